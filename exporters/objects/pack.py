@@ -15,8 +15,7 @@ from exporters import arrow_functions as pc
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceError
-from exporters.objects import acls, changed_objects, large_object, pax_headers
-from exporters.objects import index_rows as rows
+from exporters.objects import acls, changed_objects, index_rows, large_object, pax_headers
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.outage_detection import Outage
@@ -102,10 +101,10 @@ class Packing:
 
     def _outcome(self, unit: Unit, pack: _Pack, table: pa.Table, earlier: Outcome) -> Outcome:
         """Return a unit's outcome, added to the earlier one."""
-        index_rows = rows.to_bytes(table)
+        index_bytes = index_rows.to_bytes(table)
         # Named by its content: rows that are made once more do not replace those that may have to stay.
-        name = f"rows/{unit.id}.{hashlib.sha256(index_rows).hexdigest()[:16]}.parquet"
-        self.workspace.write(name, index_rows)
+        name = f"rows/{unit.id}.{hashlib.sha256(index_bytes).hexdigest()[:16]}.parquet"
+        self.workspace.write(name, index_bytes)
         reread = int(earlier.facts.get("reread", 0)) + pack.reread
         return Outcome(
             items=earlier.items + pack.exported,
@@ -197,7 +196,7 @@ class _Pack:
 
     def add_marker(self, row: int, summary: ObjectSummary) -> None:
         """Note a delete marker."""
-        self.rows.append(rows.marker(self.bucket.name, row, summary))
+        self.rows.append(index_rows.marker(self.bucket.name, row, summary))
         self.exported += 1
 
     def add_grown(self) -> None:
@@ -217,18 +216,18 @@ class _Pack:
         gaps = changed_objects.gaps(self.bucket, errors, ordered=ordered)
         for (row, summary, _), gap in zip(self.lost, gaps, strict=True):
             self.gaps.append(gap)
-            self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
+            self.rows.append(index_rows.missing(self.bucket.name, row, summary, gap))
 
     def _exclude(self, row: int, summary: ObjectSummary, reason: str) -> None:
         gap = Gap(summary.name, "excluded", reason)
         self.gaps.append(gap)
-        self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
+        self.rows.append(index_rows.missing(self.bucket.name, row, summary, gap))
 
     def _note(self, row: int, fetched: Fetched, content: Content) -> None:
-        self.rows.append(rows.exported(self.bucket.name, row, fetched, content))
+        self.rows.append(index_rows.exported(self.bucket.name, row, fetched, content))
         if len(self.rows) >= _ROWS_AT_ONCE:
             self._pack_rows()
-        self.losses.extend(rows.losses(fetched))
+        self.losses.extend(index_rows.losses(fetched))
         self.exported += 1
         self.size_bytes += fetched.summary.size_bytes
         if self.exported - self._reported_items >= _REPORTED_ITEMS:
@@ -242,7 +241,7 @@ class _Pack:
     def _pack_rows(self) -> None:
         """Turn rows into columns, which take a tenth of the memory."""
         self.losses.extend(acls.fill(self.bucket, self.rows, self.outage))
-        self.tables.append(rows.to_table(self.rows))
+        self.tables.append(index_rows.to_table(self.rows))
         self.rows = []
 
     def end(self) -> None:

@@ -22,8 +22,7 @@ from exporters.api import (
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
-from exporters.objects import bucket_survey, large_object, pack
-from exporters.objects import unit_plan as units
+from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.listing import inventory
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
@@ -145,7 +144,7 @@ class ObjectSnapshot:
     def units(self) -> Iterator[Unit]:
         """See ``Snapshot.units``; what has to be waited for comes last."""
         cold: list[Unit] = []
-        for unit in units.cut(self._inventory, self._bucket.name):
+        for unit in unit_plan.cut(self._inventory, self._bucket.name):
             if self._archived(unit):
                 cold.append(unit)
             else:
@@ -167,7 +166,7 @@ class ObjectSnapshot:
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """See ``Snapshot.export``."""
         if "excluded" in unit.spec:
-            return units.name_excluded(unit, self._inventory)
+            return unit_plan.name_excluded(unit, self._inventory)
         if cold := self._archived(unit):
             self._thaw.wait(cold)
         if "number" in unit.spec:
@@ -199,7 +198,7 @@ class ObjectSnapshot:
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """See ``Snapshot.finish``."""
-        planned = units.cut(self._inventory, self._bucket.name)
+        planned = unit_plan.cut(self._inventory, self._bucket.name)
         second_listing, self._again = self._again, None
         try:
             return Closing(

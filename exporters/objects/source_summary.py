@@ -28,9 +28,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.bucket_api import Bucket, ObjectSummary
-from exporters.objects import changed_objects
-from exporters.objects import index_rows as rows
-from exporters.objects import unit_plan as units
+from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison
@@ -69,7 +67,7 @@ class FinishedUnits:
     def large(self, unit_id: str) -> dict[str, Any] | None:
         """Return the work row of a large object, or None where its unit is not done."""
         row = self._large.execute("SELECT row FROM large WHERE id = ?", (unit_id,)).fetchone()
-        return None if row is None else rows.from_json(json.loads(row[0]))
+        return None if row is None else index_rows.from_json(json.loads(row[0]))
 
     def close(self) -> None:
         """Drop the file."""
@@ -164,14 +162,14 @@ class Closing:
     def _unit_rows(self, unit: Unit, finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
         spec = unit.spec
         if "excluded" in spec:
-            return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
+            return unit_plan.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
         if "number" in spec:
             if (name := finished.pack(unit.id)) is not None:
                 data = self.workspace.read(name)
                 if data is not None:
                     return pq.read_table(io.BytesIO(data))
         elif (row := finished.large(unit.id)) is not None:
-            return rows.to_table([row])
+            return index_rows.to_table([row])
         return self._missing(unit, tally)
 
     def _missing(self, unit: Unit, tally: ObjectCounts) -> pa.Table:
@@ -185,8 +183,8 @@ class Closing:
         reason = f"unit {unit.id} was not finished"
         gaps = [Gap(summary.name, "failed", reason) for _, summary in missing]
         name = self.bucket.name
-        table = rows.to_table(
-            rows.missing(name, row_number, summary, gap)
+        table = index_rows.to_table(
+            index_rows.missing(name, row_number, summary, gap)
             for (row_number, summary), gap in zip(missing, gaps, strict=True)
         )
         if len(gaps) > 1 and len(tally.gaps) + len(gaps) > _NAMED_GAPS:
@@ -299,7 +297,7 @@ def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
 
 def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: ObjectCounts) -> None:
     """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
-    left: list[pa.Table] = [next(tables, rows.INDEX.empty_table())]
+    left: list[pa.Table] = [next(tables, index_rows.INDEX.empty_table())]
     while left:
         with sink.create(f"index/objects-{tally.files:06d}.parquet") as file:
             left = _write_file(left.pop(), tables, file, tally)
@@ -313,7 +311,7 @@ def _write_file(
     written = 0
     table: pa.Table | None = first
     del first
-    with pq.ParquetWriter(file, rows.INDEX, compression="zstd") as writer:
+    with pq.ParquetWriter(file, index_rows.INDEX, compression="zstd") as writer:
         while table is not None and written + table.num_rows <= INDEX_ROWS:
             writer.write_table(table, row_group_size=_GROUP_ROWS)
             written += table.num_rows

@@ -12,8 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
-from exporters.sql import chunk_plan as plans
-from exporters.sql import snapshot_positions
+from exporters.sql import chunk_plan, snapshot_positions
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sql.source_summary import Exported, entries_of, enumerations
 from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
@@ -40,10 +39,10 @@ class SqliteSnapshot:
         self._header = header
         with self._pool.connection() as connection:
             self._catalog: Catalog = read_catalog(connection)
-            former = Plan.load(workspace.read(plans.NAME))
+            former = Plan.load(workspace.read(chunk_plan.NAME))
             self._plan, self._sizes, self._damaged = plan_readable(connection, self._catalog.tables, former)
         if self._plan != former:
-            workspace.write(plans.NAME, self._plan.dump())
+            workspace.write(chunk_plan.NAME, self._plan.dump())
         by_name = {table.name: table for table in self._catalog.tables}
         self._tables: dict[int, tuple[PlannedTable, SqliteTable]] = {
             planned.number: (planned, by_name[planned.name]) for planned in self._plan.tables

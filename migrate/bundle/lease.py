@@ -29,7 +29,7 @@ from migrate.errors import (
     MoveoutError,
     UsageError,
 )
-from migrate.runtime import process_identity as process
+from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName, uptime
 from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import FileInfo, Store
@@ -88,7 +88,7 @@ class Lease:
         self._progress = progress or Silent()
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
-        this_process = process.this_process()
+        this_process = process_identity.this_process()
         holder = this_process if alone else replace(this_process, machine="")
         self._state = LeaseState(uuid.uuid4().hex, purpose, holder, _now(), 0)
         self._etag = ""
@@ -163,9 +163,9 @@ class Lease:
                 time.sleep(_UNSEEN_SECONDS)
                 continue
             state, info = lease_and_file
-            if state is not None and process.is_alive(state.process):
+            if state is not None and process_identity.is_alive(state.process):
                 raise busy(self._store, state)
-            if state is None or not process.is_dead(state.process):
+            if state is None or not process_identity.is_dead(state.process):
                 _watch(self._store, state, info, self._stale_seconds, self._progress)
             with suppress(ChangedError, GoneError):
                 etag = self._store.replace(layout.LEASE, encode(self._state), etag=info.etag).etag
@@ -239,7 +239,7 @@ def clear_dead(store: Store) -> None:
     """
     lease_and_file = look(store)
     state = lease_and_file[0] if lease_and_file else None
-    if state is not None and process.is_dead(state.process):
+    if state is not None and process_identity.is_dead(state.process):
         with Lease(store, state.purpose, progress=Silent()):
             pass
 
@@ -252,9 +252,9 @@ def refuse_live(
     if lease_and_file is None:
         return
     state, info = lease_and_file
-    if state is not None and process.is_alive(state.process):
+    if state is not None and process_identity.is_alive(state.process):
         raise busy(store, state)
-    if state is None or not process.is_dead(state.process):
+    if state is None or not process_identity.is_dead(state.process):
         _watch(store, state, info, stale_seconds, progress or Silent())
 
 

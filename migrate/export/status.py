@@ -10,8 +10,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from exporters.api import Gap
-from migrate.bundle import bundle_json, layout, lease, reconciliation
-from migrate.bundle import export_state as state
+from migrate.bundle import bundle_json, export_state, layout, lease, reconciliation
 from migrate.bundle.commit_records import CommitRecord, group_infos, read_group, read_records
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.progress_database import Totals
@@ -67,7 +66,7 @@ class ExportStatus:
 def export_status(store: Store) -> ExportStatus:
     """Say how far the export at a location is. Raises ``UsageError`` where something else lies there."""
     sealed = bundle_json.read_sealed(store)
-    making = state.read_state(store)
+    making = export_state.read_state(store)
     holder, age = _holder(store)
     if sealed is not None and (making is None or making.id == sealed.id):
         sources = [
@@ -77,8 +76,8 @@ def export_status(store: Store) -> ExportStatus:
         left_out = [source.name for source in sealed.left_out]
         return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age, left_out)
     if making is None:
-        kind_of_location, key = state.look(store)
-        if kind_of_location is state.LocationKind.FOREIGN:
+        kind_of_location, key = export_state.look(store)
+        if kind_of_location is export_state.LocationKind.FOREIGN:
             there = "the record of a bundle" if exists(store, layout.CUSTODY_LOG) else key
             raise UsageError(
                 f"{store.location} holds no export: there is {there}", next_step=step_where_no_bundle(store)
@@ -118,7 +117,7 @@ def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
     )
 
 
-def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExecutor) -> SourceStatus:
+def _open_source(store: Store, source: export_state.SourceName, executor: ThreadPoolExecutor) -> SourceStatus:
     prefix = layout.units_prefix(source.name)
     infos = [info for info in store.list(prefix) if info.key.endswith(".json")]
     summary = read_summary(store, source.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
-from exporters.objects import index_rows as rows
+from exporters.objects import index_rows
 from migrate.bundle.object_index import ObjectRow, row_of
 from migrate.restore.objects.destination_terms import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
@@ -48,15 +48,17 @@ class Item:
         return record_row
 
     def _losses(self, terms: Terms) -> list[Loss]:
-        all_losses = list(rows.losses(self.fetched))
+        all_losses = list(index_rows.losses(self.fetched))
         if is_of_concern(self.row):
             all_losses += terms.losses(self.step.key, self.row)
         return all_losses
 
 
-def item(bucket: str, step: SyncStep, fetched: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
+def item(
+    bucket: str, step: SyncStep, fetched: Fetched, content: index_rows.Content, acl: Acl = (None, ())
+) -> Item:
     """Build the item of an object that was read. An empty ``content.sha256`` means that its bytes were not read."""
-    record_row = rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
+    record_row = index_rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
     row = row_of("", bucket)(record_row)
     record_row |= {"key": step.key, "sha256": content.sha256 or None}
     return Item(step, fetched, row, record_row, acl[1])

@@ -19,7 +19,7 @@ from exporters.postgres.changes.publication import are_covered
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.unplannable_tables import note_refusals
-from exporters.postgres.sessions import lock_timeouts as locked
+from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import AS_BEGUN, PostgresAddress, connect
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
@@ -88,7 +88,7 @@ def open_snapshot(
             stack.push(beginning.give_up)
             if tolerant:
                 read = partial(_consistent, beginning)
-                tables = locked.around(holder, read, seconds=session_limits.limits.lock_seconds)
+                tables = lock_timeouts.around(holder, read, seconds=session_limits.limits.lock_seconds)
             else:
                 tables = _consistent(beginning, {})
             tables = note_refusals(holder, tables)

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.custody.tree import checkpoint, merkle_tree
-from migrate.custody.tree import leaf_json as leaf
+from migrate.custody.tree import checkpoint, leaf_json, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
 
 HEADER = b"c2sp.org/tlog-proof@v1\n"
@@ -36,7 +35,7 @@ class Proof:
     @property
     def item(self) -> dict[str, Any]:
         """What the leaf says. Raises ``ValueError``."""
-        return leaf.item_of(self.leaf)
+        return leaf_json.item_of(self.leaf)
 
     @property
     def holds(self) -> bool:

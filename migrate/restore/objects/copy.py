@@ -25,7 +25,7 @@ from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_p
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.multipart import part_sizes
-from migrate.storage.s3 import tar_upload as snowball
+from migrate.storage.s3 import tar_upload
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.object_upload import PartsUpload
@@ -141,33 +141,33 @@ class Writer:
     def _write_tars(self, batch: Sequence[ObjectWrite]) -> set[str]:
         """Write what can go many at once; return the keys of what has arrived."""
         able = [
-            job for job in batch if snowball.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
+            job for job in batch if tar_upload.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
         ]
-        if len(able) < snowball.LEAST_MEMBERS:
+        if len(able) < tar_upload.LEAST_MEMBERS:
             return set()
         arrived: set[str] = set()
         sent: deque[ObjectWrite] = deque()
-        members: list[snowball.Member] = []
+        members: list[tar_upload.Member] = []
         held = 0
         for described, body in self._bodies(able, sent, []):
             row = sent.popleft().row
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
             members.append(
-                snowball.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
+                tar_upload.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
             )
             held += len(body)
-            if held >= snowball.TAR_BYTES:
+            if held >= tar_upload.TAR_BYTES:
                 arrived |= self._put_tar(members)
                 members, held = [], 0
         return arrived | self._put_tar(members)
 
-    def _put_tar(self, members: list[snowball.Member]) -> set[str]:
+    def _put_tar(self, members: list[tar_upload.Member]) -> set[str]:
         """Write one tar; where the server does not take it, its members are written one by one afterwards."""
         if not members:
             return set()
         members.sort(key=lambda member: member.described.key)
         try:
-            return snowball.put(self.destination, members)
+            return tar_upload.put(self.destination, members)
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError:

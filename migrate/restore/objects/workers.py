@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migrate.bundle.lease import Lease
-from migrate.restore.objects import copy
-from migrate.restore.objects import versions as objects_history
+from migrate.restore.objects import copy, versions
 from migrate.restore.objects.batches import History, batches
 from migrate.restore.objects.copy import Done, GoOn, ObjectWrite, Writer
 from migrate.restore.objects.destination_terms import Terms
@@ -35,7 +34,7 @@ class Writing:
 
     def batches(self, histories: Iterable[History]) -> Iterator[list[History]]:
         """Gather what is to be written into batches."""
-        most = objects_history.BATCH_BYTES if self.versions else copy.BATCH_BYTES
+        most = versions.BATCH_BYTES if self.versions else copy.BATCH_BYTES
         return batches(histories, most)
 
     def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn) -> Done:
