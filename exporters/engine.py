@@ -61,6 +61,10 @@ class Engine:
     secrets: tuple[str, ...] = ("password",)
     secret_variables: tuple[str, ...] = ()
     """The environment variables that hold a secret. No log has their values."""
+    contact: str = ""
+    """A function ``(url, secrets)`` that returns once the server has answered it, and raises ``UnreachableError`` where
+    it does not: for the sentence that it is silent.
+    """
     part_reader: str = ""
     """The class of a ``PartReader``: for ``verify --level full`` and ``export --prove``."""
     live_reader: str = ""

@@ -18,9 +18,9 @@ import pymysql
 from pymysql.optionfile import Parser
 
 from exporters.discovery import no_database_error
-from exporters.errors import SourceUsageError
+from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
 from exporters.host_address import is_local
-from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
 
 _log = logging.getLogger(__name__)
@@ -256,6 +256,16 @@ def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connectio
         connection.close()
         raise translate(exc, address.url) from exc
     return connection
+
+
+def contact(url: str, secrets: Mapping[str, str]) -> None:
+    """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
+    try:
+        connect(parse_url(url, password=secrets.get("password"))).close()
+    except SourceError as exc:
+        is_answered = exc.__cause__ is not None and is_refused(exc.__cause__)
+        if isinstance(exc, SourceUnreachableError) and not is_answered:
+            raise
 
 
 def _open(address: MysqlAddress) -> Any:

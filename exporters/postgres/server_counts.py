@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, rows_of
@@ -29,6 +29,8 @@ from exporters.sql.source_summary import Counted
 Answer = TypeVar("Answer")
 _CANCEL_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 0.05
+_PATIENCE_SECONDS, _CONNECT_AGAIN_SECONDS = 90.0, 2.0
+"""How long a connection is tried again, about as long as units are, and the pause between two attempts."""
 
 
 def _result(count: Future[Counted]) -> Counted | str:
@@ -78,6 +80,7 @@ class Counting:
         self._lock = threading.Lock()
         self._idle: list[_Counter] = []
         self._busy: list[_Counter] = []
+        self._closed = threading.Event()
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-count")
         largest = sorted(tables, key=lambda number: -tables[number].size_bytes)
         futures = {number: self._pool.submit(self._count, tables[number]) for number in largest}
@@ -91,6 +94,7 @@ class Counting:
 
     def close(self) -> None:
         """End everything."""
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         while not all(count.done() for count in self._counts.values()):
             self._cancel()  # again and again: one that had not begun to ask was not cancelled
@@ -156,9 +160,19 @@ class Counting:
             self._busy.append(counter)
         return counter
 
+    def _connected(self, application: str) -> psycopg.Connection[Any]:
+        """Connect; again where the server, which has answered before, does not answer now."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return connect(self._session.address, application)
+            except SourceUnreachableError:
+                if time.monotonic() > until or self._closed.wait(_CONNECT_AGAIN_SECONDS):
+                    raise
+
     def _opened(self) -> _Counter:
         session_limits = self._session.session_limits
-        connection = connect(self._session.address, session_limits.application)
+        connection = self._connected(session_limits.application)
         connection.execute(session_limits.timeouts().encode())
         transaction = Transaction(
             self._session.exported, lambda statements: connection.execute(statements.encode())

@@ -247,6 +247,7 @@ def run_export(
     with (
         machines(session, scheduler, bwlimit) as cluster_machines,
         reported(session, "export", location, case, endpoints),
+        session.noting_silence(*endpoints.values()),
     ):
         throttle = cluster_machines.throttle if cluster_machines else session.throttle(bwlimit)
         cancellation = session.cancellation.child()

@@ -257,7 +257,8 @@ def run_follow(
     for follower in followers:
         follower.start()
     try:
-        handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
+        with session.noting_silence(*servers_of(followed)):
+            handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
     except KeyboardInterrupt:  # the usual end
         pass
     finally:
@@ -266,6 +267,11 @@ def run_follow(
         follower.join()
     states = [follower.state() for follower in followers]
     return Followed(store.location, states, time.monotonic() - started, handed_over)
+
+
+def servers_of(followed: Sequence[FollowedSource | DeltaSource]) -> Sequence[Endpoint]:
+    """Return the sources and the destinations."""
+    return [endpoint for source in followed for endpoint in (source.source, source.destination)]
 
 
 def _sources(

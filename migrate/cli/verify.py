@@ -283,7 +283,8 @@ def run_verify(
     """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.
     """
-    with reported(session, "verify", location, case, against):
+    compared = [*against.values(), *(repair.sources.values() if repair else ())]
+    with reported(session, "verify", location, case, against), session.noting_silence(*compared):
         return _run_verify(
             session,
             location,

@@ -7,6 +7,7 @@ ENGINE = Engine(
     schemes=("postgresql", "postgres"),
     secret_variables=("PGPASSWORD",),
     exporter="exporters.postgres.source:PostgresExporter",
+    contact="exporters.postgres.sessions.connection:contact",
     part_reader="exporters.postgres.part_reader:PostgresPartReader",
     live_reader="exporters.postgres.live_reader:PostgresLiveReader",
     restorer="migrate.restore.postgres.restore:PostgresRestorer",

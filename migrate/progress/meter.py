@@ -95,6 +95,7 @@ class Meter:
         self._ready: tuple[str, str, str] | None = None
         self._fractions: deque[tuple[float, float]] = deque()
         self._stopped = False
+        self._moved_at = clock()
         self.on_event: Callable[[str, str], None] = _ignore
         """Takes what happens, for a log: ``stage``, ``begin``, ``end`` or ``note``, and the words."""
 
@@ -124,7 +125,8 @@ class Meter:
             for earlier in self._stages[: self._stages.index(stage)]:
                 if earlier.started is None:
                     earlier.started = earlier.ended = self._clock()
-            stage.started, stage.ended = self._clock(), None
+            stage.started = self._moved_at = self._clock()
+            stage.ended = None
             self.on_event("stage", name)
             self._tasks, self._weights = [], {}
             self._fractions.clear()
@@ -173,7 +175,7 @@ class Meter:
         with self._lock:
             self._end_task()
             self._ensure_stage()
-            now = self._clock()
+            now = self._moved_at = self._clock()
             self._task = _Task(what, of, now, items, size_bytes)
             self._task.moves.append((now, 0, 0))
             self._tasks = [*self._tasks[-SHOWN_TASKS + 1 :], self._task]
@@ -182,6 +184,7 @@ class Meter:
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """Raise the totals."""
         with self._lock:
+            self._moved_at = self._clock()
             if self._task:
                 self._task.total_items += items
                 self._task.total_bytes += size_bytes
@@ -189,6 +192,7 @@ class Meter:
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """Count what was done now."""
         with self._lock:
+            self._moved_at = self._clock()
             if self._task:
                 self._task.items += items
                 self._task.size_bytes += size_bytes
@@ -196,6 +200,7 @@ class Meter:
     def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """Count what an earlier run had done."""
         with self._lock:
+            self._moved_at = self._clock()
             if self._task:
                 self._task.skipped_items += items
                 self._task.skipped_bytes += size_bytes
@@ -252,6 +257,10 @@ class Meter:
                 notes=[*self._notes],
             )
 
+    def quiet_seconds(self) -> float:
+        """Return for how long nothing has moved."""
+        return self._clock() - self._moved_at
+
     @property
     def has_begun(self) -> bool:
         """Whether any task has begun: what is locked and claimed before that is so by then."""
@@ -274,7 +283,7 @@ class Meter:
 
     def _end_task(self) -> None:
         if self._task is not None:
-            self._task.ended = self._clock()
+            self._task.ended = self._moved_at = self._clock()
             self.on_event("end", self._task.name)
             self._task = None
 

@@ -121,7 +121,6 @@ class RetryPolicy:
                 self.note_answer()
                 raise
             value = self._run_again(call, exc, time.monotonic())
-        self._answered = True
         self.note_answer()
         self.limiter.succeeded()
         return value
@@ -130,9 +129,11 @@ class RetryPolicy:
         """Return what the call returns, once; who waits long for it sees a note."""
         under_way = self._outage.asked()
         try:
-            return call()
+            value = call()
         finally:
             self._outage.over(under_way)
+        self._answered = True
+        return value
 
     def look(self) -> None:
         """See ``Watched``."""
@@ -206,6 +207,12 @@ class RetryPolicy:
 
     def _words(self, error: BaseException | str) -> str:
         what = "refuses requests" if isinstance(error, SlowDownError) else "does not answer"
+        if not self._answered and not self._outage.seconds:
+            # It may be misspelt: the first call is not tried again, or not for long.
+            return (
+                f"{self._name} {what} since {self._outage.since}, and is waited for until"
+                f" {self._outage.moment(ANSWER_SECONDS)}: {error}"
+            )
         seconds = self._limit_seconds
         if not self._outage.seconds:  # no call has failed yet
             seconds += ANSWER_SECONDS

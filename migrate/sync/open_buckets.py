@@ -12,6 +12,7 @@ from migrate.case.model import Endpoint
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.restore.objects.versions import why_flat
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.retry import Note
 from migrate.storage.s3 import client
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
 from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
@@ -28,8 +29,12 @@ def open_sides(
     destination: Endpoint,
     selection: Selection,
     cancellation: CancellationToken | None = None,
+    *,
+    note: Note | None = None,
 ) -> Sides:
-    """Open both buckets and prove that they are there. Raises ``UsageError`` where one is within the other."""
+    """Open both buckets and prove that they are there; ``note`` is called where one does not answer for long. Raises
+    ``UsageError`` where one is within the other.
+    """
     for end in (source, destination):
         if urlsplit(end.url).scheme != "s3":
             raise UsageError(
@@ -41,6 +46,7 @@ def open_sides(
             destination.url,
             secrets=destination.reveal(),
             cancellation=cancellation,
+            note=note,
             ask_lock=True,
             connections=_CONNECTIONS,
         )
@@ -48,6 +54,7 @@ def open_sides(
             source.url,
             secrets=source.reveal(),
             cancellation=cancellation,
+            note=note,
             connections=_SOURCE_CONNECTIONS,
         )
         destination_bucket = opening.result()

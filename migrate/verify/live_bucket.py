@@ -51,7 +51,7 @@ def compare_bucket(
     one cannot look.
     """
     cancellation = (cancellation or CancellationToken()).child()
-    destination = open_destination_bucket(url, secrets=secrets, cancellation=cancellation)
+    destination = open_destination_bucket(url, secrets=secrets, cancellation=cancellation, note=progress.note)
     findings: list[Finding] = []
     history = has_history(reader, source)
     if history and not destination.versioning():

@@ -21,7 +21,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from exporters.discovery import no_database_error
-from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUsageError
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 
 _log = logging.getLogger(__name__)
@@ -183,6 +189,15 @@ def connect(
         raise translate(exc, address.url) from exc
     connection.prepare_threshold = None
     return connection
+
+
+def contact(url: str, secrets: Mapping[str, str]) -> None:
+    """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
+    try:
+        connect(parse_url(url, password=secrets.get("password"))).close()
+    except SourceError as exc:
+        if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
+            raise
 
 
 def connect_to_server(

@@ -12,6 +12,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from migrate.cli.common.terminal import make_console
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress.meter import Meter
+from migrate.progress.server_contact import noted_silence
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
@@ -107,6 +109,11 @@ class Session:
             note=self.progress.note,
             cancellation=self.cancellation,
         )
+
+    def noting_silence(self, *endpoints: Endpoint) -> AbstractContextManager[None]:
+        """Note it, as long as the context lasts, where a server of one of these databases is silent."""
+        meter = self.meter
+        return noted_silence(endpoints, meter.quiet_seconds, self.progress.note, self.cancellation)
 
     def write_log(self, event: str, **details: Any) -> None:
         """Write a line into the log, where there is one."""

@@ -181,7 +181,7 @@ def run_sync(
             session.progress.note(f"{pair.name}: {made}")
     selection = source.selection if options.selection == EVERYTHING else options.selection
     cancellation = session.cancellation.child()
-    sides = open_sides(pair.name, source, destination, selection, cancellation)
+    sides = open_sides(pair.name, source, destination, selection, cancellation, note=session.progress.note)
     secrets = None if record else destination.reveal()
     store = open_location(
         record_url(sides, record), secrets=secrets, note=session.progress.note, cancellation=cancellation

@@ -24,7 +24,7 @@ from migrate.errors import GoneError, MoveoutError, NotAllowedError, Unreachable
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
-from migrate.storage.retry import RetryPolicy
+from migrate.storage.retry import Note, RetryPolicy
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
@@ -92,8 +92,14 @@ class ObjectParts(S3Store):
 class DestinationBucket:
     """Writes to one bucket under one prefix. Thread-safe. Raises ``MoveoutError``s."""
 
-    def __init__(self, s3_location: client.S3Location, cancellation: CancellationToken | None = None) -> None:
-        self.reader = S3Bucket(s3_location, cancellation)
+    def __init__(
+        self,
+        s3_location: client.S3Location,
+        cancellation: CancellationToken | None = None,
+        *,
+        note: Note | None = None,
+    ) -> None:
+        self.reader = S3Bucket(s3_location, cancellation, note=note)
         self.name, self.prefix, self.url = s3_location.bucket, self.reader.prefix, s3_location.url
         self._boto = self.reader.boto
         self._requests = self.reader.requests
@@ -172,7 +178,9 @@ class DestinationBucket:
                 return Response(HTTPStatus.OK, earlier, b"")
             sent = True
             with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
-                return self._requests.http.call(request)
+                response = self._requests.retry.ask(lambda: self._requests.http.call(request))
+            self._requests.retry.note_answer()
+            return response
 
         try:
             response = RetryPolicy(
@@ -225,7 +233,7 @@ class DestinationBucket:
         request = put_request(described, body)
         try:
             RetryPolicy(total_seconds=_ATTEMPT_SECONDS, cancellation=self._requests.cancellation).run(
-                lambda: self.reader.http.call(request)
+                lambda: self._requests.retry.ask(lambda: self.reader.http.call(request))
             )
         except NotAllowedError:
             raise
@@ -374,14 +382,16 @@ def open_destination_bucket(
     *,
     secrets: Mapping[str, str] | None = None,
     cancellation: CancellationToken | None = None,
+    note: Note | None = None,
     ask_lock: bool = False,
     connections: int = 0,
 ) -> DestinationBucket:
     """Open the bucket of an ``s3://`` URL for writing and prove that it is there. ``ask_lock``: somebody needs its
-    object lock at once, and so many ``connections``. Raises ``MoveoutError``.
+    object lock at once, and so many ``connections``. ``note`` is called where it does not answer for long. Raises
+    ``MoveoutError``.
     """
     token = (cancellation or CancellationToken()).child()
-    destination = DestinationBucket(client.parse(url, secrets=secrets), token)
+    destination = DestinationBucket(client.parse(url, secrets=secrets), token, note=note)
     with ThreadPoolExecutor(2, thread_name_prefix="moveout-open") as threads:
         threads.submit(destination.reader.http.warm, connections)
         if ask_lock:

@@ -121,12 +121,15 @@ class S3Bucket:
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
         try:
-            response = self.http.call(objects_request(self.prefix, "", "", 1))
+            response = self.requests.retry.ask(
+                lambda: self.http.call(objects_request(self.prefix, "", "", 1))
+            )
         except GoneError as exc:
             raise GoneError(
                 f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
                 next_step="check its name, or create it",
             ) from exc
+        self.requests.retry.note_answer()
         self.server = response.headers.get("server", "")
         self._counts_tags = has(self.server, Trait.COUNTS_TAGS)
         self._first_key = next(iter(parse_objects(response.body).keys), "")

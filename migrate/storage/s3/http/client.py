@@ -64,7 +64,7 @@ class HttpClient:
     """Sends each request exactly once. Thread-safe. ``boto`` is the boto3 client of the location."""
 
     def __init__(self, boto: Any, location: S3Location, session_of_location: Any = None) -> None:
-        self.bucket = location.bucket
+        self.bucket, self.url = location.bucket, location.url
         self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))
         self._location = location
         self._session = session_of_location or session(location)

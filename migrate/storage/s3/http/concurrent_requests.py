@@ -171,7 +171,7 @@ class _BucketRetry(RetryPolicy):
             total_seconds=PATIENCE_SECONDS,
             cancellation=cancellation,
             note=note,
-            name=f"s3://{http.bucket}",
+            name=http.url,
             stuck_seconds=http.stuck_seconds,
         )
         self._in_vain_at = -1

@@ -1,0 +1,104 @@
+"""A server that is stopped for a while, as by a frozen machine: a line names it, and the command goes on to its end."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import MOVEOUT, result
+from tests.tools.clients import boto_client
+from tests.tools.processes import killed_at_end
+
+pytestmark = pytest.mark.torture
+ROWS = "CREATE TABLE t (id int PRIMARY KEY, b bytea)"
+FILL = "INSERT INTO t SELECT g, sha512(g::text::bytea) || sha512((-g)::text::bytea) FROM generate_series(1, 200000) g"
+MARIADB_ROWS = "CREATE TABLE t (id int PRIMARY KEY, b varchar(300))"
+MARIADB_FILL = "INSERT INTO t SELECT seq, concat(sha2(seq, 512), sha2(-seq, 512)) FROM seq_1_to_200000"  # of its engine SEQUENCE
+
+
+def processes(server):
+    pid = server.child.popen.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def send(number, pids):
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def run_with_stopped(server, *words):
+    """Run a command whose server stops after some seconds, until a line names it; return what it said."""
+    with killed_at_end(
+        [MOVEOUT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        time.sleep(8)
+        assert process.poll() is None, process.stdout.read()
+        pids = processes(server)
+        send(signal.SIGSTOP, pids)
+        stopped_at = time.monotonic()
+        said, named_after = [], None
+        try:
+            while named_after is None and (line := process.stdout.readline()):
+                said.append(line)
+                if "does not answer since" in line:
+                    named_after = time.monotonic() - stopped_at
+            time.sleep(30)
+        finally:
+            send(signal.SIGCONT, {*pids, *processes(server)})
+        said += process.stdout.readlines()
+        code = process.wait()
+    text = "".join(said)
+    assert code == 0, text
+    assert named_after is not None, text
+    assert named_after < 40, text
+    assert text.count("does not answer since") == 1, text
+    assert "answers again" in text
+    return text
+
+
+def make_rows(server, url):
+    if url.startswith("mysql"):
+        with server.connect(url.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+            for statement in (MARIADB_ROWS, MARIADB_FILL):
+                cursor.execute(statement)
+            connection.commit()
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute(ROWS)
+            connection.execute(FILL)
+    return url
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(servers, tmp_path, kind):
+    old, new = (getattr(servers, kind)(f"{side}-silent") for side in ("old", "new"))
+    source, destination = make_rows(old, old.database()), new.database()
+    slow = ("--bwlimit", "500k", "--workers", "2")
+    said = run_with_stopped(old, "export", f"app={source}", "--to", tmp_path / "bundle", *slow)
+    assert source.rpartition("/")[0] + " does not answer since" in said
+    said = run_with_stopped(new, "restore", tmp_path / "bundle", f"app={destination}", *slow)
+    assert destination.rpartition("/")[0] + " does not answer since" in said
+    agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
+    assert agreed["compared"][0]["findings"] == []
+
+
+@pytest.mark.parametrize("stopped", ["source", "destination"])
+def test_a_silent_bucket_of_a_sync_is_named_and_waited_for(servers, stopped):
+    servers_of = {side: servers.minio(f"sync-{side}-{stopped}") for side in ("source", "destination")}
+    for server in servers_of.values():
+        boto_client(server.profile).create_bucket(Bucket="photos")
+    client = boto_client(servers_of["source"].profile)
+    for number in range(60):
+        client.put_object(Bucket="photos", Key=f"{number:02}", Body=os.urandom(2**20))
+    urls = [f"s3://photos?profile={server.profile}" for server in servers_of.values()]
+    said = run_with_stopped(
+        servers_of[stopped], "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "1M"
+    )
+    assert f"s3://photos/?profile={servers_of[stopped].profile} does not answer" in said

@@ -1,0 +1,124 @@
+"""A database server that falls silent while somebody waits for it: it is named, and named again when it answers."""
+
+import threading
+import time
+
+import pytest
+
+from exporters.mysql.connection import contact as mysql_contact
+from exporters.postgres.sessions.connection import contact as postgres_contact
+from migrate.errors import NotAllowedError, UnreachableError
+from migrate.progress.meter import Meter
+from migrate.progress.server_contact import QUIET_SECONDS, ServerContact
+from migrate.runtime.cancellation import CancellationToken
+from scripts.process import free_port
+
+
+class Contacted:
+    """A contact whose clock, server and work are the test's."""
+
+    def __init__(self, ask=None):
+        self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
+        self.is_back = threading.Event()
+        self._answer = ask or self._wait
+        self.cancellation = CancellationToken()
+        self.contact = ServerContact(
+            "postgresql://old",
+            self._ask,
+            lambda: self.quiet,
+            self.notes.append,
+            self.cancellation,
+            clock=lambda: self.now,
+        )
+
+    def pass_seconds(self, seconds, *, is_quiet=True):
+        for _ in range(seconds):
+            self.now += 1
+            self.quiet = self.quiet + 1 if is_quiet else 0.0
+            self.contact.look()
+            time.sleep(0.002)
+
+    def end(self):
+        self.is_back.set()
+        for thread in threading.enumerate():
+            if thread.name == "moveout-contact":
+                thread.join(10)
+
+    def _ask(self):
+        self.asked += 1
+        self._answer()
+
+    def _wait(self):
+        assert self.is_back.wait(20)
+
+
+def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answers():
+    watched = Contacted()
+    watched.pass_seconds(14)
+    assert (watched.asked, watched.notes) == (1, [])
+    watched.pass_seconds(2)
+    (line,) = watched.notes
+    assert line.startswith("postgresql://old does not answer since ")
+    assert "moveout waits until it does. Ctrl-C stops" in line
+    watched.pass_seconds(58)
+    assert len(watched.notes) == 1
+    watched.pass_seconds(3)
+    assert watched.notes == [line, line]
+    watched.end()
+    assert watched.notes[2].startswith("postgresql://old answers again, after 1")
+    assert len(watched.notes) == 3
+
+
+def test_a_server_that_is_only_busy_is_asked_less_and_less_often_and_never_named():
+    watched = Contacted(lambda: None)
+    watched.pass_seconds(100, is_quiet=False)
+    assert watched.asked == 0
+    watched.pass_seconds(600)
+    assert 8 < watched.asked < 20
+    assert watched.notes == []
+
+
+def test_a_refusal_is_an_answer_and_what_is_not_reached_is_asked_again():
+    answers = [UnreachableError("reset"), NotAllowedError("wrong password")]
+
+    def ask():
+        raise answers.pop(0)
+
+    watched = Contacted(ask)
+    watched.pass_seconds(int(QUIET_SECONDS))
+    watched.end()
+    assert (watched.asked, watched.notes) == (2, [])
+
+
+def test_nobody_is_asked_once_the_command_has_ended():
+    watched = Contacted()
+    watched.contact.close()
+    watched.pass_seconds(30)
+    assert (watched.asked, watched.notes) == (0, [])
+
+
+def test_only_work_moves_a_meter():
+    now = [0.0]
+    meter = Meter(clock=lambda: now[0])
+    steps = [
+        lambda: meter.begin("export app", items=2, size_bytes=0),
+        lambda: meter.grow(items=1),
+        lambda: meter.skip(items=1),
+        lambda: meter.advance(items=1),
+        meter.end,
+    ]
+    for step in steps:
+        now[0] += 10.0
+        step()
+        assert meter.quiet_seconds() == 0.0
+    now[0] += 10.0
+    meter.note("something else")
+    assert meter.quiet_seconds() == 10.0
+
+
+@pytest.mark.parametrize(("scheme", "contact"), [("postgresql", postgres_contact), ("mysql", mysql_contact)])
+def test_a_server_answers_where_it_refuses_the_login_and_not_at_a_closed_port(scheme, contact, request):
+    server = request.getfixturevalue({"postgresql": "postgres", "mysql": "mariadb"}[scheme])
+    contact(f"{scheme}://nobody@127.0.0.1:{server.port}/none", {"password": "wrong"})
+    with pytest.raises(UnreachableError):
+        contact(f"{scheme}://nobody@127.0.0.1:{free_port()}/none", {"password": "wrong"})
