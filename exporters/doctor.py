@@ -52,6 +52,11 @@ class Finding:
     consequence: str
     fix: Fix | None = None
 
+    @property
+    def named_problem(self) -> str:
+        """The problem, with the name of the object, once."""
+        return self.problem if self.object in self.problem else f"{self.object}: {self.problem}"
+
 
 @dataclass(frozen=True, slots=True)
 class ExamineRequest:

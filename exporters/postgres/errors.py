@@ -104,4 +104,5 @@ def _is_passing(error: BaseException, state: str) -> bool:
 def in_one_line(error: BaseException) -> str:
     """Return what the driver said, its first two lines as one: the second often says why."""
     text = str(error).strip() or type(error).__name__
-    return " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
+    lines = [line.strip() for line in text.splitlines()[:2] if line.strip()]
+    return (". " if lines[0][-1].isalnum() and lines[-1][0].isupper() else " ").join(lines)

@@ -139,10 +139,8 @@ def _draw_findings(console: Console, examined: Sequence[Examined], severity: str
 
 def _draw_finding(console: Console, finding: Finding, named: str) -> None:
     style = _STYLES[finding.severity]
-    in_problem = finding.object in finding.problem
-    problem = finding.problem if in_problem else f"{finding.object}: {finding.problem}"
     console.print(Text.assemble((f"{finding.severity:<7}", style), (named, "bold")))
-    _draw_prose(console, problem)
+    _draw_prose(console, finding.named_problem)
     _draw_prose(console, finding.consequence)
     if finding.fix is None:
         return

@@ -343,7 +343,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print(f"All has left {'at the earliest ' if shown.at_least else ''}by {moments}")
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
-            "No deadline is given; --deadline 30h, or deadline in the case file, is checked against.",
+            "No deadline is given, so none is checked. Add --deadline 30h, or deadline = … to the case file.",
             style="dim",
         )
         return

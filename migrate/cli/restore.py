@@ -261,8 +261,9 @@ def _run_restore(
             outcomes.append(restore_source(request, endpoint.shown, create=options.create or endpoint.create))
             line = _summary_line(outcomes[-1])
         except MoveoutError as exc:
-            session.progress.end()
-            session.progress.note(f"{name} could not be restored: {exc}")
+            session.progress.end(stopped=True)
+            if len(destinations) > 1:  # else the command ends with this error
+                session.progress.note(f"{name} could not be restored: {exc}")
             failures.append(SourceFailure(name, endpoint.shown, exc))
             line = failures[-1].summary(_NOT_RESTORED)
         records.write(

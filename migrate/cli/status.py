@@ -144,7 +144,7 @@ def _switched_words(switched: str) -> str:
 def _delta_words(record: DeltaRecord) -> str:
     """Return how far delta passes of a source are, in one line."""
     if not record.passes:
-        return f"{record.source} waits for moveout follow: no delta pass is done"
+        return f"{record.source} waits for moveout follow: no delta pass is done yet"
     return (
         f"{record.source} is kept up by delta passes: pass {record.passes} at {record.at} wrote"
         f" {things(record.rows, 'row')} in {duration_words(record.seconds)}, having compared"

@@ -222,7 +222,7 @@ def sync_command(
                 session, pair, options, record=own_record, case=loaded, create=create, signers=signers
             )
         except MoveoutError as exc:
-            session.progress.end()
+            session.progress.end(stopped=True)
             session.progress.note(f"{pair.name} could not be synced: {exc}")
             failures.append(SourceFailure(pair.name, pair.source.shown, exc))
     return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))

@@ -373,7 +373,7 @@ def _compare_all(
                 _compare(session, reader, name, endpoint, level=level, workers=workers, repair=repair)
             )
         except MoveoutError as exc:
-            session.progress.end()
+            session.progress.end(stopped=True)
             session.progress.note(f"{name} could not be compared: {exc}")
             failures.append(SourceFailure(name, endpoint.shown, exc))
     return compared, failures

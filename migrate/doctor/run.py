@@ -335,5 +335,5 @@ def _warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _warning(finding: Finding) -> str:
-    fix = f": {finding.fix.text}" if finding.fix and "\n" not in finding.fix.text else ""
-    return f"{finding.object}: {finding.problem}. {finding.consequence.rstrip('.')}{fix}"
+    fix = f" → {finding.fix.text}" if finding.fix and "\n" not in finding.fix.text else ""
+    return f"{finding.named_problem.rstrip('.')}. {finding.consequence}{fix}"

@@ -112,7 +112,7 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
             summary = _finish_source(run, source, snapshot, complete=error is None and not units.failed)
     except (SourceError, NoSpaceError) as exc:
         error = error or run.room.as_source_error(source.name, exc)
-    run.progress.end()
+    run.progress.end(stopped=error is not None)
     failures = list(units.failed) if units else []
     if error is not None:
         failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")

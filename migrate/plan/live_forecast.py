@@ -192,9 +192,9 @@ class LiveForecast:
         """See ``Progress.note``."""
         self._inner.note(message)
 
-    def end(self) -> None:
+    def end(self, *, stopped: bool = False) -> None:
         """See ``Progress.end``."""
-        self._inner.end()
+        self._inner.end(stopped=stopped)
 
     def _begin(self, source: str, items: int, size_bytes: int) -> None:
         if self._stage in _PER_SOURCE:

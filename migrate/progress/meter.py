@@ -216,9 +216,11 @@ class Meter:
             self._notes.append(message)
             self.on_event("note", message)
 
-    def end(self) -> None:
-        """End the task."""
+    def end(self, *, stopped: bool = False) -> None:
+        """End the task; ``stopped``: before all of it was done."""
         with self._lock:
+            if self._task is not None:
+                self._task.stopped = stopped or self._task.stopped
             self._end_task()
 
     def break_off(self) -> None:

@@ -49,8 +49,8 @@ class Progress(Protocol):
         """Tell the user one sentence (a takeover, a retry that takes long, a gap)."""
         ...
 
-    def end(self) -> None:
-        """Finish the task."""
+    def end(self, *, stopped: bool = False) -> None:
+        """Finish the task. ``stopped``: it ended before all of it was done."""
         ...
 
 
@@ -75,5 +75,5 @@ class Silent:
     def note(self, message: str) -> None:
         """Ignore."""
 
-    def end(self) -> None:
+    def end(self, *, stopped: bool = False) -> None:
         """Ignore."""

@@ -233,6 +233,17 @@ def test_what_stopped_before_its_end_is_not_shown_as_done():
     assert "erase   25%  1 of 4" in written.getvalue()
 
 
+def test_a_task_that_failed_is_not_shown_as_done_while_others_go_on():
+    written = io.StringIO()
+    progress = LineProgress(Console(file=written, highlight=False))
+    progress.begin("export app", items=4, size_bytes=0, of=SourceTask("app"))
+    progress.advance(items=1)
+    progress.end(stopped=True)
+    progress.begin("export media", items=4, size_bytes=0, of=SourceTask("media"))
+    progress.close()
+    assert "export app   25%  1 of 4" in written.getvalue()
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "words"),
     [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (3_240_000_000, "3.24 GB"), (7e13, "70 TB")],

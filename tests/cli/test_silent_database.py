@@ -16,9 +16,9 @@ from tests.tools.processes import killed_at_end
 
 pytestmark = pytest.mark.torture
 ROWS = "CREATE TABLE t (id int PRIMARY KEY, b bytea)"
-FILL = "INSERT INTO t SELECT g, sha512(g::text::bytea) || sha512((-g)::text::bytea) FROM generate_series(1, 200000) g"
+FILL = "INSERT INTO t SELECT g, sha512(g::text::bytea) || sha512((-g)::text::bytea) FROM generate_series(1, 100000) g"
 MARIADB_ROWS = "CREATE TABLE t (id int PRIMARY KEY, b varchar(300))"
-MARIADB_FILL = "INSERT INTO t SELECT seq, concat(sha2(seq, 512), sha2(-seq, 512)) FROM seq_1_to_200000"  # of its engine SEQUENCE
+MARIADB_FILL = "INSERT INTO t SELECT seq, concat(sha2(seq, 512), sha2(-seq, 512)) FROM seq_1_to_100000"
 
 
 def processes(server):
@@ -33,17 +33,20 @@ def send(number, pids):
             os.kill(pid, number)
 
 
-def run_with_stopped(server, *words):
-    """Run a command whose server stops after some seconds, until a line names it; return what it said."""
+def run_with_stopped(server, begun, *words):
+    """Run a command whose server stops once a line has ``begun`` in it, until a line names the server; return what it
+    said.
+    """
     with killed_at_end(
         [MOVEOUT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        time.sleep(8)
-        assert process.poll() is None, process.stdout.read()
+        said, named_after = [], None
+        while not said or begun not in said[-1]:
+            said.append(process.stdout.readline())
+            assert said[-1], "".join(said)
         pids = processes(server)
         send(signal.SIGSTOP, pids)
         stopped_at = time.monotonic()
-        said, named_after = [], None
         try:
             while named_after is None and (line := process.stdout.readline()):
                 said.append(line)
@@ -81,9 +84,9 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     old, new = (getattr(servers, kind)(f"{side}-silent") for side in ("old", "new"))
     source, destination = make_rows(old, old.database()), new.database()
     slow = ("--bwlimit", "500k", "--workers", "2")
-    said = run_with_stopped(old, "export", f"app={source}", "--to", tmp_path / "bundle", *slow)
+    said = run_with_stopped(old, "export app", "export", f"app={source}", "--to", tmp_path / "bundle", *slow)
     assert source.rpartition("/")[0] + " does not answer since" in said
-    said = run_with_stopped(new, "restore", tmp_path / "bundle", f"app={destination}", *slow)
+    said = run_with_stopped(new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow)
     assert destination.rpartition("/")[0] + " does not answer since" in said
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []
@@ -99,6 +102,6 @@ def test_a_silent_bucket_of_a_sync_is_named_and_waited_for(servers, stopped):
         client.put_object(Bucket="photos", Key=f"{number:02}", Body=os.urandom(2**20))
     urls = [f"s3://photos?profile={server.profile}" for server in servers_of.values()]
     said = run_with_stopped(
-        servers_of[stopped], "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "1M"
+        servers_of[stopped], "copy old", "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "1M"
     )
     assert f"s3://photos/?profile={servers_of[stopped].profile} does not answer" in said

@@ -1,7 +1,11 @@
 """Names and texts that somebody else chose command no terminal: what might be obeyed is shown as an escape."""
 
+import io
 import sqlite3
 
+from rich.console import Console
+
+from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -56,3 +60,22 @@ def test_what_looks_like_markup_is_text(tmp_path):
     assert call("export", source, "--to", location).code == 0
     agreed = call("verify", location, "--against", source)
     assert (agreed.code, f"a and sqlite://{odd}/a.db agree" in agreed.out) == (0, True), agreed
+
+
+def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_elsewhere():
+    why = "not restored: there is no directory /srv/new, and nothing else of it comes up before it is made"
+    lines = [SummaryLine("notes", "no", why, "mkdir -p /srv/new")]
+    drawn = {}
+    for is_terminal in (True, False):
+        written = io.StringIO()
+        console = Console(
+            file=written, force_terminal=is_terminal, color_system=None, width=60, soft_wrap=True
+        )
+        draw_summary(console, lines)
+        drawn[is_terminal] = written.getvalue().splitlines()
+    assert drawn[False][1] == f"notes   {why}"
+    wrapped = drawn[True]
+    assert all(len(line) <= 60 for line in wrapped)
+    assert " ".join(line[8:] for line in wrapped[1:3]) == why
+    assert wrapped[2].startswith("        ")
+    assert wrapped[3] == "        → mkdir -p /srv/new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,8 @@ _KNOWN_STEP = (
     "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
 )
 _UNKNOWN_STEP = "once the server answers, moveout discover -c CASE lists what else is there"
+_LEAST_COLUMNS = 20
+"""A column that is wrapped has so many characters at least."""
 LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
 
@@ -97,14 +100,31 @@ def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
 
 
 def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Print rows of cells, the first of which has the titles. The last column may be of any width. The second item of
-    a row is its next step.
+    """Print rows of cells, the first of which has the titles. The last column may be of any width; on a terminal it is
+    wrapped. The second item of a row is its next step, which is not: commands in it are copied.
     """
     columns = list(zip(*(cells for cells, _ in rows), strict=True))
     widths = [max(len(plain(cell)) for cell in column) for column in columns[:-1]]
     for number, (cells, next_step) in enumerate(rows):
         padded = [plain(cell).ljust(width) for cell, width in zip(cells, widths, strict=False)]
         style = "dim" if number == 0 else "yellow" if next_step else ""
-        console.print(Text("  ".join([*padded, plain(cells[-1])]), style))
+        before = "".join(f"{cell}  " for cell in padded)
+        for line in _wrapped(console, before, plain(cells[-1])):
+            console.print(Text(line, style))
         if next_step:
             console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))
+
+
+def _wrapped(console: Console, before: str, text: str) -> Sequence[str]:
+    """Return a text behind another one as lines that fit a terminal; elsewhere as one line."""
+    if not console.is_terminal or console.width - len(before) < _LEAST_COLUMNS:
+        return [before + text]
+    indent = " " * len(before)
+    return textwrap.wrap(
+        text,
+        console.width,
+        initial_indent=before,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [before]

@@ -124,7 +124,7 @@ def _time_sentences(state: ProgressState, now: datetime) -> list[str]:
     if len(state.ready) == 3:
         what = {"left": "all has left in", "up": "all is up in"}[state.ready[0]]
         seconds = [(datetime.fromisoformat(moment) - now).total_seconds() for moment in state.ready[1:]]
-        median, late = (duration_words(max(0.0, left)) for left in seconds)
+        median, late = (duration_words(left) if left >= 1 else "a moment" for left in seconds)
         words.append(f"{what} {median} (P50), {late} (P90)")
     elif state.seconds_left is not None and (len(state.stages) > 1 or len(state.sources) > 1):
         words.append(f"about {duration_words(state.seconds_left)} left")
@@ -202,10 +202,10 @@ class _ShownProgress(Meter):
         super().note(message)
         self._console.print(Text(message))
 
-    def end(self) -> None:
+    def end(self, *, stopped: bool = False) -> None:
         """Leave the last state of the task as a plain line."""
         is_open = self.is_open
-        super().end()
+        super().end(stopped=stopped)
         task = self.current()
         if is_open and task is not None and ends_with_line(self.state(), task):
             self._print_end(task)

@@ -15,8 +15,8 @@ class Recording(Meter):
         super().__init__()
         self.shares = []
 
-    def end(self):
-        super().end()
+    def end(self, **how):
+        super().end(**how)
         self.shares.append(self.state().fraction)
 
 
