@@ -237,7 +237,7 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         return
     share = "" if state.fraction is None else f" at {state.fraction:.0%}"
     if state.ended:
-        console.print(Text(f"  {name}, ended{share} {age} ago: {state.ended}"))
+        console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"))
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
     console.print("  what is done stays done; run the same command again to go on")
