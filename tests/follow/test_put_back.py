@@ -11,6 +11,7 @@ import pytest
 
 from exporters.errors import SourceGoneError
 from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder, SegmentReader
@@ -19,6 +20,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
+from tests.tools.pooler import Pooler
 
 BINARY_LOG = ["binlog-format=ROW", "binlog-row-metadata=FULL", "log-bin=binlog"]
 TABLES = "CREATE TABLE t (id int PRIMARY KEY, v {text})"
@@ -27,12 +29,13 @@ TABLES = "CREATE TABLE t (id int PRIMARY KEY, v {text})"
 class Source:
     """A server of its own, one followed database of it, and what is captured of that."""
 
-    def __init__(self, server, run_sql, location):
+    def __init__(self, server, run_sql, location, reached=lambda url: url):
         self.server = server
         self.url = server.database()
         self.run_sql = run_sql
         self.run_sql(self.url, TABLES.format(text="text" if "postgres" in self.url else "longtext"))
-        self.log = open_change_log(Endpoint(self.url), "put-back")
+        endpoint = Endpoint(reached(self.url), {"password": Secret("env:OLD_PASSWORD")})
+        self.log = open_change_log(endpoint, "put-back")
         with self.log.open_base() as self.base:
             self.folder = SegmentFolder(open_location(str(location)), "app", self.base.position)
         self.folder.begin()
@@ -72,14 +75,23 @@ class Source:
         self.crash(put_back)
 
 
-@pytest.fixture(params=["postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
-def source(request, servers, tmp_path):
-    name = f"put-back-{request.param}"
-    if request.param == "postgresql":
+FURTHER = [pytest.param(name, marks=pytest.mark.torture) for name in ("mysql", "polled")]
+
+
+@pytest.fixture(params=["postgresql", "mariadb", *FURTHER])
+def source(request, servers, tmp_path, monkeypatch):
+    """``polled``: a PostgreSQL behind a pooler that refuses the replication protocol."""
+    name, bundle = f"put-back-{request.param}", tmp_path / "bundle"
+    if request.param in {"postgresql", "polled"}:
         server, run_sql = servers.postgres(name, settings=["wal_level=logical"]), postgres.run_sql
     else:
         server, run_sql = getattr(servers, request.param)(name, settings=BINARY_LOG), mysql.run_sql
-    yield Source(server, run_sql, tmp_path / "bundle")
+    monkeypatch.setenv("OLD_PASSWORD", server.password)
+    if request.param == "polled":
+        with Pooler(server.port) as pooler:
+            yield Source(server, run_sql, bundle, pooler.url)
+    else:
+        yield Source(server, run_sql, bundle)
     server.child.stop()
 
 

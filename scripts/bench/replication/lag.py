@@ -2,13 +2,14 @@
 peers.
 
     python -m scripts.bench.replication.lag [--engine mariadb] [--rate 500] [--seconds 600] [--scale 10] [--cores 2]
-        [--tools nobody,moveout,passes,subscription]
+        [--tools nobody,moveout,polling,passes,subscription]
 
 Each tool takes a base of the database of pgbench, to which so many transactions are written each second, and follows
 it. After a while (``--settle``) its lag is looked at again and again for ``--seconds``. That is how old the time is in
 a row of the destination which is written anew at the source four times a second. "nobody" writes the same load and
-follows nothing: what the source uses more is the tool's cost. "passes" is ``moveout follow --delta``. The load, both
-servers and the tool share ``--cores``. The tools run one after the other.
+follows nothing: what the source uses more is the tool's cost. "polling" is moveout where the source refuses the
+replication protocol. "passes" is ``moveout follow --delta``. The load, both servers and the tool share ``--cores``. The
+tools run one after the other.
 """
 
 from __future__ import annotations

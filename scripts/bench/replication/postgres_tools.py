@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _SETTINGS = [
     "wal_sender_timeout=0",  # a tool may be held meanwhile
     "max_wal_size=8GB",
 ]
+POLLING = "polling"
+"""moveout, where it has to read the log by SQL."""
 _WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _SWITCH_SECONDS = 1.0
@@ -191,17 +194,29 @@ class Pgcopydb:
 
 
 def start_pair(servers: Servers, directory: Path) -> Callable[[str], PostgresPair]:
-    """Start two servers, and return what makes a pair of empty databases of a name."""
+    """Start two servers, and return what makes a pair of empty databases of a name. The source of ``POLLING`` is a
+    third server, which refuses the replication protocol.
+    """
     directory.chmod(0o755)  # servers run as another user
     settings = [*_SETTINGS, f"dynamic_library_path=$libdir:{_plugins(directory / 'plugins')}"]
     source, destination = (servers.postgres(name, settings=settings) for name in ("source", "destination"))
-    return pairs_between(PostgresPair, source, destination, directory, environment_for(servers))
+
+    @cache
+    def polled() -> PostgresServer:
+        return servers.postgres("refuses-replication", settings=[*settings, "max_wal_senders=0"])
+
+    def pair(name: str) -> PostgresPair:
+        chosen, environment = polled() if name.startswith(POLLING) else source, environment_for(servers)
+        return pairs_between(PostgresPair, chosen, destination, directory, environment)(name)
+
+    return pair
 
 
 def tools() -> Mapping[str, Callable[[PostgresPair], FollowTool]]:
     """Return what can follow here, by name."""
     known: dict[str, Callable[[PostgresPair], FollowTool]] = {
         "moveout": Moveout,
+        POLLING: Moveout,
         "subscription": Subscription,
     }
     package = fetch_package("pgcopydb")

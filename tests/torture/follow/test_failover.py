@@ -1,13 +1,14 @@
 """A source fails over to its standby while it is followed.
 
 From PostgreSQL 17 on the standby keeps the slot, so following goes on. Before, that source stops by name, and a delta
-pass brings it up.
+pass brings it up. So it is where the replication protocol is refused, and the slot is polled.
 """
 
 import contextlib
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
@@ -30,12 +31,14 @@ from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.conftest import restored
 from tests.follow.test_follower import following
 from tests.tools.moving_address import MovingAddress
+from tests.tools.pooler import Pooler
 from tests.tools.waiting import eventually
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 TABLES = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE whole (n int)"
 LOGICAL = ["wal_level=logical", "wal_keep_size=256MB"]
 KEPT = "SELECT 1 FROM pg_replication_slots WHERE slot_type = 'logical' AND synced AND NOT temporary"
+WAYS = pytest.mark.parametrize("way", [MovingAddress, Pooler], ids=["streamed", "polled"])
 SYNCHRONIZED = ["hot_standby_feedback=on", "sync_replication_slots=on", "primary_slot_name=standby"]
 
 
@@ -60,10 +63,12 @@ class Cluster:
 
 @pytest.fixture
 def make_cluster(servers):
-    """Make a cluster of a version."""
+    """Make a cluster of a version. ``way``: how clients reach it, past the replication protocol or not."""
     with contextlib.ExitStack() as stack:
 
-        def make(major: int, *, waits: bool = True) -> Cluster:
+        def make(
+            major: int, *, waits: bool = True, way: Callable[[int], MovingAddress] = MovingAddress
+        ) -> Cluster:
             try:
                 programs = None if major == 15 else find_postgres_of(major)
             except ServerError as error:
@@ -83,7 +88,7 @@ def make_cluster(servers):
             copy_data(primary, standby)
             for server in (primary, standby):
                 server.child.start_again(lambda server=server: is_up(server, primary.password))
-            address = stack.enter_context(MovingAddress(primary.port))
+            address = stack.enter_context(way(primary.port))
             return Cluster(primary, standby_of(standby, primary.password), address)
 
         yield make
@@ -168,9 +173,12 @@ def rows_of(server, query):
         return connection.execute(query).fetchall()
 
 
+@WAYS
 @pytest.mark.parametrize("major", [17, 18])
-def test_a_slot_that_the_standby_keeps_is_read_on(major, make_cluster, other_postgres, tmp_path, monkeypatch):
-    cluster = make_cluster(major)
+def test_a_slot_that_the_standby_keeps_is_read_on(
+    major, way, make_cluster, other_postgres, tmp_path, monkeypatch
+):
+    cluster = make_cluster(major, way=way)
     password = cluster.primary.password
     with followed(cluster, other_postgres, monkeypatch) as source:
         with following(open_location(str(tmp_path)), source) as ((follower,), notes):
@@ -194,10 +202,11 @@ def live_tables_of(server):
     return live_tables(parse_url(server.url_of("app"), password=server.password))
 
 
+@WAYS
 def test_a_standby_without_the_slot_stops_the_source_by_name_and_a_delta_pass_brings_it_up(
-    make_cluster, other_postgres, tmp_path, monkeypatch
+    way, make_cluster, other_postgres, tmp_path, monkeypatch
 ):
-    cluster = make_cluster(15)
+    cluster = make_cluster(15, way=way)
     with followed(cluster, other_postgres, monkeypatch) as source:
         with following(open_location(str(tmp_path / "bundle")), source) as ((follower,), _):
             writer = Writer(source.source.url, cluster.primary.password)
@@ -223,14 +232,15 @@ def cut_off(standby):
     eventually(lambda: rows_of(standby, "SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)])
 
 
+@WAYS
 @pytest.mark.parametrize("is_away", [False, True], ids=["followed all the time", "followed again later"])
 def test_a_standby_that_lacks_what_was_captured_stops_the_source_by_name(
-    is_away, make_cluster, other_postgres, tmp_path, monkeypatch
+    is_away, way, make_cluster, other_postgres, tmp_path, monkeypatch
 ):
     """Its log goes on elsewhere than the captured one, also where it is longer by now; else what it has written before
     that position would be left out without a word.
     """
-    cluster = make_cluster(18, waits=False)
+    cluster = make_cluster(18, waits=False, way=way)
     with followed(cluster, other_postgres, monkeypatch) as source:
         new, bundle = source.destination.url, open_location(str(tmp_path))
 
