@@ -109,6 +109,7 @@ class MysqlChangeLog:
         """See ``ChangeLog``."""
         with closing(connect(self._address)) as connection:
             try:
+                session = int(connection.value("SELECT CONNECTION_ID()"))
                 stream = self._open_stream(connection, log, after, captured.origin() if captured else "")
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
@@ -116,7 +117,7 @@ class MysqlChangeLog:
                 with stream:
                     yield stream
             finally:
-                self._end_reader()  # the server would see only at its next heartbeat that it is gone
+                self._end_reader(session)  # the server would see only at its next heartbeat that it is gone
 
     @contextmanager
     def reread(
@@ -252,11 +253,13 @@ class MysqlChangeLog:
         request = LogRequest(self._files, log["database"], log["apart"], self._replica, after, origin)
         return BinlogStream(connection, request)
 
-    def _end_reader(self) -> None:
-        """Disconnect who reads the log, as far as the server still answers."""
+    def _end_reader(self, session: int | None = None) -> None:
+        """Disconnect who reads the log, as far as the server still answers; with ``session`` only where it is that one:
+        by now the next reader may have the lock.
+        """
         with suppress(SourceError, *DRIVER_ERRORS), closing(connect(self._address)) as control:
             reader = control.value(f"SELECT IS_USED_LOCK({self._lock})")
-            if reader is not None:
+            if reader is not None and session in {None, int(reader)}:
                 control.run(f"KILL {int(reader)}")
 
     def _base(

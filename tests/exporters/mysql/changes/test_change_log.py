@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 import zlib
+from contextlib import ExitStack
 
 import pymysql
 import pytest
@@ -141,6 +142,21 @@ def test_base_and_log_have_each_row_once_while_many_write(url):
         stop.set()
         for writer in writers:
             writer.join()
+
+
+def test_a_reader_that_ends_leaves_the_next_one_alone(url):
+    """The server may have seen its end before, and have let the next one in."""
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+    with ExitStack() as stack:
+        with log.stream(base.log, base.position):
+            log.drop(base.log, even_if_read=True)
+            following = stack.enter_context(log.stream(base.log, base.position))
+        run_sql(url, "INSERT INTO t (v) VALUES ('x')")
+        messages = []
+        while "COMMIT" not in shown(messages):
+            messages += following.receive(5)
 
 
 def test_what_the_server_refuses_to_send_is_named(url):
