@@ -1,11 +1,12 @@
 """The command ``moveout`` as a process that can be killed, or measured."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,23 @@ def must(*words: object) -> Ended:
 def measured(*words: object) -> Cost:
     """Run ``moveout``, which has to succeed, and return what it took."""
     return cost_of([MOVEOUT, *map(str, words), "--quiet"])
+
+
+@contextlib.contextmanager
+def followed_by_process(environment: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[bytes]]:
+    """``moveout follow`` of the case file here, which writes to ``follow.log``, until the block ends."""
+    with Path("follow.log").open("wb") as log:
+        process = subprocess.Popen(
+            [MOVEOUT, "follow", "-c", "moveout.toml"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def killed_when(reached: Callable[[], bool], *words: object) -> None:

@@ -23,7 +23,7 @@ from tests.exporters.mysql import databases as mysql_databases
 from tests.exporters.postgres import databases
 from tests.follow.move_case import write_move_case
 from tests.tools.waiting import eventually
-from tests.torture.command import MOVEOUT, moveout, must
+from tests.torture.command import MOVEOUT, followed_by_process, moveout, must
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, at timestamp DEFAULT CURRENT_TIMESTAMP)"
@@ -92,20 +92,6 @@ def make_clock():
         directory = Path(name)
         directory.chmod(0o755)
         yield lambda library: Clock(directory, next(package.rglob(library)))
-
-
-@contextlib.contextmanager
-def followed_by_process(environment):
-    with Path("follow.log").open("wb") as log:
-        words = [str(MOVEOUT), "follow", "-c", "moveout.toml"]
-        process = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def ask(url, statement):
@@ -194,7 +180,7 @@ def test_an_hour_of_silence_in_a_minute(servers, other_postgres, tmp_path, monke
         write_move_case(tmp_path, old, new, name="silence")
         must("export", "-c", "moveout.toml")
         must("restore", "-c", "moveout.toml")
-        with followed_by_process({}) as process:
+        with followed_by_process() as process:
             for number in (1, 2):
                 databases.run_sql(old, f"INSERT INTO t VALUES ({number})")
                 eventually(lambda number=number: ask(new, "SELECT count(*) FROM t") == [(number,)])
