@@ -78,14 +78,14 @@ class UnitWork:
         """
         unit = planned.unit
         earlier = self._earlier(unit) if planned.recorded else None
-        if earlier is not None and earlier.holds and not self._is_due(earlier.record):
+        if earlier is not None and earlier.holds and not self._is_to_be_tried_again(earlier.record):
             grow_to(self.progress, unit, earlier.record.outcome)
             outcome = earlier.record.outcome
             _log.info("unit %s of %s was done by an earlier run", unit.id, earlier.record.source)
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
         unit_progress = _UnitProgress(self.progress, unit)
-        record = self._try(unit, unit_progress, lambda: self._export(unit, earlier, unit_progress))
+        record = self._with_retries(unit, unit_progress, lambda: self._export(unit, earlier, unit_progress))
         unit_progress.end(record.outcome)
         return record
 
@@ -97,7 +97,7 @@ class UnitWork:
         unreachable: SourceUnreachableError | None = None
         if isinstance(self.snapshot, ReadingAhead):
             self.snapshot.read_ahead([planned.unit for planned in units if is_small(planned)])
-        with closing(_Group()) as group:
+        with closing(_HeldGroup()) as group:
             for planned in units:
                 unit = planned.unit
                 if unreachable is not None:
@@ -105,7 +105,7 @@ class UnitWork:
                     continue
                 try:
                     if is_small(planned):
-                        group.add(self._hold(unit))
+                        group.add(self._export_held(unit))
                     else:
                         settled += self._commit_group(group.take())
                         settled.append((unit, self.do(planned)))
@@ -121,7 +121,7 @@ class UnitWork:
                     settled += self._commit_group(group.take())
             return settled + self._commit_group(group.take())
 
-    def _try(self, unit: Unit, unit_progress: _UnitProgress, export: Callable[[], T]) -> T:
+    def _with_retries(self, unit: Unit, unit_progress: _UnitProgress, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached."""
         for attempt in range(self.attempts):
             self.cancellation.check()
@@ -139,23 +139,23 @@ class UnitWork:
                 raise
         raise AssertionError("a unit is tried at least once")
 
-    def _hold(self, unit: Unit) -> _Held:
-        """Read a unit, and hold what is to be written."""
+    def _export_held(self, unit: Unit) -> _HeldUnit:
+        """Export a unit, and hold what is to be written."""
         unit_progress = _UnitProgress(self.progress, unit)
 
-        def export() -> _Held:
+        def export() -> _HeldUnit:
             sink = self._sink(unit_progress, held=True)
             try:
-                return _Held(
+                return _HeldUnit(
                     unit, self._read(lambda: self.snapshot.export(unit, sink), sink), sink, unit_progress
                 )
             except BaseException:
                 sink.drop()
                 raise
 
-        return self._try(unit, unit_progress, export)
+        return self._with_retries(unit, unit_progress, export)
 
-    def _commit_group(self, group: Sequence[_Held]) -> list[SettledUnit]:
+    def _commit_group(self, group: Sequence[_HeldUnit]) -> list[SettledUnit]:
         """Write what is held, then its records."""
         if not group:
             return []
@@ -178,41 +178,42 @@ class UnitWork:
         write_records(self.store, records)
         return settled
 
-    def _earlier(self, unit: Unit) -> _Earlier | None:
+    def _earlier(self, unit: Unit) -> _EarlierUnit | None:
         """Return what an earlier run has of a unit; None, and nothing is left of it, where that is of no use."""
         try:
             record = read_record(self.store, self.source, unit.id)
         except DamageError as exc:
-            self._void(unit, exc)
+            self._discard(unit, exc)
             return None
         is_same_position = not self.strict or same_position(record.position, self.snapshot.position)
         if not (is_same_position and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
-            return _Earlier(record, holds=False)
+            return _EarlierUnit(record, holds=False)
         try:
-            return _Earlier(
+            return _EarlierUnit(
                 record if self.part_reader is None or is_proved(record) else self._commit(record), holds=True
             )
         except (SourceError, DamageError, GoneError) as exc:
-            self._void(unit, exc)
+            self._discard(unit, exc)
             return None
 
-    def _void(self, unit: Unit, reason: Exception) -> None:
+    def _discard(self, unit: Unit, reason: Exception) -> None:
+        """Remove what an earlier run has of a unit, and say why."""
         self.progress.note(f"{reason}; the unit is exported again")
-        self._forget(unit)
+        self._remove_record(unit)
 
-    def _forget(self, unit: Unit) -> None:
+    def _remove_record(self, unit: Unit) -> None:
         """Remove a unit's record: a record never describes files that are being replaced."""
         self.lease.check()
         self.store.delete(layout.commit_record(self.source, unit.id))
 
-    def _is_due(self, record: CommitRecord) -> bool:
+    def _is_to_be_tried_again(self, record: CommitRecord) -> bool:
         """Tell whether something failed in a unit that is to be tried again: at once where that alone is read, else
         once the bundle was sealed without it.
         """
         may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
         return may_be and failed_items(record.outcome) > 0
 
-    def _export(self, unit: Unit, earlier: _Earlier | None, unit_progress: _UnitProgress) -> CommitRecord:
+    def _export(self, unit: Unit, earlier: _EarlierUnit | None, unit_progress: _UnitProgress) -> CommitRecord:
         if earlier is not None and earlier.holds:
             try:
                 return self._mend(earlier.record, unit_progress)
@@ -224,11 +225,11 @@ class UnitWork:
         try:
             outcome = self._read(lambda: self.snapshot.export(unit, sink), sink)
             if earlier is not None:
-                self._forget(unit)
+                self._remove_record(unit)
             sink.publish()
         finally:
             sink.drop()
-        return self._finish(unit, outcome, sink.files)
+        return self._commit_exported(unit, outcome, sink.files)
 
     def _mend(self, before: CommitRecord, unit_progress: _UnitProgress) -> CommitRecord:
         """Try again what failed in a unit; where no more comes of it, it stays as it is."""
@@ -245,11 +246,11 @@ class UnitWork:
             if not _is_better(outcome, before.outcome):
                 return before
             if not adds:
-                self._forget(unit)
+                self._remove_record(unit)
             sink.publish()
         finally:
             sink.drop()
-        return self._finish(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
+        return self._commit_exported(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
 
     def _sink(self, unit_progress: _UnitProgress, *, held: bool) -> StoreSink:
         return StoreSink(
@@ -260,7 +261,7 @@ class UnitWork:
             held=held,
         )
 
-    def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
+    def _commit_exported(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
         self.lease.check()
         return self._commit(self._record(unit, outcome, files))
 
@@ -358,7 +359,7 @@ class _UnitProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _HeldUnit:
     """A unit that was read, and is not written yet."""
 
     unit: Unit
@@ -367,15 +368,15 @@ class _Held:
     unit_progress: _UnitProgress
 
 
-class _Group:
+class _HeldGroup:
     """Units that are committed together."""
 
     def __init__(self) -> None:
-        self._held: list[_Held] = []
+        self._held: list[_HeldUnit] = []
         self._size_bytes = 0
         self._begun = time.monotonic()
 
-    def add(self, held_unit: _Held) -> None:
+    def add(self, held_unit: _HeldUnit) -> None:
         """Take one more."""
         self._held.append(held_unit)
         self._size_bytes += sum(file.size_bytes for file in held_unit.sink.files)
@@ -386,7 +387,7 @@ class _Group:
         passed = time.monotonic() - self._begun
         return bool(self._held) and (self._size_bytes >= _TOGETHER_BYTES or passed >= _TOGETHER_SECONDS)
 
-    def take(self) -> Sequence[_Held]:
+    def take(self) -> Sequence[_HeldUnit]:
         """Return the units, and begin anew."""
         held_units, self._held = self._held, []
         self._size_bytes, self._begun = 0, time.monotonic()
@@ -414,7 +415,7 @@ def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Earlier:
+class _EarlierUnit:
     """What an earlier run has of a unit; ``holds``: it is what this run would read."""
 
     record: CommitRecord

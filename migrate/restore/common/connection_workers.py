@@ -33,15 +33,15 @@ class ConnectionWorkers(Generic[Connection]):
         self._connect = connect
         self._workers = workers
         self._idle: list[Connection] = []
-        self._of_all = cancellation or CancellationToken()
-        self.cancellation = self._of_all
+        self._run_cancellation = cancellation or CancellationToken()
+        self.cancellation = self._run_cancellation
         """Is cancelled when another piece has failed, or the run was cancelled."""
 
     def run(self, pieces: Sequence[Work], write: Callable[[Connection, Work], None]) -> None:
         """Do every piece. After the first error the others stop soon, and the error is raised."""
-        self.cancellation = self._of_all.child()
+        self.cancellation = self._run_cancellation.child()
         pool: ThreadWorkerPool[Work, None] = ThreadWorkerPool(
-            partial(self.one, write=write),
+            partial(self.run_one, write=write),
             self._workers,
             name="moveout-restore",
             ahead=self._workers,
@@ -53,14 +53,14 @@ class ConnectionWorkers(Generic[Connection]):
                 pass
         finally:
             self.close()
-            self.cancellation = self._of_all
+            self.cancellation = self._run_cancellation
 
     def close(self) -> None:
         """Close what is not lent."""
         while self._idle:
             self._idle.pop().close()
 
-    def one(self, piece: Work, write: Callable[[Connection, Work], None]) -> None:
+    def run_one(self, piece: Work, write: Callable[[Connection, Work], None]) -> None:
         """Do a piece in this thread. Raises ``Cancelled``."""
         self.cancellation.check()
         try:

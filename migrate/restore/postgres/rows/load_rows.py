@@ -113,7 +113,7 @@ class RowWriter:
         """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
         ``write_all``, once all others are there. Raises ``Cancelled``.
         """
-        self._workers.one([part], self._write_batch)
+        self._workers.run_one([part], self._write_batch)
         return part not in self._refused and all(part != damaged for damaged, _ in self.damaged)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class RowWriter:
                 try:
                     self._copy_once(connection, part, self._by_root.get(label, label))
                 except psycopg.errors.CheckViolation as exc:
-                    self._copy_once(connection, part, self._above(connection, label, exc))
+                    self._copy_once(connection, part, self._partitioned_root(connection, label, exc))
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise destination_error(exc, f"{label} ({part.name})") from exc
@@ -167,24 +167,24 @@ class RowWriter:
         does not take.
         """
         label = _label(part)
-        loose: list[Check] = []
+        waived: list[Check] = []
         while True:
             try:
-                self._copy_once(connection, part, self._by_root.get(label, label), loose, filtered=filtered)
+                self._copy_once(connection, part, self._by_root.get(label, label), waived, filtered=filtered)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise destination_error(exc, f"{label} ({part.name})") from exc
-                checks = [check for check in suspects(connection, exc, label) if check not in loose]
+                checks = [check for check in suspects(connection, exc, label) if check not in waived]
                 if not checks or self.rows_missing or self.damaged:
                     return exc
-                loose += checks
+                waived += checks
             except DamageError as exc:
                 self.damaged.append((part, exc))
                 return None
             else:
                 return None
 
-    def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
+    def _partitioned_root(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
         """Return the partitioned table into which the rows of a partition go that belong into another one
         here: the hash of an enum, or the order of texts, differs between servers. Raises ``error`` where
         that is not the reason.
@@ -204,11 +204,11 @@ class RowWriter:
         connection: psycopg.Connection[Any],
         part: PartFile,
         label: str,
-        loose: Sequence[Check] | None = None,
+        waived: Sequence[Check] | None = None,
         *,
         filtered: bool = False,
     ) -> None:
-        """Copy a part in a transaction. With ``loose`` names are looked up in every schema, no trigger fires, long
+        """Copy a part in a transaction. With ``waived`` names are looked up in every schema, no trigger fires, long
         values are compressed, and these checks wait. Those that do not hold any more are recorded as left out.
         ``filtered``: see ``_refusal``.
         """
@@ -221,14 +221,14 @@ class RowWriter:
         shown = AttemptProgress(self._advance)
         try:
             with durable("restore.postgres.rows"), connection.transaction():
-                if loose is not None:
+                if waived is not None:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
                 with ExitStack() as stack:
-                    if loose is not None:
+                    if waived is not None:
                         stack.enter_context(without_user_triggers(connection, label))
                         stack.enter_context(with_compression(connection, label))
-                    untrue = stack.enter_context(without_checks(connection, loose or ()))
+                    untrue = stack.enter_context(without_checks(connection, waived or ()))
                     types = column_types(connection, {label})
                     self._copy(connection, part, label, shown, types, filtered=filtered)
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
