@@ -1,5 +1,5 @@
 """Arrow's functions, by the names of ``pyarrow.compute``. That wraps all 286 of them when it is imported, which takes
-25 ms; the few functions below are called by every export, sync or restore, so they go to Arrow without it. Any other
+25 ms. The few functions below are called by every export, sync or restore, so they go to Arrow without it. Any other
 imports it, as do methods such as ``Array.cast``.
 """
 

@@ -296,8 +296,8 @@ class WriteState(NamedTuple):
     the server has begun to count anew. ``rows``: how many rows were written to it since then, None where the server
     does not count them by table. ``of_server``: what it counts of the writes to any of its tables besides that, None
     where it does not count all writes. ``last_write`` is another text after each write, "" where the server does not
-    have its time. ``rewrites``: how many statements that give a table other rows without such a time the server has run
-    (TRUNCATE); None where the time may have been forgotten, too, so that a write does not show.
+    have its time. ``rewrites``: how many statements the server has run that give a table other rows without such a time
+    (TRUNCATE). None where the time may have been forgotten, too, so that a write does not show.
     """
 
     identity: str

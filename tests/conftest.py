@@ -144,8 +144,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _prepare_process() -> None:
-    """Collect garbage as seldom as the command does, and take Ctrl-C even where a shell has started the run in the
-    background, which then ignores it, as would every process that a test interrupts.
+    """Collect garbage as seldom as the command does. Take Ctrl-C even where a shell has started the run in the
+    background: it ignores it then, as would every process that a test interrupts.
     """
     gc.set_threshold(100_000, 20, 50)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -44,8 +44,8 @@ import_once(
 
 
 def chosen(names: list[str], most: int, seed: str) -> list[str]:
-    """Return at most so many points to die at, in their order: of each name its first, its last and a drawn time; the
-    middle one in the short run, which is the same each time.
+    """Return at most so many points to die at, in their order: of each name its first, its last and a drawn time. The
+    short run has the middle one, which is the same each time.
     """
     totals, passed, points, draw = Counter(names), Counter[str](), list[str](), random.Random(seed)
     between = {name: (total + 1) // 2 for name, total in totals.items()}

@@ -1,8 +1,8 @@
 """Many writers move money about while the database leaves: the bundle holds one moment of it.
 
 Each transaction takes an amount from one account, gives it to another, and adds a line to a log that is only ever
-appended to. In the bundle the sum must be exact, every account must be what its log lines make of it, and each
-writer's lines must be the first ones it wrote: none is missing in between, none was written after the snapshot.
+appended to. In the bundle the sum must be exact, and every account must be what its log lines make of it. Each writer's
+lines must be the first ones it wrote: none is missing in between, none was written after the snapshot.
 """
 
 import os

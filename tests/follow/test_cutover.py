@@ -240,7 +240,7 @@ INSERT INTO goods SELECT g, 'late', g FROM generate_series(3001, 5500) g;
 
 
 def test_what_was_compared_before_the_hold_is_not_read_whole_again(move, monkeypatch):
-    """Of tables that are written to afterwards the rows that the log names are compared; where it does not name them,
+    """Of tables that are written to afterwards the rows that the log names are compared. Where it does not name them,
     or somebody else writes to the destination, the table is read whole.
     """
     old, new = move

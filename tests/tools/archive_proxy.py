@@ -1,8 +1,8 @@
 """An S3 server with archived objects: MinIO behind a proxy that does with them what Amazon S3 does.
 
 Objects of MinIO's class REDUCED_REDUNDANCY are shown as archived ones. What S3 does is from its API reference:
-GetObject (InvalidObjectState), HeadObject (x-amz-restore), RestoreObject (202 when it begins, 409 while it is under
-way, 200 once it is there; a tier that the class does not have is refused).
+GetObject (InvalidObjectState), HeadObject (x-amz-restore), RestoreObject. The last is 202 when it begins, 409 while it
+is under way, 200 once it is there; a tier that the class does not have is refused.
 """
 
 import re

@@ -14,7 +14,7 @@ NEEDED_BYTES = 8 * 2**30
 
 
 def make_base_directory() -> Path | None:
-    """Make a directory in memory for a run's files and for those of its servers, and return it; None where the caller
+    """Make a directory in memory for a run's files and for those of its servers, and return it. None where the caller
     has chosen a ``TMPDIR``, and where memory cannot hold them as a disk does.
     """
     if "TMPDIR" in os.environ or not _suits(MEMORY):

@@ -1,5 +1,5 @@
-"""An S3 server that takes a backslash for a slash, shows no control character in a listing of versions, and keeps
-nothing of what is said of keys that end in a slash, as SeaweedFS does: MinIO behind a proxy that changes its answers.
+"""An S3 server like SeaweedFS: MinIO behind a proxy that changes its answers. It takes a backslash for a slash, shows
+no control character in a listing of versions, and keeps nothing of what is said of keys that end in a slash.
 """
 
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
-"""Faults of HTTP itself, one at a time, at any request of any verb: it finishes and all is right, or it stops with the
-right code, and the same command finishes once the wire is mended.
+"""Faults of HTTP itself, one at a time, at any request of any verb. The verb finishes and all is right, or it stops
+with the right code, and the same command finishes once the wire is mended.
 
 MOVEOUT_FAULTS runs in all (300), MOVEOUT_SEED repeats them. The scoreboard is printed at the end.
 """

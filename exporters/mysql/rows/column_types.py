@@ -4,14 +4,14 @@ The server sends the text of every value by itself; the row's text is the CSV li
 need quotes always has them. Why the text of each kind determines the value, and the value the text (settings as in
 ``connection.PINNED``):
 
-``int`` decimal digits (ZEROFILL and BIT by adding 0). The number of an ENUM and the bits of a SET are such, too, where
-one of the labels is empty or two are equal: then the text of the value does not show which one it is. ``decimal``
-exactly ``s`` digits after the point. ``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP
-(in UTC) and TIME with ``n`` digits of a second. Zero and partial dates, and times outside of a day, fail to parse and
-go to the side. ``mysqlfloat``, ``mysqldouble`` the shortest digits that give the same double again: multiplied by 1e0,
-since a FLOAT alone is printed with six digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``,
-``json`` the characters in UTF-8. ``charset`` characters of a charset that UTF-8 might not give back: compared in the
-server, and bytes in hexadecimal where they would not come back.
+``int`` decimal digits (ZEROFILL and BIT by adding 0). So are the number of an ENUM and the bits of a SET where one of
+the labels is empty or two are equal: then the text does not show which one it is. ``decimal`` exactly ``s`` digits
+after the point. ``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with
+``n`` digits of a second. Zero and partial dates, and times outside of a day, fail to parse and go to the side.
+``mysqlfloat``, ``mysqldouble`` the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT
+alone is printed with six digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the
+characters in UTF-8. ``charset`` characters of a charset that UTF-8 might not give back: compared in the server, and
+bytes in hexadecimal where they would not come back.
 """
 
 from __future__ import annotations

@@ -117,8 +117,8 @@ def kept_locked(connection: psycopg.Connection[Any], *, seconds: float) -> dict[
 def holder(
     connection: psycopg.Connection[Any], oid: int, compatible_mode: str, *, seconds: float
 ) -> Wait | None:
-    """Return the session that has longest held a lock which keeps us from one that only readers and the
-    ``compatible_mode`` of ``pg_locks`` go together with, after ``seconds`` of waiting; None where it has ended.
+    """Return the session that has longest held a lock in our way after ``seconds`` of waiting, None where it has ended.
+    We wait for a lock that goes together with readers and the ``compatible_mode`` of ``pg_locks`` only.
     """
     rows = fetch(connection, _HOLDER, {"oid": oid, "mode": compatible_mode})
     return Wait(**rows[0], waiting_seconds=round(seconds), also_waits=False) if rows else None

@@ -1,10 +1,10 @@
 """How a column whose values may be of any class lies in Parquet, and how its values come back.
 
 The column has the type of one class, its *kind*. A value of another class stands in the side column as text, its first
-letter the class: ``i`` digits, ``r`` the shortest decimal that gives the same bits, ``t`` the text, ``b`` hexadecimal
-bytes. ``x`` is the hexadecimal bytes of text that is not valid. Where the side column has a value, that is the value.
-The typed column is NULL there, save one comfort for readers: an integer in a REAL column stands there too, as the equal
-number.
+letter the class. ``i`` is digits, ``r`` the shortest decimal that gives the same bits, ``t`` the text, ``b``
+hexadecimal bytes. ``x`` is the hexadecimal bytes of text that is not valid. Where the side column has a value, that is
+the value. The typed column is NULL there, save one comfort for readers: an integer in a REAL column stands there too,
+as the equal number.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m scripts.bench.replication.delta_passes --old postgresql://… --new postgresql://… [--rows N] [--runs 3]
 
 Makes a table at two PostgreSQL servers. Then these take turns, each with the seconds of the clock, of moveout's
-processor and of the source's: an export; a pass that compares everything; and passes after nothing was written, after
-ten rows, and after a hundredth of the rows were written. Both servers must run on this machine.
+processor and of the source's: an export, and passes. One compares everything; the others come after nothing was
+written, after ten rows, and after a hundredth of the rows. Both servers must run on this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects that a server lists and cannot read, on and on: each is a gap by name and holds up nothing else; a later run
+"""Objects that a server lists and cannot read, on and on. Each is a gap by name and holds up nothing else. A later run
 adds what it can have by then, and loses nothing that is there, even if the source gives less than before.
 """
 

@@ -140,10 +140,10 @@ class Look:
         return {table: self._ask(f"CHECKSUM TABLE {quote(table)}")[0][1] for table in tables}
 
     def _is_comparable(self, table: str) -> bool:
-        """Not of what hides rows; Aria's depend on a row format that it does not show; and MariaDB adds up what
-        happens to lie in the place of virtual columns (``ALTER TABLE … FORCE`` changes the sum, or it crashes). MySQL
-        adds up hidden columns of keys over expressions, see ``_plain``, and whether numbers in JSON have a sign,
-        which the bundle's ledger names.
+        """Not of what hides rows. Aria's depend on a row format that it does not show. MariaDB adds up what happens to
+        lie in the place of virtual columns (``ALTER TABLE … FORCE`` changes the sum, or it crashes). MySQL adds up
+        hidden columns of keys over expressions, see ``_plain``, and whether numbers in JSON have a sign, which the
+        bundle's ledger names.
         """
         made = self._created(table)
         odd = (
