@@ -32,7 +32,7 @@ help:
 
 ##@ A move, in the order of the night
 
-discover: $(VENV)/.ready ## write the case file of what FROM='URL …' has; again: what is new
+discover: $(VENV)/.ready ## write the case file of what FROM='URL …' has
 	@$(MOVEOUT) discover $(if $(FROM),--to,-c) $(CASE) $(FROM) $(ARGS)
 
 doctor: $(VENV)/.ready ## say what would go wrong, and how to mend it; change nothing

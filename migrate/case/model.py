@@ -202,7 +202,9 @@ def load(path: Path) -> Case:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"there is no case file {path}", next_step="moveout init writes one") from None
+        raise UsageError(
+            f"there is no case file {path}", next_step="check its name, or: moveout init writes one"
+        ) from None
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

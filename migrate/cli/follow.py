@@ -257,7 +257,7 @@ def run_follow(
     for follower in followers:
         follower.start()
     try:
-        with session.noting_silence(*servers_of(followed)):
+        with session.noting_silence(*servers_of(followed), may_end=False):
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
     except KeyboardInterrupt:  # the usual end
         pass

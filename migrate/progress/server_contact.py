@@ -35,7 +35,8 @@ Ask = Callable[[], None]
 
 class ServerContact:
     """Asks one server while nothing moves, and calls ``note`` once it is silent, then once a minute, and when it
-    answers again. ``quiet_seconds``: for how long nothing has moved.
+    answers again. ``quiet_seconds``: for how long nothing has moved. ``give_up`` is called where the command was
+    cancelled some seconds ago, and cannot end because the server is silent: no driver stops waiting by itself.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ServerContact:
         note: Callable[[str], None],
         cancellation: CancellationToken,
         *,
+        give_up: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._ask, self._note = name, ask, note
@@ -53,11 +55,15 @@ class ServerContact:
         self._outage = Outage(clock=clock)
         self._asking: threading.Thread | None = None
         self._due = 0.0
+        self._give_up, self._is_silent = give_up, False
         watch(self)
 
     def look(self) -> None:
         """See ``Watched``."""
         quiet = self._quiet_seconds()
+        if self._give_up is not None and self._cancellation.is_overdue and self._is_silent:
+            self._is_silent = False
+            self._give_up()
         if self._cancellation.is_cancelled or quiet < QUIET_SECONDS:
             return
         if self._asking is None:
@@ -68,6 +74,7 @@ class ServerContact:
         if quiet < SILENT_SECONDS or self._outage.silent_seconds() < _UNANSWERED_SECONDS:
             return
         self._outage.silent(quiet)
+        self._is_silent = True
         if self._outage.is_note_due():
             self._note(
                 f"{self._name} does not answer since {self._outage.since}; moveout waits until it does."
@@ -76,16 +83,19 @@ class ServerContact:
 
     def close(self) -> None:
         """Ask no more."""
+        self._is_silent = False
         self._cancellation.cancel()
 
     def _contact(self) -> None:
         """Ask until there is an answer. A refusal is one."""
         under_way = self._outage.asked()
         try:
-            while not self._cancellation.is_cancelled and not self._is_answered():
-                self._cancellation.wait(_AGAIN_SECONDS)
+            while not self._is_answered():
+                if self._cancellation.wait(_AGAIN_SECONDS):
+                    return
         finally:
             self._outage.over(under_way)
+        self._is_silent = False
         seconds = self._outage.end()
         if seconds and not self._cancellation.is_cancelled:
             self._note(f"{self._name} answers again, after {duration_words(seconds)}")
@@ -108,13 +118,14 @@ def noted_silence(
     quiet_seconds: Callable[[], float],
     note: Callable[[str], None],
     cancellation: CancellationToken,
+    give_up: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Note it, as long as the context lasts, where a server of some databases is silent. Buckets need none of it: each
-    request to them has a policy that does.
+    """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. Buckets
+    need none of it: each request to them has a policy that does.
     """
     with ExitStack() as stack:
         for name, ask in _servers(endpoints).items():
-            contact = ServerContact(name, ask, quiet_seconds, note, cancellation.child())
+            contact = ServerContact(name, ask, quiet_seconds, note, cancellation.child(), give_up=give_up)
             stack.enter_context(closing(contact))
         yield
 

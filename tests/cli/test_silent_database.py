@@ -10,7 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.cli.conftest import MOVEOUT, result
+from migrate.errors import INTERRUPTED
+from tests.cli.conftest import MOVEOUT, result, run
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
 
@@ -105,3 +106,22 @@ def test_a_silent_bucket_of_a_sync_is_named_and_waited_for(servers, stopped):
         servers_of[stopped], "copy old", "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "1M"
     )
     assert f"s3://photos/?profile={servers_of[stopped].profile} does not answer" in said
+
+
+def test_ctrl_c_ends_a_command_whose_server_is_silent(servers, tmp_path):
+    server = servers.postgres("silent-for-good")
+    source = make_rows(server, server.database())
+    command = [MOVEOUT, "export", f"app={source}", "--to", tmp_path / "bundle", "--workers", "2"]
+    slow = [*command, "--bwlimit", "500k"]
+    with killed_at_end(slow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = iter(process.stdout.readline, "")
+        assert any("export app" in line for line in lines)
+        pids = processes(server)
+        send(signal.SIGSTOP, pids)
+        try:
+            assert any("does not answer since" in line for line in lines)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == INTERRUPTED
+        finally:
+            send(signal.SIGCONT, {*pids, *processes(server)})
+    assert run(*command[1:]).code == 0

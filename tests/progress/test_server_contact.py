@@ -10,6 +10,7 @@ from exporters.postgres.sessions.connection import contact as postgres_contact
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
 from migrate.progress.server_contact import QUIET_SECONDS, ServerContact
+from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken
 from scripts.process import free_port
 
@@ -28,6 +29,7 @@ class Contacted:
             lambda: self.quiet,
             self.notes.append,
             self.cancellation,
+            give_up=lambda: self.notes.append("given up"),
             clock=lambda: self.now,
         )
 
@@ -88,6 +90,18 @@ def test_a_refusal_is_an_answer_and_what_is_not_reached_is_asked_again():
     watched.pass_seconds(int(QUIET_SECONDS))
     watched.end()
     assert (watched.asked, watched.notes) == (2, [])
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_an_interrupted_command_that_a_silent_server_holds_up_is_given_up(monkeypatch, silent):
+    monkeypatch.setattr(cancellation, "GRACE_SECONDS", 0.0)
+    watched = Contacted(None if silent else lambda: None)
+    watched.pass_seconds(20)
+    named = watched.notes.copy()
+    watched.cancellation.cancel()
+    watched.pass_seconds(20)
+    assert watched.notes[len(named) :] == ["given up"] * silent
+    watched.end()
 
 
 def test_nobody_is_asked_once_the_command_has_ended():

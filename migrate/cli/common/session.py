@@ -28,7 +28,6 @@ from migrate.cli.common.terminal import make_console
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress.meter import Meter
-from migrate.progress.server_contact import noted_silence
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
@@ -110,10 +109,23 @@ class Session:
             cancellation=self.cancellation,
         )
 
-    def noting_silence(self, *endpoints: Endpoint) -> AbstractContextManager[None]:
-        """Note it, as long as the context lasts, where a server of one of these databases is silent."""
-        meter = self.meter
-        return noted_silence(endpoints, meter.quiet_seconds, self.progress.note, self.cancellation)
+    def noting_silence(self, *endpoints: Endpoint, may_end: bool = True) -> AbstractContextManager[None]:
+        """Note it, as long as the context lasts, where a server of one of these databases is silent. A command that was
+        interrupted then ends all the same, as a kill would end it, if it ``may_end`` so.
+        """
+        from migrate.progress.server_contact import noted_silence  # noqa: PLC0415  most commands ask no database
+
+        meter, note = self.meter, self.progress.note
+        give_up = self._end_at_once if may_end else None
+        return noted_silence(endpoints, meter.quiet_seconds, note, self.cancellation, give_up)
+
+    def _end_at_once(self) -> None:
+        """End the process, whatever its threads wait for."""
+        self.meter.break_off()
+        code = _interrupted(self)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     def write_log(self, event: str, **details: Any) -> None:
         """Write a line into the log, where there is one."""
@@ -309,8 +321,7 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
     except (KeyboardInterrupt, Cancelled):
         session.meter.break_off()
-        step = "run the same command again: what is done stays done"
-        return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
+        return _interrupted(session)
     except Exception as exc:
         session.meter.break_off()
         traceback.print_exc(file=sys.stderr)
@@ -364,6 +375,11 @@ def _leave_terminal() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, number)
             os.close(nowhere)
+
+
+def _interrupted(session: Session) -> int:
+    step = "run the same command again: what is done stays done"
+    return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
 
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
