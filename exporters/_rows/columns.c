@@ -105,21 +105,22 @@ static bool allocate_text(const Fields *fields, size_t number, Column *column) {
 /* Copies the bytes of a value; returns the end of the copy, NULL where it is none of the kind. */
 typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, ColumnKind kind, unsigned char *to);
 
-static inline unsigned char *copy_bytes(unsigned char *to, const unsigned char *from, size_t size) {
-    return (unsigned char *)memcpy(to, from, size) + size;
-}
-
-/* Text without its quotes. */
+/* Text without its quotes, eight bytes at a time. */
 static inline unsigned char *copy_text(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
+    static const uint64_t ones = 0x0101010101010101;
     (void)kind;
-    if (!fields->has_quotes || field.text[0] != '"') return copy_bytes(to, field.text, field.size);
+    if (!fields->has_quotes || field.text[0] != '"') return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
     const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
-    while (from < end) {
-        const unsigned char *quote = memchr(from, '"', (size_t)(end - from));
-        size_t size = (size_t)((quote ? quote + 1 : end) - from);
-        to = copy_bytes(to, from, size);
-        from += size + (quote != NULL); /* the second of two quotes */
+    for (uint64_t eight; end - from >= (ptrdiff_t)sizeof eight;) {
+        memcpy(&eight, from, sizeof eight);
+        memcpy(to, &eight, sizeof eight);
+        eight ^= '"' * ones; /* a quote becomes zero */
+        uint64_t quotes = (eight - ones) & ~eight & 0x80 * ones; /* the lowest bit is in the first */
+        size_t size = quotes ? (size_t)__builtin_ctzll(quotes) / 8 + 1 : sizeof eight;
+        to += size;
+        from += size + (quotes != 0); /* the second of two quotes */
     }
+    for (; from < end; *to++ = *from++) from += *from == '"';
     return to;
 }
 
@@ -133,7 +134,8 @@ static inline unsigned char *copy_sized(const Fields *fields, Field field, Colum
     (void)fields;
     const unsigned char *colon = memchr(field.text, ':', field.size);
     if (!colon || field.text[0] != kind.precision) return NULL;
-    return copy_bytes(to, colon + 1, (size_t)(field.text + field.size - colon - 1));
+    size_t size = (size_t)(field.text + field.size - colon - 1);
+    return (unsigned char *)memcpy(to, colon + 1, size) + size;
 }
 
 static inline ALWAYS_INLINE Result fill_variable(const Fields *fields, size_t number, ColumnKind kind, CopyValue copy,
@@ -174,6 +176,8 @@ static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column 
  * in quotes exactly where it needs them. Escaped quotes become doubled ones, as they stand in CSV; NULL becomes a field
  * without anything. False: it is no such array, or a backslash stands in an item. */
 static bool cut_array(unsigned char *text, size_t at, size_t end, bool with_quotes, Fields *items) {
+    static const bool is_special[256] = {['{'] = 1, ['}'] = 1, [','] = 1, ['"'] = 1, [' '] = 1,
+                                         ['\t'] = 1, ['\n'] = 1, ['\v'] = 1, ['\f'] = 1, ['\r'] = 1};
     if (at == end || text[at++] != '{' || text[--end] != '}' || at > end) return false;
     for (bool is_last = at == end; !is_last; at++) {
         size_t start = at += text[at] == '"';
@@ -181,7 +185,7 @@ static bool cut_array(unsigned char *text, size_t at, size_t end, bool with_quot
         for (; at < end && text[at] != (is_quoted ? '"' : ','); at++) {
             if (text[at] == '\\' && text[at + 1] != '"') return false;
             if (text[at] == '\\') text[at++] = '"';
-            needs_quotes |= memchr("{},\" \t\n\v\f\r", text[at], 10) != NULL;
+            needs_quotes |= is_special[text[at]];
         }
         size_t size = at - start;
         bool is_word = size == 4 && strncasecmp((const char *)text + start, "NULL", size) == 0;
@@ -241,7 +245,6 @@ static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column 
 }
 
 Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
-    *column = (Column){0};
     Result result = fill(fields, number, kind, column);
     if (result != REFUSED) return result;
     release_column(column);

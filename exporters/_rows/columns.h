@@ -31,7 +31,7 @@ typedef struct Column {
     bool is_raw; /* some value is none of the kind: the column has the text of all of them, as bytes */
 } Column;
 
-/* Make a column of a block. Whoever calls releases it, in any case. */
+/* Make a column of a block, which is empty before. Whoever calls releases it, in any case. */
 Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column);
 
 /* Free the buffers of a column, and leave it empty. */

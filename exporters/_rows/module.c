@@ -120,8 +120,7 @@ static PyObject *parse(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_ssize_t kinds_bytes;
     int are_packets = false;
     if (!PyArg_ParseTuple(arguments, "y*y#|p", &block, &kinds, &kinds_bytes, &are_packets)) return NULL;
-    CutRows cut_rows = are_packets ? cut_packets : cut_lines;
-    PyObject *result = filled(block.buf, (size_t)block.len, kinds, kinds_bytes, cut_rows);
+    PyObject *result = filled(block.buf, (size_t)block.len, kinds, kinds_bytes, are_packets ? cut_packets : cut_lines);
     PyBuffer_Release(&block);
     return result;
 }
@@ -141,9 +140,8 @@ static PyObject *sqlite_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
 
 static PyObject *digest_texts(PyObject *Py_UNUSED(module), PyObject *texts) {
     unsigned __int128 digest = 0;
-    Py_ssize_t count;
     if (!PyList_Check(texts)) return PyErr_Format(PyExc_TypeError, "a list of bytes is needed");
-    count = PyList_Size(texts);
+    Py_ssize_t count = PyList_Size(texts);
     for (Py_ssize_t i = 0; i < count; i++) {
         char *text;
         Py_ssize_t size;

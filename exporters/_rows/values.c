@@ -35,13 +35,8 @@ bool read_integer(Field field, int64_t least, int64_t most, int64_t *value) {
         if (!is_digit(digits[i])) return false;
         magnitude = magnitude * 10 + (digits[i] - '0');
     }
-    if (is_negative) {
-        if (!magnitude || magnitude > 0 - (uint64_t)least) return false;
-        *value = (int64_t)(0 - magnitude);
-    } else {
-        if (magnitude > (uint64_t)most) return false;
-        *value = (int64_t)magnitude;
-    }
+    if (is_negative ? !magnitude || magnitude > 0 - (uint64_t)least : magnitude > (uint64_t)most) return false;
+    *value = (int64_t)(is_negative ? 0 - magnitude : magnitude);
     return true;
 }
 

@@ -17,6 +17,8 @@ from exporters.sql.row_blocks import LongRowText
 
 PROVED_ROWS = 2000
 """So many of the first rows are rendered back to their texts."""
+_MEASURED_BLOCKS = 8
+"""The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,40 @@ class Octets:
             for position, (field, side) in enumerate(zip(layout.fields, layout.sides, strict=True))
             if pa.types.is_string(field.type) or pa.types.is_binary(field.type)
         ]
-        self.by_name = {name: 0 for _, name, _ in self._columns}
-        """Bytes by the name of the column."""
+        self._by_name = {name: 0 for _, name, _ in self._columns}
+        self._blocks: list[Typed] = []
 
     def add(self, typed: Typed, long: Mapping[str, LongValue] | None = None) -> None:
         """Take a block of rows, or one with these ``long`` values, by name of field."""
-        long = long or {}
-        for position, name, side in self._columns:
-            for values in (typed.columns[position], typed.sides.get(position)):
-                if values is None:
-                    continue
-                if values.null_count:  # bytes may stand where a value is NULL
-                    self.by_name[name] += pc.sum(pc.binary_length(values)).as_py() or 0
-                else:
-                    self.by_name[name] += int(values.view(pa.binary()).total_values_length)
-            self.by_name[name] += sum(long[field].size_bytes for field in (name, side) if field in long)
+        self._blocks.append(typed)
+        if len(self._blocks) == _MEASURED_BLOCKS:
+            self._measure()
+        if long:
+            for _, name, side in self._columns:
+                self._by_name[name] += sum(long[field].size_bytes for field in (name, side) if field in long)
+
+    def _measure(self) -> None:
+        for position, name, _ in self._columns:
+            columns = [typed.columns[position] for typed in self._blocks]
+            sides = [typed.sides[position] for typed in self._blocks if position in typed.sides]
+            self._by_name[name] += _text_bytes(columns) + _text_bytes(sides)
+        self._blocks.clear()
+
+    def by_name(self) -> Mapping[str, int]:
+        """Return the bytes of each column, by its name."""
+        self._measure()
+        return self._by_name
+
+
+def _text_bytes(arrays: Sequence[pa.Array]) -> int:
+    """Return the bytes of all values. Bytes may stand where a value is NULL, so there each value is measured."""
+    nullable = [values for values in arrays if values.null_count]
+    size_bytes = sum(
+        int(values.view(pa.binary()).total_values_length) for values in arrays if not values.null_count
+    )
+    if nullable:
+        size_bytes += pc.sum(pc.binary_length(pa.chunked_array(nullable))).as_py() or 0
+    return size_bytes
 
 
 class ChunkExport:
@@ -165,7 +186,7 @@ class ChunkExport:
             self._digest.digest,
             written,
             self._parts.exact,
-            self._octets.by_name,
+            self._octets.by_name(),
         )
 
 

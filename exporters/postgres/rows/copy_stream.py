@@ -21,7 +21,8 @@ _DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
 _HEAD = 5
 """A message's kind, and its length without the kind."""
 _LENGTH = 4
-_READ_BYTES = 2**20
+_READ_BYTES = 5 * 2**18
+"""What is read at once becomes a block of about ``BLOCK_BYTES``. A busy program finds several MB in the socket."""
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small read wait for more to arrive: to be woken for every few rows costs more than the rows. Not before so
@@ -42,7 +43,7 @@ class _Received(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend room for what arrives."""
         del sizehint
-        return memoryview(self.buffer)[self.size :]
+        return memoryview(self.buffer)[self.size : self.size + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         """See ``asyncio.BufferedProtocol``."""
