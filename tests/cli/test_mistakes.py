@@ -92,7 +92,7 @@ def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, mo
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
     (tmp_path / "file").write_text("")
     below = call("get", littered[1], "t", "--to", tmp_path / "file" / "below")
-    assert (below.code, "→ check the path" in below.err) == (7, True), below
+    assert (below.code, "→ a part of this path is a file: name a directory" in below.err) == (7, True), below
     onto = call("get", littered[1], "t", "--to", tmp_path / "file")
     assert (onto.code, f"{tmp_path}/file exists already" in onto.err) == (2, True), onto
 

@@ -3,14 +3,17 @@
 import io
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from migrate.cli.progress.listener import Ending
 from migrate.cli.progress.progress_view import LineProgress, draw_state, state_line, task_line
-from migrate.cli.progress.status_page_file import shown_state
+from migrate.cli.progress.status_page_file import StatusPageFile, shown_state
 from migrate.number_text import bytes_words, duration_words
 from migrate.progress.meter import Meter
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import SourceTask
 
 
@@ -257,3 +260,15 @@ def test_sizes_are_powers_of_a_thousand(size_bytes, words):
 )
 def test_durations_have_two_units_at_most(seconds, words):
     assert duration_words(seconds) == words
+
+
+def test_a_page_that_cannot_be_written_is_named_once(tmp_path):
+    folder, meter = tmp_path / "web", Meter()
+    folder.mkdir()
+    session = SimpleNamespace(meter=meter, cancellation=CancellationToken())
+    page = StatusPageFile(session, f"{folder}/page.html")
+    folder.rmdir()
+    page.look(meter.state())
+    page.end(meter.state(), Ending())
+    why = f"the status page {folder}/page.html could not be written: No such file or directory"
+    assert list(meter.state().notes) == [why]

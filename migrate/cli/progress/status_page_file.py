@@ -23,7 +23,7 @@ class StatusPageFile:
 
     def __init__(self, session: Session, target: str) -> None:
         self._session = session
-        self._write = _writer(session, target)
+        self._target, self._write = target, _writer(session, target)
         self._written = -REFRESH_SECONDS * 1.0
         self._stage = ""
         self._failed = False
@@ -47,7 +47,8 @@ class StatusPageFile:
         except (MoveoutError, OSError) as exc:
             if not self._failed:
                 self._failed = True
-                self._session.meter.note(f"the status page could not be written: {exc}")
+                reason = exc.strerror or exc if isinstance(exc, OSError) else exc
+                self._session.meter.note(f"the status page {self._target} could not be written: {reason}")
 
 
 def page_title(state: ProgressState) -> str:

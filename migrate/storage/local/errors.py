@@ -35,7 +35,9 @@ def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
     if exc.errno in _DENIED:
         return NotAllowedError(message, next_step="check the owner and the permissions of the directory")
     if exc.errno in _GONE:
-        return GoneError(message, next_step="check the path")
+        is_below_file = exc.errno == errno.ENOTDIR
+        step = "a part of this path is a file: name a directory" if is_below_file else "check the path"
+        return GoneError(message, next_step=step)
     if exc.errno in _UNUSABLE:
         return UsageError(message)
     if exc.errno in _PASSING:
