@@ -266,6 +266,7 @@ def test_a_page_that_cannot_be_written_is_named_once(tmp_path):
     folder, meter = tmp_path / "web", Meter()
     folder.mkdir()
     session = SimpleNamespace(meter=meter, cancellation=CancellationToken())
+    meter.open("export")
     page = StatusPageFile(session, f"{folder}/page.html")
     folder.rmdir()
     page.look(meter.state())
