@@ -215,7 +215,7 @@ def _older(source: _ExaminedBucket, objects: str) -> Iterator[Finding]:
 
 
 def _settings(source: _ExaminedBucket) -> Iterator[Finding]:
-    configuration = read_configuration(source.bucket.boto, source.location.bucket, source.bucket.cancellation)
+    configuration = read_configuration(source.bucket.http, source.bucket.cancellation)
     denied = configuration.get("denied", ())
     if denied:
         fix = iam.of_settings(source.location, source.server, denied, is_minio=source.is_minio)

@@ -31,6 +31,8 @@ from migrate.storage.retry import (
     Retrying,
     RetryPolicy,
 )
+from migrate.storage.s3.client import S3Location
+from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.metadata.bucket_configuration import read_configuration
 from scripts.process import free_port
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
@@ -386,16 +388,18 @@ def test_what_is_sent_again_counts_and_waits_for_no_limit(local):
 
 def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():
     """They are read in threads, which the program joins before it ends."""
-    client = boto3.client(
+    keys = dict.fromkeys(("access_key_id", "secret_access_key"), "x")
+    boto = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{free_port()}",
         region_name="x",
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
+    client = HttpClient(boto, S3Location("bucket", "", None, keys))
     cancellation = CancellationToken()
     cancellation.cancel()
     started = time.monotonic()
     with pytest.raises(UnreachableError):
-        read_configuration(client, "bucket", cancellation)
+        read_configuration(client, cancellation)
     assert time.monotonic() - started < TOTAL_SECONDS / 2

@@ -23,7 +23,7 @@ class AclProxy(HttpProxy):
     acls: dict[str, str] = field(default_factory=dict)
 
     def handle(self, asked: Asked) -> Answer | None:
-        if asked.method == "GET" and "acl" in asked.query and asked.path.count("/") > 1:
+        if asked.method == "GET" and "acl" in asked.query and "/" in asked.path.strip("/"):
             return Answer(
                 200, (("Content-Type", "application/xml"),), self._body(self.acls.get(asked.path, "private"))
             )

@@ -352,12 +352,12 @@ class DestinationBucket:
 
     def configuration(self) -> Mapping[str, Any]:
         """Return the bucket's settings by name."""
-        return read_configuration(self._boto, self.name, self._requests.cancellation)
+        return read_configuration(self.reader.http, self._requests.cancellation)
 
     def setting(self, name: str) -> Mapping[str, Any]:
         """Return one of the bucket's settings, empty where it is not set."""
         try:
-            return read_setting(self._boto, self.name, name, self._requests.cancellation)
+            return read_setting(self.reader.http, name, self._requests.cancellation)
         except UnreachableError:
             raise
         except MoveoutError:

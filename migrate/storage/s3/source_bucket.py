@@ -231,7 +231,7 @@ class S3Bucket:
 
     def _owner_enforced(self) -> bool:
         try:
-            setting = read_setting(self.boto, self.name, "ownership", self.cancellation)
+            setting = read_setting(self.http, "ownership", self.cancellation)
         except MoveoutError:
             return False
         rules = setting.get("OwnershipControls", {}).get("Rules", [])
@@ -438,7 +438,7 @@ class S3Bucket:
     def configuration(self) -> Mapping[str, Any]:
         """See ``Bucket.configuration``."""
         with as_source_errors(self.url):
-            return read_configuration(self.boto, self.name, self.cancellation)
+            return read_configuration(self.http, self.cancellation)
 
     def _ask_tags(self, summary: ObjectSummary, headers: Headers) -> Request | None:
         count = headers.get("x-amz-tagging-count")

@@ -61,10 +61,13 @@ def _idle_connections_to(endpoint: Endpoint) -> _IdleConnections:
 
 
 class HttpClient:
-    """Sends each request exactly once. Thread-safe. ``boto`` is the boto3 client of the location."""
+    """Sends each request exactly once. Thread-safe. ``boto`` is the boto3 client of the location; ``service`` is its
+    description of S3.
+    """
 
     def __init__(self, boto: Any, location: S3Location, session_of_location: Any = None) -> None:
         self.bucket, self.url = location.bucket, location.url
+        self.service = boto.meta.service_model
         self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))
         self._location = location
         self._session = session_of_location or session(location)
