@@ -31,8 +31,8 @@ from exporters.postgres.changes.transactions import Transactions
 from exporters.postgres.errors import translate
 
 _REST_SECONDS = 0.5
-"""Two turns are so far apart, and as long as a turn and the moving of the slot take: the server decodes for half of the
-time at most.
+"""Two turns are so far apart, and as long as the server decodes for a turn and the moving of the slot: it does that for
+half of the time at most.
 """
 _TURN_BYTES = 128 * 2**20
 """So much of the log is one turn at least: it has as much that is new as is decoded again."""
@@ -79,10 +79,13 @@ class _Step(Enum):
 
 @dataclass(slots=True)
 class _Turn:
-    """One call of the function. ``upto``: all that was committed before this position comes."""
+    """One call of the function. ``upto``: all that was committed before this position comes. ``decoded``: when the
+    first row came. The server has decoded all by then, and only sends what it has; that takes as long as we do.
+    """
 
     upto: int
     began: float
+    decoded: float = 0.0
     rows: int = 0
     step: _Step = _Step.RESULTS
     error: psycopg.Error | None = None
@@ -262,6 +265,8 @@ class PollingStream:
             return  # the end of the rows
         fields, _, position, length = _ROW.unpack_from(data, start)
         assert fields == _FIELDS
+        if not turn.rows:
+            turn.decoded = time.monotonic()
         turn.rows += 1
         begin = start + _ROW.size
         self._transactions.take(position, bytes(data[begin : begin + length]), messages)
@@ -273,7 +278,7 @@ class PollingStream:
             raise turn.error
         self._transactions.received = max(self.received, turn.upto)
         now = time.monotonic()
-        self._next_at = now + max(_REST_SECONDS, now - turn.began)
+        self._next_at = now + max(_REST_SECONDS, (turn.decoded or now) - turn.began)
 
     def _wait(self, seconds: float) -> None:
         """Wait until the server has something to say, or for the next turn."""

@@ -275,6 +275,24 @@ def test_a_large_transaction_takes_no_memory_and_is_given_up_at_once(postgres, p
     assert len(inserted([message for piece in pieces[1:] for message in piece])) == 15_000
 
 
+@pytest.mark.torture
+def test_the_rest_after_a_turn_is_as_long_as_the_server_has_decoded(postgres, pooler):
+    """While it waits for a slow reader it decodes nothing, so a backlog is not read at half the speed."""
+    url = postgres.database()
+    run_sql(url, TABLE)
+    with opened(postgres, pooler, url) as (log, base):
+        run_sql(url, "INSERT INTO t SELECT repeat(md5(g::text), 40) || g, g FROM generate_series(1, 15000) g")
+        end = log.state(base.log).end
+        with log.stream(base.log, base.position) as stream:
+            began = time.monotonic()
+            assert stream.receive(60)
+            time.sleep(3)
+            while stream.received < end:
+                stream.receive(5)
+            seconds = time.monotonic() - began
+            assert stream._next_at - time.monotonic() < seconds - 2
+
+
 def test_a_table_is_read_again_at_an_exact_position_while_it_is_written_to(postgres, pooler):
     """What was committed before the position is in the rows, and nothing else is; the lock is held for a moment."""
     url, rows, notes = postgres.database(), [], []
