@@ -10,7 +10,6 @@ whole, of whatever size, and needs no memory here.
 
 from __future__ import annotations
 
-import select
 import struct
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.slot import OBJECT_IN_USE, in_use, lsn_text, parse_lsn, try_to_lock
 from exporters.postgres.changes.transactions import Transactions
 from exporters.postgres.errors import translate
+from exporters.postgres.sessions.connection import wait_for_server
 
 _REST_SECONDS = 0.5
 """Two turns are so far apart, and as long as the server decodes for a turn and the moving of the slot: it does that for
@@ -285,7 +285,7 @@ class PollingStream:
         if self._turn is None:
             time.sleep(max(min(seconds, self._next_at - time.monotonic()), _NAP_SECONDS))
         else:
-            select.select([self._wire.socket], [], [], max(seconds, 0))
+            wait_for_server(self._wire, seconds)
 
     def _require_same(self, process: int) -> None:
         """Raise where a pooler has given us another session: the settings are not those that pin the text of values."""

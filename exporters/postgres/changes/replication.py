@@ -6,7 +6,6 @@ so everything then goes by its wrapper of libpq.
 
 from __future__ import annotations
 
-import select
 import struct
 import threading
 import time
@@ -22,6 +21,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.changes.transactions import Skip, Transactions
 from exporters.postgres.errors import translate
+from exporters.postgres.sessions.connection import wait_for_server
 
 _FEEDBACK_SECONDS = 2.0
 """So often the server hears of us at least: it ends a connection that is silent for ``wal_sender_timeout``."""
@@ -175,7 +175,7 @@ class ReplicationStream:
         self._connection.flush()
 
     def _wait(self, seconds: float) -> None:
-        select.select([self._connection.socket], [], [], max(seconds, 0))
+        wait_for_server(self._connection, seconds)
 
     def _why_it_ended(self) -> psycopg.Error | None:
         result = self._connection.get_result()

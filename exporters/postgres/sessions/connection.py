@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from urllib.parse import quote, urlencode
 import asyncpg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq.abc import PGconn
 
 from exporters.discovery import no_database_error
 from exporters.errors import (
@@ -215,6 +217,13 @@ def connect_to_server(
 
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _DATABASE_OID = "SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+
+
+def wait_for_server(wire: PGconn, seconds: float) -> None:
+    """Wait until a server has sent something, for so long at most. Any number of files may be open."""
+    poll = select.poll()  # select.select takes no file beyond the number 1023
+    poll.register(wire.socket, select.POLLIN)
+    poll.poll(max(seconds, 0) * 1000)
 
 
 def system_identifier(connection: psycopg.Connection[Any]) -> str:

@@ -1,5 +1,7 @@
 """The change log behind a pooler that refuses the replication protocol: by SQL it has every transaction once."""
 
+import os
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.doctor import examine
 from tests.changes.writers import writing
-from tests.exporters.postgres.changes.test_change_log import drain, inserted
+from tests.exporters.postgres.changes.test_change_log import drain, inserted, log_of
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.pooler import Pooler
 from tests.tools.waiting import eventually
@@ -237,6 +239,28 @@ def test_two_readers_are_kept_apart_and_gaps_are_errors(postgres, pooler):
                 stream.receive(5)
         with pytest.raises(SourceGoneError, match="does not exist"), log.stream(base.log, end):
             pass
+
+
+@pytest.fixture
+def many_open_files():
+    """More than select() can take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", ["streamed", "polled"])
+def test_a_command_may_have_more_than_a_thousand_files_open(postgres, pooler, many_open_files, way):
+    url = postgres.database()
+    run_sql(url, TABLE)
+    with opened(postgres, pooler, url) if way == "polled" else log_of(url) as (log, base):
+        run_sql(url, "INSERT INTO t VALUES ('a', 1)")
+        with log.stream(base.log, base.position) as stream:
+            assert inserted(drain(log, base, stream)) == ["a"]
 
 
 def test_a_pooler_that_changes_sessions_is_refused(postgres, pooler, monkeypatch):
