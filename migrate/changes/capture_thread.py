@@ -47,9 +47,8 @@ def keep_capturing(
             after = 0
             try:
                 folder.require_begun()
-                capture = Capture(
-                    folder, heard
-                )  # before the stream: what another one writes meanwhile is in its way
+                # Before the stream: what another capture writes meanwhile is in the way of this one.
+                capture = Capture(folder, heard)
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after, folder) as stream:
                     capture.run(stream, retained.cancellation, until)

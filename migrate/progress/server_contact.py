@@ -77,7 +77,7 @@ class ServerContact:
         self._is_silent = True
         if self._outage.is_note_due():
             self._note(
-                f"{self._name} does not answer since {self._outage.since}; moveout waits until it does."
+                f"{self._name} has not answered since {self._outage.since}; moveout waits until it does."
                 " Ctrl-C stops; the same command goes on later"
             )
 

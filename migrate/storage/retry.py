@@ -206,7 +206,7 @@ class RetryPolicy:
             self.note(self._words(error))
 
     def _words(self, error: BaseException | str) -> str:
-        what = "refuses requests" if isinstance(error, SlowDownError) else "does not answer"
+        what = "has refused requests" if isinstance(error, SlowDownError) else "has not answered"
         if not self._answered and not self._outage.seconds:
             # It may be misspelt: the first call is not tried again, or not for long.
             return (

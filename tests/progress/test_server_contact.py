@@ -60,7 +60,7 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     assert (watched.asked, watched.notes) == (1, [])
     watched.pass_seconds(2)
     (line,) = watched.notes
-    assert line.startswith("postgresql://old does not answer since ")
+    assert line.startswith("postgresql://old has not answered since ")
     assert "moveout waits until it does. Ctrl-C stops" in line
     watched.pass_seconds(58)
     assert len(watched.notes) == 1

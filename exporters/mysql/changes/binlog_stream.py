@@ -209,9 +209,8 @@ class BinlogStream:
         if self._checksum_bytes:
             event = event[: -self._checksum_bytes]
         if kind == EventType.ROTATE:
-            if (
-                self.is_continuous
-            ):  # else it is of the file that was asked for, maybe with a checksum behind its name
+            # The first one is of the file that was asked for, maybe with a checksum behind its name.
+            if self.is_continuous:
                 self._rotate(event)
             return  # the next event says when this file was made
         if kind in {EventType.HEARTBEAT, EventType.HEARTBEAT_LONG}:
