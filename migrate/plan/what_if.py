@@ -1,8 +1,8 @@
 """What a move would take with more machines or another link.
 
 More workers are not that many times as fast. Two workers were measured to be 1.95 times as fast as one
-(``docs/internals/benchmarks.md``). By Amdahl's law (1967) a share of the work then is not spread. The law gives the
-gain of more workers from that share.
+(``docs/internals/benchmarks/links.md``). By Amdahl's law (1967) a share of the work then is not spread. The law
+gives the gain of more workers from that share.
 """
 
 from __future__ import annotations
