@@ -137,5 +137,8 @@ class PostgresTableWriter:
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[PostgresRepair]:
     """See ``migrate.repair.contract.OpenRepair``."""
     address = parse_url(url, password=secrets.get("password"))
-    with open_destination(address) as destination, live_rows(address) as rows:
-        yield PostgresRepair(address, destination.connection, rows)
+    try:
+        with open_destination(address) as destination, live_rows(address) as rows:
+            yield PostgresRepair(address, destination.connection, rows)
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc
