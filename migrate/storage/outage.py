@@ -27,6 +27,8 @@ class Outage:
         self._noted_at: float | None = None
         self._under_way: dict[object, float] = {}
         self._answered = 0.0
+        self.has_answered = False
+        """Whether the location has ever answered: then its address is right."""
         self._silent_at: datetime | None = None
 
     @property
@@ -70,6 +72,7 @@ class Outage:
     def end(self) -> float:
         """Note that the location has answered. Return how long an outage was that was reported, else 0."""
         self._answered = self._clock()
+        self.has_answered = True
         if self._begun is None and self._silent_at is None:
             return 0.0
         with self._lock:

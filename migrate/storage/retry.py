@@ -63,10 +63,11 @@ DAMAGED_ATTEMPTS = 5
 class RetryPolicy:
     """When and how long a call is tried again. The pause has full jitter up to ``longest_wait``, or is as long as the
     other side asks. A call is tried until ``total_seconds`` have passed since it failed, or since every call has
-    failed. Before any call has succeeded these are ``first_contact_seconds``. A ``deadline`` that lies ahead ends it,
-    too. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name``
-    names; ``outage`` may be shared by several policies. ``note`` is also called when calls have had no answer for 15 s,
-    and, where ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server answers yet.
+    failed. Before the server has answered anybody these are ``first_contact_seconds``. A ``deadline`` that lies ahead
+    ends it, too. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server, which
+    ``name`` names; ``outage`` may be shared by several policies. ``note`` is also called when calls have had no answer
+    for 15 s, and, where ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server
+    answers yet.
 
     A cancelled run waits no more: what fails from then on fails for good.
 
@@ -98,7 +99,6 @@ class RetryPolicy:
         self.limiter = limiter or ConcurrencyLimiter()
         self.total_seconds = total_seconds
         self._first_contact_seconds = first_contact_seconds
-        self._answered = False
         self._count = threading.Lock()
         self.cancellation = cancellation or CancellationToken()
         self._waits = first_wait, longest_wait
@@ -129,11 +129,9 @@ class RetryPolicy:
         """Return what the call returns, once; who waits long for it sees a note."""
         under_way = self._outage.asked()
         try:
-            value = call()
+            return call()
         finally:
             self._outage.over(under_way)
-        self._answered = True
-        return value
 
     def look(self) -> None:
         """See ``Watched``."""
@@ -186,7 +184,7 @@ class RetryPolicy:
 
     @property
     def _limit_seconds(self) -> float:
-        if self._first_contact_seconds is not None and not self._answered:
+        if self._first_contact_seconds is not None and not self._outage.has_answered:
             return min(self.patience_seconds, self._first_contact_seconds)
         return self.patience_seconds
 
@@ -207,7 +205,7 @@ class RetryPolicy:
 
     def _words(self, error: BaseException | str) -> str:
         what = "has refused requests" if isinstance(error, SlowDownError) else "has not answered"
-        if not self._answered and not self._outage.seconds:
+        if not self._outage.has_answered and not self._outage.seconds:
             # It may be misspelt: the first call is not tried again, or not for long.
             return (
                 f"{self._name} {what} since {self._outage.since}, and is waited for until"

@@ -299,6 +299,26 @@ def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(
     assert TOTAL_SECONDS / 2 < waited[3] <= TOTAL_SECONDS
 
 
+def test_a_server_that_another_policy_has_reached_is_waited_for(monkeypatch):
+    now, outage = 0.0, Outage()
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+
+    def away():
+        raise GONE_AWAY
+
+    monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: now)
+    first, second = (
+        RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, outage=outage, sleep=sleep) for _ in range(2)
+    )
+    first.run(lambda: 1)
+    with pytest.raises(UnreachableError):
+        second.run(away)
+    assert TOTAL_SECONDS / 2 < now <= TOTAL_SECONDS
+
+
 def test_who_waits_long_for_a_server_is_told(monkeypatch):
     said, answers = [], iter([GONE_AWAY, 1])
 
