@@ -34,9 +34,9 @@ def send(number, pids):
             os.kill(pid, number)
 
 
-def run_with_stopped(server, begun, *words):
+def run_with_stopped(server, begun, *words, lines=1):
     """Run a command whose server stops once a line has ``begun`` in it, until a line names the server; return what it
-    said.
+    said. So many ``lines`` at most name it.
     """
     with killed_at_end(
         [MOVEOUT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -62,7 +62,7 @@ def run_with_stopped(server, begun, *words):
     assert code == 0, text
     assert named_after is not None, text
     assert named_after < 40, text
-    assert text.count("has not answered since") == 1, text
+    assert text.count("has not answered since") <= lines, text
     assert "answers again" in text
     return text
 
@@ -99,13 +99,14 @@ def test_a_silent_bucket_of_a_sync_is_named_and_waited_for(servers, stopped):
     for server in servers_of.values():
         boto_client(server.profile).create_bucket(Bucket="photos")
     client = boto_client(servers_of["source"].profile)
-    for number in range(60):
+    for number in range(240):
         client.put_object(Bucket="photos", Key=f"{number:02}", Body=os.urandom(2**20))
     urls = [f"s3://photos?profile={server.profile}" for server in servers_of.values()]
     said = run_with_stopped(
-        servers_of[stopped], "copy old", "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "1M"
-    )
-    assert f"s3://photos/?profile={servers_of[stopped].profile} does not answer" in said
+        servers_of[stopped], "copy old", "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "4M",
+        lines=2,  # the bucket, and the record of the sync in it
+    )  # fmt: skip
+    assert f"s3://photos/?profile={servers_of[stopped].profile} has not answered" in said
 
 
 def test_ctrl_c_ends_a_command_whose_server_is_silent(servers, tmp_path):
