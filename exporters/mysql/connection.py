@@ -184,8 +184,13 @@ class Connection:
         """Whether a database may have a comment."""
         return self._is_mariadb_since(_COMMENTS_DATABASES)
 
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The first two numbers of the version, e.g. ``(10, 11)``."""
+        return tuple(map(int, re.findall(r"\d+", self.version)[:2]))
+
     def _is_mariadb_since(self, release: tuple[int, int]) -> bool:
-        return self.is_mariadb and tuple(map(int, re.findall(r"\d+", self.version)[:2])) >= release
+        return self.is_mariadb and self.release >= release
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query and return all rows; text as str, binary as bytes."""

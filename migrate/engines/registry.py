@@ -10,7 +10,7 @@ from exporters.engine import ENTRY_POINTS, Engine
 from migrate.errors import UsageError
 
 _OWN = ("mysql", "postgres", "s3", "sqlite")
-"""The modules beside this one with an engine of moveout's own. They are entry points, too; to look for those takes
+"""The modules next to this one with an engine of moveout's own. They are entry points, too; to look for those takes
 15 ms.
 """
 

@@ -22,7 +22,7 @@ from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words, things
-from migrate.storage.api import MultipartStore, Store
+from migrate.storage.api import MultipartStore, Store, Tidying
 
 _COUNTED_SEGMENTS = 50
 """The changes of more segments are not counted: each costs a request."""
@@ -275,16 +275,16 @@ def _forget_mark(followed: FollowedSource) -> bool:
 
 def _delete(store: MultipartStore, keys: Sequence[str]) -> bool:
     store.delete_all(keys)
-    for name in _empty_folders(store):
-        if store.tidying:
+    if store.tidying:
+        for name in _empty_folders(store.tidying):
             store.tidying.remove_leftover(name)
     return True
 
 
-def _empty_folders(store: MultipartStore) -> list[str]:
+def _empty_folders(tidying: Tidying) -> list[str]:
     """Return the folders of changes that killed runs have left empty."""
-    leftovers = store.tidying.leftovers() if store.tidying else ()
-    return [info.key for info in leftovers if info.key.startswith(layout.CHANGES) and info.key.endswith("/")]
+    keys = [info.key for info in tidying.leftovers()]
+    return [key for key in keys if key.startswith(layout.CHANGES) and key.endswith("/")]
 
 
 def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> list[KeptThing]:
@@ -338,9 +338,9 @@ def kept_things(
             marks.append(KeptThing(what, partial(_forget_mark, base.followed(source, destination))))
     kept += marks
     keys = [info.key for info in store.list(layout.CHANGES)]
-    folders = [] if keys else _empty_folders(store)
+    folders = _empty_folders(store.tidying) if store.tidying and not keys else []
     if keys or folders:
-        found = things(len(keys), "file") if keys else things(len(folders), "empty folder")
-        what = f"{found} of changes at {store.location}"
+        amount = things(len(keys), "file") if keys else things(len(folders), "empty folder")
+        what = f"{amount} of changes at {store.location}"
         kept.append(KeptThing(what, partial(_delete, store, keys[::-1]), is_at_location=True))
     return kept

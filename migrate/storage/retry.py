@@ -133,6 +133,12 @@ class RetryPolicy:
         finally:
             self._outage.over(under_way)
 
+    def ask_once(self, call: Callable[[], T]) -> T:
+        """Do as ``ask`` does, and note that the server has answered."""
+        value = self.ask(call)
+        self.note_answer()
+        return value
+
     def look(self) -> None:
         """See ``Watched``."""
         seconds = self._outage.silent_seconds()

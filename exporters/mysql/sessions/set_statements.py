@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from exporters.mysql.connection import Connection
@@ -15,8 +14,7 @@ def set_statements(connection: Connection, settings: Mapping[str, str]) -> str:
     SET PERSIST (manual, "Persisted System Variables"). Other servers have no such statement, so a comment says what
     the option file needs.
     """
-    release = tuple(map(int, re.findall(r"\d+", connection.version)[:2]))
-    keeps = not connection.is_mariadb and release >= _PERSISTS
+    keeps = not connection.is_mariadb and connection.release >= _PERSISTS
     word = "PERSIST" if keeps else "GLOBAL"
     statements = "\n".join(f"SET {word} {name} = {value};" for name, value in settings.items())
     if keeps:

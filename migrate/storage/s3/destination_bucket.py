@@ -178,9 +178,7 @@ class DestinationBucket:
                 return Response(HTTPStatus.OK, earlier, b"")
             sent = True
             with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
-                response = self._requests.retry.ask(lambda: self._requests.http.call(request))
-            self._requests.retry.note_answer()
-            return response
+                return self._requests.retry.ask_once(lambda: self._requests.http.call(request))
 
         try:
             response = RetryPolicy(
@@ -233,7 +231,7 @@ class DestinationBucket:
         request = put_request(described, body)
         try:
             RetryPolicy(total_seconds=_ATTEMPT_SECONDS, cancellation=self._requests.cancellation).run(
-                lambda: self._requests.retry.ask(lambda: self.reader.http.call(request))
+                lambda: self._requests.retry.ask_once(lambda: self.reader.http.call(request))
             )
         except NotAllowedError:
             raise

@@ -105,9 +105,8 @@ class S3Bucket:
         self.name = s3_location.bucket
         self.prefix = s3_location.folder
         self.url = s3_location.url
-        boto_session = client.session(s3_location)  # 25 ms each
-        self.boto = client.client(s3_location, boto_session=boto_session)
-        self.http = HttpClient(self.boto, s3_location, boto_session)
+        self.http = HttpClient.of(s3_location)
+        self.boto = self.http.boto
         self.requests = Requests(self.http, self.cancellation, note=note)
         self.listing = Pages(self.requests, self.url)
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
@@ -121,7 +120,7 @@ class S3Bucket:
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
         try:
-            response = self.requests.retry.ask(
+            response = self.requests.retry.ask_once(
                 lambda: self.http.call(objects_request(self.prefix, "", "", 1))
             )
         except GoneError as exc:
@@ -129,7 +128,6 @@ class S3Bucket:
                 f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
                 next_step="check its name, or create it",
             ) from exc
-        self.requests.retry.note_answer()
         self.server = response.headers.get("server", "")
         self._counts_tags = has(self.server, Trait.COUNTS_TAGS)
         self._first_key = next(iter(parse_objects(response.body).keys), "")

@@ -73,10 +73,9 @@ class S3Store(BaseStore):
         self.s3_location = replace(s3_location, prefix=s3_location.folder)
         self.location = self.s3_location.url
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
-        boto_session = client.session(self.s3_location)
-        self._client = client.client(self.s3_location, boto_session=boto_session)
         self._bucket = self.s3_location.bucket
-        self._http = HttpClient(self._client, self.s3_location, boto_session)
+        self._http = HttpClient.of(self.s3_location)
+        self._client = self._http.boto
         self._page_size = 1000
         self._cancellation = cancellation or CancellationToken()
 

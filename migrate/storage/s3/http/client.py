@@ -65,7 +65,14 @@ class HttpClient:
     description of S3.
     """
 
+    @classmethod
+    def of(cls, location: S3Location) -> HttpClient:
+        """Return that of a location, with a boto3 client of its own; one session (25 ms) serves both."""
+        session_of_location = session(location)
+        return cls(client(location, boto_session=session_of_location), location, session_of_location)
+
     def __init__(self, boto: Any, location: S3Location, session_of_location: Any = None) -> None:
+        self.boto = boto
         self.bucket, self.url = location.bucket, location.url
         self.service = boto.meta.service_model
         self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))

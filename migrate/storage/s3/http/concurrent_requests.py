@@ -82,9 +82,7 @@ class Requests:
 
     def wait(self, pending: PendingResponse) -> Response:
         """Return the response to a request that was sent ahead. Raises ``MoveoutError``."""
-        response = self.retry.ask(pending.wait)
-        self.retry.note_answer()
-        return response
+        return self.retry.ask_once(pending.wait)
 
     def run(
         self, jobs: Iterable[Job[Item]], *, window_bytes: int, follow_up: FollowUp[Item] | None = None

@@ -342,9 +342,8 @@ class BucketSettings:
         self.s3_location = s3_client.parse(url, secrets=secrets)
         self.bucket, self.url = self.s3_location.bucket, self.s3_location.url
         self.prefix = self.s3_location.folder
-        boto_session = s3_client.session(self.s3_location)
-        self._client = s3_client.client(self.s3_location, boto_session=boto_session)
-        self._http = HttpClient(self._client, self.s3_location, boto_session)
+        self._http = HttpClient.of(self.s3_location)
+        self._client = self._http.boto
         self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
 
     def server(self) -> str:
