@@ -206,6 +206,22 @@ ROWS = (
         (_torture("any file", "tests/torture/test_tampers.py", MOVEOUT_TAMPERS=2000),),
     ),
     Row(
+        "generated-tables",
+        "The compiled core and Python make the same of a table: values, digests, and rows for a restore",
+        "random tables of all types, as servers send them, with odd values, and damaged ones; both ways are compared",
+        "generated tables",
+        10_000,
+        tuple(
+            _torture(name, f"{tests} -k 'long_time or many_tables'", MOVEOUT_TABLES=tables)
+            for name, tests, tables in (
+                ("PostgreSQL", "tests/exporters/postgres/test_block_parser.py", 3000),
+                ("MySQL", "tests/exporters/mysql/test_block_parser.py", 3000),
+                ("SQLite", "tests/exporters/sqlite/test_fetched_blocks.py", 2000),
+                ("a restore to PostgreSQL", "tests/restore/postgres/test_binary_rows.py", 2000),
+            )
+        ),
+    ),
+    Row(
         "hostile-inputs",
         "A bundle or a name of somebody who means harm is read safely, or refused in one sentence",
         "sealed bundles with other values in JSON, Parquet, SQL and manifests; hostile names of tables and columns",

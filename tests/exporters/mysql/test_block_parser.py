@@ -1,5 +1,7 @@
 """The compiled core and the pure path make the same of MySQL's packets: values, side columns, digest, errors."""
 
+import os
+
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,9 +16,12 @@ from exporters.mysql.rows.column_types import TOO_LONG, SqlType, kind_of
 from exporters.mysql.rows.protocol_rows import PacketBlock, payloads_of
 from exporters.sql.columns import Layout
 from tests.exporters.decimal_texts import decimals
+from tests.tools.tally import count
 
 FUZZED = 60
 """Examples of each property in a usual run."""
+TABLES = int(os.environ.get("MOVEOUT_TABLES", "30000"))
+"""Tables of the long test."""
 
 needs_core = pytest.mark.skipif(
     _rows.core is None, reason="NOT TESTED: the compiled core is not built here (no compiler, or turned off)"
@@ -164,6 +169,7 @@ def check(layout: Layout, packets: bytes, *, is_printed: bool) -> None:
         assert texts_of(batches[1]) == payloads
         assert not is_printed or texts_of(batches[0]) == payloads
         assert batches[0].schema != batches[1].schema or batches[0] == batches[1]
+    count("generated tables")
 
 
 @needs_core
@@ -203,6 +209,7 @@ def check_damage(layout: Layout, packets: bytes) -> None:
     assert (taken is not None) == all(has_columns(payload, len(layout.columns)) for payload in payloads)
     if taken is not None:
         assert parsed(layout, PacketBlock(packets)) == parsed(layout, payloads)
+        count("generated tables")
 
 
 def has_columns(payload: bytes, count: int) -> bool:
@@ -233,7 +240,7 @@ def test_rows_that_are_none_of_the_table_are_left_to_the_pure_path(table):
 
 @needs_core
 @pytest.mark.torture
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=TABLES // 3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables(), tables(odd=0.6), damaged())
 def test_the_same_for_a_long_time(server_table, odd_table, damaged_table):
     check(*server_table, is_printed=True)

@@ -30,11 +30,14 @@ from exporters.sql.columns import Layout
 from tests.exporters.decimal_texts import decimals
 from tests.exporters.postgres.databases import export_database, run_sql
 from tests.tools.bundles import read_bundle
+from tests.tools.tally import count
 
 ROOT = Path(__file__).parents[3]
 MOVEOUT = Path(sys.executable).with_name("moveout")
 FUZZED = 60
 """Examples of each property in a usual run."""
+TABLES = int(os.environ.get("MOVEOUT_TABLES", "30000"))
+"""Tables of the long test."""
 
 needs_core = pytest.mark.skipif(
     _rows.core is None, reason="NOT TESTED: the compiled core is not built here (no compiler, or turned off)"
@@ -236,6 +239,7 @@ def check_server_text(table: tuple[Layout, bytes]) -> None:
     assert takes(layout, block)
     compiled = as_values(lambda: by_core(layout, block))
     assert compiled == as_values(lambda: purely(layout, block)) == as_values(lambda: exactly(layout, block))
+    count("generated tables")
 
 
 def check_any_text(table: tuple[Layout, bytes]) -> None:
@@ -252,6 +256,7 @@ def check_any_text(table: tuple[Layout, bytes]) -> None:
         batch = layout.batch(typed, frozenset(typed.sides))
         lines = split_lines(block)
         assert [csv_normal(line) for line in lines_of(batch)] == [csv_normal(line) for line in lines]
+    count("generated tables")
 
 
 def csv_normal(line: bytes) -> bytes:
@@ -394,7 +399,7 @@ def test_what_the_core_is_given_wrongly_is_refused():
 @needs_core
 @pytest.mark.torture
 @settings(
-    max_examples=10_000,
+    max_examples=TABLES // 3,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

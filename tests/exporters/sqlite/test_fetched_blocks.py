@@ -1,5 +1,6 @@
 """Blocks that the compiled core fetches hold what ``sqlite3`` reads: values, classes, digest, errors."""
 
+import os
 import sqlite3
 import struct
 from contextlib import closing
@@ -20,9 +21,12 @@ from exporters.sqlite.rows.typed_columns import KINDS, to_typed
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn, digest_columns, digest_few
 from tests.exporters.sqlite.databases import export_file, insert_all, run_sql
 from tests.tools.bundles import read_bundle
+from tests.tools.tally import count
 
 FUZZED = 40
 """Examples of each property in a usual run."""
+TABLES = int(os.environ.get("MOVEOUT_TABLES", "5000"))
+"""Tables of the long test."""
 
 needs_core = pytest.mark.skipif(
     _rows.core is None, reason="NOT TESTED: the compiled core is not built here (no compiler, or turned off)"
@@ -78,6 +82,7 @@ def check_rows(path, kinds, rows, most):
         assert digest_columns(block.columns, block.digest.rows) == block.digest
         for column, kind in zip(block.columns, ["integer", *kinds], strict=True):
             check_column(column, SqliteColumn.of_values(column.to_list()), kind)
+    count("generated tables")
 
 
 def check_column(column, plain, kind):
@@ -98,7 +103,7 @@ def test_the_core_fetches_what_the_table_holds(tmp_path, table, most):
 
 @needs_core
 @pytest.mark.torture
-@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=TABLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables(), st.integers(1, 300))
 def test_the_core_fetches_what_many_tables_hold(tmp_path, table, most):
     kinds, rows = table

@@ -1,5 +1,6 @@
 """The compiled core makes the same rows for COPY as Arrow does, and refuses what it is given wrongly."""
 
+import os
 from decimal import Decimal
 
 import pyarrow as pa
@@ -11,9 +12,12 @@ from exporters import _rows
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
 from exporters.sql.columns import KIND, TYPE
 from migrate.restore.postgres.rows.copy_binary import encoder_of
+from tests.tools.tally import count
 
 FUZZED = 60
 """Examples of each property in a usual run."""
+TABLES = int(os.environ.get("MOVEOUT_TABLES", "10000"))
+"""Tables of the long test."""
 
 needs_core = pytest.mark.skipif(
     _rows.core is None, reason="NOT TESTED: the compiled core is not built here (no compiler, or turned off)"
@@ -114,6 +118,7 @@ def check_bytes(batch: pa.RecordBatch) -> None:
     assert encoder is not None
     by_arrow = encoder.rows_by_arrow([kind.encode(batch.column(name)) for name, kind in encoder.columns])
     assert encoder.rows_by_core(batch).tobytes() == by_arrow
+    count("generated tables")
 
 
 @needs_core
@@ -199,7 +204,7 @@ def test_other_arguments_are_refused():
 
 @needs_core
 @pytest.mark.torture
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=TABLES, deadline=None)
 @given(batches(), st.lists(_COLUMN, max_size=4), _NUMBER)
 def test_the_same_for_a_long_time(batch, columns, rows):
     check_bytes(batch)
