@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -128,6 +129,14 @@ def test_every_step_names_what_is_there() -> None:
         for step in row.steps:
             for path in re.findall(r"tests/[\w/.]+", " ".join(step.words)):
                 assert (scoreboard_rounds.CHECKOUT / path).exists(), step.command
+
+
+def test_the_command_of_a_step_is_one_that_a_shell_takes() -> None:
+    for step in (step for row in ROWS for step in row.steps):
+        words = shlex.split(step.command)
+        assert words == [*(f"{name}={value}" for name, value in step.environment.items()), *step.words]
+        assert "'\"'" not in step.command
+    assert Step("one", ("make", 'ARGS="$x"')).command == """make 'ARGS="$x"'"""
 
 
 def test_the_page_alone_does_not_make_a_checkout_a_changed_one(

@@ -83,7 +83,8 @@ def _since(failed: Round, later: Sequence[Round]) -> str:
 def _commands(rounds: Sequence[Round]) -> Iterator[str]:
     """Each step with the command that repeats a round of it."""
     yield "## The command of each step\n"
-    yield "The seed of a run is random. It is printed, and `MOVEOUT_SEED` repeats it.\n"
+    yield "The seed of a run is random. It is printed, and `MOVEOUT_SEED` repeats it."
+    yield "Of generated tables, one that differs is printed itself, as small as it can be made.\n"
     for row in ROWS:
         yield f"### {row.name}\n"
         yield "| step | rounds | done | seconds a round |"

@@ -76,7 +76,7 @@ class Step:
     def command(self) -> str:
         """The command as one types it."""
         variables = "".join(f"{name}={value} " for name, value in self.environment.items())
-        return variables + shlex.join(self.words)
+        return variables + " ".join(map(_quoted, self.words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,14 @@ class Row:
     target: int
     steps: tuple[Step, ...]
     beside: tuple[str, ...] = ()
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for a shell; ``ARGS="..."`` where that does, since its value has quotes of its own."""
+    name, is_assignment, value = word.partition("=")
+    if shlex.quote(word) == word or not is_assignment or set(value) & set('"$`\\!'):
+        return shlex.quote(word)
+    return f'{name}="{value}"'
 
 
 def _torture(name: str, arguments: str, **environment: object) -> Step:
