@@ -12,7 +12,7 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 MUTANTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/moveout/mutants/venv
-CORE := $(wildcard exporters/_rows/*.c exporters/_rows/*.h)
+CORE := $(wildcard exporters/_rows/*.c exporters/_rows/*.h migrate/storage/*.c)
 MOVEOUT := $(VENV)/bin/moveout
 # Tests and demo start the program hundreds of times: it is compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE

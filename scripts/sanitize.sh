@@ -7,13 +7,13 @@ shift
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r exporters migrate scripts tests pyproject.toml README.md LICENSE "$copy"
-rm -f "$copy"/exporters/_rows/*.so
+rm -f "$copy"/exporters/_rows/*.so "$copy"/migrate/storage/*.so
 cd "$copy"
 
 flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 CC=gcc CFLAGS=$flags LDFLAGS=$flags "$python" -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
-if ! compgen -G "exporters/_rows/*.so" >/dev/null; then
-  echo "sanitize: the core was not built; is there a GCC with its sanitizers?" >&2
+if ! compgen -G "exporters/_rows/*.so" >/dev/null || ! compgen -G "migrate/storage/*.so" >/dev/null; then
+  echo "sanitize: not all of it was built; is there a GCC with its sanitizers?" >&2
   exit 1
 fi
 
@@ -29,4 +29,5 @@ LD_PRELOAD=$library ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$
   "$python" -m pytest -p no:cacheprovider -n 0 tests/exporters/postgres/test_block_parser.py \
   tests/exporters/mysql/test_block_parser.py tests/exporters/mysql/test_protocol_rows.py \
   tests/exporters/sqlite/test_fetched_blocks.py \
-  tests/restore/postgres/test_binary_rows.py tests/exporters/postgres/changes/test_pgoutput_rows.py "$@"
+  tests/restore/postgres/test_binary_rows.py tests/exporters/postgres/changes/test_pgoutput_rows.py \
+  tests/storage/test_checksums.py "$@"
