@@ -24,6 +24,7 @@ An error of a source has a second base class that says which kind it is, so a ca
     ├── SourceUsageError          2   also a UsageError
     ├── SourceNotAllowedError     4   also a NotAllowedError
     ├── SourceUnreachableError    5   also an UnreachableError
+    │   └── SourceSilentError     5   a database server gave no answer at all, no refusal either
     ├── SourceGoneError           7   also a GoneError
     │   └── SourceReplacedError   7   another server is where the source was
     └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
@@ -185,6 +186,10 @@ class SourceUnreachableError(SourceError, UnreachableError):
 
     code = "unreachable"
     retryable = False
+
+
+class SourceSilentError(SourceUnreachableError):
+    """A database server gave no answer in time, no refusal either: it is stopped, or the network loses packets."""
 
 
 class SourceGoneError(SourceError, GoneError):

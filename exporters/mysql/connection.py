@@ -22,6 +22,7 @@ from exporters.errors import SourceError, SourceUnreachableError, SourceUsageErr
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
+from exporters.sql.silent_servers import connected
 
 _log = logging.getLogger(__name__)
 
@@ -241,7 +242,13 @@ def _text(value: Any) -> Any:
 
 
 def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connection:
-    """Open a session; ``settings`` are further SET assignments. Raises ``SourceError``."""
+    """Open a session; ``settings`` are further SET assignments. Who waits for a silent server: see
+    ``silent_servers``. Raises ``SourceError``.
+    """
+    return connected(address.url, lambda: _connect(address, settings))
+
+
+def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
     _log.info("connecting to %s", address.url)
     try:
         connection = Connection(address, _open(address))
@@ -266,7 +273,7 @@ def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connectio
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        connect(parse_url(url, password=secrets.get("password"))).close()
+        _connect(parse_url(url, password=secrets.get("password"))).close()
     except SourceError as exc:
         is_answered = exc.__cause__ is not None and is_refused(exc.__cause__)
         if isinstance(exc, SourceUnreachableError) and not is_answered:

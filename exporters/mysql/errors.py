@@ -8,8 +8,10 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSilentError,
     SourceUnreachableError,
 )
+from exporters.sql.silent_servers import is_silence
 
 DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
 """What the driver may raise while it talks to a server."""
@@ -21,6 +23,7 @@ _NO_TABLE = {1146, 1109, 1051}
 _CHANGED = {1412}
 _PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
+_NOT_CONNECTED = 2003
 _TOO_LARGE = {1153, 1301}
 _SYSTEM_TABLES = {1545, 1547, 1548, 1558, 1728, 1805}
 
@@ -87,6 +90,8 @@ def translate(error: BaseException, source: str) -> SourceError:
         )
     if number in _SYSTEM_TABLES:
         return SourceError(f"{source}: {message}", next_step=UPGRADE_STEP)
+    if number == _NOT_CONNECTED and is_silence(getattr(error, "original_exception", None)):
+        return SourceSilentError(f"{source}: {message}", next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
     return SourceError(f"{source}: {message}", next_step="The server's log says more.")

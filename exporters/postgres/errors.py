@@ -14,6 +14,7 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSilentError,
     SourceUnreachableError,
 )
 
@@ -80,6 +81,11 @@ def translate(error: BaseException, source: str) -> SourceError:
     if _is_passing(error, state):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
     return SourceError(f"{source}: {message}", next_step="The server's log says more.")
+
+
+def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
+    """Return the source error of a new connection that has had no answer."""
+    return SourceSilentError(f"{source}: {in_one_line(error)}", next_step=_AGAIN_STEP)
 
 
 def _is_passing(error: BaseException, state: str) -> bool:

@@ -201,7 +201,7 @@ def run_restore(
     with (
         machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines,
         reported(session, "restore", location, case, destinations),
-        session.noting_silence(*destinations.values()),
+        session.waiting_for_silent(*destinations.values()),
     ):
         return _run_restore(
             session, location, destinations, case, options, cluster_machines=cluster_machines, signers=signers

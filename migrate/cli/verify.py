@@ -284,7 +284,7 @@ def run_verify(
     into the custody log where there is a key to sign with.
     """
     compared = [*against.values(), *(repair.sources.values() if repair else ())]
-    with reported(session, "verify", location, case, against), session.noting_silence(*compared):
+    with reported(session, "verify", location, case, against), session.waiting_for_silent(*compared):
         return _run_verify(
             session,
             location,

@@ -34,9 +34,9 @@ def send(number, pids):
             os.kill(pid, number)
 
 
-def run_with_stopped(server, begun, *words, lines=1):
+def run_with_stopped(server, begun, *words, lines=1, pids=()):
     """Run a command whose server stops once a line has ``begun`` in it, until a line names the server; return what it
-    said. So many ``lines`` at most name it.
+    said. So many ``lines`` at most name it. ``pids``: those that stop, if not all.
     """
     with killed_at_end(
         [MOVEOUT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -45,7 +45,7 @@ def run_with_stopped(server, begun, *words, lines=1):
         while not said or begun not in said[-1]:
             said.append(process.stdout.readline())
             assert said[-1], "".join(said)
-        pids = processes(server)
+        pids = pids or processes(server)
         send(signal.SIGSTOP, pids)
         stopped_at = time.monotonic()
         try:
@@ -88,6 +88,21 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     said = run_with_stopped(old, "export app", "export", f"app={source}", "--to", tmp_path / "bundle", *slow)
     assert source.rpartition("/")[0] + " has not answered since" in said
     said = run_with_stopped(new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow)
+    assert destination.rpartition("/")[0] + " has not answered since" in said
+    agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
+    assert agreed["compared"][0]["findings"] == []
+
+
+def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_path):
+    """Those that are open copy all rows; then indexes and constraints need others."""
+    old, new = (servers.postgres(f"{side}-shut") for side in ("old", "new"))
+    source, destination = make_rows(old, old.database()), new.database()
+    assert run("export", f"app={source}", "--to", tmp_path / "bundle").code == 0
+    slow = ("--workers", "2", "--bwlimit", "2M")
+    main = new.child.popen.pid
+    said = run_with_stopped(
+        new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow, pids=[main]
+    )
     assert destination.rpartition("/")[0] + " has not answered since" in said
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []

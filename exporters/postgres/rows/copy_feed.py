@@ -246,10 +246,15 @@ def copy_encoding(database: str) -> str:
 def open_feed(session: PostgresSession) -> Feed:
     """Return a feed from the session's server, in no transaction yet."""
     address, session_limits = session.address, session.session_limits
-    try:
-        return AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
-    except (*DRIVER_ERRORS, ValueError, RuntimeError):
-        pass
+    for _ in range(2):
+        try:
+            return AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
+        except TimeoutError:
+            connect(
+                address, session_limits.application
+            ).close()  # it waits for a silent server, if anybody does
+        except (*DRIVER_ERRORS, ValueError, RuntimeError):
+            break
     try:
         return PsycopgFeed(address, session_limits)
     except psycopg.Error as exc:

@@ -30,7 +30,8 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
+from exporters.sql.silent_servers import connected, is_silence
 
 _log = logging.getLogger(__name__)
 
@@ -172,15 +173,23 @@ def _shown(keywords: Mapping[str, str]) -> str:
 def connect(
     address: PostgresAddress, application: str = "moveout", **own: str
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Raises
-    ``SourceError``.
+    """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Who waits for a
+    silent server: see ``silent_servers``. Raises ``SourceError``.
     """
+    return connected(address.url, lambda: _connect(address, application, **own))
+
+
+def _connect(
+    address: PostgresAddress, application: str = "moveout", **own: str
+) -> psycopg.Connection[tuple[Any, ...]]:
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
     _log.info("connecting to %s, database %s", address.url, keywords.get("dbname", ""))
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
+    except psycopg.errors.ConnectionTimeout as exc:
+        raise silent_error(exc, address.url) from exc
     except psycopg.Error as exc:
         raise _why_not(address, exc) from exc
     try:
@@ -196,7 +205,7 @@ def connect(
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        connect(parse_url(url, password=secrets.get("password"))).close()
+        _connect(parse_url(url, password=secrets.get("password"))).close()
     except SourceError as exc:
         if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
             raise
@@ -269,8 +278,9 @@ def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
         asyncio.run(probe())
     except asyncpg.PostgresError as exc:
         return translate(exc, address.url)
-    except (*DRIVER_ERRORS, ValueError, RuntimeError):
-        pass
+    except (*DRIVER_ERRORS, ValueError, RuntimeError) as exc:
+        if is_silence(exc):
+            return silent_error(error, address.url)
     message = str(error)
     if "no password supplied" in message:  # libpq's own sentence, raised before the server could answer
         return translate(asyncpg.InvalidPasswordError(message), address.url)

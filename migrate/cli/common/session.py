@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.sql.silent_servers import waiting_for_silent
 from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import make_console
@@ -118,6 +119,14 @@ class Session:
         meter, note = self.meter, self.progress.note
         give_up = self._end_at_once if may_end else None
         return noted_silence(endpoints, meter.quiet_seconds, note, self.cancellation, give_up)
+
+    @contextlib.contextmanager
+    def waiting_for_silent(self, *endpoints: Endpoint) -> Iterator[None]:
+        """Like ``noting_silence``; new connections, too, are waited for as long as a server is silent that has answered
+        before.
+        """
+        with self.noting_silence(*endpoints), waiting_for_silent(self.cancellation.wait):
+            yield
 
     def _end_at_once(self) -> None:
         """End the process, whatever its threads wait for."""

@@ -1,0 +1,74 @@
+"""New connections to a silent server: waited for where it has answered before, and somebody waits."""
+
+import os
+import signal
+import socket
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+
+import pytest
+
+from exporters.errors import SourceSilentError
+from exporters.mysql import connection as mysql
+from exporters.postgres.sessions import connection as postgres
+from exporters.sql import silent_servers
+from exporters.sql.silent_servers import connected, waiting_for_silent
+from migrate.runtime.cancellation import CancellationToken
+from scripts.mariadb import MariadbServer
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+@contextmanager
+def stopped(server):
+    """Stop a server's main process, so that it lets nobody in. MariaDB's driver gives up only where packets get lost:
+    so its queue of connections is full. Yield what lets it go on.
+    """
+    main = server.child.popen.pid
+    os.kill(main, signal.SIGSTOP)
+    with ExitStack() as queue:
+        queue.callback(os.kill, main, signal.SIGCONT)
+        with suppress(TimeoutError):
+            while isinstance(server, MariadbServer):
+                queue.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=0.2))
+        yield queue.close
+
+
+def test_a_new_connection_waits_for_a_server_that_answers_no_more(server, monkeypatch):
+    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(mysql, "CONNECT_SECONDS", 0.5)
+    url, pauses = server.database(), []
+    engine = mysql if url.startswith("mysql") else postgres
+    address = engine.parse_url(url)
+    engine.connect(address).close()
+    with stopped(server) as let_go_on:
+
+        def wait(seconds):
+            pauses.append(seconds)
+            let_go_on()
+            return False
+
+        with waiting_for_silent(wait):
+            engine.connect(address).close()
+    assert pauses
+
+
+@pytest.mark.parametrize("case", ["never answered", "nobody waits", "cancelled"])
+def test_a_silent_server_is_an_error(monkeypatch, case):
+    monkeypatch.setattr(silent_servers, "_answered", set())
+    token, attempts = CancellationToken(), []
+
+    def connect_in_vain():
+        attempts.append(1)
+        raise SourceSilentError("postgresql://old/app: connection timeout expired")
+
+    if case != "never answered":
+        connected("postgresql://old/app", lambda: None)
+    if case == "cancelled":
+        token.cancel()
+    waiting = nullcontext() if case == "nobody waits" else waiting_for_silent(token.wait)
+    with waiting, pytest.raises(SourceSilentError):
+        connected("postgresql://old/app", connect_in_vain)
+    assert len(attempts) == 1
