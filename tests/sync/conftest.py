@@ -13,6 +13,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Endpoint
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.open_buckets import open_sides, record_url
@@ -35,6 +36,7 @@ class Move:
     destination_prefix: str = ""
     record: str | None = None
     progress: Any = field(default_factory=Silent)
+    throttle: RateLimiter | None = None
     profiles: tuple[str, str] | None = None
     opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
 
@@ -48,7 +50,12 @@ class Move:
         chosen = SyncOptions(**{"apart": self.record is not None, **options})
         sides, store = self._open()
         return sync(
-            replace(sides, selection=chosen.selection), store, chosen, workers=workers, progress=self.progress
+            replace(sides, selection=chosen.selection),
+            store,
+            chosen,
+            workers=workers,
+            progress=self.progress,
+            throttle=self.throttle,
         )
 
     def location(self) -> MultipartStore:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import boto3
 import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
@@ -20,6 +23,7 @@ from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
 from tests.exporters.objects.test_history import restore
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
+from tests.tools.waiting import eventually
 
 __all__ = ["server"]
 
@@ -81,6 +85,25 @@ def test_parts_stay_what_they_are(move: Move) -> None:
     assert done.proof.by_record == 1, "the large one has another ETag: of parts"
     again = move.run()
     assert (again.same, again.copied) == (4, 0)
+
+
+class OneByOne:
+    """A limit of the bandwidth that lets a part pass when all parts before it have been counted."""
+
+    def __init__(self) -> None:
+        self.progress = Counting()
+        self.passed_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        eventually(lambda: self.progress.sent_bytes == self.passed_bytes, 20)
+        self.passed_bytes += size_bytes
+
+
+def test_each_part_is_counted_as_it_arrives(move: Move) -> None:
+    upload(move.source, "of-parts", bytes(11 * 2**20), 5 * 2**20)
+    limit = OneByOne()
+    assert replace(move, progress=limit.progress, throttle=cast("RateLimiter", limit)).run().copied == 1
+    assert limit.passed_bytes == limit.progress.sent_bytes == 11 * 2**20
 
 
 LAYOUTS = {

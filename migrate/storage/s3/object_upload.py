@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 
@@ -52,9 +52,9 @@ class _RefusedError(Exception):
     a kill: every part had the checksum that was sent, the whole another one.
     """
 
-    def __init__(self, reason: MoveoutError, size_bytes: int) -> None:
+    def __init__(self, reason: MoveoutError) -> None:
         super().__init__(reason)
-        self.reason, self.size_bytes = reason, size_bytes
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -75,6 +75,8 @@ class PartsUpload:
     """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[], None] = lambda: None
+    _counted: list[int] = field(default_factory=list)
+    """The sizes of the parts that the progress has counted, by any thread."""
 
     def run(self, pieces: Callable[[int], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
         """Send the pieces, each a part; those of an object that may be cut at will are to have the size that is given,
@@ -98,16 +100,18 @@ class PartsUpload:
             )
             if not upload or self.named or self._drop_another(written.info):
                 return written
-            self._tell(ANOTHERS, written.info.size_bytes)
+            self._begin_again(ANOTHERS)
         except _RefusedError as exc:
-            self._tell(str(exc.reason), exc.size_bytes)
+            self._begin_again(str(exc.reason))
         try:
             return self._send(patient, "", {}, enumerate(pieces(cut), 1), sha256)
         except _RefusedError as exc:
             raise exc.reason from exc
 
-    def _tell(self, reason: str, size_bytes: int) -> None:
-        self.progress.grow(size_bytes=size_bytes)
+    def _begin_again(self, reason: str) -> None:
+        """Say that what was sent is sent once more."""
+        self.progress.grow(size_bytes=sum(self._counted))
+        self._counted.clear()
         self.progress.note(f"{self.described.key}: {reason}; sent once more")
 
     def _drop_another(self, info: FileInfo) -> bool:
@@ -142,20 +146,20 @@ class PartsUpload:
         if not upload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
-        sha256_hash, size_bytes = hashlib.sha256(), 0
+        sha256_hash = hashlib.sha256()
         sent: list[UploadedPart] = []
         numbers: list[int] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
             under_way: deque[Future[UploadedPart]] = deque()
             for number, body in pieces:
                 sha256_hash.update(body)
-                size_bytes += len(body)
                 numbers.append(number)
                 if is_part(stored_parts.get(number), body):
                     sent.append(_with_crc(stored_parts[number], body))
                     self.progress.skip(size_bytes=len(body))
+                    self._counted.append(len(body))
                     continue
-                under_way.append(executor.submit(patient.put_part, key, upload, number, body))
+                under_way.append(executor.submit(self._put, patient, upload, number, body))
                 while len(under_way) >= _ahead(len(body)):
                     self._arrived(under_way.popleft(), sent, resumed=resumed)
             while under_way:
@@ -174,7 +178,7 @@ class PartsUpload:
             if not strange and not isinstance(exc, DamagedOnTheWayError):
                 raise
             patient.abort(key, upload)
-            raise _RefusedError(exc, size_bytes) from exc
+            raise _RefusedError(exc) from exc
         return Uploaded(info, sha256_hash.hexdigest(), crc)
 
     def _find(self, patient: Retrying) -> ResumableUpload | None:
@@ -186,15 +190,21 @@ class PartsUpload:
         part_bytes = patient.part_bytes(self.size_bytes)
         return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
 
+    def _put(self, patient: Retrying, upload: str, number: int, body: bytes) -> UploadedPart:
+        """Send a part. It is counted at once: the parts behind it may wait for a limit of the bandwidth."""
+        part = patient.put_part(self.described.key, upload, number, body)
+        self.progress.advance(size_bytes=part.size_bytes)
+        self._counted.append(part.size_bytes)
+        return part
+
     def _arrived(self, future: Future[UploadedPart], sent: list[UploadedPart], *, resumed: bool) -> None:
         try:
             part = future.result()
         except MoveoutError as exc:
             if not resumed or isinstance(exc, _STOPS_ALL):
                 raise
-            raise _RefusedError(exc, sum(part.size_bytes for part in sent)) from exc
+            raise _RefusedError(exc) from exc
         sent.append(part)
-        self.progress.advance(size_bytes=part.size_bytes)
 
 
 def _with_crc(part: UploadedPart, body: bytes) -> UploadedPart:
