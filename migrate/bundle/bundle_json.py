@@ -30,7 +30,7 @@ class Pace:
     @property
     def end(self) -> str:
         """When the last interval ends."""
-        first = datetime.strptime(self.start, _TIME_FORM).replace(tzinfo=UTC)
+        first = datetime.fromisoformat(self.start).replace(tzinfo=UTC)
         return (first + timedelta(seconds=self.step_seconds * len(self.size_bytes))).strftime(_TIME_FORM)
 
     def as_json(self) -> dict[str, Any]:
@@ -165,9 +165,7 @@ def read_sealed(store: Store) -> BundleInfo | None:
 def pace_of(times: Sequence[tuple[str, int]]) -> Pace | None:
     """Return the pace of units that were finished at ``times``, None where they do not show it."""
     try:
-        moments = [
-            (datetime.strptime(timestamp, _TIME_FORM).replace(tzinfo=UTC), size) for timestamp, size in times
-        ]
+        moments = [(datetime.fromisoformat(timestamp).replace(tzinfo=UTC), size) for timestamp, size in times]
     except ValueError:
         return None
     if not moments:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.engine import load_part
 from migrate.case.model import Case, Endpoint
@@ -17,7 +15,7 @@ from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
@@ -28,6 +26,7 @@ from migrate.cli.common.options import CaseFile, HoldOptions, Yes
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.follow import servers_of
 from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.custody.hold.sources import source_hold, undo_file

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
 from exporters.errors import SourceGoneError
@@ -20,8 +18,9 @@ from migrate.case.model import Case, Endpoint, load
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
+from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.terminal import make_table
+from migrate.cli.common.terminal import Console, Text
 from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names
@@ -90,7 +89,7 @@ class LeastPolicy:
 
     def draw(self, console: Console) -> None:
         """Print the policy as it can be given to AWS."""
-        console.print(self.text, end="", markup=False, highlight=False, soft_wrap=True)
+        console.print(self.text, end="")
 
 
 def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:

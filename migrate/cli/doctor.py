@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from exporters import _rows
 from exporters.doctor import SEVERITIES, Finding, Fix
@@ -21,7 +19,7 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts

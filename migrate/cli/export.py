@@ -9,8 +9,6 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
@@ -54,6 +52,7 @@ from migrate.cli.common.sources import (
     parse_pairs,
     selection_of,
 )
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.errors import OK, IncompleteError, UsageError

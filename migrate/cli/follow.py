@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.errors import SourceGoneError
 from migrate.bundle.reader import BundleReader
@@ -22,6 +20,7 @@ from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_lo
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
 from migrate.follow.followed import FollowedSource, followed_sources, reread_tables

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.objects.pax_headers import member_name
 from migrate.browse import single_objects, table_rows
@@ -28,7 +26,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, things

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.case.model import Endpoint, parse_deadline
 from migrate.case.server_url import as_url
 from migrate.case.template import new_text as example_text
 from migrate.cli import app
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.discover import Discovered, run_discover
 from migrate.discover.case_file import CaseText, new_case
 from migrate.discover.servers import ServerAnswer

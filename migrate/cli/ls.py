@@ -9,8 +9,6 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
@@ -20,6 +18,7 @@ from migrate.cli import app
 from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.terminal import Console, Text
 from migrate.errors import OK
 from migrate.number_text import bytes_words, count_words
 

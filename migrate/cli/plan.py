@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
@@ -18,10 +16,11 @@ from migrate.case.model import Case, Endpoint, Rank, parse_deadline
 from migrate.case.overlaps import overlaps
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
+from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
-from migrate.cli.common.terminal import make_table
+from migrate.cli.common.terminal import Console, Text
 from migrate.discover.left_behind import find_left_behind
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
-from rich.console import Console
 
 from migrate.bundle import layout
 from migrate.bundle.export_state import now
@@ -20,6 +19,7 @@ from migrate.cli.common.findings import INCOMPLETE
 from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, known_secrets, load_case, parse_pairs
+from migrate.cli.common.terminal import Console
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures

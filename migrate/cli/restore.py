@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
@@ -27,6 +25,7 @@ from migrate.cli.common.sources import (
     load_case,
     without_left_out,
 )
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.engines import registry

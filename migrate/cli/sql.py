@@ -11,15 +11,14 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from migrate.browse import sql_query
 from migrate.cli import app
 from migrate.cli.common.opened_bundle import open_bundle
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.terminal import Console, Text
 from migrate.errors import OK, UsageError
 from migrate.number_text import things
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, ConsoleOptions
-from rich.live import Live
-from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
@@ -22,6 +19,7 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import left_out_line
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.destination_status import (
     DestinationStatus,
     destination_statuses,
@@ -395,37 +393,36 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
 
 def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -> None:
     """Show the status until what is at work has ended. On a terminal it is a view, elsewhere a line now and then."""
+    if session.out.is_terminal:
+        from migrate.cli.common.rich_terminal import live_view  # noqa: PLC0415  20 ms, and only a terminal shows it
+
+        with live_view(session.out.rich) as show:
+            _watch_until_ended(session, locations, case, lambda status: show(status.draw), _WATCH_SECONDS)
+    else:
+        _watch_until_ended(session, locations, case, functools.partial(_print_state, session), LINE_SECONDS)
+
+
+def _print_state(session: Session, status: Status) -> None:
+    for report in status.alive:
+        session.out.print(Text(stamped(state_line(report.state))))
+
+
+def _watch_until_ended(
+    session: Session,
+    locations: Sequence[Endpoint],
+    case: Case | None,
+    show: Callable[[Status], None],
+    seconds: float,
+) -> None:
     ended_at: float | None = None
-    live = Live(console=session.out, transient=True, auto_refresh=False)
-    with live if session.out.is_terminal else nullcontext():
-        while True:
-            status = _status(locations, case, quick=True)
-            if session.out.is_terminal:
-                live.update(_Drawn(status), refresh=True)
-            else:
-                for report in status.alive:
-                    session.out.print(Text(stamped(state_line(report.state))))
-            if status.alive:
-                ended_at = time.monotonic()
-            elif ended_at is not None and time.monotonic() - ended_at > _ENDED_SECONDS:
-                return
-            seconds = _WATCH_SECONDS if session.out.is_terminal else LINE_SECONDS
-            session.cancellation.wait(seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A status as a part of a view, no wider than the terminal."""
-
-    status: Status
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        with console.capture() as capture:
-            self.status.draw(console)
-        for line in capture.get().splitlines():
-            text = Text.from_ansi(line)
-            text.truncate(options.max_width, overflow="ellipsis")
-            yield text
+    while True:
+        status = _status(locations, case, quick=True)
+        show(status)
+        if status.alive:
+            ended_at = time.monotonic()
+        elif ended_at is not None and time.monotonic() - ended_at > _ENDED_SECONDS:
+            return
+        session.cancellation.wait(seconds)
 
 
 def _serve(

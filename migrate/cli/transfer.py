@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
@@ -19,6 +18,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_transfer

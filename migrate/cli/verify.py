@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.bundle import bundle_json
 from migrate.bundle.export_state import now
@@ -33,7 +31,7 @@ from migrate.cli.common.sources import (
     parse_pairs,
     without_left_out,
 )
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer

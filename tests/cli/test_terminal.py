@@ -3,9 +3,12 @@
 import io
 import sqlite3
 
-from rich.console import Console
+import pytest
+from rich.console import Console as RichConsole
 
+from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
+from migrate.cli.common.terminal import Console, Rule, Text
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -68,7 +71,7 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     drawn = {}
     for is_terminal in (True, False):
         written = io.StringIO()
-        console = Console(
+        console = RichConsole(
             file=written, force_terminal=is_terminal, color_system=None, width=60, soft_wrap=True
         )
         draw_summary(console, lines)
@@ -79,3 +82,34 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     assert " ".join(line[8:] for line in wrapped[1:3]) == why
     assert wrapped[2].startswith("        ")
     assert wrapped[3] == "        → mkdir -p /srv/new"
+
+
+ODD = "no\ttable\nin \x1b[31mred\x9b2J\u202ecod "
+PRINTED = [
+    ((Text.assemble(("moveout: ", "bold red"), ODD, Text("é", "dim")),), {}),
+    ((Text("a line that ends in spaces  ", "yellow"),), {}),
+    (("[b]no markup[/b] :warning: " * 9, 17), {"style": "dim"}),
+    ((Rule("summary"),), {}),
+    ((), {}),
+    ((Text("no newline"),), {"end": ""}),
+]
+
+
+@pytest.mark.parametrize(("objects", "options"), PRINTED)
+def test_a_pipe_gets_by_our_own_console_what_rich_would_write(objects, options, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    rich_terminal.make_console().print(*objects, **options)
+    by_rich = capsys.readouterr().out
+    console = Console()
+    console.print(*objects, **options)
+    assert (capsys.readouterr().out, console.is_terminal) == (by_rich, False)
+
+
+def test_a_terminal_gets_our_own_text_with_its_styles(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    text = Text("app: 3 gaps", "bold")
+    text.append(", late", "red")
+    text.stylize("green", 0, 3)
+    Console().print(Text.assemble("  ", text))
+    assert capsys.readouterr().out == "  \x1b[1;32mapp\x1b[0m\x1b[1m: 3 gaps\x1b[0m\x1b[1;31m, late\x1b[0m\n"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from migrate.cli.common.terminal import make_console
+from migrate.cli.common.terminal import Console
 from migrate.cli.plan import Alternative, _draw_alternative
 from migrate.errors import NoSpaceError
 from migrate.plan import measure_location
@@ -69,7 +69,7 @@ def test_a_deadline_that_is_missed_is_exit_9_and_says_what_stays_and_what_it_tak
 )
 def test_that_no_workers_are_enough_is_laid_to_the_link_only_where_it_is_the_link(capsys, link, sentence):
     alternative = Alternative(WhatIf(2, link), Interval(7.0, 9.0), Needed(None, 10**6))
-    _draw_alternative(make_console(), alternative, 5.0)
+    _draw_alternative(Console(), alternative, 5.0)
     assert sentence in capsys.readouterr().out
 
 

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.bundle.findings import Finding, RowDifference, Values
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 
 SHOWN = 20
 INCOMPLETE = "It was sealed INCOMPLETE: moveout status names what it lacks"

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.console import Console
-
 from migrate.bundle import bundle_json
 from migrate.case.model import Endpoint
 from migrate.cli.common.session import Session
+from migrate.cli.common.terminal import Console
 from migrate.custody.grant import link_scripts
 from migrate.custody.log.events import record
 from migrate.custody.signing.keys import Signer

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate import software
 from migrate.case.secrets import hide_secrets, remember_url_secrets
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.progress.meter import Meter
 from migrate.storage.local.errors import translate_os
 

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, cast, get_type_hints
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters.sql.silent_servers import waiting_for_silent
 from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
-from migrate.cli.common.terminal import make_console
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress.meter import Meter
@@ -297,7 +295,7 @@ def _session(
     workers: int | None,
     bwlimit: str | None,
 ) -> Session:
-    err = make_console(stderr=True)
+    err = Console(stderr=True)
     meter: Meter = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
     meter.open(name)
     return Session(
@@ -308,7 +306,7 @@ def _session(
         no_input,
         workers,
         bwlimit,
-        make_console(),
+        Console(),
         err,
         meter,
         meter,

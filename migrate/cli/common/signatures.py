@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import Signatures, signatures

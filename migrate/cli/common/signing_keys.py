@@ -15,8 +15,7 @@ from migrate.case.secrets import Secret, is_reference
 from migrate.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from migrate.cli.common.terminal import Console
     from migrate.custody.signing.allowed_signers import Trust
     from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.bundle.left_behind import LeftBehind
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 
 _KNOWN_STEP = (

@@ -1,56 +1,145 @@
-"""What people see on a terminal: names and values are a stranger's, and none of them is obeyed."""
+"""What people see on a terminal: names and values are a stranger's, and none of them is obeyed.
+
+Styles and tables are rich's. Where nobody looks, in a pipe or from cron, lines are written as they are: to import rich
+takes 20 ms of each command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Self, TextIO
 
-from rich import box
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, JustifyMethod, RenderHook
-from rich.measure import Measurement
-from rich.segment import Segment
-from rich.table import Table
+if TYPE_CHECKING:
+    import rich.console
+    import rich.rule
+    import rich.text
+
+_TERMINAL_VARIABLES = ("FORCE_COLOR", "TTY_COMPATIBLE")
+"""Each of them makes rich take for a terminal what is none, or the other way round."""
 
 
 def plain(text: str) -> str:
     """Return text on one line, with everything escaped that a terminal might obey."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """Return a console on which nothing but our own styles and lines moves the cursor."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-    console.push_render_hook(_Harmless())
-    return console
+class Text:
+    """Text, parts of which have styles of rich."""
 
+    def __init__(self, text: str = "", style: str = "") -> None:
+        self.plain = text
+        self._style = style
+        self._spans: list[tuple[str, int, int]] = []
 
-def make_table(**columns: JustifyMethod) -> Table:
-    """Return an empty table with a line below its titles and no edges. ``columns``: how the cells of each are
-    justified.
-    """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for title, justify in columns.items():
-        table.add_column(title, justify=justify, overflow="fold")
-    return table
-
-
-class _Harmless(RenderHook):
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(renderable) for renderable in renderables]
-
-
-class _Escaped:
-    def __init__(self, inner: ConsoleRenderable) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for segment in console.render(self._inner, options):
-            if segment.control:
-                yield segment
+    @classmethod
+    def assemble(cls, *parts: str | tuple[str, str] | Text) -> Self:
+        """Return texts behind one another, some of them with their styles."""
+        whole = cls()
+        for part in parts:
+            if isinstance(part, Text):
+                start = len(whole.plain)
+                whole.append(part.plain, part._style)  # noqa: SLF001  it is one of us
+                for style, first, end in part._spans:  # noqa: SLF001
+                    whole.stylize(style, start + first, start + end)
             else:
-                yield Segment("\n".join(map(plain, segment.text.split("\n"))), segment.style)
+                whole.append(*((part,) if isinstance(part, str) else part))
+        return whole
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._inner)
+    def append(self, text: str, style: str = "") -> None:
+        """Add some text at the end."""
+        start = len(self.plain)
+        self.plain += text
+        self.stylize(style, start, len(self.plain))
+
+    def stylize(self, style: str, start: int, end: int) -> None:
+        """Give a style to the characters from ``start`` up to ``end``."""
+        if style:
+            self._spans.append((style, start, end))
+
+    def __str__(self) -> str:
+        return self.plain
+
+    def __rich__(self) -> rich.text.Text:
+        from rich.text import Text as RichText  # noqa: PLC0415
+
+        text = RichText(self.plain, self._style)
+        for style, start, end in self._spans:
+            text.stylize(style, start, end)
+        return text
+
+
+class Rule:
+    """A line across the page, with a title at its left."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __str__(self) -> str:
+        line = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
+        return f"{self._title} ".ljust(shutil.get_terminal_size().columns, line)
+
+    def __rich__(self) -> rich.rule.Rule:
+        from rich.rule import Rule as RichRule  # noqa: PLC0415
+
+        return RichRule(self._title, align="left")
+
+
+class Console:
+    """Prints to stdout or stderr. Nothing but our own styles and lines moves the cursor. ``on``: a console of rich to
+    print on, instead.
+    """
+
+    def __init__(self, on: rich.console.Console | None = None, *, stderr: bool = False) -> None:
+        self._stderr = stderr
+        if on is not None:
+            self.rich = on
+        has_variable = any(os.environ.get(name) for name in _TERMINAL_VARIABLES)
+        self._is_plain = on is None and not has_variable and not self._stream.isatty()
+
+    @functools.cached_property
+    def rich(self) -> rich.console.Console:
+        """The console of rich."""
+        from migrate.cli.common.rich_terminal import make_console  # noqa: PLC0415  20 ms
+
+        return make_console(stderr=self._stderr)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it prints on a terminal."""
+        return not self._is_plain and self.rich.is_terminal
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.rich.width
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of what is printed."""
+        return self.rich.encoding
+
+    def print(
+        self, *objects: object, style: str | None = None, end: str = "\n", soft_wrap: bool = True
+    ) -> None:
+        """Print texts, or what rich can draw. Longer lines are left as they are, unless not ``soft_wrap``."""
+        if not self._is_plain or not all(isinstance(each, str | Text | Rule) for each in objects):
+            self.rich.print(*objects, style=style, end=end, soft_wrap=soft_wrap)
+            return
+        lines = " ".join(map(str, objects)).split("\n")
+        try:
+            self._stream.write("\n".join(plain(line.expandtabs()) for line in lines) + end)
+            self._stream.flush()
+        except BrokenPipeError:
+            self.rich.on_broken_pipe()
+
+    @property
+    def _stream(self) -> TextIO:
+        return sys.stderr if self._stderr else sys.stdout

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
@@ -19,7 +17,7 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.errors import OK, NotAllowedError

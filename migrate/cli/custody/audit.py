@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
@@ -16,6 +14,7 @@ from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody import sampling_audit
 from migrate.custody.sampling_audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError

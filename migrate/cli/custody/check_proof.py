@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
@@ -17,6 +15,7 @@ from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import Signers, load_trust
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint, inclusion_proof

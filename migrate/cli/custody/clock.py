@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.case.model import parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.obligations.clock import Verdict

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -17,6 +15,7 @@ from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
 from migrate.custody.erasure import erase

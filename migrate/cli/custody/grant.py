@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
@@ -20,6 +18,7 @@ from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.grant import grant, made_grants
 from migrate.custody.grant.grant import Tested
 from migrate.custody.grant.made_grants import Granted, Revoked

@@ -9,8 +9,6 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
@@ -19,6 +17,7 @@ from migrate.cli.common.options import CaseFile, LocationWord, known_location, m
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Protection, Terms

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import choose, expanded, load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
 from migrate.custody.hold.sources.source_hold import Standing

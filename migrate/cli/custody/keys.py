@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import PASSPHRASE, KeyFiles, Passphrase, need_keys, reference
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console
 from migrate.custody.signing import keys, ssh_agent
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK

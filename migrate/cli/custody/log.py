@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -22,7 +20,7 @@ from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log

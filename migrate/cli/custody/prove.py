@@ -11,8 +11,6 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from exporters import arrow_functions as pc
 from migrate.cli import app
@@ -20,6 +18,7 @@ from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console, Text
 from migrate.custody.tree import bundle_tree, leaf_json
 from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.storage.api import Store

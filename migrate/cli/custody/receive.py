@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
@@ -21,7 +19,7 @@ from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
@@ -15,6 +14,7 @@ from migrate.cli.common.options import CaseFile, LocationWord, one_location, sor
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, draw_signed, need_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Console
 from migrate.custody.log.events import record_seal, record_stamp
 from migrate.custody.signing.bundle_signatures import Signed, root_of, sign_bundle
 from migrate.custody.signing.keys import Signer

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import SummaryLine
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
 from migrate.number_text import bytes_words, count_words, duration_words, things

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.case.model import Case, Endpoint
 from migrate.case.model import load as load_case
 from migrate.cli.common.options import HoldOptions
 from migrate.cli.common.session import Session
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.cutover import Switched, run_cutover, switched_before
 from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
 from migrate.cli.moves.followed_move import commands_of

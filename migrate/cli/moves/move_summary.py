@@ -7,10 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.rule import Rule
-from rich.text import Text
-
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.session import Answer
 from migrate.cli.common.source_summary import (
@@ -19,6 +15,7 @@ from migrate.cli.common.source_summary import (
     draw_rows,
     left_behind_lines,
 )
+from migrate.cli.common.terminal import Console, Rule, Text
 from migrate.errors import (
     OK,
     DamageError,
@@ -292,7 +289,7 @@ class Evacuated:
 
     def draw(self, console: Console) -> None:
         """Print the result of the move. Each step was printed when it ended."""
-        console.print(Rule("summary", align="left"))
+        console.print(Rule("summary"))
         draw_rows(console, self.moved.rows())
         console.print()
         for sentence in self.moved.sentences():

@@ -8,12 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export.status import ExportStatus

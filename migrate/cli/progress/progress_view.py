@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
-
+from migrate.cli.common.terminal import Console, Text
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.progress.meter import Meter
 from migrate.progress.state import ProgressState, TaskProgress
 from migrate.runtime.progress import OF_NO_SOURCE, SourceTask
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
 
 LINE_SECONDS = 10.0
 """How often a run without a terminal says where it is."""
@@ -235,10 +237,12 @@ class LiveProgress(_ShownProgress):
     _live: Live | None = None
 
     def _start_showing(self) -> None:
+        from rich.live import Live  # noqa: PLC0415  20 ms, and only a terminal shows it
+
         if self._live is None:
             self._live = Live(
                 get_renderable=self._draw,
-                console=self._console,
+                console=self._console.rich,
                 refresh_per_second=REFRESH_PER_SECOND,
                 transient=True,
             )
@@ -255,6 +259,8 @@ class LiveProgress(_ShownProgress):
             self._live.refresh()
 
     def _draw(self) -> Group:
+        from rich.console import Group  # noqa: PLC0415
+
         ascii_only = not self._console.encoding.startswith("utf")
         return Group(*draw_state(self.state(), self._console.width, ascii_only=ascii_only))
 
