@@ -19,7 +19,7 @@ from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
-from migrate.cli.common.terminal import Console, Rule
+from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
@@ -70,9 +70,9 @@ class SyncedBuckets:
         """Print what there is to say of each bucket, and a table of all."""
         for name, answer in self.answers.items():
             if isinstance(answer, Synced) and (self.detailed or answer.exit_code != OK):
-                console.print(Rule(name))
+                console.print(Heading(name))
                 answer.draw(console)
-        console.print(Rule("summary"))
+        console.print(Heading("summary"))
         draw_summary(console, self.summary())
         whole = sum(answer.exit_code == OK for answer in self.answers.values())
         total = len(self.answers) + len(self.failures)

@@ -89,6 +89,7 @@ def test_a_command_imports_only_what_it_needs(tmp_path):
 
 
 NOT_FOR_A_TABLE = (
+    "_strptime",
     "asyncpg",
     *(() if checksums.library().__name__ == "awscrt.checksums" else ("awscrt",)),
     "boto3",
@@ -114,6 +115,7 @@ NOT_FOR_A_TABLE = (
     "pyarrow.compute",
     "pyarrow.dataset",
     "pymysql",
+    "rich",
     "tenacity",
     "tomlkit",
 )

@@ -8,7 +8,7 @@ from rich.console import Console as RichConsole
 
 from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
-from migrate.cli.common.terminal import Console, Rule, Text
+from migrate.cli.common.terminal import Console, Heading, Text
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -89,7 +89,7 @@ PRINTED = [
     ((Text.assemble(("moveout: ", "bold red"), ODD, Text("é", "dim")),), {}),
     ((Text("a line that ends in spaces  ", "yellow"),), {}),
     (("[b]no markup[/b] :warning: " * 9, 17), {"style": "dim"}),
-    ((Rule("summary"),), {}),
+    ((Heading("summary"),), {}),
     ((), {}),
     ((Text("no newline"),), {"end": ""}),
 ]

@@ -76,8 +76,8 @@ class Text:
         return text
 
 
-class Rule:
-    """A line across the page, with a title at its left."""
+class Heading:
+    """A title, and a line behind it to the end of the page."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -130,7 +130,7 @@ class Console:
         self, *objects: object, style: str | None = None, end: str = "\n", soft_wrap: bool = True
     ) -> None:
         """Print texts, or what rich can draw. Longer lines are left as they are, unless not ``soft_wrap``."""
-        if not self._is_plain or not all(isinstance(each, str | Text | Rule) for each in objects):
+        if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):
             self.rich.print(*objects, style=style, end=end, soft_wrap=soft_wrap)
             return
         lines = " ".join(map(str, objects)).split("\n")

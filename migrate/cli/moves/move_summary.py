@@ -15,7 +15,7 @@ from migrate.cli.common.source_summary import (
     draw_rows,
     left_behind_lines,
 )
-from migrate.cli.common.terminal import Console, Rule, Text
+from migrate.cli.common.terminal import Console, Heading, Text
 from migrate.errors import (
     OK,
     DamageError,
@@ -289,7 +289,7 @@ class Evacuated:
 
     def draw(self, console: Console) -> None:
         """Print the result of the move. Each step was printed when it ended."""
-        console.print(Rule("summary"))
+        console.print(Heading("summary"))
         draw_rows(console, self.moved.rows())
         console.print()
         for sentence in self.moved.sentences():

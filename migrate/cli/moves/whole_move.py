@@ -18,7 +18,7 @@ from migrate.cli.common.session import Answer, Session
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
 from migrate.cli.common.sources import destinations_in, expanded
-from migrate.cli.common.terminal import Rule
+from migrate.cli.common.terminal import Heading
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.follow import Followed
@@ -98,7 +98,7 @@ def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
     try:
         with closing(move.steps()) as steps:
             for name, work in steps:
-                session.err.print(Rule(name))
+                session.err.print(Heading(name))
                 step = move.do_step(name, work)
                 if step.answer is None:
                     session.err.print("done before")
