@@ -59,6 +59,12 @@ _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
 _SHOWN_NAMES = 5
 _MOST_SURE = 0.95
+_VERDICT_STYLES: Mapping[str, str] = {
+    "in time": "bold green",
+    "tight": "bold yellow",
+    "unknown": "bold yellow",
+    "late": "bold red",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,25 +345,26 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
     p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     moments = f"{p50} (P50), {p90} (P90)"
-    console.print(f"All has left {'at the earliest ' if shown.at_least else ''}by {moments}")
+    console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}")
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
             "No deadline is given, so none is checked. Add --deadline 30h, or deadline = … to the case file.",
             style="dim",
         )
         return
-    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[shown.verdict]
+    style = _VERDICT_STYLES[shown.verdict]
     intervals = {"P50": leaves.p50, "P90": leaves.p90}
     margins = [f"{_margin(shown.seconds_left - seconds)} ({name})" for name, seconds in intervals.items()]
     likely = f"{probability_words(shown.probability)} likely to be met"
-    console.print(
-        Text.assemble(
-            (shown.verdict.upper(), style), f": deadline {local_moment_words(shown.deadline)}, {likely}"
-        )
-    )
+    deadline = f": deadline {local_moment_words(shown.deadline)}"
+    if shown.verdict == "unknown":
+        names = ", ".join(shown.not_counted)
+        console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}; not counted: {names}"))
+        console.print(f"  all else: {likely}, {', '.join(margins)}")
+        console.print(f"→ the lines of {names} above say why, and what to do; then plan again", style="dim")
+        return
+    console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
     console.print(f"  {', '.join(margins)}")
-    if shown.at_least:
-        console.print("  What could not be read or listed is not in these times: it comes on top.")
     if leaves.p90 > shown.seconds_left:
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
 
@@ -417,7 +424,10 @@ def run_plan(
         known,
         now=now,
         deadline=options.deadline,
-        at_least=bool(unread) or any(source.survey.goes_on for source in source_plans),
+        not_counted=[
+            *(failure.source for failure in unread),
+            *(source.name for source in source_plans if source.survey.goes_on),
+        ],
     )
     return Planned(
         source_plans,

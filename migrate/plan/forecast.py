@@ -20,7 +20,7 @@ from typing import Literal
 from migrate.plan.cost_model import Reference
 from migrate.plan.stage_work import LEAVING, STAGES, RunRecord, Stage, StageWork
 
-Verdict = Literal["in time", "tight", "late", "no deadline"]
+Verdict = Literal["in time", "tight", "unknown", "late", "no deadline"]
 WorkKey = tuple[Stage, str]
 """A stage and the name of a source."""
 
@@ -81,8 +81,8 @@ class WorkProgress:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What is left of a move from ``now`` on, in seconds. ``leaves``: until all has left the old host; ``ends``: until
-    all is restored and compared. ``probability``: that all has left by the deadline. ``at_least``: some source holds
-    more than was counted, so nothing is promised to be in time.
+    all is restored and compared. ``probability``: that all has left by the deadline. ``not_counted``:
+    sources that could not be read, or hold more than was counted. Their times come on top.
     """
 
     stages: Sequence[StageForecast]
@@ -93,7 +93,7 @@ class Forecast:
     now: datetime
     deadline: datetime | None
     probability: float | None
-    at_least: bool = False
+    not_counted: Sequence[str] = ()
 
     @property
     def seconds_left(self) -> float | None:
@@ -102,13 +102,17 @@ class Forecast:
 
     @property
     def verdict(self) -> Verdict:
-        """``late``: P50 is after the deadline. ``tight``: P90 is."""
+        """``late``: P50 is after the deadline, of what was counted alone. ``unknown``: not everything was counted.
+        ``tight``: P90 is after the deadline.
+        """
         left = self.seconds_left
         if left is None:
             return "no deadline"
         if self.leaves.p50 > left:
             return "late"
-        return "tight" if self.at_least or self.leaves.p90 > left else "in time"
+        if self.not_counted:
+            return "unknown"
+        return "tight" if self.leaves.p90 > left else "in time"
 
     def moment(self, seconds: float) -> datetime:
         """Return the moment so many seconds after ``now``."""
@@ -275,7 +279,7 @@ def forecast(
     *,
     now: datetime,
     deadline: datetime | None,
-    at_least: bool = False,
+    not_counted: Sequence[str] = (),
     progress: Mapping[WorkKey, WorkProgress] | None = None,
 ) -> Forecast:
     """Forecast what is left of a move. ``works`` are all of it, in order; ``progress`` says how far they are."""
@@ -295,7 +299,7 @@ def forecast(
         now=now,
         deadline=deadline,
         probability=None if left is None else reference.probability(leaving, left),
-        at_least=at_least,
+        not_counted=tuple(not_counted),
     )
 
 

@@ -20,7 +20,7 @@ _COST_SHARE = 0.02
 _MARK_SHARE = 0.1
 _PER_SOURCE: tuple[Stage, ...] = ("export", "restore", "compare")
 """Stages that take one source after the other. The others work on the whole bundle."""
-_BADNESS: tuple[Verdict, ...] = ("no deadline", "in time", "tight", "late")
+_BADNESS: tuple[Verdict, ...] = ("no deadline", "in time", "tight", "unknown", "late")
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class LiveForecast:
         reference: ReferenceClass,
         *,
         deadline: datetime | None,
-        at_least: bool = False,
+        not_counted: Sequence[str] = (),
         on_renewed: Callable[[Forecast], None] = lambda _forecast: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,7 +80,7 @@ class LiveForecast:
         self._works = works
         self._reference = reference
         self._deadline = deadline
-        self._at_least = at_least
+        self._not_counted = not_counted
         self._on_renewed = on_renewed
         self._clock = clock
         self._lock = threading.RLock()
@@ -240,7 +240,7 @@ class LiveForecast:
             self._reference,
             now=datetime.now(UTC),
             deadline=self._deadline,
-            at_least=self._at_least,
+            not_counted=self._not_counted,
             progress=self._progress(),
         )
 
@@ -248,6 +248,8 @@ class LiveForecast:
 def _sentence(latest: Forecast, *, better: bool) -> str:
     p50, p90 = latest.moment(latest.leaves.p50), latest.moment(latest.leaves.p90)
     interval = f"{moment_words(p50)} (P50), {moment_words(p90)} (P90)"
+    if better and latest.not_counted:
+        return f"Forecast: better than before; all that was counted has left by {interval}"
     if better:
         return f"Forecast: better than before, now {latest.verdict}; all has left by {interval}"
     late = latest.leaves.p90 - (latest.seconds_left or 0.0)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 State = Literal["waiting", "running", "done", "stopped"]
 
+COUNTED = "counted "
+"""Stands before what is forecast where not everything was counted."""
 SHOWN_TASKS = 200
 """So many tasks of a stage are kept; a stage has one or two a source."""
 
@@ -65,8 +67,8 @@ class ProgressState:
 
     ``fraction`` is that of all stages together, ``stage_fraction`` that of the present one; both are None where nothing
     is known. ``sources`` names all sources of the present stage; ``tasks`` are those that have begun. ``ready``: what
-    is forecast ("left" the old host, or "up" on the new one). Then the moments by which all of it is so with a
-    probability of 50 % and 90 %. Empty without a forecast.
+    is forecast ("left" the old host, or "up" on the new one; with ``COUNTED`` before it: only what was counted). Then
+    the moments by which all of it is so with a probability of 50 % and 90 %. Empty without a forecast.
     """
 
     command: str

@@ -57,7 +57,11 @@ def test_four_bad_sources_of_five_are_named_and_completed_later(postgres, minio,
     assert [source["name"] for source in planned.json["result"]["sources"]] == ["app"]
     unread = {source["source"]: source["code"] for source in planned.json["result"]["unread"]}
     assert unread == {"forbidden": "not-allowed", "missing": "gone", "media": "gone", "file": "gone"}
-    assert "missing" in call("plan", "-c", case).out
+    assert planned.json["result"]["forecast"]["not_counted"] == [*unread]
+    shown = " ".join(call("plan", "-c", case, "--deadline", "30h").out.split())
+    assert "UNKNOWN: deadline" in shown
+    assert "not counted: forbidden, missing, media, file" in shown
+    assert "All that was counted has left by" in shown
 
     exported = call("export", "-c", case, "--json")
     assert exported.code == 3, exported.err

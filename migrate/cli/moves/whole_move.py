@@ -57,6 +57,7 @@ from migrate.plan.forecast import Forecast
 from migrate.plan.live_forecast import LiveForecast
 from migrate.plan.run_history import add_run, read_history
 from migrate.plan.stage_work import STAGES, StageRecord
+from migrate.progress.state import COUNTED
 from migrate.storage.registry import open_location
 from migrate.verify import Level
 
@@ -275,7 +276,7 @@ class _Move:
             plan.works,
             ReferenceClass.of(reference(), read_history()),
             deadline=self._case.deadline,
-            at_least=plan.forecast.at_least,
+            not_counted=plan.forecast.not_counted,
             on_renewed=self._show_forecast,
         )
         sizes = {source.name: (source.items, source.size_bytes) for source in plan.sources}
@@ -290,6 +291,7 @@ class _Move:
     def _show_forecast(self, forecast: Forecast) -> None:
         """Show by when all has left, or once it has, by when all is up."""
         what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
+        what = f"{COUNTED}{what}" if forecast.not_counted else what
         self._session.meter.forecast(what, forecast.moment(interval.p50), forecast.moment(interval.p90))
 
     @property

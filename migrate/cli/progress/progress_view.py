@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from migrate.cli.common.terminal import Console, Text
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.progress.meter import Meter
-from migrate.progress.state import ProgressState, TaskProgress
+from migrate.progress.state import COUNTED, ProgressState, TaskProgress
 from migrate.runtime.progress import OF_NO_SOURCE, SourceTask
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def time_words(state: ProgressState, now: datetime) -> str:
 def _time_sentences(state: ProgressState, now: datetime) -> list[str]:
     words = []
     if len(state.ready) == 3:
-        what = {"left": "all has left in", "up": "all is up in"}[state.ready[0]]
+        what = {"left": "has left in", "up": "is up in"}[state.ready[0].removeprefix(COUNTED)]
+        what = f"{'all that was counted' if state.ready[0].startswith(COUNTED) else 'all'} {what}"
         seconds = [(datetime.fromisoformat(moment) - now).total_seconds() for moment in state.ready[1:]]
         median, late = (duration_words(left) if left >= 1 else "a moment" for left in seconds)
         words.append(f"{what} {median} (P50), {late} (P90)")
