@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.runtime.progress import Silent
 from migrate.verify import table_contents
 
 
 def check_parquet(reader: BundleReader, rows: Sequence[CatalogRow]) -> list[Finding]:
     """Return where the values of tables are not those that the catalog has."""
-    return list(table_contents.check(reader, rows, workers=2, digests=[], progress=Silent()))
+    return list(table_contents.check(reader, rows, workers=2, digests=[]))

@@ -46,10 +46,9 @@ def check_file(
     return _differences(file, size_bytes, digest.hexdigest()) + findings
 
 
-def read_file(store: Store, progress: Progress, file: Expected) -> tuple[bytes, list[Finding]]:
+def read_file(store: Store, file: Expected) -> tuple[bytes, list[Finding]]:
     """Return the bytes of a file, read once, and what differs, as ``check_file`` does. Raises ``GoneError``."""
     data = store.read(file.key)
-    progress.advance(items=1, size_bytes=len(data))
     return data, _differences(file, len(data), hashlib.sha256(data).hexdigest())
 
 

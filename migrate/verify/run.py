@@ -91,7 +91,6 @@ class _FullCheck:
         """
         reader, rows = self._open(findings)
         if reader is not None:
-            self._progress.grow(size_bytes=table_contents.text_bytes(reader, rows))
             for source in reader.sources.values():
                 engine = registry.find(source.kind)
                 if engine is not None and engine.contents == "objects":
@@ -107,8 +106,11 @@ class _FullCheck:
             findings.extend(file_findings)
 
     def _check_tables(self, reader: BundleReader, rows: list[CatalogRow]) -> list[Finding]:
-        """Compare the values in tables; a part that fits into memory is read once, and hashed on the way."""
+        """Compare the values in tables; a part that fits into memory is read once, and hashed on the way. It counts
+        when its values have been compared: that takes longest.
+        """
         part_findings: list[Finding] = []
+        sizes: dict[str, int] = {}
         files = self._files_of({source.name for source in reader.sources.values()}, ("tables/",))
 
         def open_part(key: str) -> BinaryIO:
@@ -116,12 +118,17 @@ class _FullCheck:
             if file is None or file.size_bytes is None or file.size_bytes > READ_ONCE_BYTES:
                 return cast("BinaryIO", reader.open(key))
             try:
-                data, differences = read_file(self._store, self._progress, file)
+                data, differences = read_file(self._store, file)
             except GoneError:
                 return cast("BinaryIO", reader.open(key))
             self._hashed.add(key)
+            sizes[key] = len(data)
             part_findings.extend(differences)
             return io.BytesIO(data)
+
+        def count(key: str) -> None:
+            if key in sizes:
+                self._progress.advance(items=1, size_bytes=sizes.pop(key))
 
         # Few threads, too: memory that one has used is not lent to another.
         workers = min(self._workers, PARTS_AT_ONCE)
@@ -131,8 +138,8 @@ class _FullCheck:
                 rows,
                 workers=workers,
                 digests=self.digests,
-                progress=self._progress,
                 open_part=open_part,
+                on_compared=count,
             )
         )
         return part_findings + differences

@@ -16,7 +16,6 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
 from migrate.errors import DamageError
-from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
@@ -59,11 +58,6 @@ class _TableCheck:
         self.read.clear()
 
 
-def text_bytes(reader: BundleReader, rows: Sequence[CatalogRow]) -> int:
-    """Return how many bytes of text the values are that ``check`` reads."""
-    return sum(row.size_bytes for row, _ in _readable(reader, rows))
-
-
 def _readable(reader: BundleReader, rows: Sequence[CatalogRow]) -> Iterator[tuple[CatalogRow, Engine]]:
     """Yield the tables whose Parquet files some engine reads."""
     for row in rows:
@@ -78,12 +72,12 @@ def check(
     *,
     workers: int,
     digests: list[TableDigest],
-    progress: Progress,
     open_part: Callable[[str], Any] | None = None,
+    on_compared: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
-    whole tables; ``progress`` hears of as many bytes as ``text_bytes`` promises. ``open_part`` opens a file by its key,
-    and raises like ``BundleReader.open``, which is the default.
+    whole tables. ``open_part`` opens a file by its key, and raises like ``BundleReader.open``, which is the default.
+    ``on_compared`` is called with the key of each file whose values were compared.
     """
     tables: list[_TableCheck] = []
     for row, engine in _readable(reader, rows):
@@ -101,7 +95,7 @@ def check(
         partial(_digest, open_part or reader.open), workers, name="moveout-verify-tables", ahead=workers
     )
     for (table, part), result in run_all(pool, items):
-        progress.advance(size_bytes=table.row.size_bytes * part.rows // max(1, table.row.items))
+        on_compared(part.key)
         yield from table.take(part, result)
     digests.extend(table.digest for table in tables if table.digest is not None)
 
