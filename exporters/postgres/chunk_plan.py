@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.charset.encodings import is_ambiguous
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.sql.chunk_plan import Cut, Plan, plan_tables
+from exporters.sql.chunk_plan import Cut, Plan, plan_tables, share_bytes
 
 CHUNK_BYTES = 96 * 2**20
-"""About so much of a table's storage (TOAST included) is one unit."""
+"""About so much of a table's storage (TOAST included) is one unit, or less: see ``share_bytes``."""
 BY_TID_SHARE = 4
 """Where pages are read by naming every row that could be on them, a unit is so much smaller: the server holds the
 names of a unit's rows in memory.
@@ -26,17 +26,23 @@ _PAGE_HEADER_BYTES, _LEAST_ROW_BYTES = 24, 28
 Range = tuple[int, int | None]
 
 
-def make_plan(tables: Sequence[PostgresTable], former: Plan | None) -> Plan:
+def make_plan(tables: Sequence[PostgresTable], former: Plan | None, workers: int) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
-    return plan_tables(tables, former, lambda table: Cut(cut(table)))
+    most_bytes = largest_chunk(tables, workers)
+    return plan_tables(tables, former, lambda table: Cut(cut(table, most_bytes)))
 
 
-def cut(table: PostgresTable) -> tuple[Range, ...]:
+def largest_chunk(tables: Sequence[PostgresTable], workers: int) -> int:
+    """Return how many bytes of storage a chunk of these tables has at most."""
+    return min(CHUNK_BYTES, share_bytes((table.size_bytes for table in tables), workers))
+
+
+def cut(table: PostgresTable, most_bytes: int) -> tuple[Range, ...]:
     """Return the page ranges of a table's chunks; one open range where ranges cannot be read cheaply."""
     if not table.heap or table.condition or table.refusal:
         return ((0, None),)
     pages = table.heap_bytes // table.page_bytes
-    chunk_bytes = CHUNK_BYTES if table.tid_ranges else CHUNK_BYTES // BY_TID_SHARE
+    chunk_bytes = most_bytes if table.tid_ranges else CHUNK_BYTES // BY_TID_SHARE
     chunks = max(1, round(table.size_bytes / chunk_bytes))
     step = max(1, -(-pages // chunks))
     starts = list(range(0, pages, step)) or [0]

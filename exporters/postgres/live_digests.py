@@ -10,7 +10,7 @@ from itertools import chain
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.chunk_plan import cut
+from exporters.postgres.chunk_plan import cut, largest_chunk
 from exporters.postgres.rows.chunk_export import digest_rows, digest_small
 from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
@@ -42,12 +42,13 @@ def live_tables(
     address = parse_url(url) if isinstance(url, str) else url
     with open_snapshot(address, snapshot=snapshot) as (session, tables):
         feeds = Feeds(session, workers=workers)
-        work = [
-            (table, pages)
+        compared = [
+            table
             for table in _compared(tables, names, also, orders or {}, generated=generated)
             if (table.schema, table.name) not in without
-            for pages in cut(table)
         ]
+        most_bytes = largest_chunk(compared, workers)
+        work = [(table, pages) for table in compared for pages in cut(table, most_bytes)]
         if session.large_objects and names is None:
             condition = "" if numbers is None else large_objects.only(numbers)
             objects = large_objects.table(session.large_objects, condition)

@@ -104,7 +104,7 @@ class PostgresSource:
                     " tables have row-level security.",
                 )
             former = Plan.load(workspace.read(PLAN))
-            plan = make_plan(exported, former)
+            plan = make_plan(exported, former, workers)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
             if self._session_limits.limits.gentle:

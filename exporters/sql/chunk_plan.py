@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,8 @@ NAME = "plan.json"
 NAME_CHARACTERS = 80
 """At most so many characters of a table's directory are its schema and name."""
 _LEAST_SCHEMA_CHARACTERS = 24
+LEAST_SHARE_BYTES = 8 * 2**20
+"""A share of a database is no smaller, see ``share_bytes``."""
 _SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _OTHER_CHARACTERS = re.compile(r"[^a-z0-9_-]+")
 
@@ -99,6 +101,13 @@ class Plan:
             row["ranges"] = tuple((first, last) for first, last in row["ranges"])
             row["kinds"] = tuple(row["kinds"])
         return Plan(tuple(PlannedTable(**row) for row in rows))
+
+
+def share_bytes(sizes: Iterable[int], workers: int) -> int:
+    """Return how much each worker has of tables of these sizes. No chunk is larger: of a small database that is mostly
+    one table, too, no worker has nothing to do.
+    """
+    return max(LEAST_SHARE_BYTES, sum(sizes) // max(1, workers))
 
 
 def plan_tables(tables: Sequence[AnyTable], former: Plan | None, cut: Callable[[AnyTable], Cut]) -> Plan:

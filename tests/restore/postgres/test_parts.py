@@ -9,7 +9,7 @@ from xxhash import xxh3_128_intdigest
 from exporters.errors import SourceUsageError
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.changed_chunks import nothing_happened, query
-from exporters.postgres.chunk_plan import BY_TID_SHARE, cut, make_plan
+from exporters.postgres.chunk_plan import BY_TID_SHARE, CHUNK_BYTES, cut, largest_chunk, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
@@ -107,22 +107,31 @@ def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
 
 
 def test_ranges_cover_a_table_once_and_the_last_is_open():
-    ranges = cut(table("t", pages=50_000))
+    ranges = cut(table("t", pages=50_000), CHUNK_BYTES)
     assert len(ranges) == 4
-    assert len(cut(table("t", pages=50_000, tid_ranges=False))) == 4 * BY_TID_SHARE
+    assert len(cut(table("t", pages=50_000, tid_ranges=False), CHUNK_BYTES)) == 4 * BY_TID_SHARE
     assert ranges[0][0] == 0
     assert ranges[-1][1] is None
     assert all(before[1] == after[0] for before, after in pairwise(ranges))
 
 
 def test_a_table_that_cannot_be_cut_is_one_chunk():
-    assert cut(table("t", pages=40_000, heap=False)) == ((0, None),)
+    assert cut(table("t", pages=40_000, heap=False), CHUNK_BYTES) == ((0, None),)
+
+
+def test_a_database_that_is_mostly_one_table_has_a_chunk_for_each_worker():
+    tables = [table("large", pages=5_000), table("small", pages=500)]
+    chunks = {
+        workers: [len(cut(t, largest_chunk(tables, workers))) for t in tables] for workers in (1, 2, 4, 64)
+    }
+    assert chunks == {1: [1, 1], 2: [2, 1], 4: [4, 1], 64: [5, 1]}
+    assert largest_chunk([table("large", pages=500_000)], 2) == CHUNK_BYTES
 
 
 def test_a_plan_is_kept_where_tables_are_the_same_and_numbers_stay():
-    first = make_plan([table("a"), table("b", pages=40_000)], None)
+    first = make_plan([table("a"), table("b", pages=40_000)], None, 2)
     grown = [table("0"), table("a", filenode=2), table("b", pages=80_000)]
-    second = make_plan(grown, Plan.load(first.dump()))
+    second = make_plan(grown, Plan.load(first.dump()), 2)
     assert {t.name: t.number for t in second.tables} == {"a": 1, "b": 2, "0": 3}
     assert second.tables[1] == first.tables[1]
     assert second.tables[0] != first.tables[0]
