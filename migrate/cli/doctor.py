@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.padding import Padding
 from rich.table import Table
 
 from exporters import _rows
@@ -19,7 +18,7 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
-from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.terminal import Console, Text
 from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts
@@ -147,15 +146,13 @@ def _draw_finding(console: Console, finding: Finding, named: str) -> None:
         return
     where = f"on {finding.fix.server}: " if finding.fix.server else ""
     for number, line in enumerate(_fix_lines(finding.fix)):
-        console.print(Text.assemble((f"       → {where}", "dim") if number == 0 else "         ", line))
+        before = (f"       → {where}", "dim") if number == 0 else "         "
+        console.print(Text.assemble(before, line), wrap=False)
 
 
 def _draw_prose(console: Console, text: str) -> None:
-    """Print a sentence, indented; on a terminal also where it is wrapped."""
-    if console.is_terminal:
-        console.print(Padding(Text(plain(text)), (0, 0, 0, 7)), soft_wrap=False)
-    else:
-        console.print(Text(f"       {text}"))
+    """Print a sentence, indented."""
+    console.print(Text(f"       {text}"), wrap=True)
 
 
 def _fix_lines(fix: Fix) -> Sequence[str]:

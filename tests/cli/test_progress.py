@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
+from migrate.cli.common.terminal import Console
 from migrate.cli.progress.listener import Ending
 from migrate.cli.progress.progress_view import LineProgress, draw_state, state_line, task_line
 from migrate.cli.progress.status_page_file import StatusPageFile, shown_state
@@ -198,7 +199,7 @@ def test_numbers_never_exceed_their_totals_and_a_moment_makes_no_rate():
 
 def test_without_a_terminal_the_last_state_is_a_plain_line():
     written = io.StringIO()
-    progress = LineProgress(Console(file=written, highlight=False))
+    progress = LineProgress(Console(RichConsole(file=written, highlight=False)))
     progress.begin("verify", items=3, size_bytes=0)
     progress.advance(items=3)
     progress.note("one sentence [with brackets]")
@@ -229,7 +230,7 @@ def test_all_of_it_takes_no_less_time_than_what_is_under_way():
 
 def test_what_stopped_before_its_end_is_not_shown_as_done():
     written = io.StringIO()
-    progress = LineProgress(Console(file=written, highlight=False))
+    progress = LineProgress(Console(RichConsole(file=written, highlight=False)))
     progress.begin("erase", items=4, size_bytes=0)
     progress.advance(items=1)
     progress.break_off()
@@ -238,7 +239,7 @@ def test_what_stopped_before_its_end_is_not_shown_as_done():
 
 def test_a_task_that_failed_is_not_shown_as_done_while_others_go_on():
     written = io.StringIO()
-    progress = LineProgress(Console(file=written, highlight=False))
+    progress = LineProgress(Console(RichConsole(file=written, highlight=False)))
     progress.begin("export app", items=4, size_bytes=0, of=SourceTask("app"))
     progress.advance(items=1)
     progress.end(stopped=True)

@@ -1,6 +1,7 @@
 """Names and texts that somebody else chose command no terminal: what might be obeyed is shown as an escape."""
 
 import io
+import re
 import sqlite3
 
 import pytest
@@ -113,3 +114,36 @@ def test_a_terminal_gets_our_own_text_with_its_styles(capsys, monkeypatch):
     text.stylize("green", 0, 3)
     Console().print(Text.assemble("  ", text))
     assert capsys.readouterr().out == "  \x1b[1;32mapp\x1b[0m\x1b[1m: 3 gaps\x1b[0m\x1b[1;31m, late\x1b[0m\n"
+
+
+STEPS = [
+    "→ once the reasons are gone, run the same command again; what is done stays done, and nothing is copied twice",
+    "→ moveout clean -c /srv/customers/old/moveout.toml --changes --yes ends it for good; then remove the folder of it",
+    '  → "moveout restore /srv/the bundle" app=postgresql://me@new.example/app goes on, as often as you like, "a b"',
+    "! app: the server keeps changes for five hours only: ALTER SYSTEM SET wal_keep_size = '64GB'; then restart it",
+    "moveout: there is no directory /srv/a-rather-long-name/of-a-directory/on-a-disk, and none is made for a bundle",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_long_next_step_is_broken_at_spaces_but_in_no_command(step, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    Console().print(step)
+    assert capsys.readouterr().out == f"{step}\n"
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    Console().print(step)
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join([lines[0], *(line.strip() for line in lines[1:])]) == step
+    command = re.search(r'moveout clean[^;]*|"[^"]*"|ALTER[^;]*', step)
+    assert command is None or any(command[0] in line for line in lines)
+    assert all(len(line) <= 60 for line in lines if command is None or command[0] not in line)
+    assert len(lines) > 1
+
+
+def test_a_style_goes_on_behind_a_break(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "12")
+    Console().print(Text.assemble(("! ", "yellow"), ("app wants ", "bold"), "ink"))
+    assert capsys.readouterr().out == "\x1b[33m! \x1b[0m\x1b[1mapp wants\x1b[0m\n\x1b[1m  \x1b[0mink\n"

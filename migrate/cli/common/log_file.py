@@ -80,7 +80,7 @@ class _ConsoleHandler(logging.Handler):
         """Print one record."""
         moment = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
         line = f"{moment} {plain(hide_secrets(record.getMessage()))}"
-        self._console.print(Text(line, "dim"), soft_wrap=True)
+        self._console.print(Text(line, "dim"))
 
 
 @contextlib.contextmanager

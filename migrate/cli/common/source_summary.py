@@ -98,7 +98,7 @@ def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
 
 def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> None:
     """Print rows of cells, the first of which has the titles. The last column may be of any width; on a terminal it is
-    wrapped. The second item of a row is its next step, which is not: commands in it are copied.
+    wrapped. The second item of a row is its next step.
     """
     columns = list(zip(*(cells for cells, _ in rows), strict=True))
     widths = [max(len(plain(cell)) for cell in column) for column in columns[:-1]]

@@ -10,7 +10,10 @@ import functools
 import os
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TextIO
+
+from migrate.cli.common.word_wrap import breaks, indent_of, is_prose
 
 if TYPE_CHECKING:
     import rich.console
@@ -61,8 +64,29 @@ class Text:
 
     def stylize(self, style: str, start: int, end: int) -> None:
         """Give a style to the characters from ``start`` up to ``end``."""
-        if style:
+        if style and start < end:
             self._spans.append((style, start, end))
+
+    def split_lines(self) -> Iterator[Text]:
+        """Yield the lines, with their styles."""
+        start = 0
+        for plain_line in self.plain.split("\n"):
+            end = start + len(plain_line)
+            line = Text(plain_line, self._style)
+            for style, first, last in self._spans:
+                line.stylize(style, max(first, start) - start, min(last, end) - start)
+            yield line
+            start = end + 1
+
+    def break_at(self, positions: Sequence[int], indent: int) -> None:
+        """Replace these spaces by the beginning of a line, so far indented."""
+
+        def moved(position: int) -> int:
+            return position + indent * sum(1 for each in positions if each < position)
+
+        self._spans = [(style, moved(start), moved(end)) for style, start, end in self._spans]
+        for position in reversed(positions):
+            self.plain = f"{self.plain[:position]}\n{' ' * indent}{self.plain[position + 1 :]}"
 
     def __str__(self) -> str:
         return self.plain
@@ -127,11 +151,14 @@ class Console:
         return self.rich.encoding
 
     def print(
-        self, *objects: object, style: str | None = None, end: str = "\n", soft_wrap: bool = True
+        self, *objects: object, style: str | None = None, end: str = "\n", wrap: bool | None = None
     ) -> None:
-        """Print texts, or what rich can draw. Longer lines are left as they are, unless not ``soft_wrap``."""
+        """Print texts, or what rich can draw. On a terminal a text is broken at spaces if it is to ``wrap``: by default
+        next steps, warnings and errors. All else is left as it is, so that it can be copied.
+        """
         if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):
-            self.rich.print(*objects, style=style, end=end, soft_wrap=soft_wrap)
+            shown = [self._wrapped(each, wrap) for each in objects] if self.is_terminal else objects
+            self.rich.print(*shown, style=style, end=end, soft_wrap=True)
             return
         lines = " ".join(map(str, objects)).split("\n")
         try:
@@ -139,6 +166,20 @@ class Console:
             self._stream.flush()
         except BrokenPipeError:
             self.rich.on_broken_pipe()
+
+    def _wrapped(self, shown: object, wrap: bool | None) -> object:
+        from rich.cells import cell_len  # noqa: PLC0415  20 ms
+
+        if not isinstance(shown, str | Text) or wrap is False:
+            return shown
+        whole = Text()
+        for number, line in enumerate(Text.assemble(shown).split_lines()):
+            if number:
+                whole.append("\n")
+            if wrap or is_prose(line.plain):
+                line.break_at(list(breaks(line.plain, self.width, cell_len)), indent_of(line.plain))
+            whole = Text.assemble(whole, line)
+        return whole
 
     @property
     def _stream(self) -> TextIO:

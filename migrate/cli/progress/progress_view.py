@@ -203,7 +203,7 @@ class _ShownProgress(Meter):
     def note(self, message: str) -> None:
         """Print a sentence."""
         super().note(message)
-        self._console.print(Text(message))
+        self._console.print(Text(message), wrap=True)
 
     def end(self, *, stopped: bool = False) -> None:
         """Leave the last state of the task as a plain line."""
