@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct, field
 
 from exporters.bucket_api import Bucket
 from exporters.changes import ChangeLog
@@ -25,8 +26,7 @@ Json = Mapping[str, Any]
 ItemKind = Literal["table", "materialized view", "bucket"]
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyItem:
+class SurveyItem(Struct, frozen=True):
     """One table or bucket as ``plan`` shows it. Counts may be estimates; ``exact`` says which."""
 
     name: str
@@ -36,8 +36,7 @@ class SurveyItem:
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why.
     ``features``: what some destination may not take, in the source's own words, and how often it was seen. ``goes_on``:
     there is more than was counted, how much is not known.
@@ -50,8 +49,7 @@ class Survey:
     goes_on: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """One piece of work. ``id`` matches ``[a-z0-9._/-]+``, is unique within its source, and is the same again after
     a restart. ``spec`` is what the source needs to do it (plain JSON). ``size_bytes`` is an estimate for progress.
     """
@@ -62,8 +60,7 @@ class Unit:
     spec: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Struct, frozen=True):
     """One row of the loss ledger: a property that could not be represented.
 
     ``item`` names a table, column, key or bucket in the source's own words; ``property`` is what was lost (for example
@@ -75,8 +72,7 @@ class Loss:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """An enumerated item that is not in the bundle."""
 
     item: str
@@ -84,8 +80,7 @@ class Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a unit came to. ``items`` rows or objects exported; ``size_bytes`` of payload read from the source.
 
     ``digest`` is the sum of the row digests modulo 2**128 for table chunks, None elsewhere. ``facts`` is plain JSON
@@ -100,8 +95,7 @@ class Outcome:
     facts: Json = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class DoneUnit:
+class DoneUnit(Struct, frozen=True):
     """A unit with a commit record: the unit, its outcome, and its files' names relative to ``data/<source>/``."""
 
     unit: Unit
@@ -109,8 +103,7 @@ class DoneUnit:
     files: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
+class CatalogEntry(Struct, frozen=True):
     """One row of ``data/catalog.parquet``: a table, a materialized view or a bucket.
 
     ``number`` identifies the table (0 for a bucket). ``digest`` as 32 hex digits, or "". ``details`` is JSON of the
@@ -127,8 +120,7 @@ class CatalogEntry:
     details: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Enumeration:
+class Enumeration(Struct, frozen=True):
     """One way in which the source's items were counted, e.g. ``("rows", "count(*) under the snapshot", 200_000)``.
 
     At least two of them for the same ``what`` must agree, or the bundle is sealed as incomplete. ``not_counted``: why
@@ -141,8 +133,7 @@ class Enumeration:
     not_counted: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSummary:
+class SourceSummary(Struct, frozen=True):
     """What a source says at the end: its catalog rows, how it counted, what is missing, what was lost.
 
     ``positions`` are the snapshots over which the bundle was taken, oldest first (more than one after a resume).
@@ -318,8 +309,7 @@ class Shareable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """How long reading the whole source will take, from a measured sample. Rates are per second; ``faults`` are
     sentences about what could not be read of it. ``bundle_share``: the bytes of the bundle for a byte of the source,
     None where that was not measured.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from exporters.errors import SourceError
 
@@ -21,8 +22,7 @@ STANDARD_HEADERS = (
 """Headers that belong to an object and can be given back to a destination."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectSummary:
+class ObjectSummary(Struct, frozen=True):
     """One line of a listing. ``key`` is the whole key within the bucket, prefix included; ``etag`` is
     without quotes. ``version_id`` is that of a listing of versions (``null`` included), empty in a plain
     listing; reads of a summary that has one are reads of that version.
@@ -50,8 +50,7 @@ class ObjectPart(NamedTuple):
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Rows of a listing by columns, in the order of the server: much cheaper than ``ObjectSummary`` by the million.
     The last three are empty in a plain listing.
     """
@@ -127,8 +126,7 @@ def no_end() -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What reading one object gave: the body and all response headers (names in lower case, user metadata as
     ``x-amz-meta-…``) and tags; or the error that this one object ended in. ``crc64nvme``: of the body,
     where it is what the server has kept for it since it was written.

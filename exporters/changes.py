@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from exporters.errors import SourceGoneError
 from exporters.limits import Note
@@ -67,8 +68,7 @@ class Message(NamedTuple):
     tables: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NotFollowed:
+class NotFollowed(Struct, frozen=True):
     """Something whose changes are not in the log. ``remedy`` is the statement that would bring them into it."""
 
     name: str
@@ -102,8 +102,7 @@ def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeBase:
+class ChangeBase(Struct, frozen=True):
     """Where the changes of one source begin. ``name`` is that under which the log was opened. ``position``: what was
     committed before it is in the base. ``snapshot`` is the name under which sessions of the same server see the base.
     Of servers that export no snapshots it is the lock under which all sessions that begin see it. It holds as long as
@@ -123,8 +122,7 @@ class ChangeBase:
         return {"name": self.name, "position": self.position, "log": dict(self.log)}
 
 
-@dataclass(frozen=True, slots=True)
-class LogState:
+class LogState(Struct, frozen=True):
     """What a server says of a change log. ``end`` is the position after everything that is committed; ``acknowledged``
     the one from which the server keeps what it sends; ``retained_bytes`` what it keeps on its disk for that.
     ``lost``: why the log can no longer be read without a gap, "" where it can. ``is_reserved``: the server keeps this

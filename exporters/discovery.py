@@ -7,9 +7,10 @@ endpoint or directory, reads only lists and sizes, and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from msgspec import Struct
 
 from exporters.errors import SourceUsageError
 from exporters.limits import Note
@@ -19,8 +20,7 @@ EMPTY = "empty"
 """The fact that there is nothing in a source."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSource:
+class FoundSource(Struct, frozen=True):
     """One database, bucket or file that an exporter can read.
 
     ``url`` opens it, and holds no more secrets than the URL that was asked about. ``name`` is its own name on the
@@ -40,8 +40,7 @@ class FoundSource:
     region: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotTaken:
+class NotTaken(Struct, frozen=True):
     """Something that is there and that moveout does not take.
 
     ``kind`` says what it is ("DynamoDB table", "plain file"); ``advice`` is the usual way to save it.
@@ -54,8 +53,7 @@ class NotTaken:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Struct, frozen=True):
     """Everything that was seen at one host. ``gaps`` are sentences: what could not be listed, and why.
     ``left_out`` are names of databases that every server has, with nothing in them.
     """

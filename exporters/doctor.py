@@ -7,9 +7,10 @@ destinations (``Engine.destination_doctor``). They change nothing that lasts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
 
 from exporters.errors import MoveoutError
 from exporters.selection import EVERYTHING, Selection
@@ -22,8 +23,7 @@ CLOCK_SECONDS = 30.0
 """Clocks that differ by less are called equal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(Struct, frozen=True):
     """What mends a finding.
 
     ``text`` is exact: SQL for the ``database`` of a server, a command for a shell, or a policy document of IAM in JSON.
@@ -37,8 +37,7 @@ class Fix:
     database: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is not as it should be.
 
     ``check`` names what was examined ("rights", "TLS"). ``object`` is the table, bucket, server or file. ``problem``
@@ -58,8 +57,7 @@ class Finding:
         return self.problem if self.object in self.problem else f"{self.object}: {self.problem}"
 
 
-@dataclass(frozen=True, slots=True)
-class ExamineRequest:
+class ExamineRequest(Struct, frozen=True):
     """What is to be examined. ``needs``: of a destination, what its source's examination said that it needs.
 
     ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move. ``create``: a
@@ -127,8 +125,7 @@ class ExamineRequest:
         return Finding(severity, "changes", name, problem, f"The case has follow = true{rest}", fix)
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(Struct, frozen=True):
     """What was seen. ``facts`` are short words by the name of the check, for a table.
 
     ``needs`` is what a destination must have, in the engine's own words. ``size_bytes`` is about how much leaves.

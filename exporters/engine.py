@@ -23,9 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+
+from msgspec import Struct
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
@@ -40,8 +41,7 @@ Texts = Sequence[bytes]
 """The texts of some rows: what is digested."""
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(Struct, frozen=True):
     """One kind of database or bucket. A part that an engine lacks is ``""``; the command that needs it says so.
 
     ``name`` is for people. ``schemes`` are the URL schemes that mean this engine; the first one is preferred.

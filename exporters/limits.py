@@ -5,9 +5,10 @@ these; otherwise the defaults hold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, cast
+
+from msgspec import Struct
 
 LOCK_SECONDS = 60.0
 GENTLE_CONNECTIONS = 3
@@ -19,8 +20,7 @@ Note = Callable[[str], None]
 """Shows the user one sentence; thread-safe."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """``gentle``: a database is read by short statements, with pauses that follow its load, where its engine can.
     ``max_connections`` at once to one database (None: as many as the workers need, at least two). A
     statement ends after ``statement_seconds`` (0: never), waiting for a lock after ``lock_seconds``. Archived objects

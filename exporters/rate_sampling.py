@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from exporters.api import Estimate, Outcome, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
@@ -85,8 +86,7 @@ def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
         return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
 
 
-@dataclass(frozen=True, slots=True)
-class _UnitSample:
+class _UnitSample(Struct, frozen=True):
     """A unit that was read, how many bytes became of it, and how long a worker needed for it."""
 
     unit: Unit

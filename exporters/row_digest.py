@@ -6,8 +6,8 @@ What the text of a row is, each engine says for itself (docs/FORMAT.md, "Digest"
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from xxhash import xxh3_128, xxh3_128_digest
 
 from exporters import _rows
@@ -21,8 +21,7 @@ Advance = Callable[[int, int], None]
 """Called with rows and bytes that were read; thread-safe."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowsDigest:
+class RowsDigest(Struct, frozen=True):
     """Rows and their digest; digests of disjoint rows add up."""
 
     rows: int = 0

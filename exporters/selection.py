@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+
+class Selection(Struct, frozen=True):
     """The choice for one source; as made by default it takes everything.
 
     ``include`` and ``exclude`` are globs (see ``glob``) of keys relative to the source's prefix: what matches an

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from msgspec import Struct
 
 from exporters.doctor import Finding, Fix
 from exporters.host_address import is_address
@@ -17,8 +17,7 @@ _SECONDS = 5.0
 _SOON = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """A server's certificate. ``names`` are DNS names and addresses; ``protocol`` is that of the connection."""
 
     names: tuple[str, ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 MOST_KEYS = 500_000
 """So many keys of a table are kept at most: about 75 MB."""
@@ -12,8 +13,7 @@ RowKey = tuple[bytes, ...]
 _TableName = tuple[str, str]
 
 
-@dataclass(slots=True)
-class TouchedRows:
+class TouchedRows(Struct):
     """The rows of one table that some changes name: by the ``columns`` of their key, ``keys`` has its values before and
     after each change. ``reason``: why these are not all rows that have changed, "" where they are.
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from migrate.errors import UsageError
 
@@ -43,8 +44,7 @@ class Rates(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(Struct, frozen=True):
     """Rates by the time of day, each from its minute (0 is midnight) on until the next; None is no limit. In order."""
 
     entries: tuple[tuple[int, float | None], ...]

@@ -23,6 +23,7 @@ MOST_SHORT = 9
 STORAGE = "bucket|client|destination|inner|origin|store|_client|_inner|_store"
 PROBE = re.compile(rf"""\b(?:getattr|hasattr)\(\s*(?:[\w.]+\.)?(?:{STORAGE}),\s*["']""")
 """A call of getattr or hasattr with a name, on a store, a bucket, or what wraps one."""
+DATACLASS = re.compile(r"^ *(?:from|import) dataclasses\b", re.MULTILINE)
 CLASS = re.compile(r"^ *class (\w+)", re.MULTILINE)
 IMPORT = re.compile(r"^ *(?:from ([\w.]+) )?import (\([^)]*\)|.*)", re.MULTILINE)
 NAME = re.compile(r"([\w.]+)(?: as \w+)?")
@@ -80,6 +81,12 @@ def test_few_modules_are_scraps_of_another():
 def test_a_class_name_has_one_meaning_or_two():
     count = Counter(name for text in texts().values() for name in CLASS.findall(text))
     assert {name: number for name, number in count.items() if number > MOST_MEANINGS} == {}
+
+
+def test_value_classes_are_structs():
+    """They are ``msgspec.Struct``: a dataclass compiles its methods at each start. Scripts and tests may have some."""
+    product = {path: text for path, text in texts().items() if not path.startswith("scripts/")}
+    assert [path for path, text in product.items() if DATACLASS.search(text)] == []
 
 
 def test_what_a_store_can_do_is_declared():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.connection import Connection
 from exporters.mysql.control_tables import find_control_tables
@@ -64,8 +64,7 @@ NOT_COUNTED = 10**18
 """Stands for the length of a text that is too long for the server to convert it."""
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlColumn:
+class MysqlColumn(Struct, frozen=True):
     """A column as it is exported."""
 
     name: str
@@ -100,8 +99,7 @@ class MysqlColumn:
         return self.kind.characters or self.kind.name == "hex"
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlTable:
+class MysqlTable(Struct, frozen=True):
     """A base table. ``hidden``: columns that a server sets by itself and no statement can set (transaction numbers of
     row versions). ``history``: the two columns that say from when to when a row held; then all rows that ever held
     are rows of the table.

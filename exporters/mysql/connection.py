@@ -9,9 +9,8 @@ import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pymysql
@@ -23,6 +22,7 @@ from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
 from exporters.sql.silent_servers import connected
+from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
 
@@ -78,11 +78,12 @@ _MAY_NEED_TLS = {1045, 3159}
 _URL_STEP = "Write it as mysql://user@host:port/database."
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlAddress:
+class MysqlAddress(WithSecrets, frozen=True):
     """Where a database is, never with a password. ``url`` is what may be shown. ``password`` is one that was given
     apart from the URL; without it MYSQL_PWD and then the option file ~/.my.cnf are asked.
     """
+
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"password"})
 
     url: str
     host: str
@@ -90,7 +91,7 @@ class MysqlAddress:
     user: str
     database: str
     options: Mapping[str, str]
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
 
     @property
     def local(self) -> bool:

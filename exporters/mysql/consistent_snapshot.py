@@ -10,10 +10,10 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
+from msgspec import Struct, field
 
 from exporters.changes import FOLLOW, ChangeLog, note_not_followed
 from exporters.limits import Note
@@ -28,8 +28,7 @@ _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlSession:
+class MysqlSession(Struct, frozen=True):
     """A snapshot. ``holder`` is one of its sessions, kept for definitions and counts; ``feeds`` read rows.
     ``unreadable``: by table, why it cannot be read.
     """
@@ -104,8 +103,7 @@ def _session(
     return MysqlSession(address, holder, feeds, begun.rung, begun.refusals, position, server, unreadable)
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
+class _Begun(Struct, frozen=True):
     """How the transactions began. ``log_position``: where the binary log stood. ``followed``: what a base adds."""
 
     rung: str

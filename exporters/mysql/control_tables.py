@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import count
+
+from msgspec import Struct
 
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
@@ -26,8 +27,7 @@ _TRIGGERS = ["trigger_name varchar(64)", "definition longtext"]
 _FOLLOW_NAMES = ["source", "base", "segment", "message", "position", "details"]
 
 
-@dataclass(frozen=True, slots=True)
-class ControlTables:
+class ControlTables(Struct, frozen=True):
     """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done,
     ``left_out`` what was left out: that one stays after the restore. ``again`` and ``away`` are for tables that are
     made a second time. ``triggers`` keeps those that a repair has dropped, until it makes them again. ``follow`` says

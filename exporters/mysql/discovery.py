@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pymysql
+from msgspec.structs import replace
 
 from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_of_database
 from exporters.limits import Note

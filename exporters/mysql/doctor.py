@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pymysql
+from msgspec import Struct
 
 from exporters.doctor import (
     Examination,
@@ -55,8 +55,7 @@ SELECT (SELECT count(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _ExaminedMysql:
+class _ExaminedMysql(Struct, frozen=True):
     request: ExamineRequest
     address: MysqlAddress
     connection: Connection

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.mysql.catalog import MysqlTable
@@ -19,10 +21,10 @@ from exporters.mysql.source_summary import MysqlFinish, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
+from exporters.structs import as_dict
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Planned(Struct, frozen=True):
     """What one table's units share."""
 
     table: MysqlTable
@@ -71,7 +73,7 @@ class MysqlSnapshot:
         chunk = self._session.feeds.use(
             lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=begin)
         )
-        facts = {"parts": [asdict(part) for part in chunk.parts], "exact": list(chunk.exact)}
+        facts = {"parts": [as_dict(part) for part in chunk.parts], "exact": list(chunk.exact)}
         facts["octets"] = dict(chunk.octets)
         return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.mysql.catalog import MysqlTable
@@ -22,8 +23,7 @@ from exporters.sql.source_summary import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlFinish:
+class MysqlFinish(Struct, frozen=True):
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's own
     counts, or why there is none. ``unreadable``: by table, why it cannot be read.
     """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
@@ -55,8 +56,7 @@ def is_archived(fetched: Fetched) -> bool:
     return archived and 'ongoing-request="false"' not in fetched.headers.get("x-amz-restore", "")
 
 
-@dataclass(slots=True)
-class Thaw:
+class Thaw(Struct):
     """How archived objects of one bucket are retrieved. Thread-safe. ``wish``: a tier, ``AUTO`` or ``NEVER``."""
 
     bucket: Bucket

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.objects import pax_headers
@@ -25,8 +26,7 @@ MARKERS = "delete markers"
 CLASS = "storage class "
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(Struct):
     """What the listing showed. ``features``: oddities of keys, storage classes and the like, by how often. ``goes_on``:
     it was not listed to its end.
     """

@@ -7,8 +7,9 @@ every run. So the object is asked what it is now, and the pin moves to that: wha
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
+
+from msgspec.structs import replace
 
 from exporters.api import Gap
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary

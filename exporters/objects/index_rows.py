@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -14,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import STANDARD_HEADERS, Fetched, ObjectPart, ObjectSummary
@@ -83,8 +83,7 @@ _OF_THE_REQUEST = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """Where an object's bytes are in the bundle, and their hashes (hex). ``md5`` is None where the bytes were
     checked by the server's own CRC64NVME instead.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.api import Gap, Loss, Outcome, Sink, Unit
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
@@ -55,8 +56,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
     return Outcome(0, 0, gaps=[gap], facts=facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     """What reading a large object came to."""
 
     fetched: Fetched

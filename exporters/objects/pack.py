@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters import arrow_functions as pc
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
@@ -46,8 +47,7 @@ Listed = tuple[int, ObjectSummary]
 """A row of a shard of the inventory, and the object in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
+class Packing(Struct, frozen=True):
     """What packs are made of and with. Raises ``SourceError`` for what is not one object's fault."""
 
     bucket: Bucket
@@ -116,8 +116,7 @@ class Packing:
         )
 
 
-@dataclass(slots=True)
-class _Pack:
+class _Pack(Struct):
     """A tar being written."""
 
     bucket: Bucket

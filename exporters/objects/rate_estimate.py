@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from exporters.api import Estimate
 from exporters.bucket_api import Bucket, ObjectSummary
@@ -19,8 +20,7 @@ _PACKED_BYTES = 850
 """What a member of a pack takes besides its own bytes: its header, padding, and row of the index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
+class Census(Struct, frozen=True):
     """How many small and large objects there are, and their bytes."""
 
     small: int = 0
@@ -50,8 +50,7 @@ class Census:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(Struct, frozen=True):
     items: int
     size_bytes: int
     seconds: float

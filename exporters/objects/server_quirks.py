@@ -8,8 +8,9 @@ listings at once are worth it is measured. Calls that a server does not have are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 
 class Trait(Enum):
@@ -31,8 +32,7 @@ class Trait(Enum):
     """Says when a bucket was made, and says the same for as long as the bucket is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quirk:
+class Quirk(Struct, frozen=True):
     """One row. ``server`` is how the name begins, in small letters; ``source`` says where it is known from."""
 
     server: str

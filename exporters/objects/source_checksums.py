@@ -8,8 +8,9 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate
+
+from msgspec.structs import replace
 
 from exporters.bucket_api import Bucket, Fetched
 from exporters.errors import SourceDamagedError

@@ -9,11 +9,11 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.api import (
@@ -74,8 +74,7 @@ class FinishedUnits:
         self._large.close()
 
 
-@dataclass(slots=True)
-class ObjectCounts:
+class ObjectCounts(Struct):
     """What the index holds."""
 
     rows: int = 0
@@ -86,8 +85,7 @@ class ObjectCounts:
     gaps: list[Gap] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Struct, frozen=True):
     """The end of an export of one bucket."""
 
     bucket: Bucket

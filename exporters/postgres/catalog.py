@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.api import ItemKind
 from exporters.postgres.charset.encodings import AS_STORED, may_change
@@ -83,8 +83,7 @@ TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresColumn:
+class PostgresColumn(Struct, frozen=True):
     """A column as it is exported. ``sql_type`` is the server's own spelling, domains by their name."""
 
     name: str
@@ -103,8 +102,7 @@ class PostgresColumn:
         return self.kind.expression(quote_name(self.name))
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresTable:
+class PostgresTable(Struct, frozen=True):
     """A table that holds rows of its own (leaf partitions, inheritance parents and populated materialized views
     included) or a foreign one.
     """

@@ -8,7 +8,7 @@ unseen. So a changed chunk is never taken for unchanged; an unchanged one may be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, rows_of
@@ -17,8 +17,7 @@ _HALF = 1 << 31
 _EPOCH = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """A snapshot's text, ``xmin:xmax:xip,…`` with 64-bit transaction numbers (PostgreSQL documentation,
     9.27).
     """

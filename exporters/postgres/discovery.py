@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of, url_of_database
 from exporters.errors import SourceError
@@ -65,8 +65,7 @@ ORDER BY 1, 2
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Database:
+class _Database(Struct, frozen=True):
     oid: int
     name: str
     is_template: bool
@@ -74,8 +73,7 @@ class _Database:
     permitted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Contents:
+class _Contents(Struct, frozen=True):
     """What one database holds. ``empty``: nothing but what a fresh database has."""
 
     tables: int | None = None

@@ -7,11 +7,11 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.changes import NotFollowed, reason_words
 from exporters.doctor import (
@@ -112,8 +112,7 @@ SELECT DISTINCT r.rolname::text AS name FROM pg_roles r WHERE r.oid <> 10 AND r.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _ExaminedPostgres:
+class _ExaminedPostgres(Struct, frozen=True):
     """An open connection, what it says of itself, and what was asked for."""
 
     request: ExamineRequest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain
+
+from msgspec.structs import replace
 
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects

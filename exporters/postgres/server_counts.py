@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec import Struct
 
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres import large_objects
@@ -42,8 +42,7 @@ def _result(count: Future[Counted]) -> Counted | str:
         return str(exc)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Counter:
+class _Counter(Struct, frozen=True, eq=False):
     """A connection and its transaction within the snapshot."""
 
     connection: psycopg.Connection[Any]

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
@@ -25,10 +26,10 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
+from exporters.structs import as_dict
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Planned(Struct, frozen=True):
     """What one table's units share."""
 
     table: PostgresTable
@@ -112,7 +113,7 @@ class PostgresSnapshot:
         facts = {
             "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
-            "parts": [asdict(part) for part in chunk.parts],
+            "parts": [as_dict(part) for part in chunk.parts],
             "exact": list(chunk.exact),
             "octets": dict(chunk.octets),
         }

@@ -5,8 +5,9 @@ lost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.postgres import large_objects
@@ -24,8 +25,7 @@ from exporters.sql.source_summary import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresFinish:
+class PostgresFinish(Struct, frozen=True):
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's
     own counts, or why there is none; ``gaps`` of the definitions.
     """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.errors import SourceError
@@ -21,8 +21,7 @@ _MEASURED_BLOCKS = 8
 """The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowFormat:
+class RowFormat(Struct, frozen=True):
     """How an engine writes rows as texts. ``render``: many rows; ``render_long``: one row, in pieces; ``read_long``
     makes a row of such pieces.
     """
@@ -32,8 +31,7 @@ class RowFormat:
     read_long: Callable[[Iterator[bytes], Layout, Spool], TypedRow]
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedChunk:
+class ExportedChunk(Struct, frozen=True):
     """What a chunk came to. ``text_bytes`` from the server; ``exact``: the columns that needed a side column;
     ``octets``: the bytes of the columns that are kept as text or bytes.
     """

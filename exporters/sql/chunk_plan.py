@@ -10,10 +10,12 @@ import json
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
+from msgspec import Struct
+
 from exporters.api import Unit
+from exporters.structs import as_dict
 
 NAME = "plan.json"
 """Where a plan lies in the workspace."""
@@ -51,16 +53,14 @@ class Table(Protocol):
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """A table's chunks, and what else was decided about it: the kinds of columns whose types do not say."""
 
     ranges: tuple[Range, ...]
     kinds: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTable:
+class PlannedTable(Struct, frozen=True):
     """A table's number and chunks. ``fingerprint`` as ``Table.fingerprint``; ``kinds`` as in ``Cut``."""
 
     number: int
@@ -81,15 +81,14 @@ class PlannedTable:
         return table_directory(self.number, self.schema, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """All tables, ordered by number."""
 
     tables: tuple[PlannedTable, ...]
 
     def dump(self) -> bytes:
         """Return it as JSON."""
-        return json.dumps([asdict(table) for table in self.tables]).encode()
+        return json.dumps([as_dict(table) for table in self.tables]).encode()
 
     @staticmethod
     def load(data: bytes | None) -> Plan | None:

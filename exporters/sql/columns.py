@@ -7,10 +7,10 @@ stands in a side column. What a column is stands in the metadata of its field, s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters.sql.value_codec import ValueCodec
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 MAX_DECIMAL_DIGITS = 38
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """How a column's values are read. ``codec``: between their text and values of the type ``stored``; the text is
     ``parsed`` as another type before. ``expression`` makes the canonical SQL from a quoted column name. ``compared``:
     the text is parsed as a string first and every value rendered back. ``plain``: its text is ASCII and never needs
@@ -108,8 +107,7 @@ class Column(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The columns of a table and the fields that they become."""
 
     columns: tuple[Column, ...]
@@ -160,8 +158,7 @@ def _field(column: Column) -> pa.Field:
     return pa.field(column.name, column.kind.stored, metadata=metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(Struct, frozen=True):
     """A block as arrays, a column each; ``sides`` by their column's position, only where some value needs it."""
 
     columns: tuple[pa.Array, ...]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.api import Sink
@@ -271,16 +271,14 @@ class PartLayout(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenPart:
+class WrittenPart(Struct, frozen=True):
     """A Parquet file of the chunk: its name relative to ``data/<source>/``."""
 
     name: str
     rows: int
 
 
-@dataclass
-class _Open:
+class _Open(Struct):
     """The file that is being written."""
 
     name: str
@@ -291,8 +289,7 @@ class _Open:
     group_bytes: int = 0
 
 
-@dataclass
-class PartWriter:
+class PartWriter(Struct):
     """Writes row groups into ``<stem>.parquet``, and ``<stem>-1.parquet`` … where a side column has to be added."""
 
     layout: PartLayout
@@ -303,6 +300,7 @@ class PartWriter:
     _sides: frozenset[int] = frozenset()
     _piece: list[Typed] = field(default_factory=list)
     _piece_bytes: int = 0
+    _at_once_bytes: int = 0
 
     def __post_init__(self) -> None:
         leaves = len(self.layout.fields)

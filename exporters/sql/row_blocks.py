@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
+from msgspec import Struct
 from xxhash import xxh3_128
 
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest
 
 
-@dataclass(frozen=True, slots=True)
-class LongRowText:
+class LongRowText(Struct, frozen=True):
     """The text of a row that is too long to be held. Its pieces are read before the next block is asked for."""
 
     pieces: Iterator[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class SentRows:
+class SentRows(Struct, frozen=True):
     """How many rows the server says it sent. It comes last."""
 
     count: int
@@ -71,8 +69,7 @@ def text_of(source: RowBlocks) -> bytes:
     return b"".join(block for block in source if not isinstance(block, LongRowText | SentRows))
 
 
-@dataclass(frozen=True, slots=True)
-class SmallRows:
+class SmallRows(Struct, frozen=True):
     """The rows of a query that has few: their lines, and how many the server says it sent."""
 
     block: bytes

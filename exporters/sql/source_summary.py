@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from exporters.api import CatalogEntry, DoneUnit, Enumeration, Gap, ItemKind, Loss
 from exporters.row_digest import MODULUS, to_hex
@@ -24,16 +25,14 @@ def of_a_restore(item: str, *, finished: bool = False) -> Loss:
 BYTES = "bytes of text and binary values"
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """What a server counts of a table: its rows, and the bytes of text and binary columns by name."""
 
     rows: int
     octets: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """An exported table. ``counted`` is the server's own count of its rows. ``octets``: its own sums of the bytes of
     columns, by name. ``details``: what the engine adds to its catalog row. ``label``: its name for people.
     """

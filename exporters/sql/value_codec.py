@@ -7,17 +7,16 @@ side column. Those are exactly the values that do not survive being typed and re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 
 
-@dataclass(frozen=True, slots=True)
-class ValueCodec:
+class ValueCodec(Struct, frozen=True):
     """How an engine's values of one kind are parsed and rendered. ``name`` stands in the metadata of the field.
 
     ``parse`` makes values of a type of their text; it raises ``pa.ArrowInvalid`` if one is not of the type. ``render``

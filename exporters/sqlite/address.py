@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+
+from msgspec import Struct
 
 from exporters.errors import SourceUsageError
 
 _STEP = "Write sqlite:///absolute/path/to/file.db, special characters percent-encoded."
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteAddress:
+class SqliteAddress(Struct, frozen=True):
     """A database file. ``url`` names it by its absolute path."""
 
     path: Path

@@ -6,8 +6,10 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.errors import SourceUsageError
@@ -26,8 +28,7 @@ _FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")
 """Statistics that only libraries built for them can write; ANALYZE makes them again."""
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaColumn:
+class SchemaColumn(Struct, frozen=True):
     """A column as it is exported. ``declared`` is its type as written, maybe empty."""
 
     name: str
@@ -36,8 +37,7 @@ class SchemaColumn:
     generated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteTable:
+class SqliteTable(Struct, frozen=True):
     """A table with rows in the file: ordinary, shadow or SQLite's own. ``rowid`` is a name by which its rowid can be
     had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported next to them.
     ``shadow_of``: the virtual table whose rows it holds.
@@ -73,8 +73,7 @@ class SqliteTable:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaEntry:
+class SchemaEntry(Struct, frozen=True):
     """A row of ``sqlite_schema``; ``sql`` is None for indexes that a constraint makes."""
 
     number: int
@@ -84,8 +83,7 @@ class SchemaEntry:
     sql: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Struct, frozen=True):
     """Everything that is known before a row is read. ``tables`` in the order in which they are loaded again: SQLite's
     own last, because loading others changes them.
     """

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.sql.chunk_plan import Cut, Plan, plan_tables
 from exporters.sqlite.catalog import SqliteTable
@@ -24,8 +25,7 @@ _UNKNOWN_PAYLOAD_BYTES = 2**20
 Bounds = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Struct, frozen=True):
     """How large a table is: rows, bytes of pages, and the bytes of its largest row (at least)."""
 
     rows: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from exporters.api import Sink
 from exporters.sqlite.catalog import SchemaEntry
+from exporters.structs import as_dict
 
 SQL = "schema/schema.sql"
 ENTRIES = "schema/entries.json"
@@ -23,7 +23,7 @@ def write_schema(sink: Sink, entries: Sequence[SchemaEntry], pragmas: Mapping[st
         f"{entry.sql};\n" for entry in entries if entry.sql and not entry.name.startswith("sqlite_")
     )
     _write(sink, SQL, script.encode())
-    _write(sink, ENTRIES, _json([asdict(entry) for entry in entries]))
+    _write(sink, ENTRIES, _json([as_dict(entry) for entry in entries]))
     _write(sink, PRAGMAS, _json(dict(pragmas)))
 
 

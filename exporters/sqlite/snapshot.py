@@ -8,7 +8,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
@@ -27,6 +26,7 @@ from exporters.sqlite.rows.chunk_export import export_rows
 from exporters.sqlite.rows.long_rows import LongCells
 from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
+from exporters.structs import as_dict
 
 _THREADS = max(2, os.cpu_count() or 2)
 
@@ -71,7 +71,7 @@ class SqliteSnapshot:
             chunk = export_rows(batches, layout=layout, sink=sink, stem=stem(unit.spec))
         facts = {
             "snapshot": self.position["snapshot"],
-            "parts": [asdict(part) for part in chunk.parts],
+            "parts": [as_dict(part) for part in chunk.parts],
             "exact": list(chunk.exact),
             "octets": dict(chunk.octets),
         }
@@ -139,7 +139,9 @@ class SqliteSnapshot:
     def _exported(self, number: int, octets: Mapping[str, int]) -> Exported:
         planned, table = self._tables[number]
         kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
-        columns = [asdict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
+        columns = [
+            as_dict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)
+        ]
         details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
         details |= {"shadow_of": table.shadow_of} if table.shadow_of else {}
         counted = self._sizes[table.name].rows

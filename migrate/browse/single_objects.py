@@ -7,12 +7,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.objects.pax_headers import GENERATED, member_name
@@ -28,8 +28,7 @@ PIECE_BYTES = 8 * 2**20
 _LITERAL = re.compile(r"[^*?\[]*")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectQuery:
+class ObjectQuery(Struct, frozen=True):
     """Which objects are looked for: these keys, or those that match one of ``globs``; with neither, all. Keys are
     relative to the prefix that was exported. ``begins``: only keys that begin so. ``versions``: also older ones and
     delete markers, or only the version of this id.
@@ -98,8 +97,7 @@ def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) 
             raise DamageError(file.key, expected="an object index", found=f"something else ({exc})") from exc
 
 
-@dataclass(slots=True)
-class Fetched:
+class Fetched(Struct):
     """What was written: files by key, and keys that are not in the bundle. ``matched``: how many keys were meant.
     ``kept``: how many files were there already, with the same bytes.
     """

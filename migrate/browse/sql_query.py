@@ -11,8 +11,9 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -35,8 +36,7 @@ _NESTED = {"list", "array", "struct", "map", "union", "float", "double"}
 _KEY = re.compile(r"bundle://(data/[a-z0-9._/-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """A query's columns (names, types in DuckDB's words) and its rows, streamed."""
 
     names: Sequence[str]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout, left_behind
 from migrate.bundle.left_behind import LeftBehind
@@ -17,8 +18,7 @@ MOST_PACE_STEPS = 120
 _TIME_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """``size_bytes`` of units that were finished in each of the intervals of ``step_seconds`` from ``start`` on (UTC,
     ISO 8601). A gap while nothing ran is a row of zeros.
     """
@@ -38,8 +38,7 @@ class Pace:
         return {"start": self.start, "step_seconds": self.step_seconds, "size_bytes": list(self.size_bytes)}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceInfo:
+class SourceInfo(Struct, frozen=True):
     """A source of a bundle. ``kind`` is its URL's scheme; ``identity`` the server's own, "" where it is not known."""
 
     name: str
@@ -49,24 +48,21 @@ class SourceInfo:
     identity: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOutSource:
+class LeftOutSource(Struct, frozen=True):
     """A source that was taken out of a bundle on purpose."""
 
     name: str
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class CaseInfo:
+class CaseInfo(Struct, frozen=True):
     """The case that a bundle was exported by. ``deadline``: UTC, ISO 8601; "" where the case has none."""
 
     name: str
     deadline: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BundleInfo:
+class BundleInfo(Struct, frozen=True):
     """Identity of a sealed bundle. Times in UTC, ISO 8601. ``continues``: ids of incomplete predecessors at
     this location.
     """

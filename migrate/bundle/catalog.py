@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from msgspec import Struct
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
 from migrate.bundle import canonical_json, layout
@@ -40,8 +41,7 @@ _BATCH = 20_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogRow:
+class CatalogRow(Struct, frozen=True):
     """One row of the catalog: a table, materialized view or bucket of one source. ``directory``: where all of its
     parts lie, relative to ``data/<source>/``, "" where there are none. ``position`` is that of the newest snapshot, {}
     without any.

@@ -17,8 +17,9 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.api import (
     CatalogEntry,
@@ -38,8 +39,7 @@ VERSION = 1
 _AHEAD = 64
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(Struct, frozen=True):
     """A file of the bundle as it was written. ``key`` is relative to the location; ``sha256`` is 64 hex
     digits.
     """
@@ -50,8 +50,7 @@ class FileRecord:
     crc64nvme: int
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
+class CommitRecord(Struct, frozen=True):
     """A finished unit: its outcome, its files, the position of the snapshot that it was read under, and when
     (UTC, ISO 8601).
     """
@@ -69,8 +68,7 @@ class CommitRecord:
         return DoneUnit(self.unit, self.outcome, [file.key[root:] for file in self.files])
 
 
-@dataclass(frozen=True, slots=True)
-class FinalRecord:
+class FinalRecord(Struct, frozen=True):
     """A finished source: its summary and the files that belong to no unit."""
 
     source: str

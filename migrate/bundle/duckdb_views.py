@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -25,8 +26,7 @@ _HEAD = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """A view: its schema and name in DuckDB, and the bucket or table that it shows."""
 
     schema: str

@@ -11,13 +11,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.bundle_json import LeftOutSource
 from migrate.errors import DamageError, GoneError, NotEmptyError
@@ -26,8 +28,7 @@ from migrate.storage.api import Store, exists
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SourceName:
+class SourceName(Struct, frozen=True):
     """A source as the bundle records it. ``url`` holds no secrets. ``identity`` is the server's own, "" where it is not
     known; of several lines each is surer than the one before. ``may_be_empty``: nothing is wrong where nothing is in
     it.
@@ -53,8 +54,7 @@ class SourceName:
         return f"{self.url} ({', '.join(self.identity.splitlines())})" if self.identity else self.url
 
 
-@dataclass(frozen=True, slots=True)
-class ExportState:
+class ExportState(Struct, frozen=True):
     """The bundle in the making. ``created`` in UTC, ISO 8601; ``continues`` the ids of its incomplete
     predecessors. ``left_out``: sources that were taken out on purpose.
     """
@@ -131,7 +131,7 @@ def encode_state(state: ExportState) -> bytes:
             "sources": [_source_json(source) for source in state.sources],
             "continues": list(state.continues),
         }
-        | ({"left_out": [asdict(source) for source in state.left_out]} if state.left_out else {})
+        | ({"left_out": [as_dict(source) for source in state.left_out]} if state.left_out else {})
     )
 
 

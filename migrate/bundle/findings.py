@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 Values = tuple[tuple[str, str | None], ...]
 """Columns with their values, in order; None is NULL. Long values are cut."""
 Side = Literal["changed", "only in the bundle", "only in the database"]
 
 
-@dataclass(frozen=True, slots=True)
-class RowDifference:
+class RowDifference(Struct, frozen=True):
     """One row that is not the same in the bundle and in a database. ``key`` names it, empty where the table has no key.
 
     ``expected`` is the bundle's row, ``found`` the database's: of a changed row the columns that differ, else all.
@@ -36,8 +36,7 @@ class RowDifference:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is not as the bundle says. ``key`` names the file (or table, or row range); ``what``
     says in words what is wrong; ``expected`` and ``found`` are the two values, empty where there are none.
     ``rows``: the first rows of a table that differ. ``incomplete``: it shows no damage: the server computes

@@ -14,11 +14,14 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.errors import (
     AlreadyExistsError,
@@ -45,8 +48,7 @@ file below a delete marker, without end.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseState:
+class LeaseState(Struct, frozen=True):
     """What the lease file says. ``since`` (UTC, ISO 8601) is for people, by the holder's clock; nothing is
     computed with it.
     """
@@ -298,7 +300,7 @@ def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:
 
 def encode(state: LeaseState) -> bytes:
     """Return the lease file's bytes."""
-    return canonical_json.encode({"version": VERSION, **asdict(state)})
+    return canonical_json.encode({"version": VERSION, **as_dict(state)})
 
 
 def decode(data: bytes) -> LeaseState:

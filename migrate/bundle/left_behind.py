@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from exporters.discovery import NotTaken
+from exporters.structs import as_dict
 
 _SHOWN = 12
 
 
-@dataclass(frozen=True, slots=True)
-class ServerRest:
+class ServerRest(Struct, frozen=True):
     """What of a server the case does not know; ``reason``: why nobody could list all of it, "" where all was listed."""
 
     url: str
@@ -20,8 +21,7 @@ class ServerRest:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
+class LeftBehind(Struct, frozen=True):
     """What is not in a bundle, although it is there. ``left_out`` are URLs or patterns, each with a reason."""
 
     servers: Sequence[ServerRest] = ()
@@ -40,9 +40,9 @@ class LeftBehind:
     def as_json(self) -> dict[str, Any]:
         """Return it as ``meta/bundle.json`` holds it."""
         return {
-            "servers": [asdict(server) | {"names": list(server.names)} for server in self.servers],
+            "servers": [as_dict(server) | {"names": list(server.names)} for server in self.servers],
             "left_out": [{"url": url, "reason": reason} for url, reason in self.left_out],
-            "not_taken": [asdict(entry) for entry in self.not_taken],
+            "not_taken": [as_dict(entry) for entry in self.not_taken],
         }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from exporters.api import Json
 from exporters.objects.index_rows import PART_NUMBERS, as_came
@@ -22,8 +22,7 @@ _NEEDED = ("key", "size", "sha256", "disposition")
 _NEEDED_OF_MARKER = ("key", "disposition")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ObjectRow(Struct, frozen=True):
     """One version of an object, or a delete marker, that is in the bundle. ``file`` is the bundle's file that holds
     its bytes, from ``offset``, empty for a delete marker; hashes are hex digits. ``key`` is relative to the prefix
     that was exported. ``version_id`` is the source's, empty without versions. ``lock_until`` is ISO 8601.
@@ -127,8 +126,7 @@ def row_of(prefix: str, source: str) -> Callable[[dict[str, Any]], ObjectRow]:
     return make
 
 
-@dataclass(frozen=True, slots=True)
-class FailedObject:
+class FailedObject(Struct, frozen=True):
     """A version that the index names and the bundle does not hold. ``key`` is relative to the prefix."""
 
     key: str

@@ -14,10 +14,11 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from msgspec import Struct
 
 from exporters.api import DoneUnit, Gap, Json, Loss, Unit
 from migrate.bundle import canonical_json
@@ -41,8 +42,7 @@ property, reason))
 _PAGE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """Sums over a source's finished units."""
 
     units: int

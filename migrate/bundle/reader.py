@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.api import Enumeration, Gap, Json, SourceSummary
 from migrate.bundle import canonical_json, layout
@@ -29,8 +30,7 @@ INLINE_GAPS = 1000
 """So many gaps stand in ``meta/reconciliation.json`` itself; all of them in ``data/gaps.parquet``."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceReconciliation:
+class SourceReconciliation(Struct, frozen=True):
     """The summary of one source. ``reasons`` are sentences; none means complete."""
 
     name: str

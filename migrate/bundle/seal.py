@@ -23,11 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from msgspec import Struct
+
 from exporters.api import Gap, Loss
+from exporters.structs import as_dict
 from migrate import software
 from migrate.bundle import (
     bundle_json,
@@ -55,8 +57,7 @@ if TYPE_CHECKING:
 _INDEX_BATCH = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(Struct, frozen=True):
     """What a seal came to. ``files`` and ``size_bytes`` of payload."""
 
     id: str
@@ -99,7 +100,7 @@ def seal(
     bundle = canonical_json.encode_pretty(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
         | ({"left_behind": left_behind.as_json()} if left_behind else {})
-        | ({"case": asdict(case)} if case else {})
+        | ({"case": as_dict(case)} if case else {})
     )
     if page is not None:  # made while those are written
         contents = SealedTables(
@@ -322,7 +323,7 @@ def _bundle_json(
             for reconciliation in reconciliations
         ],
     }
-    value |= {"left_out": [asdict(source) for source in state.left_out]} if state.left_out else {}
+    value |= {"left_out": [as_dict(source) for source in state.left_out]} if state.left_out else {}
     return value | ({"pace": read.as_json()} if read else {})
 
 
@@ -369,8 +370,7 @@ def _delete_all(
         list(executor.map(store.delete_all, groups[start : start + 256]))
 
 
-@dataclass(frozen=True, slots=True)
-class SealedTables:
+class SealedTables(Struct, frozen=True):
     """The tables of contents of a bundle that is just being sealed, for the page that is sealed with it: answers as
     ``BundleReader`` will. ``payload``: bytes and files.
     """

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle.catalog import CatalogRow
@@ -18,8 +19,7 @@ TableName = tuple[str, str]
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class TableDigest:
+class TableDigest(Struct, frozen=True):
     """Rows and digest of one table, wherever they were read. ``digest`` as in the catalog: 32 hex digits."""
 
     source: str
@@ -39,8 +39,7 @@ class TableDigest:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class TableDifference:
+class TableDifference(Struct, frozen=True):
     """A table whose rows are not those of the catalog. ``expected`` and ``found`` are numbers of rows, or digests."""
 
     table: CatalogRow

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import FileRecord
@@ -23,8 +24,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\r\n]+)")
 _OXUM = re.compile(r"(\d{1,20})\.(\d{1,20})")
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
+class ManifestEntry(Struct, frozen=True):
     """One line of a manifest; ``size_bytes`` from ``meta/files.jsonl`` where that was read along, else
     None.
     """

@@ -13,13 +13,15 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.discovery import NotTaken
 from exporters.errors import SourceError
@@ -81,8 +83,7 @@ _WITH_SECRETS = ("server", "source", "destination")
 _LISTS = (*_WITH_SECRETS, "left_out", "not_taken")
 
 
-@dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(Struct, frozen=True):
     """How much a source matters where not everything leaves in time. A smaller ``priority`` goes first; within one, the
     sources go whose ``value`` is the largest for the time they take. None where the case file does not say.
     """
@@ -91,8 +92,7 @@ class Rank:
     value: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A URL and the secrets that open it, by the names that its engine has for them. A source also has the customer's
     own key (``CUSTOMER_KEY``), and which of its items are wanted. It says where a report lies by which they are counted
     once more, and whether it may be empty.
@@ -127,16 +127,14 @@ class Endpoint:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(Struct, frozen=True):
     """Who hears of a run: a program that gets each event as JSON on its standard input, a URL that gets it by POST."""
 
     command: str = ""
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Custody:
+class Custody(Struct, frozen=True):
     """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161);
     ``signers`` an ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum``
     must sign to end a hold.
@@ -150,8 +148,7 @@ class Custody:
     release_quorum: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMove:
+class ServerMove(Struct, frozen=True):
     """Everything of one server goes to another one, under the names that it has. ``new`` is None until somebody has
     written its address into the case file.
     """
@@ -160,16 +157,14 @@ class ServerMove:
     new: Endpoint | None
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """What stays behind on purpose: a URL, which may be a pattern, and why."""
 
     url: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One move. ``sources`` and ``destinations`` map a source's name to where it comes from and goes to. The URL of a
     source may be a pattern (``migrate.case.server_url``); one without a name of its own stands under its URL.
     """

@@ -11,18 +11,18 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from msgspec import Struct, field
+
 from migrate.engines import registry
 from migrate.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(Struct, frozen=True):
     """A reference to a secret; its value is fetched by ``reveal`` and never shown."""
 
     reference: str

@@ -7,8 +7,10 @@ nothing and loses nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
@@ -20,8 +22,7 @@ BATCH_CHANGES = 5_000
 _POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """How far a destination is: the last message that it has, and the position after it in the source's log. ``base``
     is the position of the snapshot that it was restored from. ``skipped``: the tables which that restore left out, so
     that their changes are left out, too; ``schema.name``, or only a name where there are no schemas.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.changes import ChangeStream, Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
@@ -24,8 +25,7 @@ IDLE_SECONDS = 10.0
 _POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(Struct, frozen=True):
     """How far a capture is. ``received``: every transaction that was committed before it is durable at the location."""
 
     received: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
+
+from msgspec import Struct
 
 from exporters.changes import ChangeLog
 from exporters.engine import load_part
@@ -13,8 +14,7 @@ from migrate.case.model import Endpoint
 from migrate.engines import registry
 
 
-@dataclass(frozen=True, slots=True)
-class FollowRequest:
+class FollowRequest(Struct, frozen=True):
     """How a source is followed: ``open`` opens its change log under a name; None where its engine has none, so that
     delta passes find what it writes. Its server may keep ``retain_bytes`` of the log for us, any number where that is
     None.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 
+from msgspec import Struct, field
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.changes.segments import folder
 from migrate.errors import DamageError, GoneError
@@ -14,8 +16,7 @@ _NAME = "delta.json"
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaRecord:
+class DeltaRecord(Struct, frozen=True):
     """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
     ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
     ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
@@ -49,7 +50,7 @@ def read_delta(store: Store, source: str) -> DeltaRecord | None:
 
 def write_delta(store: Store, record: DeltaRecord) -> None:
     """Write the record of a source."""
-    content = {"version": VERSION, **asdict(record)}
+    content = {"version": VERSION, **as_dict(record)}
     store.put(f"{folder(record.source)}{_NAME}", canonical_json.encode_pretty(content))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class RemainderRequest:
+
+class RemainderRequest(Struct, frozen=True):
     """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed; None where delta
     passes have compared all. ``skipped``: those whose changes were left out (see ``Mark``).
     """
@@ -22,8 +22,7 @@ class RemainderRequest:
     skipped: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(Struct, frozen=True):
     """What was written at the destination, by kind (``sequences``, ``tables`` …) with how many. ``missing``: the
     objects that only the source defines. ``notes``: sentences about what else is not as at the source, and cannot be.
     """

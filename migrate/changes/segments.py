@@ -14,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from exporters.changes import Message, MessageKind
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError
 from migrate.storage.api import Store
@@ -43,8 +45,7 @@ class Place(NamedTuple):
 START = Place(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRecord:
+class SegmentRecord(Struct, frozen=True):
     """The commit record of a segment.
 
     ``messages`` and ended ``transactions`` that it holds. ``position``: everything that was committed before it lies in
@@ -190,7 +191,7 @@ class SegmentFolder:
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         self._store.put(self._segment_key(number, record.sha256), data, sha256=record.sha256)
-        encoded = canonical_json.encode(asdict(record))
+        encoded = canonical_json.encode(as_dict(record))
         self._store.create(self._record_key(number), encoded)
         self._require_written(last, record, encoded)
         return record
@@ -303,13 +304,13 @@ class SegmentFolder:
         value: dict[str, Any] = canonical_json.decode(data, key)
         canonical_json.check_version(value, key, VERSION)
         try:
-            record = SegmentRecord(**{field.name: value[field.name] for field in fields(SegmentRecord)})
+            record = SegmentRecord(**{name: value[name] for name in SegmentRecord.__struct_fields__})
             places = {name: Place(*value[name]) for name in ("after", "boundary")}
         except (KeyError, TypeError) as exc:
             raise DamageError(
                 key, expected="the record of a segment", found=f"something else ({exc})"
             ) from exc
-        return SegmentRecord(**{**asdict(record), **places})
+        return SegmentRecord(**{**as_dict(record), **places})
 
     def _segment_key(self, number: int, sha256: str) -> str:
         return f"{self._prefix}{number:010d}-{sha256[:16]}.zst"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from exporters.engine import load_part
+from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
@@ -26,8 +27,7 @@ from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
 
 
-@dataclass(frozen=True, slots=True)
-class _AtDestination:
+class _AtDestination(Struct, frozen=True):
     """A restore that has not ended, and where."""
 
     destination: str
@@ -35,7 +35,7 @@ class _AtDestination:
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields."""
-        return {"destination": self.destination, **asdict(self.restore)}
+        return {"destination": self.destination, **as_dict(self.restore)}
 
     def draw(self, console: Console) -> None:
         """Print it, and both ways on."""
@@ -44,8 +44,7 @@ class _AtDestination:
         console.print(Text(f"  → moveout restore goes on. To give it up, there: {self.restore.removal}"))
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(Struct, frozen=True):
     """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it."""
 
     location: str
@@ -60,7 +59,7 @@ class Cleaned:
         return {
             "location": self.location,
             "removed": self.done,
-            "leavings": [asdict(leaving) for leaving in self.leavings],
+            "leavings": [as_dict(leaving) for leaving in self.leavings],
             "unfinished": [one.as_json() for one in self.unfinished],
         }
 
@@ -83,8 +82,7 @@ def _words(leaving: Leaving) -> str:
     return f"{leaving.kind} {plain(leaving.key)}, {size}, {age} old"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """What of following was (or would be) removed. ``failed``: what could not be, and why. ``absent``: what is not
     there, or not any more. ``unfinished``: see ``Cleaned``.
     """

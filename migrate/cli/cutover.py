@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import replace
 
+from exporters.structs import as_dict
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Case
@@ -77,8 +79,7 @@ SwitchedSource = FollowedSource | DeltaSource
 SourceCutover = Cutover | DeltaCutover
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
+class Switched(Struct, frozen=True):
     """What a cutover came to. ``file`` is the undo file of the hold, "" where moveout holds nothing. Where both sides
     differ, nothing was switched, and what moveout held is released.
     """
@@ -103,7 +104,7 @@ class Switched:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record."""
-        return {"switched": self.is_switched, "undo": self.file or None, "notes": [*self.notes]} | asdict(
+        return {"switched": self.is_switched, "undo": self.file or None, "notes": [*self.notes]} | as_dict(
             self.record
         )
 
@@ -183,8 +184,7 @@ def _draw_bucket(console: Console, bucket: ProvenBucket) -> None:
     console.print(Text(f"  sync and compare {duration_words(bucket.seconds)}", style="dim"))
 
 
-@dataclass(frozen=True, slots=True)
-class TakenBack:
+class TakenBack(Struct, frozen=True):
     """A cutover that was undone. ``written``: by source the tables of the new side that were written to since."""
 
     switched_at: str
@@ -195,7 +195,9 @@ class TakenBack:
 
     def as_json(self) -> dict[str, Any]:
         """Return what was written at the new side since, and what was undone."""
-        written = {name: [asdict(finding) for finding in findings] for name, findings in self.written.items()}
+        written = {
+            name: [as_dict(finding) for finding in findings] for name, findings in self.written.items()
+        }
         return {"switched_at": self.switched_at, "written_since": written, "undone": [*self.undone]}
 
     def draw(self, console: Console) -> None:
@@ -215,14 +217,13 @@ class TakenBack:
         console.print("The old side may be written to again")
 
 
-@dataclass(slots=True)
-class _Cutovers:
+class _Cutovers(Struct):
     """The sources of one command."""
 
     session: Session
     store: Store
     followed: Sequence[SwitchedSource]
-    cutovers: Mapping[str, SourceCutover] = field(init=False)
+    cutovers: Mapping[str, SourceCutover] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         workers = self.session.workers(default=export_workers())
@@ -458,8 +459,7 @@ def _open_holds(
     return holds
 
 
-@dataclass(frozen=True, slots=True)
-class _Hold:
+class _Hold(Struct, frozen=True):
     """The old databases, and how they are held. ``file`` is the undo file."""
 
     file: Path

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 from rich.table import Table
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
 from exporters.errors import SourceGoneError
+from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
@@ -32,8 +33,7 @@ from migrate.storage.local.errors import translate_os
 _SHOWN_NAMES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
+class Discovered(Struct, frozen=True):
     """What the servers hold, and what became of the case file; None where none was asked for."""
 
     answers: Sequence[ServerAnswer]
@@ -60,7 +60,7 @@ class Discovered:
         return {
             "servers": [_as_json(answer) for answer in self.answers],
             "case": str(self.path) if self.path else None,
-            "changes": [asdict(change) for change in self.changes],
+            "changes": [as_dict(change) for change in self.changes],
             "unfilled": list(self.unfilled),
         }
 
@@ -76,8 +76,7 @@ class Discovered:
         _draw_case(console, self)
 
 
-@dataclass(frozen=True, slots=True)
-class LeastPolicy:
+class LeastPolicy(Struct, frozen=True):
     """The least IAM policy for the discovery of an AWS account, as JSON."""
 
     text: str
@@ -99,7 +98,7 @@ def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
 def _as_json(answer: ServerAnswer) -> dict[str, Any]:
     error = answer.error
     about = {"code": error.code, "message": str(error), "next": error.next_step} if error else None
-    discovery = asdict(answer.discovery or Discovery([]))
+    discovery = as_dict(answer.discovery or Discovery([]))
     others = [source.name for source in answer.others]
     return {"url": answer.url, "error": about, **discovery, "others": others}
 

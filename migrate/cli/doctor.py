@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import replace
 from rich.table import Table
 
 from exporters import _rows
 from exporters.doctor import SEVERITIES, Finding, Fix
+from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
@@ -40,8 +42,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 """What stands in the columns of the table, by what is examined."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """All examinations. ``scripts`` are the files that were written. ``only_findings``: without the table."""
 
     examinations: Examinations
@@ -64,7 +65,7 @@ class Diagnosis:
                     "facts": dict(entry.examination.facts),
                     "size_bytes": entry.examination.size_bytes,
                     "error": entry.examination.error.code if entry.examination.error else None,
-                    "findings": [asdict(finding) for finding in entry.examination.findings],
+                    "findings": [as_dict(finding) for finding in entry.examination.findings],
                 }
                 for entry in self.examinations.examined
             ],
@@ -160,8 +161,7 @@ def _fix_lines(fix: Fix) -> Sequence[str]:
     return iam.summary(fix.text) if fix.kind == "iam" else fix.text.splitlines()
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
+class DoctorOptions(Struct, frozen=True):
     """What the command line says. ``locations`` by what they are for; without them those of the case. ``unfilled``:
     sources that come up nowhere yet, by their server.
     """

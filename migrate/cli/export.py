@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
+from exporters.structs import as_dict
 from migrate.bundle.bundle_json import CaseInfo
 from migrate.bundle.export_state import LocationKind, SourceName, look, read_state
 from migrate.bundle.lease import clear_dead
@@ -72,8 +74,7 @@ if TYPE_CHECKING:
 _SHOWN_GAPS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """A sealed bundle, and how it came to be. ``seconds`` of this run."""
 
     outcome: ExportOutcome
@@ -106,11 +107,11 @@ class Exported:
             "files": summary.files,
             "size_bytes": summary.size_bytes,
             "seconds": self.seconds,
-            "sources": [asdict(source) for source in summary.sources],
+            "sources": [as_dict(source) for source in summary.sources],
             "summary": [line.as_json() for line in self.summary()],
             "broken": broken,
             "left_behind": self.left_behind.as_json() if self.left_behind else None,
-            "left_out": [asdict(source) for source in summary.left_out],
+            "left_out": [as_dict(source) for source in summary.left_out],
             "signatures": [signed_file.key for signed_file in self.signed],
             "followed": list(self.followed),
             "delta": list(self.compared),
@@ -395,8 +396,7 @@ def _without_dropped(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _ProofOptions:
+class _ProofOptions(Struct, frozen=True):
     """The options that say how strictly is read, or that nothing is."""
 
     prove: Annotated[
@@ -416,8 +416,7 @@ class _ProofOptions:
     ] = False
 
 
-@dataclass(frozen=True, slots=True)
-class _SourceOptions:
+class _SourceOptions(Struct, frozen=True):
     """The options that say what is in a bundle."""
 
     allow_empty: AllowEmpty = False
@@ -442,16 +441,14 @@ class _SourceOptions:
     ] = None
 
 
-@dataclass(frozen=True, slots=True)
-class _ExportSelection:
+class _ExportSelection(Struct, frozen=True):
     """The options that say what of a source is wanted."""
 
     current_only: CurrentOnly = False
     items: SelectionOptions = field(default_factory=SelectionOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class _LimitOptions:
+class _LimitOptions(Struct, frozen=True):
     """The options that spare a source."""
 
     gentle: Annotated[

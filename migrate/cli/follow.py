@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from exporters.errors import SourceGoneError
+from exporters.structs import as_dict
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
@@ -41,8 +42,7 @@ _WATCH_SECONDS = 2.0
 """So often the location is asked whether a cutover has begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """How far each source was when the command ended."""
 
     location: str
@@ -94,7 +94,7 @@ class Followed:
 def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
     errors = [{"code": e.code, "message": str(e), "next": e.next_step} for e in source.stopped]
     if isinstance(source, DeltaState):
-        last = source.last and {key: value for key, value in asdict(source.last).items() if key != "states"}
+        last = source.last and {key: value for key, value in as_dict(source.last).items() if key != "states"}
         document = {"source": source.source, "delta": last, "rows": source.rows, "passes": source.passes}
         return document | {"caught_up": source.passes > 0, "stopped": errors}
     return {
@@ -109,7 +109,7 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
         "stopped": errors,
         "skipped": list(source.skipped),
         "undefined": list(source.undefined),
-        "refusing": [asdict(table) for table in source.refusing],
+        "refusing": [as_dict(table) for table in source.refusing],
     }
 
 
@@ -308,8 +308,7 @@ def _report_until_end(
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class ResyncedTable:
+class ResyncedTable(Struct, frozen=True):
     """A table that was read again. ``position``: from there on its changes are applied."""
 
     source: str
@@ -317,8 +316,7 @@ class ResyncedTable:
     position: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resynced:
+class Resynced(Struct, frozen=True):
     """All tables that were read again."""
 
     tables: Sequence[ResyncedTable]
@@ -326,7 +324,7 @@ class Resynced:
 
     def as_json(self) -> dict[str, Any]:
         """Return what differed of each table."""
-        return {"tables": [asdict(table) for table in self.tables]}
+        return {"tables": [as_dict(table) for table in self.tables]}
 
     def draw(self, console: Console) -> None:
         """Print a line a table."""

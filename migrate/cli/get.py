@@ -8,13 +8,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.objects.pax_headers import member_name
 from migrate.browse import single_objects, table_rows
@@ -42,8 +43,7 @@ Version = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Got:
+class Got(Struct, frozen=True):
     """What was written, and what is not in the bundle. Nothing is drawn where the output itself is the answer.
     ``kept``: how many of the files were there already. ``noun``: what each of them holds.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.case.model import Endpoint, parse_deadline
 from migrate.case.server_url import as_url
@@ -30,8 +30,7 @@ Where is the old host? Its servers, accounts and directories, such as:
 Enter alone writes an example to fill in"""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenCase:
+class WrittenCase(Struct, frozen=True):
     """The case file that was written."""
 
     path: Path

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
@@ -25,8 +25,7 @@ from migrate.number_text import bytes_words, count_words
 _LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """What is there: rows as JSON and as text. ``more``: there are others behind them."""
 
     location: str

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
+from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, Rank, parse_deadline
 from migrate.case.overlaps import overlaps
@@ -67,8 +69,7 @@ _VERDICT_STYLES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LocationRoom:
+class LocationRoom(Struct, frozen=True):
     """The disk where the bundle is to lie: how much is free, how much the bundle takes about, and at most."""
 
     free_bytes: int
@@ -81,8 +82,7 @@ class LocationRoom:
         return self.free_bytes < self.expected_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(Struct, frozen=True):
     """The time until all has left by other means, and what is needed at least for the deadline."""
 
     means: WhatIf
@@ -90,8 +90,7 @@ class Alternative:
     needed: Needed | None
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """The plan as shown and as JSON. ``works`` is the work that was forecast."""
 
     sources: Sequence[SourcePlan]
@@ -125,7 +124,7 @@ class Planned:
         """Return everything that was found and measured; sizes in bytes, rates per second."""
         return {
             "sources": [
-                asdict(source) | {"items": source.items, "size_bytes": source.size_bytes}
+                as_dict(source) | {"items": source.items, "size_bytes": source.size_bytes}
                 for source in self.sources
             ],
             "unread": [source.as_json() for source in self.unread],
@@ -134,12 +133,12 @@ class Planned:
                 "bundle": _rates(self.bundle_rates),
                 "destination": _rates(self.destination_rates),
             },
-            "bundle_room": None if self.room is None else asdict(self.room),
+            "bundle_room": None if self.room is None else as_dict(self.room),
             "forecast": forecast_json(self.forecast),
-            "what_if": None if self.alternative is None else asdict(self.alternative),
+            "what_if": None if self.alternative is None else as_dict(self.alternative),
             "overlaps": list(self.overlaps),
-            "order": None if self.order is None else asdict(self.order),
-            "restores": [asdict(destination) for destination in self.destinations],
+            "order": None if self.order is None else as_dict(self.order),
+            "restores": [as_dict(destination) for destination in self.destinations],
         }
 
     def draw(self, console: Console) -> None:
@@ -170,12 +169,12 @@ class Planned:
 
 
 def _rates(rates: LocationRates | None) -> dict[str, float] | None:
-    return None if rates is None else asdict(rates)
+    return None if rates is None else as_dict(rates)
 
 
 def forecast_json(shown: Forecast) -> dict[str, Any]:
     """Return a forecast with its verdict and the moments that it names."""
-    return asdict(shown) | {
+    return as_dict(shown) | {
         "verdict": shown.verdict,
         "seconds_left": shown.seconds_left,
         "left_at": {"p50": shown.moment(shown.leaves.p50), "p90": shown.moment(shown.leaves.p90)},
@@ -380,8 +379,7 @@ def probability_words(probability: float) -> str:
     return f"under {1 - _MOST_SURE:.0%}" if probability < 1 - _MOST_SURE else f"{probability:.0%}"
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOptions:
+class PlanOptions(Struct, frozen=True):
     """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
     that are tried on paper. ``examined``: what an examination just before the plan saw; None where there was none.
     """

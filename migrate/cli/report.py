@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.export_state import now
@@ -29,8 +29,7 @@ from migrate.storage.api import Store
 from migrate.verify import Level
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(Struct, frozen=True):
     """Where the page was written, and what was checked for it."""
 
     location: str

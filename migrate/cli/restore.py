@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
@@ -46,8 +47,7 @@ REPORTS = "moveout-restored"
 """The directory of reports, one for each bundle, by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """What was brought up, and where. ``failures``: what could not be restored at all."""
 
     location: str
@@ -170,8 +170,7 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
     return SummaryLine(outcome.source, "yes", f"restored: {restored}")
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreOptions:
+class RestoreOptions(Struct, frozen=True):
     """How to restore. ``report_to``, ``snowball`` and ``create``: see the options. ``scheduler``: of the cluster that
     writes.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 from rich import box
 from rich.table import Table
 
@@ -25,8 +25,7 @@ from migrate.number_text import things
 _LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(Struct, frozen=True):
     """The rows of a query. ``more``: there are others after them. ``printed``: they are written already."""
 
     location: str

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
+from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
@@ -59,8 +61,7 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LocationStatus:
+class LocationStatus(Struct, frozen=True):
     """A location and what is going on there: a transfer to it, or an export; or why nobody can say. ``reports``:
     what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
     ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to. ``switched``: when the
@@ -78,8 +79,7 @@ class LocationStatus:
     switched: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """The state of all locations that were asked for, the case's deadline, and what is up on the new host."""
 
     locations: Sequence[LocationStatus]
@@ -109,9 +109,9 @@ class Status:
         """Return everything that is known."""
         until = self.deadline.isoformat() if self.deadline else None
         locations = [
-            {name: value for name, value in asdict(location).items() if name != "restores"}
+            {name: value for name, value in as_dict(location).items() if name != "restores"}
             | {"reports": [report.as_json() for report in location.reports]}
-            | {"deltas": [asdict(record) | {"states": len(record.states)} for record in location.deltas]}
+            | {"deltas": [as_dict(record) | {"states": len(record.states)} for record in location.deltas]}
             for location in self.locations
         ]
         destinations = [destination.as_json() for destination in self.destinations]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.selection import Selection
 from migrate.case.model import Case, Endpoint
@@ -31,8 +32,7 @@ from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
 from migrate.sync.bucket_settings import Wish
 
 
-@dataclass(frozen=True, slots=True)
-class SyncedBuckets:
+class SyncedBuckets(Struct, frozen=True):
     """What the syncs of several buckets came to, by source; one that failed did not stop the others."""
 
     answers: Mapping[str, Synced | WouldDo]
@@ -88,8 +88,7 @@ class SyncedBuckets:
         return "looked at; nothing was touched" if planned else "synced"
 
 
-@dataclass(frozen=True, slots=True)
-class _HowToSync:
+class _HowToSync(Struct, frozen=True):
     """The options that say what a sync may do."""
 
     delete: Delete = False
@@ -136,8 +135,7 @@ class _HowToSync:
 _NO_HOLD = HoldOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class _DatabaseOptions:
+class _DatabaseOptions(Struct, frozen=True):
     """The options of databases."""
 
     work: Annotated[

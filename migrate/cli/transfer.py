@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(Struct, frozen=True):
     """A bundle at its new location."""
 
     origin: str
@@ -53,7 +53,7 @@ class Transferred:
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes, seconds and findings."""
         ends = {"origin": self.origin, "destination": self.destination}
-        return {**ends, "complete": self.complete, **asdict(self.outcome)}
+        return {**ends, "complete": self.complete, **as_dict(self.outcome)}
 
     def draw(self, console: Console) -> None:
         """Print what moved and what was there already."""

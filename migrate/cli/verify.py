@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import bundle_json
 from migrate.bundle.export_state import now
 from migrate.bundle.findings import Finding
@@ -64,8 +65,7 @@ REPAIR_STEP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(Struct, frozen=True):
     """What ``--repair`` is to do. ``sources``: the live sources whose rows are taken, by name; of others the bundle's
     are.
     """
@@ -74,8 +74,7 @@ class Repair:
     dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """One source of the bundle next to a live one."""
 
     source: str
@@ -108,14 +107,14 @@ class Compared:
     def as_json(self) -> dict[str, Any]:
         """Return all findings, with the rows that differ, and the digests of all tables."""
         findings = [finding.as_json() for finding in self.findings]
-        tables = [asdict(table) for table in self.tables]
+        tables = [as_dict(table) for table in self.tables]
         return {
             "source": self.source,
             "url": self.url,
             "findings": findings,
             "left_out": [*self.left_out],
             "tables": tables,
-            "repaired": [asdict(table) for table in self.repaired],
+            "repaired": [as_dict(table) for table in self.repaired],
         }
 
     def draw(self, console: Console) -> None:
@@ -140,8 +139,7 @@ class Compared:
             draw_findings(console, self.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """What was checked and what was found."""
 
     location: str
@@ -216,7 +214,7 @@ class Verified:
             "level": self.level.value,
             "complete": self.complete,
             "seconds": self.seconds,
-            **asdict(self.outcome),
+            **as_dict(self.outcome),
             "findings": [finding.as_json() for finding in self.outcome.findings],
             "compared": [comparison.as_json() for comparison in self.compared],
             "failed": [failure.as_json() for failure in self.failures],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.cluster.dask_client import Cluster, connect
 from migrate.cluster.members import Limit
@@ -12,8 +13,7 @@ from migrate.quantities import Rates
 from migrate.storage.rate_limit import RateLimiter
 
 
-@dataclass(frozen=True, slots=True)
-class Machines:
+class Machines(Struct, frozen=True):
     """A cluster, and the limit that holds for all of it together, the lead included."""
 
     cluster: Cluster

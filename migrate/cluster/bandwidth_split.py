@@ -7,7 +7,8 @@ than what is lent to nobody else at that moment: the sum never exceeds the rate,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LEND_SECONDS = 10.0
 LEAST_PART = 0.1
@@ -15,16 +16,14 @@ LEAST_PART = 0.1
 ROOM_TO_GROW = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """What a machine did with its share: bytes a second that passed, and whether more were waiting."""
 
     rate: float
     waiting: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Loan:
+class _Loan(Struct, frozen=True):
     rate: float
     until: float
 

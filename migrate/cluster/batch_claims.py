@@ -9,7 +9,8 @@ at what there is before it goes on.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from migrate.cluster.lease_guard import LOOK_SECONDS, SILENCE_SECONDS
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError
@@ -22,8 +23,7 @@ _OVER = b"over"
 """What stands where a worker has ended, whole or not: nobody need wait for it."""
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(Struct):
     """One worker's hold on one batch. ``contested``: another one had it before."""
 
     store: Store
@@ -82,8 +82,7 @@ class Claim:
             return False
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """Of one job."""
 
     store: Store

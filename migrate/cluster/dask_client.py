@@ -9,9 +9,10 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.errors import MoveoutError, UnreachableError, UsageError
 
@@ -30,8 +31,7 @@ class LostBatchError(MoveoutError):
     """The scheduler does not know a batch any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """A batch that was handed over; ``future`` is the library's."""
 
     key: str

@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from exporters.api import Json
 from exporters.errors import SourceError
@@ -30,8 +31,7 @@ HALT_SECONDS = 10.0
 TICK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(Struct, frozen=True):
     ticket: Ticket
     pieces: Sequence[Json]
     workers: frozenset[str] | None

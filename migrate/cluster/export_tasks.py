@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
 from typing import cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Json, Shared, Source
 from exporters.limits import Limits
 from exporters.selection import Selection
+from exporters.structs import as_dict
 from migrate.bundle.commit_records import read_records
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
@@ -20,8 +23,7 @@ from migrate.cluster.worker_pool import ClusterWorkerPool
 from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork, grow_to
 
 
-@dataclass(frozen=True, slots=True)
-class ExportCluster:
+class ExportCluster(Struct, frozen=True):
     """The machines of a cluster, for an export."""
 
     machines: Machines
@@ -54,8 +56,7 @@ class ExportCluster:
         return ClusterWorkerPool(self.machines, job, codec, lease=lease, note=work.progress.note)
 
 
-@dataclass(frozen=True, slots=True)
-class _UnitCodec:
+class _UnitCodec(Struct, frozen=True):
     """See ``worker_pool.ItemCodec``; each group is of one unit. What a worker calls done is read from its
     commit record.
     """
@@ -65,7 +66,7 @@ class _UnitCodec:
 
     def encode(self, item: Sequence[PlannedUnit]) -> Json:
         (planned,) = item
-        return asdict(replace(planned.unit, spec=dict(planned.unit.spec)))
+        return as_dict(replace(planned.unit, spec=dict(planned.unit.spec)))
 
     def size_bytes(self, item: Sequence[PlannedUnit]) -> int:
         (planned,) = item

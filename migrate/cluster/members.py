@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from migrate.cluster import worker
 from migrate.cluster.bandwidth_share import Allowance
@@ -24,8 +25,7 @@ _CALLS_AT_ONCE = 32
 _TELL_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """The rate of all machines together, and the allowance by which the lead's own share is kept."""
 
     rates: Rates

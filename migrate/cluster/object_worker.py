@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+
+from msgspec.structs import replace
 
 from exporters.api import Json
 from exporters.bucket_api import ObjectSummary
+from exporters.structs import as_dict
 from migrate.cluster import protocol
 from migrate.cluster.batch_claims import Claim
 from migrate.cluster.worker_state import RestoreSession
@@ -26,7 +28,7 @@ def fill(session: RestoreSession, piece: Json) -> Json:
     batch = protocol.batch_of(piece["objects"])
     claim = session.claims.on(piece["id"])
     try:
-        return asdict(_write(session, batch, claim))
+        return as_dict(_write(session, batch, claim))
     except BaseException:
         with suppress(MoveoutError):
             claim.leave()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import NODEFAULT, Struct, field
+from msgspec.structs import fields
+
 from exporters.api import Json
 from exporters.limits import Limits
 from exporters.selection import Selection
+from exporters.structs import as_dict
 from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret, redact
@@ -23,8 +26,7 @@ from migrate.restore.objects.destination_terms import Terms
 VERSION = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """How a location or a source is reached: its URL, and by which references a worker finds the secrets on its own
     machine.
     """
@@ -60,8 +62,7 @@ def _reference(secret: Secret) -> str:
     return f"file:{(secret.directory / Path(rest).expanduser()).absolute()}"
 
 
-@dataclass(frozen=True, slots=True)
-class ExportJob:
+class ExportJob(Struct, frozen=True):
     """What all batches of one source share. ``id`` is this run's of them; ``lease`` is the lead's; ``limited``: bytes
     may only pass by a share of the lead's budget. The rest is as in ``UnitWork``.
     """
@@ -82,8 +83,7 @@ class ExportJob:
     kind: Literal["export"] = "export"
 
 
-@dataclass(frozen=True, slots=True)
-class TransferJob:
+class TransferJob(Struct, frozen=True):
     """What all batches of one transfer share: ``location`` is the destination, ``workers`` are threads for each
     batch.
     """
@@ -98,8 +98,7 @@ class TransferJob:
     kind: Literal["transfer"] = "transfer"
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreJob:
+class RestoreJob(Struct, frozen=True):
     """What all batches of one bucket's restore share: ``origin`` is the bundle, ``location`` where in the
     ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
     """
@@ -116,8 +115,7 @@ class RestoreJob:
     kind: Literal["restore"] = "restore"
 
 
-@dataclass(frozen=True, slots=True)
-class RowsJob:
+class RowsJob(Struct, frozen=True):
     """What all parts of one database's restore share: ``location`` is the bundle, ``lease`` the server's
     process whose session holds the destination's lock.
     """
@@ -147,8 +145,7 @@ _JOBS: Mapping[str, type[Job]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """A job and the pieces of it that are to be done now; each piece has an ``id``."""
 
     job: Job
@@ -157,7 +154,7 @@ class Order:
 
 def encode(order: Order) -> str:
     """Return an order as text."""
-    return json.dumps({"version": VERSION, "job": asdict(order.job), "pieces": list(order.pieces)})
+    return json.dumps({"version": VERSION, "job": as_dict(order.job), "pieces": list(order.pieces)})
 
 
 def decode(text: str) -> Order:
@@ -177,7 +174,7 @@ def decode(text: str) -> Order:
 
 def selection_json(selection: Selection) -> Json:
     """Return a choice of items as plain JSON."""
-    return {name: _plain(value) for name, value in asdict(selection).items()}
+    return {name: _plain(value) for name, value in as_dict(selection).items()}
 
 
 def selection_of(value: Json) -> Selection:
@@ -189,7 +186,7 @@ def selection_of(value: Json) -> Selection:
 
 def limits_json(limits: Limits) -> Json:
     """Return the limits of a source as plain JSON."""
-    return {name: _plain(value) for name, value in asdict(limits).items()}
+    return {name: _plain(value) for name, value in as_dict(limits).items()}
 
 
 def limits_of(value: Json) -> Limits:
@@ -199,7 +196,7 @@ def limits_of(value: Json) -> Limits:
 
 def terms_json(terms: Terms) -> Json:
     """Return the terms of a destination as plain JSON."""
-    return {name: _plain(value) for name, value in asdict(terms).items()}
+    return {name: _plain(value) for name, value in as_dict(terms).items()}
 
 
 def terms_of(value: Json) -> Terms:
@@ -223,14 +220,16 @@ def batch_of(value: Sequence[Json]) -> list[History]:
     ]
 
 
-_USUAL = {field.name: field.default for field in fields(ObjectRow) if field.default is not MISSING} | {
-    field.name: field.default_factory() for field in fields(ObjectRow) if field.default_factory is not MISSING
+_USUAL = {
+    field.name: field.default if field.default is not NODEFAULT else field.default_factory()
+    for field in fields(ObjectRow)
+    if not field.required
 }
 
 
 def _row(row: ObjectRow) -> Json:
     """Return what is not as usual: rows travel by the million."""
-    values = {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
+    values = {name: _plain(getattr(row, name)) for name in row.__struct_fields__}
     return {name: value for name, value in values.items() if name not in _USUAL or value != _USUAL[name]}
 
 

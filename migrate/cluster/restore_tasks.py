@@ -7,8 +7,9 @@ there can be one. A worker that finds it has nothing to do. Objects are looked f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
+
+from msgspec import Struct
 
 from exporters.api import Json
 from migrate.bundle.lease import Lease
@@ -41,8 +42,7 @@ def open_pool_of(
     return cluster.open_row_pool if engine.row_writer else None
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreCluster:
+class RestoreCluster(Struct, frozen=True):
     """The machines of a cluster, for one destination."""
 
     machines: Machines
@@ -93,8 +93,7 @@ class _DatabaseLock:
         """Whoever still writes is at a transaction that another restore waits for, and counts once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ObjectCodec:
+class _ObjectCodec(Struct, frozen=True):
     """See ``worker_pool.ItemCodec``. Which objects of a batch are there only a look at the bucket tells."""
 
     progress: Progress

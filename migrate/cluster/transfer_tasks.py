@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.api import Json
 from migrate.case.model import Endpoint
@@ -22,8 +23,7 @@ PARTS_AT_ONCE = 4
 """So many parts travel at once in each batch by default; a worker has as many batches under way as threads."""
 
 
-@dataclass(frozen=True, slots=True)
-class TransferCluster:
+class TransferCluster(Struct, frozen=True):
     """The machines of a cluster, for a transfer. A large file travels alone: one machine hashes its parts in order."""
 
     machines: Machines
@@ -47,8 +47,7 @@ class TransferCluster:
         return ClusterWorkerPool(self.machines, job, codec, lease=moves.lease, note=note, batching=BATCHING)
 
 
-@dataclass(frozen=True, slots=True)
-class _FileCodec:
+class _FileCodec(Struct, frozen=True):
     """See ``worker_pool.ItemCodec``."""
 
     tally: TransferCounters

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.api import Json
+from exporters.structs import as_dict
 from migrate.bundle.findings import Finding
 from migrate.cluster.worker_state import TransferSession
 from migrate.errors import GoneError
@@ -17,8 +19,7 @@ from migrate.transfer.file_copy import CopySettings, FileCopier
 from migrate.transfer.plan import WantedFile
 
 
-@dataclass(slots=True)
-class Carried:
+class Carried(Struct):
     """What became of one file. ``here``: it is at the destination now, whole."""
 
     here: bool = False
@@ -84,7 +85,7 @@ def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tup
     copier = FileCopier(settings, tally, {}, look=True)
     copier.move(copier.missing(files, _present(session.store, files)))
     for key, carried in tally.carried_files.items():
-        yield key, asdict(carried)
+        yield key, as_dict(carried)
 
 
 def _present(store: Store, files: Sequence[WantedFile]) -> dict[str, int]:

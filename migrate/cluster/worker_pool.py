@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
+
+from msgspec import Struct
 
 from exporters.api import Json
 from migrate.cluster.available_machines import Machines
@@ -38,12 +39,14 @@ class ItemCodec(Protocol[Item_contra, Result_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Batching:
+class Batching(Struct, frozen=True):
     """How many items travel together at most."""
 
     size_bytes: int = BATCH_BYTES
     items: int = BATCH_ITEMS
+
+
+_BATCHING = Batching()
 
 
 class ClusterWorkerPool(Generic[Item, Result]):
@@ -60,7 +63,7 @@ class ClusterWorkerPool(Generic[Item, Result]):
         *,
         lease: HeldLock,
         note: Note,
-        batching: Batching = Batching(),
+        batching: Batching = _BATCHING,
     ) -> None:
         self._codec = codec
         self._lease = lease

@@ -13,11 +13,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
@@ -38,8 +39,7 @@ _COLUMNS = ["key", "sha256", "disposition", "pack", "offset", "length", "large",
 _SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """How sure one wants to be that a smaller share than ``loss`` is lost. Both between 0 and 1."""
 
     confidence: float
@@ -55,8 +55,7 @@ class Question:
         return math.ceil(math.log1p(-self.confidence) / math.log1p(-self.loss))
 
 
-@dataclass(frozen=True, slots=True)
-class Audited:
+class Audited(Struct, frozen=True):
     """What was drawn and found. ``known`` samples were of items that the bundle itself says are not in it."""
 
     document: Document
@@ -66,8 +65,7 @@ class Audited:
     findings: Sequence[Finding]
 
 
-@dataclass(frozen=True, slots=True)
-class _Located:
+class _Located(Struct, frozen=True):
     """Where the bytes of an item are: ``length`` from ``offset`` of a file, None: all of it."""
 
     name: str
@@ -92,8 +90,7 @@ def draw(seed: bytes, root: str, items: int, samples: int) -> list[int]:
     return drawn
 
 
-@dataclass(frozen=True, slots=True)
-class Seed:
+class Seed(Struct, frozen=True):
     """What the samples are drawn by. ``named``: somebody chose it, so it may have been known before the seal."""
 
     value: bytes
@@ -135,7 +132,7 @@ def audit(
         "loss": question.loss,
         **counts,
         "findings_total": len(findings),
-        "findings": [asdict(finding) for finding in findings[:_SHOWN]],
+        "findings": [as_dict(finding) for finding in findings[:_SHOWN]],
     }
     document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
     documents.keep(store, document, [signer])

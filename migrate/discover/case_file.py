@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import tomlkit
+from msgspec import Struct
 
 from exporters.discovery import EMPTY, FoundSource, NotTaken
 from migrate.case.model import Case, Endpoint
@@ -63,8 +63,7 @@ def _no_address(_old: str) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class CaseChange:
+class CaseChange(Struct, frozen=True):
     """One change of the case file. ``what`` says of which section, ``name`` of what."""
 
     kind: Literal["added", "gone", "back"]
@@ -72,8 +71,7 @@ class CaseChange:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class CaseText:
+class CaseText(Struct, frozen=True):
     """The text of a case file, and what of it is new."""
 
     text: str

@@ -5,8 +5,10 @@ server, of destinations by what the bundle holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.discovery import FoundSource
 from exporters.errors import SourceError, SourceGoneError
@@ -156,8 +158,7 @@ def _recorded_on(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Destinations:
+class Destinations(Struct, frozen=True):
     """Where the sources of a bundle come up. ``unfilled`` are sources whose new server has no address yet, by the old
     server's URL.
     """

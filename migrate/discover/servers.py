@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.discovery import Discover, Discovery, FoundSource
 from exporters.engine import discovery_of, load_part
@@ -32,8 +34,7 @@ _AT_ONCE = 16
 SHOWN_NAMES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAnswer:
+class ServerAnswer(Struct, frozen=True):
     """What a server said. ``url`` is the one that was asked, without secrets. One of the other two is None. ``others``
     are on the server, too, where the URL names one database or bucket.
     """

@@ -5,13 +5,13 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.exceptions as boto_errors
+from msgspec import Struct
 
 from exporters.doctor import (
     Examination,
@@ -38,8 +38,7 @@ _SURVEY_SECONDS = 8.0
 _NOT_EXPORTED = "They are not exported."
 
 
-@dataclass(frozen=True, slots=True)
-class _ExaminedBucket:
+class _ExaminedBucket(Struct, frozen=True):
     request: ExamineRequest
     location: S3Location
     bucket: S3Bucket

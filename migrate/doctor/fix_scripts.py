@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from exporters.doctor import Finding, Fix
 from migrate.doctor import iam
@@ -15,8 +16,7 @@ _HERE = "this-machine"
 _ENDS = {"sql": ".sql", "shell": ".sh", "iam": ".json", "advice": ".txt"}
 
 
-@dataclass(frozen=True, slots=True)
-class FixScript:
+class FixScript(Struct, frozen=True):
     """A script, and the name of the file that it goes into."""
 
     name: str

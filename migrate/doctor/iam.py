@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.doctor import Fix
 from migrate.storage.s3.client import S3Location
@@ -41,8 +42,7 @@ _OF_MINIO = {
 """What MinIO asks for instead (cmd/dummy-handlers.go and cmd/acl-handlers.go; names of actions in minio/pkg)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyStatement:
+class PolicyStatement(Struct, frozen=True):
     """Actions on a bucket, or on its objects."""
 
     actions: tuple[str, ...]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.doctor import (
     Examination,
@@ -82,8 +82,7 @@ _IMPORT = "SELECT pg_import_system_collations('pg_catalog');"
 _ROLES = "SELECT rolname::text AS name FROM pg_roles"
 
 
-@dataclass(frozen=True, slots=True)
-class _Destination:
+class _Destination(Struct, frozen=True):
     request: ExamineRequest
     address: PostgresAddress
     connection: psycopg.Connection[Any]

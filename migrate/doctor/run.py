@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, Finding, Fix
 from exporters.engine import load_part
@@ -31,8 +33,7 @@ _CONSEQUENCES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Struct, frozen=True):
     """One source, destination or location, and what was seen of it. ``name`` is that of the source."""
 
     kind: Kind
@@ -47,8 +48,7 @@ class Examined:
         return next((severity for severity in SEVERITIES if severity in severities), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Examinations:
+class Examinations(Struct, frozen=True):
     """All of them, in the order of the case."""
 
     examined: Sequence[Examined]
@@ -66,8 +66,7 @@ class Examinations:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MoveEndpoints:
+class MoveEndpoints(Struct, frozen=True):
     """What is to be examined. ``deadline_is_local``: it was written without a time zone. ``unfilled``: sources that
     come up nowhere yet, by the URL of their server. ``without_sources``: servers of which the case takes nothing.
     """
@@ -295,8 +294,7 @@ def _examine_deadline(move: MoveEndpoints) -> list[Examined]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationPlan:
+class DestinationPlan(Struct, frozen=True):
     """A destination that a source is to be restored to. ``warnings`` are sentences: what it will not take, or that it
     does not exist yet.
     """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.api import Snapshot, Survey, Workspace
 from exporters.errors import SourceError
 
 
-@dataclass(slots=True)
-class LostSource:
+class LostSource(Struct):
     """A source that could not be opened. Every attempt to read it raises the reason."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
@@ -19,8 +20,7 @@ from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 
 
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
+class ExportOptions(Struct, frozen=True):
     """``attempts``: how often a unit is tried while the source cannot be reached. ``open_pool`` makes the pool that
     executes a source's units; by default it has threads, as many as there are workers.
 
@@ -61,8 +61,7 @@ class ExportOptions:
     is_seen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SourceResult:
+class SourceResult(Struct, frozen=True):
     """What became of one source. ``gaps`` are at most the first 1000; ``reasons`` are sentences, none means
     complete; ``enumerations`` are all ways in which it was counted.
     """
@@ -83,8 +82,7 @@ class SourceResult:
         return max(len(self.gaps), sum(n for word, n in self.dispositions.items() if word != "exported"))
 
 
-@dataclass(frozen=True, slots=True)
-class ExportOutcome:
+class ExportOutcome(Struct, frozen=True):
     """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
     nothing was done.
 

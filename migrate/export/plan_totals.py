@@ -4,8 +4,9 @@ is.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.progress_database import Totals
 from migrate.errors import DamageError, GoneError
@@ -14,8 +15,7 @@ from migrate.storage.api import Store
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """``whole``: the plan is complete, ``planned`` grows no more. ``at``: when this was written (UTC, ISO
     8601).
     """
@@ -28,7 +28,7 @@ class Summary:
 
 def write_summary(store: Store, source: str, summary: Summary) -> None:
     """Write or replace a source's summary."""
-    store.put(layout.plan_summary(source), canonical_json.encode({"version": VERSION, **asdict(summary)}))
+    store.put(layout.plan_summary(source), canonical_json.encode({"version": VERSION, **as_dict(summary)}))
 
 
 def read_summary(store: Store, source: str) -> Summary | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import bundle_json, export_state, layout
 from migrate.bundle.bundle_json import LeftOutSource
@@ -17,8 +19,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, Store
 
 
-@dataclass(frozen=True, slots=True)
-class SourceChanges:
+class SourceChanges(Struct, frozen=True):
     """What is other than when a bundle was begun. ``lost``: names of sources that cannot be opened now; ``dropped``: of
     those that are to be taken out.
     """

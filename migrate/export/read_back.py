@@ -6,8 +6,9 @@ while the source is still there to be asked again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from exporters.engine import PartReader, part_reader_of
 from exporters.errors import SourceError

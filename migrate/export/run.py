@@ -18,7 +18,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from exporters.api import Identified, Source
 from exporters.errors import SourceError, SourceGoneError

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from exporters.errors import SourceError
 from migrate.errors import IncompleteError
@@ -23,8 +24,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class SealTime:
+class SealTime(Struct, frozen=True):
     """The moment from which on an export reads no more; None: it reads to the end."""
 
     moment: datetime | None = None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError
@@ -43,8 +45,7 @@ from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import MultipartStore
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRun:
+class ExportRun(Struct, frozen=True):
     """What all steps of one export share. ``cancellation`` ends running units at their next write."""
 
     store: MultipartStore

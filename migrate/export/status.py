@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Literal
+
+from msgspec import Struct
 
 from exporters.api import Gap
 from migrate.bundle import bundle_json, export_state, layout, lease, reconciliation
@@ -26,8 +27,7 @@ _READERS = 16
 _GAPS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
+class SourceStatus(Struct, frozen=True):
     """``planned`` is None before the first summary was written; ``whole``: the plan is complete. ``exact``:
     ``done`` was summed, not scaled. Both count what has a commit record: a running export is further. In ``planned``
     the estimates of finished units are replaced by what they came to.
@@ -45,8 +45,7 @@ class SourceStatus:
     gaps_total: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExportStatus:
+class ExportStatus(Struct, frozen=True):
     """``state``: empty, exporting (a run holds the location), stopped, incomplete or complete (both sealed).
 
     ``heartbeat_seconds``: the age of the holder's last sign of life, by the clock of the location against ours.
@@ -152,8 +151,7 @@ def _corrected(planned: Totals, done: Totals, estimated: Totals) -> Totals:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(Struct, frozen=True):
     items: int
     size_bytes: int
     estimated_items: int

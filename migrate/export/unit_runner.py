@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from exporters.api import Json, Mendable, Outcome, ReadingAhead, Snapshot, Source, Unit
 from exporters.engine import PartReader
@@ -40,8 +41,7 @@ SettledUnit = tuple[Unit, CommitRecord | Exception]
 """A unit that came to its end: what was committed, or why it was not."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedUnit:
+class PlannedUnit(Struct, frozen=True):
     """A unit to do. ``recorded``: an earlier run has left a commit record of it."""
 
     unit: Unit
@@ -52,8 +52,7 @@ UnitPool = WorkerPool[Sequence[PlannedUnit], Sequence[SettledUnit]]
 """Executes the units of one source, in groups. What it has done has a commit record at the location."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitWork:
+class UnitWork(Struct, frozen=True, kw_only=True):
     """How one unit is done; called by the workers."""
 
     store: MultipartStore
@@ -358,8 +357,7 @@ class _UnitProgress:
         self._progress.advance(items=-self._reported_items, size_bytes=-self._reported_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldUnit:
+class _HeldUnit(Struct, frozen=True):
     """A unit that was read, and is not written yet."""
 
     unit: Unit
@@ -414,8 +412,7 @@ def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:
     progress.grow(items=outcome.items - unit.items, size_bytes=outcome.size_bytes - unit.size_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _EarlierUnit:
+class _EarlierUnit(Struct, frozen=True):
     """What an earlier run has of a unit; ``holds``: it is what this run would read."""
 
     record: CommitRecord

@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
+
+from msgspec import Struct, field
 
 from exporters.changes import ChangeStream
 from exporters.engine import load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
@@ -76,8 +78,7 @@ _STAGES = (
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenSource:
+class ProvenSource(Struct, frozen=True):
     """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
     ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
     its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that are still not at
@@ -104,8 +105,7 @@ class ProvenSource:
         return sum(rows for name, (rows, _) in self.tables.items() if name not in different)
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenBucket:
+class ProvenBucket(Struct, frozen=True):
     """One bucket at the cutover. ``objects`` with ``size_bytes`` are equal on both sides. ``problem``: why they are
     not, or were not proved to be; "" where they are. ``seconds``: of the sync and the comparison.
     """
@@ -117,8 +117,7 @@ class ProvenBucket:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CutoverRecord:
+class CutoverRecord(Struct, frozen=True):
     """What says that the switch was made. Times in UTC, ISO 8601, by the clock of the machine with the command;
     ``downtime_seconds`` lie between them.
     """
@@ -130,8 +129,7 @@ class CutoverRecord:
     buckets: Sequence[ProvenBucket] = ()
 
 
-@dataclass(slots=True)
-class Cutover:
+class Cutover(Struct):
     """The cutover of one source. ``report`` hears which stage begins, ``progress`` how far a comparison before the hold
     is.
     """
@@ -388,8 +386,7 @@ class _OpenCapture:
         self._stack.close()
 
 
-@dataclass(slots=True)
-class Stages:
+class Stages(Struct):
     """How many seconds each stage of a cutover took. ``report`` hears which one begins."""
 
     report: Callable[[str], None]
@@ -451,7 +448,7 @@ def write_record(store: Store, record: CutoverRecord, lease: Lease) -> None:
     meanwhile: a directory is made anew then, and what lies there is lost when the disk is back. First the lease is
     looked for, which was there before, then the record: a disk that has come back meanwhile lacks that.
     """
-    store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **asdict(record)}))
+    store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **as_dict(record)}))
     if not lease.is_there():
         remove_record(store)
     elif read_record(store) is not None:

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.engine import Engine, load_part
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
@@ -36,8 +38,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaSource:
+class DeltaSource(Struct, frozen=True):
     """A source that is kept up by delta passes."""
 
     name: str
@@ -166,8 +167,7 @@ def _is_log_gone(store: Store, base: RecordedBase, source: Endpoint) -> bool:
         return False
 
 
-@dataclass(slots=True)
-class DeltaState:
+class DeltaState(Struct):
     """How far delta passes of a source are. ``last``: also of an earlier run. ``passes`` and ``rows``: of this run.
     ``stopped``: why there are no more.
     """
@@ -242,8 +242,7 @@ class DeltaFollower:
             self._cancellation.wait(max(record.seconds, _SHORTEST_REST_SECONDS))
 
 
-@dataclass(slots=True)
-class DeltaCutover:
+class DeltaCutover(Struct):
     """The cutover of one source that is kept up by delta passes; see ``Cutover``."""
 
     followed: DeltaSource

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.engine import KEYED_READERS, KeyedReader, KeyedRows, WriteState
 from exporters.row_digest import RowsDigest
@@ -28,8 +29,7 @@ Check = Callable[[], None]
 Touched = Mapping[TableName, TouchedRows]
 
 
-@dataclass(slots=True)
-class EarlyComparison:
+class EarlyComparison(Struct):
     """The tables that are equal. ``digests``: those of the destination as of ``mark``. ``states``: what both servers
     said before of the writes to each table. ``written``: the tables to which changes were applied since, and to how
     many rows; ``written_of_server``: what else the destination's server has counted of that. ``touched``: the tables

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, cast
+
+from msgspec import Struct
 
 from exporters.changes import FOLLOW, ChangeLog
 from exporters.engine import Engine, RereadableLog, load_part
@@ -23,8 +24,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedSource:
+class FollowedSource(Struct, frozen=True):
     """A source that is followed. ``base``, ``log`` and ``case`` are those with which its base was opened: position,
     what the engine needs to read on, and the name after which its objects at the server are called.
     """
@@ -103,8 +103,7 @@ def require_base(followed: FollowedSource, mark: Mark) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedBase:
+class RecordedBase(Struct, frozen=True):
     """The base of one source, as a sealed bundle records it. ``url`` holds no secrets; ``position``, ``log`` and
     ``case``: see ``FollowedSource``.
     """

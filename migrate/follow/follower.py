@@ -11,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.changes import NotFollowed
 from migrate.changes.apply import Applying, ChangeWriter, Mark
@@ -39,8 +40,7 @@ _STALE_SECONDS = 15.0
 """A source that has not said for so long where its log ends does not say how far behind we are."""
 
 
-@dataclass(frozen=True, slots=True)
-class FollowState:
+class FollowState(Struct, frozen=True):
     """How far a source is. Positions are as its server writes them, "" where they are not known. ``lag_bytes``: how
     much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
     of late. ``catch_up_seconds``: after how long nothing is behind, at the speed of late; None where the lag does not
@@ -66,8 +66,7 @@ class FollowState:
     catch_up_seconds: float | None = None
 
 
-@dataclass(slots=True)
-class _Counts:
+class _Counts(Struct):
     """What the threads report. ``ends``: where the log ended, and when that was asked."""
 
     captured: int = 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.changes import ChangeLog, LogState
 from migrate.bundle import layout
@@ -34,8 +36,7 @@ _SPEED_SECONDS = 3.0
 """So long it is watched how fast the rest becomes less."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptChanges:
+class KeptChanges(Struct, frozen=True):
     """The segments of one source after its newest base. ``written`` is when the newest was, UTC, ISO 8601."""
 
     segments: int
@@ -44,8 +45,7 @@ class KeptChanges:
     written: str
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingChanges:
+class WaitingChanges(Struct, frozen=True):
     """What is captured, and not applied yet. ``changes``: about how many, of ``segments``; where these are more than
     ``_COUNTED_SEGMENTS``, of the first of them. ``lag_bytes`` of the source's log. ``lag_seconds``: since when the
     oldest waits; None where clocks do not say.
@@ -62,8 +62,7 @@ class WaitingChanges:
         return self.segments <= _COUNTED_SEGMENTS
 
 
-@dataclass(frozen=True, slots=True)
-class FollowStatus:
+class FollowStatus(Struct, frozen=True):
     """How far the changes of one source are. Positions are as its server writes them. ``captured``: what was committed
     before it is at the location. ``lag_bytes`` and ``lag_seconds``: how much of the log is not, and for how long at
     most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
@@ -129,8 +128,7 @@ def _is_drained(status: FollowStatus) -> bool:
     return all(age is not None and age < _DRAINED_SECONDS for age in ages)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
+class _Rest(Struct, frozen=True):
     """How much of a source's log was not at its destination at a moment of the monotonic clock."""
 
     base: RecordedBase
@@ -305,8 +303,7 @@ def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> li
     return unsealed
 
 
-@dataclass(frozen=True, slots=True)
-class KeptThing:
+class KeptThing(Struct, frozen=True):
     """Something that is kept for following a source. ``remove`` tells whether it was still there; it raises
     ``SourceError`` and errors of the location.
     """

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.linear_cost import fit
 from migrate.plan.stage_work import OTHER_KIND, RunRecord, StageRecord, StageWork
@@ -28,8 +30,7 @@ MIN_RECORDS = 4
 """Fewer records of a kind say nothing about four coefficients."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """What moveout comes with: coefficients, and the moves they were fitted to."""
 
     costs: Costs

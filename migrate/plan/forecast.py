@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+
+from msgspec import Struct
 
 from migrate.plan.cost_model import Reference
 from migrate.plan.stage_work import LEAVING, STAGES, RunRecord, Stage, StageWork
@@ -32,16 +33,14 @@ _MOST_TRUST = 0.85
 """So much the own ratio counts at most: the end of a stage is not like its beginning."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """``p50``: as likely more as less. ``p90``: in nine of ten cases it is not more."""
 
     p50: float
     p90: float
 
 
-@dataclass(frozen=True, slots=True)
-class StageForecast:
+class StageForecast(Struct, frozen=True):
     """The time that a stage takes for a source, for all of them where ``source`` is empty; ``why`` says what the figure
     comes from.
     """
@@ -52,8 +51,7 @@ class StageForecast:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkProgress:
+class WorkProgress(Struct, frozen=True):
     """How far work has come. ``share`` of its items or bytes is done. This run did ``measured_share`` in
     ``elapsed_seconds``; an earlier run did the rest. ``has_ended``: what follows the last item is done, too.
     """
@@ -78,8 +76,7 @@ class WorkProgress:
         return self.measured_share * (1 - overhead) + (overhead if self.has_ended else overhead / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Struct, frozen=True):
     """What is left of a move from ``now`` on, in seconds. ``leaves``: until all has left the old host; ``ends``: until
     all is restored and compared. ``probability``: that all has left by the deadline. ``not_counted``:
     sources that could not be read, or hold more than was counted. Their times come on top.
@@ -123,8 +120,7 @@ _MOST_SECONDS = 10.0 * 365 * 86_400
 """Moments later than in ten years are not told apart; a date cannot hold all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Struct, frozen=True):
     """A past move: real time divided by modelled time, by stage and kind, by stage, and of the whole."""
 
     weight: float
@@ -158,8 +154,7 @@ def _sum_of(values: Mapping[tuple[Stage, str], float], stage: Stage) -> float:
     return sum(value for key, value in values.items() if key[0] == stage)
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceClass:
+class ReferenceClass(Struct, frozen=True):
     """The past moves that a forecast rests on."""
 
     model: Reference
@@ -199,8 +194,7 @@ class ReferenceClass:
         return within / (1.0 + sum(past.weight for past in self.scenarios))
 
 
-@dataclass(slots=True)
-class _Pace:
+class _Pace(Struct):
     """The mean of log ratios of real to modelled time, with their weights."""
 
     log_sum: float = 0.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from migrate.number_text import duration_words, moment_words
 from migrate.plan.forecast import Forecast, ReferenceClass, Verdict, WorkKey, WorkProgress, forecast
@@ -23,8 +24,7 @@ _PER_SOURCE: tuple[Stage, ...] = ("export", "restore", "compare")
 _BADNESS: tuple[Verdict, ...] = ("no deadline", "in time", "tight", "unknown", "late")
 
 
-@dataclass(slots=True)
-class _Counter:
+class _Counter(Struct):
     """Counts the items and bytes of what is under way, since ``begun``."""
 
     begun: float

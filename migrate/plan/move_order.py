@@ -11,7 +11,8 @@ stochastic knapsack of Dean, Goemans and Vondrák (2008).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from migrate.plan.forecast import MoveTimes, ReferenceClass
 from migrate.plan.stage_work import LEAVING
@@ -22,8 +23,7 @@ DEFAULT_VALUE = 1.0
 DEFAULT_PRIORITY = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A source that is to leave. ``seconds``: one figure for each scenario. ``divisible``: a part of it has a value."""
 
     name: str
@@ -33,8 +33,7 @@ class Candidate:
     divisible: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MoveOrder:
+class MoveOrder(Struct, frozen=True):
     """The order in which sources leave. ``left_at_p50``, ``left_at_p90``: sources that would not be out by the deadline
     if the move takes that long. ``expected_value`` of all that is out by then, of ``total_value``.
     """

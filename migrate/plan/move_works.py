@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.plan.stage_work import Stage, StageWork
 from migrate.plan.survey import LocationRates, SourcePlan
 
 
-@dataclass(frozen=True, slots=True)
-class MoveRoute:
+class MoveRoute(Struct, frozen=True):
     """Where the data goes, and how fast. Rates are None where they are not known.
 
     ``bundle``: the location that is exported to; ``destination``: the one that the bundle is transferred to, if

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
+
+from msgspec import Struct
 
 Stage = Literal["export", "transfer", "verify", "restore", "compare"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -15,8 +16,7 @@ OTHER_KIND = "*"
 """Stands for kinds of sources of which there are no measurements."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageWork:
+class StageWork(Struct, frozen=True):
     """What one stage does for one source. ``kind`` is the scheme of its URL.
 
     ``items`` and ``size_bytes`` are the source's own figures. ``sampled_seconds`` is what a sample, taken before the
@@ -32,8 +32,7 @@ class StageWork:
     sampled_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageRecord:
+class StageRecord(Struct, frozen=True):
     """Work that was done, and the ``seconds`` it took. ``marks`` are moments of it: seconds since the beginning, and
     the share that was done by then.
     """

@@ -6,8 +6,10 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
@@ -23,8 +25,7 @@ _FIRST_FILE_BYTES, _LAST_FILE_BYTES = 2**20, 16 * 2**20
 _ROUND_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePlan:
+class SourcePlan(Struct, frozen=True):
     """A source, what is there, and how long reading it takes (None where the source cannot be tried out)."""
 
     name: str
@@ -65,8 +66,7 @@ def survey(source: Source, *, workers: int) -> SourcePlan:
     return SourcePlan(source.name, source.url, snapshot, estimate)
 
 
-@dataclass(frozen=True, slots=True)
-class LocationRates:
+class LocationRates(Struct, frozen=True):
     """The bytes a second that a location takes and gives."""
 
     write: float

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.errors import UsageError
 from migrate.plan.forecast import Interval, MoveTimes, ReferenceClass
@@ -32,8 +34,7 @@ def speedup(workers: int) -> float:
     return 1 / (serial + (1 - serial) / workers)
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(Struct, frozen=True):
     """Other means for the move. ``workers``: machines like this one. ``link_rate``: what the link between the old and
     the new host carries for all of them together, in bytes a second; None: as measured.
     """
@@ -89,8 +90,7 @@ def _link_rate(text: str) -> float:
     return float(match[1]) * _BYTES_OF[match[2].lower()]
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
+class Needed(Struct, frozen=True):
     """What it takes to have left by the deadline at P90. ``workers`` is None where no number of them is enough.
     ``link_rate``: what the link must carry at least, in bytes a second.
     """

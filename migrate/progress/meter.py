@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from migrate.progress.state import SHOWN_TASKS, ProgressState, StageProgress, State, TaskProgress
 from migrate.runtime.progress import OF_NO_SOURCE, SourceTask
@@ -33,8 +34,7 @@ STAGE_WEIGHTS = {
 """The share of each stage where nothing has been measured yet."""
 
 
-@dataclass(slots=True)
-class _Task:
+class _Task(Struct):
     """The counters of one task. Sizes are bytes; ``skipped_*`` was done by an earlier run."""
 
     name: str
@@ -53,8 +53,7 @@ class _Task:
     """When something was first seen to have moved, and how far everything was by then."""
 
 
-@dataclass(slots=True)
-class _Stage:
+class _Stage(Struct):
     name: str
     weight: float
     started: float | None = None

@@ -12,11 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.progress.state import ProgressState, from_json
@@ -50,8 +53,7 @@ class StateHolder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressReport:
+class ProgressReport(Struct, frozen=True):
     """What a progress file says. ``age_seconds``: since it was written, by the location's clock against ours.
     ``alive``: its writer is known to live, or has written a moment ago.
     """
@@ -64,7 +66,7 @@ class ProgressReport:
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
         return self.state.as_json() | {
-            "process": asdict(self.process),
+            "process": as_dict(self.process),
             "age_seconds": self.age_seconds,
             "alive": self.alive,
         }
@@ -156,7 +158,7 @@ def _headline(state: ProgressState) -> str:
 
 def encode(state: ProgressState, process: ProcessName) -> bytes:
     """Return the bytes of a progress file."""
-    return canonical_json.encode({"version": VERSION, "process": asdict(process)} | state.as_json())
+    return canonical_json.encode({"version": VERSION, "process": as_dict(process)} | state.as_json())
 
 
 def read_reports(stores: Sequence[Store]) -> list[ProgressReport]:

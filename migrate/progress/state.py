@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
 
 State = Literal["waiting", "running", "done", "stopped"]
 
@@ -14,8 +18,7 @@ SHOWN_TASKS = 200
 """So many tasks of a stage are kept; a stage has one or two a source."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskProgress:
+class TaskProgress(Struct, frozen=True):
     """One task of a stage, such as ``export app``. ``items`` and ``size_bytes`` are done, by this run or an earlier
     one; totals are 0 where they are unknown. Rates per second, over the last moments. ``seconds`` since it began.
     """
@@ -52,8 +55,7 @@ class TaskProgress:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class StageProgress:
+class StageProgress(Struct, frozen=True):
     """One stage of a run. ``seconds``: how long it has taken so far."""
 
     name: str
@@ -61,8 +63,7 @@ class StageProgress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressState:
+class ProgressState(Struct, frozen=True, kw_only=True):
     """How far a command is. Moments are UTC, ISO 8601; "" where there is none.
 
     ``fraction`` is that of all stages together, ``stage_fraction`` that of the present one; both are None where nothing
@@ -121,17 +122,17 @@ class ProgressState:
     def as_json(self) -> dict[str, Any]:
         """Return all of it, with each task's share and time left."""
         derived = [
-            asdict(task) | {"fraction": task.fraction, "seconds_left": task.seconds_left}
+            as_dict(task) | {"fraction": task.fraction, "seconds_left": task.seconds_left}
             for task in self.tasks
         ]
-        return asdict(replace(self, tasks=())) | {"tasks": derived, "stage": self.stage}
+        return as_dict(replace(self, tasks=())) | {"tasks": derived, "stage": self.stage}
 
 
 def from_json(value: dict[str, Any]) -> ProgressState:
     """Return what ``as_json`` was made of. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-    known = {field.name for field in fields(ProgressState)}
+    known = ProgressState.__struct_fields__
     state = ProgressState(**{name: content for name, content in value.items() if name in known})
-    task_fields = {field.name for field in fields(TaskProgress)}
+    task_fields = TaskProgress.__struct_fields__
     return replace(
         state,
         stages=[StageProgress(**stage) for stage in value["stages"]],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import cast
+
+from msgspec import Struct, field
 
 from exporters.engine import (
     Engine,
@@ -46,8 +47,7 @@ def repair_named_tables(
     return [differed.get(pair.label) or TableRepair(pair.label) for pair in pairs]
 
 
-@dataclass(slots=True)
-class LiveRepair:
+class LiveRepair(Struct):
     """What a repair from a live source did. ``tables``: those that differed. ``read``: how many tables were compared;
     others had not been written to. ``states`` of the source's tables by label, see ``VersionedRows``.
     """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from exporters.engine import PartReader
 from migrate.number_text import count_words, things
@@ -23,8 +24,7 @@ RETRIED_ROWS = 1000
 """So many rows that were refused are tried at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class TablePair:
+class TablePair(Struct, frozen=True):
     """A table at both sides. ``columns``: of the source, in the order of its rows' texts. ``rows``: how many there are,
     about. ``open_sides`` returns the source's and the destination's.
     """
@@ -37,8 +37,7 @@ class TablePair:
     open_sides: Callable[[], tuple[RowSide, RowSide]]
 
 
-@dataclass(slots=True)
-class TableRepair:
+class TableRepair(Struct):
     """What was repaired of a table, or differs. ``refused``: rows that the destination does not take, for ``reason``.
     ``reason`` alone: why the table was not repaired.
     """

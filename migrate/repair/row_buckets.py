@@ -7,9 +7,9 @@ rows of the others need be compared. That takes no order and no key.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 from xxhash import xxh3_128_intdigest
 
 from exporters.engine import Texts
@@ -29,8 +29,7 @@ def count_buckets(rows: int) -> int:
     return min(MOST_BUCKETS, max(FEWEST_BUCKETS, 1 << (rows // _ROWS_A_BUCKET).bit_length()))
 
 
-@dataclass(slots=True)
-class BucketSums:
+class BucketSums(Struct):
     """Rows, sum of hashes and bytes of rows by bucket. There are as many buckets as numbers, a power of two."""
 
     rows: list[int]
@@ -66,8 +65,7 @@ class RowSide(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class HashedSide:
+class HashedSide(Struct, frozen=True):
     """A side whose rows are hashed here. ``read`` hands over all rows."""
 
     read: Callable[[TakeRows], None]

@@ -11,9 +11,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
+from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest
 
 from exporters.engine import Texts
@@ -33,8 +33,7 @@ class LocatedRow(NamedTuple):
     place: bytes = b""
 
 
-@dataclass(slots=True)
-class RowChanges:
+class RowChanges(Struct):
     """What makes some rows of a destination equal to the source's: ``gone`` are removed, ``new`` are added. A row that
     has changed is in both. ``changed``: how many such there are, as far as keys tell.
     """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
+
+from msgspec import Struct
 
 from exporters.engine import HashedRows, LiveRows, LocatedRows, PartReader
 from migrate.bundle import layout
@@ -40,8 +41,7 @@ class BundleRows:
                         take(texts)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSide:
+class ServerSide(Struct, frozen=True):
     """A side whose rows are hashed by its server."""
 
     rows: HashedRows

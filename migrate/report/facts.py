@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
 from migrate.bundle.bundle_json import BundleInfo
@@ -62,8 +63,7 @@ class Contents(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """One check after the seal: ``what`` was done, when (UTC, ISO 8601), what was found, and what the restored database
     or bucket is without.
     """
@@ -74,8 +74,7 @@ class Checked:
     left_out: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One entry of the custody log. ``who`` names the key that signed it, ``hash`` is what the next entry follows."""
 
     at: str
@@ -85,8 +84,7 @@ class Event:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(Struct, frozen=True):
     """What became known after the seal. Digests by (source, schema, name). ``root``: SHA-256 of the tag manifest;
     ``signers``: fingerprints of the keys that signed it. ``arrived``: when the last of it was written to the location;
     ``compared``: when each source was found equal to a live one. All times UTC, ISO 8601.
@@ -104,8 +102,7 @@ class Later:
     compared: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
+class SourceFacts(Struct, frozen=True):
     """One source. ``prefixes``: bytes by the beginning of keys, the largest first; None stands for all others."""
 
     reconciliation: SourceReconciliation
@@ -125,8 +122,7 @@ class SourceFacts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """All of the page."""
 
     info: BundleInfo

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.report.render import render
@@ -12,8 +13,7 @@ SHOWN = 1000
 """So many files have a link on the page; the script and the list have all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """One file and what opens it; ``sha256`` may be empty."""
 
     key: str
@@ -22,8 +22,7 @@ class Link:
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """A bundle on offer: to whom, until when, and the names of the files that lie next to the page."""
 
     info: BundleInfo

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from migrate.progress.state import ProgressState
 from migrate.report.render import render
@@ -13,8 +14,7 @@ REFRESH_SECONDS = 30
 """How often the page is written, and loaded again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRun:
+class ShownRun(Struct, frozen=True):
     """One command, or one location, on the page. ``good``: nothing is amiss. ``gaps``: source, item and
     reason. ``sources``: a line each.
     """

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.storage.api import Store
@@ -18,8 +20,7 @@ VERSION = 1
 UP = "yes"
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreRecord:
+class RestoreRecord(Struct, frozen=True):
     """``bundle``: the id of the bundle that was restored. ``destination``: its URL without secrets. ``at``: when the
     restore ended, UTC, ISO 8601. ``result``: "yes", "in part", "differs" or "no"; ``happened`` and ``next_step`` say it
     in sentences. ``only``: what of a database was asked for, empty for all of it.
@@ -57,7 +58,7 @@ class RestoreRecords:
 
     def write(self, record: RestoreRecord) -> None:
         """Write one record."""
-        data = canonical_json.encode_pretty({"version": VERSION} | asdict(record))
+        data = canonical_json.encode_pretty({"version": VERSION} | as_dict(record))
         while self._store is not None or self._opens:
             with suppress(MoveoutError):
                 self._store = self._store or self._opens.pop(0)()
@@ -89,6 +90,6 @@ def newest(records: Iterable[RestoreRecord]) -> list[RestoreRecord]:
 def _read(store: Store, key: str) -> RestoreRecord:
     value = canonical_json.decode(store.read(key), key, version=VERSION)
     try:
-        return RestoreRecord(**{name: str(value[name]) for name in RestoreRecord.__slots__})
+        return RestoreRecord(**{name: str(value[name]) for name in RestoreRecord.__struct_fields__})
     except KeyError as exc:
         raise DamageError(key, expected="a record of a restore", found=f"none ({exc!r})") from exc

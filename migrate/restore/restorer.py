@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.engine import Engine, live_reader_of, load_part, part_reader_of
 from migrate.bundle.catalog import CatalogRow
@@ -21,8 +23,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
+class RestoreRequest(Struct, frozen=True):
     """What shall be restored, and where to.
 
     ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
@@ -213,8 +214,7 @@ def _selection_of(record: FinishedRestore) -> Selection:
     return Selection.parse(Selection.split_words(record.only))
 
 
-@dataclass(frozen=True, slots=True)
-class _Lacking:
+class _Lacking(Struct, frozen=True):
     """Tables and materialized views that a destination has not, tables that are empty there, and how many rows the
     others have.
     """

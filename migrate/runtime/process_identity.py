@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ProcessName:
+
+class ProcessName(Struct, frozen=True):
     """``machine`` is empty where the system does not tell enough to recognise it again."""
 
     host: str

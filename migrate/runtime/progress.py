@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class SourceTask:
+
+class SourceTask(Struct, frozen=True):
     """Which source a task is for. ``share``: how much of the source's work in this stage it is, 0 to 1.
     ``counts_sent``: bytes count when a location has them, so those on the wire are to be shown besides.
     ``done_before``: how much of the source's work is done when the task begins, whichever tasks were needed for it.

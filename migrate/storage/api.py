@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from migrate.errors import GoneError
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
@@ -26,8 +27,7 @@ PART_BYTES = 16 * 2**20
 """The usual part."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(Struct, frozen=True):
     """A file at a location. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is set
     only where the writer gave it and the store keeps it, and only by ``stat``.
     """
@@ -39,8 +39,7 @@ class FileInfo:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UploadedPart:
+class UploadedPart(Struct, frozen=True):
     """A durable part of an upload. Numbers count from 1. ``crc64nvme`` is that of its bytes, where the store
     reports it.
     """
@@ -51,8 +50,7 @@ class UploadedPart:
     crc64nvme: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewFile:
+class NewFile(Struct, frozen=True):
     """A whole file that is to be written."""
 
     key: str
@@ -64,8 +62,7 @@ Parts: TypeAlias = list[UploadedPart]
 """A name for use inside of classes that have a method ``list``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """A multipart upload that was begun and neither completed nor aborted."""
 
     key: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import cast
+
+from msgspec import Struct
 
 
 @functools.cache
@@ -45,8 +46,7 @@ def from_header(text: str) -> int:
     return int.from_bytes(base64.b64decode(text), "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """Size and hashes in hex digits; a hash is empty where it is not known. ``etag`` is the MD5, or what the
     source gave as its ETag: another object of that size with that ETag is the same one.
     """

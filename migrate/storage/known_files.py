@@ -7,9 +7,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from migrate.errors import GoneError
 from migrate.storage.api import FileInfo, MultipartStore, NewFile, Parts, StoreWrapper
@@ -23,8 +25,7 @@ _ONE_BYTES = 2**20
 _AT_ONCE = 16
 
 
-@dataclass(slots=True)
-class _Knowledge:
+class _Knowledge(Struct):
     """What is there. ``infos`` is None where that is not known."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.errors import GoneError
 from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, MultipartStore, Upload, UploadedPart
@@ -40,8 +41,7 @@ def part_sizes(size_bytes: int, part_bytes: int) -> list[int]:
     return [part_bytes] * full_parts + ([rest] if rest else [])
 
 
-@dataclass(frozen=True, slots=True)
-class ResumableUpload:
+class ResumableUpload(Struct, frozen=True):
     """An upload to continue: the size of its parts, and the durable ones by number."""
 
     id: str

@@ -7,16 +7,16 @@ one version of everything, and no locks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
 
 Mode: TypeAlias = Literal["GOVERNANCE", "COMPLIANCE"]
 """GOVERNANCE can be lifted with a permission of its own; COMPLIANCE by nobody (S3 user guide, "Object Lock")."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileVersion:
+class FileVersion(Struct, frozen=True):
     """One version of a file, or a delete marker. ``id`` is the server's, "" where there are no versions."""
 
     key: str
@@ -26,8 +26,7 @@ class FileVersion:
     is_marker: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(Struct, frozen=True):
     """What protects a version: ``until`` is None where there is no retention; ``legal`` whether a legal hold is on."""
 
     mode: Mode | None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from migrate.case.secrets import redact
 from migrate.errors import UsageError
@@ -38,8 +39,7 @@ _BUILT_IN = {
 """Import paths instead of modules: boto3 takes half a second to import."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """What a location is opened with. ``secrets`` are its keys, where they do not come from a profile or the
     environment; ``note`` is called for retries that take long.
     """
@@ -49,8 +49,7 @@ class Access:
     cancellation: CancellationToken | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocationType:
+class LocationType(Struct, frozen=True):
     """One kind of location. ``example`` is a URL for help texts. ``open`` sends no request yet; it raises
     ``UsageError`` for a URL that is wrong. ``open_object_lock`` is None where files have neither versions nor locks.
     """

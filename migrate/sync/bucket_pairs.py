@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case, Endpoint
@@ -14,8 +15,7 @@ from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
-class BucketPair:
+class BucketPair(Struct, frozen=True):
     """One sync. ``error`` says why it cannot begin: then nothing is known of its ``destination``."""
 
     name: str

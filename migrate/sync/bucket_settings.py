@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from migrate.bundle import canonical_json
@@ -49,8 +51,7 @@ class Wish(StrEnum):
     LEAVE = "leave"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What is to be done: settings to ``write`` as the source has them, names to ``remove``; and why the
     destination's stay as they are where they are not the same.
     """
@@ -60,8 +61,7 @@ class Decision:
     stay: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """``delete``: what the source has no more is removed; ``others``: the bucket holds objects of others; ``inside``:
     the record lies in the bucket; ``history``: older versions are copied, too.
     """

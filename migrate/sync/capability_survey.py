@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+
+from msgspec import Struct
 
 from exporters.api import Loss
 from exporters.bucket_api import ObjectSummary
@@ -25,8 +26,7 @@ CAPABILITIES = "capabilities.json"
 _HOLDS = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """``capabilities`` of the destination, whether it ``encrypts`` by its own default, and what is lost of the
     bucket.
     """
@@ -80,7 +80,7 @@ def _kept(
     try:
         recorded = canonical_json.decode(store.read(CAPABILITIES), CAPABILITIES)
         tried, bucket_losses = recorded["tried"], recorded["bucket_losses"]
-        capabilities = Capabilities(**{name: recorded[name] for name in Capabilities.__slots__})
+        capabilities = Capabilities(**{name: recorded[name] for name in Capabilities.__struct_fields__})
         fresh = datetime.now(UTC) - datetime.fromisoformat(capabilities.at) < _HOLDS
     except (GoneError, DamageError, KeyError, ValueError):
         return None

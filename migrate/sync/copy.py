@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import repeat
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched, ObjectSummary
@@ -39,8 +41,7 @@ _READ_BYTES = 8 * 2**20
 UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 
-@dataclass(frozen=True, slots=True)
-class SyncContext:
+class SyncContext(Struct, frozen=True):
     """From one bucket to the other, and on what terms. Shared by all threads."""
 
     source: S3Bucket
@@ -94,8 +95,7 @@ def is_small(step: SyncStep) -> bool:
     return step.source.size_bytes <= PUT_BYTES and "-" not in step.source.etag
 
 
-@dataclass(slots=True)
-class SmallCopy:
+class SmallCopy(Struct):
     """Copies small objects for one batch; what is to go another way by now ends up in ``grown``."""
 
     context: SyncContext

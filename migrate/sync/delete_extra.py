@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import islice
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
@@ -20,8 +22,7 @@ _BATCH = 1000
 _LISTED_NOT = "the source does not list it, and still has it; it was not removed at the destination"
 
 
-@dataclass(slots=True)
-class Removal:
+class Removal(Struct):
     """What was removed, and what was not, by reason."""
 
     removed: list[Removed] = field(default_factory=list)

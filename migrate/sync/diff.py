@@ -8,8 +8,9 @@ comparing lists. Only where they differ are rows compared one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from exporters.bucket_api import ObjectSummary, Page
 from migrate.sync.record.column_pages import Known, KnownPage, Listed, Noted, run_of_same
@@ -34,8 +35,7 @@ class Action(StrEnum):
     """The filters exclude it. Both sides stay as they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncStep:
+class SyncStep(Struct, frozen=True):
     """One action on one key, relative to both prefixes, with its reason. ``ours``: what lies at the destination was
     written by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it.
     ``before``: how many versions of the key the destination has, where the step is about one more.
@@ -67,8 +67,7 @@ OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], 
 """Called with objects that are the same: keys, sizes, ETags of both sides."""
 
 
-@dataclass(slots=True)
-class Comparison:
+class Comparison(Struct):
     """One walk. ``excludes`` says why a key that the source lists is not wanted. ``foreign`` says of a key that only
     the destination has whether it is none of our business. ``chooses``: a key that the record has may be unwanted, too.
     Counted are the source's objects, and those that are the same.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from operator import eq
 from typing import Any
+
+from msgspec import Struct, field
 
 from migrate.bundle.export_state import now
 from migrate.runtime.progress import Progress
@@ -23,8 +24,7 @@ from migrate.sync.record.column_pages import UnorderedError
 from migrate.sync.record.sync_record import Record
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(Struct):
     """What one walk found. ``different`` counts what is to be done by its kind, ``example`` is a key of it."""
 
     began: str = ""

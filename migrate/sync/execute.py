@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
@@ -24,8 +25,7 @@ BATCH_OBJECTS = 1000
 BATCH_BYTES = 32 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class PlanExecution:
+class PlanExecution(Struct, frozen=True):
     """Executes the plan of one run. ``check_lease`` raises once the lease is lost. ``locks_itself``: see
     ``version_inspect``.
     """

@@ -6,7 +6,8 @@ left alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
@@ -24,8 +25,7 @@ FOREIGN = (
 )
 
 
-@dataclass(slots=True)
-class ObjectCheck:
+class ObjectCheck(Struct):
     """Looks at objects for one batch."""
 
     context: SyncContext

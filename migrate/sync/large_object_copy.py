@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
@@ -35,8 +37,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 """Objects on their way at once, each with a window of reads and a few parts in memory."""
 
 
-@dataclass(slots=True)
-class LargeCopy:
+class LargeCopy(Struct):
     """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two."""
 
     context: SyncContext

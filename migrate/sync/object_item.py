@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
@@ -19,8 +20,7 @@ Acl = tuple[str | None, tuple[Loss, ...]]
 """The ACL of an object as the index keeps it, and the losses of reading it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """An object of the source as it was read. ``record_row``: its row for the record, so far."""
 
     step: SyncStep
@@ -64,8 +64,7 @@ def item(
     return Item(step, fetched, row, record_row, acl[1])
 
 
-@dataclass(slots=True)
-class Done:
+class Done(Struct):
     """What a batch came to. ``rows`` are for the record, and ``noted`` so many that it has. ``damaged``: sentences
     about objects that are at the destination and are not what they should be. ``amended``: versions whose tags, locks
     or ACL were changed. ``hidden``: keys whose newest version could not be copied.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from exporters.selection import Selection
 from migrate.case.model import Endpoint

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from exporters.api import Gap
+from exporters.structs import as_dict
 from migrate.errors import OK, DamageError, IncompleteError
 
 _SHOWN_GAPS = 1000
 """Gaps that the report names one by one; ``gaps.parquet`` has all."""
 
 
-@dataclass(frozen=True, slots=True)
-class EqualityProof:
+class EqualityProof(Struct, frozen=True):
     """Both sides were equal at ``moment`` (UTC), between two walks over both listings. In each walk every object of the
     source was unchanged since it was copied, the destination's was as it was written, and there was nothing else.
     ``digest``: SHA-256 over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the
@@ -37,11 +39,10 @@ class EqualityProof:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept."""
-        return asdict(self)
+        return as_dict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """An object that was removed at the destination, or a version of one."""
 
     key: str
@@ -55,8 +56,7 @@ class Removed:
         return self.key, self.version_id
 
 
-@dataclass(frozen=True, slots=True)
-class SyncOutcome:
+class SyncOutcome(Struct, frozen=True):
     """``listed`` objects of the source ended in one of these ways. ``same``: as before. ``copied``: now, ``newer`` of
     them in a version that came after the listing. ``adopted``: the destination had them already. ``amended``: versions
     that are there, whose tags, locks or ACL were brought in step. ``excluded`` or ``failed``: see ``gaps``. ``extra``
@@ -130,5 +130,5 @@ class SyncOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept and printed; of gaps and removed objects the first thousand."""
-        all_fields = asdict(replace(self, gaps=self.gaps[:_SHOWN_GAPS], removed=self.removed[:_SHOWN_GAPS]))
+        all_fields = as_dict(replace(self, gaps=self.gaps[:_SHOWN_GAPS], removed=self.removed[:_SHOWN_GAPS]))
         return all_fields | {"complete": self.complete}

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
 from exporters.objects.key_oddities import Oddities
@@ -38,8 +40,7 @@ Listings = tuple[Iterator[Page], Iterator[Page]]
 """Of the source, and of the destination."""
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
     ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied.
@@ -78,8 +79,7 @@ class Plan:
         return self.extra - self.known[Action.EXTRA]
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
+class Sides(Struct, frozen=True):
     """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems
     the same is looked at. ``history``: every version, not only the current ones, into a destination that does not
     make these delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.objects.listing.hidden_objects import nothing_under
@@ -47,8 +49,7 @@ CUTOVER_TRIES = 5
 """So often what has changed since is copied before a cutover is given up: then the source is still written to."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncOptions:
+class SyncOptions(Struct, frozen=True):
     """``delete``: remove at the destination what the source does not have. ``overwrite``: replace objects of the
     destination that this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in
     listings. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may
@@ -147,8 +148,7 @@ def _no_lease() -> None:
     """Check nothing: a dry run writes nothing, so it has no lease."""
 
 
-@dataclass(slots=True)
-class _Sync:
+class _Sync(Struct):
     """One sync. ``threads`` ask for what is needed later. ``listings``: those of the first pass, begun while the
     record's files are read.
     """

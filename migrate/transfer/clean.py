@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, busy, look
@@ -19,8 +20,7 @@ from migrate.transfer.plan import SEALS
 Kind = Literal["upload", "temporary file", "empty folder", "work file"]
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(Struct, frozen=True):
     """A leftover of an interrupted run. ``size_bytes`` of durable bytes; ``age`` since it was begun or last
     written.
     """

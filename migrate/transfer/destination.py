@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from io import BytesIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.layout import is_tag_name
@@ -18,8 +20,7 @@ from migrate.transfer.source_bundle import SealedSource, bundle_id, is_payload
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TransferState:
+class TransferState(Struct, frozen=True):
     """``_work/transfer.json``: which bundle comes from where, and how much it is. ``origin`` is without
     secrets. ``replaces``: the bundle that lay there before, as long as what is left of it is not cleared.
     """
@@ -63,8 +64,7 @@ def read_state(store: Store) -> TransferState | None:
         raise DamageError(layout.TRANSFER_STATE, expected="a transfer", found=repr(data[:80])) from exc
 
 
-@dataclass(frozen=True, slots=True)
-class Surveyed:
+class Surveyed(Struct, frozen=True):
     """What lies at the destination: sizes by key, and whether a transfer of this bundle was begun. Also the id of the
     bundle that this one continues and that must make room first, "" where there is none.
     """

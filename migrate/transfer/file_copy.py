@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -21,8 +22,7 @@ from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
 from migrate.transfer.scheduler import CopyTask, TaskQueue
 
 
-@dataclass(frozen=True, slots=True)
-class CopySettings:
+class CopySettings(Struct, frozen=True):
     """From where to where, and under which lease. ``cancellation`` ends what is under way, and the waits of both
     stores; ``on_stuck`` is called when threads have not ended some time after that. ``recheck``: what lies at the
     destination is hashed.

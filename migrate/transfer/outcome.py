@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 
 
-@dataclass(frozen=True, slots=True)
-class TransferOutcome:
+class TransferOutcome(Struct, frozen=True):
     """``files`` and ``size_bytes`` are what the bundle has; of these so many were moved now and so many lay
     there already.
 

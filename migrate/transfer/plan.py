@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.storage.api import UploadedPart
 from migrate.storage.multipart import part_sizes
 
 
-@dataclass(frozen=True, slots=True)
-class WantedFile:
+class WantedFile(Struct, frozen=True):
     """A file of the bundle. ``sha256`` is what the manifests promise; None for signatures, which no manifest
     names.
     """
@@ -21,8 +21,7 @@ class WantedFile:
     sha256: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PartJob:
+class PartJob(Struct, frozen=True):
     """One part of a large file. ``kept`` is the part that lies at the destination already, if it may be the
     same.
     """
@@ -33,8 +32,7 @@ class PartJob:
     kept: UploadedPart | None
 
 
-@dataclass(frozen=True, slots=True)
-class FileJob:
+class FileJob(Struct, frozen=True):
     """A file to move: whole if it has one part, else in parts of ``part_bytes`` (the last may be smaller)."""
 
     file: WantedFile
@@ -48,8 +46,7 @@ class FileJob:
         return self.file.size_bytes <= self.part_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Phases:
+class Phases(Struct, frozen=True):
     """The order that keeps a half transferred location from being taken for a sealed bundle: payload, then tag
     files, then, one after the other, ``bagit.txt`` and the tag manifest.
     """

@@ -11,7 +11,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
@@ -29,8 +30,7 @@ from migrate.transfer.source_bundle import SealedSource, read_sealed
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FileMoves:
+class FileMoves(Struct, frozen=True):
     """What a pool that moves files is given. ``recheck``: what lies at the destination is hashed."""
 
     lease: Lease

@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from migrate.runtime.worker_pool import TICK_SECONDS, ThreadWorkerPool
 from migrate.storage.api import PART_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTask:
+class CopyTask(Struct, frozen=True):
     """Something to do, and how many bytes it keeps in memory meanwhile."""
 
     size_bytes: int
@@ -28,12 +28,11 @@ Opener = Callable[[], Iterator[CopyTask]]
 """Begins a large file and returns its tasks."""
 
 
-@dataclass(slots=True)
-class _TaskLane:
+class _TaskLane(Struct):
     """Tasks in order."""
 
     tasks: Iterator[CopyTask]
-    head: CopyTask | None = field(init=False)
+    head: CopyTask | None = None
 
     def __post_init__(self) -> None:
         self.head = next(self.tasks, None)

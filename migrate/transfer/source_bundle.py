@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from io import BytesIO
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -17,8 +18,7 @@ from migrate.storage.api import Store
 from migrate.transfer.plan import WantedFile
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSource:
+class SealedSource(Struct, frozen=True):
     """A sealed bundle: ``id``, its files in the order of keys, and what is wrong with it at first sight. Also what lies
     there without belonging to it, and the ids of the incomplete bundles that it was continued from.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import look
@@ -12,8 +12,7 @@ from migrate.storage.api import MultipartStore
 from migrate.transfer.destination import read_state
 
 
-@dataclass(frozen=True, slots=True)
-class TransferStatus:
+class TransferStatus(Struct, frozen=True):
     """Files and bytes that are durable at the destination and that are still to come. ``holder`` names the run that
     holds the location, "" where none does (or where it is known to be dead). ``origin`` is a URL without secrets.
     """

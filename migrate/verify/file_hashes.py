@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 from migrate.bundle.tag_files import chunks
@@ -14,8 +15,7 @@ from migrate.storage.api import Store
 from migrate.verify.tag_file_checks import Expected
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """An object in a pack, as the index records it: ``size_bytes`` bytes from ``offset``."""
 
     key: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -12,8 +13,7 @@ from migrate.verify.outcome import Level
 from migrate.verify.tag_file_checks import Expected, Tags, Unreadable, expected_files
 
 
-@dataclass(slots=True)
-class Counted:
+class Counted(Struct):
     """Payload that was checked."""
 
     files: int = 0

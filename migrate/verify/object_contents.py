@@ -5,8 +5,9 @@ row's SHA-256.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -17,16 +18,14 @@ from migrate.verify.tag_file_checks import Expected
 COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 
 
-@dataclass(frozen=True, slots=True)
-class PackJob:
+class PackJob(Struct, frozen=True):
     """A pack and the objects that the index sees in it."""
 
     file: Expected
     members: list[Member]
 
 
-@dataclass(slots=True)
-class IndexWalk:
+class IndexWalk(Struct):
     """Reads one source's index. ``packs`` yields the work; afterwards ``exported`` is the number of rows
     that say so.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 from migrate.bundle.table_comparison import TableDigest
@@ -23,8 +24,7 @@ class Level(StrEnum):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyOutcome:
+class VerifyOutcome(Struct, frozen=True):
     """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
     looked at. ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``).
     ``bundle``: its id, where that can be believed.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from msgspec import Struct
 from xxhash import xxh3_128_intdigest
 
 from exporters.engine import Texts
@@ -38,16 +38,14 @@ class Side(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DifferingRow:
+class DifferingRow(Struct, frozen=True):
     """A row on one side only: its text, and the part that holds it."""
 
     text: bytes
     part: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Narrowed:
+class Narrowed(Struct, frozen=True):
     """What differs. ``changed``: pairs with the same key; ``left``, ``right``: rows of one side only. ``whole``: that
     is all there is; else these are some of many.
     """
@@ -105,8 +103,7 @@ class _Kept:
             self.rows += [row] * copies
 
 
-@dataclass(frozen=True, slots=True)
-class _Among:
+class _Among(Struct, frozen=True):
     """Some of the buckets."""
 
     chosen: frozenset[int]

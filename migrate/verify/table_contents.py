@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from msgspec import Struct, field
 
 from exporters.engine import Engine, PartReader, part_reader_of
 from exporters.row_digest import RowsDigest, to_hex
@@ -19,14 +20,12 @@ from migrate.errors import DamageError
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
-@dataclass(frozen=True, slots=True)
-class _TablePart:
+class _TablePart(Struct, frozen=True):
     key: str
     rows: int
 
 
-@dataclass(slots=True)
-class _TableCheck:
+class _TableCheck(Struct):
     """A table, and what was read of it so far, by part."""
 
     row: CatalogRow

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.engine import LiveReader, LiveRows, PartReader
 from migrate.bundle.catalog import CatalogRow
@@ -39,8 +41,7 @@ class LiveSide:
         self._rows.each(self._table.schema, self._table.name, take)
 
 
-@dataclass
-class Looker:
+class Looker(Struct):
     """Looks for rows in one live database, which is opened for the first table."""
 
     live_reader: LiveReader
@@ -99,8 +100,7 @@ def _words(narrowed: Narrowed, *, key: bool) -> str:
     return changes if key or not narrowed.left or not narrowed.right else f"{changes} (it has no key)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Show:
+class _Show(Struct, frozen=True):
     """Formats values for users from rows' texts."""
 
     part_reader: PartReader

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.bundle_json import BundleInfo
@@ -14,8 +15,7 @@ from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be
     read.
     """
@@ -25,8 +25,7 @@ class Expected:
     size_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(Struct, frozen=True):
     """The contents of the tag files. ``names`` are those in the tag manifest, ``sound`` those of them with the right
     hash; ``info`` and ``oxum`` (bytes, files) only where their files are sound.
     """

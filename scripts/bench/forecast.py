@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 
 from migrate.plan import cost_model
 from migrate.plan.cost_model import REFERENCE_FILE, Reference, fit_costs

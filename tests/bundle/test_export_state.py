@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import export_state, layout
 from migrate.bundle.bundle_json import LeftOutSource

@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease, LeaseState

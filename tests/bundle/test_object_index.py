@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from exporters.objects.index_rows import INDEX, LATIN_1, PART_NUMBERS
 from migrate.bundle.catalog import CatalogRow

@@ -6,13 +6,13 @@ import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exporters.api import CatalogEntry, Enumeration, Gap, Loss, Outcome, SourceSummary, Unit
 from migrate.bundle import canonical_json, commit_records, layout, reconciliation

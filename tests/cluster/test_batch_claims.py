@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.cluster.batch_claims import Claims
 from migrate.runtime.cancellation import CancellationToken, Cancelled

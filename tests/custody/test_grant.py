@@ -5,12 +5,12 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.cli.common.link_files import new_files
 from migrate.custody.erasure import erase

@@ -3,7 +3,6 @@
 import socket
 import sqlite3
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -11,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
 from exporters.doctor import ExamineRequest, Finding, Fix, clock_finding
 from exporters.postgres.doctor import examine

@@ -1,9 +1,9 @@
 """What passes is waited for. What is lost stops one source, with a name and a next step; the others are followed."""
 
-import dataclasses
 import re
 import time
 
+import msgspec
 import psycopg
 import pytest
 
@@ -90,7 +90,7 @@ def test_a_network_that_drops_packets_without_a_word_is_noticed(
     direct = make_followed(TABLE)
     proxy = toxiproxy.proxy(direct.source.url)
     url = direct.source.url.replace(f":{postgres.port}/", f":{proxy.port}/")
-    followed = dataclasses.replace(direct, source=Endpoint(url, {"password": Secret("env:OLD_PASSWORD")}))
+    followed = msgspec.structs.replace(direct, source=Endpoint(url, {"password": Secret("env:OLD_PASSWORD")}))
     with following(open_location(str(tmp_path)), followed) as ((follower,), notes):
         run_sql(direct.source.url, "INSERT INTO t VALUES (1)")
         eventually(lambda: count(direct.destination.url) == 1)

@@ -1,8 +1,8 @@
 """A follow sees that a cutover is at work, or has made the switch; one that was killed holds nobody up."""
 
-import dataclasses
 import time
 
+import msgspec
 import pytest
 
 from migrate.bundle import layout, lease
@@ -64,7 +64,7 @@ def test_a_cutover_that_was_killed_holds_no_follow_up(tmp_path):
     store = open_location(str(tmp_path))
     with cutover_lease(store, Silent()):
         state, _ = lease.look(store)
-    killed = dataclasses.replace(state, process=dataclasses.replace(state.process, started="1"))
+    killed = msgspec.structs.replace(state, process=msgspec.structs.replace(state.process, started="1"))
     store.put(layout.LEASE, lease.encode(killed))
     watch = CutoverWatch(store, Silent())
     assert not watch.is_requested()

@@ -2,9 +2,9 @@
 
 import os
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.case.model import Endpoint
 from migrate.cli.progress.progress_reports import unlocked_store

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,7 +51,7 @@ class Move:
         chosen = SyncOptions(**{"apart": self.record is not None, **options})
         sides, store = self._open()
         return sync(
-            replace(sides, selection=chosen.selection),
+            msgspec.structs.replace(sides, selection=chosen.selection),
             store,
             chosen,
             workers=workers,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 HEADER = struct.Struct("<IBIIIH")
 """Time, type, number of the server, size, position after the event, flags."""
@@ -118,8 +119,7 @@ def _packed_string(data: bytes, position: int) -> tuple[bytes, int]:
     return data[position : position + size], position + size
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A statement in the log. ``database`` was the session's."""
 
     database: str
@@ -150,8 +150,7 @@ def decompressed(data: bytes) -> bytes:
     return zlib.decompress(data[1 + (data[0] & 7) :])
 
 
-@dataclass(frozen=True, slots=True)
-class TableMap:
+class TableMap(Struct, frozen=True):
     """How the rows of a table are written. ``metadata`` by column: what its type does not say. ``details``: as far as
     the server writes them (binlog_row_metadata), by the number of their kind.
     """

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.connection import Connection
 
@@ -45,8 +45,7 @@ def start_of(position: int) -> tuple[int, int]:
     return (number + 1, FIRST_OFFSET) if offset > _LARGEST_START else (number, max(offset, FIRST_OFFSET))
 
 
-@dataclass(frozen=True, slots=True)
-class BinlogFiles:
+class BinlogFiles(Struct, frozen=True):
     """What a server has of its binary log: ``end`` is where that ends, ``sizes`` are those of its files by number."""
 
     stem: str

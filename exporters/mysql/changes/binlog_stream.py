@@ -7,12 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import pymysql
+from msgspec import Struct
 from pymysql.constants import COMMAND
 
 from exporters.changes import BASE_AGAIN, Message, MessageKind, put_back_error
@@ -59,8 +59,7 @@ _STANDALONE_AT = HEADER_BYTES + 12
 _ONE_PHASE_AT = HEADER_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class LogRequest:
+class LogRequest(Struct, frozen=True):
     """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
     ``apart``. ``files``: those of the log. ``replica`` is the number of this reader at the server.
     ``origin``: what ``BinlogStream.origin`` was when the position was captured, "" where that is not known.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
@@ -20,8 +20,7 @@ format.
 _RETENTION = ("binlog_expire_logs_seconds", "expire_logs_days")
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(Struct, frozen=True):
     """Why changes cannot be followed. ``remedy``: what mends it; ``is_sql``: it can be run as it is."""
 
     problem: str

@@ -6,8 +6,10 @@ With binlog_format=ROW these are definitions, TRUNCATE and savepoints. Other ses
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.mysql.changes.binlog_events import Query
 
@@ -46,8 +48,7 @@ class StatementKind(Enum):
     """Rows, by statement: the log does not say which. Or rows that were logged are taken back."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedStatement:
+class LoggedStatement(Struct, frozen=True):
     """A statement that concerns a database. ``tables`` of it are those it names."""
 
     kind: StatementKind

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.mysql.changes.binlog_events import (
     COMPRESSED_ROWS,
@@ -70,8 +71,7 @@ def with_logged_keys(event: bytes) -> bytes:
     return with_flags(event, flags | _NO_FOREIGN_KEYS) if flags & _KEYS_OF_SERVER else event
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRow:
+class LoggedRow(Struct, frozen=True):
     """One row of an event. ``event`` has only it. ``old`` and ``new``: as far as they were logged."""
 
     event: bytes
@@ -128,8 +128,7 @@ def count_rows(event: bytes, table: TableMap) -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
+class _Walk(Struct, frozen=True):
     """How one passes over the image of a row. ``columns``: type and what else is known of each. ``steps``, for rows
     without NULL: bytes to pass over, then the width of the length of a value, 0 for none.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.changes import Message, MessageKind
 from exporters.mysql.changes.binlog_events import (
@@ -30,8 +31,7 @@ def touched_rows(messages: Iterable[Message], database: str) -> Mapping[tuple[st
     return collected.tables.touched()
 
 
-@dataclass(frozen=True, slots=True)
-class _Keyed:
+class _Keyed(Struct, frozen=True):
     """The map of a table, and its key. ``is_looked_up``: whether rows are found by a key of its types."""
 
     table: TableMap

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
+from msgspec import Struct, field
 
 from exporters.api import Gap, Loss, Sink
 from exporters.mysql.catalog import MysqlTable, read_sequences
@@ -83,8 +83,7 @@ _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 Definition = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """What definitions do not hold: ``losses`` what is hidden, ``gaps`` what the server itself cannot print."""
 
     losses: list[Loss] = field(default_factory=list)

@@ -7,10 +7,10 @@ columns it hands over the text. So a value is typed as ``parse_columns`` does it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import _rows
 from exporters import arrow_functions as pc
@@ -40,8 +40,7 @@ _TEXT, _BYTES = "t", "r"
 """The core's letters (``columns.h``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedBlock:
+class ParsedBlock(Struct, frozen=True):
     """The rows of a block; ``text_bytes`` are those of their payloads."""
 
     typed: Typed

@@ -19,9 +19,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.rows.text_codec import CODECS
@@ -31,8 +32,7 @@ SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
 """All their characters are in Unicode, one to one, and none of their values holds anything else."""
 
 
-@dataclass(frozen=True, slots=True)
-class SqlType:
+class SqlType(Struct, frozen=True):
     """A column's type as information_schema prints it. ``full`` is COLUMN_TYPE; ``charset`` is empty for bytes."""
 
     name: str

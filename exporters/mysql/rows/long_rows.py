@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pyarrow as pa
+from msgspec import Struct, field
 from xxhash import xxh3_128
 
 from exporters.mysql.rows.arrow_to_rows import encoded_length, values_by_column
@@ -62,8 +62,7 @@ def text_type(kind: Kind) -> pa.DataType:
     return pa.string() if kind.plain and not kind.direct else pa.binary()
 
 
-@dataclass(slots=True)
-class _Value:
+class _Value(Struct):
     """One value as it comes; ``size`` is None for NULL."""
 
     column: Column

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from msgspec import Struct
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
 
@@ -52,8 +52,7 @@ class _Cuts(dict[int, Callable[[bytes, int], tuple[Any, ...]]]):
 _CUTS: Final = _Cuts()
 
 
-@dataclass(frozen=True, slots=True)
-class PacketBlock:
+class PacketBlock(Struct, frozen=True):
     """Rows as whole packets, as the compiled core takes them."""
 
     packets: bytes

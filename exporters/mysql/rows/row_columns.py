@@ -6,9 +6,9 @@ All rows' first values are measured at once, then all second ones, and so on; Ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.errors import SourceError
@@ -51,8 +51,7 @@ def _other_columns() -> SourceError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Spans:
+class _Spans(Struct, frozen=True):
     """Where a column's strings start and end, and which are not NULL, if some are."""
 
     start: pa.Array

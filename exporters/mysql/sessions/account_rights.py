@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import number_of
@@ -20,8 +20,7 @@ _ALL = "ALL PRIVILEGES"
 _NO_FUNCTION = 1305
 
 
-@dataclass(frozen=True, slots=True)
-class AccountRights:
+class AccountRights(Struct, frozen=True):
     """What the current account may do, by SHOW GRANTS. ``account`` is as GRANT names it."""
 
     account: str

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.connection import Connection, MysqlAddress, connect
@@ -27,8 +27,7 @@ _NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
 _DENIED = {1142, 1143, 1044}
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotLock:
+class SnapshotLock(Struct, frozen=True):
     """Which lock is held, and why stronger ones are not. ``connection`` holds it."""
 
     name: str

@@ -11,13 +11,13 @@ import json
 import secrets
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import le, lt
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.api import Workspace
@@ -27,6 +27,7 @@ from exporters.objects.listing import shards
 from exporters.objects.listing.lister import Listing, OutOfOrderError, Range
 from exporters.objects.listing.shards import CHOICE, Cover
 from exporters.selection import EVERYTHING, Selection
+from exporters.structs import as_dict
 
 SHARD_ROWS = 20_000
 """So many rows are in memory at once while listing and while the index is put together: tens of MB."""
@@ -38,8 +39,7 @@ _START = "inventory/start.json"
 _CACHED_SHARDS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """What the inventory came to. ``objects`` are all rows, the excluded ones (``excluded``) and delete markers
     included; ``small`` are the objects that go into packs. Times are ISO 8601, UTC. ``ordered``: the server lists
     by key, as it should. ``versions``: it is a listing of versions; None where these credentials may not know
@@ -142,7 +142,7 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
     if inventory is not None and (inventory.totals.objects or not bucket.prefix):
         return inventory  # where nothing was under the prefix, there may be something by now
     totals = _list(bucket, workspace, selection)
-    workspace.write(_SUMMARY, json.dumps(asdict(totals)).encode())
+    workspace.write(_SUMMARY, json.dumps(as_dict(totals)).encode())
     return Inventory(workspace, totals, selection)
 
 

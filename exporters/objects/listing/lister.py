@@ -12,11 +12,11 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from operator import le, lt
 from typing import Protocol
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from exporters.api import Workspace
 from exporters.bucket_api import Bucket, Page, Position
@@ -45,8 +45,7 @@ class Counter(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Range:
+class Range(Struct):
     """A part of the bucket: keys behind ``after``, up to and with ``until``, which may become an earlier one as long as
     that lies behind ``cursor``, where its listing stands. ``known``: versions of the first key that an earlier run has
     listed.
@@ -65,8 +64,7 @@ class Range:
         self.cursor = self.after[0]
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(Struct):
     """One inventory on its way. ``in_order``: whether the server is taken to list by key."""
 
     bucket: Bucket

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from exporters.api import Enumeration, Loss
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
@@ -23,8 +23,7 @@ _NAMED = 1000
 _BLOCK_ROWS = 10_000
 
 
-@dataclass(slots=True)
-class _Names:
+class _Names(Struct):
     """Some of the names that were counted."""
 
     count: int = 0

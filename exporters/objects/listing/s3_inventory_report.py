@@ -12,7 +12,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,6 +20,7 @@ from urllib.parse import unquote_plus, urlsplit
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceGoneError, SourceUsageError
@@ -42,16 +42,14 @@ _FIELD = re.compile(r"(?:required|optional)\s+\w+\s+(\w+)")
 OpenBucket = Callable[[str], Bucket]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFile:
+class ReportFile(Struct, frozen=True):
     """One file of a report: its key in the bucket that reports are delivered to, and its MD5 as 32 hex digits."""
 
     key: str
     md5: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """An object, version or delete marker that the report names. ``version`` is ``null`` where it has none, and empty
     where the report does not list versions.
     """
@@ -63,8 +61,7 @@ class Row:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """A report as its manifest describes it. ``columns`` are names as in Parquet, those of CSV translated."""
 
     url: str

@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from exporters.bucket_api import ObjectSummary, Page, Position
 from exporters.selection import Selection
@@ -38,8 +38,7 @@ START: Position = ("", "")
 _COVER = b"moveout.cover"
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(Struct, frozen=True):
     """What a shard has: everything behind ``after`` up to ``upto``, to the end where that is None. ``number`` names
     its file; shards in the middle of one key's versions are numbered in their order.
     """

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import psycopg
+from msgspec import Struct
 
 from exporters.limits import Note
 from exporters.postgres.changes.slot import parse_lsn
@@ -36,8 +36,7 @@ WHERE transaction::text::int8 = ANY (%(numbers)s) ORDER BY 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSnapshot:
+class BaseSnapshot(Struct, frozen=True):
     """Which transactions a snapshot shows. ``text`` is a ``pg_snapshot``: those below ``first_open`` are ended, those
     from ``next_number`` on not begun, and those in ``still_open`` between them not ended. ``end`` is where the log
     ended after it was taken.

@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
 from secrets import token_hex
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec.structs import replace
 
 from exporters.changes import (
     BASE_AGAIN,

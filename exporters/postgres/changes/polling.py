@@ -14,12 +14,12 @@ import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+from msgspec import Struct
 from psycopg.pq import ExecStatus
 
 from exporters.changes import Message, MessageKind
@@ -77,8 +77,7 @@ class _Step(Enum):
     ROWS = auto()
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(Struct):
     """One call of the function. ``upto``: all that was committed before this position comes. ``decoded``: when the
     first row came. The server has decoded all by then, and only sends what it has; that takes as long as we do.
     """

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.changes import NotFollowed
 from exporters.postgres.catalog import PostgresTable
@@ -60,8 +60,7 @@ _PUBLISHED_NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedTables:
+class FollowedTables(Struct, frozen=True):
     """The tables that can be published, and the others with the reasons. ``with_generated``: stored generated columns
     have to be published, too, or the server refuses updates of one of the tables.
     """

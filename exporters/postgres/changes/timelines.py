@@ -7,10 +7,10 @@ What was captured beyond that position belongs to another history than the serve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.changes.slot import parse_lsn
 
@@ -24,8 +24,7 @@ HISTORY_GRANT = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) 
 """What lets a role read the file of the history."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """The timeline on which a server writes. ``switches``: the positions at which it left the ones before, in their
     order. ``is_known``: this role may read them.
     """

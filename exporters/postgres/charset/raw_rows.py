@@ -7,7 +7,8 @@ on the same connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.rows.long_lines import LineCutter
@@ -38,8 +39,7 @@ def converted(source: RowBlocks, codec: Codec) -> RowBlocks:
         yield sent
 
 
-@dataclass(slots=True)
-class _RawValue:
+class _RawValue(Struct):
     """A value of a long row, without its quotes."""
 
     quoted: bool

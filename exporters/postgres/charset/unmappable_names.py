@@ -5,10 +5,10 @@ Statements are in UTF-8, so no query can name such a relation; the rest leaves w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.api import Gap
 from exporters.postgres.charset.encodings import Codec, may_change
@@ -35,8 +35,7 @@ _REASON = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Unsayable:
+class Unsayable(Struct, frozen=True):
     """A relation whose name is only bytes. ``quoted``: as pg_dump takes it, in the database's encoding."""
 
     oid: int

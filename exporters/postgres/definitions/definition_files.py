@@ -8,10 +8,10 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.api import Gap, Loss, Sink
 from exporters.changes import FOLLOW
@@ -73,8 +73,7 @@ _SECTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Additions:
+class _Additions(Struct, frozen=True):
     """What a script of pg_dump's lacks: entries that come before all others, entries behind them, and statements, each
     with what stands in its place.
     """
@@ -93,8 +92,7 @@ class _Additions:
         return head[:cut] + self.first + head[cut:] + self.last + end + tail
 
 
-@dataclass(frozen=True, slots=True)
-class DefinitionFiles:
+class DefinitionFiles(Struct, frozen=True):
     """The files, by name; what they do not hold, and the items whose turn it was in vain."""
 
     files: Mapping[str, bytes]

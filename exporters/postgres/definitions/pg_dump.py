@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from msgspec import Struct
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
@@ -61,8 +62,7 @@ _STOP_SECONDS = 0.5
 """How often a program that runs is asked to stop, where it is to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(Struct, frozen=True):
     """pg_dump, pg_restore and pg_dumpall of one installation."""
 
     directory: Path

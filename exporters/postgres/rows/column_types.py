@@ -21,17 +21,17 @@ bound, element or field that its own type cannot hold makes the whole value one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.postgres.rows.text_codec import hstore, intervals, ranges, time_with_zone
 from exporters.postgres.rows.text_codec.codecs import codec_of, named
 from exporters.sql.columns import MAX_DECIMAL_DIGITS, Kind
 
 
-@dataclass(frozen=True, slots=True)
-class SqlType:
+class SqlType(Struct, frozen=True):
     """A type after domains are resolved: its name, whether it is built in, and the type modifier (-1 for
     none). ``shape`` says what it is made of: ``list range multirange struct map`` or nothing; ``parts``: the types of
     its elements, bounds or fields; ``fields``: their names.
@@ -101,8 +101,7 @@ def _kind_of(sql_type: SqlType, *, utf8: bool) -> Kind:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Inner:
+class _Inner(Struct, frozen=True):
     """The kind of a value within another, and how it is stored."""
 
     kind: str

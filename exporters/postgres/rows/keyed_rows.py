@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.identifiers import quote_literal, quote_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from binascii import hexlify, unhexlify
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
+from msgspec import Struct, field
 from xxhash import xxh3_128
 
 from exporters.postgres.rows.csv_rows import columns_of, parse_block
@@ -119,8 +119,7 @@ def read_line(pieces: Iterator[bytes], layout: Layout, spool: Spool) -> TypedRow
     return typed_row(typed, layout, long, hasher.intdigest(), size_bytes + 1)
 
 
-@dataclass(slots=True)
-class _Value:
+class _Value(Struct):
     """One value as it comes, without its quotes."""
 
     kind: Kind

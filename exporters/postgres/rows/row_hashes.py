@@ -8,9 +8,9 @@ Servers of all versions and of one byte order compute the same.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from exporters.engine import Texts
 from exporters.postgres.catalog import PostgresColumn, PostgresTable

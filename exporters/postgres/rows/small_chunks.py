@@ -7,9 +7,9 @@ Every value is rendered back and compared with its text. A chunk in which one di
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters.postgres.rows.csv_rows import QUOTES, QUOTES_ALONE, csv_fields, split_lines, unquoted
 from exporters.sql.columns import Kind, Layout, Typed
@@ -17,8 +17,7 @@ from exporters.sql.row_blocks import SmallRows
 from exporters.sql.value_codec import rendered
 
 
-@dataclass(frozen=True, slots=True)
-class TypedChunk:
+class TypedChunk(Struct, frozen=True):
     """Rows as arrays that render to their ``lines`` again."""
 
     table: Typed

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.column_types import SqlType
@@ -33,8 +33,7 @@ _MULTIRANGE_VERSION = 140000
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownTypes:
+class KnownTypes(Struct, frozen=True):
     """Rows of pg_type by oid, with all that they are made of; the fields of composites by their relation."""
 
     types: Mapping[int, Row]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pyarrow as pa
+from msgspec.structs import replace
 
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.errors import in_one_line

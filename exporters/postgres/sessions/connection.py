@@ -13,12 +13,12 @@ import os
 import select
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import asyncpg
 import psycopg
+from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
@@ -32,6 +32,7 @@ from exporters.errors import (
 )
 from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
 from exporters.sql.silent_servers import connected, is_silence
+from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
 
@@ -90,15 +91,16 @@ def pin_statement() -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresAddress:
+class PostgresAddress(WithSecrets, frozen=True):
     """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown.
     ``password`` is one that was given apart from the URL; without it libpq looks where it always looks.
     """
 
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"password"})
+
     url: str
     keywords: Mapping[str, str]
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
 
     @property
     def secrets(self) -> dict[str, str]:

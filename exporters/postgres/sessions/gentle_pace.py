@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.errors import SourceError
 from exporters.postgres.catalog import PostgresTable
@@ -28,8 +29,7 @@ _FRESH_VIEW = "SELECT pg_catalog.pg_stat_clear_snapshot()"
 """Within a transaction the server shows its sessions as they were when they were first looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLoad:
+class ServerLoad(Struct, frozen=True):
     """How many sessions of others are running a statement, and how far the slowest replica is behind. What this role
     may not see is 0.
     """

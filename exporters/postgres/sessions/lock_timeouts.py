@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec import Struct
 
 from exporters.errors import SourceUnreachableError
 from exporters.postgres.identifiers import quote_qualified
@@ -84,8 +84,7 @@ Oids = Mapping[int, str]
 Read = TypeVar("Read")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A relation that pg_dump has to leave out, and why. ``item`` is its name for people."""
 
     oid: int

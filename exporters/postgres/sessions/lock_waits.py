@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+from msgspec import Struct
 
 from exporters.errors import SourceError
 from exporters.limits import Note
@@ -37,8 +37,7 @@ ORDER BY 7 DESC, 1
 _WORDS = re.compile(r"\s*([A-Za-z]+(?:\s+[A-Za-z]+)?)")
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """One session that is in our way. ``since_seconds`` of its transaction, ``waiting_seconds`` of ours.
     ``also_waits``: it waits itself, which during an export means: for us.
     """

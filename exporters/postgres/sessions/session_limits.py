@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits, Note
@@ -14,8 +15,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _HOLDER, _WATCH = 1, 1
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
+class SessionLimits(Struct, frozen=True):
     """``application`` is the application_name of all sessions of one export."""
 
     limits: Limits = field(default_factory=Limits)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import psycopg
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.changes import FOLLOW, ChangeBase, ChangeLog, note_not_followed
 from exporters.errors import SourceError, SourceUnreachableError
@@ -36,8 +37,7 @@ view, and a query locks what it names when it is parsed (src/backend/commands/lo
 _TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresSession:
+class PostgresSession(Struct, frozen=True):
     """An exported snapshot. ``exported`` is its name for other sessions; ``position`` what the bundle says
     about it.
     """
@@ -134,8 +134,7 @@ def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
     return error
 
 
-@dataclass(slots=True)
-class _Beginning:
+class _Beginning(Struct):
     """Begins the holder's transaction: in a snapshot of its own, or in that of a new base of a change log."""
 
     holder: psycopg.Connection[Any]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import IO, Protocol, Self
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.sql.columns import Layout, Typed
 
@@ -33,8 +34,7 @@ class LongValue(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LongRow:
+class LongRow(Struct, frozen=True):
     """A row. ``batch`` is this one row, with an empty value in place of each long one; ``long``: these, by the name of
     their field.
     """
@@ -43,8 +43,7 @@ class LongRow:
     long: Mapping[str, LongValue]
 
 
-@dataclass(frozen=True, slots=True)
-class Spooled:
+class Spooled(Struct, frozen=True):
     """A value in a spool: its bytes, and where its frames lie there."""
 
     size_bytes: int
@@ -68,8 +67,7 @@ class Spooled:
         return sum(size for _, size, _ in self._frames)
 
 
-@dataclass(frozen=True, slots=True)
-class TypedRow:
+class TypedRow(Struct, frozen=True):
     """A row as it was read: typed, with an empty value in place of each long one; ``long`` by name of field; the digest
     of its text, and its length.
     """
@@ -135,8 +133,7 @@ class Spool:
         self.close()
 
 
-@dataclass(slots=True)
-class Writer:
+class Writer(Struct):
     """Takes one value for a spool."""
 
     spool: Spool

@@ -9,14 +9,14 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
-from exporters.sql.large_values.thrift import Reader, Struct, Value, number
+from exporters.sql.large_values.thrift import Reader, ThriftStruct, Value, number
 
 MAGIC = b"PAR1"
 LENGTH = struct.Struct("<I")
@@ -34,17 +34,16 @@ Order = Callable[[bytes], Any]
 """Makes of a value, as statistics have it, what sorts as Parquet says that its column does."""
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(Struct):
     """A column chunk: its part of the footer, whose offsets count from anywhere, and its bytes."""
 
-    about: Struct
+    about: ThriftStruct
     pages: list[memoryview]
 
     @property
-    def meta(self) -> Struct:
+    def meta(self) -> ThriftStruct:
         """Its ColumnMetaData."""
-        meta: Struct = self.about[META].data
+        meta: ThriftStruct = self.about[META].data
         return meta
 
     @property
@@ -55,14 +54,14 @@ class Chunk:
         return offset
 
 
-def footer_of(file: pa.Buffer) -> Struct:
+def footer_of(file: pa.Buffer) -> ThriftStruct:
     """Return the FileMetaData of a whole file."""
     data = memoryview(file).cast("B")
     size = LENGTH.unpack(data[-8:-4])[0]
     return Reader(data, len(data) - 8 - size).struct()
 
 
-def groups_of(file: pa.Buffer) -> Iterator[tuple[Struct, list[Chunk]]]:
+def groups_of(file: pa.Buffer) -> Iterator[tuple[ThriftStruct, list[Chunk]]]:
     """Yield the row groups of a whole file with their chunks."""
     data = memoryview(file).cast("B")
     for group in footer_of(file)[GROUPS].data:
@@ -96,15 +95,15 @@ def merged(chunks: Sequence[Chunk], order: Order | None) -> Chunk:
     return Chunk(about, [page for chunk in chunks for page in chunk.pages])
 
 
-def _all_of(metas: Sequence[Struct], field: int) -> list[Any]:
+def _all_of(metas: Sequence[ThriftStruct], field: int) -> list[Any]:
     """Return what each has in a field, or nothing where one has not."""
     values = [meta[field].data for meta in metas if field in meta]
     return values if len(values) == len(metas) else []
 
 
-def _encoding_stats(metas: Sequence[Struct]) -> Value | None:
+def _encoding_stats(metas: Sequence[ThriftStruct]) -> Value | None:
     counts: Counter[tuple[tuple[int, int], ...]] = Counter()
-    stats_by_key: dict[tuple[tuple[int, int], ...], Struct] = {}
+    stats_by_key: dict[tuple[tuple[int, int], ...], ThriftStruct] = {}
     for stat in chain.from_iterable(_all_of(metas, ENCODING_STATS)):
         key = tuple((field, value.data) for field, value in stat.items() if field != _COUNT)
         stats_by_key.setdefault(key, stat)
@@ -116,12 +115,12 @@ def _encoding_stats(metas: Sequence[Struct]) -> Value | None:
     return Value(like.kind, stats, like.element)
 
 
-def _sizes(metas: Sequence[Struct]) -> Value | None:
+def _sizes(metas: Sequence[ThriftStruct]) -> Value | None:
     """Return SizeStatistics: bytes of values, and how often each level occurs."""
     sizes = _all_of(metas, SIZE_STATISTICS)
     if not sizes or any(size.keys() != sizes[0].keys() for size in sizes):
         return None
-    sums: Struct = {}
+    sums: ThriftStruct = {}
     for field, like in sizes[0].items():
         values = [size[field].data for size in sizes]
         total = [sum(some) for some in zip(*values, strict=True)] if like.element else sum(values)
@@ -129,11 +128,11 @@ def _sizes(metas: Sequence[Struct]) -> Value | None:
     return Value(metas[0][SIZE_STATISTICS].kind, sums)
 
 
-def _statistics(metas: Sequence[Struct], order: Order | None) -> Value | None:
+def _statistics(metas: Sequence[ThriftStruct], order: Order | None) -> Value | None:
     statistics = _all_of(metas, STATISTICS)
     if not statistics:
         return None
-    merged_statistics: Struct = {}
+    merged_statistics: ThriftStruct = {}
     if all(_NULLS in statistic for statistic in statistics):
         merged_statistics[_NULLS] = number(sum(statistic[_NULLS].data for statistic in statistics))
     with_values = [

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from exporters.sql.large_values.long_values import CODEC, PIECE_BYTES, Spooled
 from exporters.sql.large_values.parquet_footer import (
@@ -36,7 +36,7 @@ from exporters.sql.large_values.parquet_footer import (
     Chunk,
     footer_of,
 )
-from exporters.sql.large_values.thrift import Reader, Struct, Value, dump, number, structures
+from exporters.sql.large_values.thrift import Reader, ThriftStruct, Value, dump, number, structures
 
 _HEADER_BYTES = 2**16
 """More than a page header without statistics takes."""
@@ -62,7 +62,7 @@ class SplicedFile:
     def __init__(self, stream: Sequential, empty: pa.Buffer) -> None:
         self._stream = stream
         self._file = footer_of(empty)
-        self._groups: list[Struct] = []
+        self._groups: list[ThriftStruct] = []
         self._at = 0
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
@@ -101,7 +101,7 @@ class SplicedFile:
         if chunk.about[CHUNK_OFFSET].data:
             chunk.about[CHUNK_OFFSET] = number(self._at)
 
-    def _splice(self, meta: Struct, page: memoryview, value: Spooled) -> None:
+    def _splice(self, meta: ThriftStruct, page: memoryview, value: Spooled) -> None:
         """Write a page with ``value`` in place of its one empty value."""
         reader = Reader(page)
         header = reader.struct()
@@ -150,8 +150,7 @@ class SplicedFile:
         self._pending_bytes = 0
 
 
-@dataclass(frozen=True, slots=True)
-class InPage:
+class InPage(Struct, frozen=True):
     """A long value that is the only one of a page: where its chunk lies in the file."""
 
     file: BinaryIO

@@ -6,8 +6,9 @@ written as it was read (https://github.com/apache/thrift/blob/master/doc/specs/t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _NUMBERS = frozenset({_I16, _I32, _I64})
@@ -16,10 +17,9 @@ _LONG_LIST = 15
 _DOUBLE_BYTES = 8
 
 
-@dataclass(slots=True)
-class Value:
+class Value(Struct):
     """One value: of ``kind`` on the wire; integers as ``int``, lists as Python lists of bare values, structures as
-    ``Struct``.
+    ``ThriftStruct``.
     """
 
     kind: int
@@ -28,7 +28,7 @@ class Value:
     """Of a list: the kind of its elements."""
 
 
-Struct = dict[int, Value]
+ThriftStruct = dict[int, Value]
 
 
 def number(data: int) -> Value:
@@ -36,7 +36,7 @@ def number(data: int) -> Value:
     return Value(_I64, data)
 
 
-def structures(data: list[Struct]) -> Value:
+def structures(data: list[ThriftStruct]) -> Value:
     """Return a list of structures."""
     return Value(_LIST, data, _STRUCT)
 
@@ -48,9 +48,9 @@ class Reader:
         self._data = data
         self.position = position
 
-    def struct(self) -> Struct:
+    def struct(self) -> ThriftStruct:
         """Return the structure at the position, and go behind it."""
-        fields: Struct = {}
+        fields: ThriftStruct = {}
         last = 0
         while head := self._byte():
             kind, delta = head & 15, head >> 4
@@ -110,14 +110,14 @@ class Reader:
         return (number >> 1) ^ -(number & 1)
 
 
-def dump(struct: Struct) -> bytes:
+def dump(struct: ThriftStruct) -> bytes:
     """Return a structure as it is written."""
     out = bytearray()
     _struct(out, struct)
     return bytes(out)
 
 
-def _struct(out: bytearray, struct: Struct) -> None:
+def _struct(out: bytearray, struct: ThriftStruct) -> None:
     last = 0
     for field in sorted(struct):
         value, delta = struct[field], field - last

@@ -17,8 +17,10 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.errors import (
     SourceError,
@@ -46,16 +48,14 @@ _HEADER_BYTES = 100
 _WAL_VERSION = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """Facts of the first 100 bytes (https://sqlite.org/fileformat2.html#the_database_header)."""
 
     wal: bool
     reserved_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """The copy's path. ``sha256`` of its content, the same for equal databases: the counters that a backup sets
     anew are left out.
     """

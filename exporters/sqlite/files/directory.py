@@ -12,9 +12,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import (
     DoneUnit,
@@ -46,8 +48,7 @@ COMPANION_ENDINGS = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
 """Endings of the files that belong to a database next to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryListing:
+class DirectoryListing(Struct, frozen=True):
     """What lies in a directory: paths of databases below it, and what is left out, with the reason."""
 
     databases: Sequence[str]
@@ -162,8 +163,7 @@ def _number(names: Sequence[str], workspace: Workspace) -> dict[str, int]:
     return numbers
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(Struct, frozen=True):
     """One file: its path below the directory, its folder in the bundle, its snapshot."""
 
     name: str

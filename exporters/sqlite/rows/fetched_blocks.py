@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import _rows
 from exporters.row_digest import RowsDigest
@@ -21,8 +21,7 @@ _KINDS = {int: b"l\0\0", float: b"R\0\0", str: b"st\0", bytes: b"sb\0"}
 """The core's letters (``columns.h``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedBlock:
+class FetchedBlock(Struct, frozen=True):
     """Some rows by columns, and their digest."""
 
     columns: tuple[SqliteColumn, ...]

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.sqlite.catalog import SqliteTable
@@ -35,8 +35,7 @@ class _MixedError(Exception):
     """The values of a column are not all of the class that was expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(Struct, frozen=True):
     """How a column of one class is read. ``aggregates`` of ``{}``, its name; ``array`` makes of their values, and the
     number of rows, its values. Raises ``_MixedError``, ``pa.ArrowInvalid``.
     """

@@ -6,11 +6,11 @@ import codecs
 import sqlite3
 from binascii import hexlify, unhexlify
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters.row_digest import RowsDigest, digest_pieces
 from exporters.sql.columns import Typed
@@ -34,8 +34,7 @@ _FALLBACK_BYTES = 16 * PIECE_BYTES
 Bounds = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """A long value of a row, and its class."""
 
     of: type
@@ -47,8 +46,7 @@ class Cell:
         return chain([_SIDE_TAGS[self.of]], pieces if self.of is str else map(hexlify, pieces))
 
 
-@dataclass(frozen=True, slots=True)
-class LongCells:
+class LongCells(Struct, frozen=True):
     """A row: its values, ``Cell`` in place of the long ones."""
 
     cells: Sequence[Any]
@@ -162,8 +160,7 @@ def cell_of(of: type, value: LongValue) -> Cell:
     return Cell(RawText if of is str and not _is_utf8(value) else of, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A long value that is in memory."""
 
     data: bytes
@@ -199,8 +196,7 @@ def _is_utf8(value: LongValue) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(Struct, frozen=True):
     """A value as it lies in the file."""
 
     connection: sqlite3.Connection
@@ -215,8 +211,7 @@ class _Stored:
                 yield piece
 
 
-@dataclass(frozen=True, slots=True)
-class _Computed:
+class _Computed(Struct, frozen=True):
     """A value of a generated column, which SQLite makes as a whole."""
 
     connection: sqlite3.Connection
@@ -278,8 +273,7 @@ def _from_side(value: LongValue) -> Cell:
     raise ValueError(f"{tag!r} is no class")
 
 
-@dataclass(frozen=True, slots=True)
-class _FromSide:
+class _FromSide(Struct, frozen=True):
     """A value that stands in a side column: after a letter, bytes in hexadecimal."""
 
     value: LongValue

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters.row_digest import RowsDigest
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
@@ -24,8 +24,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueErr
 _ROWID = b"moveout.rowid"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How a table lies in Parquet: a field for each selected column, and one for its side column."""
 
     fields: tuple[pa.Field, ...]
@@ -98,8 +97,7 @@ def _free(name: str, taken_names: set[str]) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """What is written next to the values of a part: names and whether SQLite computes them. The hidden rowid has
     none.
     """
@@ -108,8 +106,7 @@ class Shown:
     generated: tuple[bool, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PartRows:
+class PartRows(Struct, frozen=True):
     """Some rows of a part. ``columns`` go with what is ``shown``."""
 
     rows: int
@@ -125,8 +122,7 @@ class PartRows:
         return row_texts(self.columns)
 
 
-@dataclass(frozen=True, slots=True)
-class PartLong:
+class PartLong(Struct, frozen=True):
     """One row with long values."""
 
     rows: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.large_values.long_values import LONG_BYTES
@@ -29,8 +30,7 @@ _NUMBER_BYTES = 8
 UTF_16_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Some rows. ``size_bytes``: of their values, about; ``known``: their digest, where who read them has made it."""
 
     rows: int

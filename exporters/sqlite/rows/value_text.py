@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 from xxhash import xxh3_128
 
 from exporters import arrow_functions as pc
@@ -48,8 +48,7 @@ TAGS: dict[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
 """How the text of a value of one class begins, before its length."""
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteColumn:
+class SqliteColumn(Struct, frozen=True):
     """The values of one column. ``array`` where all that are not NULL are of the class ``of``, else ``values``, or
     ``texts``, their canonical texts as binary, NULL for NULL.
     """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from migrate.cli.common.session import Session
 from migrate.errors import UsageError
@@ -31,8 +31,7 @@ Scheduler = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
+class ClusterOptions(Struct, frozen=True):
     """The options of a command whose work a cluster can do."""
 
     executor: Executor = THREADS

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
-@dataclass(frozen=True, slots=True)
-class WouldDo:
+class WouldDo(Struct, frozen=True):
     """What a command would do; ``problems`` speak against it."""
 
     location: str
@@ -25,7 +25,7 @@ class WouldDo:
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields."""
-        return asdict(self) | {"dry_run": True}
+        return as_dict(self) | {"dry_run": True}
 
     def draw(self, console: Console) -> None:
         """Print what would be done, then the problems."""

@@ -6,11 +6,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle import bundle_json
 from migrate.case.model import Endpoint
 from migrate.cli.common.session import Session
@@ -25,8 +27,7 @@ from migrate.storage.api import Store
 from migrate.storage.local.errors import translated
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(Struct, frozen=True):
     """What fetches a bundle by links, and needs no credential."""
 
     location: str
@@ -40,7 +41,7 @@ class Linked:
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the links."""
-        return asdict(self)
+        return as_dict(self)
 
     def draw(self, console: Console) -> None:
         """Print how it is used."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.case.secrets import redact
@@ -89,8 +90,7 @@ Tag = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class HoldOptions:
+class HoldOptions(Struct, frozen=True):
     """The options about the hold, and what is done under it."""
 
     hold: Annotated[
@@ -119,8 +119,7 @@ class HoldOptions:
     ] = Path("moveout-cutover.json")
 
 
-@dataclass(frozen=True, slots=True)
-class SelectionOptions:
+class SelectionOptions(Struct, frozen=True):
     """The options that say which objects of a bucket are wanted."""
 
     include: Include = None
@@ -156,8 +155,7 @@ Inventory = Annotated[
 _PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """Positional words sorted by their look: locations, and NAME=URL pairs."""
 
     locations: tuple[str, ...]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from migrate.cli.common.signatures import Signed
 from migrate.custody.handover.documents import Document
@@ -36,8 +36,7 @@ GOVERNANCE = (
 """What no page about a bundle under Object Lock may keep quiet about."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """A moment, ISO 8601 with its zone; ``what`` happened then, by ``clock``: whose clock says so."""
 
     what: str
@@ -45,8 +44,7 @@ class Moment:
     clock: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paper:
+class Paper(Struct, frozen=True):
     """The page. ``parties``: roles, and who has each. ``facts``: names and values. ``root``: of the bundle, "" where it
     is not named. ``not_verified``: sentences.
     """

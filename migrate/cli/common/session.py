@@ -13,12 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast, get_type_hints
+from typing import Annotated, Any, Protocol, TypeGuard, cast, get_type_hints
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import fields
 
 from exporters.sql.silent_servers import waiting_for_silent
 from migrate.case.model import Endpoint
@@ -58,8 +59,7 @@ class Answer(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """The common options of one command, and its progress."""
 
     command: str
@@ -200,7 +200,7 @@ def verb(
     bwlimit: bool = False,
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. A parameter whose
-    type is a dataclass stands for the options that are its fields. ``title`` is its
+    type is a ``Struct`` stands for the options that are its fields. ``title`` is its
     whole name where it belongs to a group; ``examples`` stand at the end of its help. ``workers``, ``bwlimit``: it has
     these options.
     """
@@ -263,9 +263,13 @@ def _own_hints(function: Callable[..., Answer]) -> dict[str, Any]:
     return {name: hints[name] for name in list(inspect.signature(function).parameters)[1:]}
 
 
+def _is_group(hint: Any) -> TypeGuard[type[Struct]]:
+    return isinstance(hint, type) and issubclass(hint, Struct)
+
+
 def _options_of(name: str, hint: Any, default: Any) -> Iterator[inspect.Parameter]:
-    """Yield the option of a parameter, or those of the fields of its dataclass."""
-    if not is_dataclass(hint):
+    """Yield the option of a parameter, or those of the fields of its ``Struct``."""
+    if not _is_group(hint):
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
         return
     hints = get_type_hints(hint, include_extras=True)
@@ -277,7 +281,7 @@ def _grouped(hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     """Return the arguments of a function from the values of all options."""
     arguments = {}
     for name, hint in hints.items():
-        if is_dataclass(hint):
+        if _is_group(hint):
             group = cast("type", hint)
             arguments[name] = group(**_grouped(get_type_hints(group, include_extras=True), given))
         elif name in given:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -27,8 +28,7 @@ _CHAINS: dict[Chain, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(Struct, frozen=True):
     """Who signed the tag manifest, each with the name that our list has for him, and what is wrong with signatures."""
 
     by: Sequence[tuple[PublicKey, str | None]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from migrate.case.model import Case, Custody
 from migrate.case.secrets import Secret, is_reference
@@ -41,8 +41,7 @@ Passphrase = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class SigningOptions:
+class SigningOptions(Struct, frozen=True):
     """The options of a command that signs."""
 
     key: KeyFiles = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
@@ -21,8 +23,7 @@ LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryLine:
+class SummaryLine(Struct, frozen=True):
     """One source. ``word`` is what happened, for a narrow column; ``next_step`` is empty where there is none."""
 
     source: str
@@ -32,7 +33,7 @@ class SummaryLine:
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields."""
-        return asdict(self)
+        return as_dict(self)
 
 
 def left_out_line(source: str) -> SummaryLine:
@@ -40,8 +41,7 @@ def left_out_line(source: str) -> SummaryLine:
     return SummaryLine(source, LEFT_OUT, "left out on purpose (--drop)")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFailure:
+class SourceFailure(Struct, frozen=True):
     """A source, or its destination, whose work ended with an error; the others went on."""
 
     source: str

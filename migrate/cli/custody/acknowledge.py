@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
@@ -23,8 +23,7 @@ from migrate.custody.handover.documents import Document
 from migrate.errors import OK, NotAllowedError
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True):
     """A receipt that was counter-signed."""
 
     document: Document

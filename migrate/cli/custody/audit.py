@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
@@ -22,8 +22,7 @@ from migrate.errors import OK, DamageError, UsageError
 _SEED_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """A signed audit."""
 
     location: str

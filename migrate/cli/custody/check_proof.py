@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
@@ -23,8 +23,7 @@ from migrate.custody.tree.checkpoint import Checkpoint
 from migrate.errors import OK, DamageError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedProof:
+class CheckedProof(Struct, frozen=True):
     """What a proof came to. ``why`` says what does not hold, empty where all does."""
 
     file: str

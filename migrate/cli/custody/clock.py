@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.case.model import parse_deadline
 from migrate.cli import app
@@ -38,8 +38,7 @@ def load_rules(names: Sequence[str] | None) -> list[RuleSet]:
     return [rulebook.load(name) for name in names or rulebook.USUAL]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """Every rule and what the log says of it."""
 
     location: str

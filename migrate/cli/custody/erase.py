@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -31,8 +31,7 @@ from migrate.storage.object_lock import ObjectLock
 _ERASURE = ("erasing", "erased")
 
 
-@dataclass(frozen=True, slots=True)
-class Certified:
+class Certified(Struct, frozen=True):
     """An erased bundle."""
 
     location: str

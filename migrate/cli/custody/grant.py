@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
@@ -46,8 +47,7 @@ _SOONER = {
 """How what is still open ends sooner, by its state or kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """A grant. The credential is in ``file`` and nowhere else. ``kind`` is account or session."""
 
     location: str
@@ -60,7 +60,7 @@ class Created:
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the secret."""
-        return asdict(self)
+        return as_dict(self)
 
     def draw(self, console: Console) -> None:
         """Print what to hand over, and how it is used."""
@@ -203,8 +203,7 @@ def links_command(
     return linked
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(Struct, frozen=True):
     """All grants of a bundle."""
 
     location: str
@@ -213,7 +212,7 @@ class Grants:
 
     def as_json(self) -> dict[str, Any]:
         """Return each with its state."""
-        return {"location": self.location, "grants": [asdict(grant_) for grant_ in self.grants]}
+        return {"location": self.location, "grants": [as_dict(grant_) for grant_ in self.grants]}
 
     def draw(self, console: Console) -> None:
         """Print one a line."""
@@ -233,8 +232,7 @@ def list_command(session: Session, words: LocationWord = None, case: CaseFile = 
     return Grants(store.location, made_grants.listed(store, accounts))
 
 
-@dataclass(frozen=True, slots=True)
-class TakenBack:
+class TakenBack(Struct, frozen=True):
     """Grants that are no more, and those that end by themselves only."""
 
     name: str
@@ -247,7 +245,7 @@ class TakenBack:
 
     def as_json(self) -> dict[str, Any]:
         """Return the name, the keys that were revoked, and the grants that are still open."""
-        still_open = [asdict(grant_) for grant_ in self.done.still_open]
+        still_open = [as_dict(grant_) for grant_ in self.done.still_open]
         return {
             "to": self.name,
             "access_keys": list(self.done.keys),
@@ -295,8 +293,7 @@ def revoke_command(
     return TakenBack(to, made_grants.revoke(store, accounts, to, signer))
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """What a granted credential can and cannot do."""
 
     location: str
@@ -309,7 +306,7 @@ class Probed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts of files read and of operations refused."""
-        return {"location": self.location, **asdict(self.tested)}
+        return {"location": self.location, **as_dict(self.tested)}
 
     def draw(self, console: Console) -> None:
         """Print the result."""

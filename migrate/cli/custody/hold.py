@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
@@ -40,8 +41,7 @@ class Firmness(StrEnum):
     COMPLIANCE = "compliance"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldBundle:
+class HeldBundle(Struct, frozen=True):
     """What the location says of its locks."""
 
     location: str
@@ -55,7 +55,7 @@ class HeldBundle:
 
     def as_json(self) -> dict[str, Any]:
         """Return counts and what is unprotected."""
-        return {"location": self.location, "held": self.protection.is_held, **asdict(self.protection)}
+        return {"location": self.location, "held": self.protection.is_held, **as_dict(self.protection)}
 
     def draw(self, console: Console) -> None:
         """Print what is held and what is not."""
@@ -211,8 +211,7 @@ def status_command(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True):
     """A hold that was ended, and what is still protected."""
 
     location: str

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
+from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes, sort_words
@@ -32,8 +34,7 @@ TryAs = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
+class Frozen(Struct, frozen=True):
     """What sources say of their holds. ``file`` is the undo file, "" where there is none."""
 
     standings: Sequence[Standing]
@@ -46,7 +47,7 @@ class Frozen:
 
     def as_json(self) -> dict[str, Any]:
         """Return each source with what is in force and what is not."""
-        sources = [{"held": standing.is_held, **asdict(standing)} for standing in self.standings]
+        sources = [{"held": standing.is_held, **as_dict(standing)} for standing in self.standings]
         return {"held": self.exit_code == OK, "undo": self.file or None, "sources": sources}
 
     def draw(self, console: Console) -> None:
@@ -114,8 +115,7 @@ def source_command(
         return Frozen(source_hold.survey(holds, known), str(file) if file.exists() else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+class Undone(Struct, frozen=True):
     """Sources that are as they were."""
 
     names: Sequence[str]

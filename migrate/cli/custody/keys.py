@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
@@ -24,8 +24,7 @@ group = typer.Typer(help="Keys to sign with.", no_args_is_help=True)
 app.add_typer(group, name="keys")
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """Keys, as one shows them to others. ``made`` is the file of a new one."""
 
     public_keys: tuple[PublicKey, ...]

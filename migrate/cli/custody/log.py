@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint, parse_deadline
@@ -36,8 +37,7 @@ group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_h
 app.add_typer(group, name="custody")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
+class RecordedEvent(Struct, frozen=True):
     """The log at a location, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
 
     location: str
@@ -58,7 +58,7 @@ class RecordedEvent:
         return {
             "location": self.location,
             "entries": [self._entry(entry) for entry in self.entries],
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [as_dict(finding) for finding in self.findings],
             "notes": list(self.notes),
             "documents": [
                 {
@@ -74,7 +74,7 @@ class RecordedEvent:
         return {
             "number": entry.number,
             "time": entry.time,
-            **asdict(entry.what),
+            **as_dict(entry.what),
             "name": entry.name,
             "fingerprint": entry.public.fingerprint,
             "known_as": self.trust.name(entry.public) if self.trust else None,
@@ -182,8 +182,7 @@ def verify_command(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(Struct, frozen=True):
     """An entry or a document that was added to the custody log."""
 
     location: str

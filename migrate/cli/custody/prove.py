@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from migrate.cli import app
@@ -27,8 +27,7 @@ from migrate.storage.file_reader import RandomAccess
 SUFFIX = ".tlog-proof"
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
+class Proved(Struct, frozen=True):
     """Files that were written, each the proof of one item."""
 
     location: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
@@ -26,8 +26,7 @@ from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
 from migrate.verify import Level, verify
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A signed receipt. ``files`` are the copies that were written outside of the location."""
 
     document: Document

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
@@ -23,8 +23,7 @@ from migrate.errors import OK
 from migrate.storage.api import Store
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBundle:
+class SignedBundle(Struct, frozen=True):
     """A bundle and the signatures that were put to it."""
 
     location: str

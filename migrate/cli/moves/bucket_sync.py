@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.selection import EVERYTHING
 from migrate.case.model import Case
@@ -27,8 +29,7 @@ _WORKERS = 4
 _SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Synced:
+class Synced(Struct, frozen=True):
     """What a sync came to, and how long it took."""
 
     outcome: SyncOutcome

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.selection import EVERYTHING
 from migrate.case.model import Case
@@ -19,16 +20,14 @@ from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in
 
 
-@dataclass(frozen=True, slots=True)
-class BucketOptions:
+class BucketOptions(Struct, frozen=True):
     """What the cutover may do to the buckets of the new side."""
 
     delete: Delete = False
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True, slots=True)
-class CutoverBuckets:
+class CutoverBuckets(Struct, frozen=True):
     """The buckets of one cutover, each with its destination."""
 
     session: Session

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.case.model import Case, Endpoint
 from migrate.case.model import load as load_case
@@ -32,8 +34,7 @@ from migrate.runtime.state_folder import state_folder
 _CASE = "moveout.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseSync:
+class DatabaseSync(Struct, frozen=True):
     """What is asked for. ``work``: the working folder, None for one of moveout's own. ``cutover``: switch at the
     end.
     """
@@ -69,8 +70,7 @@ class DatabaseSync:
         return replace(case, sources={self.name: source}, destinations={self.name: self.destination})
 
 
-@dataclass(frozen=True, slots=True)
-class SyncedDatabase:
+class SyncedDatabase(Struct, frozen=True):
     """What a sync of a database came to. ``switched``: what the cutover did; None where none was asked for, or where
     something was missing before. ``size_bytes``: of the working folder.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from migrate.case.model import Case, Endpoint
 from migrate.changes.capture_thread import CaptureThread
@@ -24,8 +25,7 @@ from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
 
-@dataclass(frozen=True, slots=True)
-class NextCommands:
+class NextCommands(Struct, frozen=True):
     """What to type after the move: what goes on following, and what switches."""
 
     follow: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.session import Answer
@@ -32,8 +33,7 @@ _WORDS = {"no": "not"}
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """What a move came to. ``stages``: lines by stage and source. ``expected``: the sources of each stage.
     ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent it to
     another location. ``out_at``: when everything lay there; ``up_at``: when everything was up and compared; None where
@@ -205,8 +205,7 @@ EXAMINATION, FORECAST = "doctor", "plan"
 """What an examination finds, and a late forecast or none at all, stops nobody and decides no exit code."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedStep:
+class FailedStep(Struct, frozen=True):
     """A step that ended with an error; the move goes on with what there is."""
 
     error: MoveoutError
@@ -234,8 +233,7 @@ class FailedStep:
             console.print(Text(f"→ {self.error.next_step}"))
 
 
-@dataclass(frozen=True, slots=True)
-class CommandStep:
+class CommandStep(Struct, frozen=True):
     """One verb of the move, and what it came to; None where it was done before."""
 
     name: str
@@ -247,8 +245,7 @@ class CommandStep:
         return self.answer.exit_code if self.answer else OK
 
 
-@dataclass(frozen=True, slots=True)
-class Evacuated:
+class Evacuated(Struct, frozen=True):
     """All steps, and what they came to."""
 
     case: str

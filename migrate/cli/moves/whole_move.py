@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
+
+from msgspec.structs import replace
 
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo

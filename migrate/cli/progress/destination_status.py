@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -20,8 +22,7 @@ from migrate.restore.restore_records import UP, RestoreRecord
 _SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationStatus:
+class DestinationStatus(Struct, frozen=True):
     """``destination``: its URL without secrets, "" where the case file has no address. ``record``: of the last restore
     to it, None where none is recorded. ``is_current``: it restored what the bundle holds now.
     """
@@ -48,7 +49,7 @@ class DestinationStatus:
             "destination": self.destination,
             "up": self.is_up,
             "is_current": self.is_current,
-            "restore": asdict(self.record) if self.record else None,
+            "restore": as_dict(self.record) if self.record else None,
         }
 
     def words(self) -> tuple[str, str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from migrate.errors import OK, IncompleteError
 from migrate.progress.state import ProgressState
 
 
-@dataclass(slots=True)
-class Ending:
+class Ending(Struct):
     """How the command ended."""
 
     exit_code: int | None = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.bundle import layout, lease
 from migrate.custody.erasure import remains
@@ -38,8 +39,7 @@ UNVERIFIABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Erased:
+class Erased(Struct, frozen=True):
     """What was removed, and the certificate."""
 
     document: Document

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.reader import read_manifest, read_tag_manifest
@@ -23,8 +24,7 @@ _DOCUMENT = re.compile(
 """The signatures of the tag manifest go with it: that it was signed, and by whom, the log says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remains:
+class Remains(Struct, frozen=True):
     """What is there. ``files`` are versions of files, ``markers`` delete markers."""
 
     files: Sequence[FileVersion]

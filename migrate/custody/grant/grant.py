@@ -10,9 +10,11 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -149,8 +151,7 @@ def _mark(location: str) -> str:
     return hashlib.sha256(location.partition("?")[0].encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class Tested:
+class Tested(Struct, frozen=True):
     """What a granted credential can do: files that it can read, operations that were refused; and what is wrong."""
 
     files: int

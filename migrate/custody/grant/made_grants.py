@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.custody.grant import grant
 from migrate.custody.log import custody_log
@@ -19,8 +21,7 @@ from migrate.storage.s3.access.minio_accounts import Accounts
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """A grant that the custody log records, and what became of it by now. ``kind`` is account, session or links;
     ``state`` open, expired, revoked, or elsewhere: it is of ``location``, where the bundle lay, and to be asked and
     ended there.
@@ -76,8 +77,7 @@ def _ended(known: Log) -> set[str]:
     return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(Struct, frozen=True):
     """Access keys that are good for nothing any more, and grants that nobody can take back here, each with the
     reason.
     """

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -28,8 +29,7 @@ MAX_BYTES = 2**20
 _NAME = re.compile(r"(sig/)?(?P<kind>[a-z]+)-(?P<id>[0-9a-f]{16})\.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A document as it was read. ``about`` is its first line, for people; ``signers`` are those who signed it."""
 
     key: str

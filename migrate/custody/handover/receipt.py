@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
+from msgspec import Struct
+
+from exporters.structs import as_dict
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.bundle.findings import Finding
 from migrate.custody.handover import documents
@@ -21,8 +23,7 @@ from migrate.storage.api import Store
 _SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What was verified before a receipt is signed."""
 
     level: str
@@ -74,7 +75,7 @@ def write(
         "files": checked.files,
         "size_bytes": checked.size_bytes,
         "findings_total": len(checked.findings),
-        "findings": [asdict(finding) for finding in checked.findings[:_SHOWN]],
+        "findings": [as_dict(finding) for finding in checked.findings[:_SHOWN]],
         "custody": {"entries": len(log.entries), "hash": log.last.hash if log.last else ""},
     }
     new_receipt = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)

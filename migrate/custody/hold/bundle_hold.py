@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -30,8 +32,7 @@ _SOON = timedelta(seconds=10)
 """A server that has no end of a retention has it end in a moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """Until when, how firmly, and whether without an end besides (legal hold)."""
 
     until: datetime
@@ -44,8 +45,7 @@ class Terms:
         return firm and lock.until is not None and lock.until >= self.until and (lock.legal or not self.legal)
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
+class Protection(Struct, frozen=True):
     """What is protected at a location, version by version. ``until`` is the earliest end of a retention among them;
     ``later`` counts versions of the custody log and documents that came after the hold, which are no part of it.
     """

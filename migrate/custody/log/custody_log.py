@@ -13,8 +13,9 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -31,8 +32,7 @@ _TRIES = 50
 _NEXT = "moveout custody verify says more; a copy of the log from another location may help to mend it"
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True):
     """A log as it lies there. ``etag`` is the file's, None where there is no log. ``notes`` are oddities that are no
     damage.
     """

@@ -11,9 +11,10 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from migrate.bundle import canonical_json
 from migrate.bundle.findings import Finding
@@ -35,8 +36,7 @@ EVENTS = (
 _TEXTS = ("prev", "time", "event", "bundle", "root", "location", "name", "key", "signature")
 
 
-@dataclass(frozen=True, slots=True)
-class CustodyEvent:
+class CustodyEvent(Struct, frozen=True):
     """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``location`` where it
     lies. ``details`` are plain JSON values without secrets.
     """
@@ -48,8 +48,7 @@ class CustodyEvent:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """A line that was read, and its signature holds. ``time`` is the writer's clock, ISO 8601 in UTC."""
 
     number: int
@@ -58,7 +57,7 @@ class LogEntry:
     what: CustodyEvent
     name: str
     public: PublicKey
-    line: bytes = field(repr=False)
+    line: bytes
 
     @property
     def hash(self) -> str:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.obligations.rulebook import Period, Rule, RuleSet
@@ -17,8 +19,7 @@ State: TypeAlias = Literal["met", "due", "breached", "unknown"]
 _EXACT = ("second", "minute", "hour")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the log says of one rule. ``due`` is the moment by which, or until which; ``entries`` the numbers of the
     entries that show it; ``why`` says it in words.
     """
@@ -31,8 +32,7 @@ class Verdict:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     moment: datetime
     number: int
 
@@ -75,8 +75,7 @@ def _cases(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> Iterat
         yield _Case(rules.id, rule, of(rule.start), of(rule.event), now, notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """One rule and what the log has for it, in order of time."""
 
     rules: str

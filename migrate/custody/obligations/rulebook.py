@@ -18,10 +18,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from migrate.custody.log.entry import EVENTS
 from migrate.errors import UsageError
@@ -40,8 +41,7 @@ _RULE = {"id", "article", "says", "kind", "start", "event", "period", "longer"}
 _LONGER = {"until", "at-most"}
 
 
-@dataclass(frozen=True, slots=True)
-class Longer:
+class Longer(Struct, frozen=True):
     """What puts the end of a rule off: one of the notes ``until`` names the new end, at most ``at_most`` after the
     start.
     """
@@ -50,8 +50,7 @@ class Longer:
     at_most: Period | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One obligation. ``period`` is None where the rule names none."""
 
     id: str
@@ -64,8 +63,7 @@ class Rule:
     longer: Sequence[Longer] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
+class RuleSet(Struct, frozen=True):
     """Rules of one source. ``checked`` says against which text its numbers were read."""
 
     id: str

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 from migrate.custody.signing import keys, ssh_signatures
@@ -22,8 +23,7 @@ _LINE = re.compile(
 _OPTION = re.compile(r"(?P<name>[^=,\s]+)(?:=\"(?P<value>[^\"]*)\")?,?")
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """The keys that are known, with the names (principals) that our side gives them."""
 
     names: Mapping[PublicKey, str]

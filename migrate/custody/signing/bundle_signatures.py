@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -22,8 +23,7 @@ from migrate.storage.api import Store
 _NAME = re.compile(r"sig/(?P<file>[A-Za-z0-9._-]+)\.(?P<id>[0-9a-f]{16})\.sig")
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(Struct, frozen=True):
     """A signature that holds. ``file`` is the key of what was signed."""
 
     file: str
@@ -31,8 +31,7 @@ class Signed:
     public: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Signatures:
+class Signatures(Struct, frozen=True):
     """All signatures at a location, and what is wrong with the others."""
 
     good: Sequence[Signed]

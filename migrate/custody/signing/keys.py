@@ -13,10 +13,12 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from msgspec import Struct
+
+from exporters.structs import WithSecrets
 from migrate.custody.signing import ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
 
@@ -27,14 +29,19 @@ if TYPE_CHECKING:
 TYPE = "ssh-ed25519"
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """An Ed25519 key that checks signatures. ``raw`` is its 32 bytes (RFC 8032); ``name`` is what its owner calls
     himself, and proves nothing.
     """
 
     raw: bytes
-    name: str = field(default="", compare=False)
+    name: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, PublicKey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
 
     @property
     def blob(self) -> bytes:
@@ -81,12 +88,13 @@ class Signer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
+class KeyFile(WithSecrets, frozen=True):
     """A private key that was read from a file."""
 
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"_private"})
+
     public: PublicKey
-    _private: Ed25519PrivateKey = field(repr=False)
+    _private: Ed25519PrivateKey
 
     @property
     def seed(self) -> bytes:

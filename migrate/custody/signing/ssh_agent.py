@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from migrate.custody.signing import keys, ssh_encoding
 from migrate.custody.signing.keys import KeyFile, PublicKey
@@ -23,8 +24,7 @@ _SECONDS = 120.0
 """An agent may ask its owner whether a key may be used (``ssh-add -c``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(Struct, frozen=True):
     """A running agent, by its socket. Each request is a connection of its own, so several threads may use it.
 
     Raises ``UnreachableError``.
@@ -95,12 +95,11 @@ class Agent:
         return response[1:] if response[:1] == bytes([expected_kind]) else None
 
 
-@dataclass(frozen=True, slots=True)
-class AgentKey:
+class AgentKey(Struct, frozen=True):
     """A key of an agent's; signs as ``keys.Signer`` says."""
 
     public: PublicKey
-    agent: Agent = field(repr=False)
+    agent: Agent
 
     def sign(self, data: bytes) -> bytes:
         """See ``Signer.sign``."""

@@ -11,8 +11,9 @@ import binascii
 import hashlib
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from migrate.custody.signing import keys, ssh_encoding
 from migrate.custody.signing.keys import PublicKey, Signer
@@ -33,8 +34,7 @@ _HASHES = {b"sha512": hashlib.sha512, b"sha256": hashlib.sha256}
 MAX_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """A signature as it was read; nothing is checked yet."""
 
     public: PublicKey

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
 """Where the certificates of a token lead: to a root that the caller trusts, or to a self-signed one in the token. Where
@@ -12,8 +13,7 @@ the root is not known, nothing could be checked.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """What a token says. ``hash`` is the SHA-256 that it is about, ``authority`` the subject of the certificate that
     signed it, ``nonce`` the number that the request had asked it to repeat.
     """

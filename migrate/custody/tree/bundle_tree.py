@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -27,8 +28,7 @@ _MAX_BYTES = 4096
 _ROOT = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """What is kept of a tree. ``root`` is the bundle's, ``hash`` the tree's own."""
 
     bundle: str

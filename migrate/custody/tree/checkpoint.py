@@ -12,7 +12,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.custody.signing.keys import PublicKey, Signer
 
@@ -25,8 +26,7 @@ _LINE = re.compile(r"— (?P<name>\S+) (?P<value>[A-Za-z0-9+/]{91}=)\n")
 MAX_BYTES = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """A tree's size and root hash, and the root of the bundle whose tree it is. ``notes``: (key hash, signature) of
     each signature line.
     """

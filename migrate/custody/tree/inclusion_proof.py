@@ -12,8 +12,9 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from migrate.custody.tree import checkpoint, leaf_json, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
@@ -23,8 +24,7 @@ MAX_BYTES = 65_536
 _INDEX = re.compile(rb"index (0|[1-9][0-9]{0,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """A leaf, its number, and its siblings up to the root in the checkpoint."""
 
     leaf: bytes

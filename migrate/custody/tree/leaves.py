@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -96,8 +97,7 @@ def _column(name: str, column: pa.Array) -> list[Any]:
     return ["null" if value is None else value for value in column.to_pylist()]
 
 
-@dataclass(frozen=True, slots=True)
-class LeafPart:
+class LeafPart(Struct, frozen=True):
     """A file of a table, and how many rows it has."""
 
     key: str

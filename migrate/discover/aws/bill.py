@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+
+from msgspec import Struct
 
 from migrate.discover.aws.connection import AwsConnection
 from migrate.discover.aws.services import COSTS, HOLDS_NO_DATA, SERVICES
@@ -16,8 +17,7 @@ _CREDITS = ("Credit", "Refund")
 """They would hide what was used (Cost Explorer, dimension RECORD_TYPE)."""
 
 
-@dataclass(frozen=True, slots=True)
-class BillLine:
+class BillLine(Struct, frozen=True):
     """What a service cost in a region within two months. ``region`` is as the bill has it: also ``global``."""
 
     service: str

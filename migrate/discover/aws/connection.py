@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
@@ -14,6 +13,7 @@ import botocore.exceptions as boto_errors
 import jmespath
 from botocore.discovery import EndpointDiscoveryException
 from botocore.parsers import ResponseParserError
+from msgspec import Struct
 
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from migrate.discover.aws.services import ACCOUNT, REGIONS, Call
@@ -49,8 +49,7 @@ _LONGEST = 300
 _ORGANIZATION = "service control policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why a call brought nothing. ``reason`` ends a sentence. ``not_offered``: the region lacks the service, or the
     service has never been used, so nothing can be there.
     """

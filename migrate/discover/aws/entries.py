@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 from urllib.parse import quote
 
 import jmespath
+from msgspec import Struct
 
 from exporters.discovery import FoundSource, NotTaken
 from migrate.discover.aws.services import Resource, Service
@@ -19,8 +19,7 @@ _READY = {"available", "backing-up", "storage-optimization", "configuring-enhanc
 """States in which an instance takes connections (RDS user guide, "Viewing DB instance status")."""
 
 
-@dataclass(slots=True)
-class Thing:
+class Thing(Struct):
     """One listed thing. ``size_bytes`` is None until something says it."""
 
     service: Service

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 GIB = 1024**3
 MIB = 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A call of AWS that only reads. ``client`` and ``operation`` are boto3's names.
 
     ``items`` is a JMESPath expression: the listed things in a page of the answer. ``permissions`` are the IAM actions;
@@ -28,11 +28,13 @@ class Call:
     operation: str
     items: str
     permissions: tuple[str, ...]
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.client, self.operation, self.items, self.permissions))
 
 
-@dataclass(frozen=True, slots=True)
-class Detail:
+class Detail(Struct, frozen=True):
     """A second call for each listed thing, which takes its name as ``argument``. The size of the thing is then the sum
     of the sizes of the call's items.
     """
@@ -41,8 +43,7 @@ class Detail:
     argument: str
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """A metric of CloudWatch that says the bytes of a thing; its only dimension besides ``StorageType`` is
     ``dimension``, the thing's name. ``is_free_space``: the bytes that are left of the thing's size.
     """
@@ -53,8 +54,7 @@ class Metric:
     is_free_space: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(Struct, frozen=True):
     """One kind of thing in an account.
 
     ``kind`` is what people call it. Things of one call belong to the first resource whose ``condition`` holds (a
@@ -79,8 +79,7 @@ class Resource:
     regional: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """A service, its names on the bill, and the resources that hold data in it."""
 
     name: str

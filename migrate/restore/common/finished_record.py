@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.row_digest import RowsDigest, to_hex
@@ -20,8 +22,7 @@ _SHOWN = 5
 """So many things are named at once; the outcome has all."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRestore:
+class FinishedRestore(Struct, frozen=True):
     """What a restore of ``only`` (``Selection.words``) left out. ``tables``: those whose rows are not the bundle's,
     with what the restore left in them; None for a table that could not be made. ``finished``: False for one that was
     interrupted.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import TableDigest
 from migrate.restore.common.finished_record import FinishedRestore
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """What earlier restores left out: their records, and the tables and materialized views of the bundle that the
     destination lacks.
     """
@@ -21,8 +23,7 @@ class Retry:
     absent: Sequence[CatalogRow]
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreOutcome:
+class RestoreOutcome(Struct, frozen=True):
     """``items``: rows or objects of the source in the destination now; ``skipped_items`` of them were there already
     from an earlier run. ``computed_items``: rows of materialized views, which the destination computes. ``size_bytes``:
     payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
@@ -47,7 +48,7 @@ class RestoreOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
-        fields = asdict(replace(self, retry=None, tables=()))
+        fields = as_dict(replace(self, retry=None, tables=()))
         del fields["retry"]
         tables = tuple(table.as_json() for table in self.tables)
         return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}

@@ -7,7 +7,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import UsageError
@@ -17,8 +18,7 @@ LEFT_OUT = "left-out"
 """The word for what earlier restores left out. Users do not type it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """``definitions`` and ``rows``: whether these are restored; ``tables`` of which tables, in the user's words
     (none: of all). ``left_out``: of the definitions those that earlier restores left out, and the rows of these tables
     (none: of none).

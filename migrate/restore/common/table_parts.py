@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from exporters.row_digest import Advance
 from migrate.bundle import layout
@@ -16,8 +17,7 @@ from migrate.runtime.progress import Progress
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
-class PartFile:
+class PartFile(Struct, frozen=True):
     """A part of a table: ``name`` relative to ``data/<source>/``, unique within the source. ``first``: of its table."""
 
     table: CatalogRow

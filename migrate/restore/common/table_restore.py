@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.row_digest import Advance, RowsDigest
@@ -39,8 +41,7 @@ Label = Callable[[str, str], str]
 """Formats a table's name for messages, from schema and name."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What a run was restoring, as it stands in the destination: the bundle's id, the source, and which part of it was
     wanted (``Selection.words``).
     """
@@ -69,8 +70,7 @@ class Unfinished(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TableRestore:
+class TableRestore(Struct, frozen=True):
     """What is restored from where. ``tables`` are the selected rows of the source's catalog, ``views`` those of
     materialized views: the destination computes their rows, which are compared only.
     """
@@ -359,8 +359,7 @@ class TableRestore:
         self.found.update(digests)
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenRows:
+class WrittenRows(Struct, frozen=True):
     """Rows that were there from an earlier run, and bytes that were written now."""
 
     skipped_items: int

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class UnfinishedRestore:
+class UnfinishedRestore(Struct, frozen=True):
     """Which restore it is, as far as that is written: it goes on by what it keeps. ``objects``: what that is, for
     people. ``removal``: the statement that removes them, for a restore that never goes on; all else stays.
     """

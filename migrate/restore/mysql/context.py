@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from exporters.changes import FOLLOW
@@ -14,8 +14,7 @@ from migrate.restore.mysql.refused_rows import Refused
 from migrate.restore.mysql.system_versioning import history_of
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlRestore:
+class MysqlRestore(Struct, frozen=True):
     """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``notes``, ``left_out``
     and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the destination
     refuses.

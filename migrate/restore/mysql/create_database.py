@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 
 import pymysql
+from msgspec.structs import replace
 
 from exporters.errors import SourceGoneError
 from exporters.mysql.connection import connect, parse_url

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pymysql
+from msgspec import Struct
 
 from exporters.api import Loss
 from exporters.mysql.errors import message_of, number_of
@@ -35,8 +35,7 @@ _PRIMARY = re.compile(r"PRIMARY KEY \((`(?:[^`]|``)*`)")
 _COUNTER = re.compile(r"(`(?:[^`]|``)*`) .* AUTO_INCREMENT", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Apart:
+class Apart(Struct, frozen=True):
     """``first`` makes the table; ``later`` are the keys and constraints that complete it."""
 
     first: str

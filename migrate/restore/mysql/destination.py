@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.control_tables import ControlTables, find_control_tables
@@ -52,8 +52,7 @@ class DestinationConnection(Connection):
         return DestinationConnection(self.address, connect(self.address).raw, self.control)
 
 
-@dataclass(frozen=True, slots=True)
-class MysqlDestination:
+class MysqlDestination(Struct, frozen=True):
     """The database and the session on which everything but rows is done; it holds the lock."""
 
     address: MysqlAddress

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
 import pymysql
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from exporters.mysql.connection import Connection
@@ -26,8 +26,7 @@ _LONG = re.compile(
 _LITERAL = re.compile(r"\w*\0+")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What is replaced outside of quotes; where that loses something, which property and why."""
 
     pattern: re.Pattern[str]
@@ -45,8 +44,7 @@ class Rule:
         return self.put
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """How one flavour writes what the other one wrote. ``out``: columns, keys and constraints that it has not.
     ``kinds`` and ``modes``: objects and words of sql_mode that it has not. ``collations``: where one is unknown, others
     by what is in its name.
@@ -180,8 +178,7 @@ _FULL_NAMES = "SELECT FULL_COLLATION_NAME FROM information_schema.COLLATION_CHAR
 _NAMES = "SELECT COLLATION_NAME FROM information_schema.COLLATIONS"
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(Struct, frozen=True):
     """Adapts definitions to a server; ``losses`` fills up. ``collations``: all that the server supports."""
 
     dialect: Dialect

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pymysql
+from msgspec import Struct
 
 from exporters.mysql.definitions.show_create import read_definition, set_sequence
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -26,8 +26,7 @@ _TRIGGERS = (
 _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """See ``restore.common.existing_tables.Present``."""
 
     destination: MysqlDestination

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.mysql.identifiers import quote_name
 
@@ -35,8 +36,7 @@ _TAKEN = re.compile(
 _NOTHING = "USAGE"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """``what`` on an object (``*`` for the whole database) to an account, all as SHOW GRANTS spells them."""
 
     what: str
@@ -54,8 +54,7 @@ class Grant:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Beyond:
+class Beyond(Struct, frozen=True):
     """A statement that reaches beyond the database: privileges on everything, membership in ``roles``, the default
     role, how to log in. ``empty``: it gives nothing by itself. ``takes``: from privileges on everything it takes those
     on one database, which MySQL alone can (``partial_revokes``).
@@ -68,8 +67,7 @@ class Beyond:
     takes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(Struct, frozen=True):
     """What a script grants on one database, and the accounts that can use it."""
 
     own: Sequence[Grant]

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
 import pyarrow as pa
 import pymysql
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.errors import SourceUsageError
 from exporters.mysql.connection import Connection
@@ -257,16 +258,14 @@ def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-@dataclass(slots=True)
-class Refusals:
+class Refusals(Struct):
     """Rows that were refused, and the server's last error message."""
 
     digest: RowsDigest = field(default_factory=RowsDigest)
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(Struct, frozen=True):
     """A part: which of its rows and columns are written, and how long the destination's server lets a statement be.
     ``decimals``: it keeps decimals in JSON.
     """
@@ -395,8 +394,7 @@ def _is_whole(part: PartFile) -> bool:
     return len(part.table.details["parts"]) == 1
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """An INSERT in pieces: with how many rows, and about how long."""
 
     pieces: Iterable[bytes]

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.row_digest import MODULUS, RowsDigest, to_hex
+from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 
@@ -19,8 +22,7 @@ _REASON_CHARACTERS = 300
 """A note has room for 700 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Refused rows of one part of a table, and the server's error message for the last one."""
 
     table: str
@@ -36,7 +38,7 @@ def note_refused(
     """Note the rows, if there are any. Raises the driver's errors."""
     if digest.rows:
         refused = Refused(table, part, digest.rows, to_hex(digest.digest), reason[:_REASON_CHARACTERS])
-        mark_done(connection, _STEP + json.dumps(asdict(refused), ensure_ascii=False))
+        mark_done(connection, _STEP + json.dumps(as_dict(refused), ensure_ascii=False))
 
 
 def read_refused(connection: DestinationConnection) -> list[Refused]:

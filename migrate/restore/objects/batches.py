@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.object_index import ObjectRow
 from migrate.restore.objects.destination_terms import in_parts
@@ -11,8 +12,7 @@ from migrate.restore.objects.destination_terms import in_parts
 BATCH_OBJECTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """The versions of a key that are to be written, oldest first, and how many it has already."""
 
     key: str

@@ -8,8 +8,9 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from migrate.bundle.object_index import ObjectRow
 from migrate.errors import (
@@ -37,16 +38,14 @@ WINDOW_BYTES = 8 * 2**20
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectWrite:
+class ObjectWrite(Struct, frozen=True):
     """An object to write, and the whole key that it gets."""
 
     key: str
     row: ObjectRow
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """What a batch came to."""
 
     items: int
@@ -67,8 +66,7 @@ GoOn = Callable[[], None]
 """Called again and again while something is written; raises where that must end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(Struct, frozen=True):
     """Writes batches; thread-safe. Raises what stops the whole restore, reports the rest as findings."""
 
     store: Store

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from migrate.bundle.object_index import ObjectRow
@@ -22,8 +23,7 @@ STANDARD = "STANDARD"
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """``encrypts``: the destination encrypts what it stores by its own default. ``snowball``: small objects are
     written many at once, see ``tar_upload``. ``refused_*``: see ``Capabilities``.
     """

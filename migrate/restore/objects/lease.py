@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.lease import Lease
@@ -23,8 +25,7 @@ RESERVED = ".moveout-restore/"
 _AT_ONCE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(Struct, frozen=True):
     """What restores keep in a destination while they are under way."""
 
     destination: DestinationBucket

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.objects.key_oddities import Oddities
@@ -98,8 +100,7 @@ class BucketRestorer:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """The objects of a source under the keys that they get at the destination, each with the versions that are to be
     restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
     """
@@ -135,8 +136,7 @@ class _Rows:
             yield row, reason
 
 
-@dataclass(slots=True)
-class _Plan:
+class _Plan(Struct):
     """What is to be done, found without writing anything."""
 
     items: int = 0

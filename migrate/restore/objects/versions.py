@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.restore.common.report import Moved
@@ -44,8 +45,7 @@ class Kind(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Markers:
+class Markers(Struct, frozen=True):
     """The delete markers that a destination does not make (see ``capability_probe``)."""
 
     refused: frozenset[str] = frozenset()
@@ -81,8 +81,7 @@ def why_flat(destination: DestinationBucket) -> str:
     return "" if destination.versioning() == "Enabled" else "the destination keeps no versions"
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryWriter:
+class HistoryWriter(Struct, frozen=True):
     """Writes batches; thread-safe, as long as no key is in two of them."""
 
     store: Store
@@ -99,8 +98,7 @@ class HistoryWriter:
         return Done(layers.items, layers.size_bytes, tuple(layers.findings), tuple(layers.moved))
 
 
-@dataclass(slots=True)
-class _Layers:
+class _Layers(Struct):
     """One batch on its way."""
 
     writer: HistoryWriter

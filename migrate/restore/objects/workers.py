@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.bundle.lease import Lease
 from migrate.restore.objects import copy, versions
@@ -22,8 +23,7 @@ _GIVE_BACK_EVERY = 32
 """After so many batches free memory is given back to the system: it is scattered among memory in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
+class Writing(Struct, frozen=True):
     """From which bundle, to which bucket, on what terms. ``versions``: the bucket is to have whole histories."""
 
     source: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from exporters.changes import FOLLOW
@@ -25,8 +26,7 @@ def is_users_table(row: CatalogRow) -> bool:
     return row.kind == "table" and bool(row.number) and not row.details.get("extension")
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresRestore:
+class PostgresRestore(Struct, frozen=True):
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
     included. The pool of ``open_pool`` copies the rows
     instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
@@ -57,16 +58,14 @@ ORDER BY rank, what
 """.replace("{own}", PROGRESS_SCHEMA)
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresDestination:
+class PostgresDestination(Struct, frozen=True):
     """The database and the connection on which everything but rows is done; it holds the lock."""
 
     address: PostgresAddress
     connection: psycopg.Connection[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What an earlier run left. ``portable``: it made the objects without owners and privileges. ``only``:
     which part was selected (``Selection.words``).
     """

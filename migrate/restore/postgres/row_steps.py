@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import SchemaEntry
@@ -13,8 +15,7 @@ from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.sqlite.definitions import SEQUENCE, Definitions, select_entries
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteRestore:
+class SqliteRestore(Struct, frozen=True):
     """A restore: what, and where to. ``counters``: the table of AUTOINCREMENT's counters, where only a part is
     wanted; then SQLite's own tables are not among the run's.
     """
@@ -58,8 +59,7 @@ def _counters(run: TableRestore, schema: str) -> CatalogRow | None:
     return next((row for row in run.reader.catalog() if (row.source, row.schema, row.name) == key), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
 
     rows: WrittenRows

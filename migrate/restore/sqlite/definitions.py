@@ -7,8 +7,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from exporters.sqlite import definitions
 from exporters.sqlite.catalog import SchemaEntry
@@ -28,8 +29,7 @@ _OF_THE_APPLICATION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Definitions:
+class Definitions(Struct, frozen=True):
     """The rows of the source's ``sqlite_schema``, and its settings."""
 
     entries: Sequence[SchemaEntry]

@@ -10,8 +10,9 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import PROGRESS_TABLE
@@ -34,8 +35,7 @@ _ONLY = "only"
 _DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteDestination:
+class SqliteDestination(Struct, frozen=True):
     """The file and the one connection that writes to it; it holds an exclusive lock."""
 
     address: SqliteAddress

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import quote_name
@@ -33,8 +34,7 @@ from migrate.runtime.crash_points import durable
 _ASIDE = "aside "
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """See ``restore.common.existing_tables.Present``."""
 
     connection: sqlite3.Connection

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SchemaEntry, check_library, read_catalog

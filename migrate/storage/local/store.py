@@ -14,12 +14,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
 from migrate.storage import incompressible

@@ -12,9 +12,10 @@ import re
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import MAX_PARTS, Upload, UploadedPart
@@ -25,8 +26,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _BLOCK_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class _Meta:
+class _Meta(Struct, frozen=True):
     key: str
     started: datetime
     part_bytes: int

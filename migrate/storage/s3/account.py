@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import botocore.exceptions as boto_errors
+from msgspec import Struct
 
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
@@ -22,8 +22,7 @@ _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfigurati
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
-@dataclass(frozen=True, slots=True)
-class BucketSummary:
+class BucketSummary(Struct, frozen=True):
     """One bucket. ``objects`` (with versions and delete markers) and ``size_bytes`` are None where one page does not
     tell them. ``problems`` are what these credentials were not permitted to see.
     """

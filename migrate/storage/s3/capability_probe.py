@@ -10,11 +10,12 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any
+
+from msgspec import Struct, field
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
@@ -49,8 +50,7 @@ ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
 """Tried of every destination: which keys of a bucket would meet can only be told by looking at all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What was found out about a destination. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
     ``refused_tags`` (texts of other scripts) say what it does instead, ``lost_tags`` what it does with all tags.
     ``probed`` is False where nothing could be tried out, because it would have stayed (``why``).
@@ -71,7 +71,7 @@ class Capabilities:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is kept."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
 Later = Callable[[Callable[[], object]], object]

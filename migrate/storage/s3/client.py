@@ -13,9 +13,8 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import botocore.config
@@ -23,7 +22,10 @@ import botocore.exceptions as boto_errors
 import botocore.hooks
 import botocore.loaders
 import botocore.session
+from msgspec import Struct, field
+from msgspec.structs import replace
 
+from exporters.structs import WithSecrets
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
 from migrate.errors import (
     NotAllowedError,
@@ -47,17 +49,18 @@ and both register its handlers.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class S3Location:
+class S3Location(WithSecrets, frozen=True):
     """A parsed ``s3://`` URL. ``bucket`` is empty where it names a whole account. ``prefix`` is empty or ends with a
     slash where it names a location. ``CUSTOMER_KEY``
     may be among the secrets, in base64.
     """
 
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"secrets"})
+
     bucket: str
     prefix: str
     profile: str | None
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -192,8 +195,7 @@ def _loader() -> Any:
     return loader
 
 
-@dataclass(frozen=True, slots=True)
-class _Services:
+class _Services(Struct, frozen=True):
     """The names of the services of which there is a file of this type."""
 
     loader: Any

@@ -10,13 +10,14 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of
@@ -48,8 +49,7 @@ _VERSIONS_AT_ONCE = 8
 _VERSION = "x-amz-version-id"
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """What became of one object. ``etag`` is the server's, without quotes; ``md5`` the same where it is the MD5 of the
     bytes, else empty; ``version_id`` empty where it keeps no versions.
     """

@@ -6,9 +6,11 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from migrate.errors import (
@@ -33,8 +35,7 @@ PARTS_AHEAD = 6
 AHEAD_BYTES = 48 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(Struct, frozen=True):
     """The object as the destination has it, and the hashes of what was sent."""
 
     info: FileInfo
@@ -57,8 +58,7 @@ class _RefusedError(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True)
-class PartsUpload:
+class PartsUpload(Struct):
     """One object on its way. ``named`` is the upload to continue, where the caller has it. Else, with ``resumes``, it
     is the unfinished one of the key that has most bytes. If others had begun that, it shows in what becomes of it.
     ``on_begun`` is called with a new one before the first part is sent; ``before_end`` raises where the object must not

@@ -11,11 +11,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import botocore.exceptions as boto_errors
+from msgspec.structs import replace
 
 from exporters.bucket_api import (
     NULL_VERSION,

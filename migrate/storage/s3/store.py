@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from html import escape
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
+from msgspec.structs import replace
 
 from exporters.bucket_api import Page
 from migrate.errors import (

@@ -9,7 +9,8 @@ from __future__ import annotations
 import posixpath
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.objects import pax_headers
 from migrate.storage.checksums import crc64nvme, to_header
@@ -24,8 +25,7 @@ LEAST_MEMBERS = 20
 _RECORD = "minio.metadata."
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One object of a tar. ``md5`` in hex digits, of its bytes; ``modified_seconds`` since 1970."""
 
     described: Description

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import lt
+
+from msgspec import Struct
 
 from exporters.bucket_api import ObjectSummary, Page
 
@@ -14,8 +15,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _FIRST_RUN = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """What the record says of a key: what was copied (times in microseconds since 1970), and which ETag it got at the
     destination. ``begun``: a run that did not end may have written it, so what lies there may be ours.
     """
@@ -38,8 +38,7 @@ class Known:
         return self.destination_etag == destination.etag and self.size_bytes == destination.size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPage:
+class KnownPage(Struct, frozen=True):
     """What the record says of many keys, by columns; see ``Known``. ``begun`` is empty where no key is."""
 
     keys: Sequence[str]

@@ -19,15 +19,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import MultipartStore
@@ -59,8 +61,7 @@ _DONE_BYTES = 2**20
 _RUN = re.compile(r"work/(\d{6,})/")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
     ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the
     destination does not make, None where that was not tried out.
@@ -247,7 +248,7 @@ class Record:
 
     def write_header(self) -> None:
         """Write ``sync.json``."""
-        self.store.put(HEADER, canonical_json.encode_pretty({"version": VERSION, **asdict(self.header)}))
+        self.store.put(HEADER, canonical_json.encode_pretty({"version": VERSION, **as_dict(self.header)}))
 
     def sweep(self, *runs: str) -> None:
         """Remove what these runs have left, or all, and generations of the index that do not count."""
@@ -285,7 +286,7 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
         value = canonical_json.decode(store.read(HEADER), HEADER, version=VERSION)
     except GoneError:
         return None
-    header = Header(**{name: value[name] for name in Header.__slots__ if name in value})
+    header = Header(**{name: value[name] for name in Header.__struct_fields__ if name in value})
     if _which(header) != _which(fresh):
         before = f"s3://{header.source_bucket}/{header.source_prefix}"
         raise UsageError(

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
@@ -42,8 +44,6 @@ _READ_BYTES = 8 * 2**20
 class VersionCopy(SmallCopy):
     """Reads and notes small versions. What is written stays, so what may have been damaged is read again before."""
 
-    __slots__ = ()
-
     def checked(self, fetched: Fetched) -> Fetched:
         """See ``SmallCopy.checked``."""
         return fetched if _is_as_promised(fetched) else read_again(self.context.source, fetched)
@@ -60,8 +60,7 @@ def _is_as_promised(fetched: Fetched) -> bool:
     return md5_of(fetched.body) == etag
 
 
-@dataclass(slots=True)
-class HistoryCopy:
+class HistoryCopy(Struct):
     """Copies histories for one batch: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
 
     context: SyncContext

@@ -9,10 +9,11 @@ more is never put elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from typing import Generic, TypeVar
+
+from msgspec import Struct, field
 
 from exporters.bucket_api import NULL_VERSION, ObjectSummary, Page
 from migrate.restore.objects.versions import Markers
@@ -34,8 +35,7 @@ Histories = Iterable[tuple[str, Sequence[ObjectSummary]]]
 """Keys in order, without the prefix, each with its versions, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVersion:
+class KnownVersion(Struct, frozen=True):
     """What the record says of a version: what was copied, and which version it became."""
 
     version_id: str
@@ -91,8 +91,7 @@ def in_order(pages: Iterable[Page], skip: int) -> Iterator[tuple[str, Sequence[O
         listed.close()
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """``same``: versions of the source, each with what it is at the destination; and the steps about all others."""
 
     same: list[tuple[ObjectSummary, ObjectSummary]] = field(default_factory=list)
@@ -266,8 +265,7 @@ def _extra(
     )
 
 
-@dataclass(slots=True)
-class HistoryComparison:
+class HistoryComparison(Struct):
     """One walk; see ``compare.Comparison``, of which this is the like for histories. Counted are versions."""
 
     foreign: Callable[[str], bool]

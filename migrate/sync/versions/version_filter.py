@@ -7,8 +7,9 @@ time only. But one that stands above versions of which none is wanted would stan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
+
+from msgspec.structs import replace
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.selection import Selection

@@ -5,8 +5,9 @@ and are brought in step on that very version; its headers and metadata cannot: w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
@@ -25,16 +26,14 @@ _HEADERS = "the destination has it with other headers or metadata, and those of 
 _COMPLIANCE = "COMPLIANCE"
 
 
-@dataclass(frozen=True, slots=True)
-class Amendment:
+class Amendment(Struct, frozen=True):
     """What is to be changed of a version at the destination, each with its name, and what cannot be."""
 
     changes: Sequence[tuple[str, Change]] = ()
     faults: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LockChange:
+class LockChange(Struct, frozen=True):
     """The retention of a version; ``until`` is None where none holds any more."""
 
     mode: str = ""
@@ -94,15 +93,13 @@ def amendment(
     return Amendment(changes, faults)
 
 
-@dataclass(frozen=True, slots=True)
-class _InspectedVersion:
+class _InspectedVersion(Struct, frozen=True):
     step: SyncStep
     made: Item
     amendment: Amendment
 
 
-@dataclass(slots=True)
-class VersionCheck:
+class VersionCheck(Struct):
     """Looks at versions for one batch, at both sides, and brings them in step."""
 
     context: SyncContext

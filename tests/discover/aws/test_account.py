@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import botocore
 import botocore.client
 import botocore.session
 import pytest
+from msgspec.structs import replace
 
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from migrate.case.model import load

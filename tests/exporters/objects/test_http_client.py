@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -132,7 +133,9 @@ def test_no_head_is_sent_twice_also_where_nothing_is(
     bucket = open_bucket(shop.url)
     [there] = bucket.list()
     monkeypatch.setattr(bucket.requests, "again", None)
-    found = list(bucket.heads([there, *(replace(there, key=f"gone/{n}") for n in range(100)), there]))
+    found = list(
+        bucket.heads([there, *(msgspec.structs.replace(there, key=f"gone/{n}") for n in range(100)), there])
+    )
     assert [one.headers.get("x-amz-meta-a", "") for one in found] == ["b", *[""] * 100, "b"]
     assert [isinstance(one.error, SourceGoneError) for one in found] == [False, *[True] * 100, False]
     assert found[-1].tags == {"t": "1"}

@@ -2,11 +2,11 @@
 changes; a log that is lost.
 """
 
-import dataclasses
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
@@ -129,7 +129,7 @@ def polled(make_followed, postgres, monkeypatch):
         endpoint = Endpoint(
             pooler.url(direct.source.url), {"password": Secret("env:OLD_PASSWORD")}, retain_bytes=64 * MB
         )
-        yield direct.source.url, dataclasses.replace(direct, source=endpoint)
+        yield direct.source.url, msgspec.structs.replace(direct, source=endpoint)
 
 
 def test_a_server_that_keeps_too_much_since_a_transaction_is_open_is_freed(polled, tmp_path):

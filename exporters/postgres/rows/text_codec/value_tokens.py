@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.sql.value_codec import joined
@@ -25,8 +25,7 @@ _FEW = 2
 """So many bytes are found faster one after the other than by a pattern."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quotes:
+class Quotes(Struct, frozen=True):
     """When a word is quoted: where it is empty, has one of the bytes ``special`` or is ``word`` in any case. ``quote``
     and ``backslash``: how these are written inside of quotes.
     """
@@ -68,8 +67,7 @@ def _one_of(characters: bytes) -> str:
     return "[" + "".join(f"\\x{byte:02x}" for byte in characters) + "]"
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """The words of every row, one after the other, as binary; ``lengths`` how many each row has. ``quoted``: whether
     some have quotes around them, as ``bare`` removes them; ``escaped``: whether there were backslashes.
     """

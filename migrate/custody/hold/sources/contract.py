@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One setting of a source: how it was, and how the hold has it. Values are plain JSON.
 
     ``back`` is what an undo leads to: ``before``, except where the server has no way back to that. ``says`` is what
@@ -25,8 +25,7 @@ class Change:
     undo_says: str
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(Struct, frozen=True):
     """How a source shall be held, where there is a choice. ``witness``: an AWS profile by which deletion is tried;
     ``whole_server``: a database's server may become read-only with all of its databases; ``settings``: those that an
     undo file names already.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.engine import load_part
 from migrate.bundle.findings import Finding
@@ -26,8 +28,7 @@ _SETTLES_SECONDS, _LOOKS_SECONDS = 10.0, 0.25
 """Settings of a bucket at AWS need a while until every answer has them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What a source says of its hold. ``in_force`` are the settings that the undo file names and that are as they
     should be; ``findings`` why it is not held; ``limits`` what this kind of hold cannot do.
     """

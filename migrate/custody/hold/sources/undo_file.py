@@ -11,11 +11,14 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.custody.hold.sources.contract import Change
 from migrate.errors import BusyError, DamageError, UsageError
@@ -26,8 +29,7 @@ VERSION = 1
 KIND = "undo of holds on sources"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """A source in the file. ``since`` is the source's mark of when all of its settings were in force; None before."""
 
     url: str
@@ -35,8 +37,7 @@ class Recorded:
     since: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UndoFile:
+class UndoFile(Struct, frozen=True):
     """What the file says. ``sources`` by name."""
 
     reason: str
@@ -112,7 +113,7 @@ def _plain(recorded: Recorded) -> Any:
     value = {
         "url": recorded.url,
         "since": recorded.since,
-        "changes": [asdict(change) for change in recorded.changes],
+        "changes": [as_dict(change) for change in recorded.changes],
     }
     return json.loads(json.dumps(value, allow_nan=False))
 

@@ -12,10 +12,11 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pymysql
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.changes import Message, MessageKind
 from exporters.mysql.changes.binlog_events import (
@@ -78,8 +79,7 @@ _SHOWN_CHARACTERS = 200
 _BASE_AGAIN = "take the base again: moveout export --follow to a new location"
 
 
-@dataclass(slots=True)
-class _Table:
+class _Table(Struct):
     """A table of the log. ``event``: its map for the destination. ``destination`` is None until the first rows come."""
 
     event: bytes

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporters.mysql.changes.binlog_events import TableMap
 from exporters.mysql.connection import Connection
@@ -36,8 +37,7 @@ _PLAIN, _WIDE = (
 _NEXT = "then give the same command again: it goes on with this change"
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationTable:
+class DestinationTable(Struct, frozen=True):
     """A table. ``types`` are the columns' as declared; ``key`` the indexes of those of the primary key."""
 
     name: str

@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.structs import as_dict
 from migrate.changes.apply import Mark
 from migrate.changes.segments import Place
 
 
-@dataclass(frozen=True, slots=True)
-class FollowDetails:
+class FollowDetails(Struct, frozen=True):
     """What is needed of a source to apply its changes. ``database``: its name. ``stem``: how the names of its log's
     files begin. ``events``: those that run once the destination is in use. ``skipped``: tables (see ``Mark``).
     ``reread``: tables, by the position up to which they have all changes.
@@ -109,4 +110,4 @@ def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | No
 
 
 def _as_text(details: FollowDetails) -> str:
-    return json.dumps(asdict(details), ensure_ascii=False)
+    return json.dumps(as_dict(details), ensure_ascii=False)

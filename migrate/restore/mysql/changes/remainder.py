@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 
 import pymysql
+from msgspec import Struct, field
 
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import row_select
@@ -60,8 +60,7 @@ def carry_remainder(request: RemainderRequest) -> Carried:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
-@dataclass(slots=True)
-class _Remainder:
+class _Remainder(Struct):
     """Both sides of one database."""
 
     source: MysqlAddress

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.restore.mysql.table_ddl import closing, masked, spans_of
 
 GENERATED, FOREIGN, PARTITIONS = "generated column", "foreign key", "partitions"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """``words`` at ``begin`` to ``end`` of a definition; ``lost`` is the property that they give. ``column``: whose."""
 
     lost: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.mysql.rows.arrow_to_rows import field_text
@@ -70,16 +70,14 @@ def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[b
     yield True, pa.RecordBatch.from_arrays(columns, schema=batch.schema).filter(some)
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True):
     """Rows as ``…,…``; of shapes that were ``never_set`` with NULL for these."""
 
     rows: list[bytes]
     never_set: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LongValues:
+class LongValues(Struct, frozen=True):
     """A row with long values, without these columns; ``never_set`` and ``decimals`` as above."""
 
     row: LongRow

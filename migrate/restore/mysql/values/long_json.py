@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
+
+from msgspec import Struct, field
 
 from exporters.mysql.identifiers import quote_literal
 from migrate.restore.mysql.values.json_decimals import is_decimal
@@ -69,8 +70,7 @@ def _end_of(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     return match.end() if match else at + 1
 
 
-@dataclass(slots=True)
-class _Path:
+class _Path(Struct):
     """Where in a document one is: names and numbers of cells, the outermost first."""
 
     _steps: list[bytes | int] = field(default_factory=list)

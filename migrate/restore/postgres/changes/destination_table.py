@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from exporters.postgres.changes.pgoutput import Column, Relation, Row
 from exporters.postgres.identifiers import quote_name, quote_qualified
@@ -49,8 +51,7 @@ SELECT to_regclass($1) IS NOT NULL,
 _TYPE_NAME = "SELECT format_type($1::oid, $2::int)"
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationColumn:
+class DestinationColumn(Struct, frozen=True):
     """A column into which changes are written. ``declared``: its type as in its definition. ``sql_type``: the same
     without a length. ``array_type``: "" where ``unnest`` would not return such values from an array: those of arrays
     would be taken apart, and so would rows. ``is_always_identity``: only a statement that overrides the server
@@ -71,8 +72,7 @@ class DestinationColumn:
         return quote_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationTable:
+class DestinationTable(Struct, frozen=True):
     """A table of a destination, its ``columns`` in the order of the source's messages. ``key``: the columns by whose
     values rows are found, with the operators that tell whether these are equal; none where rows are found by all
     values. ``has_old_rows``: the source sends the whole old row. ``is_ordered``: triggers see each change, so it
@@ -85,14 +85,15 @@ class DestinationTable:
     operators: tuple[str, ...]
     has_old_rows: bool
     is_ordered: bool
-    key_of: Callable[[Row], Row] = field(init=False, compare=False)
-    """Returns the values of the key."""
+    key_of: Callable[[Row], Row] = itemgetter(slice(0))
+    """Returns the values of the key. It follows from ``key``."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key_of", _values_at(self.key))
+        force_setattr(self, "key_of", _values_at(self.key))
 
 
-def _values_at(places: Sequence[int]) -> Callable[[Row], Row]:
+@cache
+def _values_at(places: tuple[int, ...]) -> Callable[[Row], Row]:
     """Return what takes the values at some places out of a row. It runs for each change."""
     if len(places) > 1:
         return itemgetter(*places)

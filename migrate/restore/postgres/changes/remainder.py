@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from msgspec import Struct, field
 
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable, read_tables
@@ -56,8 +56,7 @@ def carry_remainder(request: RemainderRequest) -> Carried:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
-@dataclass(slots=True)
-class _Remainder:
+class _Remainder(Struct):
     """Both sides of one database."""
 
     source: PostgresAddress

@@ -7,8 +7,9 @@ cannot be brought down is refused; then what waits has to be written first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from exporters.postgres.changes.pgoutput import UNCHANGED, Delete, Insert, Row, Update
 from migrate.restore.postgres.changes.destination_table import DestinationTable
@@ -23,8 +24,7 @@ class Waiting(NamedTuple):
     change: RowChange
 
 
-@dataclass(slots=True)
-class _Fate:
+class _Fate(Struct):
     """What happens to the row of one key: the old one is deleted first, then it is updated or inserted, then deleted.
     ``row`` is None where it is neither updated nor inserted.
     """
@@ -35,8 +35,7 @@ class _Fate:
     is_deleted_last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NetChanges:
+class NetChanges(Struct, frozen=True):
     """What changes do together, in the order in which it is to be written. ``updates`` are by the columns that were
     sent.
     """

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from migrate.restore.postgres.definitions.dump_script import QUALIFIED, DumpEntry, Name
@@ -53,8 +53,7 @@ _NAMED_VERSION = 180000
 _INHERITS = re.compile(rb"\A\)\s*INHERITS \((" + QUALIFIED + rb"(?:, " + QUALIFIED + rb")*)\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Reordered:
+class Reordered(Struct, frozen=True):
     """How a table is made with its columns in order. ``inherited``: columns that are its own then, and were
     its parents' alone; ``as_inherited`` makes these, and such constraints, so again, as a superuser may.
     """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
@@ -35,8 +36,7 @@ _CONTENT_KINDS = {
 _ARGUMENTS = re.compile(r"\(.*\)\Z", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Definitions:
+class Definitions(Struct, frozen=True):
     """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``."""
 
     files: Mapping[str, bytes]

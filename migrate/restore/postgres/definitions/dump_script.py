@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 NAME = rb'(?:"(?:[^"]|"")+"|[a-z_\x80-\xff][a-z0-9_$\x80-\xff]*)'
 """An identifier as pg_dump writes it."""
@@ -41,8 +42,7 @@ _RULE = b"--\n"
 _TRAILING_SETTINGS = re.compile(rb"(?:\n+SET default_[a-z_]+ = [^\n]*;)+\s*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class DumpEntry:
+class DumpEntry(Struct, frozen=True):
     """One object of a script. ``number`` counts from 0 and is the same whenever the script is read.
     ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for messages
     (pg_dump replaces line ends in them). ``sql`` includes the settings (``SET default_…``) that are in
@@ -63,8 +63,7 @@ class DumpEntry:
         return f"{kind}{location}{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """A section. ``head`` are the settings under which all of it is run."""
 
     head: bytes

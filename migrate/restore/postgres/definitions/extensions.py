@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.postgres.definitions.extensions import read_extensions
@@ -76,8 +77,7 @@ def _set(setting: str) -> str:
     return f"SET {quote_name(name)} TO {shown}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(Struct, frozen=True):
     """A member of an extension at the source, and the same here; None where it is not."""
 
     extension: str

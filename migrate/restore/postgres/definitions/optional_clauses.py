@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, tokens
 
@@ -38,8 +39,7 @@ _VALIDATOR = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(Struct, frozen=True):
     """A piece of a statement. ``label``: its name in messages, if the statement holds without it."""
 
     sql: bytes
@@ -49,8 +49,7 @@ class Clause:
 Element = Sequence[Clause]
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element. ``more``:
     the statements of its entry that follow.
     """

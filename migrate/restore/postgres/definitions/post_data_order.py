@@ -14,8 +14,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
 
@@ -72,8 +74,7 @@ class TableLock(Enum):
     EXCLUSIVE = "exclusive"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyByIndex:
+class KeyByIndex(Struct, frozen=True):
     """Statements: the index of a key, the key that takes it, and what takes the index away again."""
 
     create_index: bytes
@@ -81,8 +82,7 @@ class KeyByIndex:
     drop_index: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PostDataStep:
+class PostDataStep(Struct, frozen=True):
     """An entry with the tables that it locks; without any it is made alone."""
 
     entry: DumpEntry
@@ -133,8 +133,7 @@ class PostDataStep:
         return self.tables.isdisjoint(locked.exclusive if self.lock is TableLock.SHARED else locked.tables)
 
 
-@dataclass(frozen=True, slots=True)
-class LockedTables:
+class LockedTables(Struct, frozen=True):
     """The tables that steps lock, and of these the ones that they lock exclusively."""
 
     tables: frozenset[Name]
@@ -151,8 +150,7 @@ class LockedTables:
         return LockedTables(frozenset(every), frozenset(exclusive))
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """Steps to be made before the next stage begins: at once, or one after the other."""
 
     steps: tuple[PostDataStep, ...]
@@ -164,8 +162,7 @@ class Stage:
         return any(step.entry.kind not in _STRUCTURE for step in self.steps)
 
 
-@dataclass
-class _Segment:
+class _Segment(Struct):
     """The entries between two that must keep their place in the order."""
 
     indexes: list[PostDataStep] = field(default_factory=list)

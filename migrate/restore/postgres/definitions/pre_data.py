@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.postgres import destination as postgres_destination
@@ -48,8 +49,7 @@ FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespa
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
     ``orders``: the tables' columns, as the source has them. ``was_left_out``: whether an earlier restore could not make
     the entry of a label, which is wanted in addition to the tables. ``retried``: only such entries are; one
@@ -132,8 +132,7 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
     postgres_left_out.add(connection, _ROLES, refused, notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(Struct, frozen=True):
     """What a part lacks at the destination before it is made: tables, and the schemas of such."""
 
     tables: AbstractSet[Name] = frozenset()
@@ -243,8 +242,7 @@ def _make_in_batches(
         postgres_destination.mark_done(connection, _PRE_DATA)
 
 
-@dataclass(frozen=True, slots=True)
-class Last:
+class Last(Struct, frozen=True):
     """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
     triggers, which from then on may forbid anything). ``superseded``: bundles of whose restores nothing is recorded any
     more. ``base``: the position of the snapshot, where the source's changes are followed; None where they are not, or

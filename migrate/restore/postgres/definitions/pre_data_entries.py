@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.identifiers import quote_name
 from migrate.restore.postgres.definitions.column_order import Orders, describe_order, misordered, reordered
@@ -53,8 +53,7 @@ _OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
 _INSTALL = "install its package on the destination server, and give the same command again"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """An entry that the server refuses, and its error."""
 
     entry: DumpEntry

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
@@ -109,8 +109,7 @@ class Aid(Enum):
         return nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """What rows may not violate. ``name`` is for messages; ``drop`` takes it away; of ``make`` the first that the
     server takes makes it again: for all rows, else for those to come.
     """

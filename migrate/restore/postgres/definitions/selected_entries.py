@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
 
@@ -34,8 +35,7 @@ _IDENTITY = re.compile(
 _ATTACH = re.compile(rb"^ALTER TABLE (?:ONLY )?(" + QUALIFIED + rb") ATTACH PARTITION", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedSequences:
+class OwnedSequences(Struct, frozen=True):
     """Which sequences belong to a column of which table."""
 
     by_table: Mapping[Name, frozenset[Name]]

@@ -11,10 +11,10 @@ import re
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters import _rows
 from exporters import arrow_functions as pc
@@ -37,8 +37,7 @@ Encode = Callable[[pa.Array], Pieces]
 """Makes what stands before values, and them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     """How values of a kind are written where the column's type matches ``declared``: by Arrow, and by the compiled core
     if there is a ``letter`` for them (binary_rows.h), with its ``parameter``. ``prefix``: the bytes of each value that
     stand before what is stored.
@@ -51,8 +50,7 @@ class _Kind:
     prefix: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoder:
+class Encoder(Struct, frozen=True):
     """Writes a part's rows. ``columns``: which of a batch's are written, and how."""
 
     columns: Sequence[tuple[str, _Kind]]

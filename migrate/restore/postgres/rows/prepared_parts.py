@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.rows.csv_rows import blocks_together
@@ -33,8 +33,7 @@ _TOGETHER = 64
 """So many parts at most, with no more text than one part may have, are made together."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedPart:
+class PreparedPart(Struct, frozen=True):
     """The rows of a part. ``types`` of its columns, by name, for which ``options`` of COPY hold; ``data``: what to
     send.
     """
@@ -93,8 +92,7 @@ class PreparedParts:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """The rows of a part with the types of its columns. ``encoder``: what makes them binary, None where they go as
     CSV.
     """

@@ -8,10 +8,9 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -20,6 +19,7 @@ from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException
 
+from exporters.structs import WithSecrets
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.crash_points import durable
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
@@ -35,15 +35,16 @@ class _Command(Enum):
     REVOKE = "revoke-tokens/builtin"
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(WithSecrets, frozen=True):
     """A narrow account. ``expires`` is None for one without an end."""
+
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"secret_key"})
 
     access_key: str
     name: str
     expires: datetime | None
     is_enabled: bool
-    secret_key: str = field(default="", repr=False)
+    secret_key: str = ""
 
 
 class Accounts:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import botocore.exceptions as boto_errors
+from msgspec import Struct
 
 from migrate.errors import SlowDownError
 from migrate.storage.retry import RetryPolicy
@@ -25,8 +25,7 @@ NO_VERSION = "00000000-0000-4000-8000-000000000000"
 """The id of a version that no file has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One forbidden operation. ``run`` returns ``refused``, or what the server did instead; raises only errors of
     ``migrate.errors``.
     """
@@ -49,8 +48,7 @@ def forbidden(s3_location: s3_client.S3Location, *, known: str = "") -> list[Att
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Calls:
+class _Calls(Struct, frozen=True):
     bucket: str
     prefix: str
     name: str

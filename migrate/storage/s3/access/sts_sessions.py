@@ -7,15 +7,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import botocore.config
 import botocore.exceptions as boto_errors
 import botocore.parsers
 
+from exporters.structs import WithSecrets
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
@@ -28,14 +28,15 @@ _REFUSED = {"ValidationError", "InvalidParameterValue", "MalformedPolicyDocument
 _MAX_NAME = 64
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
+class SessionKey(WithSecrets, frozen=True):
     """The credential of a session; all three parts are needed. ``expires`` is when the server ends it."""
+
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"secret_key", "token"})
 
     access_key: str
     expires: datetime
-    secret_key: str = field(repr=False)
-    token: str = field(repr=False)
+    secret_key: str
+    token: str
 
 
 class TokenService:

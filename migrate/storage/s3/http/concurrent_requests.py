@@ -10,8 +10,9 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
@@ -40,16 +41,14 @@ LEAST_PATIENCE_SECONDS = 15.0
 """The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[Item]):
+class Job(Struct, Generic[Item], frozen=True):
     """A request and what it is for. The request may be sent twice."""
 
     item: Item
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[Item]):
+class Answer(Struct, Generic[Item], frozen=True):
     """What became of a job: a response (and that of the follow-up request), or an error."""
 
     item: Item
@@ -190,8 +189,7 @@ class _BucketRetry(RetryPolicy):
             raise
 
 
-@dataclass(slots=True)
-class _Sent(Generic[Item]):
+class _Sent(Struct, Generic[Item]):
     """A job that went out. Its response comes by ``connection``, whose descriptor is polled, or by ``future``. When it
     has ended there is a successful ``response``, of which ``held_bytes`` are in memory, or an ``error``.
     """

@@ -13,9 +13,10 @@ import sys
 import termios
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from exporters.header_bytes import text_of
 from migrate.storage.inflight_limit import Body
@@ -33,8 +34,7 @@ _SPACES = " \t"
 _NO_BODY = {204, 304}
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where requests go. ``proxy`` stands between, by ``http://``: it is asked for whole URLs, or, where ``tls`` is
     set, for a tunnel.
     """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
+from msgspec import Struct, field
 
 from migrate.errors import MoveoutError
 
@@ -29,8 +29,7 @@ _EVERYTHING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request. ``operation`` is S3's name of it; ``query`` values are not encoded yet."""
 
     operation: str
@@ -41,8 +40,7 @@ class Request:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """The answer to a request. Header names are in lower case, values as in ``exporters.header_bytes``."""
 
     status: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import accumulate
+
+from msgspec.structs import replace
 
 from migrate.storage.s3.http.concurrent_requests import Requests
 from migrate.storage.s3.http.messages import Request

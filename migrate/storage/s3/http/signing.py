@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.header_bytes import bytes_of
 from migrate.errors import MoveoutError
@@ -83,8 +84,7 @@ class Signer:
         return constant
 
 
-@dataclass(frozen=True, slots=True)
-class _Constant:
+class _Constant(Struct, frozen=True):
     """The ends of the canonical request, of the string to sign and of the request itself, the key, and what they are
     made of.
     """

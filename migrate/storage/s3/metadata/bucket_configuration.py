@@ -6,13 +6,13 @@ import json
 import secrets as random_names
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import date
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 import botocore.parsers
+from msgspec.structs import replace
 
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.cancellation import CancellationToken

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from migrate.errors import MoveoutError
 from migrate.storage.s3.http.messages import NO_REASON, Request, error_code

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from email.header import Header
 from urllib.parse import quote
+
+from msgspec import Struct, field
 
 from exporters.bucket_api import STANDARD_HEADERS
 from exporters.header_bytes import latin_1_text
@@ -26,8 +27,7 @@ _CHUNKED = "aws-chunked"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Struct, frozen=True):
     """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket. ``metadata`` has no
     ``x-amz-meta-``. ``checksums`` are the source's own, by algorithm, as S3 writes them. The lock is as in its headers;
     an empty storage class is the destination's own choice. ``acl`` is the name of a canned one.
