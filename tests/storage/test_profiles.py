@@ -1,6 +1,8 @@
 """The profiles of an S3 location come from AWS's own files."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from botocore.exceptions import UnknownServiceError
 
 from migrate.errors import NotAllowedError
+from migrate.storage import checksums
 from migrate.storage.s3.client import S3Location, session
 
 NOBODY = 65534
@@ -50,3 +53,18 @@ def test_a_session_makes_clients_of_the_services_that_botocore_has(monkeypatch):
     assert {"s3", "sts", "dynamodb"} <= set(opened.get_available_services())
     with pytest.raises(UnknownServiceError, match=r"nonsense.*dynamodb"):
         opened.create_client("nonsense")
+
+
+@pytest.mark.parametrize("setting", ["", "login_session = arn:aws:iam::123456789012:user/me\n"])
+@pytest.mark.parametrize("variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+def test_botocore_takes_awscrt_along_where_a_profile_needs_it_for_its_login(variable, setting, tmp_path):
+    """To load it takes 40 ms."""
+    (tmp_path / "profiles").write_text(f"[default]\nregion = eu-central-1\n{setting}")
+    files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
+    look = "import sys, migrate.storage.s3.client, botocore.compat as c; print('awscrt' in sys.modules, c.HAS_CRT)"
+    environment = os.environ | files | {variable: str(tmp_path / "profiles")}
+    run = subprocess.run(
+        [sys.executable, "-c", look], env=environment, capture_output=True, text=True, check=True
+    )
+    is_needed = bool(setting) or checksums.library().__name__ == "awscrt.checksums"
+    assert run.stdout.split() == [str(is_needed)] * 2
