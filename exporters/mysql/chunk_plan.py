@@ -6,7 +6,7 @@ Chunks are half-open intervals of the first column of the primary key, the first
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pymysql
 
@@ -14,7 +14,7 @@ from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_name
-from exporters.sql.chunk_plan import Cut, Plan, plan_tables
+from exporters.sql.chunk_plan import Cut, Plan, plan_tables, share_bytes
 
 CHUNK_BYTES = 64 * 2**20
 """About so much of a table's storage is one unit."""
@@ -26,12 +26,24 @@ Range = tuple[str | None, str | None]
 
 def make_plan(connection: Connection, tables: Sequence[MysqlTable], former: Plan | None) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
-    return plan_tables(tables, former, lambda table: Cut(cut(connection, table)))
+    return plan_tables(tables, former, lambda table: Cut(cut(connection, table, CHUNK_BYTES)))
 
 
-def cut(connection: Connection, table: MysqlTable) -> tuple[Range, ...]:
-    """Return a table's chunks: one, where it is small or its key cannot be cut."""
-    chunks = min(MAX_CHUNKS, round(table.size_bytes / CHUNK_BYTES))
+def shares_of(
+    connection: Connection, tables: Sequence[MysqlTable], workers: int
+) -> Iterator[tuple[MysqlTable, Range]]:
+    """Yield the chunks of tables that are only read, such that each worker has a share. What is exported is cut into no
+    more than it has to be: MariaDB loads a table in bulk only as a whole.
+    """
+    most_bytes = min(CHUNK_BYTES, share_bytes((table.size_bytes for table in tables), workers))
+    for table in tables:
+        for keys in cut(connection, table, most_bytes):
+            yield table, keys
+
+
+def cut(connection: Connection, table: MysqlTable, most_bytes: int) -> tuple[Range, ...]:
+    """Return a table's chunks of about so many bytes: one, where it is small or its key cannot be cut."""
+    chunks = min(MAX_CHUNKS, round(table.size_bytes / most_bytes))
     column = next((c for c in table.columns if table.key and c.name == table.key[0]), None)
     if chunks < 2 or column is None or column.generated:
         return ((None, None),)

@@ -260,15 +260,27 @@ def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
         assignments = [f"SESSION {name} = {value}" for name, value in PINNED.items()]
         assignments.append(f"SESSION sql_mode = '{connection.defining_mode}'")
         connection.run("SET " + ", ".join([*assignments, *settings]))
-        known = {row[0].lower() for row in connection.rows("SHOW VARIABLES")}
-        for name, value in _OPTIONAL.items():
-            if name in known:
-                with contextlib.suppress(pymysql.Error):
-                    connection.run(f"SET SESSION {name} = {value}")
+        _set_optional(connection)
     except DRIVER_ERRORS as exc:
         connection.close()
         raise translate(exc, address.url) from exc
     return connection
+
+
+def _set_optional(connection: Connection) -> None:
+    """Set what the server knows of ``_OPTIONAL``, by one statement; one by one where it refuses some of it. It is asked
+    for these only: to list and read all its settings takes longer than all else that a session begins with.
+    """
+    names = ", ".join(map(quote_literal, _OPTIONAL))
+    known = [row[0].lower() for row in connection.rows(f"SHOW VARIABLES WHERE variable_name IN ({names})")]
+    assignments = [f"SESSION {name} = {_OPTIONAL[name]}" for name in known]
+    try:
+        if assignments:
+            connection.run("SET " + ", ".join(assignments))
+    except pymysql.Error:
+        for assignment in assignments:
+            with contextlib.suppress(pymysql.Error):
+                connection.run(f"SET {assignment}")
 
 
 def contact(url: str, secrets: Mapping[str, str]) -> None:
