@@ -100,11 +100,16 @@ class HttpClient:
         """Return a successful response. Raises ``MoveoutError`` for any other, and where there is none."""
         what = request.key or f"s3://{self.bucket}"
         try:
-            response = self.exchange(request)
-            _log.info("%s %s%s: %d", request.operation, f"s3://{self.bucket}/", request.key, response.status)
+            response = self.ask(request)
         except OSError as exc:
             raise translate(exc, what) from exc
         return successful(request, response, what)
+
+    def ask(self, request: Request) -> Response:
+        """Return the response, whatever its status, and log what was asked. Raises ``OSError``."""
+        response = self.exchange(request)
+        _log.info("%s s3://%s/%s: %d", request.operation, self.bucket, request.key, response.status)
+        return response
 
     def exchange(self, request: Request, body: Body | None = None) -> Response:
         """Return the response, whatever its status. ``body`` is the body's entry in the in-flight limiter. Raises

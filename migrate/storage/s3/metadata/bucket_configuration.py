@@ -167,7 +167,7 @@ def _read(http: HttpClient, name: str) -> Mapping[str, Any]:
     request = Request(operation.name, "GET", query={operation.http["requestUri"].partition("?")[2]: ""})
     what = f"{http.bucket}: {operation.name}"
     try:
-        response = http.exchange(request)
+        response = http.ask(request)
     except (boto_errors.BotoCoreError, OSError) as exc:
         raise translate(exc, what) from exc
     if (error := _refusal(request, response)) is not None:
