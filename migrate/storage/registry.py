@@ -69,12 +69,13 @@ def open_location(
     patience_seconds: float = TOTAL_SECONDS,
     deadline: datetime | None = None,
     cancellation: CancellationToken | None = None,
+    part_of: str = "",
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
     No request is sent yet. ``bwlimit`` may be shared by several locations; files of up to ``at_once_bytes`` count and
     do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled, and
-    not beyond a ``deadline`` that lies ahead.
+    not beyond a ``deadline`` that lies ahead. ``part_of``: the URL of the bucket that it is a part of; notes name that.
     Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
     _log.info("location %s", redact(url))
@@ -87,8 +88,8 @@ def open_location(
         total_seconds=patience_seconds,
         first_contact_seconds=FIRST_CONTACT_SECONDS,
         cancellation=cancellation,
-        name=store.location,
-        outage=outage_of(store.location),
+        name=part_of or store.location,
+        outage=outage_of(part_of or store.location),
         deadline=deadline,
         stuck_seconds=stuck_seconds,
     )

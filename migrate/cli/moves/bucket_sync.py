@@ -182,7 +182,11 @@ def run_sync(
     sides = open_sides(pair.name, source, destination, selection, cancellation, note=session.progress.note)
     secrets = None if record else destination.reveal()
     store = open_location(
-        record_url(sides, record), secrets=secrets, note=session.progress.note, cancellation=cancellation
+        record_url(sides, record),
+        secrets=secrets,
+        note=session.progress.note,
+        cancellation=cancellation,
+        part_of="" if record else sides.destination.url,
     )
     outcome = sync(
         sides,

@@ -17,6 +17,7 @@ from msgspec import Struct
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body, carrying
+from migrate.storage.outage import outage_of
 from migrate.storage.retry import Note, RetryPolicy
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
@@ -169,6 +170,7 @@ class _BucketRetry(RetryPolicy):
             cancellation=cancellation,
             note=note,
             name=http.url,
+            outage=outage_of(http.url),
             stuck_seconds=http.stuck_seconds,
         )
         self._in_vain_at = -1
