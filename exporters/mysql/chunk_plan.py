@@ -6,7 +6,7 @@ Chunks are half-open intervals of the first column of the primary key, the first
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pymysql
 
@@ -17,28 +17,24 @@ from exporters.mysql.identifiers import quote_name
 from exporters.sql.chunk_plan import Cut, Plan, plan_tables, share_bytes
 
 CHUNK_BYTES = 64 * 2**20
-"""About so much of a table's storage is one unit."""
+"""About so much of a table's storage is one unit, or less: see ``share_bytes``."""
 MAX_CHUNKS = 10_000
 
 Range = tuple[str | None, str | None]
 """SQL literals of the first value and of the first value of the next chunk; None for no end."""
 
 
-def make_plan(connection: Connection, tables: Sequence[MysqlTable], former: Plan | None) -> Plan:
+def make_plan(
+    connection: Connection, tables: Sequence[MysqlTable], former: Plan | None, workers: int
+) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
-    return plan_tables(tables, former, lambda table: Cut(cut(connection, table, CHUNK_BYTES)))
+    most_bytes = largest_chunk(tables, workers)
+    return plan_tables(tables, former, lambda table: Cut(cut(connection, table, most_bytes)))
 
 
-def shares_of(
-    connection: Connection, tables: Sequence[MysqlTable], workers: int
-) -> Iterator[tuple[MysqlTable, Range]]:
-    """Yield the chunks of tables that are only read, such that each worker has a share. What is exported is cut into no
-    more than it has to be: MariaDB loads a table in bulk only as a whole.
-    """
-    most_bytes = min(CHUNK_BYTES, share_bytes((table.size_bytes for table in tables), workers))
-    for table in tables:
-        for keys in cut(connection, table, most_bytes):
-            yield table, keys
+def largest_chunk(tables: Sequence[MysqlTable], workers: int) -> int:
+    """Return how many bytes of storage a chunk of these tables has at most."""
+    return min(CHUNK_BYTES, share_bytes((table.size_bytes for table in tables), workers))
 
 
 def cut(connection: Connection, table: MysqlTable, most_bytes: int) -> tuple[Range, ...]:

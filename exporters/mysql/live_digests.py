@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from msgspec.structs import replace
 
 from exporters.mysql.catalog import MysqlTable
-from exporters.mysql.chunk_plan import shares_of
+from exporters.mysql.chunk_plan import cut, largest_chunk
 from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -43,8 +43,9 @@ def digests_of(
     session: MysqlSession, tables: Sequence[MysqlTable], *, workers: int, advance: Advance | None
 ) -> Mapping[tuple[str, str], RowsDigest]:
     """Return the digests of tables by ("", name), as a snapshot has them. Raises ``SourceError``."""
+    most_bytes = largest_chunk(tables, workers)
     try:
-        work = list(shares_of(session.holder, tables, workers))
+        work = [(table, keys) for table in tables for keys in cut(session.holder, table, most_bytes)]
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     table_digests: dict[tuple[str, str], RowsDigest] = {}

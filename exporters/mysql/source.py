@@ -94,7 +94,7 @@ class MysqlSource:
                 )
             former = Plan.load(workspace.read(PLAN))
             try:
-                plan = make_plan(session.holder, exported, former)
+                plan = make_plan(session.holder, exported, former, workers)
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self.url) from exc
             if plan != former:

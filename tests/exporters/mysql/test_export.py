@@ -25,6 +25,7 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
 from exporters.mysql.source import MysqlExporter
+from exporters.sql import chunk_plan
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from scripts.process import free_port
@@ -218,6 +219,14 @@ def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path,
     outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
+
+
+def test_a_database_that_is_mostly_one_table_has_a_chunk_for_each_worker(mariadb, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunk_plan, "LEAST_SHARE_BYTES", 40_000)
+    url = make_accounts(mariadb, 2000)
+    assert export_database(url, tmp_path / "bundle").complete
+    row = next(row for row in read_bundle(tmp_path / "bundle").catalog() if row.name == "summary")
+    assert (row.items, len(row.details["parts"])) == (2000, 2)
 
 
 def test_keys_of_characters_and_dates_are_cut_without_losing_a_row(mariadb, tmp_path, monkeypatch):
