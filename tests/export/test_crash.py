@@ -51,7 +51,7 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
     for fatal in range(1, writes + 1):
         location = str(tmp_path / f"{fatal}")
         victim = run(die_at_write, location, fatal)
-        victim.join(30)
+        victim.join(120)
         assert victim.exitcode == -signal.SIGKILL
         store = open_location(location)
         recorded = recorded_units(Path(location))
@@ -91,7 +91,7 @@ def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path):
         location = tmp_path / f"{fatal}"
         shutil.copytree(begun, location)
         victim = run(die_at_write, str(location), fatal, count)
-        victim.join(30)
+        victim.join(120)
         assert victim.exitcode == -signal.SIGKILL
         store = open_location(str(location))
         recorded = recorded_units(location)

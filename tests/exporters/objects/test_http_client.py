@@ -255,7 +255,7 @@ class LateFirst(HttpProxy):
         key = asked.path.rpartition("/")[2]
         if key == self.last:
             self.came.set()
-        if key == self.first and not self.came.wait(20):
+        if key == self.first and not self.came.wait(100):
             self.waited_for_ever = True
         return self.forward(asked)
 

@@ -178,13 +178,13 @@ def test_a_gap_in_the_log_is_an_error(postgres):
 def test_a_slow_location_does_not_end_the_stream(postgres, monkeypatch):
     url = postgres.database()
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY, v text)")
-    run_sql(postgres.url, f"ALTER DATABASE {url.rpartition('/')[2]} SET wal_sender_timeout = '1s'")
+    run_sql(postgres.url, f"ALTER DATABASE {url.rpartition('/')[2]} SET wal_sender_timeout = '3s'")
     monkeypatch.setattr(replication, "_FEEDBACK_SECONDS", 0.4)
     with log_of(url) as (log, base):
         # more than fits into the buffers between: the server waits within a transaction
         run_sql(url, "INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g")
         with log.stream(base.log, base.position) as stream:
-            time.sleep(3)
+            time.sleep(5)
             assert len(inserted(drain(log, base, stream))) == 20_000
 
 
