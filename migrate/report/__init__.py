@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.report.after_seal import add_result
-from migrate.report.bundle_page import page
+from migrate.report.bundle_page import page, prepare_page
 from migrate.report.facts import Checked, Contents, Event, Later, gather
 from migrate.report.links import Link, Offer, links_page
 
@@ -18,6 +18,7 @@ __all__ = [
     "gather",
     "links_page",
     "page",
+    "prepare_page",
     "sealed_page",
 ]
 

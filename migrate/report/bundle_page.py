@@ -12,12 +12,18 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.number_text import count_words
 from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, SourceFacts, most
-from migrate.report.render import render
+from migrate.report.render import get_template, render
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+_TEMPLATE = "bundle.html"
 _SHOWN = {"tables": SHOWN_TABLES, "bars": SHOWN_BARS, "check": 50, "events": 200, "not_taken": 200}
 _TITLE_NAMES = 4
 _OTHERS = Markup("<i>all others</i>")
+
+
+def prepare_page() -> None:
+    """Load the template, so that ``page`` takes less: it may be loaded while something else is waited for."""
+    get_template(_TEMPLATE)
 
 
 def page(of: Facts) -> bytes:
@@ -38,7 +44,7 @@ def page(of: Facts) -> bytes:
         "position": _position,
         "to_deadline": list(_to_deadline(of)),
     }
-    return render("bundle.html", values)
+    return render(_TEMPLATE, values)
 
 
 def _to_deadline(of: Facts) -> Iterator[tuple[str, float]]:
