@@ -7,18 +7,19 @@ ANALYZE of a parent samples the foreign tables below it too, and so asks other s
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
 
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from migrate.errors import MoveoutError
 from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
 from migrate.restore.postgres.destination import PostgresDestination, connect_writer
 
-_TABLES = """
+_TABLES = f"""
 WITH RECURSIVE remote(oid) AS (
   SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'f'
   UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN remote r ON i.inhrelid = r.oid)
@@ -26,12 +27,12 @@ SELECT n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid IN (SE
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{PROGRESS_SCHEMA}')
   AND (i.inhparent IS NULL OR i.inhparent IN (SELECT oid FROM remote))
 ORDER BY 2
 """
-"""What ANALYZE without names works on but the server's own tables, and whether foreign tables are below it. A partition
-comes with its parent where that is analyzed.
+"""What ANALYZE without names works on but the server's own tables and ours, and whether foreign tables are below it. A
+partition comes with its parent where that is analyzed.
 """
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _SHOWN = 5
@@ -57,8 +58,8 @@ class Analysis:
         tables = connection.execute(_TABLES.encode()).fetchall()
         self._reasons.update((name, _REMOTE) for _, name, remote in tables if remote)
         local = [(schema, name) for schema, name, remote in tables if not remote]
-        statements = -(-len(local) // _TOGETHER)
-        self._waiting = [local[number::statements] for number in range(statements)]
+        self._waiting = grouped(local, sessions)
+        statements = len(self._waiting)
         with ThreadPoolExecutor(sessions, thread_name_prefix="moveout-analyze") as pool:
             others = [pool.submit(self._by_another_session) for _ in range(min(sessions, statements) - 1)]
             try:
@@ -115,6 +116,12 @@ class Analysis:
                 raise
             return first_line(exc)
         return ""
+
+
+def grouped(tables: Sequence[tuple[str, str]], sessions: int) -> list[list[tuple[str, str]]]:
+    """Return the tables of each statement: ``_TOGETHER`` at most, and at least one for each session."""
+    statements = max(-(-len(tables) // _TOGETHER), min(sessions, len(tables)))
+    return [list(tables[number::statements]) for number in range(statements)]
 
 
 def _note(reasons: Mapping[str, str]) -> str:

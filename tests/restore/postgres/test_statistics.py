@@ -4,7 +4,7 @@ import pytest
 
 from exporters.postgres.sessions.connection import parse_url
 from migrate.restore.postgres.destination import open_destination
-from migrate.restore.postgres.statistics import Analysis
+from migrate.restore.postgres.statistics import Analysis, grouped
 from tests.exporters.postgres.databases import fetch, run_sql
 
 _TABLES = 70
@@ -37,6 +37,13 @@ def test_a_table_that_cannot_be_analyzed_costs_only_its_own_statistics(postgres,
         "these tables have no statistics yet: public.t7 (unrecognized configuration parameter"
     )
     assert fetch(url, _ANALYZED) == [(_TABLES - 1,)]
+
+
+@pytest.mark.parametrize(
+    ("tables", "sessions", "sizes"), [(0, 2, []), (1, 2, [1]), (2, 1, [2]), (5, 2, [3, 2])]
+)
+def test_each_session_has_a_statement(tables, sessions, sizes):
+    assert list(map(len, grouped([("public", f"t{n}") for n in range(tables)], sessions))) == sizes
 
 
 def test_one_session_is_enough_where_the_server_allows_no_other(postgres):
