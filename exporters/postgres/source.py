@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 
@@ -12,7 +13,7 @@ from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.chunk_plan import make_plan
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.pg_dump import ask_newest, find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect, database_identity, parse_url
@@ -36,9 +37,12 @@ class PostgresExporter:
     def open(self, name: str, url: str, host: Host) -> PostgresSource:
         """Connect once, to prove that the database can be reached and dumped."""
         address = parse_url(url, password=host.secret("password"))
-        with connect(address) as connection:
-            find_tools(connection.info.server_version // 10000)
-            identity = database_identity(connection)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(ask_newest)  # a program says its version in about the time of a login
+            with connect(address) as connection:
+                asked.result()
+                find_tools(connection.info.server_version // 10000)
+                identity = database_identity(connection)
         return PostgresSource(name, address, SessionLimits(limits_of(host), note_of(host)), identity)
 
 

@@ -102,6 +102,13 @@ def find_tools(server_major: int) -> Tools:
     )
 
 
+def ask_newest() -> None:
+    """Ask the pg_dump that ``find_tools`` looks at first for its version, which is remembered."""
+    for directory in _directories():
+        _major(directory / "pg_dump")
+        return
+
+
 def _directories() -> Iterator[Path]:
     on_path = shutil.which("pg_dump")
     if on_path and Path(on_path).resolve().name != _WRAPPER:
