@@ -159,6 +159,13 @@ class ChangeStream(Protocol):
         """
         ...
 
+    @property
+    def has_paused(self) -> bool:
+        """Whether it reads in turns, and a turn has ended: more comes only later, or after what has come was
+        acknowledged. So nobody should wait for it.
+        """
+        ...
+
     def receive(self, seconds: float) -> Sequence[Message]:
         """Return what has arrived, in the order of the log; wait for at most so long. Transactions come whole, one
         after the other, in the order of their commits.

@@ -108,7 +108,7 @@ class Capture:
         """Write what has waited for long enough; acknowledge now and then where nothing has arrived."""
         self._position = max(self._position, stream.received)
         if self._messages:
-            if self._is_due:
+            if self._is_due or stream.has_paused:
                 self._write(stream)
         elif time.monotonic() - self._settled_at >= IDLE_SECONDS:
             self._settle_idle(stream)

@@ -29,6 +29,7 @@ class Log:
     transactions: list[tuple[int, list[bytes]]]
     received: int = 0
     is_continuous = True
+    has_paused: bool = False
     origin: str = ""
     acknowledged: list[int] = field(default_factory=list)
     at_once: int = 3
@@ -107,6 +108,12 @@ def test_a_segment_ends_between_transactions_unless_one_is_too_large(folder, mon
         message for record in (first, second) for message in folder.read(record) if message.kind is SHAPE
     ]
     assert len(shapes) == 2
+
+
+def test_what_a_turn_has_brought_waits_for_nothing_else(folder, monkeypatch):
+    monkeypatch.setattr(capture, "SEGMENT_SECONDS", 100.0)
+    run(folder, Log(folder, TRANSACTIONS, at_once=5, has_paused=True))
+    assert [record.position for record in folder.records()] == [10, 40]
 
 
 def test_every_transaction_is_a_segment_where_none_waits(folder, monkeypatch):

@@ -81,6 +81,8 @@ def _parse_origin(origin: str) -> dict[int, int]:
 class BinlogStream:
     """See ``exporters.changes.ChangeStream``."""
 
+    has_paused = False
+
     def __init__(self, connection: Connection, request: LogRequest) -> None:
         self._after = self.received = request.after
         self.is_continuous = False

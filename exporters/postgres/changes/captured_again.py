@@ -35,6 +35,11 @@ class CapturedAgain:
         self.is_continuous = False
 
     @property
+    def has_paused(self) -> bool:
+        """See ``ChangeStream``."""
+        return self._stream.has_paused
+
+    @property
     def received(self) -> int:
         """See ``ChangeStream``."""
         return max(self._after, self._stream.received) if self.is_continuous else self._after

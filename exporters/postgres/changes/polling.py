@@ -141,6 +141,11 @@ class PollingStream:
                 self._wait(_REST_SECONDS)
 
     @property
+    def has_paused(self) -> bool:
+        """See ``ChangeStream``."""
+        return self._turn is None
+
+    @property
     def received(self) -> int:
         """See ``ChangeStream``."""
         return self._transactions.received
@@ -153,10 +158,11 @@ class PollingStream:
             while True:
                 if self._turn is None:
                     self._begin_turn()
-                if self._turn is not None:
-                    self._read(self._turn, messages)
+                turn = self._turn
+                if turn is not None:
+                    self._read(turn, messages)
                 left = deadline - time.monotonic()
-                if messages or left <= 0:
+                if messages or left <= 0 or self._turn is not turn:
                     break
                 self._wait(left)
         except psycopg.Error as exc:

@@ -47,7 +47,7 @@ class ReplicationStream:
     does, as when a location is slow.
     """
 
-    is_continuous, origin = True, ""
+    is_continuous, has_paused, origin = True, False, ""
 
     def __init__(
         self,
