@@ -19,7 +19,8 @@ def overlaps(
     """Yield a sentence for each two sources that share data, and for a bundle that lies in a source, or would go down
     with it. What differs only by the name of a host or a profile is seen by ``shared_identities``.
     """
-    named = [(name, endpoint.url) for name, endpoint in sources.items() if not names_server(endpoint.url)]
+    urls = {name: endpoint.url for name, endpoint in sources.items()}
+    named = [(name, url) for name, url in urls.items() if _path(url) and not names_server(url)]
     for number, (name, url) in enumerate(named):
         for other, other_url in named[number + 1 :]:
             if names_same(url, other_url):

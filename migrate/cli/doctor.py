@@ -90,7 +90,8 @@ class Diagnosis(Struct, frozen=True):
         console.print(f"Rows of tables will be read by {_rows.row_path()} code.", style="dim")
         for path in self.scripts:
             console.print(f"fixes: {path}")
-        if not self.scripts and any(f.fix for entry in examined for f in entry.examination.findings):
+        fixes = [finding.fix for entry in examined for finding in entry.examination.findings if finding.fix]
+        if not self.scripts and any(fix.kind != "advice" for fix in fixes):
             console.print("→ moveout doctor … --fixes DIR writes them as one script a server.", style="dim")
 
 

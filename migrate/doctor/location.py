@@ -5,6 +5,7 @@ A small file is written under ``_work/`` and removed again, because nothing else
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import secrets
@@ -111,7 +112,9 @@ def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         store.put(key, b"moveout doctor")
         store.delete(key)
     except NotAllowedError as exc:
-        yield Finding("blocks", "rights", location.shown, str(exc), _NO_BUNDLE, _rights(store, location))
+        is_read_only = isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EROFS
+        fix = Fix("advice", exc.next_step) if is_read_only else _rights(store, location)
+        yield Finding("blocks", "rights", location.shown, str(exc), _NO_BUNDLE, fix)
     except NoSpaceError as exc:
         advice = Fix("advice", "Make room, or name another location.")
         yield Finding("blocks", "room", location.shown, str(exc), _NO_BUNDLE, advice)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.restore.common.missing_destination import naming_create
 from migrate.restore.objects.versions import why_flat
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note
@@ -58,7 +59,8 @@ def open_sides(
             note=note,
             connections=_SOURCE_CONNECTIONS,
         )
-        destination_bucket = opening.result()
+        with naming_create():
+            destination_bucket = opening.result()
         overlap = (
             source_bucket.prefix.startswith(destination_bucket.prefix)
             or destination_bucket.prefix.startswith(source_bucket.prefix)

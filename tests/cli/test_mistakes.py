@@ -10,6 +10,7 @@ import pytest
 
 from migrate.errors import NoSpaceError
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 
 TOO_MANY = 1100
 
@@ -92,7 +93,7 @@ def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, mo
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
     (tmp_path / "file").write_text("")
     below = call("get", littered[1], "t", "--to", tmp_path / "file" / "below")
-    assert (below.code, "→ a part of this path is a file: name a directory" in below.err) == (7, True), below
+    assert (below.code, "is a file, not a directory\n→ name a directory" in below.err) == (7, True), below
     onto = call("get", littered[1], "t", "--to", tmp_path / "file")
     assert (onto.code, f"{tmp_path}/file exists already" in onto.err) == (2, True), onto
 
@@ -144,3 +145,26 @@ def test_a_secret_that_is_not_to_be_had_says_what_to_do(tmp_path, reference, sai
     )
     ended = call("plan", "-c", case)
     assert (ended.code, said in ended.err) == (2, True), ended
+
+
+def test_a_location_that_is_a_file_is_named_and_no_bundle_is_said_to_be_missing(tmp_path):
+    location, bundle, source = tmp_path / "file", tmp_path / "bundle", f"app=sqlite://{tmp_path}/app.db"
+    location.write_text("")
+    sqlite3.connect(tmp_path / "app.db").execute("CREATE TABLE t (x)").connection.close()
+    assert call("export", source, "--to", bundle, "--allow-empty").code == 0
+    for words in (("export", source, "--to", location), ("verify", location), ("transfer", bundle, location)):
+        ended = call(*words)
+        assert (ended.code, f"{location} is a file, not a directory" in ended.err) == (7, True), ended
+    below = call("restore", bundle, f"app=sqlite://{location}/new.db")
+    assert (below.code, f"{location} is a file, not a directory" in below.err) == (2, True), below
+
+
+def test_doctor_offers_no_script_where_there_is_advice_only(tmp_path):
+    gone = call("doctor", f"notes=sqlite://{tmp_path}/gone.db")
+    assert ("→ Check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone
+
+
+def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio):
+    boto_client(minio.profile).create_bucket(Bucket="there")
+    ended = call("sync", f"a=s3://there?profile={minio.profile}", f"b=s3://not-there?profile={minio.profile}")
+    assert (ended.code, "add --create" in ended.err) == (7, True), ended

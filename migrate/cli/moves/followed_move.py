@@ -129,7 +129,9 @@ class FollowedMove:
             return f"The switch was made at {self.record.switched_at}. → {commands.undo} goes back."
         if followed is not None and followed.handed_over:
             return "A cutover has begun, and goes on from here."
-        if followed is None or any(source.stopped for source in followed.sources):
+        if followed is None:
+            return ""  # the whole command is to be given again
+        if any(source.stopped for source in followed.sources):
             return f"→ once the reasons are gone: {commands.follow}"
         return f"→ {commands.follow} keeps up; {commands.cutover} switches, and proves that nothing is lost."
 

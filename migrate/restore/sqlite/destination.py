@@ -47,6 +47,10 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
     """Open or make the file, and lock others out. Raises ``GoneError``, ``BusyError``, ``UsageError`` and what
     ``translated`` raises.
     """
+    if address.path.parent.is_file():
+        raise UsageError(
+            f"{address.path.parent} is a file, not a directory", next_step="Name a file in a directory."
+        )
     if not address.path.parent.is_dir():
         raise GoneError(
             f"there is no directory {address.path.parent}",

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from migrate.errors import (
     GoneError,
@@ -34,10 +35,11 @@ def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
         )
     if exc.errno in _DENIED:
         return NotAllowedError(message, next_step="check the owner and the permissions of the directory")
+    if exc.errno == errno.ENOTDIR:
+        files = (part for part in (Path(path), *Path(path).parents) if part.is_file())
+        return GoneError(f"{next(files, path)} is a file, not a directory", next_step="name a directory")
     if exc.errno in _GONE:
-        is_below_file = exc.errno == errno.ENOTDIR
-        step = "a part of this path is a file: name a directory" if is_below_file else "check the path"
-        return GoneError(message, next_step=step)
+        return GoneError(message, next_step="check the path")
     if exc.errno in _UNUSABLE:
         return UsageError(message)
     if exc.errno in _PASSING:

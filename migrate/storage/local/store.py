@@ -7,6 +7,7 @@ it is one rename. A journal names the parts that are durable.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat as stat_module
@@ -28,7 +29,7 @@ from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Parts,
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
-from migrate.storage.local.errors import translated
+from migrate.storage.local.errors import translate_os, translated
 from migrate.storage.local.fsync import sync_directory
 from migrate.storage.multipart import part_bytes_for
 
@@ -131,6 +132,8 @@ class LocalStore(BaseStore):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``. Symbolic links are not followed and are not files."""
+        if self.root.is_file():
+            raise translate_os(NotADirectoryError(errno.ENOTDIR, ""), self.root)
         yield from self._walk("", prefix.encode(), start_after.encode())
 
     def delete(self, key: str) -> None:
