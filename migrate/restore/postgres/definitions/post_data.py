@@ -14,6 +14,7 @@ import psycopg
 from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
+from migrate.restore.postgres.definitions.index_builds import IndexBuilds, makes_large_b_tree, read_limits
 from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
 from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
@@ -59,6 +60,7 @@ class StepRunner:
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
+        self._builds: IndexBuilds | None = None
         self._indexed: set[int] = set()
         """The keys, by number of their entries, whose indexes are there."""
         self.left_out: list[str] = []
@@ -138,10 +140,15 @@ class StepRunner:
                     steps = _taken(waiting, under_way, self._share_of(len(waiting)))
                     if not steps:
                         break
+                    if makes_large_b_tree(steps[0]):
+                        behind = sum(makes_large_b_tree(step) for step in waiting)
+                        steps = [self._index_builds().begin(steps[0], behind)]
                     running[pool.submit(self._try, steps)] = steps
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     steps = running.pop(future)
+                    if self._builds is not None:
+                        self._builds.end(steps[0])
                     if not future.result():
                         again += steps
         except BaseException:
@@ -153,6 +160,12 @@ class StepRunner:
             self._stop.clear()
         for step in again:
             self._make_each([step])
+
+    def _index_builds(self) -> IndexBuilds:
+        if self._builds is None:
+            with self._lent() as connection:
+                self._builds = IndexBuilds(self._workers, read_limits(connection))
+        return self._builds
 
     def _share_of(self, left: int) -> int:
         """Return how many light steps a worker takes at most while so many are left: fewer and fewer, so that all
