@@ -56,10 +56,8 @@ _FEW = 256
 """So many rows are tried at once where some are refused."""
 _MOST_REFUSED = 1000
 """After so many refused rows of a part no more of it are tried."""
-_PASSING = {1205, 1213, 1180}
-"""A lock that was waited for too long, or in a circle: the same transaction may succeed now. What MariaDB loads in
-bulk it checks when that is committed, and does not report which row is wrong.
-"""
+_PASSING = {1205, 1213}
+"""A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
 
 
 class RowWriter:
@@ -139,7 +137,6 @@ class RowWriter:
 
     def _write(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part, or nothing of it. Raises the driver's errors."""
-        connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
         if history_of(part.table) and connection.takes_history:
             connection.run("SET SESSION system_versioning_insert_history = 1")
         for left in reversed(range(_TRIES)):
@@ -151,7 +148,6 @@ class RowWriter:
                 connection.run("ROLLBACK")
                 if not transactional(part) or number_of(exc) not in _PASSING or not left:
                     raise
-                connection.run("SET SESSION unique_checks = 1")
                 time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
             else:
                 return
@@ -196,7 +192,6 @@ class RowWriter:
     def _write_singly(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part without the rows that the server refuses, and note these. Raises the driver's errors."""
         opened = self._open(connection, part)
-        connection.run("SET SESSION unique_checks = 1")
         if transactional(part):
             connection.run("BEGIN")
             mark_done(connection, part.name)
@@ -385,13 +380,6 @@ def translated(part: PartFile) -> Iterator[None]:
         yield
     except DRIVER_ERRORS as exc:
         raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
-
-
-def _is_whole(part: PartFile) -> bool:
-    """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks. It
-    locks the table for that, so that others who write to it would wait until the end, or in a circle.
-    """
-    return len(part.table.details["parts"]) == 1
 
 
 class Statement(Struct, frozen=True):
