@@ -11,10 +11,11 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.restore.postgres.definitions.post_data_order import PostDataStep
 
@@ -35,8 +36,7 @@ _KINDS = frozenset({"CONSTRAINT", "INDEX"})
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class BuildLimits:
+class BuildLimits(Struct, frozen=True):
     """What a server lets an index have: processes in addition to the session's own, None where it has no such setting,
     and memory of all together. ``processors``: of its machine, None where it does not say. ``file_limit``: temporary
     files may not be larger than it likes.
@@ -48,8 +48,7 @@ class BuildLimits:
     processors: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """An index that is being made: of a table with so much text, begun ``seconds`` ago."""
 
     size_bytes: int
