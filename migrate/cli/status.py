@@ -36,7 +36,6 @@ from migrate.cli.progress.progress_view import (
     state_line,
 )
 from migrate.cli.progress.status_page_file import shown_state
-from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, SourceStatus, export_status
 from migrate.follow.cutover import read_record
@@ -336,7 +335,7 @@ def status_command(
     loaded = load_case(case)
     locations = _locations(words, loaded)
     if serve is not None:
-        _serve(session, locations, loaded, parse_address(serve))
+        _serve(session, locations, loaded, serve)
     if watch:
         if session.json:
             raise UsageError("--watch shows, --json answers once", next_step="leave one of them out")
@@ -425,9 +424,15 @@ def _watch_until_ended(
         session.cancellation.wait(seconds)
 
 
-def _serve(
-    session: Session, locations: Sequence[Endpoint], case: Case | None, address: tuple[str, int]
-) -> None:
+def _serve(session: Session, locations: Sequence[Endpoint], case: Case | None, address_text: str) -> None:
+    from migrate.cli.progress.status_server import (  # noqa: PLC0415  11 ms, for the HTTP server
+        StatusServer,
+        is_local,
+        parse_address,
+    )
+
+    address = parse_address(address_text)
+
     def answers() -> tuple[bytes, dict[str, Any]]:
         try:
             status = _status(locations, case)

@@ -257,9 +257,14 @@ def _add_options(
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
+@functools.cache
+def _hints(of: Any) -> Mapping[str, Any]:
+    return get_type_hints(of, include_extras=True)
+
+
 def _own_hints(function: Callable[..., Answer]) -> dict[str, Any]:
     """Return the types of a function's parameters but for the first one, the session."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     return {name: hints[name] for name in list(inspect.signature(function).parameters)[1:]}
 
 
@@ -272,7 +277,7 @@ def _options_of(name: str, hint: Any, default: Any) -> Iterator[inspect.Paramete
     if not _is_group(hint):
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
         return
-    hints = get_type_hints(hint, include_extras=True)
+    hints = _hints(hint)
     for option_field in fields(hint):
         yield from _options_of(option_field.name, hints[option_field.name], option_field.default)
 
@@ -283,7 +288,7 @@ def _grouped(hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     for name, hint in hints.items():
         if _is_group(hint):
             group = cast("type", hint)
-            arguments[name] = group(**_grouped(get_type_hints(group, include_extras=True), given))
+            arguments[name] = group(**_grouped(_hints(group), given))
         elif name in given:
             arguments[name] = given[name]
     return arguments
