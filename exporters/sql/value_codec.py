@@ -32,7 +32,7 @@ class ValueCodec(Struct, frozen=True):
 
 def cast_text(text: pa.Array, stored: pa.DataType) -> pa.Array:
     """Parse text as Arrow does."""
-    return text.cast(stored)
+    return pc.cast(text, stored)
 
 
 def plain_text(values: pa.Array) -> pa.Array:
@@ -77,19 +77,19 @@ def _date_text(values: pa.Array) -> pa.Array:
     """Many days of a few decades are looked up."""
     if len(values) < _MANY_DAYS:
         return plain_text(values)
-    days = values.cast(pa.int32())
+    days = pc.cast(values, pa.int32())
     ends = pc.min_max(days).as_py()
     if ends["min"] is None:
         return plain_text(values)
     first = ends["min"] // (_SPAN_DAYS // 2) * (_SPAN_DAYS // 2)
     if ends["max"] >= first + _SPAN_DAYS:
         return plain_text(values)
-    return _days(first).take(pc.subtract(days, first))
+    return pc.take(_days(first), pc.subtract(days, first))
 
 
 @lru_cache(maxsize=8)
 def _days(first: int) -> pa.Array:
-    return pa.array(range(first, first + _SPAN_DAYS), pa.int32()).cast(pa.date32()).cast(pa.string())
+    return pc.cast(pc.cast(pa.array(range(first, first + _SPAN_DAYS), pa.int32()), pa.date32()), pa.string())
 
 
 TEXT = ValueCodec("text", cast_text, same_text)
@@ -105,8 +105,8 @@ def rendered(codec: ValueCodec, values: pa.Array, side: pa.Array | None = None) 
     else the typed value.
     """
     text = codec.render(values)
-    text = text.view(pa.binary()) if pa.types.is_string(text.type) else text.cast(pa.binary())
-    return text if side is None else pc.coalesce(side.cast(pa.binary()), text)
+    text = text.view(pa.binary()) if pa.types.is_string(text.type) else pc.cast(text, pa.binary())
+    return text if side is None else pc.coalesce(pc.cast(side, pa.binary()), text)
 
 
 def parse_exactly(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> tuple[pa.Array, pa.Array | None]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 from msgspec import Struct
 
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import QUOTES, QUOTES_ALONE, csv_fields, split_lines, unquoted
 from exporters.sql.columns import Kind, Layout, Typed
 from exporters.sql.row_blocks import SmallRows
@@ -74,7 +75,7 @@ def _typed(
     fields = [field for _, column in texts for field in column]
     values = [field or None for field in fields] if kind.plain else [unquoted(field) for field in fields]
     try:
-        typed = kind.codec.parse(pa.array(values, pa.binary()).cast(pa.string()), kind.stored)
+        typed = kind.codec.parse(pc.cast(pa.array(values, pa.binary()), pa.string()), kind.stored)
     except pa.ArrowInvalid:
         return
     back = rendered(kind.codec, typed)

@@ -121,7 +121,7 @@ class SqliteColumn(Struct, frozen=True):
             assert self.values is not None
             return [pa.array([value_text(value) for value in self.values], pa.binary())]
         if self.of is str or self.of is bytes:
-            data = self.array.cast(pa.binary())
+            data = pc.cast(self.array, pa.binary())
             return [_heads(self.of, pc.binary_length(data)), data]
         if self.of is float:
             bits = _digits(self.array.view(pa.int64()))
@@ -136,7 +136,7 @@ _SHORT = 1024
 def _heads(of: type, sizes: pa.Array) -> pa.Array:
     """Return how the texts of values of these lengths begin."""
     if (pc.max(sizes).as_py() or 0) < _SHORT:
-        return _short_heads(of).take(sizes)
+        return pc.take(_short_heads(of), sizes)
     return pc.binary_join_element_wise(TAGS[of], _digits(sizes), b":", b"")
 
 
@@ -146,7 +146,7 @@ def _short_heads(of: type) -> pa.Array:
 
 
 def _digits(numbers: pa.Array) -> pa.Array:
-    return numbers.cast(pa.string()).cast(pa.binary())
+    return pc.cast(pc.cast(numbers, pa.string()), pa.binary())
 
 
 def _sum(numbers: pa.Array) -> int:

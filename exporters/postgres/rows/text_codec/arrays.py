@@ -39,4 +39,6 @@ def elements(values: pa.Array) -> pa.Array:
     """Return what stands in the lists, one after the other. Arrow cannot do it where all are NULL, and the elements are
     made of extension types.
     """
-    return pa.nulls(0, values.type.value_type) if values.null_count == len(values) else values.flatten()
+    return (
+        pa.nulls(0, values.type.value_type) if values.null_count == len(values) else pc.list_flatten(values)
+    )

@@ -51,7 +51,7 @@ class Quotes(Struct, frozen=True):
         if not needs.true_count:
             return texts
         needs = pc.fill_null(needs, fill_value=False)
-        return pc.replace_with_mask(texts, needs, self.around_all(texts.filter(needs)))
+        return pc.replace_with_mask(texts, needs, self.around_all(pc.filter(texts, needs)))
 
     def around_all(self, texts: pa.Array) -> pa.Array:
         """Return binary texts all with quotes; NULL for NULL."""
@@ -148,5 +148,5 @@ def lists_of(lengths: pa.Array, values: pa.Array) -> pa.Array:
 
 def offsets_of(lengths: pa.Array) -> pa.Array:
     """Return where lists of these lengths begin, and the end of the last."""
-    ends = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int32()))
+    ends = pc.cumulative_sum(pc.cast(pc.fill_null(lengths, 0), pa.int32()))
     return pa.concat_arrays([pa.array([0], pa.int32()), ends])

@@ -115,7 +115,7 @@ def _core_column(
         letter, values = "r", _joined(kind.encode(values))
     elif letter in "tj":
         values = same_text(values)
-        values = values if pa.types.is_string(values.type) else values.cast(pa.binary())
+        values = values if pa.types.is_string(values.type) else pc.cast(values, pa.binary())
     elif letter == "U":
         values = same_text(values)
     elif letter == "n":

@@ -1,0 +1,66 @@
+"""Arrow's functions without ``pyarrow.compute``, against those with it."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from exporters import arrow_functions
+
+TEXTS = pa.array(["aE", None, "", 'b"10.500'])
+NUMBERS = pa.array([3, None, 0, 2])
+FLAGS = pa.array([True, None, False, True])
+LISTS = pa.array([["x", "y"], None, [], [None]])
+CALLS = {
+    "and_": [(FLAGS, pa.array([True, True, False, False]))],
+    "any": [(FLAGS,), (pa.array([], pa.bool_()), {"min_count": 0})],
+    "ascii_rtrim": [(TEXTS, {"characters": "0"})],
+    "binary_join": [(LISTS, ",")],
+    "binary_join_element_wise": [
+        (TEXTS, "x", ""),
+        (TEXTS, TEXTS, ",", {"null_handling": "replace", "null_replacement": "-"}),
+    ],
+    "binary_length": [(TEXTS,)],
+    "cast": [(NUMBERS, pa.string()), (pa.chunked_array([NUMBERS]), pa.int8())],
+    "coalesce": [(TEXTS, "none"), (TEXTS, pa.scalar("none"))],
+    "count_distinct": [(TEXTS,)],
+    "cumulative_sum": [(pa.array([1, 2, 3]),)],
+    "divide": [(NUMBERS, 2)],
+    "equal": [(TEXTS, ""), (NUMBERS, NUMBERS)],
+    "fill_null": [(TEXTS, "none"), (NUMBERS, pa.scalar(1, pa.int8())), (FLAGS, {"fill_value": False})],
+    "filter": [(TEXTS, FLAGS)],
+    "find_substring": [(TEXTS, "E")],
+    "greater_equal": [(NUMBERS, 2)],
+    "if_else": [(FLAGS, "t", "f"), (FLAGS, TEXTS, pa.scalar(None, pa.string()))],
+    "invert": [(FLAGS,)],
+    "is_valid": [(TEXTS,)],
+    "less": [(NUMBERS, 2)],
+    "less_equal": [(NUMBERS, 2)],
+    "list_flatten": [(LISTS,)],
+    "list_value_length": [(LISTS,)],
+    "match_substring": [(TEXTS, "E"), (TEXTS, {"pattern": "e", "ignore_case": True})],
+    "max": [(NUMBERS,)],
+    "min_max": [(NUMBERS,)],
+    "multiply_checked": [(NUMBERS, 7)],
+    "or_": [(FLAGS, pa.array([True, True, False, False]))],
+    "replace_substring": [(TEXTS, {"pattern": '"', "replacement": '""'})],
+    "replace_with_mask": [(TEXTS, pa.array([True, False, True, False]), pa.array(["p", "q"]))],
+    "subtract": [(NUMBERS, 1)],
+    "sum": [(NUMBERS,), (NUMBERS, {"skip_nulls": False})],
+    "take": [(TEXTS, pa.array([3, 0])), (TEXTS, pa.array([1]), {"boundscheck": False})],
+}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_a_function_returns_what_that_of_pyarrow_compute_returns(name):
+    for call in CALLS[name]:
+        operands = [each for each in call if not isinstance(each, dict)]
+        options = call[-1] if isinstance(call[-1], dict) else {}
+        result = getattr(arrow_functions, name)(*operands, **options)
+        assert result.equals(getattr(pc, name)(*operands, **options)), call
+
+
+def test_each_function_that_goes_without_it_is_compared():
+    assert set(CALLS) == {*arrow_functions._OPTIONS, "cast", "fill_null"}
+    assert arrow_functions.ascii_upper(TEXTS).equals(pc.ascii_upper(TEXTS))
+    with pytest.raises(pa.ArrowInvalid):
+        arrow_functions.cast(pa.array(["x"]), pa.int64())
