@@ -18,7 +18,7 @@ _OPTIONS: dict[str, Any] = {
     **dict.fromkeys(
         ("if_else", "invert", "is_valid", "less", "less_equal", "list_flatten", "multiply_checked")
     ),
-    **dict.fromkeys(("list_value_length", "or_", "replace_with_mask", "subtract")),
+    **dict.fromkeys(("list_value_length", "or_", "replace_with_mask", "subtract", "unique")),
     **dict.fromkeys(("any", "max", "min_max", "sum"), _compute.ScalarAggregateOptions),
     **dict.fromkeys(("find_substring", "match_substring"), _compute.MatchSubstringOptions),
     "ascii_rtrim": _compute.TrimOptions,
@@ -27,6 +27,7 @@ _OPTIONS: dict[str, Any] = {
     "cumulative_sum": _compute.CumulativeOptions,
     "filter": _compute.FilterOptions,
     "replace_substring": _compute.ReplaceSubstringOptions,
+    "sort_indices": _compute.SortOptions,
     "take": _compute.TakeOptions,
 }
 """Functions that need no import, with the class of their options, None where they have none."""

@@ -66,7 +66,7 @@ class Packing(Struct, frozen=True):
         data = self.workspace.read(rows_file(done))
         if data is None:
             raise SourceError(f"the index rows of {done.unit.id} are not there any more")
-        before = pq.read_table(io.BytesIO(data))
+        before = pq.ParquetFile(io.BytesIO(data)).read()
         has_failed = pc.equal(before["disposition"], "failed")
         failed_rows = set(before.filter(has_failed)["position"].to_pylist())
         stem = pack_name(done.unit).removesuffix(".tar")

@@ -136,7 +136,8 @@ class Closing(Struct, frozen=True):
     def _rows(self, gathered: Iterable[Unit], finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
         """Return the work rows of a shard's units, in the order of the listing."""
         parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
-        return pa.concat_tables(parts).sort_by("position")
+        table = pa.concat_tables(parts)
+        return pc.take(table, pc.sort_indices(table, sort_keys=[("position", "ascending")]))
 
     def _compared(
         self,
@@ -165,7 +166,7 @@ class Closing(Struct, frozen=True):
             if (name := finished.pack(unit.id)) is not None:
                 data = self.workspace.read(name)
                 if data is not None:
-                    return pq.read_table(io.BytesIO(data))
+                    return pq.ParquetFile(io.BytesIO(data)).read()
         elif (row := finished.large(unit.id)) is not None:
             return index_rows.to_table([row])
         return self._missing(unit, tally)
@@ -321,6 +322,6 @@ def _write_file(
 
 def _count(table: pa.Table, tally: ObjectCounts) -> None:
     tally.rows += table.num_rows
-    sizes = table["size"].filter(pc.equal(table["disposition"], "exported"))
+    sizes = pc.filter(table["size"], pc.equal(table["disposition"], "exported"))
     tally.exported += len(sizes)
     tally.size_bytes += pc.sum(sizes).as_py() or 0

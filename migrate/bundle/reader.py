@@ -201,9 +201,9 @@ def sound_rows(batch: Rows, columns: Sequence[str] | None = None) -> Rows:
     format says, and can be read. Parquet itself checks none of that: another byte may make a text that is no UTF-8, or
     a time beyond all calendars. Raises ``ValueError`` and ``pa.ArrowException``.
     """
-    import pyarrow.compute as pc  # noqa: PLC0415  see index
-    from pyarrow.types import is_map, is_timestamp  # noqa: PLC0415
+    from pyarrow.types import is_map, is_timestamp  # noqa: PLC0415  see index
 
+    from exporters import arrow_functions as pc  # noqa: PLC0415
     from exporters.objects.index_rows import INDEX  # noqa: PLC0415
 
     missing = set(columns or INDEX.names) - set(batch.schema.names)

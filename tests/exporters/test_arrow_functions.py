@@ -44,9 +44,11 @@ CALLS = {
     "or_": [(FLAGS, pa.array([True, True, False, False]))],
     "replace_substring": [(TEXTS, {"pattern": '"', "replacement": '""'})],
     "replace_with_mask": [(TEXTS, pa.array([True, False, True, False]), pa.array(["p", "q"]))],
+    "sort_indices": [(pa.table({"x": NUMBERS}), {"sort_keys": [("x", "ascending")]})],
     "subtract": [(NUMBERS, 1)],
     "sum": [(NUMBERS,), (NUMBERS, {"skip_nulls": False})],
     "take": [(TEXTS, pa.array([3, 0])), (TEXTS, pa.array([1]), {"boundscheck": False})],
+    "unique": [(FLAGS,), (pa.chunked_array([FLAGS, FLAGS]),)],
 }
 
 

@@ -86,7 +86,7 @@ class Inventory:
 
     def has_class(self, shard: int, classes: Collection[str]) -> bool:
         """Tell whether a shard has rows of one of these storage classes."""
-        return not set(classes).isdisjoint(self.shard(shard)["storage_class"].unique().to_pylist())
+        return not set(classes).isdisjoint(pc.unique(self.shard(shard)["storage_class"]).to_pylist())
 
     def objects(self, shard: int, start: int, count: int) -> Iterator[ObjectSummary]:
         """Yield ``count`` rows of a shard from row ``start``."""
@@ -272,7 +272,7 @@ class _Tally:
             chosen = shard.filter(pc.is_null(shard[CHOICE.name]))
             self.excluded += shard.num_rows - chosen.num_rows
             shard = chosen
-        small = shard.filter(pc.less_equal(shard["size"], SMALL_BYTES))
+        small = pc.filter(shard, pc.less_equal(shard["size"], SMALL_BYTES))
         self.size_bytes += pc.sum(shard["size"]).as_py() or 0
         self.small_objects += small.num_rows
         self.small_bytes += pc.sum(small["size"]).as_py() or 0
@@ -287,7 +287,7 @@ class _Tally:
 
 def _moments(column: pa.ChunkedArray) -> list[datetime]:
     """Return a column of times, ten times as fast as ``to_pylist``; a float holds the microseconds of 285 years."""
-    return [datetime.fromtimestamp(value / 1e6, UTC) for value in column.cast(pa.int64()).to_pylist()]
+    return [datetime.fromtimestamp(value / 1e6, UTC) for value in pc.cast(column, pa.int64()).to_pylist()]
 
 
 def _now() -> str:

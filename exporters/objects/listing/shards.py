@@ -75,7 +75,7 @@ def encode(
 
 def decode(data: bytes) -> pa.Table:
     """Read a shard."""
-    return pq.read_table(io.BytesIO(data))
+    return pq.ParquetFile(io.BytesIO(data)).read()
 
 
 def cover_of(table: pa.Table, name: str) -> Cover | None:
