@@ -122,14 +122,30 @@ NOT_FOR_A_TABLE = (
 """What an export of a SQLite file into a directory has no use for: to import all of it takes a tenth of a second."""
 
 
-def test_an_export_imports_nothing_that_it_has_no_use_for(tmp_path):
+NOT_FOR_A_BUNDLE = (
+    *(name for name in NOT_FOR_A_TABLE if not name.startswith("migrate.")),
+    "http.server",
+    "jinja2",
+)
+"""What commands have no use for that read a bundle in a directory."""
+
+
+def has_imported(imported, packages):
+    return [name for name in imported if f"{name}.".startswith(tuple(f"{package}." for package in packages))]
+
+
+def test_commands_import_nothing_that_they_have_no_use_for(tmp_path):
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
-        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("INSERT INTO t VALUES (1, 'a')")
         connection.commit()
     imported = imported_by("export", f"app=sqlite://{tmp_path}/app.db", "--to", "bundle", cwd=tmp_path, of="")
     assert "exporters.sqlite.snapshot" in imported
-    useless = [f"{package}." for package in NOT_FOR_A_TABLE]
-    assert [name for name in imported if f"{name}.".startswith(tuple(useless))] == []
+    assert has_imported(imported, NOT_FOR_A_TABLE) == []
+    for verb in ("verify", "status", "ls"):
+        imported = imported_by(verb, "bundle", cwd=tmp_path, of="")
+        assert f"migrate.cli.{verb}" in imported
+        assert has_imported(imported, NOT_FOR_A_BUNDLE) == [], verb
 
 
 @pytest.mark.parametrize(
