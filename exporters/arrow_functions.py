@@ -14,21 +14,25 @@ from pyarrow import _compute
 from pyarrow._compute import call_function, get_function
 
 _OPTIONS: dict[str, Any] = {
-    **dict.fromkeys(("and_", "binary_join", "binary_length", "coalesce", "divide", "equal", "greater_equal")),
+    **dict.fromkeys(
+        ("abs", "and_", "binary_join", "binary_length", "coalesce", "divide", "equal", "greater_equal")
+    ),
     **dict.fromkeys(
         ("if_else", "invert", "is_valid", "less", "less_equal", "list_flatten", "multiply_checked")
     ),
     **dict.fromkeys(("list_value_length", "or_", "replace_with_mask", "subtract", "unique")),
     **dict.fromkeys(("any", "max", "min_max", "sum"), _compute.ScalarAggregateOptions),
     **dict.fromkeys(("find_substring", "match_substring"), _compute.MatchSubstringOptions),
+    **dict.fromkeys(("replace_substring", "replace_substring_regex"), _compute.ReplaceSubstringOptions),
     "ascii_rtrim": _compute.TrimOptions,
     "binary_join_element_wise": _compute.JoinOptions,
     "count_distinct": _compute.CountOptions,
     "cumulative_sum": _compute.CumulativeOptions,
     "filter": _compute.FilterOptions,
-    "replace_substring": _compute.ReplaceSubstringOptions,
     "sort_indices": _compute.SortOptions,
     "take": _compute.TakeOptions,
+    "utf8_lpad": _compute.PadOptions,
+    "utf8_slice_codeunits": _compute.SliceOptions,
 }
 """Functions that need no import, with the class of their options, None where they have none."""
 

@@ -52,7 +52,7 @@ def _lengths(text: pa.Array) -> pa.Array:
     sizes = pc.binary_length(text)
     longest = pc.max(sizes).as_py() or 0
     if longest < NULL:
-        encoded = _SHORT.take(sizes)
+        encoded = pc.take(_SHORT, sizes)
     else:
         lengths = [None if size is None else encoded_length(size) for size in sizes.to_pylist()]
         encoded = pa.array(lengths, pa.binary())

@@ -78,7 +78,7 @@ def _digits(values: pa.Array, digits: int, integer_digits: int) -> pa.Array:
 
 
 def _moments(values: pa.Array, digits: int) -> pa.Array:
-    return _digits(values.cast(pa.timestamp("us")), digits, 19)
+    return _digits(pc.cast(values, pa.timestamp("us")), digits, 19)
 
 
 def _clocks(values: pa.Array, digits: int) -> pa.Array:
@@ -94,11 +94,11 @@ def _upper_hex(values: pa.Array) -> pa.Array:
 
 
 def _parse_utc(text: pa.Array, _stored: pa.DataType) -> pa.Array:
-    return text.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    return pc.cast(pc.cast(text, pa.timestamp("us")), pa.timestamp("us", "UTC"))
 
 
 def _parse_single(text: pa.Array, _stored: pa.DataType) -> pa.Array:
-    return text.cast(pa.float64()).cast(pa.float32())
+    return pc.cast(pc.cast(text, pa.float64()), pa.float32())
 
 
 def _parse_characters(text: pa.Array, _stored: pa.DataType) -> pa.Array:
