@@ -36,7 +36,7 @@ _WITH_MARIADB = ("mysql",)
 _QUICK = {
     "objects": ("--objects", "5000", "--runs", "2"),
     "transfer": ("--large", "2", "--runs", "1"),
-    "postgres": ("--scale", "0.1", "--runs", "1", "--tools", "moveout,connectorx,duckdb"),
+    "postgres": ("--scale", "0.1", "--runs", "1"),
     "mysql": ("--scale", "0.1", "--runs", "1"),
     "restore": ("--scale", "0.1", "--runs", "1"),
     "moves": (

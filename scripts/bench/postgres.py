@@ -1,4 +1,4 @@
-"""Export of TPC-H lineitem from PostgreSQL to Parquet, compared with connectorx and DuckDB's postgres scanner.
+"""Export of TPC-H lineitem from PostgreSQL to Parquet, compared with connectorx, DuckDB's scanner, pg_dump.
 
     python -m scripts.bench.postgres --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
 
@@ -92,6 +92,11 @@ def run_duckdb(url: str, directory: Path) -> None:
     )
 
 
+def pg_dump_to(url: str, directory: Path) -> list[str]:
+    """Return the command of pg_dump with two jobs, which compresses as fast as it can."""
+    return ["pg_dump", "-Fd", "-j2", "-Z1", "-f", str(directory / "dump"), url]
+
+
 BENCH = Bench(
     module="scripts.bench.postgres",
     about=__doc__.partition("\n")[0],
@@ -99,6 +104,7 @@ BENCH = Bench(
     peers={"connectorx": run_connectorx, "duckdb": run_duckdb},
     server=server,
     environment={"duckdb": {"PYTHONPATH": str(PEERS)}},
+    programs={"pg_dump": pg_dump_to},
 )
 
 if __name__ == "__main__":

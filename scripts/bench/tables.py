@@ -26,13 +26,15 @@ _SETTLE_SECONDS = 0.3
 """Until then the server has noticed that its sessions have ended."""
 Tool = Callable[[str, Path], None]
 """Brings the table at a URL into a directory."""
+Program = Callable[[str, Path], list[str]]
+"""The command that brings the database at a URL into a directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
     """``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where it is not there and returns the
     URL of its database and the number of rows. ``server`` returns the process of the server at a URL, if it is on this
-    machine. ``environment``: variables that a tool needs besides.
+    machine. ``environment``: variables that a tool needs besides. ``programs``: peers that are commands.
     """
 
     module: str
@@ -41,6 +43,12 @@ class Bench:
     peers: Mapping[str, Tool]
     server: Callable[[str], int]
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    programs: Mapping[str, Program] = field(default_factory=dict)
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of all tools."""
+        return [MOVEOUT, *self.peers, *self.programs]
 
 
 @contextmanager
@@ -96,13 +104,15 @@ class _Run:
 def _measure(bench: Bench, tool: str, url: str) -> _Run:
     """Run one tool, a whole process; moveout as a command, a library in a program of two lines."""
     with tempfile.TemporaryDirectory() as directory:
-        command = moveout_to(url, Path(directory))
-        if tool != MOVEOUT:
+        if program := {MOVEOUT: moveout_to, **bench.programs}.get(tool):
+            command = program(url, Path(directory))
+        else:
             command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
         server = bench.server(url)
         before = used_by(server)
         cost = cost_of(command, bench.environment.get(tool, {}))
-        written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
+        files = [file for end in ("*.parquet", "*.gz") for file in Path(directory).rglob(end)]
+        written = sum(file.stat().st_size for file in files)
     time.sleep(_SETTLE_SECONDS)
     return _Run(cost, used_by(server) - before, written)
 
@@ -113,7 +123,7 @@ def run(bench: Bench) -> None:
     parser.add_argument("--url", required=True, help="a database of a scratch server")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tools", default=f"{MOVEOUT},connectorx")
+    parser.add_argument("--tools", default=",".join(bench.tools))
     parser.add_argument("--one", choices=bench.peers, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -143,5 +153,5 @@ def run(bench: Bench) -> None:
         print(
             f"{tool:12s} {seconds[tool]:6.2f} s, {rows / seconds[tool]:9,.0f} rows/s{time_ratio};  "
             f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server{cpu_ratio};  "
-            f"{peak_bytes / MB:6.0f} MB peak, {runs[tool][0].size_bytes / MB:5.0f} MB Parquet"
+            f"{peak_bytes / MB:6.0f} MB peak, {runs[tool][0].size_bytes / MB:5.0f} MB of files"
         )

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from scripts.bench.postgres import load, run_connectorx, server, with_password
+from scripts.bench.postgres import load, pg_dump_to, run_connectorx, server, with_password
 from scripts.bench.tables import moveout_to
 from scripts.cost import cost_of, used_by
 
@@ -93,7 +93,7 @@ def commands(url: str, directory: Path) -> Mapping[str, Sequence[str]]:
     tools: dict[str, Sequence[str]] = {
         "moveout": moveout_to(url, directory),
         "gentle": [*moveout_to(url, directory), "--gentle"],
-        "pg_dump": ["pg_dump", "-Fd", "-j2", "-Z1", "-f", str(directory / "dump"), url],
+        "pg_dump": pg_dump_to(url, directory),
         "connectorx": this,
     }
     if rivet := shutil.which("rivet"):

@@ -21,7 +21,7 @@ from typing import LiteralString
 
 import psycopg
 
-from scripts.bench.postgres import PEERS, server, with_password
+from scripts.bench.postgres import PEERS, pg_dump_to, server, with_password
 from scripts.bench.tables import MOVEOUT, PARTITIONS, moveout_to
 from scripts.cost import MB, cost_of, used_by
 
@@ -109,7 +109,7 @@ def _command(tool: str, url: str, directory: Path) -> Sequence[str]:
     if tool == MOVEOUT:
         return moveout_to(url, directory)
     if tool == "pg_dump":
-        return ["pg_dump", "-Fd", "-j2", "-Z1", "-f", str(directory / "dump"), url]
+        return pg_dump_to(url, directory)
     return [
         sys.executable,
         "-m",
