@@ -157,7 +157,10 @@ static PyObject *whole_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
     size_t row_bytes, taken = rows_at(received.buf, (size_t)received.len, most_bytes < 0 ? 0 : (size_t)most_bytes, &row_bytes);
     PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
-    if (rows) copy_rows(received.buf, taken, (unsigned char *)PyBytes_AsString(rows));
+    unsigned char *to = rows ? (unsigned char *)PyBytes_AsString(rows) : NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (to) copy_rows(received.buf, taken, to);
+    Py_END_ALLOW_THREADS
     PyBuffer_Release(&received);
     return rows ? Py_BuildValue("(Nn)", rows, (Py_ssize_t)taken) : NULL;
 }
