@@ -13,7 +13,7 @@ from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
-from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
+from migrate.cli.common.options import CaseFile, Yes, known_location, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -201,7 +201,7 @@ def clean_command(
     loaded = load_case(case)
     if changes:
         return _end_following(session, words or [], loaded, yes=yes, dry_run=dry_run)
-    location = one_location(sort_words(words or []), loaded.transfer_to if loaded else None, "location")
+    location = known_location(words, loaded)
     store = open_location(location.url, secrets=location.reveal())
     leavings = clean(store, dry_run=True)
     destinations = destinations_of(location, loaded.destinations, loaded) if loaded else {}

@@ -142,7 +142,9 @@ def _list_tables(session: Session, reader: BundleReader, name: str, globs: Seque
         row for row in reader.catalog() if row.source == name and (not globs or _is_selected(row, globs))
     ]
     if not matching_tables:
-        session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
+        session.progress.note(
+            f"{name} has no table {' or '.join(globs)}" if globs else f"{name} has no tables"
+        )
     shown = [
         {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
         for row in matching_tables

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
+from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
@@ -59,9 +60,14 @@ def transfer(
     stays unsealed. Files at the origin that no manifest names are findings too, and stay where they are.
     ``recheck`` hashes what lies at the destination and replaces what differs. The pool of ``open_pool`` moves the
     payload instead of the threads of this process. ``cancellation``, on which both stores wait, too, is cancelled
-    when the transfer fails. Raises ``UsageError`` (no sealed bundle at the origin), ``NotEmptyError`` (the destination
-    holds something else), ``BusyError``, and whatever a store raises for good.
+    when the transfer fails. Raises ``UsageError`` (no sealed bundle at the origin, or both are one location),
+    ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a store raises for good.
     """
+    if origin.location == destination.location:
+        raise UsageError(
+            f"the bundle lies at {origin.location} already, and no copy of it was made",
+            next_step="name another location for the copy",
+        )
     started = time.monotonic()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-survey") as threads:
         listing = threads.submit(list_sizes, destination)

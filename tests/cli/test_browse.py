@@ -74,7 +74,7 @@ def test_what_is_there_is_listed(location):
     assert "line" in call("ls", location, "--source", "app").out
     assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
     no_table = call("ls", location, "x*", "--source", "app")
-    assert (no_table.code, no_table.out, "app has no such table" in no_table.err) == (0, "", True)
+    assert (no_table.code, no_table.out, "app has no table x*" in no_table.err) == (0, "", True)
     none = call("ls", location, "x")
     assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
 

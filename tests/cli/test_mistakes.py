@@ -168,3 +168,9 @@ def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio
     boto_client(minio.profile).create_bucket(Bucket="there")
     ended = call("sync", f"a=s3://there?profile={minio.profile}", f"b=s3://not-there?profile={minio.profile}")
     assert (ended.code, "add --create" in ended.err) == (7, True), ended
+
+
+def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path):
+    (tmp_path / "moveout.toml").write_text(f'[bundle]\nlocation = "{tmp_path}/bundle"\n')
+    ended = call("clean", "-c", tmp_path / "moveout.toml")
+    assert (ended.code, f"{tmp_path}/bundle" in ended.out) == (0, True), ended

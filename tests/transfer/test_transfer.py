@@ -71,6 +71,11 @@ def test_everything_arrives_and_nothing_else(sealed, destination):
         assert all(destination.stat(key).sha256 == sha256(data) for key, data in files.items())
 
 
+def test_a_bundle_is_not_said_to_be_copied_onto_itself(origin):
+    with pytest.raises(UsageError, match="no copy of it was made"):
+        move(origin, origin)
+
+
 def test_a_second_run_moves_nothing(sealed, destination):
     root, files = sealed
     move(open_location(str(root)), destination)

@@ -47,7 +47,10 @@ def load(path: Path) -> Trust:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"the list of signers {path} cannot be read: {exc}") from exc
+        raise UsageError(
+            f"the list of signers {path} cannot be read: {exc}",
+            next_step="name a file with lines as `moveout keys show` prints them, each behind a name",
+        ) from exc
     names: dict[PublicKey, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

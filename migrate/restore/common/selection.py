@@ -97,7 +97,7 @@ def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
     if not matches:
         raise UsageError(
             f"the bundle has no table {word}",
-            next_step="duckdb -c \"FROM 'data/catalog.parquet'\" lists them.",
+            next_step="moveout ls LOCATION lists the tables",
         )
     if len(matches) > 1:
         names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))
