@@ -32,7 +32,7 @@ def builds(count: int, *, sessions: int, processors: int) -> Sequence[int]:
         under_way = number % sessions
         sql = settings(
             100 * _MB,
-            count - 1 - number,
+            (count - 1 - number) * 100 * _MB,
             [Build(100 * _MB, 0.1)] * under_way,
             sessions=sessions,
             speed=0 if number < sessions else 10 * _MB,
@@ -73,8 +73,16 @@ def test_an_index_that_is_nearly_made_leaves_its_processor_to_the_last_one():
     assert b"workers = 1" in last(9)
 
 
+def test_an_index_that_takes_much_longer_than_all_others_is_shared():
+    large, small = 1000 * _MB, 100 * _MB
+    first = settings(large, 2 * small, [], sessions=2, speed=0, limits=limits(2))
+    assert b"workers = 1" in first
+    small_one = settings(small, small, [Build(large, 0.1)], sessions=2, speed=0, limits=limits(2))
+    assert b"workers = 0" in small_one
+
+
 def test_a_server_that_does_not_say_how_many_processors_it_has_decides_by_itself():
-    assert settings(_MB, 5, [], sessions=2, speed=0, limits=limits(None)) == b""
+    assert settings(_MB, 5 * _MB, [], sessions=2, speed=0, limits=limits(None)) == b""
 
 
 def test_memory_lets_all_sorted_pieces_be_merged_at_once_and_is_no_more_than_the_server_grants():
@@ -82,14 +90,16 @@ def test_memory_lets_all_sorted_pieces_be_merged_at_once_and_is_no_more_than_the
         sorted_kb = 2 * gigabytes * 2**20
         memory_kb = index_builds.sort_memory_kb(gigabytes * 2**30)
         assert sorted_kb / memory_kb <= memory_kb / 272 * 1.01
-    assert b"maintenance_work_mem = 8192;" in settings(_MB, 5, [], sessions=2, speed=0, limits=limits(2))
-    whole = settings(10**13, 5, [], sessions=2, speed=0, limits=limits(2))
+    assert b"maintenance_work_mem = 8192;" in settings(
+        _MB, 5 * _MB, [], sessions=2, speed=0, limits=limits(2)
+    )
+    whole = settings(10**13, 5 * 10**13, [], sessions=2, speed=0, limits=limits(2))
     assert b"maintenance_work_mem = 262144;" in whole
 
 
 def test_a_server_that_bounds_temporary_files_sorts_in_all_memory_that_it_grants():
     bounded = BuildLimits(_MOST_WORKERS, 256 * 1024, file_limit=True, processors=2)
-    assert b"work_mem" not in settings(10 * _MB, 5, [], sessions=2, speed=0, limits=bounded)
+    assert b"work_mem" not in settings(10 * _MB, 50 * _MB, [], sessions=2, speed=0, limits=bounded)
 
 
 def test_indexes_that_several_processes_share_have_all_memory_that_the_server_grants():

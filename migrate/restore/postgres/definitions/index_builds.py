@@ -26,8 +26,8 @@ MERGE_BUFFER_SIZE, src/backend/utils/sort/tuplesort.c).
 _LEAST_KB = 8 * 1024
 _SORTED_OF_TEXT = 2
 """What is sorted of a table, as a rule no larger than its text so many times."""
-_LASTING = 0.5
-"""Another index counts while it has at least this part of an index's work still to go."""
+_ALONE = 1 / 3
+"""One process alone does as much as so much more of a processor, where several share an index."""
 _B_TREE = re.compile(
     rb"^(?:CREATE (?:UNIQUE )?INDEX [^\n]+ USING btree |    ADD CONSTRAINT [^\n]+ (?:PRIMARY KEY|UNIQUE) )",
     re.MULTILINE,
@@ -65,12 +65,17 @@ class IndexBuilds:
         """When which of them was begun, and of how much text, by the number of the entry."""
         self._speed = 0.0
 
-    def begin(self, step: PostDataStep, behind: int) -> PostDataStep:
-        """Return a step with the settings under which it is made. ``behind``: so many more wait."""
+    def begin(self, step: PostDataStep, behind_bytes: int) -> PostDataStep:
+        """Return a step with the settings under which it is made. ``behind_bytes``: the text of those that wait."""
         now = time.monotonic()
         running = [Build(size_bytes, now - begun) for size_bytes, begun in self._begun.values()]
         sql = settings(
-            step.size_bytes, behind, running, sessions=self._sessions, speed=self._speed, limits=self._limits
+            step.size_bytes,
+            behind_bytes,
+            running,
+            sessions=self._sessions,
+            speed=self._speed,
+            limits=self._limits,
         )
         self._begun[step.entry.number] = step.size_bytes, now
         key = step.key and replace(step.key, create_index=sql + step.key.create_index)
@@ -85,20 +90,21 @@ class IndexBuilds:
 
 def settings(
     size_bytes: int,
-    behind: int,
+    behind_bytes: int,
     running: Sequence[Build],
     *,
     sessions: int,
     speed: float,
     limits: BuildLimits,
 ) -> bytes:
-    """Return the settings under which the B-tree of a table with so much text is made, for its transaction.
-    ``behind``: so many more wait, and others are ``running``. ``speed`` of earlier ones, bytes of text a second; 0
-    where there was none.
+    """Return the settings under which the B-tree of a table with so much text is made, for its transaction. Others wait
+    behind it, of tables with ``behind_bytes`` in all, and others are ``running``. ``speed`` of earlier ones, bytes of
+    text a second; 0 where there was none.
     """
     if limits.processors is None or limits.workers is None:
         return b""
-    at_once = builds_at_once(size_bytes, behind, running, sessions=sessions, speed=speed)
+    left_bytes = sum(max(0.0, build.size_bytes - build.seconds * speed) for build in running)
+    at_once = 1 + min(sessions - 1, (behind_bytes + left_bytes) / max(1, size_bytes))
     workers = min(limits.workers, workers_of_each(limits.processors, at_once))
     statements = [f"SET LOCAL max_parallel_maintenance_workers = {workers};\n"]
     if not workers and not limits.file_limit:
@@ -107,20 +113,11 @@ def settings(
     return "".join(statements).encode()
 
 
-def builds_at_once(
-    size_bytes: int, behind: int, running: Sequence[Build], *, sessions: int, speed: float
-) -> int:
-    """Return how many indexes the server makes at the same time, for the most part, while it makes this one."""
-    left = [build.size_bytes - build.seconds * speed for build in running]
-    lasting = sum(left_bytes >= _LASTING * size_bytes for left_bytes in left)
-    return min(sessions, 1 + behind + lasting)
-
-
-def workers_of_each(processors: int, builds: int) -> int:
-    """Return how many processes each of so many indexes has in addition to its session's, so that no processor is idle.
-    None, where there is only a third of a processor left for each: alone, a process does more by itself.
+def workers_of_each(processors: int, builds: float) -> int:
+    """Return how many processes each index has in addition to its session's, while so many are made at once, on the
+    average: so many that no processor is idle, and none where there is no more than ``_ALONE`` left for each.
     """
-    return max(0, -((builds - 3 * processors) // (3 * builds)) - 1)
+    return max(0, math.ceil(round(processors / builds - _ALONE, 6)) - 1)
 
 
 def sort_memory_kb(size_bytes: int) -> int:

@@ -141,8 +141,8 @@ class StepRunner:
                     if not steps:
                         break
                     if makes_large_b_tree(steps[0]):
-                        behind = sum(makes_large_b_tree(step) for step in waiting)
-                        steps = [self._index_builds().begin(steps[0], behind)]
+                        behind_bytes = sum(step.size_bytes for step in waiting if not step.is_light)
+                        steps = [self._index_builds().begin(steps[0], behind_bytes)]
                     running[pool.submit(self._try, steps)] = steps
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
