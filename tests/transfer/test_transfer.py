@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from migrate.bundle import layout
 from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, StoreWrapper
+from migrate.storage.concurrency_limit import ConcurrencyLimiter
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
@@ -231,6 +234,62 @@ def test_an_unreachable_destination_ends_the_run_and_the_next_one_goes_on(origin
     assert outcome.bytes_skipped + outcome.bytes_moved == outcome.size_bytes
     assert contents(destination) == contents(origin)
     assert list(destination.uploads()) == []
+
+
+def test_files_that_vanish_on_the_way_are_named(origin, destination):
+    """After they were listed: a small one, and a large one after its first part."""
+    gone = fail(GoneError("no such file"))
+    plan = FaultPlan(Fault("read", gone, prefix=SMALL), Fault("read", gone, nth=2, prefix=LARGE))
+    outcome = move(Faulty(origin, plan), destination)
+    plan.assert_all_fired()
+    assert sorted(finding.key for finding in outcome.findings) == [LARGE, SMALL]
+    assert all("is gone now" in str(finding) for finding in outcome.findings)
+    assert list(destination.uploads()) == []
+    assert set(contents(destination)).isdisjoint({LARGE, SMALL, layout.BAGIT})
+
+
+def test_an_origin_that_vanishes_on_the_way_ends_the_run(origin, destination):
+    def vanish(_call):
+        origin.delete(layout.BAGIT)
+        raise GoneError("no such file")
+
+    with pytest.raises(GoneError, match="in the middle of the transfer"):
+        move(Faulty(origin, FaultPlan(Fault("read", vanish, prefix=SMALL))), destination)
+
+
+class Struggling(StoreWrapper):
+    """A store that takes a share of the usual requests, and counts how many reads of payload are under way."""
+
+    def __init__(self, store: MultipartStore, share: float) -> None:
+        super().__init__(store)
+        self._limiter = ConcurrencyLimiter()
+        self._limiter.share = share
+        self._lock = threading.Lock()
+        self._under_way = self.most = 0
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter:
+        return self._limiter
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if not key.startswith(layout.DATA):
+            return super().read(key, start, length)
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+        try:
+            time.sleep(0.02)
+            return super().read(key, start, length)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+
+@pytest.mark.parametrize(("share", "few"), [(0.25, [1]), (0.5, [1, 2]), (1.0, [2, 3, 4])])
+def test_less_is_under_way_while_a_location_struggles(origin, destination, share, few):
+    store = Struggling(origin, share)
+    assert move(store, destination, workers=4).findings == []
+    assert store.most in few
 
 
 def test_an_unsealed_origin_is_refused(origin, destination):
