@@ -48,8 +48,18 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def move(origin: Path, destination: MultipartStore) -> TransferOutcome:
-    return transfer(open_location(str(origin)), destination, workers=3, progress=Silent())
+class Notes(Silent):
+    """Keeps what a user is shown."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.all.append(message)
+
+
+def move(origin: Path, destination: MultipartStore, progress: Silent | None = None) -> TransferOutcome:
+    return transfer(open_location(str(origin)), destination, workers=3, progress=progress or Silent())
 
 
 def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
@@ -72,7 +82,9 @@ def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
 
 def test_it_takes_the_place_and_what_is_the_same_is_not_sent_again(old, new, destination):
     move(old, destination)
-    outcome = move(new, destination)
+    notes = Notes()
+    outcome = move(new, destination, notes)
+    assert notes.all == ["bundle old, which this one continues, makes room for it"]
     assert contents(destination) == contents(LocalStore(new))
     tags = sum(len(data) for key, data in contents(LocalStore(new)).items() if not key.startswith("data/"))
     assert outcome.bytes_moved == 5000 + 6 * MIB + 3 + tags

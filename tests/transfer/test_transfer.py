@@ -340,6 +340,23 @@ def test_damage_at_the_destination_is_replaced_by_a_recheck(origin, destination)
     assert contents(destination) == contents(origin)
 
 
+def test_files_of_a_directory_are_hashed_only_by_a_recheck(origin, tmp_path):
+    directory = open_location(str(tmp_path / "b"))
+    move(origin, directory)
+    spoil(directory, SMALL)
+    assert move(origin, directory).files_moved == 0
+    assert move(origin, directory, recheck=True).files_moved == 1
+
+
+def test_a_bundle_whose_identity_was_changed_is_recognized_by_its_manifest(origin, tmp_path):
+    directory = open_location(str(tmp_path / "b"))
+    move(origin, directory)
+    identity = directory.read(layout.BUNDLE_META)
+    directory.put(layout.BUNDLE_META, identity.replace(b"bundle-1", b"bundle-7"))
+    assert move(origin, directory).files_moved == 1
+    assert directory.read(layout.BUNDLE_META) == identity
+
+
 def test_a_file_lost_at_the_destination_is_brought_again(origin, destination):
     move(origin, destination)
     destination.delete(LARGE)
