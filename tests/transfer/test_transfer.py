@@ -156,13 +156,18 @@ def test_a_file_cut_short_at_the_origin_is_named(origin, destination):
 
 
 def test_a_changed_manifest_is_named(origin, destination):
+    """Whether its digest is a lower or a higher number than that in the tag manifest."""
     text = origin.read(layout.MANIFEST)
-    origin.put(
-        layout.MANIFEST, bytes([text[0] ^ 1 if chr(text[0] ^ 1) in "0123456789abcdef" else 48]) + text[1:]
-    )
-    found = {finding.key for finding in move(origin, destination).findings}
-    assert layout.MANIFEST in found
-    assert layout.BAGIT not in contents(destination)
+    digits = b"0123456789abcdef".replace(text[:1], b"")
+    changed = sorted((bytes([digit]) + text[1:] for digit in digits), key=sha256)
+    assert sha256(changed[0]) < sha256(text) < sha256(changed[-1])
+    for manifest in (changed[0], changed[-1]):
+        origin.put(layout.MANIFEST, manifest)
+        found = [
+            str(finding) for finding in move(origin, destination).findings if finding.key == layout.MANIFEST
+        ]
+        assert any("differs from the tag manifest" in finding for finding in found)
+        assert layout.BAGIT not in contents(destination)
 
 
 @pytest.mark.parametrize("name", ["../x", "data/../../x", "/etc/passwd", "data/A b"])
