@@ -344,11 +344,12 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
     p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     moments = f"{p50} (P50), {p90} (P90)"
-    console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}")
+    console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}", wrap=True)
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
             "No deadline is given, so none is checked. Add --deadline 30h, or deadline = … to the case file.",
             style="dim",
+            wrap=True,
         )
         return
     style = _VERDICT_STYLES[shown.verdict]
@@ -359,7 +360,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     if shown.verdict == "unknown":
         names = ", ".join(shown.not_counted)
         console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}; not counted: {names}"))
-        console.print(f"  all else: {likely}, {', '.join(margins)}")
+        console.print(f"  all else: {likely}, {', '.join(margins)}", wrap=True)
         console.print(f"→ the lines of {names} above say why, and what to do; then plan again", style="dim")
         return
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
