@@ -11,6 +11,7 @@ NUMBERS = pa.array([3, None, 0, 2])
 FLAGS = pa.array([True, None, False, True])
 LISTS = pa.array([["x", "y"], None, [], [None]])
 CALLS = {
+    "abs": [(pa.array([-3, None, 2]),)],
     "and_": [(FLAGS, pa.array([True, True, False, False]))],
     "any": [(FLAGS,), (pa.array([], pa.bool_()), {"min_count": 0})],
     "ascii_rtrim": [(TEXTS, {"characters": "0"})],
@@ -43,11 +44,14 @@ CALLS = {
     "multiply_checked": [(NUMBERS, 7)],
     "or_": [(FLAGS, pa.array([True, True, False, False]))],
     "replace_substring": [(TEXTS, {"pattern": '"', "replacement": '""'})],
+    "replace_substring_regex": [(TEXTS, {"pattern": "[0-9]+", "replacement": "-"})],
     "replace_with_mask": [(TEXTS, pa.array([True, False, True, False]), pa.array(["p", "q"]))],
     "sort_indices": [(pa.table({"x": NUMBERS}), {"sort_keys": [("x", "ascending")]})],
     "subtract": [(NUMBERS, 1)],
     "sum": [(NUMBERS,), (NUMBERS, {"skip_nulls": False})],
     "take": [(TEXTS, pa.array([3, 0])), (TEXTS, pa.array([1]), {"boundscheck": False})],
+    "utf8_lpad": [(TEXTS, 4), (TEXTS, {"width": 4, "padding": "0"})],
+    "utf8_slice_codeunits": [(TEXTS, 1), (TEXTS, {"start": 0, "stop": 2})],
     "unique": [(FLAGS,), (pa.chunked_array([FLAGS, FLAGS]),)],
 }
 

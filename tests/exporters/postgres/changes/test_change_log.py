@@ -46,6 +46,13 @@ def drain(log, base, stream):
     return messages
 
 
+def is_read(postgres, log):
+    """Whether the server sends the changes to somebody: after a stream has ended it does for a moment."""
+    slots = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+    with psycopg.connect(postgres.url) as connection:
+        return connection.execute(slots, [log["slot"]]).fetchone()[0]
+
+
 def first_value(message):
     """Return the first value of an inserted row."""
     (length,) = struct.unpack_from(">I", message.payload, 9)
@@ -79,6 +86,7 @@ def test_base_and_stream_have_each_transaction_once(postgres):
         while half[-1].kind is not MessageKind.COMMIT:  # it may end within a transaction
             half.pop()
         place = half[-1].position
+    eventually(lambda: not is_read(postgres, base.log))
     with log.stream(base.log, place) as stream:  # what comes after the last commit, and nothing before
         rest = drain(log, base, stream)
         stream.acknowledge(stream.received)
