@@ -54,6 +54,7 @@ _PARSER = botocore.parsers.create_parser("rest-xml")
 _AT_ONCE = 21
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
+_LISTING, _BEGINNING_BYTES = b"<ListBucketResult", 200
 _FAILING_SECONDS = 2.0
 _UNSET_STATUS = (404, 405, 501)
 """Not set: S3 answers 404 with a code of the setting's own, such as NoSuchLifecycleConfiguration. Or not known."""
@@ -174,6 +175,8 @@ def _read(http: HttpClient, name: str) -> Mapping[str, Any]:
         if _is_unset(error):
             return {}
         raise translate(error, what) from error
+    if _LISTING in response.body[:_BEGINNING_BYTES]:
+        return {}  # a server without such a setting may answer with its listing, odd keys included
     try:
         fields = _fields(operation, response)
     except (ET.ParseError, botocore.parsers.ResponseParserError) as exc:
@@ -183,7 +186,7 @@ def _read(http: HttpClient, name: str) -> Mapping[str, Any]:
     if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
         del lock["Rule"]
     if name == "policy" and not _is_json(setting.get("Policy", "")):
-        return {}  # a server without policies may answer with its listing
+        return {}
     return setting
 
 
