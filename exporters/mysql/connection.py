@@ -268,7 +268,7 @@ def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
 
 
 def _set_optional(connection: Connection) -> None:
-    """Set what the server knows of ``_OPTIONAL``, by one statement; one by one where it refuses some of it. It is asked
+    """Set those of ``_OPTIONAL`` that the server has, by one statement; one by one where it refuses some. It is asked
     for these only: to list and read all its settings takes longer than all else that a session begins with.
     """
     names = ", ".join(map(quote_literal, _OPTIONAL))

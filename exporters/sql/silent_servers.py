@@ -1,7 +1,7 @@
 """New connections to a database server that has answered before: they are waited for, as open ones are.
 
-On an open connection a driver waits for ever. A new one it gives up after some seconds, which is right only where the
-address may be wrong.
+On an open connection a driver waits for ever. A new one fails after some seconds, which is right only where the address
+may be wrong.
 """
 
 from __future__ import annotations

@@ -278,45 +278,44 @@ def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
     assert len(waits) == DAMAGED_ATTEMPTS - 1
 
 
+class Clock:
+    """A clock that only sleeping moves on."""
+
+    def __init__(self, monkeypatch):
+        self.time = 1000.0
+        monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: self.time)
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+def away():
+    raise GONE_AWAY
+
+
 def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(monkeypatch):
-    now = 0.0
-
-    def sleep(seconds):
-        nonlocal now
-        now += seconds
-
-    def away():
-        raise GONE_AWAY
-
-    monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: now)
-    policy, waited = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, sleep=sleep), []
+    clock, waited = Clock(monkeypatch), []
+    policy = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, sleep=clock.sleep)
     for call in (away, away, lambda: 1, away):
-        now = 0.0
+        begun = clock.time
         with contextlib.suppress(UnreachableError):
             policy.run(call)
-        waited.append(now)
+        waited.append(clock.time - begun)
     assert all(seconds <= FIRST_CONTACT_SECONDS for seconds in waited[:2])
     assert TOTAL_SECONDS / 2 < waited[3] <= TOTAL_SECONDS
 
 
 def test_a_server_that_another_policy_has_reached_is_waited_for(monkeypatch):
-    now, outage = 0.0, Outage()
-
-    def sleep(seconds):
-        nonlocal now
-        now += seconds
-
-    def away():
-        raise GONE_AWAY
-
-    monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: now)
+    clock, outage = Clock(monkeypatch), Outage()
     first, second = (
-        RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, outage=outage, sleep=sleep) for _ in range(2)
+        RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, outage=outage, sleep=clock.sleep)
+        for _ in range(2)
     )
     first.run(lambda: 1)
+    begun = clock.time
     with pytest.raises(UnreachableError):
         second.run(away)
-    assert TOTAL_SECONDS / 2 < now <= TOTAL_SECONDS
+    assert TOTAL_SECONDS / 2 < clock.time - begun <= TOTAL_SECONDS
 
 
 def test_who_waits_long_for_a_server_is_told(monkeypatch):
@@ -333,21 +332,6 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
     assert said[0].startswith("the server has not answered since ")
     assert said[0].endswith(": gone away")
     assert (len(said), "answers again" in said[1]) == (2, True)
-
-
-class Clock:
-    """A clock that only sleeping moves on."""
-
-    def __init__(self, monkeypatch):
-        self.time = 1000.0
-        monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: self.time)
-
-    def sleep(self, seconds):
-        self.time += seconds
-
-
-def away():
-    raise GONE_AWAY
 
 
 def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeypatch):

@@ -172,14 +172,12 @@ class Console:
 
         if not isinstance(shown, str | Text) or wrap is False:
             return shown
-        whole = Text()
-        for number, line in enumerate(Text.assemble(shown).split_lines()):
-            if number:
-                whole.append("\n")
+        parts: list[str | Text] = []
+        for line in Text.assemble(shown).split_lines():
             if wrap or is_prose(line.plain):
                 line.break_at(list(breaks(line.plain, self.width, cell_len)), indent_of(line.plain))
-            whole = Text.assemble(whole, line)
-        return whole
+            parts += ("\n", line)
+        return Text.assemble(*parts[1:])
 
     @property
     def _stream(self) -> TextIO:
