@@ -19,11 +19,12 @@ from exporters.postgres.chunk_plan import Range, rows_of
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
-from exporters.postgres.sessions.connection import connect
+from exporters.postgres.sessions.connection import connect_once
 from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
 from exporters.postgres.sessions.session_limits import explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
+from exporters.sql.silent_servers import connected
 from exporters.sql.source_summary import Counted
 
 Answer = TypeVar("Answer")
@@ -160,11 +161,18 @@ class Counting:
         return counter
 
     def _connected(self, application: str) -> psycopg.Connection[Any]:
-        """Connect; again where the server, which has answered before, does not answer now."""
+        """Connect; again where the server lets nobody in for now. A silent one is waited for as long as others do."""
+        address = self._session.address
         until = time.monotonic() + _PATIENCE_SECONDS
+
+        def connect() -> psycopg.Connection[Any]:
+            if self._closed.is_set():
+                raise SourceUnreachableError(f"{address.url}: nobody waits for its counts any more")
+            return connect_once(address, application)
+
         while True:
             try:
-                return connect(self._session.address, application)
+                return connected(address.url, connect)
             except SourceUnreachableError:
                 if time.monotonic() > until or self._closed.wait(_CONNECT_AGAIN_SECONDS):
                     raise

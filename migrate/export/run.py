@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from exporters.api import Identified, Source
 from exporters.errors import SourceError, SourceGoneError
+from exporters.sql.silent_servers import waiting_for_silent
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
@@ -102,6 +103,7 @@ def export(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )
         unit_cancellation = cancellation.child()
+        stack.enter_context(waiting_for_silent(unit_cancellation.wait))
         unit_store = options.open_unit_store(unit_cancellation) if options.open_unit_store else store
         run = ExportRun(
             noted,

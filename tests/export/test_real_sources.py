@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import secrets
+import signal
+import threading
 
 import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.postgres.sessions import connection
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import BusyError
-from migrate.export import export
+from migrate.export import ExportOptions, export
 from migrate.export.status import SourceStatus, export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -75,6 +79,31 @@ def test_the_reader_gives_what_was_put_in(location):
     assert location.read(f"data/media/{pack['pack']}", pack["offset"], pack["length"]) == b"odd"
     with reader.open(next(reader.source_files("app", "tables/")).key) as file:
         assert pq.ParquetFile(file).schema_arrow.names
+
+
+class Stopping(Silent):
+    """Stops a server's main process for some seconds, so that it lets nobody in, when its snapshot has been taken."""
+
+    def __init__(self, process_id):
+        self.process_id = process_id
+
+    def begin(self, what, **_):
+        if what == "export app":
+            os.kill(self.process_id, signal.SIGSTOP)
+            threading.Timer(5, os.kill, (self.process_id, signal.SIGCONT)).start()
+
+
+def test_an_export_waits_for_new_connections_to_a_source_that_has_answered(postgres, tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("CREATE TABLE people AS SELECT i FROM generate_series(1, 3000) i")
+    store = open_location(str(tmp_path / "bundle"))
+    options = ExportOptions(attempts=1)
+    with open_sources({"app": Endpoint(url)}) as opened:
+        progress = Stopping(postgres.child.popen.pid)
+        outcome = export(opened, store, workers=1, progress=progress, options=options)
+    assert outcome.complete, outcome.broken
 
 
 def test_a_flipped_bit_is_found_and_named(location):

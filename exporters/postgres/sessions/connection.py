@@ -178,12 +178,13 @@ def connect(
     """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Who waits for a
     silent server: see ``silent_servers``. Raises ``SourceError``.
     """
-    return connected(address.url, lambda: _connect(address, application, **own))
+    return connected(address.url, lambda: connect_once(address, application, **own))
 
 
-def _connect(
+def connect_once(
     address: PostgresAddress, application: str = "moveout", **own: str
 ) -> psycopg.Connection[tuple[Any, ...]]:
+    """Like ``connect``, but do not wait for a silent server."""
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
@@ -207,7 +208,7 @@ def _connect(
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        _connect(parse_url(url, password=secrets.get("password"))).close()
+        connect_once(parse_url(url, password=secrets.get("password"))).close()
     except SourceError as exc:
         if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
             raise
