@@ -90,6 +90,15 @@ def test_later_calls_go_on_until_the_target(tmp_path: Path, monkeypatch: pytest.
     assert "**24** tampers" in (tmp_path / "page.md").read_text()
 
 
+def test_a_row_that_is_named_runs_past_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoreboard, "ROWS", (row_of("echo counted: tampers=12", target=12),))
+    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md"), "--rows", "tampers"]
+    assert scoreboard.main([*words, "--rounds", "3"]) == 0
+    assert len(read_rounds(tmp_path / "state")) == 3
+    assert scoreboard.main([*words, "--minutes", "0"]) == 0
+    assert len(read_rounds(tmp_path / "state")) == 3
+
+
 def test_a_row_that_fails_is_not_tried_again_in_the_same_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

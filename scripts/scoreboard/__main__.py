@@ -1,6 +1,7 @@
 """``make scoreboard``: add rounds to the rows that are furthest from their target, and write the page.
 
-``make scoreboard ARGS="--rows tampers --minutes 10"`` runs one row for ten minutes: a round that has begun is finished.
+``make scoreboard ARGS="--rows tampers --minutes 10"`` runs one row for ten minutes, also past its target: a round that
+has begun is finished. ``--rounds 3`` ends after three.
 The state lies outside of the checkout, so later calls go on, also from another one. The exit code is 1 where a round
 failed.
 """
@@ -34,14 +35,18 @@ STATE = _CACHE / "moveout" / "scoreboard.jsonl"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run rounds until the time is over or all targets are reached; return 1 where one failed."""
+    """Run rounds until the time is over or all targets are reached; return 1 where one failed. The target of a row that
+    was asked for by name ends nothing.
+    """
     options = _parse(argv)
     rounds = read_rounds(options.state)
     failed: set[str] = set()
     ends_at = time.monotonic() + 60 * options.minutes
     try:
-        while options.minutes and time.monotonic() < ends_at:
-            row = _furthest([row for row in options.rows if row.name not in failed], rounds)
+        before = len(rounds)
+        while len(rounds) - before < options.rounds and time.monotonic() < ends_at:
+            left = [row for row in options.rows if options.named or reached(row, rounds) < row.target]
+            row = _furthest([row for row in left if row.name not in failed], rounds)
             if row is None:
                 break
             done = _run(row, rounds, options.state)
@@ -62,6 +67,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make scoreboard", description="Run what takes long, and count.")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after that (default: 30)")
+    parser.add_argument("--rounds", type=int, default=sys.maxsize, help="begin at most so many rounds")
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     parser.add_argument("--state", type=Path, default=STATE, help=f"the finished rounds (default: {STATE})")
     parser.add_argument("--to", type=Path, default=CHECKOUT / PAGE, help="the page")
@@ -69,17 +75,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted(set(options.rows or ()) - set(names))
     if unknown:
         parser.error(f"unknown row {unknown[0]}; known are {', '.join(names)}")
+    options.named = bool(options.rows)
     options.rows = [row for row in ROWS if row.name in (options.rows or names)]
     if options.page:
-        options.minutes = 0
+        options.rounds = 0
     return options
 
 
 def _furthest(rows: Sequence[Row], rounds: Sequence[Round]) -> Row | None:
-    """Return the row that has the least of its target, None where all have theirs."""
-    shares = [(reached(row, rounds) / row.target, row) for row in rows]
-    share, row = min(shares, key=lambda pair: pair[0], default=(1.0, None))
-    return row if share < 1 else None
+    """Return the row that has the least of its target, None where there is no row."""
+    return min(rows, key=lambda row: reached(row, rounds) / row.target, default=None)
 
 
 def _run(row: Row, rounds: Sequence[Round], state: Path) -> Round:

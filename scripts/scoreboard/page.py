@@ -19,7 +19,8 @@ A case that several rounds repeat counts in each of them.
 
 ```text
 make scoreboard ARGS="--minutes 30"                   # the rows that are furthest from their target, for half an hour
-make scoreboard ARGS="--rows tampers --minutes 5"     # one row
+make scoreboard ARGS="--rows tampers --minutes 5"     # one row, also past its target
+make scoreboard ARGS="--rows kills --rounds 3"        # its next three rounds
 make scoreboard ARGS="--page"                         # write the page anew, run nothing
 ```
 
