@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,13 +50,13 @@ class FailingDisk:
     @classmethod
     def build(cls, directory: Path) -> FailingDisk:
         """Compile the library; skip and say so where there is no compiler."""
-        compiler = shutil.which("cc")
-        if compiler is None:
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        if shutil.which(compiler[0]) is None:
             pytest.skip("NOT TESTED: faults of a disk need a C compiler")
         library = directory / "failing_disk.so"
         subprocess.run(
             [
-                compiler,
+                *compiler,
                 "-O1",
                 "-Wall",
                 "-Werror",
