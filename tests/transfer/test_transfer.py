@@ -170,6 +170,27 @@ def test_a_changed_manifest_is_named(origin, destination):
         assert layout.BAGIT not in contents(destination)
 
 
+def test_a_tag_manifest_that_does_not_name_the_manifest_is_named(origin, tmp_path):
+    lines = origin.read(layout.TAG_MANIFEST).splitlines(keepends=True)
+    kept = [line for line in lines if not line.endswith(f" {layout.MANIFEST}\n".encode())]
+    assert len(kept) == len(lines) - 1
+    origin.put(layout.TAG_MANIFEST, b"".join(kept))
+    outcome = move(origin, open_location(str(tmp_path / "b")))
+    (found,) = [str(finding) for finding in outcome.findings if finding.key == layout.TAG_MANIFEST]
+    assert f"does not name {layout.MANIFEST}" in found
+
+
+@pytest.mark.parametrize("identity", [b"{", b"[]", b"{}", b'{"id": ""}', b'{"id": 5}', None])
+def test_an_origin_without_an_identity_is_refused(origin, tmp_path, identity):
+    if identity is None:
+        origin.delete(layout.BUNDLE_META)
+    else:
+        origin.put(layout.BUNDLE_META, identity)
+    with pytest.raises(DamageError, match=r"meta/bundle\.json"):
+        move(origin, open_location(str(tmp_path / "b")))
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("name", ["../x", "data/../../x", "/etc/passwd", "data/A b"])
 def test_a_hostile_name_in_the_manifest_is_refused(origin, destination, name):
     origin.put(layout.MANIFEST, f"{'0' * 64}  {name}\n".encode())
