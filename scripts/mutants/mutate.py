@@ -16,7 +16,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 
-_LEFT_ALONE = re.compile(r"os\.kill|killpg|^@dataclass|^\*,$")
+_LEFT_ALONE = re.compile(r"os\.kill|killpg|^class .*frozen=True|^\*,$")
 """A changed number would be another signal, or another process; slots, frozen classes and
 keywords by name alone behave as others do."""
 
