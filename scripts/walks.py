@@ -4,7 +4,8 @@
 
 ``row`` exports and restores a database of one table. It lists the functions of moveout that are called between the
 query for its rows and their Parquet file, while they are written into the destination, and while they are compared.
-Connections that open and close, catalogs, how files get to a location, and properties are not counted.
+Connections that open and close, catalogs, how files get to a location, properties, and Arrow's own functions
+(``exporters/arrow_functions.py`` has them under their names) are not counted.
 
 ``object`` does the same with a bucket of small objects. It lists the functions that are called for each of them.
 """
@@ -66,12 +67,13 @@ class Route:
 
 ROW = Route(
     stages={
-        "PostgresSnapshot.export": "export",
         "RowWriter.write_all": "restore",
         "live_tables": "comparison",
         "differences": "comparison",
     },
+    own_stages={"PostgresSnapshot.export": "export"},
     ignored=(
+        "/exporters/arrow_functions.py",
         "/sessions/",
         "/exporters/limits.py",
         "/postgres/catalog.py",
@@ -84,8 +86,6 @@ ROW = Route(
         "/postgres/chunk_plan.py",
         "/postgres/charset/",
         "/postgres/rows/source_charset.py",
-        "PostgresSnapshot.foresee_finish",
-        "PostgresSnapshot._dump",
         "load_rows.py/RowWriter._connect",
         "Feeds.close",
         "AsyncpgFeed.close",

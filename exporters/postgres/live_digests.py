@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.errors import SourceError, SourceNotAllowedError
@@ -18,43 +19,66 @@ from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import Advance, RowsDigest
 
+Name = tuple[str, str]
+"""The schema and the name of a table."""
+
+
+class TablesToRead(Struct, frozen=True):
+    """Which tables of a database are read, and what of them."""
+
+    names: Collection[Name] | None = None
+    """Only these; None: all, and the large objects. Materialized views and tables of extensions: see ``also``."""
+    also: Collection[Name] = ()
+    """Those materialized views and tables of extensions that are read, too."""
+    without: Collection[Name] = ()
+    """These are not read, whatever else is said."""
+    large_objects: Collection[int] | None = None
+    """The numbers of those large objects that are read; None: all."""
+    generated: bool = True
+    """Whether values are read that the server computes."""
+    orders: Mapping[Name, Sequence[str]] = {}
+    """In which order the columns of a table are taken, where it has them in another one."""
+
+    def chosen(self, tables: Sequence[PostgresTable]) -> Iterator[PostgresTable]:
+        """Yield those of a database's tables that are read, with the columns that are."""
+        for table in tables:
+            name = table.schema, table.name
+            is_optional = table.view or table.extension
+            is_chosen = name in self.also if is_optional else self.names is None or name in self.names
+            if table.foreign or table.out_of_reach or not is_chosen or name in self.without:
+                continue
+            columns = [column for column in table.columns if self.generated or not column.generated]
+            order = {column: position for position, column in enumerate(self.orders.get(name, ()))}
+            if order.keys() == {column.name for column in table.columns}:
+                columns.sort(key=lambda column: order[column.name])
+            yield table if columns == list(table.columns) else replace(table, columns=tuple(columns))
+
 
 def live_tables(
     url: str | PostgresAddress,
+    to_read: TablesToRead | None = None,
     *,
     workers: int = 2,
     advance: Advance | None = None,
-    names: Collection[tuple[str, str]] | None = None,
-    numbers: Collection[int] | None = None,
-    generated: bool = True,
-    also: Collection[tuple[str, str]] = (),
-    orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
-    unread: dict[tuple[str, str], str] | None = None,
-    without: Collection[tuple[str, str]] = (),
+    unread: dict[Name, str] | None = None,
     snapshot: str = "",
-) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table by (schema, name), or of those in ``names``; of materialized views and
-    tables of extensions only those in ``also``. Large objects count as
-    ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
-    the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
-    another one. ``unread``, ``without``: see ``LiveReader.live_tables``. ``snapshot``: that of
-    another session. Raises ``SourceError``.
+) -> Mapping[Name, RowsDigest]:
+    """Return the digest of every table that is to be read. Large objects count as ``pg_catalog.pg_largeobject``, where
+    there are any. ``unread``: see ``LiveReader.live_tables``. ``snapshot``: that of another session. Raises
+    ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
+    to_read = to_read or TablesToRead()
     with open_snapshot(address, snapshot=snapshot) as (session, tables):
         feeds = Feeds(session, workers=workers)
-        compared = [
-            table
-            for table in _compared(tables, names, also, orders or {}, generated=generated)
-            if (table.schema, table.name) not in without
-        ]
-        most_bytes = largest_chunk(compared, workers)
-        work = [(table, pages) for table in compared for pages in cut(table, most_bytes)]
-        if session.large_objects and names is None:
+        chosen = list(to_read.chosen(tables))
+        most_bytes = largest_chunk(chosen, workers)
+        work = [(table, pages) for table in chosen for pages in cut(table, most_bytes)]
+        if session.large_objects and to_read.names is None:
+            numbers = to_read.large_objects
             condition = "" if numbers is None else large_objects.only(numbers)
-            objects = large_objects.table(session.large_objects, condition)
-            work.append((objects, (0, None)))
-        table_digests: dict[tuple[str, str], RowsDigest] = {}
+            work.append((large_objects.table(session.large_objects, condition), (0, None)))
+        table_digests: dict[Name, RowsDigest] = {}
         refused = {} if unread is None else unread
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -71,29 +95,6 @@ def live_tables(
         finally:
             feeds.close()
     return {name: digest for name, digest in table_digests.items() if name not in refused}
-
-
-def _compared(
-    tables: Sequence[PostgresTable],
-    names: Collection[tuple[str, str]] | None,
-    also: Collection[tuple[str, str]],
-    orders: Mapping[tuple[str, str], Sequence[str]],
-    *,
-    generated: bool,
-) -> Iterator[PostgresTable]:
-    """Yield the tables that are selected. Their columns are in the order that ``orders`` has of them, if these are the
-    same. Without ``generated`` a table has only the columns that can be written.
-    """
-    for table in tables:
-        name = table.schema, table.name
-        is_selected = name in also if table.view or table.extension else names is None or name in names
-        if table.foreign or table.out_of_reach or not is_selected:
-            continue
-        columns = [column for column in table.columns if generated or not column.generated]
-        order = {column: position for position, column in enumerate(orders.get(name, ()))}
-        if order.keys() == {column.name for column in table.columns}:
-            columns.sort(key=lambda column: order[column.name])
-        yield table if columns == list(table.columns) else replace(table, columns=tuple(columns))
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing
 
 from exporters.engine import KeyedRows, LiveRows, WriteState
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.row_digest import Advance, RowsDigest
@@ -62,9 +62,8 @@ class PostgresLiveReader:
     ) -> Mapping[tuple[str, str], RowsDigest]:
         """Read every table under one snapshot, in parallel."""
         address = parse_url(url, password=secrets.get("password"))
-        return live_tables(
-            address, workers=workers, advance=advance, also=also, unread=unread, without=without
-        )
+        to_read = TablesToRead(also=also, without=without)
+        return live_tables(address, to_read, workers=workers, advance=advance, unread=unread)
 
     def write_states(
         self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False

@@ -10,7 +10,7 @@ from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.rows import keyed_rows
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
@@ -123,10 +123,10 @@ class PostgresRows:
         session = self._session
         return live_tables(
             session.address,
+            TablesToRead(without=without),
             workers=workers,
             advance=advance,
             unread=unread,
-            without=without,
             snapshot=session.exported,
         )
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
@@ -26,7 +26,6 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
-from exporters.structs import as_dict
 
 
 class _Planned(Struct, frozen=True):
@@ -113,7 +112,7 @@ class PostgresSnapshot:
         facts = {
             "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
-            "parts": [as_dict(part) for part in chunk.parts],
+            "parts": [asdict(part) for part in chunk.parts],
             "exact": list(chunk.exact),
             "octets": dict(chunk.octets),
         }

@@ -68,7 +68,54 @@ class _Received(asyncio.BufferedProtocol):
         if self.size == before and self._lost is not None:
             raise self._lost
 
-    def drop(self, size: int) -> None:
+    def take(self) -> tuple[list[tuple[int, bytes]], int]:
+        """Take the messages that have arrived up to a long row, by kind and body, and the head of that row. Return
+        them, and how many bytes the long row has; 0 where none comes next. Rows without another message between them
+        are one body. Raises ``ConnectionError``.
+        """
+        rows: list[bytes] = []
+        messages: list[tuple[int, bytes]] = []
+        start = long_row_bytes = 0
+        with memoryview(self.buffer)[: self.size] as view:
+            while len(view) - start >= _HEAD:
+                kind = view[start]
+                size = int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH
+                if size < 0:
+                    raise ConnectionError("the server sent what is no message of its protocol")
+                begin, end = start + _HEAD, start + _HEAD + size
+                if kind == _DATA and size > LONG_BYTES:
+                    start, long_row_bytes = begin, size
+                    break
+                if end > len(view):
+                    break
+                if kind == _DATA and _rows.core is not None:
+                    whole_rows, row_messages_bytes = _rows.core.whole_rows(view[start:], LONG_BYTES)
+                    rows.append(whole_rows)
+                    end = start + row_messages_bytes
+                elif kind == _DATA:
+                    rows.append(bytes(view[begin:end]))
+                else:
+                    if rows:
+                        messages.append((_DATA, b"".join(rows)))
+                        rows.clear()
+                    messages.append((kind, bytes(view[begin:end])))
+                start = end
+        if rows:
+            messages.append((_DATA, b"".join(rows)))
+        self._drop(start)
+        return messages, long_row_bytes
+
+    def pieces(self, left: int) -> Iterator[bytes]:
+        """Yield the row of so many bytes that arrives, without the newline at its end."""
+        while left:
+            if not self.size:
+                self.wait()
+            piece = bytes(self.buffer[: min(left, self.size)])
+            self._drop(len(piece))
+            left -= len(piece)
+            yield piece if left else piece[:-1]
+
+    def _drop(self, size: int) -> None:
         """Forget what was taken from the beginning."""
         rest = self.buffer[size : self.size]
         self.buffer[: len(rest)] = rest
@@ -81,94 +128,34 @@ def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str
     """
     transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
     received = _Received(loop)
+    errors: list[BaseException] = []
     transport.set_protocol(received)
     try:
         query = statement.encode() + b"\0"
         transport.write(b"Q" + (len(query) + _LENGTH).to_bytes(_LENGTH, "big") + query)
-        yield from _copied_rows(received)
+        while True:
+            messages, long_row_bytes = received.take()
+            for kind, body in messages:
+                if kind in {_DATA, _COMPLETE}:
+                    yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
+                elif kind == _ERROR:
+                    errors.append(_error(body))
+                elif kind == _READY:
+                    if errors:
+                        raise errors.pop()  # kept in a variable, it would keep this frame and the buffer, and they it
+                    return
+            if long_row_bytes:
+                pieces = received.pieces(long_row_bytes)
+                yield LongRowText(pieces)
+                for _ in pieces:
+                    pass
+            elif not messages:
+                received.wait()
     finally:
         transport.set_protocol(usual)
-
-
-def _copied_rows(received: _Received) -> RowBlocks:
-    """Yield the rows of each COPY, until the server is ready for the next query."""
-    errors: list[BaseException] = []
-    while True:
-        messages, consumed = _whole_messages(received)
-        received.drop(consumed)
-        for kind, body in messages:
-            if kind in {_DATA, _COMPLETE}:
-                yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
-            elif kind == _ERROR:
-                errors.append(_error(body))
-            elif kind == _READY:
-                if errors:
-                    raise errors.pop()  # kept in a variable, it would keep this frame and the buffer, and they it
-                return
-        size = _long_row_bytes(received)
-        if size:
-            received.drop(_HEAD)
-            pieces = _pieces(received, size)
-            yield LongRowText(pieces)
-            for _ in pieces:
-                pass
-        elif not consumed:
-            received.wait()
 
 
 def _error(body: bytes) -> BaseException:
     fields = [part.decode(errors="replace") for part in body.split(b"\0") if part]
     error: BaseException = PostgresError.new({field[0]: field[1:] for field in fields})
     return error
-
-
-def _whole_messages(received: _Received) -> tuple[list[tuple[int, bytes]], int]:
-    """Return the messages that have arrived up to a long line, by kind and body, and the bytes that all of them take.
-    Lines without another message between them are one body. Raises ``ConnectionError``.
-    """
-    lines: list[bytes] = []
-    messages: list[tuple[int, bytes]] = []
-    start = 0
-    with memoryview(received.buffer)[: received.size] as view:
-        while len(view) - start >= _HEAD:
-            kind = view[start]
-            size = int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH
-            if size < 0:
-                raise ConnectionError("the server sent what is no message of its protocol")
-            begin, end = start + _HEAD, start + _HEAD + size
-            if end > len(view) or (kind == _DATA and size > LONG_BYTES):
-                break
-            if kind == _DATA and _rows.core is not None:
-                rows, row_messages_bytes = _rows.core.whole_rows(view[start:], LONG_BYTES)
-                lines.append(rows)
-                end = start + row_messages_bytes
-            elif kind == _DATA:
-                lines.append(bytes(view[begin:end]))
-            else:
-                if lines:
-                    messages.append((_DATA, b"".join(lines)))
-                    lines.clear()
-                messages.append((kind, bytes(view[begin:end])))
-            start = end
-    if lines:
-        messages.append((_DATA, b"".join(lines)))
-    return messages, start
-
-
-def _long_row_bytes(received: _Received) -> int:
-    """Return the length of the long row whose message comes next, 0 where there is none."""
-    if received.size < _HEAD or received.buffer[0] != _DATA:
-        return 0
-    size = int.from_bytes(received.buffer[1:_HEAD], "big") - _LENGTH
-    return size if size > LONG_BYTES else 0
-
-
-def _pieces(received: _Received, left: int) -> Iterator[bytes]:
-    """Yield the line of so many bytes that arrives, without the newline at its end."""
-    while left:
-        if not received.size:
-            received.wait()
-        piece = bytes(received.buffer[: min(left, received.size)])
-        received.drop(len(piece))
-        left -= len(piece)
-        yield piece if left else piece[:-1]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import compare_tables
@@ -144,16 +144,10 @@ def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
     numbers = large_objects.numbers(run, job.damaged.keys())
+    to_read = TablesToRead(names, also=job.derived, large_objects=numbers, orders=job.orders)
     run.compare(
         lambda advance: live_tables(
-            job.destination.address,
-            workers=run.workers,
-            advance=advance,
-            names=names,
-            numbers=numbers,
-            also=job.derived,
-            orders=job.orders,
-            unread=job.unread,
+            job.destination.address, to_read, workers=run.workers, advance=advance, unread=job.unread
         )
     )
     job.left_out.extend(

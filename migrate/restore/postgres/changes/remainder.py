@@ -19,7 +19,7 @@ from exporters.postgres.changes.publication import published_tables
 from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.errors import IncompleteError
@@ -98,8 +98,9 @@ class _Remainder(Struct):
         """Return those whose rows differ."""
         if not names:
             return []
+        to_read = TablesToRead(() if views else names, also=names)
         source_digests, destination_digests = (
-            live_tables(address, workers=self.request.workers, names=() if views else names, also=names)
+            live_tables(address, to_read, workers=self.request.workers)
             for address in (self.source, self.destination)
         )
         return sorted(name for name in names if source_digests.get(name) != destination_digests.get(name))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.rows.parquet_read import digest_part
 from exporters.row_digest import RowsDigest, to_hex
 from exporters.sql.parquet_read import READ_ERRORS
@@ -31,9 +31,8 @@ def computed_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, li
     if not doubtful:
         return {}
     names = {(table.schema, table.name) for table in doubtful}
-    live = live_tables(
-        job.destination.address, workers=run.workers, names=names, generated=False, orders=job.orders
-    )
+    to_read = TablesToRead(names, generated=False, orders=job.orders)
+    live = live_tables(job.destination.address, to_read, workers=run.workers)
     return {
         (table.schema, table.name): _losses(table)
         for table in doubtful
