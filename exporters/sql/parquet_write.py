@@ -53,6 +53,14 @@ def encoded(
         if column.name not in dictionaries
     }
     encodings |= dict.fromkeys(plain, "PLAIN")
+    # By minima and maxima a reader may skip row groups. Of texts with a dictionary each row group has nearly all, and
+    # to find the least of them takes half as long as to write them.
+    with_statistics = [
+        column.name
+        for column in table.schema
+        if not pa.types.is_nested(column.type)
+        and not (column.name in dictionaries and _physical(column.type) == "text")
+    ]
     out = pa.BufferOutputStream()
     with pq.ParquetWriter(
         out,
@@ -61,24 +69,12 @@ def encoded(
         compression_level=1 if compression == "zstd" else None,
         use_dictionary=list(dictionaries),
         column_encoding={name: encoding for name, encoding in encodings.items() if encoding} or None,
-        write_statistics=_with_statistics(table.schema, dictionaries),
+        write_statistics=with_statistics,
         store_decimal_as_integer=True,
     ) as writer:
         if table.num_rows:
             writer.write_table(table, row_group_size=table.num_rows)
     return out.getvalue()
-
-
-def _with_statistics(schema: pa.Schema, dictionaries: Collection[str]) -> list[str]:
-    """Return the columns by whose minima and maxima a reader may skip row groups. Of texts with a dictionary each row
-    group has nearly all; to find the least of them takes half as long as to write them.
-    """
-    return [
-        field.name
-        for field in schema
-        if not pa.types.is_nested(field.type)
-        and not (field.name in dictionaries and _physical(field.type) == "text")
-    ]
 
 
 def with_few_values(table: pa.Table) -> list[str]:
@@ -121,112 +117,113 @@ def _physical(data_type: pa.DataType) -> str:
 
 _LEAST_ROWS = 1_000
 """In a file of fewer rows a dictionary saves nothing that is worth the search for few values."""
-
-
 _SMALL_BYTES = 8192
 """Values of a file that are not compressed: it would save no more than a block or two of a disk, and takes as long as
 all else of the file.
 """
+GROUP_BYTES = 128 * 2**20
+"""Values that become one row group, as text: readers like large ones."""
+_HELD_BYTES = max(16 * 2**20, 128 * 2**20 // max(os.cpu_count() or 2, 2))
+"""A row group ends sooner where this much of it is held: pages, and values that wait for their dictionary. There are as
+many workers as processors, so all of them share what may be held.
+"""
 
 
 class GroupedFile:
-    """Writes one file. Whoever calls closes the stream, after ``finish``."""
+    """Writes one file, in row groups of bounded size. ``rows``: how many it has. Whoever calls closes the stream, after
+    ``finish``.
+    """
 
     def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
+        self.rows = 0
         self._stream = stream
         self._schema = schema
         self._single: pa.Table | None = None
-        self._single_bytes = 0
-        self._groups: _Groups | None = None
+        """The first piece, as long as it is the only one."""
+        self._spliced: SplicedFile | None = None
+        """Takes row groups that are put together from pieces."""
+        self._begin_group()
 
-    @property
-    def held_bytes(self) -> int:
-        """What the row group that is open takes of memory."""
-        return self._single_bytes if self._groups is None else self._groups.held_bytes
-
-    def write(self, table: pa.Table) -> None:
-        """Take rows into the row group that is open."""
-        if not table.num_rows:
-            return
-        if self._single is None and self._groups is None:
-            self._single, self._single_bytes = table, int(table.nbytes)
-        else:
-            self._grouped().write(table)
-
-    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
-        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
-        self._grouped().write_long(row, long)
-
-    def end_group(self) -> None:
-        """Write the row group, if there are rows; then another one is open."""
-        self._grouped().end_group()
-
-    def finish(self) -> None:
-        """Write what is left, and the footer."""
-        if self._groups is not None:
-            self._groups.finish()
-            return
-        table = _empty(self._schema) if self._single is None else self._single
-        few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
-        compression: Literal["zstd", "none"] = "zstd" if self._single_bytes > _SMALL_BYTES else "none"
-        self._stream.write(encoded(table, dictionaries=few, compression=compression))
-
-    def _grouped(self) -> _Groups:
-        if self._groups is None:
-            self._groups = _Groups(self._stream, self._schema)
-            if self._single is not None:
-                self._groups.write(self._single)
-                self._single = None
-        return self._groups
-
-
-class _Groups:
-    """Row groups that are put together from pieces."""
-
-    def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
-        empty = encoded(_empty(schema))
-        self._file = SplicedFile(stream, empty)
-        self._schema = schema
-        self._leaves = leaves_of(schema)
-        columns = pq.ParquetFile(pa.BufferReader(empty)).schema
-        self._orders = [order_of(columns.column(leaf)) for leaf in range(len(columns))]
-        self._begin()
-
-    def _begin(self) -> None:
-        self._rows = 0
+    def _begin_group(self) -> None:
+        self._group_rows = self._text_bytes = 0
         self._many: list[str] = []
         self._pages: dict[int, list[Chunk]] = {}
         self._values: dict[str, pa.ChunkedArray] = {}
-        self.held_bytes = 0
+        self._held_bytes = 0
+        """What the row group takes of memory."""
 
-    def write(self, table: pa.Table) -> None:
-        if not self._rows:
+    def write(self, table: pa.Table, text_bytes: int = 0) -> None:
+        """Take rows, of so many bytes of text, into the row group that is open; end it where it is large enough."""
+        if not table.num_rows:
+            return
+        self.rows += table.num_rows
+        self._text_bytes += text_bytes
+        if self._single is None and self._spliced is None:
+            self._single, self._held_bytes = table, int(table.nbytes)
+        else:
+            self._splice()
+            self._encode(table)
+        if self._text_bytes >= GROUP_BYTES or self._held_bytes >= _HELD_BYTES:
+            self._end_group()
+
+    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
+        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
+        self._end_group()
+        self.rows += 1
+        chunks = [chunk for _, chunk in self._chunks(encoded(row, plain=long), row.column_names)]
+        self._splice().add(1, chunks, {self._leaves[name][0]: value for name, value in long.items()})
+
+    def finish(self) -> None:
+        """Write what is left, and the footer."""
+        if self._spliced is not None:
+            self._end_group()
+            self._spliced.finish()
+            return
+        table = _empty(self._schema) if self._single is None else self._single
+        few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
+        compression: Literal["zstd", "none"] = "zstd" if self._held_bytes > _SMALL_BYTES else "none"
+        self._stream.write(encoded(table, dictionaries=few, compression=compression))
+
+    def _splice(self) -> SplicedFile:
+        """Return the file that takes row groups; where it is begun now, the first piece goes into the open one."""
+        if self._spliced is None:
+            empty = encoded(_empty(self._schema))
+            self._spliced = SplicedFile(self._stream, empty)
+            self._leaves = leaves_of(self._schema)
+            columns = pq.ParquetFile(pa.BufferReader(empty)).schema
+            self._orders = [order_of(columns.column(leaf)) for leaf in range(len(columns))]
+            if self._single is not None:
+                self._held_bytes = 0
+                self._encode(self._single)
+                self._single = None
+        return self._spliced
+
+    def _encode(self, table: pa.Table) -> None:
+        """Make pages of a piece; the columns that get a dictionary wait."""
+        if not self._group_rows:
             few = with_few_values(table)
             self._many = [name for name in table.column_names if name not in few]
             self._values = {name: pa.chunked_array([], small_type(table.column(name).type)) for name in few}
-        self._rows += table.num_rows
+        self._group_rows += table.num_rows
         for leaf, chunk in self._chunks(encoded(table.select(self._many)), self._many):
             self._pages.setdefault(leaf, []).append(chunk)
-            self.held_bytes += sum(map(len, chunk.pages))
+            self._held_bytes += sum(map(len, chunk.pages))
         for name, held in self._values.items():
             values = table.column(name)
             small = values if values.type == held.type else values.cast(held.type)
             self._values[name] = pa.chunked_array([*held.chunks, *small.chunks], held.type)
-            self.held_bytes += small.nbytes
+            self._held_bytes += small.nbytes
 
-    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
-        self.end_group()
-        chunks = [chunk for _, chunk in self._chunks(encoded(row, plain=long), row.column_names)]
-        self._file.add(1, chunks, {self._leaves[name][0]: value for name, value in long.items()})
-
-    def end_group(self) -> None:
-        if self._rows:
+    def _end_group(self) -> None:
+        """Write the row group, if there are rows; then another one is open."""
+        file = self._splice()
+        if self._group_rows:
             chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
             fields = [self._schema.field(name).with_type(held.type) for name, held in self._values.items()]
             few = pa.Table.from_arrays(list(self._values.values()), schema=pa.schema(fields))
             chunks |= self._chunks(encoded(few, dictionaries=few.column_names), self._values)
-            self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
-        self._begin()
+            file.add(self._group_rows, [chunks[leaf] for leaf in sorted(chunks)])
+        self._begin_group()
 
     def _chunks(self, file: pa.Buffer, names: Iterable[str]) -> Iterable[tuple[int, Chunk]]:
         """Yield the chunks of a file of one row group, each with the number of its leaf in ours."""
@@ -234,22 +231,12 @@ class _Groups:
         for _, chunks in groups_of(file):
             yield from zip(leaves, chunks, strict=True)
 
-    def finish(self) -> None:
-        self.end_group()
-        self._file.finish()
-
 
 def _empty(schema: pa.Schema) -> pa.Table:
     """Return a table without rows; ``Schema.empty_table`` refuses lists of extension types."""
     return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
-GROUP_BYTES = 128 * 2**20
-"""Values that become one row group, as text: readers like large ones."""
-_HELD_BYTES = max(16 * 2**20, 128 * 2**20 // max(os.cpu_count() or 2, 2))
-"""A row group ends sooner where this much of it is held: pages, and values that wait for their dictionary. There are as
-many workers as processors, so all of them share what may be held.
-"""
 _PIECE_BYTES, _LEAF_BYTES, _PIECE_MOST_BYTES = 8 * 2**20, 2**19, 24 * 2**20
 """Values that are encoded at once: more where a table has many columns, lest their pages be tiny."""
 
@@ -278,26 +265,18 @@ class WrittenPart(Struct, frozen=True):
     rows: int
 
 
-class _Open(Struct):
-    """The file that is being written."""
-
-    name: str
-    sides: frozenset[int]
-    writer: GroupedFile
-    undo: ExitStack
-    rows: int = 0
-    group_bytes: int = 0
-
-
 class PartWriter(Struct):
     """Writes row groups into ``<stem>.parquet``, and ``<stem>-1.parquet`` … where a side column has to be added."""
 
     layout: PartLayout
     sink: Sink
     stem: str
-    _file: _Open | None = None
-    _done: list[WrittenPart] = field(default_factory=list)
+    _file: GroupedFile | None = None
+    _name: str = ""
     _sides: frozenset[int] = frozenset()
+    _stream: ExitStack = field(default_factory=ExitStack)
+    """The file that is open, its side columns, and what ends it."""
+    _done: list[WrittenPart] = field(default_factory=list)
     _piece: list[Typed] = field(default_factory=list)
     _piece_bytes: int = 0
     _at_once_bytes: int = 0
@@ -321,35 +300,26 @@ class PartWriter(Struct):
         self._write_piece()
         self.sink.advance(items=typed.rows)
         file = self._open(typed.sides)
-        file.writer.write_long(pa.Table.from_batches([self.layout.batch(typed, file.sides)]), long)
-        file.rows += 1
-        file.group_bytes = 0
+        file.write_long(pa.Table.from_batches([self.layout.batch(typed, self._sides)]), long)
 
     def _write_piece(self) -> None:
         piece, size = self._piece, self._piece_bytes
         self._piece, self._piece_bytes = [], 0
-        if not piece:
-            return
-        file = self._open(position for typed in piece for position in typed.sides)
-        table = pa.Table.from_batches([self.layout.batch(typed, file.sides) for typed in piece])
-        file.writer.write(table)
-        file.rows += table.num_rows
-        file.group_bytes += size
-        if file.group_bytes >= GROUP_BYTES or file.writer.held_bytes >= _HELD_BYTES:
-            file.writer.end_group()
-            file.group_bytes = 0
+        if piece:
+            file = self._open(position for typed in piece for position in typed.sides)
+            batches = [self.layout.batch(typed, self._sides) for typed in piece]
+            file.write(pa.Table.from_batches(batches), size)
 
-    def _open(self, sides: Iterable[int]) -> _Open:
+    def _open(self, sides: Iterable[int]) -> GroupedFile:
         """Return a file that has these side columns: the open one, if it has them, else the next."""
         needed = frozenset(sides)
-        if self._file is None or not needed <= self._file.sides:
+        if self._file is None or not needed <= self._sides:
             self._close()
             self._sides |= needed
             number = len(self._done)
-            name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
-            schema, undo = self.layout.schema(self._sides), ExitStack()
-            writer = GroupedFile(undo.enter_context(self.sink.create(name)), schema)
-            self._file = _Open(name, self._sides, writer, undo)
+            self._name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
+            stream = self._stream.enter_context(self.sink.create(self._name))
+            self._file = GroupedFile(stream, self.layout.schema(self._sides))
         return self._file
 
     def add_empty_rows(self, rows: int) -> None:
@@ -372,9 +342,9 @@ class PartWriter(Struct):
     def _close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with file.undo:
-                file.writer.finish()
-            self._done.append(WrittenPart(file.name, file.rows))
+            with self._stream:
+                file.finish()
+            self._done.append(WrittenPart(self._name, file.rows))
 
     def __enter__(self) -> Self:
         return self
@@ -383,4 +353,4 @@ class PartWriter(Struct):
         if kind is None:
             self.finish()
         elif self._file is not None:
-            self._file.undo.__exit__(kind, error, None)
+            self._stream.__exit__(kind, error, None)
