@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from migrate.custody.signing.keys import Signer
 
 _SHOWN_GAPS = 10
+_EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
 
 
 class Exported(Struct, frozen=True):
@@ -139,12 +140,14 @@ class Exported(Struct, frozen=True):
                 f" at {summary.location} in {duration_words(self.seconds)}",
             )
             draw_signed(console, self.signed)
-        if not summary.complete or summary.left_out:
-            draw_summary(console, self.summary())
+        lines = self.summary()
+        # The lines of one source say all that its line of the summary would, but for what an earlier run had not met.
+        is_told = self.detailed and len(lines) == 1 and not (summary.already_sealed and summary.broken)
+        if not is_told and (not summary.complete or summary.left_out):
+            draw_summary(console, lines)
         if not summary.complete:
-            console.print(
-                "→ once the reasons above are gone, run the same export again; what is done stays done"
-            )
+            step = summary.broken[0][1].next_step if is_told and summary.broken else ""
+            console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
         draw_left_behind(console, self.left_behind)
         if self.compared:
             names = ", ".join(self.compared)
@@ -595,7 +598,7 @@ def _would_export(
             try:
                 seen = source.survey()
             except SourceError as exc:
-                problems.append(f"{source.name} cannot be read: {exc}")
+                problems.append(f"{source.name} cannot be read: {exc} → {exc.next_step}")
                 codes.append(exc.exit_code)
                 continue
             items = things(sum(item.items for item in seen.items), "item")

@@ -33,10 +33,13 @@ class LostSource(Struct):
 
 def no_source_error(failures: Sequence[tuple[str, SourceError]]) -> SourceError:
     """Return the error of an export in which no source could be read. It is of the kind with the highest exit code, and
-    names all sources.
+    names all sources, each with its next step where they differ.
     """
     if len(failures) == 1:
         return failures[0][1]
     worst = max((error for _, error in failures), key=lambda error: error.exit_code)
-    lines = "".join(f"\n  {name}: {error}" for name, error in failures)
-    return type(worst)(f"no source could be read:{lines}", next_step=worst.next_step)
+    same_step = len({error.next_step for _, error in failures}) == 1
+    steps = ["" if same_step else f"\n    → {error.next_step}" for _, error in failures]
+    lines = "".join(f"\n  {name}: {error}{step}" for (name, error), step in zip(failures, steps, strict=True))
+    next_step = worst.next_step if same_step else "once these reasons are gone, give the same command again"
+    return type(worst)(f"no source could be read:{lines}", next_step=next_step)

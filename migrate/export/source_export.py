@@ -117,7 +117,8 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     failures = list(units.failed) if units else []
     if error is not None:
         failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")
-        if not isinstance(source, LostSource):  # that was said when it could not be opened
+        # One that could not be opened was noted then, and the only one ends the export with its error.
+        if not isinstance(source, LostSource) and len(run.state.sources) > 1:
             run.progress.note(failures[0])
     if units is None and before is not None:
         return _reconciliation(run, source, before.summary, failures), error

@@ -95,7 +95,9 @@ def test_where_no_source_answers_nothing_is_written(tmp_path, command):
     bundle = tmp_path / "bundle"
     words = ["--to", bundle] if command == "export" else []
     ended = call(command, f"a={closed}", *words)
-    assert (ended.code, bundle.exists()) == (5, False), ended.err
+    assert (ended.code, bundle.exists(), ended.err.count("onnection refused")) == (5, False, 1), ended.err
+    ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words)
+    assert ended.err.count("    → Check ") == 2, ended.err
     ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words, "--json")
     assert (ended.code, ended.json["error"]["code"], bundle.exists()) == (7, "gone", False)
     assert all(word in ended.json["error"]["message"] for word in ("a: postgresql://", "b: ", "none.db"))

@@ -172,7 +172,10 @@ def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_
     env = {"PGPASSWORD": "late", "PGPASSFILE": "/dev/null"}
     export = ("export", f"app={old.replace('postgres@', 'late_reader@')}", "--to", tmp_path / "bundle")
     incomplete = call(*export, env=env)
-    assert (incomplete.code, ': "public"."b": the role may not read it (and' in incomplete.out) == (3, True)
+    assert (incomplete.code, incomplete.out.count('"public"."b": the role may not read it')) == (3, 1)
+    refused = call(*export, env=env | {"PGPASSWORD": "wrong"})
+    assert (refused.code, (refused.out + refused.err).count("refuses the login")) == (3, 1), refused
+    assert "→ Check user and password" in refused.out
     first = call("restore", tmp_path / "bundle", f"app={new}")
     assert (first.code, "left out: VIEW public.v: " in first.out) == (3, True), first
     run_sql(old, "GRANT SELECT ON b TO late_reader; ALTER TABLE d DISABLE ROW LEVEL SECURITY")

@@ -225,8 +225,7 @@ def open_sources(
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is a ``LostSource``, and does not stop the
     others. ``note`` is told so, which are the same data by what their servers say, and what a source waits for, until
-    ``cancellation``. Raises ``UsageError`` for a URL
-    that no engine reads.
+    ``cancellation``. Raises ``UsageError`` for a URL that no engine reads.
     """
     from migrate.export.lost_source import LostSource  # noqa: PLC0415  who opens none need not wait for it
     from migrate.export.open_sources import open_source  # noqa: PLC0415  the same
@@ -240,7 +239,8 @@ def open_sources(
                     name, endpoint, chosen, limits or Limits(), note, cancellation=cancellation
                 )
             except SourceError as exc:
-                note(f"{name} cannot be opened: {exc}")
+                if len(endpoints) > 1:  # else the command ends with this error
+                    note(f"{name} cannot be opened: {exc}")
                 source = LostSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)
