@@ -101,6 +101,8 @@ class AttemptProgress:
     def take_back(self) -> None:
         """Show nothing of it any more."""
         self._advance(-sum(self._rows.values()), -self._size_bytes)
+        self._rows.clear()
+        self._size_bytes = 0
 
 
 class ProgressTotal:

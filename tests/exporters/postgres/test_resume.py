@@ -75,8 +75,8 @@ def slow_restore(location: Path, destination: str) -> None:
     """Restore parts, each of which takes a while."""
     real = sql_rows.RowWriter._copy
 
-    def slow(self, connection, part, *rest, **options):
-        real(self, connection, part, *rest, **options)
+    def slow(self, attempt, types):
+        real(self, attempt, types)
         time.sleep(0.05)
 
     sql_rows.RowWriter._copy = slow
@@ -229,9 +229,9 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     copied: list[str] = []
     real = sql_rows.RowWriter._copy
 
-    def copy(self, connection, part, *rest, **options):
-        copied.append(part.name)
-        real(self, connection, part, *rest, **options)
+    def copy(self, attempt, types):
+        copied.append(attempt.part.name)
+        real(self, attempt, types)
 
     monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
     reader = read_bundle(location)

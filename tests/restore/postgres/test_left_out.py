@@ -36,9 +36,9 @@ BY_STEP = {
 _WHILE_ROWS = """
 from migrate.restore.postgres.rows import load_rows as sql_rows
 real = sql_rows.RowWriter._copy
-def slow(self, connection, part, *rest, **options):
-    real(self, connection, part, *rest, **options)
-    time.sleep(0.2 * (part.table.name == "big"))
+def slow(self, attempt, types):
+    real(self, attempt, types)
+    time.sleep(0.2 * (attempt.part.table.name == "big"))
 sql_rows.RowWriter._copy = slow
 """
 _WHILE_COMPARING = """

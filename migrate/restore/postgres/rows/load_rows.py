@@ -4,12 +4,13 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
@@ -55,6 +56,24 @@ _PIECE_BYTES = 2**20
 _BATCH_BYTES = 2 * 2**20
 _BATCH_PARTS = 64
 """Parts that are together no larger are copied in one transaction, so many at most: each locks its table."""
+
+
+class _Attempt(Struct, kw_only=True):
+    """An attempt to copy a part, over one connection. ``own``: its table, as in SQL; ``into``: the one that takes its
+    rows. ``progress``: what was shown of it.
+    """
+
+    connection: psycopg.Connection[Any]
+    part: PartFile
+    own: str
+    into: str
+    progress: AttemptProgress
+    waived: Sequence[Check] | None = None
+    """These checks wait, and long values are compressed. Unless it is None, names are looked up in every schema, and no
+    trigger fires.
+    """
+    filtered: bool = False
+    """Whether values are left out that the table does not take."""
 
 
 class RowWriter:
@@ -106,8 +125,7 @@ class RowWriter:
             for part in parts:
                 error = self._refusal(connection, part)
                 if error is not None and self._refusal(connection, part, filtered=True) is not None:
-                    label = quote_qualified(part.table.schema, part.table.name)
-                    self.left_out.append(f"rows of {label} ({part.name}): {first_line(error)}")
+                    self.left_out.append(f"rows of {_label(part)} ({part.name}): {first_line(error)}")
 
     def write(self, part: PartFile) -> bool:
         """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
@@ -127,32 +145,40 @@ class RowWriter:
         if len(parts) > 1 and self._copy_together(connection, parts):
             return
         for part in parts:
-            label = _label(part)
+            attempt = self._attempt(connection, part)
             try:
                 try:
-                    self._copy_once(connection, part, self._by_root.get(label, label))
+                    self._copy_alone(attempt)
                 except psycopg.errors.CheckViolation as exc:
-                    self._copy_once(connection, part, self._partitioned_root(connection, label, exc))
+                    attempt.into = self._partitioned_root(connection, attempt.own, exc)
+                    self._copy_alone(attempt)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
-                    raise destination_error(exc, f"{label} ({part.name})") from exc
+                    raise destination_error(exc, f"{attempt.own} ({part.name})") from exc
                 self._refused.append(part)
             except DamageError as exc:
                 self.damaged.append((part, exc))
+
+    def _attempt(self, connection: psycopg.Connection[Any], part: PartFile) -> _Attempt:
+        own = _label(part)
+        into, progress = self._by_root.get(own, own), AttemptProgress(self._advance)
+        return _Attempt(connection=connection, part=part, own=own, into=into, progress=progress)
 
     def _copy_together(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> bool:
         """Copy parts in one transaction; tell whether that was possible."""
         if self._copied_as == ENCODING:
             self._prepared.prepare(parts)
-        shown = AttemptProgress(self._advance)
+        progress = AttemptProgress(self._advance)
         try:
             with durable("restore.postgres.rows_together"), connection.transaction():
                 mark_done(connection, *(part.name for part in parts))
                 types = column_types(connection, {_label(part) for part in parts})
                 for part in parts:
-                    self._copy(connection, part, _label(part), shown, types)
+                    own = _label(part)
+                    attempt = _Attempt(connection=connection, part=part, own=own, into=own, progress=progress)
+                    self._copy(attempt, types)
         except (psycopg.Error, DamageError):
-            shown.take_back()
+            progress.take_back()
             if connection.closed:
                 raise
             return False
@@ -166,18 +192,19 @@ class RowWriter:
         need those. Returns why the destination refuses it for another reason. ``filtered``: without the values that it
         does not take.
         """
-        label = _label(part)
-        waived: list[Check] = []
+        attempt = self._attempt(connection, part)
+        attempt.waived, attempt.filtered = [], filtered
         while True:
             try:
-                self._copy_once(connection, part, self._by_root.get(label, label), waived, filtered=filtered)
+                self._copy_alone(attempt)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
-                    raise destination_error(exc, f"{label} ({part.name})") from exc
-                checks = [check for check in suspects(connection, exc, label) if check not in waived]
+                    raise destination_error(exc, f"{attempt.own} ({part.name})") from exc
+                waived = attempt.waived
+                checks = [check for check in suspects(connection, exc, attempt.own) if check not in waived]
                 if not checks or self.rows_missing or self.damaged:
                     return exc
-                waived += checks
+                attempt.waived = [*waived, *checks]
             except DamageError as exc:
                 self.damaged.append((part, exc))
                 return None
@@ -199,135 +226,109 @@ class RowWriter:
         self._by_root[label] = str(row[0])
         return str(row[0])
 
-    def _copy_once(
-        self,
-        connection: psycopg.Connection[Any],
-        part: PartFile,
-        label: str,
-        waived: Sequence[Check] | None = None,
-        *,
-        filtered: bool = False,
-    ) -> None:
-        """Copy a part in a transaction. With ``waived`` names are looked up in every schema, no trigger fires, long
-        values are compressed, and these checks wait. Those that do not hold any more are recorded as left out.
-        ``filtered``: see ``_refusal``.
+    def _copy_alone(self, attempt: _Attempt) -> None:
+        """Copy a part in a transaction of its own. The checks that wait, and do not hold any more, are recorded as left
+        out.
         """
-        own = _label(part)
+        connection, part, own, into = attempt.connection, attempt.part, attempt.own, attempt.into
         notes = (
-            [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
-            if label != own
+            [f"rows of {own} were divided among the partitions of {into} anew: they belong elsewhere here"]
+            if into != own
             else []
         )
-        shown = AttemptProgress(self._advance)
         try:
             with durable("restore.postgres.rows"), connection.transaction():
-                if waived is not None:
+                if attempt.waived is not None:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
                 with ExitStack() as stack:
-                    if waived is not None:
-                        stack.enter_context(without_user_triggers(connection, label))
-                        stack.enter_context(with_compression(connection, label))
-                    untrue = stack.enter_context(without_checks(connection, waived or ()))
-                    types = column_types(connection, {label})
-                    self._copy(connection, part, label, shown, types, filtered=filtered)
+                    if attempt.waived is not None:
+                        stack.enter_context(without_user_triggers(connection, into))
+                        stack.enter_context(with_compression(connection, into))
+                    untrue = stack.enter_context(without_checks(connection, attempt.waived or ()))
+                    self._copy(attempt, column_types(connection, {into}))
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
                 postgres_left_out.add(connection, part.name, names, notes)
         except DamageError:
-            shown.take_back()
+            attempt.progress.take_back()
             raise
         except psycopg.Error as exc:
-            shown.take_back()
+            attempt.progress.take_back()
             if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:
                 raise
             # A worker that was taken for dead, or whose lead is, has done it meanwhile.
             self._advance(part.rows, part.size_bytes)
 
-    def _copy(
-        self,
-        connection: psycopg.Connection[Any],
-        part: PartFile,
-        label: str,
-        shown: AttemptProgress,
-        types: Mapping[str, Mapping[str, str]],
-        *,
-        filtered: bool = False,
-    ) -> None:
-        own = types.get(label, {})
-        if not filtered:
-            prepared = self._prepared.take(part, own, self._copied_as)
-            if prepared is not None:
-                statement = _statement(label, list(prepared.types), prepared.options)
-                self._send(connection, part, statement, iter([(prepared.data, prepared.rows)]), shown)
-                return
+    def _copy(self, attempt: _Attempt, types: Mapping[str, Mapping[str, str]]) -> None:
+        """Copy a part. ``types``: of the columns of the destination's tables, by name."""
+        connection, part = attempt.connection, attempt.part
+        own_types = types.get(attempt.into, {})
+        prepared = None if attempt.filtered else self._prepared.take(part, own_types, self._copied_as)
+        if prepared is not None:
+            self._send(attempt, prepared.types, prepared.options, iter([(prepared.data, prepared.rows)]))
+            return
         try:
             file = open_part(self._reader.open(part.key))
             names = list(columns_in(file.schema_arrow, generated=False))
             every = list(columns_in(file.schema_arrow))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-        generated = len(every) > len(names) and not has_generated(connection, label)
+        generated = len(every) > len(names) and not has_generated(connection, attempt.into)
         names = every if generated else names
         if part.table.number == NUMBER:
-            large_objects.write(connection, file, partial(shown.add, part))
-            return
-        if not names:
+            large_objects.write(connection, file, partial(attempt.progress.add, part))
+        elif not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
             connection.execute(
-                f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
+                f"INSERT INTO {attempt.into} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
             )
-            shown.add(part, rows)
-            return
-        with ExitStack() as stack:
-            if filtered:
-                options, blocks = CSV, self._filtered(file, part, names, stack)
-            else:
-                options, blocks = self._blocks(file, own, stack, generated=generated)
-            self._send(connection, part, _statement(label, names, options), blocks, shown)
+            attempt.progress.add(part, rows)
+        else:
+            with ExitStack() as stack:
+                if attempt.filtered:
+                    options, blocks = CSV, self._filtered(file, attempt, names, stack)
+                else:
+                    options, blocks = self._blocks(file, own_types, stack, generated=generated)
+                self._send(attempt, names, options, blocks)
 
     def _send(
         self,
-        connection: psycopg.Connection[Any],
-        part: PartFile,
-        statement: str,
+        attempt: _Attempt,
+        names: Iterable[str],
+        options: str,
         blocks: Iterator[tuple[copy_binary.Block, int]],
-        shown: AttemptProgress,
     ) -> None:
-        """Copy the blocks of a part, each with its number of rows, in pieces: small blocks together, because each piece
-        has the driver wait for the server.
+        """Copy the blocks of these columns, each with its number of rows, in pieces: small blocks together, because
+        each piece has the driver wait for the server. ``options``: of COPY.
         """
+        columns = ", ".join(map(quote_name, names))
+        statement = f"COPY {attempt.into} ({columns}) FROM STDIN WITH ({options})"
         pending: list[copy_binary.Block] = []
         pending_bytes = 0
-        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.cancellation):
+        with attempt.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for block, rows in readable(attempt.part, blocks, READ_ERRORS, self._workers.cancellation):
                 pending.append(block)
                 pending_bytes += len(block)
                 if pending_bytes >= _PIECE_BYTES:
                     _write(copy, pending)
                     pending, pending_bytes = [], 0
-                shown.add(part, rows)
+                attempt.progress.add(attempt.part, rows)
             _write(copy, pending)
 
     def _filtered(
-        self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
+        self, file: ParquetPart, attempt: _Attempt, names: Sequence[str], stack: ExitStack
     ) -> Iterator[tuple[copy_binary.Block, int]]:
         """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
         connection = stack.enter_context(closing(self._connect()))
         stack.enter_context(connection.transaction())
-        use_every_schema(connection, part.table.schema)
-        label = quote_qualified(part.table.schema, part.table.name)
-        values = ValueFilter(connection, label, names)
+        use_every_schema(connection, attempt.part.table.schema)
+        values = ValueFilter(connection, attempt.own, names)
         generated = len(names) == len(columns_in(file.schema_arrow))
         for lines in lines_of_part(file, generated=generated):
             yield b"".join(line + b"\n" for line in values.filtered(lines)), len(lines)
 
     def _blocks(
-        self,
-        file: ParquetPart,
-        types: Mapping[str, str],
-        stack: ExitStack,
-        *,
-        generated: bool,
+        self, file: ParquetPart, types: Mapping[str, str], stack: ExitStack, *, generated: bool
     ) -> tuple[str, Iterator[tuple[copy_binary.Block, int]]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
         that the source's server computed. ``types`` of the destination's columns, by name.
@@ -352,11 +353,6 @@ class RowWriter:
 def _write(copy: psycopg.Copy, blocks: Sequence[copy_binary.Block]) -> None:
     """Send blocks together. A large one comes alone, and is not copied before the driver cuts it."""
     copy.write(blocks[0] if len(blocks) == 1 else b"".join(blocks))
-
-
-def _statement(label: str, names: Sequence[str], options: str) -> str:
-    """Return the COPY that takes rows. ``label``: the table, as in SQL; ``names``: of the columns."""
-    return f"COPY {label} ({', '.join(map(quote_name, names))}) FROM STDIN WITH ({options})"
 
 
 def _label(part: PartFile) -> str:
