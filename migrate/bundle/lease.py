@@ -132,11 +132,11 @@ class Lease:
         if self._lost is not None:
             raise self._lost
 
-    def is_there(self) -> bool:
-        """Tell whether the location has our lease now: not where it was unmounted, or is another one. Raises what the
-        store raises.
+    def is_there(self, store: Store | None = None) -> bool:
+        """Tell whether the location has our lease now: not where it was unmounted, or is another one. Another ``store``
+        has it where it leads to the same location. Raises what the store raises.
         """
-        lease_and_file = look(self._store)
+        lease_and_file = look(store or self._store)
         state = lease_and_file[0] if lease_and_file else None
         return state is not None and state.id == self.id
 

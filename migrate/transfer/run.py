@@ -20,7 +20,7 @@ from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
-from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Upload
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Store, Upload
 from migrate.transfer.counters import TransferCounters
 from migrate.transfer.destination import TransferState, list_sizes, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
@@ -64,16 +64,15 @@ def transfer(
     ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a store raises for good.
     """
     if origin.location == destination.location:
-        raise UsageError(
-            f"the bundle lies at {origin.location} already, and no copy of it was made",
-            next_step="name another location for the copy",
-        )
+        raise _same_location(origin, destination)
     started = time.monotonic()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-survey") as threads:
         listing = threads.submit(list_sizes, destination)
         sealed = read_sealed(origin)
     survey(destination, sealed, listing.result())  # refuse a foreign location before leaving a lease there
     with Lease(destination, "transfer", progress=progress, alone=open_pool is None) as lease:
+        if lease.is_there(origin):  # by a symbolic link, or another profile or name of a server
+            raise _same_location(origin, destination)
         settings = CopySettings(
             origin,
             destination,
@@ -87,6 +86,14 @@ def transfer(
         run.move()
         run.tidy()
     return run.tally.outcome(sealed, time.monotonic() - started)
+
+
+def _same_location(origin: Store, destination: Store) -> UsageError:
+    same = f", which is {destination.location}," if origin.location != destination.location else ""
+    return UsageError(
+        f"the bundle lies at {origin.location}{same} already, and no copy of it was made",
+        next_step="name another location for the copy",
+    )
 
 
 class _Transfer:

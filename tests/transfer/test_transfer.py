@@ -18,6 +18,7 @@ from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
 from migrate.transfer import TransferOutcome, transfer, transfer_status
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
+from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
 
 LARGE = "data/app/packs/pack-000000.tar"
@@ -77,6 +78,23 @@ def test_everything_arrives_and_nothing_else(sealed, destination):
 def test_a_bundle_is_not_said_to_be_copied_onto_itself(origin):
     with pytest.raises(UsageError, match="no copy of it was made"):
         move(origin, origin)
+
+
+@pytest.mark.parametrize("way", ["symbolic link", "profile"])
+def test_another_way_to_the_same_location_is_no_copy(sealed, tmp_path, monkeypatch, request, way):
+    if way == "profile":
+        server, location = request.getfixturevalue("minio"), request.getfixturevalue("s3_location")
+        profile = extra_profile(monkeypatch, tmp_path, server)
+        other = open_location(location.location.replace(f"profile={server.profile}", f"profile={profile}"))
+    else:
+        location = open_location(str(tmp_path / "bundle"))
+        (tmp_path / "link").symlink_to(tmp_path / "bundle")
+        other = open_location(str(tmp_path / "link"))
+    move(open_location(str(sealed[0])), location)
+    before = {info.key: info.etag for info in location.list()}
+    with pytest.raises(UsageError, match="no copy of it was made"):
+        move(location, other)
+    assert {info.key: info.etag for info in location.list()} == before
 
 
 def test_a_second_run_moves_nothing(sealed, destination):
