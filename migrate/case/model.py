@@ -191,8 +191,10 @@ class Case(Struct, frozen=True):
     """Whether the deadline names no time zone, and was taken as this machine's."""
 
 
-def load(path: Path) -> Case:
-    """Read a case file. Raises ``UsageError`` with file and place of what is wrong."""
+def load(path: Path, *, may_be_empty: bool = False) -> Case:
+    """Read a case file. Raises ``UsageError`` with file and place of what is wrong, also where nothing is in it, unless
+    it ``may_be_empty``.
+    """
     _log.info("case file %s", path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -201,13 +203,23 @@ def load(path: Path) -> Case:
             f"there is no case file {path}", next_step="check its name, or: moveout init writes one"
         ) from None
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+        raise UsageError(
+            f"{path} cannot be read: {exc.strerror}", next_step="check its rights, or name another case file"
+        ) from exc
     except UnicodeDecodeError as exc:
-        raise UsageError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
+        raise UsageError(
+            f"{path} is not UTF-8 text (byte {exc.start})",
+            next_step="compare with what `moveout init` writes",
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise UsageError(
             f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes"
         ) from exc
+    if not document and not may_be_empty:
+        raise UsageError(
+            f"the case file {path} is empty, or has only comments: it names no source and no location",
+            next_step="moveout init writes one; name the bundle itself where there is no case file",
+        )
     return _Reader(path).case(document)
 
 

@@ -226,7 +226,8 @@ def discover_command(
     if case is not None and to is not None and case.resolve() != to.resolve():
         raise UsageError("-c and --to name two case files", next_step="give one of them")
     path = case or to
-    loaded = load(path) if path is not None and (case is not None or path.exists()) else None
+    is_read = path is not None and (case is not None or path.exists())
+    loaded = load(path, may_be_empty=True) if path is not None and is_read else None
     endpoints = [_endpoint(url, loaded) for url in dict.fromkeys(as_url(word) for word in urls or [])]
     if not endpoints and loaded is not None:
         endpoints = servers_of(loaded)

@@ -220,6 +220,6 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
     if case is None or case.bundle is None or case.transfer_to is None:
         raise UsageError(
             "no locations are named",
-            next_step="moveout transfer FROM TO, or a case file with [bundle] and [destination]",
+            next_step="moveout transfer FROM TO, or a case file with [bundle] and [transfer]",
         )
     return case.bundle, case.transfer_to

@@ -81,6 +81,13 @@ def test_a_corrupt_case_file(tmp_path):
     check(call("run", "-c", path), 2, "moveout.toml", "TOML")
 
 
+@pytest.mark.parametrize("text", ["", "# [bundle]\n"])
+def test_an_empty_case_file_is_named(tmp_path, text):
+    path = tmp_path / "moveout.toml"
+    path.write_text(text)
+    check(call("status", path), 2, "moveout.toml is empty", "moveout init")
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
     url = f"postgresql://me:{SECRET}@127.0.0.1:1/db"
     check(call("export", f"app={url}", "--to", tmp_path / "b"), 2)
