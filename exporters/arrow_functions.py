@@ -29,6 +29,7 @@ _OPTIONS: dict[str, Any] = {
     "count_distinct": _compute.CountOptions,
     "cumulative_sum": _compute.CumulativeOptions,
     "filter": _compute.FilterOptions,
+    "is_in": _compute.SetLookupOptions,
     "sort_indices": _compute.SortOptions,
     "take": _compute.TakeOptions,
     "utf8_lpad": _compute.PadOptions,

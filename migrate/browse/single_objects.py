@@ -69,10 +69,10 @@ def find(reader: BundleReader, source: str, query: ObjectQuery) -> Iterator[Obje
     """Yield the objects that are looked for, in the order of the index. Raises ``DamageError``."""
     prefix = source_prefix(reader, source)
     for batch in _groups(reader, source, query, prefix):
-        table = batch.filter(pc.equal(batch["disposition"], "exported"))
+        table = pc.filter(batch, pc.equal(batch["disposition"], "exported"))
         if query.keys:
             keys = pa.array([prefix + key for key in query.keys], pa.string())
-            table = table.filter(pc.is_in(table["key"], keys))
+            table = pc.filter(table, pc.is_in(table["key"], keys))
         for record in table.to_batches(max_chunksize=10_000):
             for row in map(row_of(prefix, source), record.to_pylist()):
                 if query.has(row):

@@ -14,6 +14,7 @@ from migrate.cli import SECTIONS, VERBS, app
 from migrate.errors import INTERRUPTED, MoveoutError
 from migrate.storage import checksums
 from tests.cli.conftest import call, run
+from tests.golden.make import BUNDLE
 
 GROUPS = ("keys", "custody", "hold", "grant")
 
@@ -146,6 +147,12 @@ def test_commands_import_nothing_that_they_have_no_use_for(tmp_path):
         imported = imported_by(verb, "bundle", cwd=tmp_path, of="")
         assert f"migrate.cli.{verb}" in imported
         assert has_imported(imported, NOT_FOR_A_BUNDLE) == [], verb
+
+
+def test_objects_of_a_bundle_are_listed_without_the_wrappers_of_arrow(tmp_path):
+    imported = imported_by("ls", BUNDLE, "--source", "media", "**", cwd=tmp_path, of="")
+    assert "migrate.browse.single_objects" in imported
+    assert "pyarrow.compute" not in imported
 
 
 @pytest.mark.parametrize(
