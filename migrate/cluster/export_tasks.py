@@ -70,7 +70,7 @@ class _UnitCodec(Struct, frozen=True):
 
     def size_bytes(self, item: Sequence[PlannedUnit]) -> int:
         (planned,) = item
-        return 0 if planned.recorded else planned.unit.size_bytes
+        return planned.bytes_to_send
 
     def decode(
         self, responses: Sequence[tuple[Sequence[PlannedUnit], Json]]

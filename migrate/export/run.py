@@ -36,7 +36,8 @@ from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
-from migrate.export.source_export import ExportRun, export_source, lift_rate_limit
+from migrate.export.source_export import export_source, lift_rate_limit
+from migrate.export.source_units import ExportRun
 from migrate.report import prepare_page, sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress

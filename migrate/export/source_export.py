@@ -6,11 +6,8 @@ was exported of it, and with the error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from functools import partial
+from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
@@ -24,44 +21,15 @@ from migrate.bundle.commit_records import (
     separate_groups,
     write_final,
 )
-from migrate.bundle.export_state import ExportState
-from migrate.bundle.lease import Lease
-from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
-from migrate.export.followed_changes import FollowedChanges
-from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource
-from migrate.export.outcome import ExportOptions
-from migrate.export.read_back import part_reader_for
-from migrate.export.source_units import UnitRun
-from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
+from migrate.export.source_units import ExportRun, UnitRun
 from migrate.runtime import malloc
-from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress, SourceTask
-from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import MultipartStore
-
-
-class ExportRun(Struct, frozen=True):
-    """What all steps of one export share. ``cancellation`` ends running units at their next write."""
-
-    store: MultipartStore
-    state: ExportState
-    ledger: ProgressDatabase
-    lease: Lease
-    executor: Executor
-    workers: int
-    progress: Progress
-    options: ExportOptions
-    cancellation: CancellationToken
-    followed: FollowedChanges
-    room: LocationRoom
-    unit_store: MultipartStore
-    unit_cancellation: CancellationToken
-    """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
 def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
@@ -95,17 +63,7 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
             if before is not None:
                 run.ledger.forget(source.name)
                 run.store.delete(layout.final_record(source.name))
-            work = _unit_work(run, source, snapshot)
-            pool, most_together = _unit_pool(run, source, work)
-            units = UnitRun(
-                work,
-                run.ledger,
-                pool,
-                most_together,
-                room=run.room,
-                seal_time=run.options.seal_time,
-                rate_limiter=run.options.rate_limiter,
-            )
+            units = UnitRun(run, source, snapshot)
             error = units.run()
             lift_rate_limit(run)
             if error is not None or units.failed:
@@ -172,50 +130,6 @@ def _separate_groups(run: ExportRun, source: str) -> None:
         run.progress.note(f"{error}; its units are exported again")
 
     separate_groups(run.store, source, on_damage)
-
-
-def _unit_work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:
-    return UnitWork(
-        store=run.unit_store,
-        lease=run.lease,
-        cancellation=run.unit_cancellation,
-        progress=run.progress,
-        source=source.name,
-        snapshot=snapshot,
-        attempts=run.options.attempts,
-        part_reader=part_reader_for(source.url) if run.options.prove else None,
-        strict=run.options.strict_snapshot,
-        sealed_before=run.state.created if run.state.continues else "",
-    )
-
-
-def _unit_pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[[int], int]]:
-    """Return the pool for a source, and how many small units it takes as a group, where so many are ready."""
-    if run.options.open_pool is not None:
-        pool = run.options.open_pool(source, work, run.lease, run.executor)
-        if pool is not None:
-            return pool, lambda _ready: 1
-        run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
-    pool = ThreadWorkerPool(
-        partial(_do_until_stopped, run, work),
-        run.workers,
-        name="moveout-export",
-        ahead=run.workers,
-        cancellation=run.cancellation,
-        on_stuck=run.lease.abandon,
-    )
-    return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
-
-
-def _do_until_stopped(run: ExportRun, work: UnitWork, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-    """Do units; raise why this source alone was cancelled: its time is over, or the location is full."""
-    try:
-        return work.do_all(units)
-    except Cancelled:
-        if run.cancellation.is_cancelled:
-            raise
-        run.room.check(work.source)
-        raise run.options.seal_time.error(work.source) from None
 
 
 def _finish_source(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: bool) -> SourceSummary:

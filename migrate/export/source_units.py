@@ -1,26 +1,35 @@
-"""The units of one source, executed by a worker pool.
+"""The units of one source in one run of an export: planned, handed to a worker pool, and taken in when they have ended.
 
-The main thread hands units out as the planner finds them and takes in what became of them; the pool exports and
-commits.
+A thread of its own takes the units of the snapshot into the ledger. The main thread hands them out and takes in what
+became of them; the pool exports and commits them.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
+from typing import Self
 
-from exporters.api import Foresighted, Unit
+from msgspec import Struct
+
+from exporters.api import Foresighted, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, record_ids
-from migrate.bundle.export_state import now
-from migrate.bundle.progress_database import ProgressDatabase
-from migrate.errors import NoSpaceError
+from migrate.bundle.export_state import ExportState, now
+from migrate.bundle.lease import Lease
+from migrate.bundle.progress_database import ProgressDatabase, Totals
+from migrate.errors import MoveoutError, NoSpaceError
+from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
+from migrate.export.outcome import ExportOptions
 from migrate.export.plan_totals import Summary, write_summary
-from migrate.export.seal_time import SealTime, SealTimeError
-from migrate.export.unit_planner import Planner
+from migrate.export.read_back import part_reader_for
+from migrate.export.seal_time import SealTimeError
 from migrate.export.unit_runner import (
     PlannedUnit,
     SettledUnit,
@@ -28,101 +37,141 @@ from migrate.export.unit_runner import (
     UnitWork,
     failed_items,
     is_of_location,
-    is_small,
 )
-from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS
-from migrate.storage.rate_limit import RateLimiter
+from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS, ThreadWorkerPool
+from migrate.storage.api import MultipartStore
 
 SUMMARY_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
 """The last units are under way where no more than this is left: seconds of work on most links."""
 GIVE_UP_AFTER = 10
 """After so many units in a row that the source denies, no more are tried."""
+_PAGE, _LEAST_READY = 200, 128
+"""So many planned units are read at once, as soon as fewer are ready."""
+_JOIN_SECONDS = 5.0
+
+
+class ExportRun(Struct, frozen=True):
+    """What all steps of one export share. ``cancellation`` ends running units at their next write."""
+
+    store: MultipartStore
+    state: ExportState
+    ledger: ProgressDatabase
+    lease: Lease
+    executor: Executor
+    workers: int
+    progress: Progress
+    options: ExportOptions
+    cancellation: CancellationToken
+    followed: FollowedChanges
+    room: LocationRoom
+    unit_store: MultipartStore
+    unit_cancellation: CancellationToken
+    """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
 class UnitRun:
-    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done.
-    ``most_together`` says how many small units go into one group, where so many are ready.
-    """
+    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done."""
 
-    def __init__(
-        self,
-        work: UnitWork,
-        ledger: ProgressDatabase,
-        pool: UnitPool,
-        most_together: Callable[[int], int],
-        *,
-        room: LocationRoom,
-        seal_time: SealTime,
-        rate_limiter: RateLimiter | None = None,
-    ) -> None:
+    def __init__(self, run: ExportRun, source: Source, snapshot: Snapshot) -> None:
         self.failed: list[str] = []
-        self._work = work
-        self._ledger = ledger
-        self._pool = pool
-        self._most_together = most_together
-        self._source = work.source
-        self._room = room
-        self._seal_time = seal_time
-        self._rate_limiter = rate_limiter
-        self._under_way_bytes = 0
+        self._run = run
+        self._source = source.name
+        self._work = UnitWork(
+            store=run.unit_store,
+            lease=run.lease,
+            cancellation=run.unit_cancellation,
+            progress=run.progress,
+            source=source.name,
+            snapshot=snapshot,
+            attempts=run.options.attempts,
+            part_reader=part_reader_for(source.url) if run.options.prove else None,
+            strict=run.options.strict_snapshot,
+            sealed_before=run.state.created if run.state.continues else "",
+        )
+        self._together = run.store.together
+        """So many small units go into one group at most."""
+        self._pool = self._open_pool(source)
+        self._plan = _Plan(snapshot, run.ledger, source.name, run.progress)
         self._recorded_ids: set[str] = set()
-        self._denied_in_a_row = 0
+        self._under_way_bytes = self._ended_bytes = 0
         self._error: SourceError | None = None
+        self._denied_in_a_row = 0
         self._last_denial: SourceError | None = None
-        self._plan = Planner(work.snapshot, ledger, work.source, work.progress)
-        self._plan_reported = False
-        self._foreseen = False
-        self._ended_bytes = 0
+        self._foreseen = self._plan_reported = False
         self._reported = time.monotonic()
+
+    def _open_pool(self, source: Source) -> UnitPool:
+        run = self._run
+        if run.options.open_pool is not None:
+            pool = run.options.open_pool(source, self._work, run.lease, run.executor)
+            if pool is not None:
+                self._together = 1
+                return pool
+            run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
+        return ThreadWorkerPool(
+            self._do_all,
+            run.workers,
+            name="moveout-export",
+            ahead=run.workers,
+            cancellation=run.cancellation,
+            on_stuck=run.lease.abandon,
+        )
+
+    def _do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
+        """Do units; raise why this source alone was cancelled: its time is over, or the location is full."""
+        try:
+            return self._work.do_all(units)
+        except Cancelled:
+            if self._run.cancellation.is_cancelled:
+                raise
+            self._run.room.check(self._source)
+            raise self._run.options.seal_time.error(self._source) from None
 
     def run(self) -> SourceError | None:
         """Do all units; return the error for which the source was left, if it was. Raises the location's errors, but
         that it is full, for which the source is left.
         """
-        self._recorded_ids = set(record_ids(self._work.store, self._source))
-        self._plan.start()
-        try:
-            with self._pool:
-                while True:
-                    try:
-                        if self._ended():
-                            break
-                        self._step()
-                    except NoSpaceError as exc:
-                        self._stop(self._room.as_source_error(self._source, exc))
-        finally:
-            self._plan.close()
-        if isinstance(self._error, SealTimeError) and self._has_all_units():
-            self._error = None
-        if self._error is None and self._denied_in_a_row and not self._ledger.totals(self._source).units:
+        ledger, store = self._run.ledger, self._run.unit_store
+        self._recorded_ids = set(record_ids(store, self._source))
+        with self._plan, self._pool:
+            more = True
+            while more:
+                try:
+                    more = self._step()
+                except NoSpaceError as exc:
+                    self._stop(self._run.room.as_source_error(self._source, exc))
+        units = ledger.totals(self._source).units
+        if isinstance(self._error, SealTimeError) and self._plan.has_all and units == self._plan.totals.units:
+            self._error = None  # what was under way when the time came was the rest
+        if self._error is None and self._denied_in_a_row and not units:
             self._error = self._last_denial
         if self._error is None:
-            self._forget_unplanned()
+            for unit_id in self._recorded_ids:  # in the plan no more; the seal removes their files
+                store.delete(layout.commit_record(self._source, unit_id))
         with suppress(NoSpaceError):
             self._report(at_once=True)
         return self._error
 
-    def _step(self) -> None:
-        """Hand out units, and take in what became of others."""
-        if self._seal_time.is_over:
-            self._stop(self._seal_time.error(self._source))
+    def _step(self) -> bool:
+        """Hand out units, and take in what became of others. Return whether there is more to do."""
+        if self._pool.idle and (self._error is not None or self._plan.is_drained):
+            if self._error is None and self._plan.error is not None:
+                if not isinstance(self._plan.error, SourceError):
+                    raise self._plan.error
+                self._error = self._plan.error
+            return False
+        seal_time = self._run.options.seal_time
+        if seal_time.is_over:
+            self._stop(seal_time.error(self._source))
         self._pool.fill(self._next_group)
         self._foresee()
         self._report()
         self._settle()
-        self._work.lease.check()
-
-    def _ended(self) -> bool:
-        if not self._pool.idle:
-            return False
-        if self._error is not None:
-            return True
-        try:
-            return self._plan.ended()
-        except SourceError as exc:
-            self._error = exc
-            return True
+        self._run.lease.check()
+        return True
 
     def _stop(self, error: SourceError) -> None:
         """Begin no more units, and end those that are under way: it is time to seal, or the location is full."""
@@ -130,51 +179,43 @@ class UnitRun:
             self._error = error
             self._work.cancellation.cancel()
 
-    def _has_all_units(self) -> bool:
-        """Tell whether every unit was done although it was time to stop: those under way were the last ones."""
-        return self._plan.has_all and self._ledger.totals(self._source).units == self._plan.totals.units
-
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
-        most = self._most_together(self._plan.ready())
+        options = self._run.options
+        most = max(1, min(self._together, self._plan.ready() // (2 * self._run.workers)))
         group: list[PlannedUnit] = []
-        while len(group) < most and (planned := self._next()) is not None:
+        while len(group) < most and self._error is None and (unit := self._plan.peek()) is not None:
+            planned = PlannedUnit(unit, unit.id in self._recorded_ids)
+            rate = None if options.rate_limiter is None else options.rate_limiter.present_rate
+            if not options.seal_time.may_begin(planned.bytes_to_send, self._under_way_bytes, rate):
+                break
+            self._plan.pop()
+            self._recorded_ids.discard(unit.id)
+            self._under_way_bytes += planned.bytes_to_send
             group.append(planned)
-            if not is_small(planned):
+            if not planned.is_small:
                 break
         return group or None
-
-    def _next(self) -> PlannedUnit | None:
-        unit = self._plan.peek() if self._error is None else None
-        if unit is None:
-            return None
-        planned = PlannedUnit(unit, unit.id in self._recorded_ids)
-        rate = None if self._rate_limiter is None else self._rate_limiter.present_rate
-        if not self._seal_time.may_begin(_bytes_to_send(planned), self._under_way_bytes, rate):
-            return None
-        self._plan.next()
-        self._recorded_ids.discard(unit.id)
-        self._under_way_bytes += _bytes_to_send(planned)
-        return planned
 
     def _foresee(self) -> None:
         """Notify a snapshot that supports it that the last units are under way."""
         snapshot = self._work.snapshot
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return
-        is_near = self._plan.has_all if snapshot.foresees_early else self._plan.drained()
+        is_near = self._plan.has_all if snapshot.foresees_early else self._plan.is_drained
         left_bytes = self._plan.totals.size_bytes - self._ended_bytes
         if self._error is None and is_near and left_bytes <= LAST_BYTES:
             self._foreseen = True
             snapshot.foresee_finish()
 
     def _settle(self) -> None:
+        """Take in what has ended meanwhile."""
         for group, result in self._pool.settle(TICK_SECONDS if self._plan.has_all else IDLE_SECONDS):
-            self._under_way_bytes -= sum(_bytes_to_send(planned) for planned in group)
+            self._under_way_bytes -= sum(planned.bytes_to_send for planned in group)
             settled: Sequence[SettledUnit] = (
                 [(planned.unit, result) for planned in group] if isinstance(result, Exception) else result
             )
-            self._ledger.add_all([record for _, record in settled if isinstance(record, CommitRecord)])
+            self._run.ledger.add_all([record for _, record in settled if isinstance(record, CommitRecord)])
             for unit, record in settled:
                 self._take(unit, record)
 
@@ -182,10 +223,10 @@ class UnitRun:
         """Take what became of a unit. Raises the location's errors."""
         self._ended_bytes += unit.size_bytes
         if isinstance(result, CommitRecord):
-            self._work.progress.count_gaps(failed_items(result.outcome))
+            self._run.progress.count_gaps(failed_items(result.outcome))
             self._denied_in_a_row = 0
         elif isinstance(result, NoSpaceError):
-            self._stop(self._room.as_source_error(self._source, result))
+            self._stop(self._run.room.as_source_error(self._source, result))
         elif is_of_location(result):
             raise result
         elif isinstance(result, SourceUnreachableError | SealTimeError):
@@ -196,33 +237,93 @@ class UnitRun:
     def _fail(self, unit: Unit, exc: Exception) -> None:
         message = str(exc) if isinstance(exc, SourceError) else repr(exc)
         self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {message}")
-        self._work.progress.count_gaps(unit.items)
-        self._work.progress.note(f"{self._source}: unit {unit.id} failed: {message}")
+        self._run.progress.count_gaps(unit.items)
+        self._run.progress.note(f"{self._source}: unit {unit.id} failed: {message}")
         if isinstance(exc, SourceNotAllowedError | SourceGoneError):
             self._denied_in_a_row += 1
             self._last_denial = exc
             if self._denied_in_a_row >= GIVE_UP_AFTER:
                 self._error = exc
 
-    def _forget_unplanned(self) -> None:
-        """Drop records of units that are in the plan no more; the seal removes their files."""
-        for unit_id in self._recorded_ids:
-            self._work.store.delete(layout.commit_record(self._source, unit_id))
-
     def _report(self, *, at_once: bool = False) -> None:
+        """Write how far the plan and the source are, now and then."""
         news = self._plan.has_all and not self._plan_reported
         if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
             self._reported = time.monotonic()
             self._plan_reported = self._plan.has_all
-            exported = self._ledger.totals(self._source)
-            self._room.keep(exported.units)
-            write_summary(
-                self._work.store,
-                self._source,
-                Summary(self._plan.totals, self._plan.has_all, exported, now()),
-            )
+            exported = self._run.ledger.totals(self._source)
+            self._run.room.keep(exported.units)
+            summary = Summary(self._plan.totals, self._plan.has_all, exported, now())
+            write_summary(self._run.unit_store, self._source, summary)
 
 
-def _bytes_to_send(planned: PlannedUnit) -> int:
-    """Return how many bytes a unit sends, by its estimate; none where an earlier run has done it."""
-    return 0 if planned.recorded else planned.unit.size_bytes
+class _Plan:
+    """The units of one source in the order in which the snapshot gives them. Inside the context a thread takes them
+    into the ledger, so that totals are known early and memory stays small; another one takes them out.
+    """
+
+    def __init__(self, snapshot: Snapshot, ledger: ProgressDatabase, source: str, progress: Progress) -> None:
+        self.totals = Totals(0, 0, 0)
+        """What has been planned so far."""
+        self.has_all = False
+        """Whether every unit has been planned."""
+        self.error: MoveoutError | None = None
+        """What ended the planning too early."""
+        self._snapshot = snapshot
+        self._ledger = ledger
+        self._source = source
+        self._progress = progress
+        self._stop = threading.Event()
+        self._last = 0
+        self._buffer: deque[tuple[int, Unit]] = deque()
+        self._thread = threading.Thread(target=self._fill, name="moveout-plan", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Stop planning; wait a moment for a listing that is under way."""
+        self._stop.set()
+        self._thread.join(_JOIN_SECONDS)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is left to hand out and nothing will come."""
+        return not self._thread.is_alive() and not self.ready()
+
+    def ready(self) -> int:
+        """Return how many units can be handed out now, up to some number."""
+        if len(self._buffer) < _LEAST_READY:
+            last = self._buffer[-1][0] if self._buffer else self._last
+            self._buffer.extend(self._ledger.planned(self._source, last, _PAGE))
+        return len(self._buffer)
+
+    def peek(self) -> Unit | None:
+        """Return the unit that is next, None where there is none now."""
+        return self._buffer[0][1] if self._buffer or self.ready() else None
+
+    def pop(self) -> None:
+        """Take out the unit that is next."""
+        self._last, _ = self._buffer.popleft()
+
+    def _fill(self) -> None:
+        try:
+            for unit in self._snapshot.units():
+                if self._stop.is_set():
+                    return
+                self._add(unit)
+            self.has_all = True
+        except MoveoutError as exc:
+            self.error = exc
+        except Exception as exc:
+            self.error = SourceError(f"{self._source} could not be planned: {exc!r}")
+            self.error.__cause__ = exc
+
+    def _add(self, unit: Unit) -> None:
+        if not layout.is_payload_name(unit.id):
+            raise SourceError(f"{self._source}: {unit.id!r} cannot be the id of a unit")
+        self._ledger.plan(self._source, [unit])
+        units, items, size_bytes = self.totals.units, self.totals.items, self.totals.size_bytes
+        self.totals = Totals(units + 1, items + unit.items, size_bytes + unit.size_bytes)
+        self._progress.grow(items=unit.items, size_bytes=unit.size_bytes)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct
@@ -47,6 +48,16 @@ class PlannedUnit(Struct, frozen=True):
     unit: Unit
     recorded: bool
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it may be committed together with others: one of an earlier run is looked at by itself."""
+        return self.unit.size_bytes <= SMALL_BYTES and not self.recorded
+
+    @property
+    def bytes_to_send(self) -> int:
+        """How many bytes it sends, by its estimate; none where an earlier run has done it."""
+        return 0 if self.recorded else self.unit.size_bytes
+
 
 UnitPool = WorkerPool[Sequence[PlannedUnit], Sequence[SettledUnit]]
 """Executes the units of one source, in groups. What it has done has a commit record at the location."""
@@ -83,9 +94,9 @@ class UnitWork(Struct, frozen=True, kw_only=True):
             _log.info("unit %s of %s was done by an earlier run", unit.id, earlier.record.source)
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
-        unit_progress = _UnitProgress(self.progress, unit)
-        record = self._with_retries(unit, unit_progress, lambda: self._export(unit, earlier, unit_progress))
-        unit_progress.end(record.outcome)
+        progress = _UnitProgress(self.progress, unit)
+        record = self._with_retries(progress, partial(self._export, progress, earlier))
+        progress.end(record.outcome)
         return record
 
     def do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
@@ -95,7 +106,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         settled: list[SettledUnit] = []
         unreachable: SourceUnreachableError | None = None
         if isinstance(self.snapshot, ReadingAhead):
-            self.snapshot.read_ahead([planned.unit for planned in units if is_small(planned)])
+            self.snapshot.read_ahead([planned.unit for planned in units if planned.is_small])
         with closing(_HeldGroup()) as group:
             for planned in units:
                 unit = planned.unit
@@ -103,8 +114,9 @@ class UnitWork(Struct, frozen=True, kw_only=True):
                     settled.append((unit, unreachable))
                     continue
                 try:
-                    if is_small(planned):
-                        group.add(self._export_held(unit))
+                    if planned.is_small:
+                        progress = _UnitProgress(self.progress, unit)
+                        group.add(self._with_retries(progress, partial(self._read, progress, held=True)))
                     else:
                         settled += self._commit_group(group.take())
                         settled.append((unit, self.do(planned)))
@@ -120,60 +132,90 @@ class UnitWork(Struct, frozen=True, kw_only=True):
                     settled += self._commit_group(group.take())
             return settled + self._commit_group(group.take())
 
-    def _with_retries(self, unit: Unit, unit_progress: _UnitProgress, export: Callable[[], T]) -> T:
+    def _with_retries(self, progress: _UnitProgress, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached."""
         for attempt in range(self.attempts):
             self.cancellation.check()
-            unit_progress.begin()
+            progress.begin()
             try:
                 return export()
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
-                    unit_progress.fail()
+                    progress.fail()
                     raise
-                self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
+                self.progress.note(f"{self.source}: {exc}; trying unit {progress.unit.id} again")
                 self.cancellation.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
             except SourceError:
-                unit_progress.fail()
+                progress.fail()
                 raise
         raise AssertionError("a unit is tried at least once")
 
-    def _export_held(self, unit: Unit) -> _HeldUnit:
-        """Export a unit, and hold what is to be written."""
-        unit_progress = _UnitProgress(self.progress, unit)
+    def _read(self, progress: _UnitProgress, *, held: bool, mended: CommitRecord | None = None) -> _ReadUnit:
+        """Have a unit read into files, or only what failed in it, if it is to be ``mended``. ``held``: see
+        ``StoreSink``. Nothing is left of files where it fails. An error of the location comes before the source's.
+        """
+        sink = StoreSink(self.store, self.source, cancellation=self.cancellation, watch=progress, held=held)
+        snapshot = self.snapshot
+        try:
+            if mended is not None and isinstance(snapshot, Mendable):
+                outcome = snapshot.mend(mended.done(), sink)
+            else:
+                outcome = snapshot.export(progress.unit, sink)
+            self.cancellation.check()
+        except BaseException as exc:
+            sink.drop()
+            if sink.error is not None and isinstance(exc, Exception):
+                raise sink.error from None
+            raise
+        if sink.error is not None:
+            sink.drop()
+            raise sink.error
+        return _ReadUnit(progress, outcome, sink)
 
-        def export() -> _HeldUnit:
-            sink = self._sink(unit_progress, held=True)
-            try:
-                return _HeldUnit(
-                    unit, self._read(lambda: self.snapshot.export(unit, sink), sink), sink, unit_progress
-                )
-            except BaseException:
-                sink.drop()
+    def _export(self, progress: _UnitProgress, earlier: _EarlierUnit | None) -> CommitRecord:
+        """Read a unit and commit it. Of one that an earlier run has, and that still holds, try again what failed in it;
+        where no more comes of that, it stays as it is.
+        """
+        mended = earlier.record if earlier is not None and earlier.holds else None
+        kept = mended.files if mended is not None and isinstance(self.snapshot, Mendable) else None
+        try:
+            with closing(self._read(progress, held=earlier is not None, mended=mended)) as read:
+                if mended is not None and not _is_better(read.outcome, mended.outcome):
+                    return mended
+                if earlier is not None and kept is None:
+                    self._remove_record(progress.unit)
+                read.sink.publish()
+                self.lease.check()
+                record = self._record(read, kept or ())
+        except SourceUnreachableError:
+            raise
+        except SourceError:
+            if mended is None:
                 raise
+            return mended
+        write_record(self.store, record)
+        return record
 
-        return self._with_retries(unit, unit_progress, export)
-
-    def _commit_group(self, group: Sequence[_HeldUnit]) -> list[SettledUnit]:
+    def _commit_group(self, group: Sequence[_ReadUnit]) -> list[SettledUnit]:
         """Write what is held, then its records."""
         if not group:
             return []
         self.lease.check()
-        self.store.put_all([file for held_unit in group for file in held_unit.sink.release()])
+        self.store.put_all([file for read in group for file in read.sink.release()])
         self.lease.check()
         settled: list[SettledUnit] = []
         records: list[CommitRecord] = []
-        for held_unit in group:
+        for read in group:
             try:
-                record = self._proved(self._record(held_unit.unit, held_unit.outcome, held_unit.sink.files))
+                record = self._record(read)
             except Exception as exc:
                 if is_of_location(exc):
                     raise
-                settled.append((held_unit.unit, exc))
+                settled.append((read.progress.unit, exc))
             else:
                 records.append(record)
-                settled.append((held_unit.unit, record))
-                held_unit.unit_progress.end(held_unit.outcome)
+                settled.append((read.progress.unit, record))
+                read.progress.end(read.outcome)
         write_records(self.store, records)
         return settled
 
@@ -188,12 +230,13 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         if not (is_same_position and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
             return _EarlierUnit(record, holds=False)
         try:
-            return _EarlierUnit(
-                record if self.part_reader is None or is_proved(record) else self._commit(record), holds=True
-            )
+            proved = self._proved(record)
         except (SourceError, DamageError, GoneError) as exc:
             self._discard(unit, exc)
             return None
+        if proved is not record:
+            write_record(self.store, proved)
+        return _EarlierUnit(proved, holds=True)
 
     def _discard(self, unit: Unit, reason: Exception) -> None:
         """Remove what an earlier run has of a unit, and say why."""
@@ -212,78 +255,12 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
         return may_be and failed_items(record.outcome) > 0
 
-    def _export(self, unit: Unit, earlier: _EarlierUnit | None, unit_progress: _UnitProgress) -> CommitRecord:
-        if earlier is not None and earlier.holds:
-            try:
-                return self._mend(earlier.record, unit_progress)
-            except SourceUnreachableError:
-                raise
-            except SourceError:
-                return earlier.record
-        sink = self._sink(unit_progress, held=earlier is not None)
-        try:
-            outcome = self._read(lambda: self.snapshot.export(unit, sink), sink)
-            if earlier is not None:
-                self._remove_record(unit)
-            sink.publish()
-        finally:
-            sink.drop()
-        return self._commit_exported(unit, outcome, sink.files)
-
-    def _mend(self, before: CommitRecord, unit_progress: _UnitProgress) -> CommitRecord:
-        """Try again what failed in a unit; where no more comes of it, it stays as it is."""
-        unit, snapshot, sink = before.unit, self.snapshot, self._sink(unit_progress, held=True)
-        adds = isinstance(snapshot, Mendable)
-
-        def read() -> Outcome:
-            if isinstance(snapshot, Mendable):
-                return snapshot.mend(before.done(), sink)
-            return snapshot.export(unit, sink)
-
-        try:
-            outcome = self._read(read, sink)
-            if not _is_better(outcome, before.outcome):
-                return before
-            if not adds:
-                self._remove_record(unit)
-            sink.publish()
-        finally:
-            sink.drop()
-        return self._commit_exported(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
-
-    def _sink(self, unit_progress: _UnitProgress, *, held: bool) -> StoreSink:
-        return StoreSink(
-            self.store,
-            self.source,
-            cancellation=self.cancellation,
-            watch=unit_progress,
-            held=held,
+    def _record(self, read: _ReadUnit, kept: Sequence[FileRecord] = ()) -> CommitRecord:
+        """Return the record of a unit, of files that it has already and those that were read now."""
+        unit, files = read.progress.unit, [*kept, *read.sink.files]
+        return self._proved(
+            CommitRecord(self.source, unit, read.outcome, files, self.snapshot.position, now())
         )
-
-    def _commit_exported(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
-        self.lease.check()
-        return self._commit(self._record(unit, outcome, files))
-
-    def _record(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
-        return CommitRecord(self.source, unit, outcome, files, self.snapshot.position, now())
-
-    def _read(self, read: Callable[[], Outcome], sink: StoreSink) -> Outcome:
-        """Have a unit read into the sink, whose own error comes first."""
-        try:
-            outcome = read()
-        except Exception:
-            if sink.error is not None:
-                raise sink.error from None
-            raise
-        if sink.error is not None:
-            raise sink.error
-        self.cancellation.check()
-        return outcome
-
-    def _commit(self, record: CommitRecord) -> CommitRecord:
-        record = self._proved(record)
-        write_record(self.store, record)
-        return record
 
     def _proved(self, record: CommitRecord) -> CommitRecord:
         """Return the record after reading the rows back, where that is wanted."""
@@ -306,7 +283,8 @@ class _UnitProgress:
     """
 
     def __init__(self, progress: Progress, unit: Unit) -> None:
-        self._progress, self._unit = progress, unit
+        self.unit = unit
+        self._progress = progress
         self._lock = threading.Lock()
         self._reported_items = self._reported_bytes = 0
         self.begin()
@@ -336,8 +314,8 @@ class _UnitProgress:
 
     def _report(self) -> None:
         share = (1 + self._landed_bytes / max(self._written_bytes, self._landed_bytes, 1)) / 2
-        items = int(share * min(self._read_items, self._unit.items)) - self._reported_items
-        size_bytes = int(share * min(self._read_bytes, self._unit.size_bytes)) - self._reported_bytes
+        items = int(share * min(self._read_items, self.unit.items)) - self._reported_items
+        size_bytes = int(share * min(self._read_bytes, self.unit.size_bytes)) - self._reported_bytes
         # Where more was read than had arrived, it waits for that: progress never goes back.
         items, size_bytes = max(0, items), max(0, size_bytes)
         if items or size_bytes:
@@ -347,7 +325,7 @@ class _UnitProgress:
 
     def end(self, outcome: Outcome) -> None:
         """Report the unit as done."""
-        grow_to(self._progress, self._unit, outcome)
+        grow_to(self._progress, self.unit, outcome)
         self._progress.advance(
             items=outcome.items - self._reported_items, size_bytes=outcome.size_bytes - self._reported_bytes
         )
@@ -357,27 +335,30 @@ class _UnitProgress:
         self._progress.advance(items=-self._reported_items, size_bytes=-self._reported_bytes)
 
 
-class _HeldUnit(Struct, frozen=True):
-    """A unit that was read, and is not written yet."""
+class _ReadUnit(Struct, frozen=True):
+    """A unit that was read into files, and is not committed yet."""
 
-    unit: Unit
+    progress: _UnitProgress
     outcome: Outcome
     sink: StoreSink
-    unit_progress: _UnitProgress
+
+    def close(self) -> None:
+        """Give up what is held of it."""
+        self.sink.drop()
 
 
 class _HeldGroup:
     """Units that are committed together."""
 
     def __init__(self) -> None:
-        self._held: list[_HeldUnit] = []
+        self._held: list[_ReadUnit] = []
         self._size_bytes = 0
         self._begun = time.monotonic()
 
-    def add(self, held_unit: _HeldUnit) -> None:
+    def add(self, read: _ReadUnit) -> None:
         """Take one more."""
-        self._held.append(held_unit)
-        self._size_bytes += sum(file.size_bytes for file in held_unit.sink.files)
+        self._held.append(read)
+        self._size_bytes += sum(file.size_bytes for file in read.sink.files)
 
     @property
     def is_full(self) -> bool:
@@ -385,21 +366,16 @@ class _HeldGroup:
         passed = time.monotonic() - self._begun
         return bool(self._held) and (self._size_bytes >= _TOGETHER_BYTES or passed >= _TOGETHER_SECONDS)
 
-    def take(self) -> Sequence[_HeldUnit]:
+    def take(self) -> Sequence[_ReadUnit]:
         """Return the units, and begin anew."""
-        held_units, self._held = self._held, []
+        held, self._held = self._held, []
         self._size_bytes, self._begun = 0, time.monotonic()
-        return held_units
+        return held
 
     def close(self) -> None:
         """Give up what is held."""
-        for held_unit in self.take():
-            held_unit.sink.drop()
-
-
-def is_small(planned: PlannedUnit) -> bool:
-    """Tell whether a unit may be committed together with others: one of an earlier run is looked at by itself."""
-    return planned.unit.size_bytes <= SMALL_BYTES and not planned.recorded
+        for read in self.take():
+            read.close()
 
 
 def is_of_location(error: Exception) -> bool:
