@@ -27,6 +27,8 @@ from exporters.structs import WithSecrets
 _log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
+GREETING_SECONDS = 30
+"""How long a server may send nothing in the middle of a login. Before it greets, it may ask for the client's name."""
 LOCK_SECONDS = 60
 SCHEMES = ("mysql", "mariadb")
 
@@ -333,19 +335,32 @@ def _context(address: MysqlAddress, mode: str) -> ssl.SSLContext:
 
 def _login(address: MysqlAddress, **tls: Any) -> Any:
     password = address.password or os.environ.get("MYSQL_PWD") or _from_option_file("password")
+    limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": GREETING_SECONDS}
+    try:
+        raw = _connect_driver(address, password or "", **limits, **tls)
+    except pymysql.OperationalError as exc:
+        if isinstance(exc.__context__, TimeoutError):
+            said = f"the server took the connection, and then sent nothing for {GREETING_SECONDS} s"
+            raise TimeoutError(said) from exc
+        raise
+    raw._read_timeout = None  # noqa: SLF001  a statement may take hours
+    raw._sock.settimeout(None)  # noqa: SLF001  the driver sets it when it reads, but rows are read without it
+    return raw
+
+
+def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any:
     return pymysql.connect(
         host=address.host or "localhost",
         port=address.port,
         unix_socket=address.options.get("socket"),
         user=address.user or _from_option_file("user") or None,
-        password=(password or "").encode(),
+        password=password.encode(),
         database=address.database,
         charset="utf8mb4",
-        connect_timeout=CONNECT_SECONDS,
         autocommit=True,
         max_allowed_packet=2**30,
         program_name="moveout",
-        **tls,
+        **options,
     )
 
 

@@ -90,7 +90,7 @@ def translate(error: BaseException, source: str) -> SourceError:
         )
     if number in _SYSTEM_TABLES:
         return SourceError(f"{source}: {message}", next_step=UPGRADE_STEP)
-    if number == _NOT_CONNECTED and is_silence(getattr(error, "original_exception", None)):
+    if number in {0, _NOT_CONNECTED} and is_silence(getattr(error, "original_exception", error)):
         return SourceSilentError(f"{source}: {message}", next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
