@@ -113,7 +113,9 @@ def _lies_in(inner: str, outer: str) -> bool:
 
 
 def _shares_server(url: str, other: str) -> bool:
-    if names_files(other) and (urlsplit(url).scheme == "file" or names_files(url)):
+    if urlsplit(url).scheme == "file":  # a directory: see ``_is_bucket``
+        return names_files(other)
+    if names_files(other) and names_files(url):
         return True
     return registry.find(url) is not None and server_key(url) == server_key(other)
 
