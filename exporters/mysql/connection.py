@@ -71,6 +71,7 @@ _OPTIONAL: Mapping[str, str] = {
 }
 """Settings that some servers know; a server that refuses one does without."""
 
+_optional_names_by_server: dict[tuple[str, int, str | None, str], Sequence[str]] = {}
 _TAKES_HISTORY = (10, 11)
 _COMMENTS_DATABASES = (10, 5)
 _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
@@ -162,6 +163,7 @@ class Connection:
     def __init__(self, address: MysqlAddress, raw: Any) -> None:
         self.address = address
         self.raw = raw
+        self._longest_statement_bytes = 0
 
     @property
     def version(self) -> str:
@@ -226,8 +228,10 @@ class Connection:
         return str(rows[0][1]) if rows else None
 
     def longest_statement_bytes(self) -> int:
-        """Return how long a statement may be at most."""
-        return int(self.value("SELECT @@SESSION.max_allowed_packet"))
+        """Return how long a statement may be at most. No session can change that of its own."""
+        if not self._longest_statement_bytes:
+            self._longest_statement_bytes = int(self.value("SELECT @@SESSION.max_allowed_packet"))
+        return self._longest_statement_bytes
 
     def run(self, statement: str | bytes) -> int:
         """Run a statement, return the number of affected rows."""
@@ -258,10 +262,9 @@ def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
     try:
-        connection.run("SET NAMES utf8mb4")
         assignments = [f"SESSION {name} = {value}" for name, value in PINNED.items()]
         assignments.append(f"SESSION sql_mode = '{connection.defining_mode}'")
-        connection.run("SET " + ", ".join([*assignments, *settings]))
+        connection.run("SET " + ", ".join(["NAMES utf8mb4", *assignments, *settings]))
         _set_optional(connection)
     except DRIVER_ERRORS as exc:
         connection.close()
@@ -270,12 +273,8 @@ def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
 
 
 def _set_optional(connection: Connection) -> None:
-    """Set those of ``_OPTIONAL`` that the server has, by one statement; one by one where it refuses some. It is asked
-    for these only: to list and read all its settings takes longer than all else that a session begins with.
-    """
-    names = ", ".join(map(quote_literal, _OPTIONAL))
-    known = [row[0].lower() for row in connection.rows(f"SHOW VARIABLES WHERE variable_name IN ({names})")]
-    assignments = [f"SESSION {name} = {_OPTIONAL[name]}" for name in known]
+    """Set those of ``_OPTIONAL`` that the server has, by one statement; one by one where it refuses some."""
+    assignments = [f"SESSION {name} = {_OPTIONAL[name]}" for name in _optional_names(connection)]
     try:
         if assignments:
             connection.run("SET " + ", ".join(assignments))
@@ -283,6 +282,19 @@ def _set_optional(connection: Connection) -> None:
         for assignment in assignments:
             with contextlib.suppress(pymysql.Error):
                 connection.run(f"SET {assignment}")
+
+
+def _optional_names(connection: Connection) -> Sequence[str]:
+    """Return which of ``_OPTIONAL`` the server has. The first session asks; others of the same server do not. It is
+    asked for these only: to list and read all its settings takes longer than all else that a session begins with.
+    """
+    address = connection.address
+    server = address.host, address.port, address.options.get("socket"), connection.version
+    if server not in _optional_names_by_server:
+        names = ", ".join(map(quote_literal, _OPTIONAL))
+        rows = connection.rows(f"SHOW VARIABLES WHERE variable_name IN ({names})")
+        _optional_names_by_server[server] = [row[0].lower() for row in rows]
+    return _optional_names_by_server[server]
 
 
 def contact(url: str, secrets: Mapping[str, str]) -> None:

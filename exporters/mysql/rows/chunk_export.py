@@ -13,7 +13,7 @@ from exporters.mysql.chunk_plan import Range, row_select
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.block_parser import BlockParser, digest_block
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload
-from exporters.mysql.rows.protocol_rows import payloads_of
+from exporters.mysql.rows.protocol_rows import first_payloads
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
@@ -38,7 +38,7 @@ def export_rows(
                 parsed.typed,
                 parsed.digest,
                 parsed.text_bytes,
-                first_texts=payloads_of(block)[:to_prove] if to_prove else (),
+                first_texts=first_payloads(block, to_prove),
                 parse_exactly=partial(parser.parse_exactly, block),
             )
         return chunk.finish()

@@ -75,6 +75,18 @@ def payloads_of(block: RowBlock) -> list[bytes]:
     return payloads
 
 
+def first_payloads(block: RowBlock, count: int) -> list[bytes]:
+    """Return the payloads of the first ``count`` rows of a block."""
+    if isinstance(block, list):
+        return block[:count]
+    packets, payloads, begin = block.packets, list[bytes](), 0
+    while len(payloads) < count and begin < len(packets):
+        end = begin + _HEADER + int.from_bytes(packets[begin : begin + _HEADER - 1], "little")
+        payloads.append(packets[begin + _HEADER : end])
+        begin = end
+    return payloads
+
+
 def _cut(packets: bytes, payloads: list[bytes]) -> int:
     """Add the payloads of all whole packets up to a long one; return how many bytes the packets are."""
     if len(packets) < _HEADER:

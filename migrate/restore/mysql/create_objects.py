@@ -1,9 +1,9 @@
-"""Objects into the destination, in the order in which they need one another; each is noted when it is made."""
+"""Objects into the destination, in the order in which they need one another; they are noted when they are made."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pymysql
@@ -40,6 +40,7 @@ UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHE
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
+_MARKED_TOGETHER = 100
 _LATE = frozenset({"view", "trigger", "event"})
 
 
@@ -54,18 +55,60 @@ def make_all(
     if todo:
         names = dict.fromkeys(f"{item['kind']}s" for item in todo)
         job.run.progress.note(f"{job.run.source}: making {', '.join(names)}")
+    made = _Made(job)
     for item in todo:
         if item["kind"] not in _LATE:
-            _make(job, definer, item)
+            _make(job, definer, item, made)
     views = [item for item in todo if item["kind"] == "view"]
-    for item, error in definer.make_views(views, partial(_made, job)):
+    for item, error in definer.make_views(views, made.add):
         _leave_out(job, item, error)
     for item in todo:
         if item["kind"] in _LATE and item["kind"] != "view":
-            _make(job, definer, item)
+            _make(job, definer, item, made)
+    made.write()
 
 
-def _make(job: MysqlRestore, definer: Definer, definition: Definition) -> None:
+class _Made:
+    """Marks objects as made: those of which nothing was left out many at a time. Until then they are recognised by
+    their being there.
+    """
+
+    def __init__(self, job: MysqlRestore) -> None:
+        self._job = job
+        self._steps: list[str] = []
+
+    def add(self, definition: Definition) -> None:
+        """Mark an object, together with what was left out of it. Raises the driver's errors."""
+        job, step = self._job, step_of(definition)
+        self._steps.append(step)
+        left_out = [entry for entry in job.left_out if entry not in job.recorded]
+        notes = [note for note in job.notes if note not in job.recorded]
+        losses = [loss for loss in job.losses if loss not in job.recorded]
+        if left_out or notes or losses or len(self._steps) == _MARKED_TOGETHER:
+            self.write(partial(_record, job, step, left_out, notes, losses))
+
+    def write(self, record: Callable[[], None] = lambda: None) -> None:
+        """Mark the objects that are left; ``record`` writes what belongs to them. Raises the driver's errors."""
+        if not self._steps:
+            return
+        connection = self._job.destination.connection
+        connection.run("BEGIN")
+        mark_done(connection, *self._steps)
+        record()
+        with durable("restore.mysql.object"):
+            connection.run("COMMIT")
+        self._steps.clear()
+
+
+def _record(
+    job: MysqlRestore, step: str, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
+) -> None:
+    connection = job.destination.connection
+    mysql_left_out.add(connection, job.run.state, step, left_out=left_out, notes=notes, losses=losses)
+    job.recorded.update(left_out, notes, losses)
+
+
+def _make(job: MysqlRestore, definer: Definer, definition: Definition, made: _Made) -> None:
     try:
         _make_here(job, definer, definition)
     except pymysql.Error as exc:
@@ -75,7 +118,7 @@ def _make(job: MysqlRestore, definer: Definer, definition: Definition) -> None:
     else:
         if definition["kind"] == SPATIAL:
             _compare_system(job, definition)
-        _made(job, definition)
+        made.add(definition)
 
 
 def _compare_system(job: MysqlRestore, definition: Definition) -> None:
@@ -120,22 +163,6 @@ def _reduced(job: MysqlRestore, definer: Definer, definition: Definition) -> boo
     return make_reduced(
         job.destination.connection, definer, definition, {table.name for table in job.run.tables}
     )
-
-
-def _made(job: MysqlRestore, definition: Definition) -> None:
-    """Mark an object as made, together with what was left out of it."""
-    connection = job.destination.connection
-    left_out = [entry for entry in job.left_out if entry not in job.recorded]
-    notes = [note for note in job.notes if note not in job.recorded]
-    losses = [loss for loss in job.losses if loss not in job.recorded]
-    connection.run("BEGIN")
-    mark_done(connection, step_of(definition))
-    mysql_left_out.add(
-        connection, job.run.state, step_of(definition), left_out=left_out, notes=notes, losses=losses
-    )
-    with durable("restore.mysql.object"):
-        connection.run("COMMIT")
-    job.recorded.update(left_out, notes, losses)
 
 
 def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) -> None:

@@ -99,15 +99,11 @@ class Definer:
         try:
             with self._database_as(definition):
                 charset = self._charset(definition)
-                self._settings(definition, charset)
-                self._run(definition, charset)
+                with self._settings(definition, charset):
+                    self._run(definition, charset)
         except pymysql.Error as exc:
             if number_of(exc) not in _EXISTS:
                 raise
-        finally:
-            self._connection.run("SET NAMES utf8mb4")
-            mode = quote_literal(self._connection.defining_mode)
-            self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
         if role := _ROLE.match(definition["sql"]):
             self._note_role(definition, role["name"])
         if definition["kind"] == "sequence":
@@ -175,15 +171,28 @@ class Definer:
                 return waiting
             left = [view for view, _ in waiting]
 
-    def _settings(self, definition: Definition, charset: str) -> None:
-        """Set what the object was made under. The statement itself is sent in the client's charset."""
-        words = [f"sql_mode = {quote_literal(definition.get('sql_mode', self._connection.defining_mode))}"]
+    @contextmanager
+    def _settings(self, definition: Definition, charset: str) -> Iterator[None]:
+        """Let the session have what the object was made under, if it has not. The statement itself is sent in the
+        client's charset.
+        """
+        usual = self._connection.defining_mode
+        mode = definition.get("sql_mode", usual)
+        words = [f"sql_mode = {quote_literal(mode)}"] if mode != usual else []
         if "time_zone" in definition:
             words.append(f"time_zone = {quote_literal(definition['time_zone'])}")
         if "client" in definition:
             words.append(f"character_set_client = {charset}")
             words.append(f"collation_connection = {definition['connection']}")
-        self._connection.run("SET SESSION " + ", ".join(words))
+        if not words:
+            yield
+            return
+        try:
+            self._connection.run("SET SESSION " + ", ".join(words))
+            yield
+        finally:
+            mode, zone = quote_literal(usual), PINNED["time_zone"]
+            self._connection.run(f"SET NAMES utf8mb4, SESSION sql_mode = {mode}, SESSION time_zone = {zone}")
 
     def _charset(self, definition: Definition) -> str:
         """Return the charset of the client that made an object, or utf8mb4 where that has not all of its characters."""

@@ -1,7 +1,7 @@
 """The destination database: may it be restored into, and how far an earlier run came.
 
 Control tables of our own in the destination hold the state. A part's rows and the note that it is done are one
-transaction, so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is
+transaction, so a run can die at any moment. Definitions are not transactional in MySQL; they are noted after they are
 made, and one that was made but not noted is recognised by its being there.
 """
 
@@ -133,9 +133,10 @@ def read_done(connection: DestinationConnection) -> set[str]:
     return {str(row[0]) for row in connection.rows(f"SELECT name FROM {connection.done}")}
 
 
-def mark_done(connection: DestinationConnection, name: str) -> None:
-    """Say, within the transaction that does it, that a part or step is done."""
-    connection.run(f"INSERT INTO {connection.done} VALUES ({quote_literal(name)})")
+def mark_done(connection: DestinationConnection, *names: str) -> None:
+    """Say, within the transaction that does it, that parts or steps are done."""
+    values = ", ".join(f"({quote_literal(name)})" for name in names)
+    connection.run(f"INSERT INTO {connection.done} VALUES {values}")
 
 
 def items_there(connection: Connection, table: str) -> list[str]:

@@ -7,15 +7,18 @@ quotes doubled or behind a backslash.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 _HIDDEN = "\0"
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|\\?\Z)|"(?:[^"\\]|\\.)*(?:"|\\?\Z)|`[^`]*(?:`|\Z)""", re.DOTALL)
+"""Quotes with what is in them; a doubled quote ends and begins."""
+_STRUCTURE = re.compile(r"[(),]")
 
 
 def options_of(sql: str) -> str:
     """Return what stands behind the columns of a table's definition, without what is in quotes."""
-    _, close, _ = items_of(sql)
-    return "".join(char for position, char in _unquoted(sql) if position > close)
+    _, close, _ = spans_of(sql)
+    return masked(sql)[close + 1 :].replace(_HIDDEN, "")
 
 
 def items_of(sql: str) -> tuple[int, int, list[str]]:
@@ -33,7 +36,8 @@ def spans_of(sql: str) -> tuple[int, int, list[tuple[int, int]]]:
         text = sql[begin:end]
         spans.append((begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())))
 
-    for position, char in _unquoted(sql):
+    for match in _STRUCTURE.finditer(masked(sql)):
+        char, position = match[0], match.start()
         if char == "(":
             depth += 1
             if depth == 1:
@@ -43,7 +47,7 @@ def spans_of(sql: str) -> tuple[int, int, list[tuple[int, int]]]:
             if depth == 0:
                 add_span(position)
                 return open_, position, spans
-        elif char == "," and depth == 1:
+        elif depth == 1:
             add_span(position)
             begin = position + 1
     return open_, len(sql), spans
@@ -59,27 +63,9 @@ def closing(shown: str, start: int) -> int:
     return len(shown)
 
 
-def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
-    """Yield the characters that are not inside of quotes; a doubled quote ends and begins."""
-    quote, escaped = "", False
-    for position, char in enumerate(sql):
-        if escaped:
-            escaped = False
-        elif quote:
-            escaped = char == "\\" and quote != "`"
-            quote = "" if char == quote else quote
-        elif char in "'\"`":
-            quote = char
-        else:
-            yield position, char
-
-
 def masked(sql: str) -> str:
     """Return the text with everything in quotes, and the quotes, replaced by as many zero bytes."""
-    shown = [_HIDDEN] * len(sql)
-    for position, char in _unquoted(sql):
-        shown[position] = char
-    return "".join(shown)
+    return _QUOTED.sub(lambda match: _HIDDEN * len(match[0]), sql)
 
 
 def edited(sql: str, pattern: re.Pattern[str], put: Callable[[re.Match[str]], str]) -> tuple[str, list[str]]:

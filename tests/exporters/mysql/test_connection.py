@@ -15,6 +15,7 @@ OPTIONAL = {
 
 def test_a_setting_that_the_server_refuses_does_not_keep_the_others_from_being_set(mariadb, monkeypatch):
     monkeypatch.setattr(of_mysql, "_OPTIONAL", OPTIONAL)
+    monkeypatch.setattr(of_mysql, "_optional_names_by_server", {})
     with closing(connect(parse_url(mariadb.database()))) as connection:
         values = connection.rows("SELECT @@SESSION.innodb_strict_mode, @@SESSION.max_statement_time")
     assert [tuple(map(int, row)) for row in values] == [(0, 7)]
