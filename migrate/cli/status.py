@@ -289,9 +289,8 @@ def _source_words(source: SourceStatus) -> str:
 
 
 def _draw_source(console: Console, source: SourceStatus) -> None:
-    text = Text(f"  {_source_words(source)}")
-    text.stylize("bold", 2, 2 + len(source.name))
-    console.print(text)
+    words = _source_words(source).removeprefix(source.name)
+    console.print(Text.assemble("  ", (source.name, "bold"), words))
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
     if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
@@ -396,7 +395,13 @@ def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -
         from migrate.cli.common.rich_terminal import live_view  # noqa: PLC0415  20 ms, and only a terminal shows it
 
         with live_view(session.out.rich) as show:
-            _watch_until_ended(session, locations, case, lambda status: show(status.draw), _WATCH_SECONDS)
+            _watch_until_ended(
+                session,
+                locations,
+                case,
+                lambda status: show(lambda console: status.draw(Console(console))),
+                _WATCH_SECONDS,
+            )
     else:
         _watch_until_ended(session, locations, case, functools.partial(_print_state, session), LINE_SECONDS)
 

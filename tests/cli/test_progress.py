@@ -117,7 +117,7 @@ def test_the_view_of_a_run_shows_stage_time_tasks_and_gaps_in_any_width(width):
         meter.advance(items=10, size_bytes=1_000_000)
         meter.state()
     meter.count_gaps(3)
-    lines = [line.plain for line in draw_state(meter.state(), width)]
+    lines = [str(line) for line in draw_state(meter.state(), width)]
     assert all(len(line) <= width for line in lines)
     assert lines[0].startswith("stage 2 of 3: export  ━━")
     assert lines[0].endswith("  9%")
@@ -126,7 +126,7 @@ def test_the_view_of_a_run_shows_stage_time_tasks_and_gaps_in_any_width(width):
     assert lines[-1] == "0 of 2 sources done; gaps so far: 3"
     soon = datetime.now(UTC) + timedelta(minutes=90)
     meter.forecast("left", soon, soon + timedelta(hours=1))
-    times = [line.plain for line in draw_state(meter.state(), width)][1:-2]
+    times = [str(line) for line in draw_state(meter.state(), width)][1:-2]
     assert len(times) == (1 if width == 80 else 2)
     assert re.fullmatch(
         r"all has left in \S+ h .* \(P90\); deadline in (9 h 59|10 h 0) min", "; ".join(times)
@@ -143,7 +143,7 @@ def test_between_two_stages_the_line_names_the_one_that_its_task_was_of():
     meter.advance(items=10)
     meter.close()
     assert state_line(meter.state()).startswith("1/2 export 60% of all  export app  100%")
-    assert next(draw_state(meter.state(), 80)).plain.startswith("stage 1 of 2: export ")
+    assert str(next(draw_state(meter.state(), 80))).startswith("stage 1 of 2: export ")
     meter.enter_stage("transfer")
     assert state_line(meter.state()) == "2/2 transfer 60% of all"
 

@@ -9,7 +9,7 @@ from rich.console import Console as RichConsole
 
 from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
-from migrate.cli.common.terminal import Console, Heading, Text
+from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -99,7 +99,7 @@ PRINTED = [
 @pytest.mark.parametrize(("objects", "options"), PRINTED)
 def test_a_pipe_gets_by_our_own_console_what_rich_would_write(objects, options, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
-    rich_terminal.make_console().print(*objects, **options)
+    rich_terminal.make_console(plain).print(*objects, **options)
     by_rich = capsys.readouterr().out
     console = Console()
     console.print(*objects, **options)
@@ -111,9 +111,10 @@ def test_a_terminal_gets_our_own_text_with_its_styles(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     text = Text("app: 3 gaps", "bold")
     text.append(", late", "red")
-    text.stylize("green", 0, 3)
-    Console().print(Text.assemble("  ", text))
-    assert capsys.readouterr().out == "  \x1b[1;32mapp\x1b[0m\x1b[1m: 3 gaps\x1b[0m\x1b[1;31m, late\x1b[0m\n"
+    text.append(" today", "not bold")
+    Console().print(Text.assemble("  ", text, (".", "green")))
+    shown = "  \x1b[1mapp: 3 gaps\x1b[0m\x1b[1;31m, late\x1b[0m today\x1b[32m.\x1b[0m\n"
+    assert capsys.readouterr().out == shown
 
 
 STEPS = [
@@ -145,5 +146,6 @@ def test_a_style_goes_on_behind_a_break(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "12")
-    Console().print(Text.assemble(("! ", "yellow"), ("app wants ", "bold"), "ink"))
-    assert capsys.readouterr().out == "\x1b[33m! \x1b[0m\x1b[1mapp wants\x1b[0m\n\x1b[1m  \x1b[0mink\n"
+    Console().print(Text.assemble(("! ", "yellow"), ("app wants ink", "bold")))
+    shown = "\x1b[33m! \x1b[0m\x1b[1mapp wants\x1b[0m\n  \x1b[1mink\x1b[0m\n"
+    assert capsys.readouterr().out == shown

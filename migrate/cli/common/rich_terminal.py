@@ -6,21 +6,21 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich import box
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, JustifyMethod, RenderHook
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, JustifyMethod, RenderHook, RichCast
 from rich.live import Live
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from migrate.cli.common import terminal
-from migrate.cli.common.terminal import plain
+from migrate.cli.common.word_wrap import breaks, indent_of, is_prose
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """Return a console of rich that escapes what a terminal might obey."""
+def make_console(escaped: Callable[[str], str], *, stderr: bool = False) -> Console:
+    """Return a console of rich that prints every line as ``escaped`` returns it."""
     console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-    console.push_render_hook(_Harmless())
+    console.push_render_hook(_Harmless(escaped))
     return console
 
 
@@ -34,8 +34,28 @@ def make_table(**columns: JustifyMethod) -> Table:
     return table
 
 
+def wrapped(shown: object, width: int, *, always: bool) -> object:
+    """Return a text with its lines broken at spaces: ``always``, or where they are prose. All else is as it was."""
+    if isinstance(shown, str):
+        text = Text(shown)
+    elif isinstance(shown, RichCast) and isinstance(cast := shown.__rich__(), Text):
+        text = cast
+    else:
+        return shown
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        is_broken = always or is_prose(line.plain)
+        positions = list(breaks(line.plain, width, cell_len)) if is_broken else []
+        first, *others = line.divide(positions)
+        lines.append(first)
+        for other in others:
+            lines.append(other[1:])
+            lines[-1].pad_left(indent_of(line.plain))
+    return Text("\n").join(lines)
+
+
 @contextlib.contextmanager
-def live_view(console: Console) -> Iterator[Callable[[Callable[[terminal.Console], None]], None]]:
+def live_view(console: Console) -> Iterator[Callable[[Callable[[Console], None]], None]]:
     """Give what shows a view at the bottom of a terminal, again and again, until the context is left. It takes a
     function that draws the view.
     """
@@ -46,12 +66,12 @@ def live_view(console: Console) -> Iterator[Callable[[Callable[[terminal.Console
 class _View:
     """What a function draws, no wider than the terminal."""
 
-    def __init__(self, draw: Callable[[terminal.Console], None]) -> None:
+    def __init__(self, draw: Callable[[Console], None]) -> None:
         self._draw = draw
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         with console.capture() as capture:
-            self._draw(terminal.Console(console))
+            self._draw(console)
         for line in capture.get().splitlines():
             text = Text.from_ansi(line)
             text.truncate(options.max_width, overflow="ellipsis")
@@ -59,20 +79,24 @@ class _View:
 
 
 class _Harmless(RenderHook):
+    def __init__(self, escaped: Callable[[str], str]) -> None:
+        self._escaped = escaped
+
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(renderable) for renderable in renderables]
+        return [_Escaped(renderable, self._escaped) for renderable in renderables]
 
 
 class _Escaped:
-    def __init__(self, inner: ConsoleRenderable) -> None:
+    def __init__(self, inner: ConsoleRenderable, escaped: Callable[[str], str]) -> None:
         self._inner = inner
+        self._escaped = escaped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         for segment in console.render(self._inner, options):
             if segment.control:
                 yield segment
             else:
-                yield Segment("\n".join(map(plain, segment.text.split("\n"))), segment.style)
+                yield Segment("\n".join(map(self._escaped, segment.text.split("\n"))), segment.style)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._inner)

@@ -10,10 +10,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TextIO
-
-from migrate.cli.common.word_wrap import breaks, indent_of, is_prose
 
 if TYPE_CHECKING:
     import rich.console
@@ -35,12 +32,11 @@ def plain(text: str) -> str:
 
 
 class Text:
-    """Text, parts of which have styles of rich."""
+    """Text in pieces, each with its style of rich. ``style`` is that of all pieces, where their own says nothing."""
 
     def __init__(self, text: str = "", style: str = "") -> None:
-        self.plain = text
         self._style = style
-        self._spans: list[tuple[str, int, int]] = []
+        self.pieces: list[tuple[str, str]] = [(text, style)] if text else []
 
     @classmethod
     def assemble(cls, *parts: str | tuple[str, str] | Text) -> Self:
@@ -48,56 +44,22 @@ class Text:
         whole = cls()
         for part in parts:
             if isinstance(part, Text):
-                start = len(whole.plain)
-                whole.append(part.plain, part._style)  # noqa: SLF001  it is one of us
-                for style, first, end in part._spans:  # noqa: SLF001
-                    whole.stylize(style, start + first, start + end)
+                whole.pieces += part.pieces
             else:
                 whole.append(*((part,) if isinstance(part, str) else part))
         return whole
 
     def append(self, text: str, style: str = "") -> None:
         """Add some text at the end."""
-        start = len(self.plain)
-        self.plain += text
-        self.stylize(style, start, len(self.plain))
-
-    def stylize(self, style: str, start: int, end: int) -> None:
-        """Give a style to the characters from ``start`` up to ``end``."""
-        if style and start < end:
-            self._spans.append((style, start, end))
-
-    def split_lines(self) -> Iterator[Text]:
-        """Yield the lines, with their styles."""
-        start = 0
-        for plain_line in self.plain.split("\n"):
-            end = start + len(plain_line)
-            line = Text(plain_line, self._style)
-            for style, first, last in self._spans:
-                line.stylize(style, max(first, start) - start, min(last, end) - start)
-            yield line
-            start = end + 1
-
-    def break_at(self, positions: Sequence[int], indent: int) -> None:
-        """Replace these spaces by the beginning of a line, so far indented."""
-
-        def moved(position: int) -> int:
-            return position + indent * sum(1 for each in positions if each < position)
-
-        self._spans = [(style, moved(start), moved(end)) for style, start, end in self._spans]
-        for position in reversed(positions):
-            self.plain = f"{self.plain[:position]}\n{' ' * indent}{self.plain[position + 1 :]}"
+        self.pieces.append((text, f"{self._style} {style}".strip()))
 
     def __str__(self) -> str:
-        return self.plain
+        return "".join(text for text, _ in self.pieces)
 
     def __rich__(self) -> rich.text.Text:
         from rich.text import Text as RichText  # noqa: PLC0415
 
-        text = RichText(self.plain, self._style)
-        for style, start, end in self._spans:
-            text.stylize(style, start, end)
-        return text
+        return RichText.assemble(*self.pieces)
 
 
 class Heading:
@@ -133,7 +95,7 @@ class Console:
         """The console of rich."""
         from migrate.cli.common.rich_terminal import make_console  # noqa: PLC0415  20 ms
 
-        return make_console(stderr=self._stderr)
+        return make_console(plain, stderr=self._stderr)
 
     @property
     def is_terminal(self) -> bool:
@@ -157,8 +119,11 @@ class Console:
         next steps, warnings and errors. All else is left as it is, so that it can be copied.
         """
         if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):
-            shown = [self._wrapped(each, wrap) for each in objects] if self.is_terminal else objects
-            self.rich.print(*shown, style=style, end=end, soft_wrap=True)
+            if wrap is not False and self.is_terminal:
+                from migrate.cli.common.rich_terminal import wrapped  # noqa: PLC0415  20 ms
+
+                objects = tuple(wrapped(each, self.width, always=bool(wrap)) for each in objects)
+            self.rich.print(*objects, style=style, end=end, soft_wrap=True)
             return
         lines = " ".join(map(str, objects)).split("\n")
         try:
@@ -166,18 +131,6 @@ class Console:
             self._stream.flush()
         except BrokenPipeError:
             self.rich.on_broken_pipe()
-
-    def _wrapped(self, shown: object, wrap: bool | None) -> object:
-        from rich.cells import cell_len  # noqa: PLC0415  20 ms
-
-        if not isinstance(shown, str | Text) or wrap is False:
-            return shown
-        parts: list[str | Text] = []
-        for line in Text.assemble(shown).split_lines():
-            if wrap or is_prose(line.plain):
-                line.break_at(list(breaks(line.plain, self.width, cell_len)), indent_of(line.plain))
-            parts += ("\n", line)
-        return Text.assemble(*parts[1:])
 
     @property
     def _stream(self) -> TextIO:

@@ -76,9 +76,8 @@ def draw_state(state: ProgressState, width: int, *, ascii_only: bool = False) ->
             yield Text(_cut(sentence, width), style="red" if "late" in together else "")
     running = state.running
     for task in running[:_MOST_TASKS]:
-        line = Text(_cut(task_line(task, width), width))
-        line.stylize("bold", 0, max(0, line.plain.find("  ")))
-        yield line
+        name, gap, rest = _cut(task_line(task, width), width).partition("  ")
+        yield Text.assemble((name, "bold" if gap else ""), gap + rest)
     if len(running) > _MOST_TASKS:
         yield Text(f"and {len(running) - _MOST_TASKS} more")
     counts = count_line(state)
