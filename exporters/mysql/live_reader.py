@@ -13,6 +13,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows, open_keyed_rows
+from exporters.mysql.sessions.snapshot_locks import IDLE_SECONDS
 from exporters.mysql.written_counts import server_rewrites, server_writes
 from exporters.row_digest import Advance, RowsDigest
 
@@ -153,7 +154,9 @@ def _waits_for_writers(connection: Connection, names: Sequence[str]) -> bool:
     """Wait until no transaction that has written to these tables is unfinished; False where that cannot be, or takes
     too long. Raises the driver's errors.
     """
-    connection.run(f"SET SESSION lock_wait_timeout = {_SETTLED_SECONDS}")
+    connection.run(
+        f"SET SESSION lock_wait_timeout = {_SETTLED_SECONDS}, SESSION wait_timeout = {IDLE_SECONDS}"
+    )
     try:
         connection.run(f"LOCK TABLES {', '.join(f'{quote_name(name)} READ' for name in names)}")
     except pymysql.Error as exc:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,6 +21,10 @@ from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION, NO_LOCK = "global read lock", "table locks", "one session", "no lock"
 LOCK_SECONDS = 30
 """So long may a lock wait for running statements; others wait behind it meanwhile."""
+IDLE_SECONDS = 60
+"""So long may the session that holds a lock send nothing: then the server ends it, for this machine may be gone. It
+reads no rows, so it is never slow. Sessions that read may be: see ``PINNED`` in ``connection``.
+"""
 _NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
 """A lock that was not granted in time, or not at all."""
 _DENIED = {1142, 1143, 1044}
@@ -38,11 +41,11 @@ class SnapshotLock(Struct, frozen=True):
 @contextmanager
 def snapshot_lock(address: MysqlAddress, tables: Sequence[MysqlTable]) -> Iterator[SnapshotLock]:
     """Hold the strongest lock that one may have. No transaction that has written to the tables is unfinished then, and
-    none ends. Raises the driver's errors, ``SourceError``.
+    none ends. Raises the driver's errors, ``SourceError``, also where the lock was lost before the context ended.
     """
     locker, refusals, name = connect(address), list[str](), ONE_SESSION
     try:
-        locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")
+        locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}, SESSION wait_timeout = {IDLE_SECONDS}")
         for lock, statement in _locks(locker, tables):
             refused = _try(locker, statement)
             if not refused:
@@ -50,9 +53,8 @@ def snapshot_lock(address: MysqlAddress, tables: Sequence[MysqlTable]) -> Iterat
                 break
             refusals.append(f"{lock}: {refused}")
         yield SnapshotLock(name, refusals, locker)
+        locker.run("UNLOCK TABLES")
     finally:
-        with contextlib.suppress(Exception):
-            locker.run("UNLOCK TABLES")
         locker.close()
 
 

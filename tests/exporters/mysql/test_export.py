@@ -4,6 +4,8 @@ import os
 import secrets
 import signal
 import threading
+import time
+from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,9 +23,12 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.mysql import chunk_plan as plans
-from exporters.mysql.connection import parse_url
+from exporters.mysql.catalog import read_tables
+from exporters.mysql.connection import connect, parse_url
+from exporters.mysql.errors import DRIVER_ERRORS
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
+from exporters.mysql.sessions import snapshot_locks
 from exporters.mysql.source import MysqlExporter
 from exporters.sql import chunk_plan
 from migrate.bundle import layout
@@ -134,6 +139,27 @@ def test_the_strongest_snapshot_that_is_permitted_is_taken_and_recorded(
     assert consistency in str(point(reader))
     lost = {loss.property for _, loss in reader.losses()}
     assert ("position" in lost) == (consistency != "global read lock")
+
+
+@pytest.mark.parametrize("rights", ["RELOAD ON *.*", "LOCK TABLES ON {database}.*"])
+def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fails(
+    mariadb, monkeypatch, rights
+):
+    """As where the machine of moveout vanishes between the lock and the last session's beginning."""
+    monkeypatch.setattr(snapshot_locks, "IDLE_SECONDS", 1)
+    url = mariadb.database()
+    run_sql(url, "CREATE TABLE t (id INT)")
+    address = parse_url(account_of(mariadb, url, "SELECT ON {database}.*", rights))
+    with closing(connect(address)) as connection:
+        tables = read_tables(connection)
+    stack = ExitStack()
+    lock = stack.enter_context(snapshot_locks.snapshot_lock(address, tables))
+    assert lock.name != snapshot_locks.ONE_SESSION
+    begun = time.monotonic()
+    run_sql(url, "INSERT INTO t VALUES (1)")
+    assert 0.5 < time.monotonic() - begun < 10
+    with pytest.raises(DRIVER_ERRORS):
+        stack.close()
 
 
 def test_a_table_that_may_not_be_read_is_a_gap(mariadb, tmp_path):
