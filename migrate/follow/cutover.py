@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -64,17 +65,21 @@ count what they wrote. Tables are read whole because of the others.
 """
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
-_STAGES = (
-    "drain",
-    "last delta pass",
-    "compare rows that were written to",
-    "ask both servers what was written",
-    "carry over what the log lacks",
-    "carry over what tables do not hold",
-    "compare whole tables",
-    "compare",
-)
-"""The stages of a cutover in their order, with log and without one: JSON keeps none."""
+
+
+class Stage(StrEnum):
+    """The stages of a cutover in their order, with log and without one."""
+
+    DRAIN = "drain"
+    LAST_DELTA = "last delta pass"
+    COMPARE_TOUCHED = "compare rows that were written to"
+    ASK_WRITTEN = "ask both servers what was written"
+    CARRY_UNLOGGED = "carry over what the log lacks"
+    CARRY_OUTSIDE_TABLES = "carry over what tables do not hold"
+    COMPARE_WHOLE_TABLES = "compare whole tables"
+    COMPARE = "compare"
+
+
 Result = TypeVar("Result")
 
 
@@ -187,9 +192,9 @@ class Cutover(Struct):
         """
         followed, stages = self.followed, Stages(self.report)
         mark, end = self._drain(stages, is_held=True)
-        with stages.timed("ask both servers what was written"):
+        with stages.timed(Stage.ASK_WRITTEN):
             early, read_whole = self._still_equal(mark)
-        with stages.timed("carry over what the log lacks"):
+        with stages.timed(Stage.CARRY_UNLOGGED):
             carried = carry_remainder(
                 followed.source,
                 followed.destination,
@@ -197,14 +202,14 @@ class Cutover(Struct):
                 workers=self.workers,
                 skipped=mark.skipped,
             )
-        with stages.timed("compare whole tables"):
+        with stages.timed(Stage.COMPARE_WHOLE_TABLES):
             source_digests, destination_digests, findings = read_digests(
                 live_tables(followed.source),
                 live_tables(followed.destination),
                 workers=self.workers,
                 without=early.keys(),
             )
-        with stages.timed("drain"):
+        with stages.timed(Stage.DRAIN):
             self._retried(self._capture)
             if self._retried(self._apply).place != mark.place:
                 raise written_meanwhile(followed.name)
@@ -280,10 +285,10 @@ class Cutover(Struct):
         """
         early, destination = self._early, self.followed.destination
         if early is None:
-            with stages.timed("drain"):
+            with stages.timed(Stage.DRAIN):
                 return self._retried(self._capture_and_apply)
         check = self.cancellation.check
-        with stages.timed("drain"):
+        with stages.timed(Stage.DRAIN):
             end = self._retried(self._capture)
             touched = early.comparable(self._touched_since(early.mark), is_held=is_held)
             before: Digests = {}
@@ -292,7 +297,7 @@ class Cutover(Struct):
                     touched = early.with_exact_keys(touched, rows)
                     before = digests_with_keys(rows, touched, check)
             mark = self._retried(partial(self._apply, touched))
-        with stages.timed("compare rows that were written to"):
+        with stages.timed(Stage.COMPARE_TOUCHED):
             if touched:
                 with keyed_rows(self.followed.source) as source_rows, keyed_rows(destination) as rows:
                     later: Touched = {}
@@ -393,8 +398,9 @@ class Stages(Struct):
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, stage: Stage) -> Iterator[None]:
         """Report a stage, and add its time to what was measured of it."""
+        name = stage.value
         self.report(name)
         begun = time.monotonic()
         try:
@@ -490,7 +496,8 @@ def read_record(store: Store) -> CutoverRecord | None:
 
 
 def _in_order(seconds: Mapping[str, float]) -> Mapping[str, float]:
-    return {name: seconds[name] for name in (*_STAGES, *seconds) if name in seconds}
+    """Return the stages in their order, which JSON does not keep."""
+    return {name: seconds[name] for name in (*(stage.value for stage in Stage), *seconds) if name in seconds}
 
 
 def remove_record(store: Store) -> None:

@@ -24,7 +24,7 @@ from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
-from migrate.follow.cutover import ProvenSource, Stages, carry_remainder, written_meanwhile
+from migrate.follow.cutover import ProvenSource, Stage, Stages, carry_remainder, written_meanwhile
 from migrate.follow.followed import FollowedSource, RecordedBase, followed_sources, recorded_bases
 from migrate.follow.follower import run_guarded
 from migrate.follow.table_digests import as_recorded, differences, live_tables, read_digests
@@ -269,15 +269,15 @@ class DeltaCutover(Struct):
         source was written to meanwhile, and errors of both servers and of the location.
         """
         source, stages = self.followed, Stages(self.report)
-        with stages.timed("last delta pass"):
+        with stages.timed(Stage.LAST_DELTA):
             record = source.take_pass(self.cancellation)
-        with stages.timed("carry over what tables do not hold"):
+        with stages.timed(Stage.CARRY_OUTSIDE_TABLES):
             carried = self._carry()
-        with stages.timed("compare"):
+        with stages.timed(Stage.COMPARE):
             source_digests, destination_digests, findings = read_digests(
                 live_tables(source.source), live_tables(source.destination), workers=self.workers
             )
-        with stages.timed("last delta pass"):
+        with stages.timed(Stage.LAST_DELTA):
             if source.take_pass(self.cancellation).rows:
                 raise written_meanwhile(source.name)
         different = [*findings, *differences(source_digests, destination_digests)]
