@@ -15,24 +15,34 @@ from pyarrow._compute import call_function, get_function
 
 _OPTIONS: dict[str, Any] = {
     **dict.fromkeys(
-        ("abs", "and_", "binary_join", "binary_length", "coalesce", "divide", "equal", "greater_equal")
+        ("abs", "add", "add_checked", "and_", "and_not", "binary_join", "binary_length", "bit_wise_or")
     ),
     **dict.fromkeys(
-        ("if_else", "invert", "is_valid", "less", "less_equal", "list_flatten", "multiply_checked")
+        ("coalesce", "divide", "equal", "greater_equal", "if_else", "invert", "is_nan", "is_valid")
     ),
-    **dict.fromkeys(("list_value_length", "or_", "replace_with_mask", "subtract", "unique")),
-    **dict.fromkeys(("any", "max", "min_max", "sum"), _compute.ScalarAggregateOptions),
-    **dict.fromkeys(("find_substring", "match_substring"), _compute.MatchSubstringOptions),
+    **dict.fromkeys(("less", "less_equal", "list_element", "list_flatten", "list_value_length", "multiply")),
+    **dict.fromkeys(("multiply_checked", "negate", "not_equal", "or_", "replace_with_mask", "shift_left")),
+    **dict.fromkeys(("subtract", "unique")),
+    **dict.fromkeys(("all", "any", "max", "min_max", "sum"), _compute.ScalarAggregateOptions),
+    **dict.fromkeys(("ascii_ltrim", "ascii_rtrim"), _compute.TrimOptions),
+    **dict.fromkeys(
+        ("ends_with", "find_substring", "match_substring", "match_substring_regex", "starts_with"),
+        _compute.MatchSubstringOptions,
+    ),
     **dict.fromkeys(("replace_substring", "replace_substring_regex"), _compute.ReplaceSubstringOptions),
-    "ascii_rtrim": _compute.TrimOptions,
+    **dict.fromkeys(("utf8_lpad", "utf8_rpad"), _compute.PadOptions),
     "binary_join_element_wise": _compute.JoinOptions,
     "count_distinct": _compute.CountOptions,
     "cumulative_sum": _compute.CumulativeOptions,
+    "dictionary_encode": _compute.DictionaryEncodeOptions,
+    "extract_regex": _compute.ExtractRegexOptions,
     "filter": _compute.FilterOptions,
     "is_in": _compute.SetLookupOptions,
+    "is_null": _compute.NullOptions,
     "sort_indices": _compute.SortOptions,
+    "split_pattern": _compute.SplitPatternOptions,
+    "struct_field": _compute.StructFieldOptions,
     "take": _compute.TakeOptions,
-    "utf8_lpad": _compute.PadOptions,
     "utf8_slice_codeunits": _compute.SliceOptions,
 }
 """Functions that need no import, with the class of their options, None where they have none."""

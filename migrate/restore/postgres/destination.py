@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import psycopg
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.postgres.errors import translate
@@ -192,16 +192,34 @@ def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> boo
     return bool(row and row[0])
 
 
-def column_types(connection: psycopg.Connection[Any], labels: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return the types of the columns of tables, which are named as in SQL, by table and column."""
-    rows = connection.execute(
-        "SELECT label, attname, format_type(atttypid, atttypmod) FROM unnest(%s::text[]) AS l(label)"
-        " JOIN pg_attribute ON attrelid = to_regclass(label) AND attnum > 0 AND NOT attisdropped",
-        (list(labels),),
-    ).fetchall()
-    types: dict[str, dict[str, str]] = {label: {} for label in labels}
-    for label, name, declared in rows:
-        types[label][name] = declared
+class ColumnTypes(Struct, frozen=True):
+    """The types of a table's columns, by name. ``declared``: as ``format_type`` writes them; ``bases``: of types that
+    users have made, by which others their values can be received: a domain's own type, text for an enum, and
+    ``struct(integer,text)`` for a composite.
+    """
+
+    declared: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+
+
+_COLUMN_TYPES = """
+SELECT label, attname, format_type(atttypid, atttypmod), CASE typtype WHEN 'e' THEN 'text'
+  WHEN 'd' THEN format_type(typbasetype, typtypmod)
+  WHEN 'c' THEN (SELECT 'struct(' || string_agg(format_type(f.atttypid, f.atttypmod), ',' ORDER BY f.attnum) || ')'
+    FROM pg_attribute f WHERE f.attrelid = typrelid AND f.attnum > 0 AND NOT f.attisdropped) END
+FROM unnest(%s::text[]) AS l(label)
+JOIN pg_attribute a ON a.attrelid = to_regclass(label) AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+"""
+
+
+def column_types(connection: psycopg.Connection[Any], labels: Collection[str]) -> dict[str, ColumnTypes]:
+    """Return the types of the columns of tables, which are named as in SQL."""
+    types = {label: ColumnTypes() for label in labels}
+    for label, name, declared, base in connection.execute(_COLUMN_TYPES, (list(labels),)):
+        types[label].declared[name] = declared
+        if base is not None:
+            types[label].bases[name] = base
     return types
 
 

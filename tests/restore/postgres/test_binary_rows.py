@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporters import _rows
+from exporters.postgres.rows.text_codec import ranges
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
 from exporters.sql.columns import KIND, TYPE
 from migrate.restore.postgres.rows.copy_binary import encoder_of
@@ -27,6 +28,17 @@ _WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
 _MOMENTS = st.integers(-62135596800000000, 253402300799999999)
 _INTERVALS = st.fixed_dictionaries(
     {field.name: st.integers(-(2**31), 2**31 - 1) for field in INTERVAL}  # of 64 bits, too
+)
+_FINITE = st.floats(allow_nan=False, allow_infinity=False)
+_LEXEMES = st.tuples(st.text("ab '", min_size=1), st.sampled_from(["", ":1", ":2A,16383"])).map(
+    lambda word: "'" + word[0].replace("'", "''") + "'" + word[1]
+)
+_RANGES = st.fixed_dictionaries(
+    {
+        "lower": st.none() | st.integers(-9, 0),
+        "upper": st.none() | st.integers(1, 9),
+        **dict.fromkeys(("lower_inc", "upper_inc", "empty"), st.booleans()),
+    }
 )
 
 
@@ -53,7 +65,17 @@ COLUMNS = {
             pa.decimal128(precision, scale),
             decimals(precision, scale),
         )
-        for precision, scale in [(15, 2), (4, 4), (15, 15), (15, 0), (12, 3), (1, 0), (9, 5)]
+        for precision, scale in [
+            (15, 2),
+            (4, 4),
+            (15, 15),
+            (15, 0),
+            (12, 3),
+            (1, 0),
+            (9, 5),
+            (20, 6),
+            (38, 10),
+        ]
     },
     "double precision": ("float8", pa.float64(), st.floats()),
     "real": ("single", pa.float32(), st.floats(width=32)),
@@ -69,6 +91,12 @@ COLUMNS = {
     "json": ("json", pa.json_(pa.string()), _WORDS),
     "jsonb": ("json", pa.json_(pa.string()), _WORDS),
     "uuid": ("uuid", pa.uuid(), st.uuids().map(lambda value: value.bytes)),
+    "numeric": ("text", pa.string(), decimals(38, 19).map("{:f}".format) | st.just("NaN")),
+    "bit varying": ("text", pa.string(), st.text("01", max_size=20)),
+    "inet": ("text", pa.string(), st.ip_addresses(v=4).map(str) | st.ip_addresses().map(str)),
+    "point": ("text", pa.string(), st.tuples(_FINITE, _FINITE).map("({0[0]!r},{0[1]!r})".format)),
+    "tsvector": ("text", pa.string(), st.lists(_LEXEMES, max_size=3).map(" ".join)),
+    "int4range": ("range(int)", ranges.stored(pa.int32()), _RANGES),
     "text[]": ("list(text)", pa.list_(pa.string()), st.lists(st.none() | _WORDS, max_size=3)),
 }
 """By declared type: the kind, the stored type and values of it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -18,15 +17,14 @@ from msgspec import Struct
 
 from exporters import _rows
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.codecs import apart
-from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
-from exporters.postgres.rows.text_codec.value_tokens import lists_of
 from exporters.sql.column_groups import Pieces, compute_by_key
 from exporters.sql.columns import EXACT_OF, GENERATED, KIND, TYPE
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
-from exporters.sql.value_codec import joined, same_text
+from exporters.sql.value_codec import DECIMAL, joined, same_text
+from migrate.restore.postgres.rows import binary_values
+from migrate.restore.postgres.rows.binary_values import Make, together, with_lengths
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
@@ -39,15 +37,16 @@ Encode = Callable[[pa.Array], Pieces]
 
 class _Kind(Struct, frozen=True):
     """How values of a kind are written where the column's type matches ``declared``: by Arrow, and by the compiled core
-    if there is a ``letter`` for them (binary_rows.h), with its ``parameter``. ``prefix``: the bytes of each value that
-    stand before what is stored.
+    with a ``letter`` (binary_rows.h) and its ``parameter``. ``make``: what makes the bytes of values first, where these
+    are not what is stored. ``prefix``: the bytes of each value that stand before what is stored.
     """
 
     declared: re.Pattern[str]
     encode: Encode
-    letter: str = ""
+    letter: str
     parameter: int = 0
     prefix: bytes = b""
+    make: Make | None = None
 
 
 class Encoder(Struct, frozen=True):
@@ -78,17 +77,21 @@ class Encoder(Struct, frozen=True):
     def rows_by_arrow(self, columns: Sequence[Pieces]) -> bytes:
         """Return the rows of columns that are encoded already."""
         head = pa.scalar(struct.pack(">h", len(self.columns)), pa.binary())
-        return joined(_joined([head, *(piece for pieces in columns for piece in pieces)]))
+        return joined(together([head, *(piece for pieces in columns for piece in pieces)]))
 
     def _long_row(self, row: LongRow) -> Iterator[bytes]:
         """Yield a row with long values."""
         yield struct.pack(">h", len(self.columns))
         for name, kind in self.columns:
-            if (value := row.long.get(name)) is not None:
+            value = row.long.get(name)
+            if value is not None and kind.make is None:
                 yield struct.pack(">i", len(kind.prefix) + value.size_bytes) + kind.prefix
                 yield from value.pieces()
             else:
-                text = _joined(kind.encode(row.batch.column(name)))
+                values = row.batch.column(name)
+                if value is not None:
+                    values = pa.array([b"".join(value.pieces())], pa.binary()).cast(values.type)
+                text = together(kind.encode(values))
                 yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
 
 
@@ -111,9 +114,11 @@ def _core_column(
 ) -> tuple[int, int, int, pa.Buffer | None, pa.Buffer | None, pa.Buffer]:
     """Return a column as the compiled core takes it."""
     letter, parameter = kind.letter, kind.parameter
-    if not letter:
-        letter, values = "r", _joined(kind.encode(values))
-    elif letter in "tj":
+    if kind.make is not None:
+        values = kind.make(values)
+    elif letter == "d" and not _are_short(values):
+        letter, values = "t", _long_decimals(values)
+    if letter in "tj":
         values = same_text(values)
         values = values if pa.types.is_string(values.type) else pc.cast(values, pa.binary())
     elif letter == "U":
@@ -127,27 +132,40 @@ def _core_column(
     return ord(letter), parameter, values.offset, validity, offsets, data or _NO_BYTES
 
 
-def _joined(pieces: Pieces) -> pa.Array | pa.Scalar:
-    """Return what the pieces make together; a piece that is NULL is nothing."""
-    return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
-
-
-_NULL = b"\xff\xff\xff\xff"
-_EPOCH_DAYS = 10957
-_EPOCH_MICROS = _EPOCH_DAYS * 86_400_000_000
-"""Dates and times count from 2000-01-01."""
-_CODES = {1: "B", 2: "h", 4: "i", 8: "q"}
 _LETTERS = {2: "h", 4: "i", 8: "l"}
 """The compiled core's for numbers of so many bytes."""
 _NO_BYTES = pa.py_buffer(b"")
-_MANY = 2**14
 _MOST_DIGITS = 15
 """With up to three more, that whole digits of 10,000 stand behind the point, they fit into 64 bits."""
 
 
-def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
+def _decimal(values: pa.Array) -> Pieces:
+    return binary_values.decimal(values) if _are_short(values) else with_lengths(_long_decimals(values))
+
+
+def _are_short(values: pa.Array) -> bool:
+    """Tell whether decimals have so few digits, whatever their type allows."""
+    if values.type.precision <= _MOST_DIGITS:
+        return True
+    ends = pc.min_max(values).as_py().values()
+    return all(end is None or abs(end.scaleb(values.type.scale)) < 10**_MOST_DIGITS for end in ends)
+
+
+def _long_decimals(values: pa.Array) -> pa.Array:
+    return binary_values.numeric(DECIMAL.render(values))
+
+
+def _jsonb(values: pa.Array) -> Pieces:
+    """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
+    return with_lengths(pc.binary_join_element_wise(_JSONB, same_text(values).cast(pa.binary()), b""))
+
+
+def encoder_of(
+    schema: pa.Schema, types: Mapping[str, str], bases: Mapping[str, str] | None = None
+) -> Encoder | None:
     """Return what makes rows of batches of a part, a binary value each; None where they have to go as CSV. ``types``:
-    of the destination's columns, by name, as ``format_type`` writes them.
+    of the destination's columns, by name, as ``format_type`` writes them. ``bases``: what those are received as that
+    users have made (``ColumnTypes``).
     """
     columns: list[tuple[str, _Kind]] = []
     for field in schema:
@@ -159,7 +177,7 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
         declared = types.get(name, "")
         if declared != entries[TYPE].decode():
             return None
-        kind = _kind_of(entries[KIND].decode(), field.type, declared)
+        kind = _kind_of(entries[KIND].decode(), field.type, (bases or {}).get(name, declared))
         if kind is None:
             return None
         columns.append((name, kind))
@@ -170,175 +188,113 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
 def _kind_of(name: str, stored: pa.DataType, declared: str) -> _Kind | None:
     """Return how values of a kind are written into a column of a type; None where they have to go as CSV."""
     if name in _KINDS:
-        if pa.types.is_decimal(stored) and stored.precision > _MOST_DIGITS:
+        if name == "int" and declared != _INTEGERS[stored]:
             return None
-        return next((kind for kind in _KINDS[name] if kind.declared.fullmatch(declared)), None)
+        kind = next((kind for kind in _KINDS[name] if kind.declared.fullmatch(declared)), None)
+        return None if kind and kind.make and pa.types.is_binary(stored) else kind
     shape, inner = apart(name)
-    if shape != "list" or not declared.endswith("[]"):
+    make: Make | None = None
+    if shape == "list" and declared.endswith("[]"):
+        make = _list_of(inner[0], stored.value_type, declared.removesuffix("[]"))
+    elif shape == "range" and declared in _RANGES:
+        bound = _kind_of(inner[0], stored[0].type, _RANGES[declared])
+        make = partial(binary_values.range_of, bound.encode) if bound else None
+    elif shape == "struct" and declared.startswith("struct("):
+        make = _struct_of(inner, stored, apart(declared)[1])
+    return _made(re.escape(declared), make) if make else None
+
+
+def _list_of(name: str, stored: pa.DataType, declared: str) -> Make | None:
+    element, oid = _kind_of(name, stored, declared), _oid(declared)
+    return partial(binary_values.list_of, oid, element.encode) if element and oid else None
+
+
+def _struct_of(names: Sequence[str], stored: pa.StructType, declared: Sequence[str]) -> Make | None:
+    if len(declared) != len(names):
         return None
-    element_type = declared.removesuffix("[]")
-    element = _kind_of(inner[0], stored.value_type, element_type)
-    oid = _OIDS.get(_MODIFIER.sub("", element_type))
-    if element is None or oid is None:
+    kinds = [
+        _kind_of(name, field.type, each) for name, field, each in zip(names, stored, declared, strict=True)
+    ]
+    fields = [(_oid(each), kind.encode) for each, kind in zip(declared, kinds, strict=True) if kind]
+    if len(fields) < len(names) or not all(oid for oid, _ in fields):
         return None
-    return _Kind(re.compile(re.escape(declared)), partial(_list, element, oid))
+    return partial(binary_values.struct_of, fields)
 
 
-def _before(head: bytes, values: pa.Array) -> pa.Array | pa.Scalar:
-    """Return what stands before a value: ``head``, or that it is NULL."""
-    if not values.null_count:
-        return pa.scalar(head, pa.binary())
-    return pc.if_else(pc.is_valid(values), pa.scalar(head, pa.binary()), pa.scalar(_NULL, pa.binary()))
+def _oid(declared: str) -> int:
+    """Return the number of a type, whatever its modifier, 0 where it is not among ``_OIDS``."""
+    return _OIDS.get(_MODIFIER.sub("", declared), 0)
 
 
-def _swapped(values: pa.Array) -> pa.Array:
-    """Return numbers as bytes, the most significant first."""
-    width = values.type.bit_width // 8
-    numbers = array(_CODES[width])
-    start = values.offset * width
-    numbers.frombytes(memoryview(values.buffers()[1])[start : start + len(values) * width])
-    numbers.byteswap()
-    valid = (
-        pa.concat_arrays([pc.is_valid(values), pa.array([], pa.bool_())]).buffers()[1]
-        if values.null_count
-        else None
-    )
-    offsets = _offsets(width, max(_MANY, len(values))).buffers()[1]
-    return pa.Array.from_buffers(pa.binary(), len(values), [valid, offsets, pa.py_buffer(numbers)])
-
-
-@lru_cache(maxsize=8)
-def _offsets(width: int, rows: int) -> pa.Array:
-    return pa.array(range(0, (rows + 1) * width, width), pa.int32())
-
-
-def _number(values: pa.Array) -> Pieces:
-    return [_before(struct.pack(">i", values.type.bit_width // 8), values), _swapped(values)]
-
-
-def _date(values: pa.Array) -> Pieces:
-    return _number(pc.subtract(values.cast(pa.int32()), pa.scalar(_EPOCH_DAYS, pa.int32())))
-
-
-def _moment(values: pa.Array) -> Pieces:
-    return _number(pc.subtract(values.cast(pa.int64()), _EPOCH_MICROS))
-
-
-def _bool(values: pa.Array) -> Pieces:
-    return [_before(struct.pack(">i", 1), values), pc.if_else(values, b"\1", b"\0").cast(pa.binary())]
-
-
-def _bytes(values: pa.Array) -> Pieces:
-    """Return the lengths of values, and them."""
-    data = same_text(values).cast(pa.binary())
-    return [_swapped(pc.fill_null(pc.binary_length(data), -1)), data]
-
-
-def _jsonb(values: pa.Array) -> Pieces:
-    """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
-    return _bytes(pc.binary_join_element_wise(_JSONB, same_text(values).cast(pa.binary()), b""))
-
-
-def _uuid(values: pa.Array) -> Pieces:
-    return [_before(struct.pack(">i", 16), values), same_text(values).cast(pa.binary())]
-
-
-def _interval(values: pa.Array) -> Pieces:
-    months, days, micros = (pc.struct_field(values, name) for name in INTERVAL.names)
-    return [
-        _before(struct.pack(">i", 16), values),
-        _swapped(micros),
-        _swapped(days),
-        _swapped(months),
-    ]
-
-
-def _list(element: _Kind, oid: int, values: pa.Array) -> Pieces:
-    """Arrays of one dimension that begins with 1, and those without elements, which have none (``array_recv``,
-    arrayfuncs.c).
-    """
-    lengths = pc.list_value_length(values)
-    coded = lengths.dictionary_encode()
-    heads = [
-        struct.pack(">iiiii", 1, 0, oid, length, 1) if length else struct.pack(">iii", 0, 0, oid)
-        for length in coded.dictionary.to_pylist()
-    ]
-    words = lists_of(lengths, _joined(element.encode(elements(values))))
-    head = pa.array(heads, pa.binary()).take(coded.indices)
-    return _bytes(pc.binary_join_element_wise(head, pc.binary_join(words, b""), b""))
-
-
-def _decimal(values: pa.Array) -> Pieces:
-    """Digits of 10,000, as many for all: the server drops zeros in front and behind (``make_result``, numeric.c)."""
-    scale = values.type.scale
-    whole = pa.decimal128(38, 0)  # the same digits without the point
-    buffers = values.buffers()
-    unscaled = pa.Array.from_buffers(whole, len(values), buffers, values.null_count, values.offset).cast(
-        pa.int64()
-    )
-    ends: Mapping[str, int | None] = pc.min_max(unscaled).as_py()
-    negative = (ends["min"] or 0) < 0
-    fill = 10 ** (-scale % 4)
-    size = pc.multiply(pc.abs(unscaled) if negative else unscaled, fill)
-    largest = max(abs(end or 0) for end in ends.values()) * fill
-    if largest < 10**4:
-        digits, words = 1, [size.cast(pa.int16())]
-    elif largest < 10**8:
-        digits, words = 2, [_two(size).cast(pa.int32())]
-    elif largest < 10**16:
-        digits, words = 4, [_four(size)]
-    else:
-        top = pc.divide(size, 10**16)
-        digits, words = 8, [top, _four(pc.subtract(size, pc.multiply(top, 10**16)))]
-    head = struct.pack(">ihh", 8 + 2 * digits, digits, digits - -(-scale // 4) - 1)
-    signs = [struct.pack(">Hh", sign, scale) for sign in (0, 0x4000)]
-    if not negative:
-        return [_before(head + signs[0], values), *map(_swapped, words)]
-    which = pc.less(unscaled, 0).cast(pa.int8())
-    return [_before(head, values), pa.array(signs, pa.binary()).take(which), *map(_swapped, words)]
-
-
-def _two(size: pa.Array) -> pa.Array:
-    """Two digits in one number: the first one in the upper 16 bits."""
-    return pc.add(size, pc.multiply(pc.divide(size, 10**4), 2**16 - 10**4))
-
-
-def _four(size: pa.Array) -> pa.Array:
-    upper = pc.divide(size, 10**8)
-    lower = pc.subtract(size, pc.multiply(upper, 10**8))
-    return pc.bit_wise_or(pc.shift_left(_two(upper), 32), _two(lower))
+def _made(declared: str, make: Make) -> _Kind:
+    return _Kind(re.compile(declared), lambda values: with_lengths(make(values)), "t", make=make)
 
 
 _JSONB = b"\1"
-_MODIFIER = re.compile(r"\(\d+(,\d+)?\)")
+_MODIFIER = re.compile(r"\(\d+(,-?\d+)?\)")
+_INTEGERS = {pa.int16(): "smallint", pa.int32(): "integer", pa.int64(): "bigint", pa.uint32(): "oid"}
+_NUMBER = binary_values.number
 _KINDS: Mapping[str, Sequence[_Kind]] = {
-    "bool": [_Kind(re.compile("boolean"), _bool, "b")],
-    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _number, "n")],
+    "bool": [_Kind(re.compile("boolean"), binary_values.boolean, "b")],
+    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _NUMBER, "n")],
     "decimal": [_Kind(re.compile(r"numeric\(\d+,\d+\)"), _decimal, "d")],
-    "float8": [_Kind(re.compile("double precision"), _number, "n")],
-    "float4": [_Kind(re.compile("real"), _number, "n")],
-    "single": [_Kind(re.compile("real"), _number, "n")],
-    "date": [_Kind(re.compile("date"), _date, "i", _EPOCH_DAYS)],
-    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), _number, "n")],
-    "timestamp": [_Kind(re.compile(r"timestamp(\(\d\))? without time zone"), _moment, "l", _EPOCH_MICROS)],
-    "timestamptz": [_Kind(re.compile(r"timestamp(\(\d\))? with time zone"), _moment, "l", _EPOCH_MICROS)],
-    "interval": [_Kind(re.compile("interval.*"), _interval)],
-    "text": [_Kind(re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes, "t")],
-    "bytes": [_Kind(re.compile("bytea"), _bytes, "t")],
-    "json": [_Kind(re.compile("json"), _bytes, "t"), _Kind(re.compile("jsonb"), _jsonb, "j", prefix=_JSONB)],
-    "uuid": [_Kind(re.compile("uuid"), _uuid, "U")],
+    "float8": [_Kind(re.compile("double precision"), _NUMBER, "n")],
+    "float4": [_Kind(re.compile("real"), _NUMBER, "n")],
+    "single": [_Kind(re.compile("real"), _NUMBER, "n")],
+    "date": [_Kind(re.compile("date"), binary_values.date, "i", binary_values.EPOCH_DAYS)],
+    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), _NUMBER, "n")],
+    "timetz": [_made(r"time(\(\d\))? with time zone", binary_values.time_with_zone)],
+    **{
+        name: [_Kind(re.compile(declared), binary_values.moment, "l", binary_values.EPOCH_MICROS)]
+        for name, declared in {
+            "timestamp": r"timestamp(\(\d\))? without time zone",
+            "timestamptz": r"timestamp(\(\d\))? with time zone",
+        }.items()
+    },
+    "interval": [_made("interval.*", binary_values.interval)],
+    "text": [
+        _Kind(re.compile(r"text|name|character( varying)?(\(\d+\))?"), with_lengths, "t"),
+        _made(r"numeric(\(\d+,-?\d+\))?", binary_values.numeric),
+        _made(r"bit( varying)?(\(\d+\))?", binary_values.bits),
+        _made("inet|cidr", binary_values.address),
+        _made("macaddr8?", binary_values.hardware_address),
+        _made("point", partial(binary_values.floats, 2)),
+        _made("line|circle", partial(binary_values.floats, 3)),
+        _made("lseg|box", partial(binary_values.floats, 4)),
+        _made("tsvector", binary_values.text_search),
+    ],
+    "bytes": [_Kind(re.compile("bytea"), with_lengths, "t")],
+    "json": [
+        _Kind(re.compile("json"), with_lengths, "t"),
+        _Kind(re.compile("jsonb"), _jsonb, "j", prefix=_JSONB),
+    ],
+    "uuid": [_Kind(re.compile("uuid"), binary_values.uuid, "U")],
 }
 """How values of each kind are written: the first whose type matches."""
+_RANGES: Mapping[str, str] = {
+    "int4range": "integer",
+    "int8range": "bigint",
+    "numrange": "numeric",
+    "daterange": "date",
+    "tsrange": "timestamp without time zone",
+    "tstzrange": "timestamp with time zone",
+}
 _OIDS: Mapping[str, int] = {
     "boolean": 16,
     "bytea": 17,
+    "name": 19,
     "bigint": 20,
     "smallint": 21,
     "integer": 23,
     "text": 25,
     "oid": 26,
+    "json": 114,
+    "point": 600,
+    "cidr": 650,
     "real": 700,
     "double precision": 701,
+    "macaddr": 829,
+    "inet": 869,
     "character": 1042,
     "character varying": 1043,
     "date": 1082,
@@ -348,5 +304,6 @@ _OIDS: Mapping[str, int] = {
     "interval": 1186,
     "numeric": 1700,
     "uuid": 2950,
+    "jsonb": 3802,
 }
-"""The numbers of element types (src/include/catalog/pg_type.dat), without modifiers."""
+"""The numbers of types of elements and fields (src/include/catalog/pg_type.dat), without modifiers."""

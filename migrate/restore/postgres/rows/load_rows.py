@@ -37,6 +37,7 @@ from migrate.restore.postgres.definitions.refusals import (
     without_checks,
 )
 from migrate.restore.postgres.destination import (
+    ColumnTypes,
     column_types,
     connect_writer,
     has_generated,
@@ -259,11 +260,13 @@ class RowWriter:
             # A worker that was taken for dead, or whose lead is, has done it meanwhile.
             self._advance(part.rows, part.size_bytes)
 
-    def _copy(self, attempt: _Attempt, types: Mapping[str, Mapping[str, str]]) -> None:
-        """Copy a part. ``types``: of the columns of the destination's tables, by name."""
+    def _copy(self, attempt: _Attempt, types: Mapping[str, ColumnTypes]) -> None:
+        """Copy a part. ``types``: of the columns of the destination's tables."""
         connection, part = attempt.connection, attempt.part
-        own_types = types.get(attempt.into, {})
-        prepared = None if attempt.filtered else self._prepared.take(part, own_types, self._copied_as)
+        own_types = types.get(attempt.into, ColumnTypes())
+        prepared = (
+            None if attempt.filtered else self._prepared.take(part, own_types.declared, self._copied_as)
+        )
         if prepared is not None:
             self._send(attempt, prepared.types, prepared.options, iter([(prepared.data, prepared.rows)]))
             return
@@ -328,16 +331,16 @@ class RowWriter:
             yield b"".join(line + b"\n" for line in values.filtered(lines)), len(lines)
 
     def _blocks(
-        self, file: ParquetPart, types: Mapping[str, str], stack: ExitStack, *, generated: bool
+        self, file: ParquetPart, types: ColumnTypes, stack: ExitStack, *, generated: bool
     ) -> tuple[str, Iterator[tuple[copy_binary.Block, int]]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
-        that the source's server computed. ``types`` of the destination's columns, by name.
+        that the source's server computed. ``types`` of the destination's columns.
         """
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(self._connect())), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
         if self._copied_as == ENCODING and not generated:
-            encoder = copy_binary.encoder_of(file.schema_arrow, types)
+            encoder = copy_binary.encoder_of(file.schema_arrow, types.declared, types.bases)
             if encoder is not None:
                 return BINARY, encoder.blocks(file)
         return f"FORMAT csv, ENCODING '{self._copied_as}'", blocks_of(file, generated=generated)
