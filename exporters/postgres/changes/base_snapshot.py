@@ -92,7 +92,10 @@ def take_snapshot(connection: psycopg.Connection[Any], note: Note) -> BaseSnapsh
         waited = time.monotonic() - started
         if waited - reported >= AGAIN_SECONDS:
             reported = waited
-            note(f"waiting for {waited:.0f} s until these have ended: {_who(connection, still_open)}")
+            who = _who(connection, still_open)
+            note(
+                f"waiting for {waited:.0f} s until these have ended: {who}; pg_terminate_backend ends a session"
+            )
         time.sleep(_AGAIN_SECONDS)
 
 

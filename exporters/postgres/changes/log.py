@@ -509,7 +509,7 @@ def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: No
             if waited > _PATIENCE_SECONDS:
                 raise stays_locked(table.label, wait, "cannot be read again") from None
             if wait and not is_named:
-                note(wait.sentence())
+                note(wait.note())
                 is_named = True
             time.sleep(_LOCK_SECONDS)
         else:

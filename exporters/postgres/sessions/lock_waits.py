@@ -64,8 +64,14 @@ class Wait(Struct, frozen=True):
         waits = "; it waits itself for a lock that this export holds" if self.also_waits else ""
         return f"waiting for {self.waiting_seconds} s: session {self.pid} ({session}) is in the way, {does}{waits}"
 
+    def note(self) -> str:
+        """Return it for people who are waiting, with what to do about it."""
+        if not self.pid:
+            return f"{self.sentence()}; commit it or roll it back"
+        return f"{self.sentence()}; let it end, or: SELECT pg_terminate_backend({self.pid})"
+
     def step(self) -> str:
-        """Return what to do about it."""
+        """Return what to do about it after the wait was given up."""
         if not self.pid:
             return "Commit or roll back the prepared transaction, and give the same command again."
         return f"Let it end, or: SELECT pg_terminate_backend({self.pid}); then give the same command again."
@@ -118,6 +124,6 @@ class WaitWatch:
                 or wait.waiting_seconds < reported_seconds
             ):
                 self._reported[wait.pid] = wait.waiting_seconds
-                self._note(wait.sentence())
+                self._note(wait.note())
         if waits:
             self.last = waits[0]

@@ -2,6 +2,7 @@
 a gap in the log is an error.
 """
 
+import re
 import struct
 import time
 from contextlib import contextmanager
@@ -221,7 +222,14 @@ def test_an_open_transaction_is_waited_for_and_named(postgres, monkeypatch):
 
         with log.open_base(note) as base:
             assert log.state(base.log).acknowledged == base.position
-    assert "nightly-report" in notes[0]
+        other.execute("INSERT INTO t VALUES (2)")
+        with log.reread(base.log, "public", "t", note):
+            pass
+        session = other.info.backend_pid
+    assert len(notes) == 2
+    for named in notes:
+        assert re.search(r"^waiting for [0-9] s: session .*nightly-report", named), notes
+        assert named.endswith(f"; let it end, or: SELECT pg_terminate_backend({session})")
     with pytest.raises(ZeroDivisionError), log.open_base() as base:
         1 / 0  # noqa: B018
     assert log.state(base.log).lost
