@@ -99,9 +99,12 @@ def live_tables(
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     """Return the chunks, small ones in batches that can be read by one request."""
-    small = [(table, pages) for table, pages in chunks if feeds.is_small(table, pages)]
-    others = [[(table, pages)] for table, pages in chunks if not feeds.is_small(table, pages)]
-    return [*others, *(small[start : start + BATCH] for start in range(0, len(small), BATCH))]
+    small: list[Chunk] = []
+    others: list[Chunk] = []
+    for chunk in chunks:
+        (small if feeds.is_small(*chunk) else others).append(chunk)
+    batches = [[chunk] for chunk in others]
+    return [*batches, *(small[start : start + BATCH] for start in range(0, len(small), BATCH))]
 
 
 def _digests(

@@ -69,27 +69,21 @@ class Octets:
                 self._by_name[name] += sum(long[field].size_bytes for field in (name, side) if field in long)
 
     def _measure(self) -> None:
+        """Add up the bytes. Where a value is NULL some may stand, too, so there each value is measured."""
         for position, name, _ in self._columns:
             columns = [typed.columns[position] for typed in self._blocks]
-            sides = [typed.sides[position] for typed in self._blocks if position in typed.sides]
-            self._by_name[name] += _text_bytes(columns) + _text_bytes(sides)
+            columns += [typed.sides[position] for typed in self._blocks if position in typed.sides]
+            whole = [values for values in columns if not values.null_count]
+            self._by_name[name] += sum(int(values.view(pa.binary()).total_values_length) for values in whole)
+            if len(whole) < len(columns):
+                nullable = [values.view(pa.binary()) for values in columns if values.null_count]
+                self._by_name[name] += pc.sum(pc.binary_length(pa.chunked_array(nullable))).as_py() or 0
         self._blocks.clear()
 
     def by_name(self) -> Mapping[str, int]:
         """Return the bytes of each column, by its name."""
         self._measure()
         return self._by_name
-
-
-def _text_bytes(arrays: Sequence[pa.Array]) -> int:
-    """Return the bytes of all values. Bytes may stand where a value is NULL, so there each value is measured."""
-    nullable = [values for values in arrays if values.null_count]
-    size_bytes = sum(
-        int(values.view(pa.binary()).total_values_length) for values in arrays if not values.null_count
-    )
-    if nullable:
-        size_bytes += pc.sum(pc.binary_length(pa.chunked_array(nullable))).as_py() or 0
-    return size_bytes
 
 
 class ChunkExport:
