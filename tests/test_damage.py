@@ -124,9 +124,9 @@ def test_at_the_origin_verify_and_transfer_name_it(bundle, all_damages, make_loc
         assert named in check(origin), named
         for key in contents(destination).keys() & changed.keys():
             destination.delete(key)  # what has arrived whole needs the origin no more
-        said = move(origin, destination)
-        assert said, named
-        assert named in said or changed.keys() & UNSEALED, (named, said)
+        output = move(origin, destination)
+        assert output, named
+        assert named in output or changed.keys() & UNSEALED, (named, output)
         strays = changed.keys() - bundle.keys()
         if not strays:
             assert not _exists(destination, layout.TAG_MANIFEST), named
@@ -146,9 +146,9 @@ def test_deleted_at_the_origin_it_is_named(bundle, make_location):
         assert key in check(origin)
         if _exists(destination, key):
             destination.delete(key)
-        said = move(origin, destination)
-        assert said
-        assert key in said or key in UNSEALED
+        output = move(origin, destination)
+        assert output
+        assert key in output or key in UNSEALED
         assert not _exists(destination, layout.TAG_MANIFEST)
         put(origin, {key: bundle[key]})
     assert (move(origin, destination), contents(destination)) == ("", bundle)
@@ -162,12 +162,12 @@ def test_at_the_destination_verify_names_it_and_a_recheck_repairs_it(bundle, all
         put(destination, changed)
         assert named in check(destination), named
         strays = changed.keys() - bundle.keys()
-        said = move(origin, destination, recheck=True)
+        output = move(origin, destination, recheck=True)
         if strays:
-            assert named in said
+            assert named in output
             repair(destination, bundle, changed)
         else:
-            assert said == ""
+            assert output == ""
         assert contents(destination) == bundle
     for key in bundle:
         destination.delete(key)

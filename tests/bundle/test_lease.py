@@ -280,9 +280,9 @@ def test_a_location_that_takes_no_file_below_a_delete_marker(versitygw: S3Server
     location = open_location(shop.url)
     with Lease(location, "test"):
         pass
-    with pytest.raises(UsageError, match="delete marker") as said, Lease(location, "test"):
+    with pytest.raises(UsageError, match="delete marker") as raised, Lease(location, "test"):
         pass
-    assert layout.LEASE in said.value.next_step
+    assert layout.LEASE in raised.value.next_step
     for kind in ("Versions", "DeleteMarkers"):
         for one in shop.boto.list_object_versions(Bucket=shop.name)[kind]:
             shop.boto.delete_object(Bucket=shop.name, Key=one["Key"], VersionId=one["VersionId"])

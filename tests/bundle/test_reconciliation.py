@@ -86,8 +86,10 @@ def test_what_failed_is_counted_and_explains_a_difference():
 def test_an_empty_source_is_incomplete_unless_it_may_be_empty(summary, gaps, reason):
     counts = [Enumeration("items", way, sum(gaps.values())) for way in ("listed", "counted")]
     summary = SourceSummary(summary.entries, counts, has_definitions=summary.has_definitions)
-    told = reasons_incomplete(summary, Totals(0, 0, 0), gaps)
-    assert told == ([f"{reason}: check its name, prefix and filters, or say --allow-empty"] if reason else [])
+    reasons = reasons_incomplete(summary, Totals(0, 0, 0), gaps)
+    assert reasons == (
+        [f"{reason}: check its name, prefix and filters, or say --allow-empty"] if reason else []
+    )
     assert reasons_incomplete(summary, Totals(0, 0, 0), gaps, may_be_empty=True) == []
 
 

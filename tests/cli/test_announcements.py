@@ -84,11 +84,11 @@ def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener)
     case = write_case(tmp_path, f'{{ command = "{program}", url = "{listener.url}" }}')
     ended = call("run", "-c", case, "--status-page", tmp_path / "pages.html", "--json")
     assert ended.code == 0, ended.err
-    told = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
-    assert told == listener.events
-    stages = [event["stage"] for event in told if event["event"] == "stage_ended"]
+    announced = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
+    assert announced == listener.events
+    stages = [event["stage"] for event in announced if event["event"] == "stage_ended"]
     assert stages[-5:] == ["plan", "export", "verify", "restore", "compare"]
-    last = told[-1]
+    last = announced[-1]
     assert (last["event"], last["exit_code"], last["case"], last["gaps"]) == ("ended", 0, "acme", 0)
     page = (tmp_path / "pages.html").read_text(encoding="utf-8")
     assert "acme: run" in page

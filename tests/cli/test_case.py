@@ -55,9 +55,9 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     location = tmp_path / "bundle"
     location.mkdir()
     path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nlocation = "{location}"\n')
-    said = call("status", "-c", path).out
-    assert re.search(rf"^deadline .* UTC: .* {words}\n", said)
-    assert "nothing is there yet" in said
+    output = call("status", "-c", path).out
+    assert re.search(rf"^deadline .* UTC: .* {words}\n", output)
+    assert "nothing is there yet" in output
     assert call("status", "-c", path, "--json").json["result"]["deadline"] == until.isoformat()
 
 

@@ -77,10 +77,10 @@ def test_a_server_killed_in_restore_costs_its_own_sources_until_the_same_command
                 while process.poll() is None and not has_table(new):
                     time.sleep(0.05)
                 kill_server(new)
-    said = "".join(lines)
-    assert process.returncode == 3, said
-    assert "Up on the new host: 1 of 2 sources; not: shop." in said
-    assert "Traceback" not in said
+    printed = "".join(lines)
+    assert process.returncode == 3, printed
+    assert "Up on the new host: 1 of 2 sources; not: shop." in printed
+    assert "Traceback" not in printed
     state = call("status", case)
     assert (state.code, "on the new host: 1 of 2 sources up; not: shop" in state.out) == (3, True), state.out
 
@@ -133,17 +133,17 @@ def test_a_location_killed_in_an_export_is_named_and_waited_for_no_longer_than_t
             time.sleep(0.1)
         kill_server(server)
         killed_at = time.monotonic()
-        said, told_after = [], None
+        printed, told_after = [], None
         for line in process.stdout:
-            said.append(line)
+            printed.append(line)
             if told_after is None and "has not answered since" in line:
                 told_after = time.monotonic() - killed_at
-    assert process.returncode == 5, said
+    assert process.returncode == 5, printed
     assert datetime.now(UTC) < deadline + timedelta(seconds=10)
-    assert told_after is not None, "".join(said)
+    assert told_after is not None, "".join(printed)
     assert told_after < 20
-    assert sum("has not answered since" in line for line in said) <= 2, "not a line for each request"
-    assert "→ check the endpoint and the network" in said[-1]
+    assert sum("has not answered since" in line for line in printed) <= 2, "not a line for each request"
+    assert "→ check the endpoint and the network" in printed[-1]
 
 
 @pytest.mark.torture
@@ -177,19 +177,19 @@ def test_a_server_that_is_silent_is_named_soon_and_waited_for(servers, tmp_path,
         assert process.poll() is None, process.stdout.read()
         os.kill(server.child.popen.pid, signal.SIGSTOP)
         stopped_at = time.monotonic()
-        said, told_after = [], None
+        printed, told_after = [], None
         try:
             while told_after is None and (line := process.stdout.readline()):
-                said.append(line)
+                printed.append(line)
                 if "has not answered since" in line:
                     told_after = time.monotonic() - stopped_at
         finally:
             os.kill(server.child.popen.pid, signal.SIGCONT)
-        said += process.stdout.readlines()
+        printed += process.stdout.readlines()
         code = process.wait()
-    assert code == 0, "".join(said)
-    assert told_after is not None, "".join(said)
+    assert code == 0, "".join(printed)
+    assert told_after is not None, "".join(printed)
     assert told_after < 40, "a request is sent every few seconds, and waits for 15"
-    (line,) = [line for line in said if "has not answered since" in line]
+    (line,) = [line for line in printed if "has not answered since" in line]
     assert "s3://photos" in line
-    assert any("answers again" in line for line in said)
+    assert any("answers again" in line for line in printed)

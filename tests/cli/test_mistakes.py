@@ -32,15 +32,15 @@ def littered(tmp_path_factory):
 
 
 def test_gaps_that_are_not_shown_are_counted_all(littered):
-    _, location, said = littered
-    assert "  and 1,090 more (all in the bundle's data/gaps.parquet)" in said
+    _, location, output = littered
+    assert "  and 1,090 more (all in the bundle's data/gaps.parquet)" in output
     assert (location / "data/gaps.parquet").exists()
     assert "    and 1,090 more" in call("status", location).out
 
 
 def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
-    said = call("plan", f"a=sqlite://{littered[0]}").out
-    assert (said.count("it is no SQLite database"), "! and 1,080 more (all with --json)" in said) == (
+    output = call("plan", f"a=sqlite://{littered[0]}").out
+    assert (output.count("it is no SQLite database"), "! and 1,080 more (all with --json)" in output) == (
         20,
         True,
     )

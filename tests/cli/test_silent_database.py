@@ -41,24 +41,24 @@ def run_with_stopped(server, begun, *words, lines=1, pids=()):
     with killed_at_end(
         [MOVEOUT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        said, named_after = [], None
-        while not said or begun not in said[-1]:
-            said.append(process.stdout.readline())
-            assert said[-1], "".join(said)
+        printed, named_after = [], None
+        while not printed or begun not in printed[-1]:
+            printed.append(process.stdout.readline())
+            assert printed[-1], "".join(printed)
         pids = pids or processes(server)
         send(signal.SIGSTOP, pids)
         stopped_at = time.monotonic()
         try:
             while named_after is None and (line := process.stdout.readline()):
-                said.append(line)
+                printed.append(line)
                 if "has not answered since" in line:
                     named_after = time.monotonic() - stopped_at
             time.sleep(30)
         finally:
             send(signal.SIGCONT, {*pids, *processes(server)})
-        said += process.stdout.readlines()
+        printed += process.stdout.readlines()
         code = process.wait()
-    text = "".join(said)
+    text = "".join(printed)
     assert code == 0, text
     assert named_after is not None, text
     assert named_after < 40, text
@@ -85,10 +85,14 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     old, new = (getattr(servers, kind)(f"{side}-silent") for side in ("old", "new"))
     source, destination = make_rows(old, old.database()), new.database()
     slow = ("--bwlimit", "500k", "--workers", "2")
-    said = run_with_stopped(old, "export app", "export", f"app={source}", "--to", tmp_path / "bundle", *slow)
-    assert source.rpartition("/")[0] + " has not answered since" in said
-    said = run_with_stopped(new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow)
-    assert destination.rpartition("/")[0] + " has not answered since" in said
+    printed = run_with_stopped(
+        old, "export app", "export", f"app={source}", "--to", tmp_path / "bundle", *slow
+    )
+    assert source.rpartition("/")[0] + " has not answered since" in printed
+    printed = run_with_stopped(
+        new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow
+    )
+    assert destination.rpartition("/")[0] + " has not answered since" in printed
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []
 
@@ -100,10 +104,10 @@ def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_
     assert run("export", f"app={source}", "--to", tmp_path / "bundle").code == 0
     slow = ("--workers", "2", "--bwlimit", "2M")
     main = new.child.popen.pid
-    said = run_with_stopped(
+    printed = run_with_stopped(
         new, "restore app", "restore", tmp_path / "bundle", f"app={destination}", *slow, pids=[main]
     )
-    assert destination.rpartition("/")[0] + " has not answered since" in said
+    assert destination.rpartition("/")[0] + " has not answered since" in printed
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []
 
@@ -117,10 +121,10 @@ def test_a_silent_bucket_of_a_sync_is_named_and_waited_for(servers, stopped):
     for number in range(240):
         client.put_object(Bucket="photos", Key=f"{number:02}", Body=os.urandom(2**20))
     urls = [f"s3://photos?profile={server.profile}" for server in servers_of.values()]
-    said = run_with_stopped(
+    printed = run_with_stopped(
         servers_of[stopped], "copy old", "sync", f"old={urls[0]}", f"new={urls[1]}", "--bwlimit", "4M"
     )
-    assert f"s3://photos/?profile={servers_of[stopped].profile} has not answered" in said
+    assert f"s3://photos/?profile={servers_of[stopped].profile} has not answered" in printed
 
 
 def test_ctrl_c_ends_a_command_whose_server_is_silent(servers, tmp_path):

@@ -72,8 +72,8 @@ def move(tmp_path, waits, *, least):
     assert status["state"] == "stopped"
     (app,) = status["sources"]
     assert 0 < app["done"]["items"] <= app["planned"]["items"]
-    said = call("status", location).out
-    assert re.search(r"died at \d+%: last sign of life", said)
+    output = call("status", location).out
+    assert re.search(r"died at \d+%: last sign of life", output)
     terminal = Terminal(*export)
     count += compare(terminal, location, until=101, waits=waits)
     assert terminal.end() == 0

@@ -16,11 +16,13 @@ TEXT = (Path(__file__).parents[2] / "docs/guides/many-machines.md").read_text()
 @pytest.mark.parametrize("command", ["scheduler", "worker"])
 def test_the_options_of_dask_exist(command):
     lines = [line for line in TEXT.splitlines() if f"dask {command} " in line]
-    told = {word for line in lines for word in re.findall(r"--[a-z-]+", line.split(f"dask {command} ")[1])}
+    documented = {
+        word for line in lines for word in re.findall(r"--[a-z-]+", line.split(f"dask {command} ")[1])
+    }
     asked = [sys.executable, "-m", "dask", command, "--help"]
     known = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    assert told
-    assert not {option for option in told if option not in known}
+    assert documented
+    assert not {option for option in documented if option not in known}
 
 
 def test_the_manifests_are_yaml():

@@ -62,9 +62,9 @@ def test_objects_and_terms_arrive_as_they_were():
         version_id="v", is_latest=False, is_delete_marker=True, part_sizes=(5, 6), part_numbers=(1, 7), legal_hold=True,
     )  # fmt: skip
     batch = [History("p/a", [plain], 0), History("p/b", [plain, odd], 2)]
-    told = protocol.batch_json(batch)
-    assert protocol.batch_of(json.loads(json.dumps(told))) == batch
-    assert set(told[0]["rows"][0]) == {
+    encoded = protocol.batch_json(batch)
+    assert protocol.batch_of(json.loads(json.dumps(encoded))) == batch
+    assert set(encoded[0]["rows"][0]) == {
         "key", "size_bytes", "sha256", "md5", "crc64nvme", "modified", "file", "offset"
     }  # fmt: skip
     terms = Terms(True, refused_keys={"x": "says no"}, encrypts=True)

@@ -82,9 +82,9 @@ class Kept:
         tried = permission_probe.forbidden(
             s3_client.parse(self.url, secrets=credential), known="acme/bundle-2"
         )
-        said = {one.what: one.run() for one in tried}
-        assert set(said.values()) == {"refused"}, said
-        return list(said)
+        answers = {one.what: one.run() for one in tried}
+        assert set(answers.values()) == {"refused"}, answers
+        return list(answers)
 
 
 KINDS = ["session", pytest.param("account", marks=pytest.mark.torture)]

@@ -209,8 +209,8 @@ def test_a_location_with_a_wildcard_in_its_name_is_not_granted(prefix):
 @pytest.mark.parametrize("kind", ["create", "session", "links"])
 def test_a_name_that_cannot_be_is_refused_before_anything_is_made(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = call("grant", kind, "s3://bucket/bundle", "--to", "../acme", "--expires", "1h")
-    assert (said.code, "'../acme' cannot name a grant" in said.err) == (2, True), said.err
+    result = call("grant", kind, "s3://bucket/bundle", "--to", "../acme", "--expires", "1h")
+    assert (result.code, "'../acme' cannot name a grant" in result.err) == (2, True), result.err
     assert list(tmp_path.iterdir()) == []
 
 

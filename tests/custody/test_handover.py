@@ -40,15 +40,15 @@ def test_a_host_keeps_its_promise_and_each_side_can_show_it(tmp_path, servers, m
     assert authority.answers >= 1
     assert "CN=Timestamps" in (tmp_path / "work/acme/receipt.html").read_text()
     assert "Erased and certified by" in (tmp_path / "work/host/certificate.html").read_text()
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     for sentence in (
         "HELD:", "24 other operations", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:",
         'Good "moveout-document" signature for host',
     ):  # fmt: skip
-        assert sentence in said.out, sentence
-    assert "the bundle must not be erased" in said.err
-    assert "2 of these keys" in said.err
-    shown = said.out[said.out.index("custody show") :]
+        assert sentence in captured.out, sentence
+    assert "the bundle must not be erased" in captured.err
+    assert "2 of these keys" in captured.err
+    shown = captured.out[captured.out.index("custody show") :]
     events = [
         "created", "sealed", "signed", "transferred", "held", "granted", "received", "acknowledged", "released",
         "revoked", "erasing", "erased",

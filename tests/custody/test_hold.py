@@ -77,8 +77,8 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     store.delete(layout.BAG_INFO)
     found = bundle_hold.survey(store, vault, workers=4)
     assert not found.is_held
-    said = {one.key: one.what for one in found.findings}
-    assert said == {
+    problems = {one.key: one.what for one in found.findings}
+    assert problems == {
         layout.RECONCILIATION: "is not protected",
         layout.BAG_INFO: "is hidden behind a delete marker",
     }
@@ -263,8 +263,8 @@ def test_the_commands(location, locked, make_key):
         key,
     )
     assert (held.code, held.out[:5]) == (0, "HELD:"), held.err
-    said = call("hold", "status", locked[2], "--json").json["result"]
-    assert (said["held"], said["until"][10]) == (True, "T")  # a moment as ISO 8601 has it
+    status_shown = call("hold", "status", locked[2], "--json").json["result"]
+    assert (status_shown["held"], status_shown["until"][10]) == (True, "T")  # a moment as ISO 8601 has it
     extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
     assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
     assert call("hold", "extend", locked[2], "--until", "2d", "--key", key).code == 2  # sooner

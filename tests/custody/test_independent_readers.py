@@ -36,8 +36,8 @@ def verifiers(signed, make_key, tmp_path_factory) -> list[str]:
     allowed.write_text("".join(f"{name} {make_key(name).public.line}\n" for name in names))
     proved = call("prove", signed.location, ODD_KEY, "--to", directory, "--json")
     file = proved.json["result"]["proofs"][0]["file"]
-    said = call("check-proof", file, "--signers", allowed, "--json").json["result"]
-    by_name = dict(zip(said["signed_by"], said["verifiers"], strict=True))
+    answer = call("check-proof", file, "--signers", allowed, "--json").json["result"]
+    by_name = dict(zip(answer["signed_by"], answer["verifiers"], strict=True))
     return [by_name[name] for name in names]
 
 

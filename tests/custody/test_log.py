@@ -235,8 +235,8 @@ def test_who_signs_at_another_location_has_not_sealed_it_there(kept, provider, c
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    said = cross_checks.against_bundle(custody_log.read(kept), kept)
-    assert "not the one that entry 2 of the custody log sealed" in str(said[0])
+    problems = cross_checks.against_bundle(custody_log.read(kept), kept)
+    assert "not the one that entry 2 of the custody log sealed" in str(problems[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):

@@ -121,18 +121,18 @@ def test_one_database_of_several_is_not_held_but_the_administrator_gets_the_sql(
         "--yes",
     )
     before = shop.grants()
-    said = call(*words)
-    assert (said.code, (tmp_path / "undo.json").exists()) == (2, False)
-    assert "cannot make one database read-only" in said.err
-    others = re.search(r"it also has (.+?)(?: and \d+ more)?$", said.err, re.MULTILINE)
-    assert others, said.err
+    result = call(*words)
+    assert (result.code, (tmp_path / "undo.json").exists()) == (2, False)
+    assert "cannot make one database read-only" in result.err
+    others = re.search(r"it also has (.+?)(?: and \d+ more)?$", result.err, re.MULTILINE)
+    assert others, result.err
     named = set(others[1].split(", "))
     assert named <= shop.databases() - {shop.name}
     assert shop.other_name in named or " more" in others[0]  # the first few of a server's databases
-    assert "--whole-server" in said.err
+    assert "--whole-server" in result.err
     locks = [f"ALTER USER '{shop.names[who]}'@'%' ACCOUNT LOCK;" for who in ("app", "part")]
-    assert [one in said.err for one in locks] == [True, True], said.err
-    assert shop.names["reader"] not in said.err
+    assert [one in result.err for one in locks] == [True, True], result.err
+    assert shop.names["reader"] not in result.err
     assert shop.grants() == before
     shop.run(locks[0])
     with pytest.raises(pymysql.err.OperationalError, match="locked"):

@@ -159,12 +159,12 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
         file = tmp_path / f"{number}.tlog-proof"
         file.write_bytes(found.encode())
         pub = make_key.path_of("provider").with_suffix(".pub")
-        said = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-I", SCRIPT, file, pub], capture_output=True, text=True, check=True
         )
-        assert "the signature holds" in said.stdout
-        assert found.leaf.decode() in said.stdout
-        assert all(line.isprintable() for line in said.stdout.splitlines())
+        assert "the signature holds" in process.stdout
+        assert found.leaf.decode() in process.stdout
+        assert all(line.isprintable() for line in process.stdout.splitlines())
         stranger = make_key.path_of("customer").with_suffix(".pub")
         assert run_script(file, stranger).returncode == 1
         other = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))

@@ -78,8 +78,8 @@ def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(location, c
     monkeypatch.setattr("migrate.custody.handover.documents.datetime", Later)
     assert receipt.write(location, GOOD).key == begun.key
     assert receipt.write(location, receipt.Checked("quick", 3, 100, [])).key != begun.key
-    said = {name: value for name, value in begun.value.items() if name != "time"}
-    old = documents.make("receipt", "", said, now=datetime.now(UTC) - timedelta(days=9))
+    facts = {name: value for name, value in begun.value.items() if name != "time"}
+    old = documents.make("receipt", "", facts, now=datetime.now(UTC) - timedelta(days=9))
     location.delete(begun.key)
     location.put(old.key, old.data)  # somebody else's, from before the log's last entry
     assert receipt.write(location, GOOD).key != old.key

@@ -178,10 +178,10 @@ def test_an_acknowledgement_that_died_anywhere_is_given_once(location, provider,
 @pytest.mark.parametrize("late", [False, True])
 def test_a_receipt_that_died_anywhere_is_given_once(location, provider, customer, late, ticking):
     record_seal(location, provider, [provider])
-    said = []
+    keys = []
 
     def receive(steps):
-        said.append(receipt.receive(steps.over(location), GOOD, [customer]).key)
+        keys.append(receipt.receive(steps.over(location), GOOD, [customer]).key)
 
     def nothing_is_claimed_that_is_not_there():
         if custody_log.read(location).find("received"):
@@ -190,9 +190,9 @@ def test_a_receipt_that_died_anywhere_is_given_once(location, provider, customer
 
     assert killed_at_each_step(receive, nothing_is_claimed_that_is_not_there, late=late) >= 3
     receive(Steps(99, late=late))  # and once more, after all is done
-    assert len(set(said)) == 1
+    assert len(set(keys)) == 1
     assert [info.key for info in location.list("sig/receipt-")] == [
-        said[0], f"{said[0]}.{customer.public.id}.sig"
+        keys[0], f"{keys[0]}.{customer.public.id}.sig"
     ]  # fmt: skip
     assert [one.what.event for one in custody_log.read(location).entries].count("received") == 1
 

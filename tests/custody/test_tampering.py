@@ -138,9 +138,9 @@ def test_one_change_anywhere_is_found_by_its_name(kept, make_key, tmp_path, caps
         key, changed = change(files, draw)
         if changed == files:
             continue
-        said = findings(where, changed, known)
-        assert said, (key, board.changes)
-        assert key in said or stands_for(key, said), (key, said)
+        problems = findings(where, changed, known)
+        assert problems, (key, board.changes)
+        assert key in problems or stands_for(key, problems), (key, problems)
         asked = board.changes % 5 == 0
         refused = tools.refuse(key, changed) if asked else None
         assert refused or not asked or tools.may_accept(key, changed), (key, board.changes)

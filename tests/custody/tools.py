@@ -144,8 +144,8 @@ class Scoreboard:
         lines = [f"\n{'what was changed':24} {'changes':>8} {'found and named':>16}   by standard tools"]
         for kind, count in sorted(self.by_kind.items()):
             tools = {tool: n for (one, tool), n in self.found.items() if one == kind}
-            said = ", ".join(f"{tool} {n}/{self.asked[kind]}" for tool, n in sorted(tools.items()))
-            lines.append(f"{kind:24} {count:8} {count:16}   {said}")
+            text = ", ".join(f"{tool} {n}/{self.asked[kind]}" for tool, n in sorted(tools.items()))
+            lines.append(f"{kind:24} {count:8} {count:16}   {text}")
         return "\n".join([*lines, f"{'all':24} {self.changes:8} {self.changes:16}", ""])
 
 

@@ -141,16 +141,16 @@ def test_a_disk_fails_and_the_same_command_completes(request, disk, tmp_path, na
         failure = next(drawn)
         move.begin(number)
         ended = disk.run(move.folder, move.words, failure)
-        said = f"MOVEOUT_SEED={seed} {name} {number}, {failure}: {ended.code}\n{ended.out}{ended.err}"
+        message = f"MOVEOUT_SEED={seed} {name} {number}, {failure}: {ended.code}\n{ended.out}{ended.err}"
         fired = disk.calls()[failure.letter.upper()]
         score[f"ended with {ended.code}" if fired else "did not happen"] += 1
-        assert "Traceback" not in ended.err, said
+        assert "Traceback" not in ended.err, message
         if ended.code:
-            assert ended.code in HONEST, said
-            assert ended.err.strip(), said
+            assert ended.code in HONEST, message
+            assert ended.err.strip(), message
             again = call(*move.words)
-            assert again.code == 0, f"{said}\nand then: {again.code} {again.out}{again.err}"
-        assert move.outcome() == expected, said
+            assert again.code == 0, f"{message}\nand then: {again.code} {again.out}{again.err}"
+        assert move.outcome() == expected, message
         count("disk faults", bool(fired))
     sys.stderr.write(f"\n{name} (MOVEOUT_SEED={seed}): {dict(calls)} calls; {dict(score)}\n")
     # A run that is quicker renews the lease less often, so a call may not come that often.

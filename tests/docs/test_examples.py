@@ -164,12 +164,12 @@ def test_the_examples_are_what_moveout_writes(roots):
 
 def test_every_file_of_a_bundle_has_an_example(roots):
     for section, root in roots.items():
-        told = [re.sub(r"<.+?>", "*", name) for _, name, _, _ in EXAMPLE.findall(sections()[section])]
-        told += [
+        documented = [re.sub(r"<.+?>", "*", name) for _, name, _, _ in EXAMPLE.findall(sections()[section])]
+        documented += [
             re.sub(r"<.+?>", "*", name)
             for name in re.findall(r"^- `(.+?)`", sections()[section], re.MULTILINE)
         ]
-        known = {file for pattern in told for file in root.glob(pattern)}
+        known = {file for pattern in documented for file in root.glob(pattern)}
         files = {file for file in root.rglob("*") if file.is_file()}
         if section == "While an export is under way":
             files = {file for file in files if "_work" in file.parts}

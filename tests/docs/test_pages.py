@@ -82,10 +82,10 @@ def test_commands_and_options_that_are_named_exist(page):
 
 def test_exit_codes():
     rows = re.findall(r"^\| (\d+) \| (?:`([a-z-]+)`)?", text_of("docs/reference/exit-codes.md"), re.MULTILINE)
-    told = {(int(code), word) for code, word in rows if word and word != "interrupted"}
+    documented = {(int(code), word) for code, word in rows if word and word != "interrupted"}
     every = {(kind.exit_code, kind.code) for kind in _classes(errors.MoveoutError)}
-    assert told <= every
-    assert {code for code, _ in told} == {code for code, _ in every}
+    assert documented <= every
+    assert {code for code, _ in documented} == {code for code, _ in every}
     for page in ("README.md", "docs/guides/bad-night.md"):
         assert {int(code) for code, _ in rows} <= set(map(int, re.findall(r"\b\d+\b", text_of(page))))
 

@@ -87,5 +87,5 @@ def test_mysql(types, names, shown):
 
 
 def test_sqlite():
-    said = {types.lower(): shown for types, _, shown in rows("SQLite", "# Buckets") if shown}
-    assert {name: [str(arrow_type(name))] for name in ("integer", "real", "text", "blob")} == said
+    documented = {types.lower(): shown for types, _, shown in rows("SQLite", "# Buckets") if shown}
+    assert {name: [str(arrow_type(name))] for name in ("integer", "real", "text", "blob")} == documented

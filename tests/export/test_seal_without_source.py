@@ -44,8 +44,8 @@ def test_where_one_was_not_the_word_complete_is_refused(store):
     assert [gap.disposition for _, gap in reader.gaps()] == ["failed"]
     again = seal(store)
     assert (again.already_sealed, again.exit_code, again.bundle_id) == (True, 3, done.bundle_id)
-    said = call("seal", store.location.removeprefix("file://"))
-    assert (said.code, "was sealed before, INCOMPLETE" in said.out) == (3, True)
+    result = call("seal", store.location.removeprefix("file://"))
+    assert (result.code, "was sealed before, INCOMPLETE" in result.out) == (3, True)
     assert export([Numbers()], store, workers=1, progress=Silent()).complete, "it can still go on"
 
 

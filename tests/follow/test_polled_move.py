@@ -89,8 +89,8 @@ def done(*words):
 )
 def test_a_capture_that_is_killed_loses_nothing_and_the_cutover_is_equal(move, point, tmp_path, monkeypatch):
     old, new = move
-    said = done("export", "-c", "moveout.toml")
-    assert "changes are read by polling, since the replication protocol is refused" in said
+    exported = done("export", "-c", "moveout.toml")
+    assert "changes are read by polling, since the replication protocol is refused" in exported
     run_sql(old, "UPDATE orders SET note = 'changed' WHERE id < 100; DELETE FROM orders WHERE id > 450")
     run_sql(
         old,
@@ -128,8 +128,8 @@ def test_a_move_behind_pgbouncer(postgres, other_postgres, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pgbouncer.PgBouncer(postgres.port, postgres.password) as pooler:
         write_case(pooler.url(old), new)
-        said = done("export", "-c", "moveout.toml")
-        assert "changes are read by polling" in said
+        exported = done("export", "-c", "moveout.toml")
+        assert "changes are read by polling" in exported
         run_sql(old, "UPDATE orders SET note = 'changed' WHERE id < 100; DELETE FROM orders WHERE id > 450")
         done("restore", "-c", "moveout.toml")
         done("follow", "-c", "moveout.toml", "--until-caught-up")

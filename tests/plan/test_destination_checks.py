@@ -24,9 +24,9 @@ def test_keys_classes_and_locks_that_a_destination_does_not_take_are_in_the_plan
     assert planned.survey.features["older versions"] == 1
     assert any("lists no key below" in warning for warning in planned.survey.warnings)
     destination = make_bucket(versitygw)
-    said = warnings_of(planned, f"s3://{destination}?profile={versitygw.profile}")
+    sentences = warnings_of(planned, f"s3://{destination}?profile={versitygw.profile}")
     for word in ("U+0001", "a slash at the end, and an object", "REDUCED_REDUNDANCY", "no object lock"):
-        assert [warning for warning in said if word in warning], word
+        assert [warning for warning in sentences if word in warning], word
     left = boto_client(versitygw.profile).list_object_versions(Bucket=destination)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left

@@ -33,10 +33,10 @@ def test_clean_names_what_a_killed_restore_has_left_and_what_removes_it(request,
 
     for words in (("--yes",), ("--changes", "--yes")):
         cleaned = call("clean", *case, *words)
-        said = " ".join(cleaned.out.split())
+        output = " ".join(cleaned.out.split())
         assert cleaned.code == 0, cleaned
-        assert "kept: a restore of app to" in said, said
-        assert "→ moveout restore goes on. To give it up, there: DROP " in said, said
+        assert "kept: a restore of app to" in output, output
+        assert "→ moveout restore goes on. To give it up, there: DROP " in output, output
     assert engine.fetch(new, OURS[kind]), "a restore may go on by it"
     [unfinished] = call("clean", *case, "--json").json["result"]["unfinished"]
     engine.run_sql(new, unfinished["removal"])

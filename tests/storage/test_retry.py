@@ -319,7 +319,7 @@ def test_a_server_that_another_policy_has_reached_is_waited_for(monkeypatch):
 
 
 def test_who_waits_long_for_a_server_is_told(monkeypatch):
-    said, answers = [], iter([GONE_AWAY, 1])
+    notes, answers = [], iter([GONE_AWAY, 1])
 
     def call():
         found = next(answers)
@@ -328,31 +328,31 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
         return found
 
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
-    assert RetryPolicy(note=said.append, sleep=Waits()).run(call) == 1
-    assert said[0].startswith("the server has not answered since ")
-    assert said[0].endswith(": gone away")
-    assert (len(said), "answers again" in said[1]) == (2, True)
+    assert RetryPolicy(note=notes.append, sleep=Waits()).run(call) == 1
+    assert notes[0].startswith("the server has not answered since ")
+    assert notes[0].endswith(": gone away")
+    assert (len(notes), "answers again" in notes[1]) == (2, True)
 
 
 def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeypatch):
-    clock, said = Clock(monkeypatch), []
+    clock, notes = Clock(monkeypatch), []
     outage = Outage(clock=lambda: clock.time)
     first, second = (
-        RetryPolicy(note=said.append, sleep=clock.sleep, name="s3://b", outage=outage) for _ in range(2)
+        RetryPolicy(note=notes.append, sleep=clock.sleep, name="s3://b", outage=outage) for _ in range(2)
     )
     with pytest.raises(UnreachableError):
         first.run(away)
     assert TOTAL_SECONDS - LONGEST_WAIT_SECONDS <= clock.time - 1000 <= TOTAL_SECONDS
-    assert 4 <= len(said) <= 6
-    assert all(note.startswith("s3://b has not answered since ") for note in said)
-    assert len(set(said)) == 1, "since when, and until when"
+    assert 4 <= len(notes) <= 6
+    assert all(note.startswith("s3://b has not answered since ") for note in notes)
+    assert len(set(notes)) == 1, "since when, and until when"
     given_up_at = clock.time
     with pytest.raises(UnreachableError):
         second.run(away)
     assert clock.time - given_up_at <= LONGEST_WAIT_SECONDS, "the outage is that of all calls"
 
     assert first.run(lambda: 1) == 1
-    assert said[-1].startswith("s3://b answers again, after ")
+    assert notes[-1].startswith("s3://b answers again, after ")
     answered_at = clock.time
     with pytest.raises(UnreachableError):
         second.run(away)
@@ -360,10 +360,10 @@ def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeyp
 
 
 def test_nothing_is_tried_again_beyond_a_deadline_that_lies_ahead(monkeypatch):
-    clock, said = Clock(monkeypatch), []
+    clock, notes = Clock(monkeypatch), []
     deadline = datetime.now(UTC) + timedelta(seconds=60)
     policy = RetryPolicy(
-        note=said.append,
+        note=notes.append,
         sleep=clock.sleep,
         deadline=deadline,
         name="s3://b",
@@ -372,7 +372,7 @@ def test_nothing_is_tried_again_beyond_a_deadline_that_lies_ahead(monkeypatch):
     with pytest.raises(UnreachableError):
         policy.run(away)
     assert 10 < clock.time - 1000 <= 60
-    assert said[0].startswith("s3://b has not answered since ")
+    assert notes[0].startswith("s3://b has not answered since ")
     past = RetryPolicy(sleep=clock.sleep, deadline=datetime.now(UTC) - timedelta(hours=1))
     begun = clock.time
     with pytest.raises(UnreachableError):

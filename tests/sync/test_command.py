@@ -57,8 +57,8 @@ def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
     move.source.put("a")
     key = tmp_path / "key"
     assert call("keys", "init", key, "--name", "acme").code == 0
-    code, said = told(*words(move), "--cutover", "--key", str(key))
-    assert (code, said["result"]["proof"]["objects"]) == (0, 1)
+    code, output = told(*words(move), "--cutover", "--key", str(key))
+    assert (code, output["result"]["proof"]["objects"]) == (0, 1)
     store = move.location()
     (signature,) = [info.key for info in store.list("sig/")]
     (tmp_path / "sig").write_bytes(store.read(signature))
@@ -77,10 +77,10 @@ def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
     move = Move(make_old_shop(minio), make_old_shop(other_minio, lock=False))
     for body in (b"one", b"two"):
         move.source.put("a", body)
-    said = call("sync", *words(move), "--history", "--cutover")
-    assert said.code == 0
-    assert "2 versions copied" in said.out
-    assert "2 versions" in said.out.split("Equal at")[1]
+    result = call("sync", *words(move), "--history", "--cutover")
+    assert result.code == 0
+    assert "2 versions copied" in result.out
+    assert "2 versions" in result.out.split("Equal at")[1]
     page = parse(move.location().read("REPORT.html"))
     assert_harmless(page)
     assert "with all versions" in page.text
@@ -93,16 +93,16 @@ def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
     [("a=s3://x",), ("a=s3://x", "b=postgresql://h/d"), ("s3://x", "s3://y")],
 )
 def test_wrong_words(arguments: tuple[str, ...]) -> None:
-    code, said = told(*arguments)
-    assert (code, said["error"]["code"]) == (2, "usage")
-    assert said["error"]["next"]
+    code, output = told(*arguments)
+    assert (code, output["error"]["code"]) == (2, "usage")
+    assert output["error"]["next"]
 
 
 def test_a_bucket_into_itself(move: Move) -> None:
-    code, said = told(
+    code, output = told(
         f"a={move.source.url}", f"b=s3://{move.source.name}/sub?profile={move.source.server.profile}"
     )
-    assert (code, "overlap" in said["error"]["message"]) == (2, True)
+    assert (code, "overlap" in output["error"]["message"]) == (2, True)
 
 
 @pytest.mark.torture

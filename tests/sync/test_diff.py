@@ -109,7 +109,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
     source = [listed(key, etag) for key, etag, _, _ in rows if etag]
     destination = [listed(key, etag) for key, _, etag, _ in rows if etag]
     record = [known(key, "a", etag) for key, _, _, etag in rows if etag]
-    seen, told = [], []
+    seen, reported = [], []
     comparison = Comparison(
         "",
         "",
@@ -117,7 +117,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
         lambda _: False,
         chooses,
         see=seen.extend,
-        on_same=lambda keys, sizes, ours, theirs: told.extend(zip(keys, ours, theirs, strict=True)),
+        on_same=lambda keys, sizes, ours, theirs: reported.extend(zip(keys, ours, theirs, strict=True)),
     )
     parts = known_pages(record, size)
     parts = [_as_read(part) for part in parts]
@@ -130,11 +130,11 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
         one.key: decide(one.key, one, _of(destination, one.key), _of(record, one.key)) for one in source
     }
     assert [step for step in steps if step.source] == [step for step in wanted.values() if step]
-    assert told == [
+    assert reported == [
         (one.key, one.etag, _of(destination, one.key).etag) for one in source if wanted[one.key] is None
     ]
     assert seen == [one.key for one in source]
-    assert (comparison.listed, comparison.same) == (len(source), len(told))
+    assert (comparison.listed, comparison.same) == (len(source), len(reported))
     there = {one.key for one in source}
     assert [it.key for it in steps if it.do == Action.EXTRA] == [
         it.key for it in destination if it.key not in there

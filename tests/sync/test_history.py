@@ -112,13 +112,13 @@ def test_versions_that_were_deleted_at_the_source_since(old: Move) -> None:
     assert (found.copied, found.extra, found.deleted, found.exit_code) == (1, 4, 0, 3)
     assert "only at the destination" in found.unproven
     assert bodies(old.destination, "a") == [b"one", b"two", b"three", b"four"]
-    told = old.run(history=True, cutover=True, delete=True)
-    assert (told.deleted, told.exit_code, told.proof.objects) == (4, 0, 3)
+    outcome = old.run(history=True, cutover=True, delete=True)
+    assert (outcome.deleted, outcome.exit_code, outcome.proof.objects) == (4, 0, 3)
     assert history(old.destination) == history(shop)
     assert {(row["key"], row["destination_version_id"]) for row in old.record_rows()} == versions(
         old.destination
     )
-    assert all(one.version_id for one in told.removed)
+    assert all(one.version_id for one in outcome.removed)
 
 
 def test_a_locked_version_is_not_removed(old: Move) -> None:
@@ -201,8 +201,8 @@ def test_histories_of_others_are_left_alone(old: Move) -> None:
     first = old.run(history=True)
     assert (first.copied, first.failed, first.exit_code) == (0, 3, 3)
     assert bodies(old.destination, "a") == [b"foreign"]
-    told = old.run(history=True, overwrite=True)
-    assert told.copied == 2
+    outcome = old.run(history=True, overwrite=True)
+    assert outcome.copied == 2
     assert bodies(old.destination, "a") == [b"foreign", b"one", b"two"]
     assert bodies(old.destination, "b") == [b"yyy"]
 

@@ -92,8 +92,8 @@ def test_what_has_changed_since(move: Move) -> None:
     assert described(move.destination, "k/2")[0]["Metadata"] == {"n": "2"}
     assert delta.extras == ("k/3",)
     assert body(move.destination, "k/3") == b"3"
-    told = move.run(delete=True)
-    assert (told.copied, told.deleted, [one.key for one in told.removed]) == (0, 1, ["k/3"])
+    outcome = move.run(delete=True)
+    assert (outcome.copied, outcome.deleted, [one.key for one in outcome.removed]) == (0, 1, ["k/3"])
     assert move.contents(move.destination) == move.contents(move.source)
     deleted = [info.key for info in move.location().list("deleted/")]
     assert len(deleted) == 1
@@ -143,8 +143,8 @@ def test_objects_of_others_are_left_alone(move: Move) -> None:
     assert {gap.item for gap in first.gaps} == {"other", "unlike"}
     assert body(move.destination, "other") == b"is another thing"
     assert move.run().failed == 2
-    told = move.run(overwrite=True)
-    assert (told.copied, told.failed, told.exit_code) == (2, 0, 0)
+    outcome = move.run(overwrite=True)
+    assert (outcome.copied, outcome.failed, outcome.exit_code) == (2, 0, 0)
     assert move.contents(move.destination) == move.contents(move.source)
     assert described(move.destination, "unlike") == described(move.source, "unlike")
 
@@ -185,13 +185,13 @@ def test_hostile_keys_are_known_before(move: Move, versitygw, make_shop) -> None
     again = move.run()
     assert (again.copied, again.failed) == (0, done.failed)
     store = move.location()
-    told = [
+    foreseen = [
         row["item"]
         for info in store.list("losses.parquet")
         for row in pq.read_table(io.BytesIO(store.read(info.key))).to_pylist()
         if row["property"] == "object"
     ]
-    assert set(told) == refused
+    assert set(foreseen) == refused
 
 
 def test_between_prefixes(move: Move) -> None:

@@ -127,8 +127,8 @@ def test_a_choice_by_the_command(old: Move) -> None:
     for body in (b"1", b"22222"):
         old.source.put("a", body)
     here, there = old.ends()
-    said = call("sync", f"old={here}", f"new={there}", "--history", "--max-size", "3B", "--cutover")
-    assert said.code == 0
+    result = call("sync", f"old={here}", f"new={there}", "--history", "--max-size", "3B", "--cutover")
+    assert result.code == 0
     assert bodies(old.destination, "a") == [b"1"]
     page = parse(old.location().read("REPORT.html"))
     assert "with all versions" not in page.text

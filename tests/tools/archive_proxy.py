@@ -48,9 +48,11 @@ class ArchiveProxy(HttpProxy):
             self.early += 1
             return refusal(403, "InvalidObjectState")
         state = 'ongoing-request="false"' if there else 'ongoing-request="true"'
-        said = [] if ready is None else [("x-amz-restore", state)]
+        restore_headers = [] if ready is None else [("x-amz-restore", state)]
         others = [one for one in answer.headers if one[0].lower() != "x-amz-storage-class"]
-        return replace(answer, headers=(*others, ("x-amz-storage-class", self.storage_class), *said))
+        return replace(
+            answer, headers=(*others, ("x-amz-storage-class", self.storage_class), *restore_headers)
+        )
 
     def _restore(self, asked: Asked) -> Answer:
         tier = re.search(rb"<Tier>(\w+)</Tier>", asked.body)

@@ -53,8 +53,8 @@ class Answer:
 
 def refusal(status: int, code: str, *headers: tuple[str, str]) -> Answer:
     """An error as S3 words it."""
-    said = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>by the proxy</Message></Error>'
-    return Answer(status, (("Content-Type", "application/xml"), *headers), said.encode())
+    message = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>by the proxy</Message></Error>'
+    return Answer(status, (("Content-Type", "application/xml"), *headers), message.encode())
 
 
 @dataclass(slots=True)

@@ -14,8 +14,10 @@ class RenamingProxy(HttpProxy):
     def handle(self, asked: Asked) -> Answer | None:
         answer = self.forward(asked)
         if asked.method == "HEAD" and asked.path.endswith("/"):
-            said = tuple(pair for pair in answer.headers if not pair[0].lower().startswith("x-amz-meta-"))
-            return replace(answer, headers=said)
+            other_headers = tuple(
+                pair for pair in answer.headers if not pair[0].lower().startswith("x-amz-meta-")
+            )
+            return replace(answer, headers=other_headers)
         if asked.method == "GET" and "prefix" in asked.query:
             body = answer.body.replace(b"%5C", b"/")
             if "versions" in asked.query:

@@ -38,12 +38,12 @@ def moveout(*words: object, kill_after: float | None = None) -> Ended:
         start_new_session=True,
     ) as process:
         try:
-            said, _ = process.communicate(timeout=kill_after)
+            output, _ = process.communicate(timeout=kill_after)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            said, _ = process.communicate()
+            output, _ = process.communicate()
             count_if_passed("kills", int(process.returncode == -signal.SIGKILL))
-    return Ended(process.returncode, said, time.monotonic() - started)
+    return Ended(process.returncode, output, time.monotonic() - started)
 
 
 def must(*words: object) -> Ended:

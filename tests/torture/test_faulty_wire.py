@@ -207,12 +207,12 @@ def test_one_fault_at_any_request(verb, scene, minio, make_bucket, tmp_path, mon
             proxy.plan = [planned]
             stage = Stage(verb, scene, profile, minio, make_bucket, tmp_path / f"run-{number}")
             ended = stage.run()
-            said = (
+            message = (
                 f"{verb} {number}: {kind} at {planned.nth} x {planned.times}: {ended.code} {ended.err[-300:]}"
             )
             fired[kind] += planned.fired
             if not planned.fired:
-                wrong.append(f"did not happen: {said}")
+                wrong.append(f"did not happen: {message}")
             if ended.code == 0:
                 score["finished"] += 1
             elif ended.code in HONEST:
@@ -220,14 +220,14 @@ def test_one_fault_at_any_request(verb, scene, minio, make_bucket, tmp_path, mon
                 proxy.plan = []
                 again = stage.run_again()
                 if again.code != 0:
-                    wrong.append(f"did not go on: {said}; then {again.code} {again.err[-300:]}")
+                    wrong.append(f"did not go on: {message}; then {again.code} {again.err[-300:]}")
                     continue
             else:
-                wrong.append(f"wrong code: {said}")
+                wrong.append(f"wrong code: {message}")
                 continue
             if not stage.is_right():
                 score["silent corruption"] += 1
-                wrong.append(f"silent corruption: {said}")
+                wrong.append(f"silent corruption: {message}")
                 continue
             count("network faults", int(planned.fired > 0))
     sys.stderr.write(f"\n{verb} (MOVEOUT_SEED={seed}): {dict(score)}; fired: {dict(fired)}\n")

@@ -121,9 +121,9 @@ def lost_values(url: str, destination: str, location: Path) -> list[str]:
     outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=account)
     assert outcome.findings == ()
     losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist()
-    said = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
-    assert {one.removeprefix("values of ") for one in outcome.left_out} == said
-    return sorted(said)
+    lost = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
+    assert {one.removeprefix("values of ") for one in outcome.left_out} == lost
+    return sorted(lost)
 
 
 def test_a_zero_with_a_sign_is_named_where_mariadb_has_none(mysql, mariadb, tmp_path):

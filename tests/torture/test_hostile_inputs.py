@@ -368,7 +368,7 @@ def test_hostile_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 )
             connection.execute(f"CREATE VIEW {quoted(f'{names[7]} v')} AS SELECT * FROM {quoted(tables[0])}")
             connection.commit()
-        said = f"MOVEOUT_SEED={seed}, names {number}: {names}"
+        message = f"MOVEOUT_SEED={seed}, names {number}: {names}"
         with time_limit():
             words = (
                 "export",
@@ -383,10 +383,10 @@ def test_hostile_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 ("restore", folder / "bundle", f"app={sqlite.url_of(folder / 'new.db')}", "--quiet"),
             ):
                 ended = call(*step)
-                assert ended.code == 0, f"{said}: {step[0]} ended with {ended.code}: {ended.err}"
-        assert sqlite.everything(folder / "new.db") == sqlite.everything(folder / "app.db"), said
-        assert sqlite.schema_of(folder / "new.db") == sqlite.schema_of(folder / "app.db"), said
-        assert below(tmp_path / "outside") == set(), said
-        assert {path.name for path in tmp_path.iterdir()} == {"outside", "case"}, said
+                assert ended.code == 0, f"{message}: {step[0]} ended with {ended.code}: {ended.err}"
+        assert sqlite.everything(folder / "new.db") == sqlite.everything(folder / "app.db"), message
+        assert sqlite.schema_of(folder / "new.db") == sqlite.schema_of(folder / "app.db"), message
+        assert below(tmp_path / "outside") == set(), message
+        assert {path.name for path in tmp_path.iterdir()} == {"outside", "case"}, message
         count("hostile inputs")
         shutil.rmtree(folder)

@@ -119,9 +119,9 @@ def named_by_verify(files: Files) -> tuple[set[str], str]:
         return {
             key for key in (layout.TAG_MANIFEST, layout.BUNDLE_META, layout.BAGIT) if key in str(error)
         }, str(error)
-    said = "\n".join(map(str, found))
+    text = "\n".join(map(str, found))
     names = {re.sub(r" line \d+$", "", finding.key) for finding in found}
-    return names | ({layout.TAG_MANIFEST} if layout.TAG_MANIFEST in said else set()), said
+    return names | ({layout.TAG_MANIFEST} if layout.TAG_MANIFEST in text else set()), text
 
 
 def test_verify_names_the_file(bundle: Files) -> None:  # noqa: F811
@@ -136,11 +136,11 @@ def test_verify_names_the_file(bundle: Files) -> None:  # noqa: F811
         changed = WAYS[way](bundle, key, draw)
         if changed == bundle:
             continue
-        names, said = named_by_verify(changed)
+        names, text = named_by_verify(changed)
         score[way] += key in names
         if key not in names:
             missed.append(
-                f"{key}, {way} (MOVEOUT_SEED={seed}, change {number}): {said or 'nothing was said'}"
+                f"{key}, {way} (MOVEOUT_SEED={seed}, change {number}): {text or 'nothing was said'}"
             )
     sys.stderr.write(f"\nMOVEOUT_SEED={seed}, {len(keys)} files: {dict(score)}\n")
     count("tampers", score.total())

@@ -77,14 +77,14 @@ def test_a_part_that_lies_there_is_kept_where_its_bytes_are_the_same(tmp_path):
 
 def test_the_checksum_of_the_whole_is_sent_along(tmp_path):
     copy = Copy(tmp_path)
-    told = []
+    messages = []
 
     def complete(key: str, upload: str, parts: list[UploadedPart], *, crc64nvme: int) -> None:
-        told.append((key, upload, [part.number for part in parts], crc64nvme))
+        messages.append((key, upload, [part.number for part in parts], crc64nvme))
 
     copy.destination.complete = complete
     copy.do_all()
-    assert told == [("data/a", copy.upload, [1, 2, 3], crc64nvme(DATA))]
+    assert messages == [("data/a", copy.upload, [1, 2, 3], crc64nvme(DATA))]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def test_the_binary_log_of_a_restore_makes_the_same_rows(my_exported, mariadb, o
         assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
         run_sql(destination, "FLUSH BINARY LOGS")
         command = ["mariadb-binlog", f"--database={NAME}", other_mariadb.directory / "data" / log]
-        said = subprocess.run(command, capture_output=True, check=True).stdout
-        client("mariadb", replica, "--binary-mode", given=said.decode(errors="surrogateescape"))
+        output = subprocess.run(command, capture_output=True, check=True).stdout
+        client("mariadb", replica, "--binary-mode", given=output.decode(errors="surrogateescape"))
         assert checksums(replica) == checksums(destination) == checksums(url)
     finally:
         run_sql(destination, "SET GLOBAL binlog_format = MIXED")

@@ -167,7 +167,7 @@ def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(
     assert export_database(url, tmp_path / "bundle").complete
     with locked(url, "LOCK TABLE held") as pid:
         survey = PostgresExporter().open("app", url, host).survey()
-        assert any("held" in said and f"session {pid}" in said for said in survey.warnings)
+        assert any("held" in warning and f"session {pid}" in warning for warning in survey.warnings)
         with (
             open_snapshot(parse_url(url), session_limits, tolerant=True) as (session, tables),
             join_snapshot(parse_url(url), session.ticket, session_limits) as (joined, there),

@@ -194,9 +194,9 @@ def test_a_composite_of_very_many_fields_is_its_text(server):
 
 
 def test_text_that_is_no_list_is_not_taken_for_one():
-    said = ["{1,x}", "{1,,2}", "{ 1}", "{01}", "1,2", "", "{1", "1}", "{+1}", "{99999999999}", None, "{1,2}"]
-    typed, side = parse_exactly(codec_of("list(int)"), pa.array(said), pa.list_(pa.int32()))
-    assert side.to_pylist() == [*said[:-2], None, None]
+    texts = ["{1,x}", "{1,,2}", "{ 1}", "{01}", "1,2", "", "{1", "1}", "{+1}", "{99999999999}", None, "{1,2}"]
+    typed, side = parse_exactly(codec_of("list(int)"), pa.array(texts), pa.list_(pa.int32()))
+    assert side.to_pylist() == [*texts[:-2], None, None]
     assert typed.to_pylist() == [None] * 11 + [[1, 2]]
 
 

@@ -108,11 +108,11 @@ def test_who_holds_the_lock_is_said_in_the_notes_and_in_the_error(postgres, tmp_
     statement = "ALTER TABLE a ADD secret_name text DEFAULT 'secret value'"
     with locked(url, statement) as pid, pytest.raises(SourceUnreachableError) as caught:
         export_with(host, url, tmp_path / "bundle")
-    said = str(caught.value)
-    assert f"session {pid} (postgres, migration tool, 127.0.0.1" in said
-    assert "idle in transaction" in said
-    assert "ALTER TABLE" in said
-    assert "secret" not in said + "".join(host.notes)
+    message = str(caught.value)
+    assert f"session {pid} (postgres, migration tool, 127.0.0.1" in message
+    assert "idle in transaction" in message
+    assert "ALTER TABLE" in message
+    assert "secret" not in message + "".join(host.notes)
     assert f"pg_terminate_backend({pid})" in caught.value.next_step
     assert any(str(pid) in note for note in host.notes)
     assert export_with(host, url, tmp_path / "bundle").complete

@@ -44,12 +44,12 @@ def bits(value: float) -> bytes:
 @quick
 @given(FLOATS)
 def test_every_float_keeps_its_bits_and_its_text(server, values):
-    said = texts(server, "float8", values)
-    typed, side = parse_exactly(codec_of("float8"), pa.array(said), pa.float64())
+    server_texts = texts(server, "float8", values)
+    typed, side = parse_exactly(codec_of("float8"), pa.array(server_texts), pa.float64())
     assert [bits(value) for value in typed.to_pylist()] == [bits(value) for value in values]
     again = rendered(codec_of("float8"), typed).cast(pa.string()).to_pylist()
-    exact = side.to_pylist() if side is not None else [None] * len(said)
-    assert [text if text is not None else own for text, own in zip(exact, again, strict=True)] == said
+    exact = side.to_pylist() if side is not None else [None] * len(server_texts)
+    assert [text if text is not None else own for text, own in zip(exact, again, strict=True)] == server_texts
 
 
 @pytest.mark.parametrize("exponent", range(-8, 20))
@@ -64,10 +64,10 @@ def test_floats_change_to_exponents_where_the_server_does(server, exponent):
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=200))
 def test_every_timestamp_comes_back_as_the_servers_text(server, micros):
     moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value) for value in micros]
-    said = texts(server, "timestamptz", moments)
-    typed, side = parse_exactly(codec_of("timestamptz"), pa.array(said), kind("timestamptz").stored)
+    server_texts = texts(server, "timestamptz", moments)
+    typed, side = parse_exactly(codec_of("timestamptz"), pa.array(server_texts), kind("timestamptz").stored)
     assert side is None
-    assert rendered(codec_of("timestamptz"), typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("timestamptz"), typed).cast(pa.string()).to_pylist() == server_texts
     assert typed.cast(pa.int64()).to_pylist() == micros
 
 
@@ -75,30 +75,30 @@ def test_every_timestamp_comes_back_as_the_servers_text(server, micros):
 @given(st.lists(st.decimals(-(10**20), 10**20, places=10), min_size=1, max_size=100))
 def test_every_decimal_comes_back_with_all_its_zeros(server, values):
     numeric = kind("numeric", ((38 << 16) | 10) + 4)
-    said = texts(server, "numeric(38,10)", values)
-    typed, side = parse_exactly(numeric.codec, pa.array(said), numeric.stored)
+    server_texts = texts(server, "numeric(38,10)", values)
+    typed, side = parse_exactly(numeric.codec, pa.array(server_texts), numeric.stored)
     assert side is None
-    assert rendered(codec_of("decimal"), typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("decimal"), typed).cast(pa.string()).to_pylist() == server_texts
 
 
 @quick
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=20)), min_size=1, max_size=50))
 def test_bytes_come_back(server, values):
-    said = texts(server, "bytea", values)
-    typed, side = parse_exactly(codec_of("bytes"), pa.array(said, pa.string()), pa.binary())
+    server_texts = texts(server, "bytea", values)
+    typed, side = parse_exactly(codec_of("bytes"), pa.array(server_texts, pa.string()), pa.binary())
     assert side is None
     assert typed.to_pylist() == values
-    assert rendered(codec_of("bytes"), typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("bytes"), typed).cast(pa.string()).to_pylist() == server_texts
 
 
 @quick
 @given(st.lists(st.one_of(st.none(), st.uuids()), min_size=1, max_size=50))
 def test_uuids_come_back(server, values):
-    said = texts(server, "uuid", values)
-    typed, side = parse_exactly(codec_of("uuid"), pa.array(said, pa.string()), pa.uuid())
+    server_texts = texts(server, "uuid", values)
+    typed, side = parse_exactly(codec_of("uuid"), pa.array(server_texts, pa.string()), pa.uuid())
     assert side is None
     assert typed.to_pylist() == values
-    assert rendered(codec_of("uuid"), typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("uuid"), typed).cast(pa.string()).to_pylist() == server_texts
 
 
 @pytest.mark.parametrize(

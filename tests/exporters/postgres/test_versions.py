@@ -45,7 +45,9 @@ def definitions(major: int) -> list[str]:
         return ["".join(line for line in torture.splitlines(keepends=True) if "BEGIN ATOMIC" not in line)]
     objects = script("objects.sql")
     _, *newer = re.split(r"^-- (\d+)\n", script("newer.sql"), flags=re.MULTILINE)
-    known = [said for since, said in zip(newer[::2], newer[1::2], strict=True) if int(since) <= major]
+    known = [
+        definition for since, definition in zip(newer[::2], newer[1::2], strict=True) if int(since) <= major
+    ]
     return [torture, objects, "".join(known)]
 
 

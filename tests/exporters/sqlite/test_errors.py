@@ -98,12 +98,12 @@ def test_a_damaged_page_is_a_gap_or_an_error_never_silence(tmp_path):
     try:
         outcome = export_file(path, tmp_path / "bundle")
     except SourceError as exc:
-        said = f"{exc} {exc.next_step}"
+        message = f"{exc} {exc.next_step}"
     else:
         assert not outcome.complete
         return
-    assert "damaged" in said
-    assert ".recover" in said
+    assert "damaged" in message
+    assert ".recover" in message
 
 
 def test_a_file_that_holds_something_else_is_left_alone(tmp_path, small):

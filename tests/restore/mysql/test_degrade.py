@@ -44,7 +44,7 @@ def test_only_what_is_refused_goes():
 
     out = least(SQL, refusal)
     assert out is not None
-    assert {piece.shown: said for piece, said in out.items()} == {
+    assert {piece.shown: reason for piece, reason in out.items()} == {
         "`f` DEFAULT (uuid())": "no uuid",
         "UNIQUE KEY `u` (`x y`) USING HASH": "no USING HASH",
     }

@@ -119,8 +119,8 @@ def test_an_acl_of_the_bucket_that_names_nobody_comes_back(
     shop, destination = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
     shop.put("a")
     shop.boto.put_bucket_acl(Bucket=shop.name, ACL=acl)
-    said = restored(shop, destination, tmp_path)
-    assert "bucket acl" not in said
+    outcome = restored(shop, destination, tmp_path)
+    assert "bucket acl" not in outcome
     before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, destination))
     assert len(before) > 1
     assert after == before
@@ -132,5 +132,5 @@ def test_a_destination_without_acls_says_so(
     shop = with_ownership(versitygw, "BucketOwnerPreferred")
     shop.put("a")
     shop.boto.put_bucket_acl(Bucket=shop.name, ACL="public-read")
-    said = restored(shop, make_shop(minio), tmp_path)
-    assert "does not take it" in said["bucket acl"]
+    outcome = restored(shop, make_shop(minio), tmp_path)
+    assert "does not take it" in outcome["bucket acl"]

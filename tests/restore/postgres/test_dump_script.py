@@ -209,12 +209,12 @@ def test_a_tables_own_entries_are_found():
 
 
 def test_an_older_server_is_not_told_that_the_sequence_of_an_unlogged_table_is_logged():
-    said = (
+    statements = (
         "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.s\n"
         "    LOGGED\n    START WITH 1\n);"
     )
     script = split_script(
-        HEAD + entry("SEQUENCE", "s", said) + entry("COMMENT", "c", "COMMENT '\n    LOGGED\n';")
+        HEAD + entry("SEQUENCE", "s", statements) + entry("COMMENT", "c", "COMMENT '\n    LOGGED\n';")
     )
     sequence, comment = map(without_logging, script.entries)
     assert b"NAME public.s\n    START" in sequence.sql

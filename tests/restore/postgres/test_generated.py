@@ -31,10 +31,10 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
         report=open_location(str(tmp_path / "kept")),
     )
     assert outcome.findings == ()
-    said = [f'"public".{name}' for name in ('"alone"."id"', '"stale_1"."g"', '"stale_2"."g"')]
-    assert [one.partition(":")[0] for one in outcome.left_out] == [f"the values of {one}" for one in said]
+    labels = [f'"public".{name}' for name in ('"alone"."id"', '"stale_1"."g"', '"stale_2"."g"')]
+    assert [one.partition(":")[0] for one in outcome.left_out] == [f"the values of {one}" for one in labels]
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
-    assert [loss["item"] for loss in losses if loss["property"] == "generated values"] == said
+    assert [loss["item"] for loss in losses if loss["property"] == "generated values"] == labels
     assert fetch(destination, "SELECT g FROM stale ORDER BY id") == [(3,), (6,)]
     differing = {
         one.key for one in compare_database(reader, "app", destination, workers=1, progress=Silent())

@@ -135,8 +135,8 @@ def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name
     reader = read_bundle(tmp_path / "bundle")
     outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
-    said = "the extension hstore has one of its own here"
-    assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {said}",)
+    message = "the extension hstore has one of its own here"
+    assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {message}",)
     assert fetch(destination, "SELECT h -> 'a' FROM t") == [("1",)]
 
 

@@ -174,10 +174,10 @@ class Scene:
         self.engine.lose_log(self.urls["old"])
         self.proxies["old"].mend()
         assert self._follow.wait(120) == 3, self.log
-        said = " ".join(self.log.split())
-        assert re.search(self.engine.lost_log, said), self.log
-        assert "Take the base again" in said, self.log
-        assert "moveout follow --delta" in said, self.log
+        text = " ".join(self.log.split())
+        assert re.search(self.engine.lost_log, text), self.log
+        assert "Take the base again" in text, self.log
+        assert "moveout follow --delta" in text, self.log
 
     def compare_from_now_on(self):
         """Do one thing that the message says."""
