@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +29,11 @@ class ParquetPart(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     def __init__(self, raw: Any, metadata: pq.FileMetaData | None, buffer_bytes: int) -> None:
         super().__init__(raw, metadata=metadata, memory_map=False, pre_buffer=False, buffer_size=buffer_bytes)
         self.raw = raw
+
+    @cached_property
+    def schema_arrow(self) -> pa.Schema:
+        """The schema with the metadata of its fields. pyarrow would read it from the file's each time."""
+        return super().schema_arrow
 
 
 def open_part(file: Any) -> ParquetPart:

@@ -409,34 +409,53 @@ def insert_statements(
     their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
     """
     head = f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) ".encode()
-    size_bytes = min(_STATEMENT_BYTES, allowed_bytes // 2)
-    pending: list[bytes] = []
-    size = 0
+    together = _RowsTogether(head, min(_STATEMENT_BYTES, allowed_bytes // 2))
     for batch in batches:
         if isinstance(batch, LongValues):
             yield _alone(head, batch.pieces, never_set=batch.never_set)
         elif batch.never_set:
             yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
         else:
-            for row in batch.rows:
-                if pending and size + len(row) > size_bytes:
-                    yield _joined(head, pending)
-                    pending, size = [], 0
-                pending.append(row)
-                size += len(row) + 3
-    if pending:
-        yield _joined(head, pending)
+            yield from together.add(batch)
+    yield from together.rest()
+
+
+class _RowsTogether:
+    """Joins rows to INSERTs of up to ``most_bytes``; a longer row is one of its own."""
+
+    def __init__(self, head: bytes, most_bytes: int) -> None:
+        self._head, self._most_bytes = head, most_bytes
+        self._pieces: list[memoryview] = []
+        self._size_bytes = self._rows = 0
+
+    def add(self, values: Values) -> Iterator[Statement]:
+        """Take rows; yield the statements that are full."""
+        begin, count = 0, len(values.joined)
+        while begin < count:
+            end = values.end_of(begin, self._most_bytes - self._size_bytes)
+            if end == begin and self._pieces:
+                yield from self.rest()
+                continue
+            end = max(end, begin + 1)
+            self._pieces.append(values.text(begin, end))
+            self._size_bytes += len(self._pieces[-1])
+            self._rows += end - begin
+            begin = end
+
+    def rest(self) -> Iterator[Statement]:
+        """Yield what was taken and is in no statement yet."""
+        if self._pieces:
+            *others, last = self._pieces
+            statement = b"".join([self._head, b"VALUES ", *others, last[:-1]])  # without the last comma
+            yield Statement([statement], self._rows, len(statement))
+            self._pieces = []
+            self._size_bytes = self._rows = 0
 
 
 def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: bool) -> Statement:
     """Return a statement of one row."""
     begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
     return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
-
-
-def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:
-    statement = b"".join([head, b"VALUES (", b"),(".join(rows), b")"])
-    return Statement([statement], len(rows), len(statement))
 
 
 def transactional(part: PartFile) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import hexlify
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 
@@ -17,6 +18,8 @@ from exporters.sql.large_values.long_values import LongRow, LongValue
 from migrate.restore.mysql.values.json_decimals import with_decimals
 from migrate.restore.mysql.values.long_json import with_paths
 
+_BEGIN, _END = b"(", b"),"
+"""How a row begins and ends."""
 _NUMBERS = {"int", "decimal"}
 _MARK = b"\\x"
 _BYTES_IN_SIDE = "charset"
@@ -45,7 +48,7 @@ def literals_of(
         if isinstance(rows, LongRow):
             yield LongValues(LongRow(part, rows.long), without, never_set, decimals)
         else:
-            yield Values(_values(part, without, decimals=decimals), never_set)
+            yield Values(_joined(part, without, decimals=decimals), never_set)
 
 
 def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
@@ -71,10 +74,32 @@ def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[b
 
 
 class Values(Struct, frozen=True):
-    """Rows as ``…,…``; of shapes that were ``never_set`` with NULL for these."""
+    """Rows as ``(…,…),``, all that INSERT has behind VALUES but for the last comma; of shapes that were ``never_set``
+    with NULL for these.
+    """
 
-    rows: list[bytes]
+    joined: pa.Array
     never_set: bool = False
+
+    @property
+    def rows(self) -> list[bytes]:
+        """Each row as ``…,…``."""
+        return [row[len(_BEGIN) : -len(_END)] for row in self.joined.to_pylist()]
+
+    def end_of(self, begin: int, size_bytes: int) -> int:
+        """Return up to which row those from ``begin`` on are no longer than so many bytes."""
+        bounds = _bounds(self.joined)
+        return bisect_right(bounds, bounds[begin] + size_bytes, begin, len(self.joined) + 1) - 1
+
+    def text(self, begin: int, end: int) -> memoryview:
+        """Return some rows, one behind the other."""
+        bounds = _bounds(self.joined)
+        return memoryview(self.joined.buffers()[2])[bounds[begin] : bounds[end]]
+
+
+def _bounds(text: pa.Array) -> memoryview:
+    """Return where each value begins, and behind them where the last one ends."""
+    return memoryview(text.buffers()[1]).cast("i")[text.offset : text.offset + len(text) + 1]
 
 
 class LongValues(Struct, frozen=True):
@@ -136,39 +161,65 @@ def _written(
             yield field, batch.column(field.name), sides.get(field.name)
 
 
-def _values(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) -> list[bytes]:
-    literals = [
-        _literal(field, values, None if side is None else batch.column(side), decimals=decimals)
-        for field, values, side in _written(batch, without)
-    ]
-    if not literals:
-        return [b""] * batch.num_rows
-    joined = pc.binary_join_element_wise(*literals, b",", null_handling="replace", null_replacement=b"NULL")
-    return list(joined.to_pylist())
+def _joined(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) -> pa.Array:
+    """Return the rows of ``Values``. Quotes and commas are put between the values by the same call that joins them."""
+    pieces: list[pa.Array | bytes] = []
+    between = _BEGIN
+    for field, values, side in _written(batch, without):
+        side_values = None if side is None else batch.column(side)
+        begin, text, end = _literal_parts(field, values, side_values, decimals=decimals)
+        if text.null_count and begin:
+            begin, text, end = b"", pc.binary_join_element_wise(begin, text, end, b""), b""
+        pieces += [between + begin, text]
+        between = end + b","
+    if not pieces:
+        return pa.array([_BEGIN + _END] * batch.num_rows, pa.binary())
+    pieces.append(between[:-1] + _END)
+    return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"NULL")
 
 
 def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None, *, decimals: bool = False) -> pa.Array:
+    begin, text, end = _literal_parts(field, values, side, decimals=decimals)
+    return pc.binary_join_element_wise(begin, text, end, b"") if begin else text
+
+
+def _literal_parts(
+    field: pa.Field, values: pa.Array, side: pa.Array | None, *, decimals: bool
+) -> tuple[bytes, pa.Array, bytes]:
+    """Return literals: what each begins with, what is their own, and what each ends with; NULL for NULL."""
     kind = field.metadata[KIND].decode()
     if _has(field, CHARACTERS):
         plain = field_text(field, values, None)
-        text = _string(plain)
-        if decimals and field.metadata[TYPE] == _JSON:
+        has_decimals = decimals and field.metadata[TYPE] == _JSON
+        if side is None and not has_decimals:
+            return b"'", _escaped(plain), b"'"
+        text = pc.binary_join_element_wise(b"'", _escaped(plain), b"'", b"")
+        if has_decimals:
             text = with_decimals(plain, text)
-        return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
+        return b"", text if side is None else pc.coalesce(_side_bytes(kind, side), text), b""
     if kind == "hex":
-        return _string(values, b"_binary'")
+        return b"_binary'", _escaped(values), b"'"
     text = field_text(field, values, side)
-    return text if kind in _NUMBERS else pc.binary_join_element_wise(b"'", text, b"'", b"")
+    return (b"", text, b"") if kind in _NUMBERS else (b"'", text, b"'")
 
 
-def _string(text: pa.Array, begin: bytes = b"'") -> pa.Array:
+def _escaped(text: pa.Array) -> pa.Array:
     """Quotes and backslashes are doubled. Neither is part of any other character in UTF-8, which the session speaks; so
     bytes that are none stand there as well, in half the length of their digits.
     """
-    inner = pc.replace_substring(text, pattern=b"'", replacement=b"''")
-    if pc.any(pc.match_substring(inner, b"\\"), min_count=0).as_py():
-        inner = pc.replace_substring(inner, pattern=b"\\", replacement=b"\\\\")
-    return pc.binary_join_element_wise(begin, inner, b"'", b"")
+    bytes_ = _bytes_of(text)
+    for mark in (b"'", b"\\"):
+        if mark in bytes_:
+            text = pc.replace_substring(text, pattern=mark, replacement=mark + mark)
+    return text
+
+
+def _bytes_of(text: pa.Array) -> bytes:
+    """Return the bytes of all texts, one behind the other; bytes may stand where one is NULL. To look into them takes
+    less than to look into each text.
+    """
+    bounds = _bounds(text)
+    return bytes(memoryview(text.buffers()[2])[bounds[0] : bounds[-1]]) if bounds[-1] else b""
 
 
 def _side_bytes(kind: str, side: pa.Array) -> pa.Array:
