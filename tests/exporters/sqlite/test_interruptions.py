@@ -83,9 +83,9 @@ def slow_restore(location: Path, destination: Path) -> None:
         write(*args)
         time.sleep(0.06)
 
-    def slow_complete(run, connection):
+    def slow_complete(job, connection, notes):
         connection.set_trace_callback(lambda _: time.sleep(0.05))
-        return complete(run, connection)
+        return complete(job, connection, notes)
 
     sqlite_rows._write, sqlite_restore._complete = slow_write, slow_complete
     restore_file(location, destination)
