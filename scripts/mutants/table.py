@@ -42,6 +42,7 @@ _EXPORT = (
     "tests/export/test_export.py",
     "tests/export/test_again.py",
     "tests/export/test_failures.py",
+    "tests/export/test_full_location.py",
     "tests/export/test_growing.py",
     "tests/export/test_seal_time.py",
     "tests/export/test_seal_without_source.py",
