@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
@@ -487,7 +487,7 @@ def test_what_needs_a_table_that_the_bundle_lacks_is_left_out_by_name(
 
 def test_a_busy_partition_of_a_database_is_compared_alone(shop):
     url, _ = shop
-    assert set(live_tables(url, names={("shop", "orders")})) == {("shop", "orders")}
+    assert set(live_tables(url, TablesToRead(names={("shop", "orders")}))) == {("shop", "orders")}
 
 
 def test_a_server_that_ends_the_session_is_worth_another_try(shop, other_postgres, monkeypatch):
@@ -534,9 +534,8 @@ def test_small_tables_share_transactions_and_what_is_refused_costs_only_itself(
         destination = other_postgres.database()
         outcome = restore(read_bundle(tmp_path / name), destination)
         assert outcome.findings == ()
-        assert live_tables(destination, names={("public", f"t{n}") for n in range(6)}).keys() == {
-            ("public", f"t{n}") for n in range(6)
-        }
+        names = {("public", f"t{n}") for n in range(6)}
+        assert live_tables(destination, TablesToRead(names=names)).keys() == names
         made[name] = len(fetch(destination, rows)), len(fetch(destination, keys)), len(outcome.left_out)
     # Both workers make keys: four and two.
     assert made == {"together": (1, 2, 0), "refused": (6, 2, 1)}
