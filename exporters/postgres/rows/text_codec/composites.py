@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, undoubled
+from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, fields_of
 
-_FIELD = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()]*'
 _QUOTES = Quotes(b'"\\(),' + SPACE, quote=b'""')
 
 Elements = Sequence[Callable[[pa.Array], pa.Array]]
@@ -17,13 +16,10 @@ Elements = Sequence[Callable[[pa.Array], pa.Array]]
 
 
 def parse(text: pa.Array, stored_type: pa.DataType, elements: Elements) -> pa.Array:
-    """Return structs of ``stored_type``; NULL where the text is none."""
-    fields = ",".join(f"(?P<f{number}>{_FIELD})" for number in range(len(elements)))
-    groups = pc.extract_regex(text, pattern=rf"^\({fields}\)$")
-    values = [
-        element(undoubled(pc.struct_field(groups, f"f{number}"))) for number, element in enumerate(elements)
-    ]
-    return pa.StructArray.from_arrays(values, fields=list(stored_type), mask=pc.is_null(groups))
+    """Return structs of ``stored_type``, of the server's text. Raises ``pa.ArrowInvalid``."""
+    fields = fields_of(text, len(elements))
+    values = [element(field) for element, field in zip(elements, fields, strict=True)]
+    return pa.StructArray.from_arrays(values, fields=list(stored_type), mask=pc.is_null(text))
 
 
 def text_of(values: pa.Array, elements: Elements) -> pa.Array:

@@ -4,31 +4,42 @@ src/backend/utils/adt/datetime.c): every part with a sign of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
+from exporters.sql.value_codec import joined
 
 STORED = pa.struct([("months", pa.int32()), ("days", pa.int32()), ("micros", pa.int64())])
 
-_PATTERN = (
-    r"^P(?:(?P<y>-?[0-9]+)Y)?(?:(?P<mo>-?[0-9]+)M)?(?:(?P<d>-?[0-9]+)D)?"
-    r"(?:T(?:(?P<h>-?[0-9]+)H)?(?:(?P<mi>-?[0-9]+)M)?(?:(?P<sign>-?)(?P<s>[0-9]+)(?:\.(?P<f>[0-9]{1,6}))?S)?)?$"
-)
+_DATE_PARTS = {"y": "Y", "mo": "M", "d": "D"}
+_CLOCK_PARTS = {"h": "H", "mi": "M"}
+_SECONDS = r"(?:(?P<sign>-?)(?P<s>[0-9]+)(?:\.(?P<f>[0-9]{1,6}))?S)?"
 _HOUR, _MINUTE, _SECOND = 3_600_000_000, 60_000_000, 1_000_000
 
 
 def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the intervals; NULL where the text is none of that style (``infinity``)."""
-    parts = pc.extract_regex(text, pattern=_PATTERN)
+    raw = joined(pc.cast(text, pa.binary()))
+    pattern = _pattern("".join(letter for letter in "YMDTHS" if letter.encode() in raw))
+    parts = pc.extract_regex(text, pattern=pattern)
+    zeros = pa.repeat(pa.scalar(0, pa.int64()), len(text))
 
     def number(name: str) -> pa.Array:
+        if f"<{name}>" not in pattern:
+            return zeros
         digits = pc.struct_field(parts, name)
-        return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64())
+        return pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int64())
 
     months = pc.add_checked(pc.multiply_checked(number("y"), 12), number("mo"))
-    fraction = pc.utf8_rpad(pc.struct_field(parts, "f"), 6, "0").cast(pa.int64())
-    seconds = pc.add_checked(pc.multiply_checked(number("s"), _SECOND), fraction)
-    seconds = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(seconds), seconds)
+    seconds = zeros
+    if "<s>" in pattern:
+        fraction = pc.cast(pc.utf8_rpad(pc.struct_field(parts, "f"), 6, "0"), pa.int64())
+        seconds = pc.add_checked(pc.multiply_checked(number("s"), _SECOND), fraction)
+        is_negative = pc.equal(pc.struct_field(parts, "sign"), "-")
+        seconds = pc.if_else(is_negative, pc.negate(seconds), seconds)
     clock = pc.add_checked(
         pc.multiply_checked(number("h"), _HOUR), pc.multiply_checked(number("mi"), _MINUTE)
     )
@@ -37,15 +48,31 @@ def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(fields, fields=list(STORED), mask=pc.is_null(parts))
 
 
+@lru_cache(64)
+def _pattern(letters: str) -> str:
+    """Return the pattern of texts in which only these letters occur: a group that never matches takes as long as one
+    that does.
+    """
+    date, clock = (
+        "".join(f"(?:(?P<{name}>-?[0-9]+){letter})?" for name, letter in parts.items() if letter in letters)
+        for parts in (_DATE_PARTS, _CLOCK_PARTS)
+    )
+    seconds = _SECONDS if "S" in letters or not date + clock else ""
+    return f"^P{date}(?:T{clock}{seconds})?$"
+
+
 def text_of(values: pa.Array) -> pa.Array:
     """Return the text; NULL for NULL."""
-    months, days, micros = (pc.struct_field(values, name).cast(pa.int64()) for name in STORED.names)
+    months, days, micros = (pc.cast(pc.struct_field(values, name), pa.int64()) for name in STORED.names)
     years, rest = _divided(months, 12)
     hours, below = _divided(micros, _HOUR)
     minutes, below = _divided(below, _MINUTE)
-    clock = _joined(_part(hours, "H"), _part(minutes, "M"), _seconds(below))
-    clock = pc.if_else(pc.equal(clock, ""), "", _joined("T", clock))
-    text = _joined("P", _part(years, "Y"), _part(rest, "M"), _part(days, "D"), clock)
+    text = _joined(
+        pc.if_else(pc.is_valid(values), "P", pa.scalar(None, pa.string())),
+        *(_part(years, "Y"), _part(rest, "M"), _part(days, "D")),
+        *(_unless_zero(micros, lambda: "T"), _part(hours, "H"), _part(minutes, "M")),
+        _unless_zero(below, lambda: _seconds(below)),
+    )
     return pc.if_else(pc.equal(text, "P"), "PT0S", text)
 
 
@@ -55,8 +82,17 @@ def _divided(values: pa.Array, by: int) -> tuple[pa.Array, pa.Array]:
     return quotient, pc.subtract(values, pc.multiply(quotient, by))
 
 
-def _part(values: pa.Array, letter: str) -> pa.Array:
-    return pc.if_else(pc.equal(values, 0), "", _joined(pc.cast(values, pa.string()), letter))
+def _part(values: pa.Array, letter: str) -> pa.Array | str:
+    return _unless_zero(values, lambda: _joined(pc.cast(values, pa.string()), letter))
+
+
+def _unless_zero(values: pa.Array, make: Callable[[], pa.Array | str]) -> pa.Array | str:
+    """Return what is made of numbers, and nothing for 0."""
+    zero = pc.equal(values, 0)
+    if zero.true_count + zero.null_count == len(values):
+        return ""
+    text = make()
+    return pc.if_else(zero, "", text) if zero.true_count else text
 
 
 def _seconds(micros: pa.Array) -> pa.Array:
@@ -64,10 +100,9 @@ def _seconds(micros: pa.Array) -> pa.Array:
     digits = pc.ascii_rtrim(pc.utf8_lpad(pc.cast(fraction, pa.string()), 6, "0"), characters="0")
     point = pc.if_else(pc.equal(digits, ""), "", ".")
     sign = pc.if_else(pc.less(micros, 0), "-", "")
-    return pc.if_else(
-        pc.equal(micros, 0), "", _joined(sign, pc.cast(seconds, pa.string()), point, digits, "S")
-    )
+    return _joined(sign, pc.cast(seconds, pa.string()), point, digits, "S")
 
 
 def _joined(*texts: pa.Array | str) -> pa.Array:
-    return pc.binary_join_element_wise(*texts, "")
+    """Return the texts one after the other; an empty one is left out, since Arrow takes its time for each."""
+    return pc.binary_join_element_wise(*(text for text in texts if not isinstance(text, str) or text), "")

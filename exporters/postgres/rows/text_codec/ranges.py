@@ -11,13 +11,11 @@ import pyarrow as pa
 
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.arrays import elements
-from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of, undoubled
+from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, fields_of, lists_of
 
-_BOUND = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()\[\]]*'
-_PATTERN = rf"^(?P<opens>[\[(])(?P<lower>{_BOUND}),(?P<upper>{_BOUND})(?P<closes>[\])])$"
 _QUOTES = Quotes(b'"\\()[],' + SPACE, quote=b'""')
 _BETWEEN = re.compile(rb"(?<=[\])]),(?=[\[(])")
-_EMPTY = "empty"
+_EMPTY, _WITHOUT_BOUNDS = "empty", "(,)"
 
 Element = Callable[[pa.Array], pa.Array]
 """Makes values of the texts of bounds, or texts of the values."""
@@ -30,16 +28,17 @@ def stored(element: pa.DataType) -> pa.DataType:
 
 
 def parse(text: pa.Array, stored_type: pa.DataType, element: Element) -> pa.Array:
-    """Return ranges of ``stored_type``; NULL where the text is none."""
-    parts = pc.extract_regex(text, pattern=_PATTERN)
+    """Return ranges of ``stored_type``, of the server's text. Raises ``pa.ArrowInvalid``."""
     empty = pc.fill_null(pc.equal(text, _EMPTY), fill_value=False)
-    lower, upper = (element(undoubled(pc.struct_field(parts, name))) for name in ("lower", "upper"))
+    bounds = fields_of(pc.if_else(empty, _WITHOUT_BOUNDS, text) if empty.true_count else text, 2)
     closed = (
-        pc.fill_null(pc.equal(pc.struct_field(parts, name), bracket), fill_value=False)
-        for name, bracket in (("opens", "["), ("closes", "]"))
+        pc.fill_null(touches(text, bracket), fill_value=False)
+        for touches, bracket in ((pc.starts_with, "["), (pc.ends_with, "]"))
     )
-    nothing = pc.and_not(pc.is_null(parts), empty)
-    return pa.StructArray.from_arrays([lower, upper, *closed, empty], fields=list(stored_type), mask=nothing)
+    lower, upper = map(element, bounds)
+    return pa.StructArray.from_arrays(
+        [lower, upper, *closed, empty], fields=list(stored_type), mask=pc.is_null(text)
+    )
 
 
 def text_of(values: pa.Array, element: Element) -> pa.Array:

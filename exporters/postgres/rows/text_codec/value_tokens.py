@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 from msgspec import Struct
+from pyarrow import csv
 
 from exporters import arrow_functions as pc
 from exporters.sql.value_codec import joined
@@ -20,6 +21,8 @@ SPACE = b" \t\n\v\f\r"
 _ROW, ITEM, _MARK, _BACKSLASH, _QUOTE = b"\xff", b"\xfe", b"\xfd", b"\xfc", b"\xfb"
 """The end of a row, what separates words, the quotes around a word, and both escaped characters."""
 
+_BOM = b"\xef\xbb\xbf"
+"""Arrow drops one at the beginning of what it parses."""
 
 _FEW = 2
 """So many bytes are found faster one after the other than by a pattern."""
@@ -128,16 +131,32 @@ def _outside_quotes(data: bytes, change: Callable[[bytes], bytes], *, mark: byte
     return mark.join(pieces)
 
 
-def undoubled(words: pa.Array) -> pa.Array:
-    """Return words whose quotes and backslashes are doubled inside of quotes as they are; nothing is NULL."""
-    words = pc.if_else(pc.equal(words, ""), pa.scalar(None, words.type), words)
-    quoted = pc.starts_with(words, '"')
-    if not quoted.true_count:
-        return words
-    inner = pc.utf8_slice_codeunits(words, 1, -1)
-    inner = pc.replace_substring(inner, pattern='""', replacement='"')
-    inner = pc.replace_substring(inner, pattern="\\\\", replacement="\\")
-    return pc.if_else(quoted, inner, words)
+def fields_of(text: pa.Array, count: int) -> list[pa.Array]:
+    """Return the fields of rows in brackets, as text without quotes: what stands between the brackets is CSV with
+    doubled backslashes. Nothing is NULL, as all fields of NULL are. Raises ``pa.ArrowInvalid`` where a row has more or
+    fewer.
+    """
+    if not len(text):
+        return [pa.array([], pa.string())] * count
+    names = [str(number) for number in range(count)]
+    inner = pc.fill_null(pc.utf8_slice_codeunits(text, 1, -1), "," * (count - 1))
+    lines = _BOM + joined(pc.binary_join_element_wise(pc.cast(inner, pa.binary()), b"", b"\n"))
+    table = csv.read_csv(
+        pa.BufferReader(lines),
+        read_options=csv.ReadOptions(column_names=names, block_size=len(lines) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=False,
+        ),
+    )
+    fields = [column.combine_chunks() for column in table.columns]
+    if b"\\" not in lines:
+        return fields
+    return [pc.replace_substring(field, pattern="\\\\", replacement="\\") for field in fields]
 
 
 def lists_of(lengths: pa.Array, values: pa.Array) -> pa.Array:
