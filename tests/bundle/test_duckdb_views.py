@@ -78,10 +78,10 @@ def test_every_table_has_a_view_of_another_name(tmp_path):
         pq.write_table(pa.table({"n": [row.number]}), path)
     text = script("app", rows).decode()
     assert len(text.splitlines()) == 2 + len(names) + len({schema.lower() for schema, _ in names}) - 1 + 1
-    found = views(tmp_path, text.replace('"sch""ema"', '"odd"'))
+    view_rows = views(tmp_path, text.replace('"sch""ema"', '"odd"'))
     expected = {("odd" if schema == 'sch"ema' else schema, name) for schema, name in names.values()}
-    assert set(found) == expected
-    assert [rows for _, rows in sorted(found.items(), key=lambda one: one[1])] == [
+    assert set(view_rows) == expected
+    assert [rows for _, rows in sorted(view_rows.items(), key=lambda one: one[1])] == [
         [[n]] for n in range(1, 10)
     ]
 
@@ -125,10 +125,10 @@ def bundle(minio, make_bucket, tmp_path_factory):
 def test_the_scripts_are_sealed_and_show_values_and_exact_texts(bundle):
     keys = [file.key for file in BundleReader(open_location(str(bundle))).files()]
     assert {"data/app/duckdb.sql", "data/media/duckdb.sql"} <= set(keys)
-    found = views(bundle, (bundle / "data/app/duckdb.sql").read_text())
-    assert found["main", "Mixed"] == [[1, 1.5, None], [2, None, "ttext"], [3, None, None]]
-    assert found["main", "a\"b'; DROP TABLE x; --"] == [[1, 7]]
-    assert found["main", "select"] == found["main", "line_.shell touch obeyed"] == []
+    view_rows = views(bundle, (bundle / "data/app/duckdb.sql").read_text())
+    assert view_rows["main", "Mixed"] == [[1, 1.5, None], [2, None, "ttext"], [3, None, None]]
+    assert view_rows["main", "a\"b'; DROP TABLE x; --"] == [[1, 7]]
+    assert view_rows["main", "select"] == view_rows["main", "line_.shell touch obeyed"] == []
 
 
 def test_the_script_runs_from_elsewhere_and_shows_a_bucket(bundle):

@@ -88,9 +88,9 @@ def test_what_arrives_is_what_left(moved):
     name, _, profile = url.removeprefix("s3://").partition("?profile=")
     client = boto_client(profile)
     for number, key in enumerate(KEYS):
-        found = client.get_object(Bucket=name, Key=key)
-        assert found["Body"].read() == (b"" if key == "empty" else key.encode() * (number + 1))
-        assert (found["ContentType"], found["Metadata"]) == ("text/x-odd", {"owner": "plaza"})
+        response = client.get_object(Bucket=name, Key=key)
+        assert response["Body"].read() == (b"" if key == "empty" else key.encode() * (number + 1))
+        assert (response["ContentType"], response["Metadata"]) == ("text/x-odd", {"owner": "plaza"})
         assert client.get_object_tagging(Bucket=name, Key=key)["TagSet"] == [{"Key": "kind", "Value": "test"}]
 
 

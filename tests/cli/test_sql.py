@@ -58,9 +58,9 @@ def several(minio, make_bucket, tmp_path_factory):
 
 def test_a_query_is_answered_as_table_json_and_csv(alone):
     query = 'SELECT id, title, score, "score$exact" FROM Posts WHERE id < 2 ORDER BY id'
-    found = result("sql", alone, query)
-    assert [column["name"] for column in found["columns"]] == ["id", "title", "score", "score$exact"]
-    assert (found["rows"], found["more"]) == (
+    answer = result("sql", alone, query)
+    assert [column["name"] for column in answer["columns"]] == ["id", "title", "score", "score$exact"]
+    assert (answer["rows"], answer["more"]) == (
         [[0, "post 0", None, "tnone"], [1, "post 1", 0.25, None]],
         False,
     )
@@ -72,8 +72,8 @@ def test_a_query_is_answered_as_table_json_and_csv(alone):
 
 
 def test_rows_are_limited_unless_they_are_written_as_csv(alone):
-    found = result("sql", alone, "FROM posts", "--limit", 5)
-    assert (len(found["rows"]), found["more"]) == (5, True)
+    answer = result("sql", alone, "FROM posts", "--limit", 5)
+    assert (len(answer["rows"]), answer["more"]) == (5, True)
     assert len(result("sql", alone, "FROM posts")["rows"]) == 1000
     assert "--limit N shows them" in call("sql", alone, "FROM posts").out
     assert len(call("sql", alone, "FROM posts", "--csv").out.splitlines()) == POSTS + 1

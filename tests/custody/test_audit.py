@@ -114,9 +114,9 @@ def test_an_index_that_was_changed_is_found_by_the_signed_root(bundle, provider)
     tags = bundle.read(layout.TAG_MANIFEST).decode()
     old = next(line for line in tags.splitlines() if line.endswith(layout.FILES))
     bundle.put(layout.TAG_MANIFEST, tags.replace(old[:64], sha256(b"".join(files)).hexdigest()).encode())
-    found = {one.key: one.what for one in look(bundle, provider, Question(0.9, 0.1)).findings}
-    assert found[layout.CHECKPOINT] == "is of another seal of the bundle"
-    assert f"sig/{layout.TAG_MANIFEST}.{provider.public.id}.sig" in found
+    problems = {one.key: one.what for one in look(bundle, provider, Question(0.9, 0.1)).findings}
+    assert problems[layout.CHECKPOINT] == "is of another seal of the bundle"
+    assert f"sig/{layout.TAG_MANIFEST}.{provider.public.id}.sig" in problems
 
 
 def test_a_bundle_that_somebody_else_sealed_again_is_not_ours(bundle, provider, customer):

@@ -52,8 +52,8 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
     assert states("eu-data-act", told(*switch[:2]), 10)["notice"] == "due"
     assert states("eu-data-act", told(*switch[:2]), 70)["notice"] == "breached"
     assert states("eu-data-act", told(*switch[:3]), 51)["transition"] == "breached"
-    found = states("eu-data-act", told(*switch), 30)
-    assert found == {"notice": "met", "transition": "met", "retrieval": "due", "erasure": "met"}
+    verdicts = states("eu-data-act", told(*switch), 30)
+    assert verdicts == {"notice": "met", "transition": "met", "retrieval": "due", "erasure": "met"}
     assert states("eu-data-act", told(*switch), 57)["retrieval"] == "met"
     assert states("eu-data-act", told(*switch, (40, "erased")), 57)["retrieval"] == "breached"
     assert states("eu-data-act", told(*switch, (57, "erasing")), 58)["retrieval"] == "met"
@@ -179,8 +179,8 @@ def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
     rules, events = rulebook.load(str(file)), {"erasing", "erased"}
     for first in (95, 50):  # in time, and not
         entries = told((0, "received"), (first, "erasing"), (first, "erased"), (100, "received"))
-        found = clock.would_breach(rules, entries, events, THEN + 120 * DAY)
-        assert [one.rule.id for one in found] == ["keep"]
+        breaches = clock.would_breach(rules, entries, events, THEN + 120 * DAY)
+        assert [one.rule.id for one in breaches] == ["keep"]
         assert clock.would_breach(rules, entries, events, THEN + 200 * DAY) == []
     file.write_text(contract.replace("90 days", "9999 years"))
     rules, entries = rulebook.load(str(file)), told((0, "received"))
@@ -201,9 +201,9 @@ def test_the_command_counts_from_what_was_noted(location, make_key):
     bundle, key = location.location.removeprefix("file://"), make_key.path_of("provider")
     call("sign", bundle, "--key", key)
     assert call("custody", "note", bundle, "notice", "--at", "2026-01-01", "--key", key).code == 0
-    found = call("clock", bundle, "--at", "2026-02-01")
-    assert (found.code, "no legal advice" in found.out) == (0, True)
-    assert "due" in found.out
+    result = call("clock", bundle, "--at", "2026-02-01")
+    assert (result.code, "no legal advice" in result.out) == (0, True)
+    assert "due" in result.out
     assert call("clock", bundle, "--at", "2026-04-01").code == 9
     assert call("custody", "note", bundle, "no tice", "--key", key).code == 2
     assert call("clock", bundle, "--rules", "no-such").code == 2

@@ -13,26 +13,26 @@ def test_a_receipt_and_a_certificate_say_what_they_prove_and_what_not(location, 
     words = [location.location, "--key", key, "--json"]
     received = call("receive", *words, "--page", tmp_path / "receipt.html")
     assert received.code == 0, received.err
-    found = parse((tmp_path / "receipt.html").read_bytes())
-    assert_harmless(found)
+    paper = parse((tmp_path / "receipt.html").read_bytes())
+    assert_harmless(paper)
     root = received.json["result"]["root"]
     for text in ("Received and signed by", root, "RFC 3161", "BypassGovernanceRetention", "UTC", "--against"):
-        assert text in found.text
+        assert text in paper.text
 
     erased = call(
         "erase", *words, "--yes", "--override", "asked for", "--page", tmp_path / "certificate.html"
     )
     assert erased.code == 0, erased.err
-    found = parse((tmp_path / "certificate.html").read_bytes())
-    assert_harmless(found)
+    paper = parse((tmp_path / "certificate.html").read_bytes())
+    assert_harmless(paper)
     for text in (
         "Erased and certified by",
         root,
         "Backups, snapshots and replicas",
         "BypassGovernanceRetention",
     ):
-        assert text in found.text
-    document = found.text.partition("its text is:")[2]
+        assert text in paper.text
+    document = paper.text.partition("its text is:")[2]
     assert json.loads(document)["root"] == root
 
 
@@ -41,8 +41,8 @@ def test_a_grant_names_both_parties_and_keeps_the_secret(provider):
     page = paper_page(
         grant_paper("s3://held/acme", "<acme>", [("Access key", "AKEY")], until, provider.public)
     )
-    found = parse(page)
-    assert_harmless(found)
+    paper = parse(page)
+    assert_harmless(paper)
     for text in (
         "Granted by",
         provider.public.fingerprint,
@@ -50,4 +50,4 @@ def test_a_grant_names_both_parties_and_keeps_the_secret(provider):
         "2030-01-31 12:00:00 UTC",
         "the storage server",
     ):
-        assert text in found.text
+        assert text in paper.text

@@ -42,8 +42,8 @@ def test_we_check_what_ssh_keygen_signed_with_our_key(location, make_key, provid
     subprocess.run(argv, check=True, capture_output=True)
     signature = (tmp_path / "manifest.sig").read_bytes()
     location.put(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig", signature)
-    found = signatures(location)
-    assert (found.of(layout.TAG_MANIFEST), found.findings) == ([provider.public], [])
+    signed = signatures(location)
+    assert (signed.of(layout.TAG_MANIFEST), signed.findings) == ([provider.public], [])
     assert signature == ssh_signatures.sign(provider, ssh_signatures.BUNDLE, [file.read_bytes()])
 
 
@@ -63,9 +63,9 @@ def test_changed_bytes_of_a_signature_are_found_with_its_name(location, provider
     draw = random.Random(6)
     for at in range(0, len(data), 3):
         there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-        found = signatures(there)
-        assert [finding.key for finding in found.findings] == [key], at
-        assert not found.good
+        signed = signatures(there)
+        assert [finding.key for finding in signed.findings] == [key], at
+        assert not signed.good
     for spoilt in (b"", data[:-1], data + b"\n", data * 50):
         there.files[key] = spoilt
         assert [finding.key for finding in signatures(there).findings] == [key]

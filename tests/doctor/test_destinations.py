@@ -154,15 +154,15 @@ def test_what_keeps_a_followed_source_from_arriving_is_a_warning(other_postgres,
         return [finding for finding in findings if finding["check"] == "changes"]
 
     assert {finding["severity"] for finding in changes("false")} == {"info"}
-    found = {finding["problem"]: finding for finding in changes("true")}
-    assert {problem: finding["severity"] for problem, finding in found.items()} == {
+    problems = {finding["problem"]: finding for finding in changes("true")}
+    assert {problem: finding["severity"] for problem, finding in problems.items()} == {
         "wal_level is replica": "slow",
         '1 table cannot be followed ("public"."keyless"): it has no primary key and no replica identity: once'
         " published, it would refuse UPDATE and DELETE": "slow",
         'the role "doctor_new" may not keep triggers and foreign keys from firing': "loses",
     }
-    assert "delta passes" in found["wal_level is replica"]["consequence"]
-    assert all("follow = true" in finding["consequence"] and finding["fix"] for finding in found.values())
+    assert "delta passes" in problems["wal_level is replica"]["consequence"]
+    assert all("follow = true" in finding["consequence"] and finding["fix"] for finding in problems.values())
 
 
 def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):

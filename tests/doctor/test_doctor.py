@@ -108,9 +108,9 @@ def test_a_locked_table_and_a_prepared_transaction_are_named(postgres, tmp_path)
     run_sql(url, "CREATE TABLE busy (id int PRIMARY KEY)")
     with psycopg.connect(url) as holder:
         holder.execute("LOCK TABLE busy IN ACCESS EXCLUSIVE MODE")
-        found = doctor(f"app={url}", "--to", tmp_path / "bundle")
-        assert found.code == 3
-        run_sql(url, found.fixes("app")['"public"."busy"'])
+        result = doctor(f"app={url}", "--to", tmp_path / "bundle")
+        assert result.code == 3
+        run_sql(url, result.fixes("app")['"public"."busy"'])
         with pytest.raises(psycopg.OperationalError):
             holder.execute("SELECT 1")
         holder.close()
@@ -137,13 +137,13 @@ def test_a_destination_that_is_missing_or_of_another_encoding_is_made_by_the_fix
             ("full", full),
         ],
     )
-    found = doctor("-c", case)
-    assert found.code == 3
-    [create] = found.fixes("gone", kind="destination").values()
-    [again] = found.fixes("latin", kind="destination").values()
+    result = doctor("-c", case)
+    assert result.code == 3
+    [create] = result.fixes("gone", kind="destination").values()
+    [again] = result.fixes("latin", kind="destination").values()
     for statement in [create, *again.splitlines()]:
         other_postgres.execute(statement)
-    assert "foreign_one" in found.findings("full", kind="destination")[urlsplit(full).path[1:]]["problem"]
+    assert "foreign_one" in result.findings("full", kind="destination")[urlsplit(full).path[1:]]["problem"]
     mended = doctor("-c", case)
     assert mended.findings("gone", kind="destination") == {}
     assert mended.findings("latin", kind="destination") == {}
@@ -162,8 +162,8 @@ def test_an_extension_that_needs_a_superuser_is_made_by_the_fix(postgres, other_
     passwords.write_text(Path(os.environ["PGPASSFILE"]).read_text() + line)
     passwords.chmod(0o600)
     env = {"PGPASSFILE": str(passwords)}
-    found = doctor("-c", case, env=env)
-    fixes = found.fixes("app", kind="destination")
+    result = doctor("-c", case, env=env)
+    fixes = result.fixes("app", kind="destination")
     assert list(fixes) == ["extension file_fdw"]
     run_sql(new, fixes["extension file_fdw"])
     assert doctor("-c", case, env=env).code == 0
@@ -176,12 +176,12 @@ def test_an_extension_that_the_server_does_not_have_is_said_with_the_package(
     from migrate.doctor.postgres_destination import examine
 
     needs = {"extensions": [{"name": "vector", "version": "0.8.0"}, {"name": "own_one", "version": "1"}]}
-    found = examine(ExamineRequest(other_postgres.database(), needs=needs))
-    assert [(finding.severity, finding.object) for finding in found.findings] == [
+    examined = examine(ExamineRequest(other_postgres.database(), needs=needs))
+    assert [(finding.severity, finding.object) for finding in examined.findings] == [
         ("loses", "extension vector"),
         ("loses", "extension own_one"),
     ]
-    package, advice = (finding.fix for finding in found.findings)
+    package, advice = (finding.fix for finding in examined.findings)
     assert (package.kind, package.text[-9:], advice.kind) == ("shell", "-pgvector", "advice")
 
 
@@ -285,9 +285,9 @@ def test_a_bucket_whose_versions_may_not_be_listed_loses_them(minio, bucket, mon
     client.put_object(Bucket=bucket, Key="k", Body=b"x")
     with NoVersions(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        found = doctor(f"media=s3://{bucket}?profile={profile}", "--to", tmp_path / "bundle")
-    assert found.code == 3
-    finding = found.findings("media")[f"versions of {bucket}"]
+        result = doctor(f"media=s3://{bucket}?profile={profile}", "--to", tmp_path / "bundle")
+    assert result.code == 3
+    finding = result.findings("media")[f"versions of {bucket}"]
     assert "s3:ListBucketVersions" in json.loads(finding["fix"]["text"])["Statement"][0]["Action"]
 
 
@@ -305,20 +305,20 @@ def test_dead_servers_and_wrong_passwords_stop_nobody(postgres, minio, bucket, t
         [("app", f"s3://{bucket}?profile={minio.profile}")],
         deadline="2030-11-29T06:00:00",
     )
-    found = doctor("-c", case)
-    assert found.code == 5
-    assert found.findings("app") == {}
-    [dead] = found.findings("dead").values()
+    result = doctor("-c", case)
+    assert result.code == 5
+    assert result.findings("app") == {}
+    [dead] = result.findings("dead").values()
     assert (dead["severity"], dead["check"], dead["consequence"]) == (
         "blocks",
         "unreachable",
         "Nothing of it leaves.",
     )
-    [locked] = found.findings("locked").values()
+    [locked] = result.findings("locked").values()
     assert locked["check"] == "not-allowed"
-    [gone] = found.findings("file").values()
+    [gone] = result.findings("file").values()
     assert gone["check"] == "gone"
-    [zone] = found.findings("deadline", kind="deadline", severity=("info",)).values()
+    [zone] = result.findings("deadline", kind="deadline", severity=("info",)).values()
     assert "no time zone" in zone["problem"]
     shown = call("doctor", "-c", case, env={"COLUMNS": "60"})
     assert "blocks source dead" in shown.out
@@ -336,9 +336,9 @@ def test_a_location_without_room_is_named_and_left_as_it_was(tiny_disk, tmp_path
     long_name = f"{'long_name_' * 5}=sqlite://{database}"
     shown = call("doctor", long_name, "--to", tiny_disk / "bundle", env={"COLUMNS": "80"})
     assert re.match(r"source +server +TLS +rights +snapshot +changes +worst", shown.out), shown.out
-    found = doctor(f"file=sqlite://{database}", "--to", tiny_disk / "bundle")
-    assert found.code == 3
-    [room] = found.findings("bundle", kind="location").values()
+    result = doctor(f"file=sqlite://{database}", "--to", tiny_disk / "bundle")
+    assert result.code == 3
+    [room] = result.findings("bundle", kind="location").values()
     assert "MB free" in room["problem"]
     assert list(tiny_disk.iterdir()) == []
 
@@ -355,10 +355,10 @@ def test_a_sealed_bundle_and_a_missing_directory_of_a_destination(tmp_path):
         [("a", f"sqlite://{tmp_path}/new/deep/a.db")],
         bundle,
     )
-    found = doctor("-c", case)
-    assert found.code == 3
-    [sealed] = found.findings("bundle", kind="location", severity=("info",)).values()
+    result = doctor("-c", case)
+    assert result.code == 3
+    [sealed] = result.findings("bundle", kind="location", severity=("info",)).values()
     assert "complete" in sealed["problem"]
-    [fix] = found.fixes("a", kind="destination").values()
+    [fix] = result.fixes("a", kind="destination").values()
     subprocess.run(fix, shell=True, check=True)
     assert doctor("-c", case).code == 0

@@ -76,9 +76,9 @@ def my_moved(mariadb, other_mariadb, tmp_path_factory) -> Moved:
 
 def both(moved: Moved, fetch, query: str) -> list[tuple]:
     """What a query finds in the new database, as in the old one."""
-    found = fetch(moved.destination, query)
-    assert found == fetch(moved.url, query)
-    return found
+    rows = fetch(moved.destination, query)
+    assert rows == fetch(moved.url, query)
+    return rows
 
 
 def test_numbers_keep_every_digit(moved, my_moved):

@@ -29,20 +29,20 @@ def units(count, size_bytes):
 
 def test_many_small_units_are_not_taken_for_nothing():
     work = [*units(40, 1_000_000), *units(2000, 100)]
-    found = measure(Slow(), work, seconds=1.0, workers=2)
+    measured = measure(Slow(), work, seconds=1.0, workers=2)
     real = sum(UNIT_SECONDS + unit.size_bytes * BYTE_SECONDS for unit in work) / 2
     by_bytes = 40 * (UNIT_SECONDS + 1_000_000 * BYTE_SECONDS) / 2
-    assert found.seconds == pytest.approx(real, rel=0.4)
-    assert found.seconds > 2 * by_bytes
-    assert found.bundle_share == pytest.approx(0.5, rel=0.01)
+    assert measured.seconds == pytest.approx(real, rel=0.4)
+    assert measured.seconds > 2 * by_bytes
+    assert measured.bundle_share == pytest.approx(0.5, rel=0.01)
 
 
 def test_a_unit_that_cannot_be_read_is_a_fault_of_the_sample():
-    found = measure(Slow(), [Unit("damaged", 1, 10, {}), *units(3, 100)], seconds=0.5, workers=1)
-    assert found.faults == ["unit damaged (1 items) cannot be read: a page is damaged"]
-    assert found.seconds > 0
+    measured = measure(Slow(), [Unit("damaged", 1, 10, {}), *units(3, 100)], seconds=0.5, workers=1)
+    assert measured.faults == ["unit damaged (1 items) cannot be read: a page is damaged"]
+    assert measured.seconds > 0
 
 
 def test_nothing_to_read_takes_no_time():
-    found = measure(Slow(), [], seconds=0.5, workers=1)
-    assert (found.seconds, found.bundle_share) == (0.0, None)
+    measured = measure(Slow(), [], seconds=0.5, workers=1)
+    assert (measured.seconds, measured.bundle_share) == (0.0, None)

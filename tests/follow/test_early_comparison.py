@@ -237,5 +237,5 @@ def test_what_was_applied_is_counted_once_the_server_says_so(rows, counted):
 def test_rows_are_read_in_batches_and_each_asks_whether_to_go_on(monkeypatch):
     monkeypatch.setattr(early_comparison, "_BATCH_KEYS", 2)
     side, asked = Side(**dict.fromkeys("abcde", "1")), []
-    found = digests_with_keys(side, touched(*"abcde"), lambda: asked.append(1))
-    assert (found, len(asked)) == (side.whole(), 3)
+    digests = digests_with_keys(side, touched(*"abcde"), lambda: asked.append(1))
+    assert (digests, len(asked)) == (side.whole(), 3)

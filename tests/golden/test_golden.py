@@ -42,8 +42,8 @@ def test_it_is_the_bundle_of_the_decision_that_made_it():
 def test_it_is_whole_and_signed(golden, tmp_path):
     allowed = tmp_path / "allowed_signers"
     allowed.write_text(f"host {PUBLIC_KEY.read_text()}")
-    found = result("verify", golden, "--level", "full", "--signers", allowed)
-    assert found["findings"] == []
+    answer = result("verify", golden, "--level", "full", "--signers", allowed)
+    assert answer["findings"] == []
     assert call("custody", "verify", golden).code == 0
 
 

@@ -71,8 +71,8 @@ def test_entries_of_dumps_are_compared_by_name_wherever_they_stand():
     theirs = entry("b", "CREATE TABLE s.b (x text);") + entry("a", "CREATE TABLE s.a ();")
     theirs += entry("TABLE a", "GRANT two;\nGRANT one;", "ACL") + entry("d", "CREATE TABLE s.d ();")
     ends = "--\n-- PostgreSQL database dump complete\n--\n"
-    found = compare_entries(read_entries(ours + ends), read_entries(theirs + ends))
-    assert {(one.name, one.detail.split(":")[0]) for one in found} == {
+    differences = compare_entries(read_entries(ours + ends), read_entries(theirs + ends))
+    assert {(one.name, one.detail.split(":")[0]) for one in differences} == {
         *[("s.b", "differs"), ("s.c", "missing"), ("s.d", "only in the copy")]
     }
     assert read_entries("-- nothing\n") == []

@@ -67,9 +67,9 @@ def test_errors_of_one_move_stay_together():
         for ratio in (1.0, 3.0)
     ]
     both = ReferenceClass.of(Reference(MODEL.costs, runs))
-    found = make([work(), work(stage="compare")], both)
-    assert found.ends == Interval(600.0, 600.0)  # not 400: a slow move is slow in all stages
-    assert found.leaves == Interval(300.0, 300.0)
+    forecast = make([work(), work(stage="compare")], both)
+    assert forecast.ends == Interval(600.0, 600.0)  # not 400: a slow move is slow in all stages
+    assert forecast.leaves == Interval(300.0, 300.0)
 
 
 def test_moves_of_this_machine_weigh_more():

@@ -24,8 +24,12 @@ def test_the_most_valuable_set_that_fits_goes_first_not_the_densest_source():
     sources = [Candidate("dense", [60], 7), Candidate("a", [50], 5), Candidate("b", [50], 5)]
     order = best_order(sources, SURE, 100)
     assert names(order) == ["a", "b", "dense"]
-    found = describe(order, SURE, 100, past(1.0).quantile)
-    assert (found.expected_value, found.total_value, found.left_at_p50) == (10, 17, ["dense"])
+    description = describe(order, SURE, 100, past(1.0).quantile)
+    assert (description.expected_value, description.total_value, description.left_at_p50) == (
+        10,
+        17,
+        ["dense"],
+    )
 
 
 def test_a_smaller_number_of_priority_goes_first_whatever_it_costs():
@@ -44,9 +48,9 @@ def test_what_is_left_at_p50_and_at_p90_differs():
     weights = [0.1] * 10
     seconds = [10.0] * 7 + [40.0] * 3
     order = best_order([Candidate("a", seconds), Candidate("b", seconds)], weights, 30)
-    found = describe(order, weights, 30, past(*weights).quantile)
-    assert (found.left_at_p50, found.left_at_p90) == ([], ["a", "b"])
-    assert found.probabilities == pytest.approx({"a": 0.7, "b": 0.7})
+    description = describe(order, weights, 30, past(*weights).quantile)
+    assert (description.left_at_p50, description.left_at_p90) == ([], ["a", "b"])
+    assert description.probabilities == pytest.approx({"a": 0.7, "b": 0.7})
 
 
 def _random_sources(rng, count, scenarios):
@@ -82,8 +86,10 @@ def test_many_sources_are_nearly_as_good():
 def test_candidates_have_the_time_until_they_have_left():
     works = [work("db", 10), work("db", 99, stage="compare"), work("pics", 20, kind="s3")]
     times = MoveTimes(past(1.0, 2.0), works)
-    found = candidates(times, values={"db": 3.0}, priorities={"pics": 1}, divisible=lambda kind: kind == "s3")
-    assert found == [
+    choices = candidates(
+        times, values={"db": 3.0}, priorities={"pics": 1}, divisible=lambda kind: kind == "s3"
+    )
+    assert choices == [
         Candidate("db", [10.0, 20.0], 3.0),
         Candidate("pics", [20.0, 40.0], 1.0, 1, divisible=True),
     ]

@@ -65,13 +65,13 @@ class EvilSnapshot(NumbersSnapshot):
 def test_hostile_names_are_text_and_what_is_hidden_is_shown(tmp_path):
     export([Evil()], open_location(str(tmp_path)), workers=1, progress=Silent())
     data = (tmp_path / "REPORT.html").read_bytes()
-    found = parse(data)
-    assert_harmless(found)
+    page = parse(data)
+    assert_harmless(page)
     for word in (*EVIL[:4], EVIL[7], EVIL[9]):
-        assert word in found.text
-    assert "adminU+202Etxt.exe" in found.text
-    assert "aU+0000bU+001B[31mcU+000AdU+0009e" in found.text
-    assert "U+200BzeroU+FEFF" in found.text
+        assert word in page.text
+    assert "adminU+202Etxt.exe" in page.text
+    assert "aU+0000bU+001B[31mcU+000AdU+0009e" in page.text
+    assert "U+200BzeroU+FEFF" in page.text
     assert not re.search(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]", data.decode()
     )
@@ -148,9 +148,9 @@ def test_an_incomplete_bundle_says_so_before_anything_else(tmp_path):
     gap = Gap("7", "failed", "unreadable <b>")
     outcome = export([Numbers(gaps={7: gap})], open_location(str(tmp_path)), workers=1, progress=Silent())
     assert not outcome.complete
-    found = parse((tmp_path / "REPORT.html").read_bytes())
-    assert found.text.index("Incomplete.") < found.text.index("Sealed")
-    assert "unreadable <b>" in found.text
+    page = parse((tmp_path / "REPORT.html").read_bytes())
+    assert page.text.index("Incomplete.") < page.text.index("Sealed")
+    assert "unreadable <b>" in page.text
 
 
 def test_the_case_is_the_title_and_its_deadline_is_compared_with_the_seal(tmp_path):
@@ -158,9 +158,9 @@ def test_the_case_is_the_title_and_its_deadline_is_compared_with_the_seal(tmp_pa
     options = ExportOptions(case=case)
     export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent(), options=options)
     assert BundleReader(open_location(str(tmp_path))).info.case == case
-    found = parse((tmp_path / "REPORT.html").read_bytes())
-    assert "Plaza <b>" in found.text.partition("What left")[0]
-    assert re.search(r"Deadline\s*2000-01-01 00:00:00 UTC\s*sealed [\d,]+ h \d+ min after it", found.text)
+    page = parse((tmp_path / "REPORT.html").read_bytes())
+    assert "Plaza <b>" in page.text.partition("What left")[0]
+    assert re.search(r"Deadline\s*2000-01-01 00:00:00 UTC\s*sealed [\d,]+ h \d+ min after it", page.text)
 
 
 def test_bars_are_few_and_the_rest_is_summed_up():
@@ -185,10 +185,10 @@ def test_the_pace_keeps_every_byte_in_few_steps(span):
         moment = dt.datetime(2024, 2, 28, 23, 59, 50, tzinfo=dt.UTC) + dt.timedelta(seconds=second)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    found = pace_of([(at(0), 5), (at(span // 2), 7), (at(span), 11)])
-    assert found
-    assert sum(found.size_bytes) == 23
-    assert len(found.size_bytes) <= MOST_PACE_STEPS
-    assert found.start == at(0)
-    assert found.end > at(span)
-    assert decode_pace(json.loads(json.dumps(found.as_json()))) == found
+    pace = pace_of([(at(0), 5), (at(span // 2), 7), (at(span), 11)])
+    assert pace
+    assert sum(pace.size_bytes) == 23
+    assert len(pace.size_bytes) <= MOST_PACE_STEPS
+    assert pace.start == at(0)
+    assert pace.end > at(span)
+    assert decode_pace(json.loads(json.dumps(pace.as_json()))) == pace

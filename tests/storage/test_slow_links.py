@@ -123,8 +123,8 @@ def test_of_whole_objects_too_it_is_seen_how_far_they_have_left(minio, proxy, ur
     assert (one.error, one.md5) == (None, hashlib.md5(body).hexdigest())
     assert len([size for size in seen if 0 < size < len(body)]) > 5
     assert metrics.received_bytes(minio.endpoint) - before == len(body)
-    found = boto_client(minio.profile).head_object(Bucket=destination.name, Key="large")
-    assert decode_header(found["Metadata"]["name"])[0][0] == "Größe".encode()
+    response = boto_client(minio.profile).head_object(Bucket=destination.name, Key="large")
+    assert decode_header(response["Metadata"]["name"])[0][0] == "Größe".encode()
     assert destination.tags("large") == {"a": "b"}
 
 

@@ -116,11 +116,11 @@ LAYOUTS = {
 
 def layout(shop: Shop, key: str) -> tuple[str, list[tuple[int, int]]]:
     """Return the ETag of an object, and its parts: as MinIO lists them, else as each is answered for."""
-    found = shop.boto.get_object_attributes(
+    response = shop.boto.get_object_attributes(
         Bucket=shop.name, Key=key, ObjectAttributes=["ETag", "ObjectParts"]
     )
-    parts = found.get("ObjectParts", {}).get("Parts", ())
-    return found["ETag"], [(one["PartNumber"], one["Size"]) for one in parts]
+    parts = response.get("ObjectParts", {}).get("Parts", ())
+    return response["ETag"], [(one["PartNumber"], one["Size"]) for one in parts]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def begin(move: Move, key: str, data: bytes, *, which_etag: str | None = None) -
     move.destination.boto.upload_part(
         **location, UploadId=begun, PartNumber=1, Body=data[:PART], ChecksumAlgorithm="CRC64NVME"
     )
-    found = move.source.boto.head_object(Bucket=move.source.name, Key=key)
-    etag = which_etag or found["ETag"].strip('"')
+    response = move.source.boto.head_object(Bucket=move.source.name, Key=key)
+    etag = which_etag or response["ETag"].strip('"')
     listed = move.source.boto.list_objects_v2(Bucket=move.source.name, Prefix=key)["Contents"][0]
     which = f"{etag} {microseconds(listed['LastModified'])}"
     destination = open_destination_bucket(

@@ -88,9 +88,9 @@ def test_four_commands_move_a_whole_host(hosts, account, limited, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     account_url = "s3://?profile=limited"
     urls = [account_url if url.startswith("s3:") else url for url in old.urls]
-    found = moveout("discover", *urls, "aws://aws", "--to", "moveout.toml")
-    assert found.code == 3, found.said
-    assert FORBIDDEN in found.said
+    result = moveout("discover", *urls, "aws://aws", "--to", "moveout.toml")
+    assert result.code == 3, result.said
+    assert FORBIDDEN in result.said
     case = tmp_path / "moveout.toml"
     addresses = iter([*new.urls, new.urls[2]])
     text, filled = re.subn(

@@ -72,9 +72,11 @@ def test_every_difference_of_versions_and_locks_is_found(old_shop: Shop, tmp_pat
         if version["Key"] == "gone" or (version["Key"] == "marked" and version["IsLatest"]):
             shop.boto.delete_object(**of_shop, Key=version["Key"], VersionId=version["VersionId"])
     shop.boto.delete_object(**of_shop, Key="marked")
-    found = {one.key.partition(" ")[0]: (one.what, one.expected, one.found) for one in compare(reader, shop)}
-    assert found.pop("locked")[0] == "has another retention"
-    assert found == {
+    problems = {
+        one.key.partition(" ")[0]: (one.what, one.expected, one.found) for one in compare(reader, shop)
+    }
+    assert problems.pop("locked")[0] == "has another retention"
+    assert problems == {
         "gone": ("is not in the bucket", "", ""),
         "held": ("has another legal hold", "on", "off"),
         "longer": ("has another number of versions", "2", "3"),

@@ -43,13 +43,13 @@ def test_one_changed_one_missing_and_one_more_row_are_told_apart():
     right.remove(b"7,value 7")
     right[right.index(b"4321,value 4321")] = b"4321,other"
     right.append(b"9999,more")
-    found = narrow(Rows(left), Rows(right), rows=5000, key_of=key_of)
-    assert [(one.text, other.text, one.part) for one, other in found.changed] == [
+    difference = narrow(Rows(left), Rows(right), rows=5000, key_of=key_of)
+    assert [(one.text, other.text, one.part) for one, other in difference.changed] == [
         (b"4321,value 4321", b"4321,other", "part-432")
     ]
-    assert [(row.text, row.part) for row in found.left] == [(b"7,value 7", "part-0")]
-    assert texts(found.right) == [b"9999,more"]
-    assert found.whole
+    assert [(row.text, row.part) for row in difference.left] == [(b"7,value 7", "part-0")]
+    assert texts(difference.right) == [b"9999,more"]
+    assert difference.whole
 
 
 def test_only_the_parts_with_differing_rows_are_read_again():
@@ -60,15 +60,15 @@ def test_only_the_parts_with_differing_rows_are_read_again():
 
 
 def test_without_a_key_a_changed_row_is_one_here_and_one_there():
-    found = narrow(Rows([b"a", b"b", b"b"]), Rows([b"b", b"c", b"b"]), rows=3, key_of=None)
-    assert (texts(found.left), texts(found.right), found.changed) == ([b"a"], [b"c"], ())
+    difference = narrow(Rows([b"a", b"b", b"b"]), Rows([b"b", b"c", b"b"]), rows=3, key_of=None)
+    assert (texts(difference.left), texts(difference.right), difference.changed) == ([b"a"], [b"c"], ())
 
 
 def test_rows_that_are_equal_count():
-    found = narrow(Rows([b"x"] * 5), Rows([b"x"] * 3), rows=5, key_of=None)
-    assert (texts(found.left), found.right) == ([b"x", b"x"], [])
-    found = narrow(Rows([b"x"] * 3), Rows([b"x"] * 5), rows=5, key_of=None)
-    assert (found.left, texts(found.right)) == ([], [b"x", b"x"])
+    difference = narrow(Rows([b"x"] * 5), Rows([b"x"] * 3), rows=5, key_of=None)
+    assert (texts(difference.left), difference.right) == ([b"x", b"x"], [])
+    difference = narrow(Rows([b"x"] * 3), Rows([b"x"] * 5), rows=5, key_of=None)
+    assert (difference.left, texts(difference.right)) == ([], [b"x", b"x"])
 
 
 def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
@@ -78,11 +78,11 @@ def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
     monkeypatch.setattr(module, "FEW_ROWS", 20)
     left = table(20_000)
     right = [text + b"!" for text in reversed(left)]
-    found = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
-    assert not found.whole
-    assert 20 <= len(found.changed) <= 40
-    assert (found.left, found.right) == ([], [])
-    assert all(other.text == one.text + b"!" for one, other in found.changed)
+    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
+    assert not difference.whole
+    assert 20 <= len(difference.changed) <= 40
+    assert (difference.left, difference.right) == ([], [])
+    assert all(other.text == one.text + b"!" for one, other in difference.changed)
 
 
 @pytest.mark.parametrize("key", [None, key_of])
@@ -93,8 +93,10 @@ def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
 )
 def test_whatever_the_rows_the_difference_is_that_of_the_multisets(key, left, right):
     left, right = ([*{key_of(t): t for t in rows}.values()] if key else rows for rows in (left, right))
-    found = narrow(Rows(left), Rows(right), rows=1, key_of=key)
+    difference = narrow(Rows(left), Rows(right), rows=1, key_of=key)
     rest = list(right)
     missing = [text for text in left if text not in rest or rest.remove(text)]
-    assert sorted([*texts(found.left), *(one.text for one, _ in found.changed)]) == sorted(missing)
-    assert sorted([*texts(found.right), *(other.text for _, other in found.changed)]) == sorted(rest)
+    assert sorted([*texts(difference.left), *(one.text for one, _ in difference.changed)]) == sorted(missing)
+    assert sorted([*texts(difference.right), *(other.text for _, other in difference.changed)]) == sorted(
+        rest
+    )

@@ -148,8 +148,8 @@ def seal_anew(bundle: Path, key: str, data: bytes) -> None:
 def test_a_catalog_that_was_sealed_and_is_none_is_named(bundle):
     catalog = "data/catalog.parquet"
     seal_anew(bundle, catalog, bytes((bundle / catalog).stat().st_size))
-    found = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
-    assert found[catalog] == "cannot be read"
+    problems = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
+    assert problems[catalog] == "cannot be read"
 
 
 @pytest.fixture
@@ -178,9 +178,9 @@ def put_in_place_of(bundle: Path, old: str, new: str, data: bytes) -> None:
 def test_an_index_that_was_sealed_and_is_none_is_named(bundle):
     index = "data/app/index/objects-0.parquet"
     put_in_place_of(bundle, "data/app/index/numbers.txt", index, b"no Parquet")
-    found = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
-    assert found[index] == "cannot be read"
-    assert "data/app/index/" not in found
+    problems = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
+    assert problems[index] == "cannot be read"
+    assert "data/app/index/" not in problems
 
 
 @pytest.mark.usefixtures("numbers_are_objects")

@@ -47,10 +47,10 @@ def test_documents_with_decimals_are_put_together_by_functions():
         b'"1.50"',
         b"{1.50",
     ]
-    found = with_decimals(
+    decimals = with_decimals(
         pa.array(texts, pa.binary()), pa.array([b"L"] * len(texts), pa.binary())
     ).to_pylist()
-    assert found == [
+    assert decimals == [
         BUILT,
         b"L",
         b"L",

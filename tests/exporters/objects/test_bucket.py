@@ -71,10 +71,10 @@ def test_only_what_a_server_calls_unset_or_unknown_is_not_set(minio: S3Server, m
     }
     with RefusingProxy(shop.server.endpoint, answers=answers) as proxy:
         client = boto3.Session(profile_name=shop.server.profile).client("s3", endpoint_url=proxy.endpoint)
-        found = read_configuration(HttpClient(client, parse(shop.url)), CancellationToken())
-    assert found["failing"] == ["lifecycle", "website", "acl"]
-    assert found["denied"] == ["policy"]
-    assert not found.keys() & {"cors", "tagging", "logging", "replication", "lifecycle"}
+        configuration = read_configuration(HttpClient(client, parse(shop.url)), CancellationToken())
+    assert configuration["failing"] == ["lifecycle", "website", "acl"]
+    assert configuration["denied"] == ["policy"]
+    assert not configuration.keys() & {"cors", "tagging", "logging", "replication", "lifecycle"}
 
 
 def test_headers_metadata_and_tags_come_with_the_body(shop: Shop) -> None:
@@ -94,8 +94,8 @@ def test_the_order_is_that_of_the_listing_whatever_the_sizes(shop: Shop) -> None
     for number in range(60):
         shop.put(f"{number:02d}", bytes([number]) * (200_000 if number % 7 == 0 else 10))
     bucket = open_bucket(shop.url)
-    found = list(bucket.fetch(bucket.list(), window_bytes=250_000))
-    assert [one.body[0] for one in found] == list(range(60))
+    fetched = list(bucket.fetch(bucket.list(), window_bytes=250_000))
+    assert [one.body[0] for one in fetched] == list(range(60))
 
 
 def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_shop: MakeShop) -> None:

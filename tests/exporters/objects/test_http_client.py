@@ -94,11 +94,11 @@ def test_small_writes(
     written = list(destination.put_all([*wanted, *([refused] if odd else [])], window_bytes=1 << 20))
     assert [one.error is None for one in written] == [True] * 40 + [False] * odd
     for described, body in wanted[::13]:
-        found = shop.boto.get_object(Bucket=shop.name, Key=described.key)
-        assert found["Body"].read() == body
-        assert found["ETag"].strip('"') == hashlib.md5(body).hexdigest()
+        response = shop.boto.get_object(Bucket=shop.name, Key=described.key)
+        assert response["Body"].read() == body
+        assert response["ETag"].strip('"') == hashlib.md5(body).hexdigest()
         if not odd:
-            assert found["Metadata"] == {"name": name}
+            assert response["Metadata"] == {"name": name}
 
 
 def _with(request: AWSRequest, headers: dict[str, str], names: list[str]) -> AWSRequest:
@@ -120,8 +120,8 @@ def test_nothing_is_read_twice(minio: S3Server, make_shop: MakeShop, monkeypatch
     bucket = open_bucket(shop.url)
     listed = list(bucket.list())
     monkeypatch.setattr(bucket.requests, "again", None)
-    found = list(bucket.fetch(listed, window_bytes=1 << 20))
-    assert [one.body for one in found] == [bytes([number]) * number * 5000 for number in range(30)]
+    fetched = list(bucket.fetch(listed, window_bytes=1 << 20))
+    assert [one.body for one in fetched] == [bytes([number]) * number * 5000 for number in range(30)]
 
 
 def test_no_head_is_sent_twice_also_where_nothing_is(
@@ -194,8 +194,8 @@ def test_what_breaks_off_or_is_no_answer_is_tried_again(
             return again(*given)
 
         monkeypatch.setattr(bucket.requests, "again", mended)
-        found = list(bucket.fetch(listed, window_bytes=100))
-    assert [one.body for one in found] == [b"body a", b"body b"]
+        fetched = list(bucket.fetch(listed, window_bytes=100))
+    assert [one.body for one in fetched] == [b"body a", b"body b"]
 
 
 def test_requests_go_through_the_proxy_of_the_environment(
@@ -235,9 +235,9 @@ def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", minio.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", minio.secret_key)
         bucket = open_bucket(f"s3://{shop.name}")
-        found = list(bucket.fetch(bucket.list(), window_bytes=1 << 20))
-        assert [one.error for one in found] == [None] * 200
-        assert [one.body[0] for one in found] == list(range(200))
+        fetched = list(bucket.fetch(bucket.list(), window_bytes=1 << 20))
+        assert [one.error for one in fetched] == [None] * 200
+        assert [one.body[0] for one in fetched] == list(range(200))
         assert bucket.requests.limiter.slowed >= 1
         assert 0 < proxy.refused < 150
 

@@ -212,10 +212,10 @@ def test_what_it_says_otherwise_of_older_objects_is_named(filled, write, tmp_pat
     manifest = publish(*data, bucket=filled.name, write=write, created=later)
     outcome, count, _ = take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
     assert (outcome.complete, count) == (True, len(KEYS))
-    found = losses(tmp_path / "bundle")
-    assert set(found) == {"plain", "sub/two"}
-    assert "another ETag" in found["plain"]
-    assert "does not name it" in found["sub/two"]
+    lost = losses(tmp_path / "bundle")
+    assert set(lost) == {"plain", "sub/two"}
+    assert "another ETag" in lost["plain"]
+    assert "does not name it" in lost["sub/two"]
 
 
 def test_a_report_in_a_bucket_by_the_command(filled, make_shop, minio, tmp_path):

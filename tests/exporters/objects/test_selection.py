@@ -61,10 +61,10 @@ def test_what_is_no_choice_is_refused(given: dict[str, Any]) -> None:
 
 
 def test_choices_are_read() -> None:
-    found = from_words({"include": "*.jpg", "min_size": "1K", "newer_than": "2026-01-02T03:04:05Z"})
-    assert found.include == ("*.jpg",)
-    assert found.min_bytes == 1024
-    assert found.newer_than == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    selection = from_words({"include": "*.jpg", "min_size": "1K", "newer_than": "2026-01-02T03:04:05Z"})
+    assert selection.include == ("*.jpg",)
+    assert selection.min_bytes == 1024
+    assert selection.newer_than == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert from_words({}) == Selection()
     assert parse_tags(["a=b=c"]) == {"a": "b=c"}
 

@@ -148,8 +148,8 @@ def test_a_changed_byte_is_a_difference(postgres, tmp_path, monkeypatch):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     run_bytes(url, b"UPDATE t SET a = '\x8d' WHERE id = 1")
-    (found,) = compare_database(reader, "app", url, workers=1, progress=Silent())
-    assert [(one.key, one.expected, one.found) for one in found.rows] == [
+    (differences,) = compare_database(reader, "app", url, workers=1, progress=Silent())
+    assert [(one.key, one.expected, one.found) for one in differences.rows] == [
         ((("id", "1"),), (("a", "\\xff\\x81"),), (("a", "\\xff\\x8d"),))
     ]
 

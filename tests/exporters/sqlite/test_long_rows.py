@@ -71,6 +71,8 @@ def test_a_long_value_that_differs_is_found(source, location):
     destination = source.parent / "other.db"
     restore_file(location, destination)
     run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
-    found = compare_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
-    ((row,),) = [one.rows for one in found]
+    differences = compare_database(
+        read_bundle(location), "app", url_of(destination), workers=2, progress=Silent()
+    )
+    ((row,),) = [one.rows for one in differences]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

@@ -37,9 +37,9 @@ def test_how_a_table_is_encrypted_is_left_out_where_the_server_has_no_keys(maria
     made, words = unplaced(sql)
     assert sorted(words) == ["`ENCRYPTED`=YES", "`ENCRYPTION_KEY_ID`=7"]
     run_sql(url, made)
-    found = fetch(url, "SHOW CREATE TABLE t")[0][1]
-    assert "COMMENT ' `ENCRYPTED`=YES'" in found
-    assert "COMMENT='DATA DIRECTORY=''x'''" in found
+    definition = fetch(url, "SHOW CREATE TABLE t")[0][1]
+    assert "COMMENT ' `ENCRYPTED`=YES'" in definition
+    assert "COMMENT='DATA DIRECTORY=''x'''" in definition
 
 
 def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_mariadb, tmp_path):

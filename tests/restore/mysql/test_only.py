@@ -51,10 +51,10 @@ def test_some_tables_come_with_their_keys_triggers_and_sequences_beside_others(m
     assert [row[0] for row in fetch(destination, "SHOW TRIGGERS")] == ["tr"]
     for name in ("t", "log"):
         wanted = fetch(url, f"SHOW CREATE TABLE {name}")[0][1].replace(url.rpartition("/")[2], "DATABASE")
-        found = fetch(destination, f"SHOW CREATE TABLE {name}")[0][1].replace(
+        definition = fetch(destination, f"SHOW CREATE TABLE {name}")[0][1].replace(
             destination.rpartition("/")[2], "DATABASE"
         )
-        assert found == wanted
+        assert definition == wanted
     assert fetch(destination, "SELECT NEXT VALUE FOR numbers")[0][0] > 2
     assert "already" in restore(reader, destination, "t", "log").notes[0]
     run_sql(destination, "UPDATE t SET n = 2")

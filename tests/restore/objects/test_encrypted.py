@@ -97,8 +97,8 @@ def test_no_version_is_made_twice_where_the_destination_encrypts(
     assert (outcome.items, outcome.findings) == (count, ())
 
     def without_etags(server: S3Server, name: str) -> dict[str, list[tuple[object, ...]]]:
-        found = read_history(server, name)
-        return {key: [row[:3] + row[4:] for row in rows] for key, rows in found.items()}
+        history = read_history(server, name)
+        return {key: [row[:3] + row[4:] for row in rows] for key, rows in history.items()}
 
     assert without_etags(encrypting_minio, destination.name) == without_etags(minio, shop.name)
 

@@ -101,8 +101,8 @@ def test_headers_of_versions_and_in_locked_buckets_keep_their_bytes(
     restored = make_old_shop(other_minio)
     assert restore(take_out(old.source.url, tmp_path / "bundle"), restored.url).findings == ()
     assert described(restored, versions=True) == wanted
-    found = described(old.destination, versions=True)
-    assert [it for name, it in found.items() if name[0] == "key"] == list(wanted.values())
+    description = described(old.destination, versions=True)
+    assert [it for name, it in description.items() if name[0] == "key"] == list(wanted.values())
 
 
 @pytest.mark.parametrize("value", [NAME, "latin \udce4", "x\u00a0y"])

@@ -56,8 +56,8 @@ def restored(reader: BundleReader, destination: Shop, account: Path) -> tuple[se
 
 def content(shop: Shop) -> dict[str, bytes]:
     bucket = open_bucket(shop.url)
-    found = list(bucket.fetch(list(bucket.list()), window_bytes=1 << 20))
-    return {one.summary.key: one.body for one in found}
+    fetched = list(bucket.fetch(list(bucket.list()), window_bytes=1 << 20))
+    return {one.summary.key: one.body for one in fetched}
 
 
 @pytest.fixture(scope="module")

@@ -88,17 +88,17 @@ class Tables:
 
     def _options(self, counted: bool) -> str:
         dice = self._dice
-        found = charset_of(dice, self._mariadb).replace(" COLLATE", " DEFAULT COLLATE")
+        charset = charset_of(dice, self._mariadb).replace(" COLLATE", " DEFAULT COLLATE")
         engines = ("InnoDB",) * 9 + (("Aria", "MyISAM", "MyISAM") if self._mariadb else ("MyISAM",))
-        found += f" ENGINE={dice.choice(engines)}"
+        charset += f" ENGINE={dice.choice(engines)}"
         if counted and self._chance(0.4):
-            found += f" AUTO_INCREMENT={dice.choice((1, 5, 100))}"
+            charset += f" AUTO_INCREMENT={dice.choice((1, 5, 100))}"
         if self._chance(0.3):
-            found += f" COMMENT={literal(text(dice)[:300])}"
+            charset += f" COMMENT={literal(text(dice)[:300])}"
         if self._chance(0.2):
-            found += f" ROW_FORMAT={dice.choice(('COMPACT', 'DYNAMIC', 'REDUNDANT', 'COMPRESSED'))}"
+            charset += f" ROW_FORMAT={dice.choice(('COMPACT', 'DYNAMIC', 'REDUNDANT', 'COMPRESSED'))}"
         if self._chance(0.2):
-            found += dice.choice(
+            charset += dice.choice(
                 (
                     " STATS_PERSISTENT=0",
                     " CHECKSUM=1",
@@ -108,10 +108,10 @@ class Tables:
                 )
             )
         if self._mariadb and self._chance(0.1):
-            found += dice.choice(
+            charset += dice.choice(
                 (" PAGE_CHECKSUM=1", " `PAGE_COMPRESSED`=1", " TRANSACTIONAL=1", " PACK_KEYS=1")
             )
-        return found
+        return charset
 
     def _column(self, table: Table) -> tuple[Column, str]:
         dice = self._dice
