@@ -107,19 +107,19 @@ def export(
         stack.enter_context(waiting_for_silent(unit_cancellation.wait))
         unit_store = options.open_unit_store(unit_cancellation) if options.open_unit_store else store
         run = ExportRun(
-            noted,
-            state,
-            ledger,
-            lease,
-            executor,
-            workers,
-            progress,
-            options,
-            cancellation,
-            followed,
-            LocationRoom(store, executor),
-            noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store,
-            unit_cancellation,
+            store=noted,
+            state=state,
+            ledger=ledger,
+            lease=lease,
+            executor=executor,
+            workers=workers,
+            progress=progress,
+            options=options,
+            cancellation=cancellation,
+            followed=followed,
+            room=LocationRoom(store, executor),
+            unit_store=noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store,
+            unit_cancellation=unit_cancellation,
         )
         try:
             return _export_and_seal(run, sources)

@@ -81,14 +81,8 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     if units is None and before is not None:
         return _reconciliation(run, source, before.summary, failures), error
     if summary is None:
-        # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
-        _load_records(run, source.name)
-        begun = run.ledger.totals(source.name).units > 0
-        missing = f"{'the rest' if begun else 'all'} of {source.name}"
-        summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
-        run.ledger.add_gaps(source.name, summary.gaps)
-        run.progress.count_gaps(len(summary.gaps))
+        summary = _summary_of_broken(run, source.name, error)
     return _reconciliation(run, source, summary, failures), error
 
 
@@ -153,6 +147,16 @@ def _finish_source(run: ExportRun, source: Source, snapshot: Snapshot, *, comple
         write_final(run.store, final)
     run.ledger.add_final(final)
     return summary
+
+
+def _summary_of_broken(run: ExportRun, source: str, error: SourceError) -> SourceSummary:
+    """Return the summary of a source that broke off. Nobody could say what is missing, so that is the one gap."""
+    _load_records(run, source)
+    begun = run.ledger.totals(source).units > 0
+    gap = Gap(f"{'the rest' if begun else 'all'} of {source}", "failed", str(error))
+    run.ledger.add_gaps(source, [gap])
+    run.progress.count_gaps(1)
+    return SourceSummary([], [], gaps=[gap])
 
 
 def _read_final(store: MultipartStore, source: str) -> FinalRecord | None:

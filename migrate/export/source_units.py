@@ -53,7 +53,7 @@ _PAGE, _LEAST_READY = 200, 128
 _JOIN_SECONDS = 5.0
 
 
-class ExportRun(Struct, frozen=True):
+class ExportRun(Struct, frozen=True, kw_only=True):
     """What all steps of one export share. ``cancellation`` ends running units at their next write."""
 
     store: MultipartStore
