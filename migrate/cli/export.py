@@ -42,6 +42,7 @@ from migrate.cli.common.source_summary import (
     SummaryLine,
     draw_left_behind,
     draw_summary,
+    gap_words,
     left_out_line,
 )
 from migrate.cli.common.sources import (
@@ -224,7 +225,7 @@ def _draw_reasons(console: Console, source: SourceResult) -> None:
     for reason in source.reasons:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"))
+        console.print(Text(f"  {gap_words(gap)}"))
     gaps_not_shown = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
     if gaps_not_shown > 0:
         console.print(f"  and {count_words(gaps_not_shown)} more (all in the bundle's data/gaps.parquet)")

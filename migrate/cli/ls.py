@@ -18,7 +18,7 @@ from migrate.cli import app
 from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
 from migrate.number_text import bytes_words, count_words
 
@@ -110,7 +110,7 @@ def ls_command(
         session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
     shown = rows[:limit]
     lines = [
-        f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {row.name if versions else row.key}"
+        f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {plain(row.name if versions else row.key)}"
         + ("  deleted" if row.is_delete_marker else "")
         for row in shown
     ]
@@ -127,9 +127,10 @@ def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     """Return a line for each row, in columns; ``sides``: ``<`` or ``>`` for each but the last, which is free."""
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths[:-1], strict=True))
-    return [f"{shape}  {{}}".format(*row) for row in rows]
+    return [f"{shape}  {{}}".format(*row) for row in cells]
 
 
 def _is_selected(row: CatalogRow, globs: Sequence[str]) -> bool:
@@ -149,5 +150,5 @@ def _list_tables(session: Session, reader: BundleReader, name: str, globs: Seque
         {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
         for row in matching_tables
     ]
-    lines = [f"{table_row['items']:>14}  {table_row['name']}" for table_row in shown]
+    lines = [f"{table_row['items']:>14}  {plain(str(table_row['name']))}" for table_row in shown]
     return Listing(reader.store.location, "tables", shown, lines)

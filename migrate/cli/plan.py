@@ -22,7 +22,7 @@ from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import find_left_behind
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
@@ -262,7 +262,7 @@ def _draw_source(console: Console, source: SourcePlan) -> None:
 
 def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
     about = "" if item.exact else "~"
-    return Text(item.name), about + count_words(item.items), about + bytes_words(item.size_bytes)
+    return Text(plain(item.name)), about + count_words(item.items), about + bytes_words(item.size_bytes)
 
 
 def _draw_rates(console: Console, planned: Planned) -> None:

@@ -19,7 +19,7 @@ from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.source_summary import left_out_line
+from migrate.cli.common.source_summary import gap_words, left_out_line
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.destination_status import (
@@ -292,7 +292,7 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     words = _source_words(source).removeprefix(source.name)
     console.print(Text.assemble("  ", (source.name, "bold"), words))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
+        console.print(Text(f"    {gap_words(gap)}"))
     if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
         console.print(f"    and {count_words(gaps_not_shown)} more")
 

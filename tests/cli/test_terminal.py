@@ -3,6 +3,7 @@
 import io
 import re
 import sqlite3
+from contextlib import closing
 
 import pytest
 from rich.console import Console as RichConsole
@@ -51,6 +52,25 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     assert r"\x9b2J\u202ecod over next (says the key)" in shown.out
     refused = call("prove", bundle, f"no {EVIL}")
     assert (refused.code, is_harmless(refused)) == (7, True), refused.err
+
+
+def test_a_name_with_a_newline_makes_no_line_of_its_own(tmp_path, monkeypatch):
+    """In a table of columns it would make a row that somebody else has written."""
+    monkeypatch.setenv("COLUMNS", "80")
+    source = f"a=sqlite://{tmp_path}/a.db"
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made:
+        made.execute(f'CREATE TABLE "{EVIL}" (x)')
+        made.execute(f'INSERT INTO "{EVIL}" VALUES (1)')
+        made.commit()
+    assert call("export", source, "--to", tmp_path / "bundle").code == 0
+    for words in (
+        ("plan", source, "--deadline", "30h"),
+        ("ls", tmp_path / "bundle"),
+        ("ls", tmp_path / "bundle", "--source", "a"),
+    ):
+        said = call(*words)
+        assert is_harmless(said), said
+        assert SHOWN in said.out, said
 
 
 def test_what_looks_like_markup_is_text(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from exporters.api import Gap
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, Text, plain
@@ -79,6 +80,11 @@ def left_behind_lines(left_behind: LeftBehind | None) -> tuple[list[str], str]:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
     return list(left_behind.sentences()), step
+
+
+def gap_words(gap: Gap) -> str:
+    """Return a gap as one line, whatever its item is called."""
+    return plain(f"{gap.disposition}: {gap.item}: {gap.reason}")
 
 
 def draw_left_behind(console: Console, left_behind: LeftBehind | None) -> None:

@@ -13,7 +13,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.common.source_summary import SummaryLine, gap_words
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
@@ -61,7 +61,7 @@ class Synced(Struct, frozen=True):
         if outcome.excluded:
             console.print(f"{count_words(outcome.excluded)} were not wanted, or deleted meanwhile")
         for gap in outcome.gaps[:_SHOWN]:
-            console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}", style="yellow"))
+            console.print(Text(f"  {gap_words(gap)}", style="yellow"))
         if len(outcome.gaps) > _SHOWN:
             console.print(f"  and {len(outcome.gaps) - _SHOWN:,} more (gaps.parquet has all)")
         for line in [*outcome.damaged[:_SHOWN], *outcome.reasons]:
@@ -127,7 +127,8 @@ def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
     for removed_object in outcome.removed[:_SHOWN]:
         console.print(
             Text(
-                f"  removed at the destination: {removed_object.key} ({bytes_words(removed_object.size_bytes)})"
+                f"  removed at the destination: {plain(removed_object.key)}"
+                f" ({bytes_words(removed_object.size_bytes)})"
             )
         )
     if outcome.deleted > _SHOWN:
@@ -136,7 +137,7 @@ def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
     if left > 0:
         console.print(f"Only at the destination, and stay there: {things(left, outcome.noun)}")
         for key in outcome.extras[:5]:
-            console.print(Text(f"  {key}", style="dim"))
+            console.print(Text(f"  {plain(key)}", style="dim"))
 
 
 def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:
