@@ -175,10 +175,17 @@ def _join_bash_words() -> None:
 
 def _suggest_option(error: Any) -> None:
     """Ask whether an option was meant that looks like one that does not exist."""
-    similar = getattr(error, "possibilities", None)
+    if not getattr(error, "possibilities", None):
+        return
+    from difflib import get_close_matches  # noqa: PLC0415  few words are misspelt
+
+    # The dashes, which all have in common, make none similar.
+    names = [name.lstrip("-") for name in error.possibilities]
+    similar = get_close_matches(error.option_name.lstrip("-"), names)
+    error.possibilities = None
     if similar:
-        options = ", ".join(f"'{option}'" for option in sorted(similar))
-        error.message, error.possibilities = f"{error.message}. Did you mean {options}?", None
+        options = ", ".join(f"'--{name}'" for name in sorted(similar))
+        error.message = f"{error.message}. Did you mean {options}?"
 
 
 def _load(name: str) -> Any:

@@ -606,7 +606,8 @@ def _would_export(
             size = bytes_words(sum(item.size_bytes for item in seen.items))
             about = "" if all(item.exact for item in seen.items) else "about "
             actions.append(f"would export {source.name}: {about}{items}, {size} of {source.url}")
-            problems += [f"{source.name}: {warning}" for warning in seen.warnings]
+            named = f"{source.name}: "
+            problems += [named + warning.removeprefix(named) for warning in seen.warnings]
     actions.append(f"would {'go on with' if begun else 'begin'} the bundle at {store.location}")
     failed = max(codes, default=OK) if len(codes) == len(endpoints) else IncompleteError.exit_code
     return WouldDo(store.location, actions, problems, failed if codes else OK)

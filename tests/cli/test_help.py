@@ -193,6 +193,11 @@ def test_a_misspelt_word_is_answered_by_those_that_look_like_it(line, meant):
     assert f"Did you mean {meant}" in call(*line.split()).err
 
 
+def test_an_option_that_looks_like_none_is_not_guessed():
+    assert "Did you mean" not in call("export", "--deadline", "30h").err
+    assert "Did you mean '--workers'?" in call("export", "--worker", "3").err
+
+
 def test_help_has_sections_exit_codes_and_variables():
     text = call("--help").out
     titles = re.findall(r"^ *(\S.*):$", text, re.MULTILINE)

@@ -50,6 +50,7 @@ def test_a_wrong_password_is_not_allowed(minio, versitygw, make_bucket, monkeypa
             with pytest.raises(NotAllowedError) as error:
                 call()
             assert error.value.next_step
+            assert not str(error.value).endswith("403"), "the one word of an answer without a body"
             assert "not-the-password" not in f"{error.value!s}{error.value.next_step}"
 
 
@@ -91,6 +92,13 @@ def test_what_only_its_owner_can_read_is_named(minio, monkeypatch, tmp_path):
         bucket = S3Bucket(parse(f"s3://bucket?profile={name}"))
         found = bucket.head(ObjectSummary("large", 1, "", datetime.now(UTC)))
         assert "SSE-C" in str(found.error)
+
+
+def test_an_endpoint_that_is_no_url_is_named_with_what_to_correct(minio, monkeypatch, tmp_path):
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint="not a url")
+    with pytest.raises(UsageError, match="Invalid endpoint: not a url") as error:
+        open_location(f"s3://bucket/x?profile={name}")
+    assert "endpoint_url" in error.value.next_step
 
 
 def test_a_closed_port_is_unreachable_and_given_up_soon(minio, monkeypatch, tmp_path):

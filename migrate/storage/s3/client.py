@@ -253,7 +253,10 @@ def client(
         with _building:
             made = boto_session.create_client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
-        raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
+        raise UsageError(
+            f"the settings for {s3_location.url} cannot be used: {exc}",
+            next_step="correct endpoint_url, region and keys of the profile, or the AWS_* variables",
+        ) from exc
     made.meta.events.register("before-call.s3", _begin_call)
     made.meta.events.register("after-call.s3", _end_call)
     return made

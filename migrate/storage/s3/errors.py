@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -102,7 +103,9 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     metadata = exc.response.get("ResponseMetadata", {})
     code = str(error.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
-    message = f"{what}: {code} {error.get('Message', '')}".rstrip()
+    # An answer to HEAD has no body, and so no words of the server's.
+    reason = error.get("Message", "") or (responses.get(status, "") if code == str(status) else "")
+    message = f"{what}: {code} {reason}".rstrip()
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
             message,
