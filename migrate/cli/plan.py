@@ -383,12 +383,15 @@ def probability_words(probability: float) -> str:
 class PlanOptions(Struct, frozen=True):
     """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
     that are tried on paper. ``examined``: what an examination just before the plan saw; None where there was none.
+    ``sampled_from_seconds``: sources whose export takes less by the model are not read for the forecast, and where all
+    are such, no location is tried.
     """
 
     deadline: datetime | None = None
     to: Endpoint | None = None
     what_if: WhatIf | None = None
     examined: Sequence[Examined] | None = None
+    sampled_from_seconds: float = 0.0
 
 
 def run_plan(
@@ -402,14 +405,16 @@ def run_plan(
     limits = case.limits if case else None
     session.meter.expect(endpoints)
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
-        source_plans, unread = _survey(sources, workers, session.progress)
+        source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
     destinations = case.destinations if case else {}
-    rates = _measure([location for location in (bundle, destination) if location], session.progress)
+    is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
+    locations = [location for location in (bundle, destination) if location] if is_sampled else []
+    rates = _measure(locations, session.progress)
     route = MoveRoute(
-        bundle=rates[bundle.url] if bundle else None,
-        destination=rates[destination.url] if destination else None,
+        bundle=rates.get(bundle.url) if bundle else None,
+        destination=rates.get(destination.url) if destination else None,
         limit_rate=throttle.bytes_per_second if throttle else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
@@ -486,14 +491,14 @@ def _is_divisible(kind: str) -> bool:
 
 
 def _survey(
-    sources: Sequence[Source], workers: int, progress: Progress
+    sources: Sequence[Source], workers: int, progress: Progress, sampled_from_seconds: float
 ) -> tuple[list[SourcePlan], list[SourceFailure]]:
     """Return the plans of sources, and the sources that cannot be read. Raises an error where that is all of them."""
     source_plans, unread, errors = [], [], []
     for source in sources:
         progress.begin(f"survey {source.name}", items=0, size_bytes=0, of=SourceTask(source.name))
         try:
-            source_plans.append(survey(source, workers=workers))
+            source_plans.append(survey(source, workers=workers, sampled_from_seconds=sampled_from_seconds))
         except SourceError as exc:
             errors.append((source.name, exc))
             unread.append(SourceFailure(source.name, source.url, exc))

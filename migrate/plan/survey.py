@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
 from migrate.engines import registry
+from migrate.plan.cost_model import reference
+from migrate.plan.stage_work import StageWork
 from migrate.storage import incompressible
 from migrate.storage.api import Store
 
@@ -56,14 +58,26 @@ class SourcePlan(Struct, frozen=True):
         return engine.schemes[0] if engine else self.url.partition("://")[0]
 
 
-def survey(source: Source, *, workers: int) -> SourcePlan:
-    """Survey a source and read a sample of it. Raises ``SourceError``."""
+def survey(source: Source, *, workers: int, sampled_from_seconds: float = 0.0) -> SourcePlan:
+    """Survey a source and read a sample of it, if its export takes so long by the model. Raises ``SourceError``."""
     snapshot = source.survey()
+    plan = SourcePlan(source.name, source.url, snapshot, None)
     measure = getattr(source, "estimate", None)
-    estimate = measure(snapshot, seconds=SAMPLE_SECONDS, workers=workers) if measure else None
+    is_short = not snapshot.goes_on and _export_seconds(plan) < sampled_from_seconds
+    if measure is None or is_short:
+        return plan
+    estimate = measure(snapshot, seconds=SAMPLE_SECONDS, workers=workers)
     if estimate is not None and estimate.faults:
         snapshot = replace(snapshot, warnings=[*snapshot.warnings, *estimate.faults])
     return SourcePlan(source.name, source.url, snapshot, estimate)
+
+
+def _export_seconds(plan: SourcePlan) -> float:
+    """Return how long the export of a source takes by the model."""
+    tables = len(plan.survey.items)
+    return reference().model_seconds(
+        StageWork("export", plan.name, plan.kind, tables, plan.items, plan.size_bytes)
+    )
 
 
 class LocationRates(Struct, frozen=True):
