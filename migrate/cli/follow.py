@@ -35,7 +35,7 @@ from migrate.storage.api import Store
 _REPORT_SECONDS = 10.0
 _LAG_SECONDS = 5.0
 """A lag below is not worth a forecast."""
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.05
 _NONE_DONE = "no delta pass is done yet"
 _NEXT_DELTA = "moveout follow takes one, and so does moveout cutover before it compares"
 _WATCH_SECONDS = 2.0

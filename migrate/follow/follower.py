@@ -26,6 +26,8 @@ from migrate.storage.api import Store
 
 _WATCH_SECONDS = 2.0
 """So often a source is asked where its log ends."""
+_OPENED_SECONDS = 0.05
+"""So often the watch looks whether the destination was opened."""
 _LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
@@ -214,7 +216,17 @@ class Follower:
                     self._compare_definitions()
             except MoveoutError:
                 pass  # capture and apply say so
-            self._cancellation.wait(_WATCH_SECONDS)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for the next round of the watch; no longer than until the destination was opened, for then definitions
+        can be compared.
+        """
+        was_waiting, until = self._counts.is_waiting, time.monotonic() + _WATCH_SECONDS
+        while time.monotonic() < until and not self._cancellation.is_cancelled:
+            self._cancellation.wait(_OPENED_SECONDS if was_waiting else _WATCH_SECONDS)
+            if was_waiting and not self._counts.is_waiting:
+                return
 
     def _compare_definitions(self) -> None:
         """Note what the source defines and the destination lacks, and the tables that refuse changes, each once."""
