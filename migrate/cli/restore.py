@@ -79,6 +79,14 @@ class Restored(Struct, frozen=True):
             outcome.skipped_items == outcome.items and not outcome.size_bytes for outcome in self.outcomes
         )
 
+    def comparisons(self) -> Sequence[SummaryLine]:
+        """Return a line for each source that was read back whole, and is equal."""
+        return [
+            SummaryLine(outcome.source, "yes", f"agrees with {self.destinations[outcome.source]}")
+            for outcome in self.outcomes
+            if outcome.is_equal
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
         return {

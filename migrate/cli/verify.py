@@ -275,9 +275,10 @@ def run_verify(
     keys: Sequence[Signer] = (),
     timestamp_ca: Path | None = None,
     repair: Repair | None = None,
+    values: bool = True,
 ) -> Verified:
     """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
-    into the custody log where there is a key to sign with.
+    into the custody log where there is a key to sign with. ``values``: see ``verify``.
     """
     compared = [*against.values(), *(repair.sources.values() if repair else ())]
     with reported(session, "verify", location, case, against), session.waiting_for_silent(*compared):
@@ -291,6 +292,7 @@ def run_verify(
             keys=keys,
             timestamp_ca=timestamp_ca,
             repair=repair,
+            values=values,
         )
 
 
@@ -305,6 +307,7 @@ def _run_verify(
     keys: Sequence[Signer],
     timestamp_ca: Path | None,
     repair: Repair | None,
+    values: bool,
 ) -> Verified:
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
@@ -317,7 +320,7 @@ def _run_verify(
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     started = time.monotonic()
-    outcome = verify(store, level, workers=workers, progress=session.progress)
+    outcome = verify(store, level, workers=workers, progress=session.progress, values=values)
     compared, failures = (
         _compare_all(session, store, level, against, workers=workers, repair=repair) if against else ([], [])
     )

@@ -27,7 +27,8 @@ class Level(StrEnum):
 class VerifyOutcome(Struct, frozen=True):
     """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
     looked at. ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``).
-    ``bundle``: its id, where that can be believed.
+    ``bundle``: its id, where that can be believed. ``values``: whether the values in tables were compared, as ``full``
+    does.
     """
 
     findings: Sequence[Finding]
@@ -35,3 +36,4 @@ class VerifyOutcome(Struct, frozen=True):
     size_bytes: int
     tables: Sequence[TableDigest] = ()
     bundle: str = ""
+    values: bool = False

@@ -41,8 +41,11 @@ _UNREAD = (
 )
 
 
-def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> VerifyOutcome:
-    """Look for everything that is not as the bundle says; what is wrong comes back as findings.
+def verify(
+    store: Store, level: Level, *, workers: int, progress: Progress, values: bool = True
+) -> VerifyOutcome:
+    """Look for everything that is not as the bundle says; what is wrong comes back as findings. Without ``values``
+    level ``full`` does not compare the values in tables: a restore that compares what it has written does.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (not sealed, or sealed by a newer moveout) and the
     store's errors: then nothing could be checked.
@@ -57,7 +60,7 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     digests: list[TableDigest] = []
     if level is Level.FULL:
         full = _FullCheck(store, known, workers, progress)
-        full.check(findings, counted)
+        full.check(findings, counted, values=values)
         digests = full.digests
     else:
         for _ in file_presence.check_payload(store, known, findings, counted):
@@ -67,7 +70,12 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     progress.end()
     ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))
     return VerifyOutcome(
-        ordered, counted.files, counted.size_bytes, digests, known.info.id if known.info else ""
+        ordered,
+        counted.files,
+        counted.size_bytes,
+        digests,
+        known.info.id if known.info else "",
+        values=level is Level.FULL and values,
     )
 
 
@@ -85,7 +93,7 @@ class _FullCheck:
         self.digests: list[TableDigest] = []
         """Of tables whose every value was read."""
 
-    def check(self, findings: list[Finding], counted: Counted) -> None:
+    def check(self, findings: list[Finding], counted: Counted, *, values: bool) -> None:
         """Read everything. Payload that is missing or has another size is reported by the listing, and
         counted.
         """
@@ -95,9 +103,9 @@ class _FullCheck:
                 engine = registry.find(source.kind)
                 if engine is not None and engine.contents == "objects":
                     self._check_objects(reader, source.name, rows, findings)
-                elif engine is None or not engine.part_reader:
+                elif values and (engine is None or not engine.part_reader):
                     self._progress.note(_UNREAD.format(source))
-        if reader is not None:
+        if reader is not None and values:
             findings.extend(self._check_tables(reader, rows))
         present = check_payload(self._store, self._tags, findings, counted)
         rest = (file for file, _ in present if file.key not in self._hashed)

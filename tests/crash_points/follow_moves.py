@@ -10,6 +10,7 @@ from migrate.storage.registry import open_location
 from tests.crash_points.custody_moves import make_key, succeed
 from tests.crash_points.moves import ROWS, TABLES, Move
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
 
 SINCE = """
@@ -91,6 +92,45 @@ class CutoverUndo(Cutover):
         self.words = ["cutover", *self.case, "--undo", "--undo-file", str(self.undo_file), *self.words[-2:]]
 
 
+class SyncPostgres(Restored):
+    """A database is brought to another server by one command, which afterwards brings what has changed."""
+
+    def begin(self, number: int) -> None:
+        server = self.servers["postgres"]
+        self._forget()
+        self.old, self.new = server.database(), server.database()
+        run_sql(self.old, f"{TABLES}{ROWS}CREATE SEQUENCE tickets START 7")
+        work = self.directory / f"work-{number}"
+        self.case = ["-c", str(work / "moveout.toml")]
+        self.words = ["sync", f"app={self.old}", f"app={self.new}", "--work", str(work)]
+
+    def outcome(self) -> object:
+        first = self.equal()
+        for statement in SINCE.split(";")[:-1]:
+            run_sql(self.old, statement)
+        succeed(*self.words)
+        return first, self.equal()
+
+
+class SyncSqlite(Move):
+    """A file is brought to another one by one command, which afterwards brings what has changed."""
+
+    def begin(self, number: int) -> None:
+        self.old, self.new = (self.directory / f"{name}-{number}.db" for name in ("old", "new"))
+        sqlite.run_sql(self.old, TABLES + ROWS)
+        urls = [f"app={sqlite.url_of(path)}" for path in (self.old, self.new)]
+        self.words = ["sync", *urls, "--work", str(self.directory / f"work-{number}")]
+
+    def outcome(self) -> object:
+        results = []
+        for note in ("paid", "sent", "lost"):
+            sqlite.run_sql(self.old, f"UPDATE orders SET note = '{note}' WHERE id < 10")
+            succeed(*self.words)
+            results.append([sqlite.fetch(path, "SELECT * FROM orders") for path in (self.old, self.new)])
+            assert results[-1][0] == results[-1][1]
+        return results
+
+
 class Repair(Restored):
     """Rows that differ from the bundle's become equal to them."""
 
@@ -110,5 +150,7 @@ FOLLOW_MOVES: dict[str, type[Move]] = {
     "follow-postgres": Follow,
     "cutover-postgres": Cutover,
     "cutover-undo-postgres": CutoverUndo,
+    "sync-postgres": SyncPostgres,
+    "sync-sqlite": SyncSqlite,
     "repair-postgres": Repair,
 }

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -467,6 +468,10 @@ def test_a_table_that_the_restore_left_out_stops_nothing_and_is_named(move, othe
     assert fetch(new, "SELECT count(*) FROM odd") == [(0,)]
 
 
+def steps_of(synced):
+    return {step["step"]: step["result"] for step in synced.json["result"]["move"]["steps"]}
+
+
 def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgres, other_postgres, tmp_path):
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
@@ -475,13 +480,14 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     assert "through " in call(*words, "--dry-run").out
     assert not work.exists()
     first = call(*words)
-    assert first.code == 0, first
+    assert (first.code, "Compared row by row: app." in first.out) == (0, True), first
     assert f"moveout cutover -c {work}/moveout.toml --hold switches" in " ".join(first.out.split())
     assert f"The working folder {work} takes" in " ".join(first.out.split())
     for _ in range(2):
         run_sql(old, TRANSFER.format(1, 2))
-        again = call(*words)
+        again = call(*words, "--json")
         assert again.code == 0, again
+        assert steps_of(again) == {"export": None, "verify": None, "restore": None, "follow": ANY}
         assert fetch(new, "SELECT count(*) FROM log") == fetch(old, "SELECT count(*) FROM log")
     run_sql(old, TRANSFER.format(1, 2))
     undo = tmp_path / "undo.json"
@@ -510,14 +516,43 @@ def test_a_file_is_synced_to_another_one_by_delta_passes(tmp_path):
     ]
     with closing(sqlite3.connect(tmp_path / "old.db")) as old:
         old.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
-        for number in range(2):
+        for number in range(3):
             old.execute("INSERT INTO t VALUES (?, 'x')", (number,))
             old.commit()
             done = call(*words)
             assert done.code == 0, done
             assert "The only bundle" not in done.out
     with closing(sqlite3.connect(tmp_path / "new.db")) as new:
-        assert new.execute("SELECT id FROM t").fetchall() == [(0,), (1,)]
+        assert new.execute("SELECT id FROM t").fetchall() == [(0,), (1,), (2,)]
+
+
+def test_a_sync_hashes_its_base_before_the_restore_which_compares_the_rows(tmp_path):
+    """Where it had to leave something out, all is compared afterwards."""
+    folder = tmp_path / "new"
+    urls = [f"app=sqlite://{tmp_path}/old.db", f"app=sqlite://{folder}/app.db"]
+    words = ["sync", *urls, "--work", tmp_path / "work", "--json"]
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'x')")
+    assert call(*words).code == 3
+    [part] = (tmp_path / "work/bundle/data/app/tables").rglob("*.parquet")
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-9] + b"x" + whole[-8:])
+    damaged = call(*words)
+    assert (damaged.code, part.name in str(steps_of(damaged)["verify"]["findings"])) == (6, True), damaged
+    part.write_bytes(whole)
+    folder.mkdir()
+    done = call(*words)
+    assert done.code == 0, done
+    steps = steps_of(done)
+    assert (list(steps), steps["verify"]["values"]) == (["export", "verify", "restore", "follow"], False)
+
+    with closing(sqlite3.connect(tmp_path / "own.db")) as own:
+        own.create_function("own", 1, lambda value: value, deterministic=True)
+        own.executescript("CREATE TABLE t (v TEXT); INSERT INTO t VALUES ('x'); CREATE INDEX i ON t (own(v))")
+    urls = [f"app=sqlite://{tmp_path}/own.db", f"app=sqlite://{folder}/own.db"]
+    in_part = call("sync", *urls, "--work", tmp_path / "other", "--json")
+    assert in_part.code == 3, in_part
+    assert "INDEX i" in str(steps_of(in_part)["compare"]["compared"][0]["left_out"]), in_part
 
 
 @pytest.mark.torture

@@ -124,7 +124,11 @@ def sync_database(
         f"the base and its changes go through {asked.folder}, which takes about as much room as an export"
     )
     moved = run_case(
-        session, case, commands_of(asked.folder / _CASE), RestoreOptions(scheduler=None, create=asked.create)
+        session,
+        case,
+        commands_of(asked.folder / _CASE),
+        RestoreOptions(scheduler=None, create=asked.create),
+        keeps_bundle=False,
     )
     moved = replace(moved, moved=replace(moved.moved, only_copy=False))  # nobody keeps this bundle
     switched = switched_before(session, case, hold, signers) if asked.cutover else None

@@ -21,6 +21,7 @@ from migrate.errors import MoveoutError
 from migrate.follow.cutover import CutoverRecord, read_record
 from migrate.follow.delta import sources_to_follow
 from migrate.follow.followed import FollowedSource, recorded_bases
+from migrate.restore.restore_records import read_restore_records
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
@@ -74,13 +75,40 @@ class FollowedMove:
             return set(self.names)
         ahead = set[str]()
         with suppress(MoveoutError):  # there is no location yet
-            ahead |= {record.source for record in recorded_deltas(self._store()) if record.passes}
+            ahead |= self._passed()
         for source in self._followed():
             with suppress(MoveoutError):  # the restore has reported that
                 mark = source.applied_mark()
                 if mark is not None and mark.place != START:
                     ahead.add(source.name)
         return ahead
+
+    def brought_up(self, *, by_marks: bool) -> set[str]:
+        """Return the sources that an earlier run has brought up whole, and that are not to be restored again: delta
+        passes have begun since. ``by_marks``: also those whose destination has the mark of this bundle's base. The last
+        transaction of a restore writes it, once all was compared.
+        """
+        with suppress(MoveoutError):  # there is no location yet, or a destination is away
+            shown = {name: endpoint.shown for name, endpoint in self._case.destinations.items()}
+            records = read_restore_records([self._store()])
+            whole = {
+                record.source
+                for record in records
+                if record.is_up and record.destination == shown.get(record.source)
+            }
+            marked = {
+                source.name
+                for source in (self._followed() if by_marks else ())
+                if source.name in whole
+                and (mark := source.applied_mark()) is not None
+                and mark.base == source.base
+            }
+            return marked | (whole & self._passed())
+        return set()
+
+    def _passed(self) -> set[str]:
+        """Return the sources that delta passes keep up."""
+        return {record.source for record in recorded_deltas(self._store()) if record.passes}
 
     @contextmanager
     def captured(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -63,6 +63,8 @@ from migrate.storage.registry import open_location
 from migrate.verify import Level
 
 _FOLLOW = "follow"
+_SAMPLED_FROM_SECONDS = 300.0
+"""Without a deadline nothing is decided by the forecast: a sample that reads much of a small source is not worth it."""
 
 
 class SealState(Enum):
@@ -81,8 +83,12 @@ def run_case(
     *,
     status_page: StatusPage = None,
     keeps_following: bool = False,
+    keeps_bundle: bool = True,
 ) -> Evacuated:
-    """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed."""
+    """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed.
+    ``keeps_bundle``: it is for keeping, so its values are verified by themselves, and compared with what is up in each
+    run. Else the restore's comparison of each row is enough.
+    """
     bundle = case.bundle
     assert bundle is not None
     whole_case, destinations = _with_whole_servers(session, case, bundle)
@@ -90,7 +96,15 @@ def run_case(
         made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
         whole_case = replace(whole_case, destinations=made)
     followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keeps_following)
-    move = _Move(session, whole_case, destinations, bundle, options=options, followed=followed)
+    move = _Move(
+        session,
+        whole_case,
+        destinations,
+        bundle,
+        options=options,
+        followed=followed,
+        keeps_bundle=keeps_bundle,
+    )
     session.meter.open("run", move.stages())
     return announced(session, case, status_page, lambda: _evacuate(session, case, move))
 
@@ -150,13 +164,17 @@ class _Move:
         *,
         options: RestoreOptions,
         followed: FollowedMove,
+        keeps_bundle: bool,
     ) -> None:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
         self._followed = followed
+        self._keeps_bundle = keeps_bundle
         self._ahead = followed.ahead()
         switched = self._ahead if followed.record is not None else set()
         self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
         self._restored: Mapping[str, Endpoint] = {}
+        self._up_before: set[str] = set()
+        """What an earlier run has restored, and what is not compared with the bundle any more."""
         self._unfilled = destinations.unfilled
         self._signers = load_keys(None, None, case)
         self._last = bundle
@@ -194,17 +212,19 @@ class _Move:
             yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
-        with self._followed.captured():
-            yield from self._after_export(destination, away=away)
+        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self._keeps_bundle)
+        is_read = self._keeps_bundle or self._up_before != self._to_restore.keys()
+        with self._followed.captured() if is_read else nullcontext():
+            yield from self._after_export(destination, away=away, is_read=is_read)
         if self._followed.record is not None:
             yield _FOLLOW, lambda: None
         elif names := [name for name in self._followed.names if name in self._restored]:
             yield _FOLLOW, lambda: self._followed.follow(names)
 
     def _after_export(
-        self, destination: Endpoint | None, *, away: bool
+        self, destination: Endpoint | None, *, away: bool, is_read: bool
     ) -> Generator[tuple[str, Callable[[], Answer | None]]]:
-        """Yield the verbs from the transfer to the comparison."""
+        """Yield the verbs from the transfer to the comparison. ``is_read``: somebody still needs the bundle."""
         session, case, options = self._session, self._case, self._options
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
@@ -212,7 +232,7 @@ class _Move:
                 self._last, self._is_sent = destination, True
             else:
                 self._copy_problem = self._problem_of(f"The bundle could not be sent to {destination.shown}")
-        yield "verify", self._verify
+        yield "verify", lambda: self._verify() if is_read else None
         copy_fails = self._is_sent and isinstance(self.finished[-1].answer, FailedStep)
         if copy_fails and _sealed(self._bundle) is not SealState.NOT:
             self._copy_problem = self._problem_of(f"The bundle at {self._last.shown} could not be read")
@@ -222,13 +242,20 @@ class _Move:
         last = self._last
         if not self._to_restore:
             return
+        before = {name: url for name, url in self._to_restore.items() if name in self._up_before}
+        missing = {name: url for name, url in self._to_restore.items() if name not in before}
         yield (
             "restore",
-            lambda: run_restore(session, last, self._to_restore, case, options, signers=self._signers),
+            lambda: (
+                run_restore(session, last, missing, case, options, signers=self._signers) if missing else None
+            ),
         )
-        self._restored = _without_failed(self._to_restore, self.finished[-1].answer)
-        self._ahead |= self._followed.ahead()  # a follow may be at work elsewhere
-        compared = {name: url for name, url in self._restored.items() if name not in self._ahead}
+        self._restored = before | _without_failed(missing, self.finished[-1].answer)
+        self._ahead |= before.keys() | self._followed.ahead()  # a follow may be at work elsewhere
+        equal = self._equal()
+        compared = {
+            name: url for name, url in self._restored.items() if name not in self._ahead | equal.keys()
+        }
         if compared:
             yield (
                 "compare",
@@ -239,10 +266,28 @@ class _Move:
         """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
         answer = self.finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
-        return PlanOptions(self._case.deadline, examined=examined)
+        deadline = self._case.deadline
+        return PlanOptions(
+            deadline, examined=examined, sampled_from_seconds=0.0 if deadline else _SAMPLED_FROM_SECONDS
+        )
 
     def _verify(self) -> Answer:
-        return run_verify(self._session, self._last, Level.FULL, {}, self._case, keys=self._signers)
+        return run_verify(
+            self._session,
+            self._last,
+            Level.FULL,
+            {},
+            self._case,
+            keys=self._signers,
+            values=self._keeps_bundle,
+        )
+
+    def _equal(self) -> Mapping[str, SummaryLine]:
+        """Return a line for each source that is not compared again: its restore has read all of it back just now."""
+        restored = [step.answer for step in self.finished if isinstance(step.answer, Restored)]
+        if self._keeps_bundle or not restored:
+            return {}
+        return {line.source: line for line in restored[-1].comparisons()}
 
     def _problem_of(self, sentence: str) -> str:
         """Return a sentence with what the last step reported."""
@@ -381,18 +426,24 @@ class _Move:
         stages: dict[str, Mapping[str, SummaryLine]] = {
             "exported": _exported_lines(sources, answers.get("export")),
         }
-        if isinstance(verified := answers.get("verify"), Verified):
+        if "verify" in answers and answers["verify"] is None:
+            stages["verified"] = {name: SummaryLine(name, "yes", "verified before") for name in sources}
+        elif isinstance(verified := answers.get("verify"), Verified):
             stages["verified"] = _verified_lines(stages["exported"], verified)
         elif isinstance(verified, FailedStep):
             stages["verified"] = verified.lines(sources, "not verified")
+        up_before = {name: SummaryLine(name, "yes", "restored before") for name in self._up_before}
         if isinstance(up := answers.get("restore"), Restored):
-            stages["restored"] = {line.source: line for line in up.summary()}
+            up_before |= {line.source: line for line in up.summary()}
         elif isinstance(up, FailedStep):
-            stages["restored"] = up.lines(restored, "not restored")
+            up_before = {**up.lines(restored, "not restored"), **up_before}
+        stages["restored"] = up_before
+        by_restore = self._equal()
         if isinstance(compared := answers.get("compare"), Verified):
-            stages["compared"] = {line.source: line for line in compared.comparisons()}
+            by_restore = {**{line.source: line for line in compared.comparisons()}, **by_restore}
         elif isinstance(compared, FailedStep):
-            stages["compared"] = compared.lines(restored, "not compared")
+            by_restore = {**compared.lines(restored, "not compared"), **by_restore}
+        stages["compared"] = by_restore
         if isinstance(followed := answers.get(_FOLLOW), FailedStep):
             stages["followed"] = followed.lines(self._followed.names, "not followed")
         else:
@@ -432,7 +483,7 @@ def _stage_seconds(forecast: Forecast) -> dict[str, float]:
     return seconds
 
 
-def _without_failed(destinations: Mapping[str, Endpoint], restored: Answer | None) -> Mapping[str, Endpoint]:
+def _without_failed(destinations: Mapping[str, Endpoint], restored: Answer | None) -> dict[str, Endpoint]:
     """Return the destinations whose restore came to its end: the others are known to lack something."""
     if not isinstance(restored, Restored):
         return {}

@@ -29,8 +29,9 @@ class RestoreOutcome(Struct, frozen=True):
     payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
     what the user should know. ``losses``: rows of the restore's own loss ledger, which is stored with its report at
     ``report``. ``left_out``: what could not be made because the destination refuses it, or the bundle, incomplete as it
-    is, lacks what it needs. ``tables``: what was read back from the destination at the end. ``retry``: where nothing
-    was done, what can be tried again.
+    is, lacks what it needs. ``tables``: what was read back from the destination at the end. ``is_equal``: every
+    table and materialized view of the source was read back, and no other was there; each has the bundle's rows.
+    ``retry``: where nothing was done, what can be tried again.
     """
 
     source: str
@@ -45,10 +46,11 @@ class RestoreOutcome(Struct, frozen=True):
     tables: tuple[TableDigest, ...] = ()
     retry: Retry | None = None
     computed_items: int = 0
+    is_equal: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
         fields = as_dict(replace(self, retry=None, tables=()))
-        del fields["retry"]
+        del fields["retry"], fields["is_equal"]
         tables = tuple(table.as_json() for table in self.tables)
         return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}

@@ -247,6 +247,9 @@ class TableRestore(Struct, frozen=True):
             sum(map(self._rows_there, which)) if self.selection.rows else 0
             for which in (self.tables, self.views)
         )
+        missing = tuple(unique(left_out, self._lacking()))
+        names = {(row.schema, row.name) for row in (*self.tables, *self.views)}
+        is_whole = self.selection.is_everything and self.found.keys() == names
         return RestoreOutcome(
             self.source,
             copied,
@@ -254,9 +257,10 @@ class TableRestore(Struct, frozen=True):
             rows.skipped_items,
             tuple(findings),
             tuple(notes),
-            left_out=tuple(unique(left_out, self._lacking())),
+            left_out=missing,
             tables=digests_of(self.source, self.found),
             computed_items=computed,
+            is_equal=is_whole and not findings and not missing,
         )
 
     def _rows_there(self, table: CatalogRow) -> int:
