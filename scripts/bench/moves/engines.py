@@ -193,7 +193,9 @@ def _drop_mariadb(server: Any, name: str) -> None:
 
 
 MARIADB = Engine(
-    start=lambda servers, name: servers.mariadb(name, settings=["binlog-format=ROW", "binlog-row-metadata=FULL"]),
+    start=lambda servers, name: servers.mariadb(
+        name, settings=["binlog-format=ROW", "binlog-row-metadata=FULL"]
+    ),
     fill=databases.fill_mariadb,
     rows=databases.rows_in_mariadb,
     drop=_drop_mariadb,
