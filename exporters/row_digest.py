@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 from xxhash import xxh3_128, xxh3_128_digest
 
-from exporters import _rows
-
 MODULUS = 1 << 128
 _NOTHING = int.from_bytes(xxh3_128_digest(b""))
 _GAP = bytes(4)
@@ -37,11 +35,9 @@ class RowsDigest(Struct, frozen=True):
 def digest_texts(texts: Sequence[bytes]) -> RowsDigest:
     """Return the digest of rows, given as their texts.
 
-    Without the compiled core, all digests are the digits of one number, each with room for 2**32 of them, and its
-    halves are added until one digit is left. Half of what it costs to make an integer of each.
+    All digests are the digits of one number, each with room for 2**32 of them, and its halves are added until one digit
+    is left. Half of what it costs to make an integer of each.
     """
-    if _rows.core is not None:
-        return RowsDigest(len(texts), int.from_bytes(_rows.core.digest_texts(list(texts))))
     total, digits = int.from_bytes(_GAP.join(map(xxh3_128_digest, texts))), len(texts)
     while digits > 1:
         digits -= digits // 2

@@ -9,7 +9,7 @@ INTERFACE: int
 # (validity, offsets, values; None for one that it has not); the number of NULLs. Of lists the items, instead of values.
 _Column: TypeAlias = tuple[bool, Buffer | None, Buffer | None, Buffer | _Column, int]
 
-# Rows, digest (big-endian) and columns.
+# Rows, digest (little-endian) and columns.
 _Block: TypeAlias = tuple[int, bytes, list[_Column]]
 
 # A block of PostgreSQL's CSV lines, or of MySQL's packets; None where it is not exactly what the server sends for such
@@ -20,12 +20,9 @@ def parse(block: Buffer, kinds: bytes, are_packets: bool = False, /) -> _Block |
 # statement, and six functions of its library, see sqlite_rows.h.
 def sqlite_rows(pointers: bytes, kinds: bytes, most_rows: int, /) -> tuple[_Block | None, bool]: ...
 
-# The digest of rows, given as their texts.
-def digest_texts(texts: list[bytes], /) -> bytes: ...
-
 # The rows that have arrived from a PostgreSQL server, up to one of more than so many bytes or another message; and the
-# bytes that their messages take.
-def whole_rows(received: Buffer, most_bytes: int, /) -> tuple[bytes, int]: ...
+# bytes that their messages take. Rows of COPY's text format become lines of CSV.
+def whole_rows(received: Buffer, most_bytes: int, are_text: bool = False, /) -> tuple[bytearray, int]: ...
 
 # The bytes of the rows that have arrived from a MySQL server: whole packets up to a payload of more than so many bytes,
 # or to the end of the rows.

@@ -1,9 +1,9 @@
 #include "columns.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <strings.h>
 
+#include "sixteen.h"
 #include "values.h"
 
 #define ALWAYS_INLINE __attribute__((always_inline))
@@ -105,18 +105,16 @@ static bool allocate_text(const Fields *fields, size_t number, Column *column) {
 /* Copies the bytes of a value; returns the end of the copy, NULL where it is none of the kind. */
 typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, ColumnKind kind, unsigned char *to);
 
-/* Text without its quotes, eight bytes at a time. */
+/* Text without its quotes. */
 static inline unsigned char *copy_text(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
-    static const uint64_t ones = 0x0101010101010101;
     (void)kind;
     if (!fields->has_quotes || field.text[0] != '"') return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
     const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
-    for (uint64_t eight; end - from >= (ptrdiff_t)sizeof eight;) {
-        memcpy(&eight, from, sizeof eight);
-        memcpy(to, &eight, sizeof eight);
-        eight ^= '"' * ones; /* a quote becomes zero */
-        uint64_t quotes = (eight - ones) & ~eight & 0x80 * ones; /* the lowest bit is in the first */
-        size_t size = quotes ? (size_t)__builtin_ctzll(quotes) / 8 + 1 : sizeof eight;
+    while (end - from >= (ptrdiff_t)sizeof(Sixteen)) {
+        Sixteen bytes = sixteen_at(from);
+        unsigned quotes = highest_bits(equal(bytes, '"'));
+        memcpy(to, &bytes, sizeof bytes);
+        size_t size = quotes ? (size_t)__builtin_ctz(quotes) + 1 : sizeof bytes;
         to += size;
         from += size + (quotes != 0); /* the second of two quotes */
     }

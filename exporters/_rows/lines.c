@@ -5,55 +5,23 @@
 #include "lines.h"
 
 #include <stdlib.h>
-#include <string.h>
 
+#include "sixteen.h"
 #include "xxh3.h"
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 enum { CHUNK_BYTES = 64 };
 
 /* The bytes of a chunk that equal one, as bits; the first byte is the lowest bit. */
-#if defined(__SSE2__)
 static inline uint64_t equal_bits(const unsigned char *chunk, unsigned char byte) {
-    const __m128i expected = _mm_set1_epi8((char)byte);
     uint64_t bits = 0;
-    for (int part = 0; part < 4; part++) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(chunk + part * 16));
-        bits |= (uint64_t)(uint16_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, expected)) << part * 16;
-    }
+    for (int i = 0; i < 4; i++) bits |= (uint64_t)highest_bits(equal(sixteen_at(chunk + 16 * i), byte)) << 16 * i;
     return bits;
 }
-#else
-static inline uint64_t equal_bits(const unsigned char *chunk, unsigned char byte) {
-    const uint64_t sevens = 0x7F7F7F7F7F7F7F7F, expected = byte * 0x0101010101010101u;
-    uint64_t bits = 0;
-    for (int part = 0; part < 8; part++) {
-        uint64_t word;
-        memcpy(&word, chunk + part * 8, sizeof word);
-        word ^= expected; /* zero where equal */
-        uint64_t zeros = ~(((word & sevens) + sevens) | word | sevens);
-        bits |= ((zeros >> 7) * 0x0102040810204080u >> 56) << part * 8;
-    }
-    return bits;
-}
-#endif
 
 /* Bit i of the result is the parity of bits 0..i: set from an odd quote to the byte before the next one. */
 static inline uint64_t parity_up_to(uint64_t bits) {
     for (int step = 1; step < 64; step <<= 1) bits ^= bits << step;
     return bits;
-}
-
-/* The chunk at a position; where fewer bytes are left, a copy with zeros behind them. */
-static inline const unsigned char *chunk_at(const unsigned char *text, size_t size, size_t position,
-                                            unsigned char *padded) {
-    if (size - position >= CHUNK_BYTES) return text + position;
-    memset(padded, 0, CHUNK_BYTES);
-    memcpy(padded, text + position, size - position);
-    return padded;
 }
 
 /* What is carried from one chunk to the next. */
@@ -75,15 +43,16 @@ static inline bool quotes_are_regular(uint64_t quotes, uint64_t inside, uint64_t
 
 Result cut_lines(void *block, size_t size, size_t columns, Fields *fields) {
     const unsigned char *text = block;
-    unsigned char padded[CHUNK_BYTES];
+    unsigned char padded[CHUNK_BYTES] = {0}; /* what is left behind whole chunks */
     Carry carry = {0, 1, 0};
-    size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1, line_start = 0;
+    size_t count = 1, line_start = 0;
     *fields = (Fields){.text = text, .columns = columns, .stride = 1, .separator = 1};
     if (size > MOST_BLOCK_BYTES) return REFUSED;
-    if (!(fields->bounds = malloc(capacity * sizeof *fields->bounds))) return NO_MEMORY;
+    if (!(fields->bounds = malloc((columns ? size + 1 : 1) * sizeof *fields->bounds))) return NO_MEMORY;
     fields->bounds[0] = 0;
     for (size_t position = 0; position < size; position += CHUNK_BYTES) {
-        const unsigned char *chunk = chunk_at(text, size, position, padded);
+        const unsigned char *chunk = text + position;
+        if (size - position < CHUNK_BYTES) chunk = memcpy(padded, chunk, size - position);
         uint64_t quotes = equal_bits(chunk, '"');
         uint64_t newlines = equal_bits(chunk, '\n'), borders = equal_bits(chunk, ',') | newlines;
         uint64_t returns = equal_bits(chunk, '\r');
@@ -107,14 +76,7 @@ Result cut_lines(void *block, size_t size, size_t columns, Fields *fields) {
             fields->digest += xxh3_128(text + line_start, line_end - line_start);
             line_start = line_end + 1;
         }
-        if (!columns) continue;
-        if (count + CHUNK_BYTES > capacity) {
-            uint32_t *larger = realloc(fields->bounds, 2 * capacity * sizeof *larger);
-            if (!larger) return NO_MEMORY;
-            fields->bounds = larger;
-            capacity *= 2;
-        }
-        for (; borders; borders &= borders - 1)
+        for (; borders && columns; borders &= borders - 1)
             fields->bounds[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
     }
     return line_start == size && (size || !columns) ? TAKEN : REFUSED;

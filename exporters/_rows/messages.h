@@ -4,12 +4,10 @@
 
 #include "lines.h"
 
-/* Find the whole rows that begin a text, one after the other, up to one of more than most_bytes or another message: the
- * bytes of all. Returns the bytes that their messages take. */
-size_t rows_at(const unsigned char *text, size_t size, size_t most_bytes, size_t *row_bytes);
-
-/* Copy the rows in so many bytes of messages, without their heads. */
-void copy_rows(const unsigned char *text, size_t message_bytes, unsigned char *to);
+/* Write the rows that begin a text, without the heads of their messages: up to one that has not arrived or has more than
+ * most_bytes, or another message. Lines of COPY's text format become lines of CSV, of up to three bytes for each of theirs.
+ * The end moves behind them. Returns the bytes that their messages take. */
+size_t take_rows(const unsigned char *text, size_t size, size_t most_bytes, bool are_text, unsigned char **end);
 
 typedef enum { CUT_OFF, TEXT_VALUE = 't', NULL_VALUE = 'n', UNCHANGED_VALUE = 'u' } ValueKind;
 

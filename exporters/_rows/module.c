@@ -15,7 +15,7 @@
 #include "sqlite_rows.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 7, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind), COUNT_BYTES = 2 };
+enum { INTERFACE = 8, KIND_BYTES = sizeof(ColumnKind), COUNT_BYTES = 2 };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -72,12 +72,6 @@ static PyObject *as_column(Column *column) {
                          buffers[VALUES], (Py_ssize_t)column->nulls);
 }
 
-static PyObject *as_digest(unsigned __int128 digest) {
-    unsigned char bytes[DIGEST_BYTES];
-    for (int i = DIGEST_BYTES; i-- > 0; digest >>= 8) bytes[i] = (unsigned char)digest;
-    return PyBytes_FromStringAndSize((const char *)bytes, DIGEST_BYTES);
-}
-
 /* Cuts rows into fields: of a block of so many bytes, or up to so many of a statement. */
 typedef Result (*CutRows)(void *source, size_t size, size_t columns, Fields *fields);
 
@@ -87,7 +81,8 @@ static PyObject *as_block(const Fields *fields, Column *columns) {
         PyObject *column = as_column(&columns[i]);
         if (!column || PyList_SetItem(list, (Py_ssize_t)i, column) < 0) Py_CLEAR(list);
     }
-    return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(fields->digest), list) : NULL;
+    const char *digest = (const char *)&fields->digest;
+    return list ? Py_BuildValue("(ny#N)", (Py_ssize_t)fields->rows, digest, (Py_ssize_t)sizeof fields->digest, list) : NULL;
 }
 
 /* Cut rows and fill columns; None where they are refused. */
@@ -138,29 +133,20 @@ static PyObject *sqlite_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return block ? Py_BuildValue("(NO)", block, statement.is_done ? Py_True : Py_False) : NULL;
 }
 
-static PyObject *digest_texts(PyObject *Py_UNUSED(module), PyObject *texts) {
-    unsigned __int128 digest = 0;
-    if (!PyList_Check(texts)) return PyErr_Format(PyExc_TypeError, "a list of bytes is needed");
-    Py_ssize_t count = PyList_Size(texts);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        char *text;
-        Py_ssize_t size;
-        if (PyBytes_AsStringAndSize(PyList_GetItem(texts, i), &text, &size) < 0) return NULL;
-        digest += xxh3_128((const unsigned char *)text, (size_t)size);
-    }
-    return as_digest(digest);
-}
-
 static PyObject *whole_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_buffer received;
     Py_ssize_t most_bytes;
-    if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
-    size_t row_bytes, taken = rows_at(received.buf, (size_t)received.len, most_bytes < 0 ? 0 : (size_t)most_bytes, &row_bytes);
-    PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
-    unsigned char *to = rows ? (unsigned char *)PyBytes_AsString(rows) : NULL;
-    Py_BEGIN_ALLOW_THREADS
-    if (to) copy_rows(received.buf, taken, to);
-    Py_END_ALLOW_THREADS
+    int are_text = false;
+    size_t taken = 0;
+    if (!PyArg_ParseTuple(arguments, "y*n|p", &received, &most_bytes, &are_text)) return NULL;
+    PyObject *rows = PyByteArray_FromStringAndSize(NULL, received.len * (are_text ? 3 : 1));
+    if (rows) {
+        unsigned char *start = (unsigned char *)PyByteArray_AsString(rows), *end = start;
+        Py_BEGIN_ALLOW_THREADS
+        taken = take_rows(received.buf, (size_t)received.len, most_bytes < 0 ? 0 : (size_t)most_bytes, are_text, &end);
+        Py_END_ALLOW_THREADS
+        if (PyByteArray_Resize(rows, end - start) < 0) Py_CLEAR(rows);
+    }
     PyBuffer_Release(&received);
     return rows ? Py_BuildValue("(Nn)", rows, (Py_ssize_t)taken) : NULL;
 }
@@ -234,7 +220,6 @@ static PyMethodDef functions[] = {
     {"parse", parse, METH_VARARGS, NULL},
     {"sqlite_rows", sqlite_rows, METH_VARARGS, NULL},
     {"whole_packets", whole_packets, METH_VARARGS, NULL},
-    {"digest_texts", digest_texts, METH_O, NULL},
     {"whole_rows", whole_rows, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -2,7 +2,7 @@
 
 #include "values.h"
 
-#include <string.h>
+#include "sixteen.h"
 
 enum { DATE_CHARACTERS = 10, CLOCK_CHARACTERS = 8, ZONE_CHARACTERS = 3, UUID_CHARACTERS = 36 };
 
@@ -10,12 +10,11 @@ static const int64_t MICROSECONDS_OF_DAY = 86400000000;
 
 static inline bool is_digit(unsigned char character) { return (unsigned char)(character - '0') <= 9; }
 
-/* So many digits, 0 to 9 of them, as a number; false where one is none. */
-static inline bool read_digits(const unsigned char *text, size_t count, uint32_t *value) {
-    *value = 0;
+/* Append so many digits to a number; false where one is none. */
+static inline bool add_digits(const unsigned char *text, size_t count, uint64_t *number) {
     for (size_t i = 0; i < count; i++) {
         if (!is_digit(text[i])) return false;
-        *value = *value * 10 + (text[i] - '0');
+        *number = *number * 10 + (text[i] - '0');
     }
     return true;
 }
@@ -31,10 +30,7 @@ bool read_integer(Field field, int64_t least, int64_t most, int64_t *value) {
     size_t count = field.size - is_negative;
     if (count > 19 || !begins_as_number(digits, count)) return false; /* 19 digits fit 64 bits without a sign */
     uint64_t magnitude = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (!is_digit(digits[i])) return false;
-        magnitude = magnitude * 10 + (digits[i] - '0');
-    }
+    if (!add_digits(digits, count, &magnitude)) return false;
     if (is_negative ? !magnitude || magnitude > 0 - (uint64_t)least : magnitude > (uint64_t)most) return false;
     *value = (int64_t)(is_negative ? 0 - magnitude : magnitude);
     return true;
@@ -78,12 +74,8 @@ bool read_double(Field field, double *value) {
     if (whole + behind > MOST_DIGITS + 1 + MOST_ZEROS) return false;
     uint64_t magnitude = 0;
     size_t zeros = 0; /* before the first digit that counts */
-    for (size_t i = 0; i < count; i++) {
-        if (i == whole) continue;
-        if (!is_digit(digits[i])) return false;
-        magnitude = magnitude * 10 + (digits[i] - '0');
-        zeros += !magnitude;
-    }
+    if (!add_digits(digits, whole, &magnitude) || !add_digits(digits + whole + 1, behind, &magnitude)) return false;
+    while (zeros < whole + behind && digits[zeros + (zeros >= whole)] == '0') zeros++;
     if (whole + behind - zeros > MOST_DIGITS || zeros > 1 + MOST_ZEROS || (!magnitude && (is_negative || behind)))
         return false;
     /* Both are exact, so the quotient is the nearest double. */
@@ -96,15 +88,14 @@ bool read_date(Field field, int32_t *days) {
     static const unsigned char days_of_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     static const uint16_t days_before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
     const unsigned char *text = field.text;
-    uint32_t year, month, day;
+    uint64_t year = 0, month = 0, day = 0;
     if (field.size != DATE_CHARACTERS || text[4] != '-' || text[7] != '-') return false;
-    if (!read_digits(text, 4, &year) || !read_digits(text + 5, 2, &month) || !read_digits(text + 8, 2, &day))
-        return false;
+    if (!add_digits(text, 4, &year) || !add_digits(text + 5, 2, &month) || !add_digits(text + 8, 2, &day)) return false;
     if (!year || month - 1 > 11) return false;
     bool is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    if (day - 1 >= (uint32_t)days_of_month[month - 1] + (month == 2 && is_leap)) return false;
-    uint32_t past = year - 1;
-    uint32_t since_year_1 = past * 365 + past / 4 - past / 100 + past / 400 + days_before[month - 1] +
+    if (day - 1 >= days_of_month[month - 1] + (uint64_t)(month == 2 && is_leap)) return false;
+    uint64_t past = year - 1;
+    uint64_t since_year_1 = past * 365 + past / 4 - past / 100 + past / 400 + days_before[month - 1] +
                             (month > 2 && is_leap) + day - 1;
     *days = (int32_t)since_year_1 - 719162; /* 1970-01-01 */
     return true;
@@ -112,21 +103,21 @@ bool read_date(Field field, int32_t *days) {
 
 bool read_time(Field field, unsigned digits, int64_t *microseconds) {
     const unsigned char *text = field.text;
-    uint32_t hours, minutes, seconds, fraction = 0;
+    uint64_t hours = 0, minutes = 0, seconds = 0, fraction = 0;
     if (digits == ANY_DIGITS) {
         digits = field.size > CLOCK_CHARACTERS + 1 ? (unsigned)field.size - CLOCK_CHARACTERS - 1 : 0;
         if (digits && text[field.size - 1] == '0') return false;
     }
     if (field.size != CLOCK_CHARACTERS + digits + (digits > 0) || text[2] != ':' || text[5] != ':') return false;
-    if (!read_digits(text, 2, &hours) || !read_digits(text + 3, 2, &minutes) || !read_digits(text + 6, 2, &seconds))
+    if (!add_digits(text, 2, &hours) || !add_digits(text + 3, 2, &minutes) || !add_digits(text + 6, 2, &seconds))
         return false;
     if (hours > 23 || minutes > 59 || seconds > 59) return false;
     if (digits) {
-        if (digits > 6 || text[CLOCK_CHARACTERS] != '.' || !read_digits(text + CLOCK_CHARACTERS + 1, digits, &fraction))
+        if (digits > 6 || text[CLOCK_CHARACTERS] != '.' || !add_digits(text + CLOCK_CHARACTERS + 1, digits, &fraction))
             return false;
         for (; digits < 6; digits++) fraction *= 10;
     }
-    *microseconds = ((int64_t)hours * 3600 + minutes * 60 + seconds) * 1000000 + fraction;
+    *microseconds = (int64_t)((hours * 3600 + minutes * 60 + seconds) * 1000000 + fraction);
     return true;
 }
 
@@ -171,21 +162,17 @@ bool read_hex(Field field, unsigned char *bytes) {
            read_pairs(field.text + 2, (field.size - 2) / 2, bytes);
 }
 
-static inline bool is_continuation(unsigned char byte) { return (byte & 0xC0) == 0x80; }
-
 bool is_utf8(const unsigned char *text, size_t size) {
     for (size_t i = 0; i < size;) {
-        uint64_t eight = UINT64_MAX; /* bytes of ASCII, most often */
-        if (size - i >= sizeof eight) memcpy(&eight, text + i, sizeof eight);
-        if (!(eight & 0x8080808080808080)) {
-            i += sizeof eight;
+        if (size - i >= sizeof(Sixteen) && !highest_bits(sixteen_at(text + i))) { /* ASCII, most often */
+            i += sizeof(Sixteen);
             continue;
         }
         unsigned char first = text[i];
         size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
         if (!length || length > size - i) return false;
         for (size_t k = 1; k < length; k++)
-            if (!is_continuation(text[i + k])) return false;
+            if ((text[i + k] & 0xC0) != 0x80) return false;
         unsigned char second = length > 2 ? text[i + 1] : 0x80;
         if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F)) return false;
         if ((first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) return false;

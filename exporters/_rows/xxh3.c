@@ -4,7 +4,6 @@
 #include "xxh3.h"
 
 #include <stdint.h>
-#include <string.h>
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || !defined(__SIZEOF_INT128__)
 #error "The compiled core needs a little-endian processor and 128-bit integers; without it the Python path is used."
@@ -30,17 +29,11 @@ static const uint64_t SECRET_WORDS[SECRET_BYTES / 8] = {
 };
 static const unsigned char *const SECRET = (const unsigned char *)SECRET_WORDS;
 
-static inline uint32_t read32(const unsigned char *bytes) {
-    uint32_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
+typedef uint32_t Any32 __attribute__((aligned(1), may_alias)); /* at any address */
+typedef uint64_t Any64 __attribute__((aligned(1), may_alias));
 
-static inline uint64_t read64(const unsigned char *bytes) {
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
+static inline uint32_t read32(const unsigned char *bytes) { return *(const Any32 *)bytes; }
+static inline uint64_t read64(const unsigned char *bytes) { return *(const Any64 *)bytes; }
 
 /* Two neighbouring words of the secret, combined. */
 static inline uint64_t secret_pair(size_t offset) { return read64(SECRET + offset) ^ read64(SECRET + offset + 8); }

@@ -26,7 +26,7 @@ from exporters.postgres.rows.row_hashes import (
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
 from exporters.row_digest import Advance, RowsDigest
-from exporters.sql.row_blocks import LongRowText, RowBlocks, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, in_blocks
 from exporters.touched_rows import RowKey
 
 
@@ -170,8 +170,8 @@ def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
         for block in in_blocks(source):
             if isinstance(block, LongRowText):
                 yield [b"".join(block.pieces)]
-            elif isinstance(block, bytes):
-                yield split_lines(block)
+            elif not isinstance(block, SentRows):
+                yield split_lines(bytes(block))
 
 
 @contextmanager

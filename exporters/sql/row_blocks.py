@@ -45,7 +45,7 @@ BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
 
 
-def in_blocks(source: RowBlocks) -> Generator[bytes | LongRowText | SentRows, None, None]:
+def in_blocks(source: RowBlocks) -> Generator[bytes | bytearray | LongRowText | SentRows, None, None]:
     """Join blocks until they are worth the work. Long rows do not wait for them."""
     pieces: list[bytes | bytearray] = []
     size_bytes = 0
@@ -57,7 +57,7 @@ def in_blocks(source: RowBlocks) -> Generator[bytes | LongRowText | SentRows, No
             pieces.append(block)
             size_bytes += len(block)
         if size_bytes >= BLOCK_BYTES or (pieces and isinstance(block, SentRows)):
-            yield b"".join(pieces)
+            yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
             size_bytes = 0
         if isinstance(block, SentRows):

@@ -69,7 +69,9 @@ class BlockParser:
                     for number, (is_raw, *arrow_buffers, nulls) in enumerate(buffers)
                 ]
                 typed = typed_block(columns, self._layout, rows)
-                return ParsedBlock(typed, RowsDigest(rows, int.from_bytes(digest)), block.text_bytes(rows))
+                return ParsedBlock(
+                    typed, RowsDigest(rows, int.from_bytes(digest, "little")), block.text_bytes(rows)
+                )
         payloads = payloads_of(block)
         return ParsedBlock(
             parse_columns(self._columns(payloads), self._layout),
@@ -130,6 +132,6 @@ def digest_block(block: RowBlock) -> tuple[int, RowsDigest]:
         digested = _rows.core.parse(block.packets, b"", True)
         if digested is not None:
             rows, digest, _ = digested
-            return block.text_bytes(rows), RowsDigest(rows, int.from_bytes(digest))
+            return block.text_bytes(rows), RowsDigest(rows, int.from_bytes(digest, "little"))
     payloads = payloads_of(block)
     return sum(map(len, payloads)), digest_texts(payloads)

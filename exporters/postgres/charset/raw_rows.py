@@ -30,7 +30,7 @@ def converted(source: RowBlocks, codec: Codec) -> RowBlocks:
             elif isinstance(block, LongRowText):
                 waiting.append((spool.keep(block.pieces), True))
             else:
-                waiting.append((spool.keep([block]), False))
+                waiting.append((spool.keep([bytes(block)]), False))
         for text, is_long in waiting:
             if is_long:
                 yield LongRowText(_line(text, codec))

@@ -46,18 +46,18 @@ class BlockParser:
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
         """The columns as the core takes them."""
 
-    def parse(self, block: bytes, *, compare: bool = True) -> tuple[Typed, RowsDigest]:
+    def parse(self, block: bytes | bytearray, *, compare: bool = True) -> tuple[Typed, RowsDigest]:
         """Return the rows of a block of whole lines, and their digest. ``compare`` and errors: see ``parse_block``."""
         parsed = None if _rows.core is None else _rows.core.parse(block, self.core_kinds)
         if parsed is None:
             table = parse_block(block, self._layout, compare=compare)
-            return table, digest_texts(split_lines(block, table.rows))
+            return table, digest_texts(split_lines(bytes(block), table.rows))
         rows, digest, buffers = parsed
         columns = [
             _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
             for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
         ]
-        return typed_block(columns, self._layout, rows), RowsDigest(rows, int.from_bytes(digest))
+        return typed_block(columns, self._layout, rows), RowsDigest(rows, int.from_bytes(digest, "little"))
 
 
 def _core_kind(kind: Kind) -> bytes:

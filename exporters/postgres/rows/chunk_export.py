@@ -41,7 +41,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
                     table,
                     digest,
                     len(block),
-                    first_texts=split_lines(block, table.rows)[:to_prove] if to_prove else (),
+                    first_texts=split_lines(bytes(block), table.rows)[:to_prove] if to_prove else (),
                     parse_exactly=partial(parse_block_exactly, block, layout),
                 )
         return chunk.finish(sent_rows)

@@ -74,7 +74,8 @@ class Feed(Protocol):
     def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """Run ``COPY source TO STDOUT (FORMAT csv)`` in an encoding for queries in brackets, or tables, by one request.
         Yield the rows; behind those of each source comes their count. ``in_pieces``: long rows come in pieces. Without
-        the compiled core that costs something for all other rows. A table is read by its name in pieces only.
+        the compiled core that costs something for all other rows. A table is read by its name in pieces only. What is
+        not in pieces may be read as ``FORMAT text``, which takes the server a tenth less, and made CSV here.
         """
         ...
 
@@ -117,9 +118,10 @@ class AsyncpgFeed:
             for source in sources:
                 yield from self._copy_by_asyncpg(source, encoding)
             return
-        statements = "; ".join(_statement(source, encoding) for source in sources)
+        are_text = not in_pieces
+        statements = "; ".join(_statement(source, encoding, are_text=are_text) for source in sources)
         try:
-            yield from copy_stream(self._connection, self._loop, statements)
+            yield from copy_stream(self._connection, self._loop, statements, are_text=are_text)
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
@@ -225,8 +227,8 @@ def _source_of(table: PostgresTable, pages: Range) -> str:
     return f"({canonical_select(table, pages)})"
 
 
-def _statement(source: str, encoding: str) -> str:
-    return f"COPY {source} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
+def _statement(source: str, encoding: str, *, are_text: bool = False) -> str:
+    return f"COPY {source} TO STDOUT WITH (FORMAT {'text' if are_text else 'csv'}, ENCODING '{encoding}')"
 
 
 def _pieces(row: Buffer) -> Iterator[bytes]:

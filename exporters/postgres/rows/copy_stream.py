@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asyncpg.exceptions import PostgresError
@@ -31,10 +31,13 @@ much has come: a small table has no more. The loop serves one connection, so not
 
 
 class _Received(asyncio.BufferedProtocol):
-    """What has arrived on a connection and was not taken yet. The loop runs only while more is waited for."""
+    """What has arrived on a connection and was not taken yet. The loop runs only while more is waited for. Rows that
+    ``are_text``, in COPY's text format, become lines of CSV by the compiled core.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, are_text: bool = False) -> None:
         self._loop = loop
+        self._are_text = are_text
         self.buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
         self.size = 0
         self._all_bytes = self._last_bytes = 0
@@ -68,13 +71,13 @@ class _Received(asyncio.BufferedProtocol):
         if self.size == before and self._lost is not None:
             raise self._lost
 
-    def take(self) -> tuple[list[tuple[int, bytes]], int]:
+    def take(self) -> tuple[list[tuple[int, bytes | bytearray]], int]:
         """Take the messages that have arrived up to a long row, by kind and body, and the head of that row. Return
         them, and how many bytes the long row has; 0 where none comes next. Rows without another message between them
         are one body. Raises ``ConnectionError``.
         """
-        rows: list[bytes] = []
-        messages: list[tuple[int, bytes]] = []
+        rows: list[bytes | bytearray] = []
+        messages: list[tuple[int, bytes | bytearray]] = []
         start = long_row_bytes = 0
         with memoryview(self.buffer)[: self.size] as view:
             while len(view) - start >= _HEAD:
@@ -89,24 +92,34 @@ class _Received(asyncio.BufferedProtocol):
                 if end > len(view):
                     break
                 if kind == _DATA and _rows.core is not None:
-                    whole_rows, row_messages_bytes = _rows.core.whole_rows(view[start:], LONG_BYTES)
+                    whole_rows, row_messages_bytes = _rows.core.whole_rows(
+                        view[start:], LONG_BYTES, self._are_text
+                    )
                     rows.append(whole_rows)
                     end = start + row_messages_bytes
                 elif kind == _DATA:
                     rows.append(bytes(view[begin:end]))
                 else:
                     if rows:
-                        messages.append((_DATA, b"".join(rows)))
+                        messages.append((_DATA, _joined(rows)))
                         rows.clear()
                     messages.append((kind, bytes(view[begin:end])))
                 start = end
         if rows:
-            messages.append((_DATA, b"".join(rows)))
+            messages.append((_DATA, _joined(rows)))
         self._drop(start)
         return messages, long_row_bytes
 
     def pieces(self, left: int) -> Iterator[bytes]:
-        """Yield the row of so many bytes that arrives, without the newline at its end."""
+        """Yield the row of so many bytes that arrives, without the newline at its end. One in the text format is held:
+        whoever foresees a long row has it come as CSV.
+        """
+        if self._are_text:
+            yield _as_csv(b"".join(self._pieces(left)))
+        else:
+            yield from self._pieces(left)
+
+    def _pieces(self, left: int) -> Iterator[bytes]:
         while left:
             if not self.size:
                 self.wait()
@@ -122,12 +135,26 @@ class _Received(asyncio.BufferedProtocol):
         self.size = len(rest)
 
 
-def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str) -> RowBlocks:
+def _joined(rows: Sequence[bytes | bytearray]) -> bytes | bytearray:
+    return rows[0] if len(rows) == 1 else b"".join(rows)
+
+
+def _as_csv(line: bytes) -> bytes:
+    """Return a line of COPY's text format as one of CSV, both without a newline."""
+    assert _rows.core is not None
+    message = b"d" + (_LENGTH + len(line) + 1).to_bytes(_LENGTH, "big") + line + b"\n"
+    return bytes(_rows.core.whole_rows(message, len(message), True)[0][:-1])
+
+
+def copy_stream(
+    connection: Any, loop: asyncio.AbstractEventLoop, statement: str, *, are_text: bool = False
+) -> RowBlocks:
     """Run a COPY to the client on an asyncpg connection, or several, separated by semicolons. Yield the rows of each,
-    then the server's count of them. Raises ``PostgresError``, ``OSError``.
+    then the server's count of them. ``are_text``: rows arrive in COPY's text format, and are lines of CSV here. Raises
+    ``PostgresError``, ``OSError``.
     """
     transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
-    received = _Received(loop)
+    received = _Received(loop, are_text=are_text)
     errors: list[BaseException] = []
     transport.set_protocol(received)
     try:
@@ -139,7 +166,7 @@ def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str
                 if kind in {_DATA, _COMPLETE}:
                     yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
                 elif kind == _ERROR:
-                    errors.append(_error(body))
+                    errors.append(_error(bytes(body)))
                 elif kind == _READY:
                     if errors:
                         raise errors.pop()  # kept in a variable, it would keep this frame and the buffer, and they it

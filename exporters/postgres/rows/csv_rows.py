@@ -37,13 +37,13 @@ _FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
 """A field after its comma. Inside quotes a quote is doubled."""
 
 
-def digest_block(block: bytes) -> RowsDigest:
+def digest_block(block: bytes | bytearray) -> RowsDigest:
     """Return the digest of whole lines, each ended by a newline."""
     digested = None if _rows.core is None else _rows.core.parse(block, b"")
     if digested is None:
-        return digest_texts(split_lines(block))
+        return digest_texts(split_lines(bytes(block)))
     rows, digest, _ = digested
-    return RowsDigest(rows, int.from_bytes(digest))
+    return RowsDigest(rows, int.from_bytes(digest, "little"))
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
@@ -112,7 +112,7 @@ def unquoted(field: bytes) -> bytes | None:
 _BOM = b"\xef\xbb\xbf"
 
 
-def parse_block(block: bytes, layout: Layout, *, compare: bool = True) -> Typed:
+def parse_block(block: bytes | bytearray, layout: Layout, *, compare: bool = True) -> Typed:
     """Type one block of whole lines. Without ``compare`` no value is compared with its text, and one that its type
     cannot hold may be lost: only for who renders all rows back and compares these. Raises ``pa.ArrowInvalid`` where the
     block is not the CSV of these columns.
@@ -139,7 +139,7 @@ def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array,
     return values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored), None
 
 
-def parse_block_exactly(block: bytes, layout: Layout) -> Typed:
+def parse_block_exactly(block: bytes | bytearray, layout: Layout) -> Typed:
     """Type one block the slow way: compare every value of every column with its text."""
     parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
     typed = [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)]
@@ -162,7 +162,7 @@ def parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     return typed, merged_sides(side, bad)
 
 
-def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
+def _read(block: bytes | bytearray, types: Sequence[pa.DataType]) -> list[pa.Array]:
     """Parse a block whole. The server writes NULL as nothing and the empty string as two quotes."""
     names = [str(i) for i in range(len(types))]
     if block.startswith(_BOM):  # Arrow drops one at the beginning of its input; here it would be a value's

@@ -46,7 +46,7 @@ def fetched_blocks(
             rows, digest, columns = block
             if rows:
                 made = [_column(of, rows, *column) for of, column in zip(classes, columns, strict=True)]
-                yield FetchedBlock(tuple(made), RowsDigest(rows, int.from_bytes(digest)))
+                yield FetchedBlock(tuple(made), RowsDigest(rows, int.from_bytes(digest, "little")))
             most = most_rows
 
 

@@ -374,15 +374,74 @@ def test_messages_are_cut_as_without_the_core(monkeypatch, stream):
     check_messages(monkeypatch, stream)
 
 
+WRITTEN = dict(zip("\b\f\n\r\t\v\\", ["\\b", "\\f", "\\n", "\\r", "\\t", "\\v", "\\\\"], strict=True))
+
+
+def text_field(value: str | None) -> str:
+    """A value as CopyAttributeOutText writes it."""
+    return "\\N" if value is None else "".join(WRITTEN.get(character, character) for character in value)
+
+
+def as_messages(lines: list[str]) -> bytes:
+    bodies = [line.encode() + b"\n" for line in lines]
+    return b"".join(b"d" + (len(body) + 4).to_bytes(4, "big") + body for body in bodies)
+
+
+MARKS = st.text(st.sampled_from('",\\\n\r\t\b\f\vN.abc\u00e9'), max_size=40)
+FIELDS = st.one_of(
+    st.none(), MARKS, CHARACTERS, st.sampled_from(["", "\\.", "\\N", "x" * 15, "y" * 16, "z" * 33])
+)
+
+
+def check_text_format(rows: list[tuple[str | None, ...]]) -> None:
+    """Rows in COPY's text format become the lines that the server writes as CSV."""
+    assert _rows.core is not None
+    text = as_messages(["\t".join(map(text_field, row)) for row in rows])
+    lines = [",".join(csv_field(value, alone=len(row) == 1) for value in row) for row in rows]
+    block = "".join(f"{line}\n" for line in lines).encode()
+    assert _rows.core.whole_rows(text, len(text), True) == (block, len(text))
+    assert _rows.core.whole_rows(as_messages(lines), len(block) + 1) == (block, len(as_messages(lines)))
+
+
+@needs_core
+@settings(max_examples=5 * FUZZED, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda width: st.lists(st.tuples(*[FIELDS] * width), max_size=6)))
+@example([("",), (None,), ("\\.",), ("\\",), ("x\\.",)])
+@example([("", "", ""), (None, None, None), ("", None, ""), ("\t" * 9, "", '"')])
+@example([("", "fgh", "i"), ("x" * 40, 'a "quoted", long text with a line\n' * 3, "y" * 40, None)])
+def test_text_rows_become_the_server_s_lines_of_csv(rows):
+    check_text_format(rows)
+
+
+@needs_core
+@settings(max_examples=FUZZED, deadline=None)
+@given(received(), st.binary(max_size=40))
+def test_damaged_text_rows_end_where_their_messages_do(stream, body):
+    assert _rows.core is not None
+    stream = b"d" + (len(body) + 4).to_bytes(4, "big") + body + stream
+    taken = _rows.core.whole_rows(stream, 100, True)[1]
+    assert taken == _rows.core.whole_rows(stream, 100)[1] >= len(body)
+
+
 @needs_core
 def test_the_digest_is_that_of_xxhash():
     random_bytes = random.Random(1).randbytes(70_000)
-    assert _rows.core is not None
     for size in [*range(1200), 2047, 2048, 2049, 4096, 65_537]:
         text = random_bytes[size : 2 * size]
-        assert int.from_bytes(_rows.core.digest_texts([text])) == xxh3_128_intdigest(text), size
-    texts = [random_bytes[size:] for size in range(60_000, 70_000)]
-    assert digest_texts(texts).digest == sum(map(xxh3_128_intdigest, texts)) % MODULUS
+        assert digest_by_core([text]) == xxh3_128_intdigest(text), size
+    texts = [random_bytes[size:] for size in range(69_000, 70_000)]
+    assert (
+        digest_by_core(texts) == digest_texts(texts).digest == sum(map(xxh3_128_intdigest, texts)) % MODULUS
+    )
+
+
+def digest_by_core(texts: list[bytes]) -> int:
+    """The digest of any bytes: MySQL's packets may hold them."""
+    assert _rows.core is not None
+    packets = b"".join(len(text).to_bytes(3, "little") + b"\0" + text for text in texts)
+    rows, digest, _ = _rows.core.parse(packets, b"", True)
+    assert rows == len(texts)
+    return int.from_bytes(digest, "little")
 
 
 @needs_core
@@ -393,8 +452,6 @@ def test_what_the_core_is_given_wrongly_is_refused():
             _rows.core.parse(b"1\n", kinds)
     with pytest.raises(TypeError):
         _rows.core.parse("1\n", b"i\0\0")
-    with pytest.raises(TypeError):
-        _rows.core.digest_texts(["1"])
 
 
 @needs_core
@@ -404,9 +461,10 @@ def test_what_the_core_is_given_wrongly_is_refused():
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(tables(), tables(odd=0.6), damaged(), received())
-def test_the_same_for_a_long_time(monkeypatch, server_table, odd_table, damaged_table, stream):
+@given(tables(), tables(odd=0.6), damaged(), received(), st.lists(st.tuples(FIELDS, FIELDS), max_size=6))
+def test_the_same_for_a_long_time(monkeypatch, server_table, odd_table, damaged_table, stream, rows):
     check_messages(monkeypatch, stream)
+    check_text_format(rows)
     check_server_text(server_table)
     check_any_text(odd_table)
     check_damage(damaged_table)
@@ -418,6 +476,8 @@ CREATE TABLE mixed AS SELECT n AS id, (n % 7 = 0) AS flag, (n % 100)::int2 AS sm
   CASE n % 40 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE repeat('"a, ' || chr(233) || E'\\n', n % 5) || n END AS words,
   CASE n % 60 WHEN 0 THEN 'infinity' ELSE date '1999-12-25' + n % 9000 END AS day,
   timestamptz '2001-02-03 04:05:06.789+00' + n * interval '1.5 s' AS moment, md5(n::text)::uuid AS key,
+  CASE n % 9 WHEN 0 THEN '\\N' WHEN 1 THEN '\\.' WHEN 2 THEN '' WHEN 3 THEN NULL WHEN 4 THEN E'\\t'
+    WHEN 5 THEN E'a\\r\\nb' WHEN 6 THEN E'\\\\' ELSE repeat(E'\\\\,"\\b\\v\\f', n % 8) || n END AS marks,
   decode(md5(n::text), 'hex') AS bytes, jsonb_build_object('n', n) AS document, ARRAY[n, NULL] AS list
 FROM generate_series(1, 6000) AS n;
 CREATE TABLE one_text AS SELECT CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '\\.' ELSE n::text END AS value

@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporters.postgres.rows.copy_feed import Feeds
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, has_xml, run_sql
@@ -51,6 +52,15 @@ def test_the_values_are_in_the_files(bundle):
     details = {row.name: row.details for row in bundle.catalog()}
     assert details["odd"]["exact"] == ["list"]
     assert details["plain"]["octets"] == details["plain"]["server_octets"]
+
+
+def test_long_rows_that_were_not_foreseen_leave_whole(source, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(Feeds, "_has_long_rows", lambda *_: False)
+    with long_rows():
+        assert export_database(source, tmp_path / "bundle").complete
+    unforeseen, foreseen = read_bundle(tmp_path / "bundle"), bundle
+    digests = [{row.name: row.digest for row in reader.catalog()} for reader in (unforeseen, foreseen)]
+    assert digests[0] == digests[1]
 
 
 def test_they_come_back(source, bundle, other_postgres):
