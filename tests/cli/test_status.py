@@ -119,6 +119,20 @@ def test_status_says_what_is_up_on_the_new_host(tmp_path):
     assert not (tmp_path / "copy/restored").exists()
 
 
+def test_an_address_that_was_wrong_is_forgotten_when_the_source_is_up_elsewhere(tmp_path):
+    make_file(tmp_path / "one.db")
+    bundle = tmp_path / "bundle"
+    assert call("export", f"one=sqlite://{tmp_path}/one.db", "--to", bundle).code == 0
+    for folder in ("nowhere", "neither"):
+        assert call("restore", bundle, f"one=sqlite://{tmp_path}/{folder}/new.db").code == 7
+    state = call("status", bundle)
+    assert (state.code, "on the new host: 0 of 1 source up; not: one\n" in state.out) == (3, True), state
+    assert call("restore", bundle, f"one=sqlite://{tmp_path}/new.db").code == 0
+    state = call("status", bundle)
+    assert (state.code, "nowhere" in state.out) == (0, False), state
+    assert "on the new host: 1 source up" in state.out
+
+
 CASE = """
 [case]
 name = "night"

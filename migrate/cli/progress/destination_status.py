@@ -17,7 +17,7 @@ from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export.status import ExportStatus
 from migrate.number_text import local_moment_words, things
-from migrate.restore.restore_records import UP, RestoreRecord
+from migrate.restore.restore_records import FAILED, UP, RestoreRecord
 
 _SHOWN = 8
 
@@ -72,10 +72,19 @@ class DestinationStatus(Struct, frozen=True):
 def destination_statuses(
     case: Case | None, exports: Sequence[ExportStatus], records: Sequence[RestoreRecord]
 ) -> list[DestinationStatus]:
-    """Return the destinations of the bundle's sources by the case; without one, those of the recorded restores."""
+    """Return the destinations of the bundle's sources by the case; without one, those of the recorded restores, but for
+    attempts in vain before the source came up elsewhere: their addresses were wrong, or given up.
+    """
     sealed = {export.bundle_id for export in exports if export.state in {"complete", "incomplete"}}
     by_place = {(record.source, record.destination): record for record in records}
-    places = list(by_place)
+    came_up = {
+        record.source: record.at for record in sorted(records, key=lambda each: each.at) if record.is_up
+    }
+    places = [
+        place
+        for place, record in by_place.items()
+        if record.result != FAILED or record.at > came_up.get(record.source, "")
+    ]
     if case is not None:
         sources = {source.name: source.url for export in exports for source in export.sources}
         destinations = Destinations({}, {})
@@ -95,12 +104,13 @@ def destination_statuses(
 
 def headline(statuses: Sequence[DestinationStatus]) -> str:
     """Return how many sources are up, and which are not."""
-    missing = [status.source for status in statuses if not status.is_up]
+    names = list(dict.fromkeys(status.source for status in statuses))
+    missing = list(dict.fromkeys(status.source for status in statuses if not status.is_up))
     if not missing:
-        return f"on the new host: {'all ' * (len(statuses) > 1)}{things(len(statuses), 'source')} up"
+        return f"on the new host: {'all ' * (len(names) > 1)}{things(len(names), 'source')} up"
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    up = len(statuses) - len(missing)
-    return f"on the new host: {up} of {things(len(statuses), 'source')} up; not: {', '.join(missing[:_SHOWN])}{more}"
+    up = len(names) - len(missing)
+    return f"on the new host: {up} of {things(len(names), 'source')} up; not: {', '.join(missing[:_SHOWN])}{more}"
 
 
 def draw_destinations(console: Console, statuses: Sequence[DestinationStatus]) -> None:
