@@ -133,12 +133,13 @@ class Exported(Struct, frozen=True):
         if summary.already_sealed:
             state = "" if summary.complete else ", INCOMPLETE"
             rest = "what it lacks cannot be read now" if summary.broken else "nothing was left to do"
-            console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}")
+            console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}", wrap=True)
         else:
             state = "complete" if summary.complete else "INCOMPLETE"
             console.print(
                 f"Sealed, {state}: {things(summary.files, 'file')}, {bytes_words(summary.size_bytes)}"
                 f" at {summary.location} in {duration_words(self.seconds)}",
+                wrap=True,
             )
             draw_signed(console, self.signed)
         lines = self.summary()
@@ -202,7 +203,7 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             for enumeration in source.enumerations
             if enumeration.what == counted_noun
         ]
-        console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"))
+        console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"), wrap=True)
     _draw_reasons(console, source)
 
 
@@ -225,7 +226,7 @@ def _draw_reasons(console: Console, source: SourceResult) -> None:
     for reason in source.reasons:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"  {gap_words(gap)}"))
+        console.print(Text(f"  {gap_words(gap)}"), wrap=True)
     gaps_not_shown = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
     if gaps_not_shown > 0:
         console.print(f"  and {count_words(gaps_not_shown)} more (all in the bundle's data/gaps.parquet)")

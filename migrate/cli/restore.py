@@ -135,16 +135,18 @@ class Restored(Struct, frozen=True):
             f"{outcome.source}: {count_words(outcome.items)} restored{skipped}{computed},"
             f" {bytes_words(outcome.size_bytes)}"
             f" → {self.destinations[outcome.source]}",
+            wrap=True,
         )
         if outcome.losses and outcome.report:
             console.print(
                 Text(
                     f"  the destination cannot hold all: {_losses_words(outcome.losses)} listed in {outcome.report}",
                     style="dim",
-                )
+                ),
+                wrap=True,
             )
         for note in outcome.notes:
-            console.print(Text(f"  {note}", style="dim"))
+            console.print(Text(f"  {note}", style="dim"), wrap=True)
         left_out = [f"left out: {entry}" for entry in outcome.left_out]
         for lines in (outcome.findings, left_out):
             for line in lines[:_SHOWN]:

@@ -259,7 +259,8 @@ def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
 def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: bool) -> None:
     console.print(
         f"  {_STATES[export_status.state]}"
-        + (f" ({export_status.bundle_id})" if export_status.bundle_id else "")
+        + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""),
+        wrap=True,
     )
     if with_holder and export_status.holder and export_status.state == "exporting":
         age = (
@@ -292,7 +293,7 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     words = _source_words(source).removeprefix(source.name)
     console.print(Text.assemble("  ", (source.name, "bold"), words))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"    {gap_words(gap)}"))
+        console.print(Text(f"    {gap_words(gap)}"), wrap=True)
     if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
         console.print(f"    and {count_words(gaps_not_shown)} more")
 

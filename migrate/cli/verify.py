@@ -121,14 +121,16 @@ class Compared(Struct, frozen=True):
         """Print what was repaired, what differs, and what is known to be missing."""
         _draw_repairs(console, self.source, self.repaired, dry_run=self.dry_run)
         if not all(finding.incomplete for finding in self.findings):
-            console.print(f"{self.source} differs from {self.url}")
+            console.print(f"{self.source} differs from {self.url}", wrap=True)
         elif self.left_out:
             many = count_words(len(self.left_out))
-            console.print(f"{self.source} and {self.url} agree, but for what was left out ({many}):")
+            console.print(
+                f"{self.source} and {self.url} agree, but for what was left out ({many}):", wrap=True
+            )
         elif self.findings:
-            console.print(f"{self.source} and {self.url} agree: all rows but these")
+            console.print(f"{self.source} and {self.url} agree: all rows but these", wrap=True)
         else:
-            console.print(f"{self.source} and {self.url} agree: all rows and objects")
+            console.print(f"{self.source} and {self.url} agree: all rows and objects", wrap=True)
         for entry in self.left_out[:SHOWN]:
             console.print(Text(f"  ! left out: {plain(entry)}", style="yellow"))
         if len(self.left_out) > SHOWN:
@@ -226,12 +228,12 @@ class Verified(Struct, frozen=True):
         size = f"{things(self.outcome.files, 'file')}, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if self.outcome.findings:
-            console.print(f"The bundle at {self.location} is damaged ({checked})")
+            console.print(f"The bundle at {self.location} is damaged ({checked})", wrap=True)
             draw_findings(console, self.outcome.findings)
             console.print(f"→ {REPAIR_STEP}")
         else:
             state = "has all its files" if self.level is Level.QUICK else "is whole"
-            console.print(f"The bundle at {self.location} {state}: {checked}")
+            console.print(f"The bundle at {self.location} {state}: {checked}", wrap=True)
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
         self.signed.draw(console)
@@ -243,7 +245,7 @@ class Verified(Struct, frozen=True):
             total = things(len(self.compared) + len(self.failures), "source")
             console.print(f"{count_words(agreeing)} of {total} agree: all rows and objects")
         for failure in self.failures:
-            console.print(f"{failure.source} could not be compared with {failure.url}")
+            console.print(f"{failure.source} could not be compared with {failure.url}", wrap=True)
             console.print(Text(f"  ! {plain(str(failure.error))}", style="yellow"))
             if failure.error.next_step:
                 console.print(f"  → {failure.error.next_step}")

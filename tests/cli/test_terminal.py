@@ -105,6 +105,21 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     assert wrapped[3] == "        → mkdir -p /srv/new"
 
 
+def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):
+    source = f"a=sqlite://{tmp_path}/a.db"
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made:
+        made.execute("CREATE TABLE t (x)")
+        made.commit()
+    narrow = {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "60"}
+    for words in (
+        ("export", source, "--to", tmp_path / "bundle", "-q"),
+        ("status", tmp_path / "bundle"),
+        ("verify", tmp_path / "bundle", "-q"),
+    ):
+        said = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out)
+        assert [line for line in said.splitlines() if len(line) > 60 and " " in line.strip()] == [], said
+
+
 ODD = "no\ttable\nin \x1b[31mred\x9b2J\u202ecod "
 PRINTED = [
     ((Text.assemble(("moveout: ", "bold red"), ODD, Text("é", "dim")),), {}),

@@ -161,7 +161,9 @@ class FollowedMove:
             return ""  # the whole command is to be given again
         if any(source.stopped for source in followed.sources):
             return f"→ once the reasons are gone: {commands.follow}"
-        return f"→ {commands.follow} keeps up; {commands.cutover} switches, and proves that nothing is lost."
+        return (
+            f"→ to keep up: {commands.follow}; to switch, and prove that nothing is lost: {commands.cutover}"
+        )
 
     def _store(self) -> Store:
         return open_location(
