@@ -5,7 +5,8 @@ server, of destinations by what the bundle holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -203,8 +204,7 @@ def expand_destinations(
         elif move is not None and move.new is None:
             unfilled.setdefault(move.old, []).append(source.name)
         elif move is not None and move.new is not None:
-            name = name_on(move.old, _url_in(case, source)) or name_on(move.old, source.url)
-            chosen[source.name] = _placed(move.new, name or "")
+            chosen[source.name] = _moved(move.old, move.new, (_url_in(case, source), source.url))
     _refuse_one_for_two(chosen)
     return Destinations(chosen, unfilled)
 
@@ -233,6 +233,16 @@ def _placed(endpoint: Endpoint, name: str) -> Endpoint:
     return replace(endpoint, url=join(endpoint.url, pattern.replace(ANY, name, 1)), create=True)
 
 
+def _moved(old: str, new: Endpoint, urls: Sequence[str]) -> Endpoint:
+    """Return the place on the new server of what one of the URLs names on the old one. A single file is no server: it
+    comes to the new address itself, or into the directory that is there.
+    """
+    name = next((name for url in urls if (name := name_on(old, url))), None)
+    if name is None and not Path(unquote(urlsplit(new.url).path)).is_dir():
+        return replace(new, create=True)
+    return _placed(new, name or _own_name(old))
+
+
 def _own_name(url: str) -> str:
     """Return the name of a source on its server, as it stands in URLs; of a file without its directory."""
     return url.rpartition("/")[2] if names_files(url) else name_on(url, url) or ""
@@ -241,7 +251,12 @@ def _own_name(url: str) -> str:
 def _move_of(source: SourceName, case: Case | None) -> ServerMove | None:
     urls = (_url_in(case, source), source.url)
     moves: Iterable[ServerMove] = case.moves if case else ()
-    return next((move for move in moves if any(name_on(move.old, url) for url in urls)), None)
+    return next((move for move in moves if any(_is_on(move.old, url) for url in urls)), None)
+
+
+def _is_on(server: str, url: str) -> bool:
+    """Tell whether something is on a server, or is the file that is asked like one."""
+    return name_on(server, url) is not None or (names_files(url) and covers(server, url))
 
 
 def _url_in(case: Case | None, source: SourceName) -> str:

@@ -1,6 +1,8 @@
 """``moveout discover``: what is there is listed, what cannot be seen is named, and the case file has all of it."""
 
+import sqlite3
 import tomllib
+from contextlib import closing
 
 import pytest
 
@@ -242,6 +244,28 @@ def test_a_file_that_is_no_case_is_an_error_and_stays(tmp_path):
     assert (ended.code, "no server is named" in ended.err) == (2, True)
     ended = call("discover", "ftp://host")
     assert (ended.code, "no database or bucket that moveout supports" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("to", "place"), [("", ""), ("new.db", "new.db"), ("sqlite://{folder}/folder", "folder/shop.db")]
+)
+def test_a_discovered_file_comes_up_at_its_new_address_or_is_named(tmp_path, to, place):
+    """It is asked like a server, and has no name on it."""
+    (tmp_path / "folder").mkdir()
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as made:
+        made.execute("CREATE TABLE t AS SELECT 1 AS x")
+        made.commit()
+    case = tmp_path / "moveout.toml"
+    assert call("discover", tmp_path / "shop.db", "--to", case).code == 0
+    case.write_text(case.read_text().replace('to = ""', f'to = "{to.format(folder=tmp_path)}"'))
+    ended = call("run", "-c", case, "--json")
+    if not place:
+        said = " ".join(ended.json["result"]["sentences"])
+        assert (ended.code, "Not brought up: shop." in said) == (3, True), said
+        return
+    assert ended.code == 0, ended
+    with closing(sqlite3.connect(tmp_path / place)) as made:
+        assert made.execute("SELECT x FROM t").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
