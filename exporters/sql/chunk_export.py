@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 import pyarrow as pa
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
+from exporters.api import Sink
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import Layout, Typed
@@ -87,11 +89,13 @@ class Octets:
 
 
 class ChunkExport:
-    """Takes the rows of one chunk. ``parts`` are open until ``finish``."""
+    """Takes the rows of one chunk, and writes them into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block
+    needs a side column that the file has not). The files are open until ``finish``, or the context ends.
+    """
 
-    def __init__(self, layout: Layout, parts: PartWriter, row_format: RowFormat) -> None:
+    def __init__(self, layout: Layout, sink: Sink, stem: str, row_format: RowFormat) -> None:
         self._layout = layout
-        self._parts = parts
+        self._parts = PartWriter(layout, sink, stem)
         self._format = row_format
         self._proved = False
         self._text_bytes = 0
@@ -157,6 +161,12 @@ class ChunkExport:
             self._digest += digest
             self._octets.add(row.typed, row.long)
             self._parts.add_long(row.typed, row.long)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._parts.__exit__(kind, error, trace)
 
     def finish(self, sent_rows: int | None = None) -> ExportedChunk:
         """Write what is left. Return what it came to. Raises ``SourceError`` unless as many rows came as the server

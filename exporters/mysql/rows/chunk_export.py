@@ -18,16 +18,15 @@ from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
-from exporters.sql.parquet_write import PartWriter
 from exporters.sql.row_blocks import LongRowText, digest_long
 
 
 def export_rows(
     feed: Feed, table: MysqlTable, keys: Range, *, layout: Layout, sink: Sink, stem: str
 ) -> ExportedChunk:
-    """Export the rows of an interval into ``<stem>.parquet`` (and ``<stem>-1.parquet`` …). Raises ``SourceError``."""
-    with PartWriter(layout, sink, stem) as parts:
-        chunk, parser = ChunkExport(layout, parts, _PAYLOADS), BlockParser(layout, table.label)
+    """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
+    parser = BlockParser(layout, table.label)
+    with ChunkExport(layout, sink, stem, _PAYLOADS) as chunk:
         for block in feed.blocks(row_select(table, keys)):
             if isinstance(block, LongRowText):
                 chunk.add_long(block)

@@ -18,17 +18,15 @@ from exporters.postgres.rows.small_chunks import TypedChunk
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
-from exporters.sql.parquet_write import PartWriter
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
 
 
 def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
-    """Export rows into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block needs a side column that the file
-    has not). Raises ``SourceError`` if the server's count of rows is another.
+    """Export rows into Parquet files; see ``ChunkExport``. Raises ``SourceError`` if the server's count of rows is
+    another.
     """
-    sent_rows = 0
-    with closing(source), PartWriter(layout, sink, stem) as parts:
-        chunk, parser = ChunkExport(layout, parts, _CSV), BlockParser(layout)
+    sent_rows, parser = 0, BlockParser(layout)
+    with closing(source), ChunkExport(layout, sink, stem, _CSV) as chunk:
         for block in in_blocks(source):
             if isinstance(block, SentRows):
                 sent_rows = block.count
@@ -49,8 +47,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
 
 def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
     """Do the same for the rows of a small chunk."""
-    with PartWriter(layout, sink, stem) as parts:
-        export = ChunkExport(layout, parts, _CSV)
+    with ChunkExport(layout, sink, stem, _CSV) as export:
         if chunk.lines:
             export.add(chunk.table, digest_texts(chunk.lines), chunk.text_bytes)
         return export.finish()
