@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from asyncpg.exceptions import PostgresError
@@ -76,8 +76,7 @@ class _Received(asyncio.BufferedProtocol):
         them, and how many bytes the long row has; 0 where none comes next. Rows without another message between them
         are one body. Raises ``ConnectionError``.
         """
-        rows: list[bytes | bytearray] = []
-        messages: list[tuple[int, bytes | bytearray]] = []
+        taken: list[tuple[int, list[bytes | bytearray]]] = []
         start = long_row_bytes = 0
         with memoryview(self.buffer)[: self.size] as view:
             while len(view) - start >= _HEAD:
@@ -92,22 +91,17 @@ class _Received(asyncio.BufferedProtocol):
                 if end > len(view):
                     break
                 if kind == _DATA and _rows.core is not None:
-                    whole_rows, row_messages_bytes = _rows.core.whole_rows(
-                        view[start:], LONG_BYTES, self._are_text
-                    )
-                    rows.append(whole_rows)
-                    end = start + row_messages_bytes
-                elif kind == _DATA:
-                    rows.append(bytes(view[begin:end]))
+                    body, size = _rows.core.whole_rows(view[start:], LONG_BYTES, self._are_text)
+                    end = start + size
                 else:
-                    if rows:
-                        messages.append((_DATA, _joined(rows)))
-                        rows.clear()
-                    messages.append((kind, bytes(view[begin:end])))
+                    body = bytes(view[begin:end])
+                if kind == _DATA and taken and taken[-1][0] == _DATA:
+                    taken[-1][1].append(body)
+                else:
+                    taken.append((kind, [body]))
                 start = end
-        if rows:
-            messages.append((_DATA, _joined(rows)))
         self._drop(start)
+        messages = [(kind, parts[0] if len(parts) == 1 else b"".join(parts)) for kind, parts in taken]
         return messages, long_row_bytes
 
     def pieces(self, left: int) -> Iterator[bytes]:
@@ -133,10 +127,6 @@ class _Received(asyncio.BufferedProtocol):
         rest = self.buffer[size : self.size]
         self.buffer[: len(rest)] = rest
         self.size = len(rest)
-
-
-def _joined(rows: Sequence[bytes | bytearray]) -> bytes | bytearray:
-    return rows[0] if len(rows) == 1 else b"".join(rows)
 
 
 def _as_csv(line: bytes) -> bytes:
