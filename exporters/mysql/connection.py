@@ -21,6 +21,7 @@ from exporters.errors import SourceError, SourceUnreachableError, SourceUsageErr
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
+from exporters.mysql.sessions.driver_connection import DriverConnection
 from exporters.sql.silent_servers import connected
 from exporters.structs import WithSecrets
 
@@ -233,6 +234,15 @@ class Connection:
             self._longest_statement_bytes = int(self.value("SELECT @@SESSION.max_allowed_packet"))
         return self._longest_statement_bytes
 
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether the session takes rows in bulk (``BulkInsert``)."""
+        return bool(self.raw.takes_bulk)
+
+    def refuse_bulk(self) -> None:
+        """Send it no rows in bulk any more: the server has refused some."""
+        self.raw.takes_bulk = False
+
     def run(self, statement: str | bytes) -> int:
         """Run a statement, return the number of affected rows."""
         with self.raw.cursor() as cursor:
@@ -361,7 +371,7 @@ def _login(address: MysqlAddress, **tls: Any) -> Any:
 
 
 def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any:
-    return pymysql.connect(
+    return DriverConnection(
         host=address.host or "localhost",
         port=address.port,
         unix_socket=address.options.get("socket"),

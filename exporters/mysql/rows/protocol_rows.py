@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
 
 from exporters import _rows
+from exporters.mysql.sessions.driver_connection import FULL
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText
 
@@ -28,8 +29,6 @@ PAUSE_SECONDS = 0.001
 """After a small read wait for more to arrive: to be woken for every few rows costs more than the rows."""
 _HEADER = 4
 """Of its four bytes three are a length; the other counts packets."""
-_FULL = 0xFFFFFF
-"""A packet of this length goes on in the next one."""
 _ERROR, _EOF = 0xFF, 0xFE
 _EOF_BYTES = 9
 """An EOF packet is shorter than this; a longer one that begins with the same byte is a row."""
@@ -126,19 +125,6 @@ class Wire:
         yield from packets.blocks()
 
 
-def send(raw: Any, pieces: Iterable[bytes]) -> None:
-    """Run a statement that is never whole in memory, and read its answer. Raises PyMySQL's errors."""
-    raw._next_seq_id = 0  # noqa: SLF001
-    packet = bytearray([COMMAND.COM_QUERY])
-    for piece in pieces:
-        packet += piece
-        while len(packet) >= _FULL:
-            raw.write_packet(bytes(packet[:_FULL]))
-            del packet[:_FULL]
-    raw.write_packet(bytes(packet))
-    raw._affected_rows = raw._read_query_result()  # noqa: SLF001
-
-
 class _Packets:
     """``read`` fills a view and returns how many bytes it got."""
 
@@ -157,7 +143,7 @@ class _Packets:
                 self._fill(needed)
             begin, self._position = self._position + _HEADER, self._position + needed
             pieces.append(bytes(memoryview(self._buffer)[begin : self._position]))
-            if needed < _HEADER + _FULL:
+            if needed < _HEADER + FULL:
                 return b"".join(pieces)
 
     def blocks(self) -> Iterator[RowBlock | LongRowText]:
@@ -210,8 +196,8 @@ class _Packets:
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the payload of a row."""
-        size = _FULL
-        while size == _FULL:
+        size = FULL
+        while size == FULL:
             while self._filled - self._position < _HEADER:
                 self._fill(_HEADER)
             size = left = self._needed() - _HEADER

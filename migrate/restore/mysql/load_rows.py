@@ -23,7 +23,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_refused, message_of, number
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
-from exporters.mysql.rows.protocol_rows import send
+from exporters.mysql.sessions.driver_connection import BulkInsert, send
 from exporters.row_digest import Advance, RowsDigest, digest_pieces, digest_texts
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
@@ -37,6 +37,7 @@ from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Re
 from migrate.restore.mysql.destination import DestinationConnection, make_empty, mark_done, read_done
 from migrate.restore.mysql.refused_rows import forget_refused, note_refused
 from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
+from migrate.restore.mysql.values.bulk_rows import BulkRows, bulk_rows
 from migrate.restore.mysql.values.insert_values import (
     LongValues,
     Values,
@@ -51,11 +52,15 @@ Select = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 _STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
+_BULK_ROWS = 256
+"""Fewer rows of a part come as SQL: to prepare a statement takes as long as they."""
 _TRIES = 5
 _FEW = 256
 """So many rows are tried at once where some are refused."""
 _MOST_REFUSED = 1000
 """After so many refused rows of a part no more of it are tried."""
+_NO_BULK = {1047, 1295, 1835, 4033}
+"""The server does not take rows in bulk: something between it and us, or a binary log of statements."""
 _PASSING = {1205, 1213}
 """A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
 
@@ -139,35 +144,44 @@ class RowWriter:
         """Write a part, or nothing of it. Raises the driver's errors."""
         if history_of(part.table) and connection.takes_history:
             connection.run("SET SESSION system_versioning_insert_history = 1")
+        in_bulk = connection.takes_bulk and _may_be_in_bulk(part)
         for left in reversed(range(_TRIES)):
             try:
-                self._transaction(connection, part)
+                self._transaction(connection, part, in_bulk=in_bulk)
             except pymysql.Error as exc:
                 if not is_refused(exc):
                     raise
                 connection.run("ROLLBACK")
+                if in_bulk and number_of(exc) not in _PASSING:
+                    in_bulk = False  # as SQL it may take it, such as NULL where none may be
+                    if number_of(exc) in _NO_BULK:
+                        connection.refuse_bulk()
+                    continue
                 if not transactional(part) or number_of(exc) not in _PASSING or not left:
                     raise
                 time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
             else:
                 return
 
-    def _transaction(self, connection: DestinationConnection, part: PartFile) -> None:
-        """Insert all rows of a part; what was shown of a part that fails is taken back."""
+    def _transaction(self, connection: DestinationConnection, part: PartFile, *, in_bulk: bool) -> None:
+        """Insert all rows of a part, ``in_bulk`` where they can be. What was shown of one that fails is taken back."""
         shown_rows = shown_bytes = 0
         try:
             if transactional(part):
                 connection.run("BEGIN")
                 mark_done(connection, part.name)
             opened = self._open(connection, part)
-            literals = (values for rows in opened.rows() for values in opened.literals(rows))
-            for statement in opened.statements(
-                readable(part, literals, READ_ERRORS, self._workers.cancellation)
-            ):
-                send(connection.raw, statement.pieces)
-                size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
-                self._advance(statement.rows, size_bytes)
-                shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
+            values = (some for rows in opened.rows() for some in opened.values(rows, in_bulk=in_bulk))
+            readable_values = readable(part, values, READ_ERRORS, self._workers.cancellation)
+            with closing(BulkInsert(connection.raw, opened.prepared)) as bulk:
+                for statement in opened.statements(readable_values):
+                    if statement.types:
+                        bulk.run(statement.types, statement.pieces)
+                    else:
+                        send(connection.raw, statement.pieces)
+                    size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
+                    self._advance(statement.rows, size_bytes)
+                    shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
             if not transactional(part):
                 mark_done(connection, part.name)
             with durable("restore.mysql.rows"):
@@ -285,7 +299,23 @@ class _Opened(Struct, frozen=True):
         """Return the value lists of rows."""
         return literals_of(rows, self.without, decimals=self.decimals)
 
-    def statements(self, batches: Iterable[Values | LongValues]) -> Iterator[Statement]:
+    def values(
+        self, rows: pa.RecordBatch | LongRow, *, in_bulk: bool
+    ) -> Iterator[BulkRows | Values | LongValues]:
+        """Return the rows as they are written: ``in_bulk`` where they can be."""
+        some = bulk_rows(rows, self.without) if in_bulk and not isinstance(rows, LongRow) else None
+        if some is None:
+            yield from self.literals(rows)
+        else:
+            yield some
+
+    @property
+    def prepared(self) -> str:
+        """The INSERT for rows in bulk."""
+        names = columns_of(self.file.schema_arrow, self.without)
+        return f"{_head(self.part.table.name, names)}VALUES ({','.join('?' * len(names))})"
+
+    def statements(self, batches: Iterable[BulkRows | Values | LongValues]) -> Iterator[Statement]:
         """Return the INSERTs."""
         names = columns_of(self.file.schema_arrow, self.without)
         inserts = insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
@@ -383,11 +413,16 @@ def translated(part: PartFile) -> Iterator[None]:
 
 
 class Statement(Struct, frozen=True):
-    """An INSERT in pieces: with how many rows, and about how long."""
+    """An INSERT in pieces: with how many rows, and about how long. With ``types`` they are rows in bulk."""
 
-    pieces: Iterable[bytes]
+    pieces: Iterable[bytes | memoryview]
     rows: int
     size_bytes: int
+    types: bytes = b""
+
+
+def _head(table: str, columns: Iterable[str]) -> str:
+    return f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) "
 
 
 def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:
@@ -403,17 +438,20 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
 
 
 def insert_statements(
-    table: str, columns: Iterable[str], batches: Iterable[Values | LongValues], allowed_bytes: int
+    table: str,
+    columns: Iterable[str],
+    batches: Iterable[BulkRows | Values | LongValues],
+    allowed_bytes: int,
 ) -> Iterator[Statement]:
     """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
     their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
     """
-    head = f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) ".encode()
+    head = _head(table, columns).encode()
     together = _RowsTogether(head, min(_STATEMENT_BYTES, allowed_bytes // 2))
     for batch in batches:
         if isinstance(batch, LongValues):
             yield _alone(head, batch.pieces, never_set=batch.never_set)
-        elif batch.never_set:
+        elif isinstance(batch, Values) and batch.never_set:
             yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
         else:
             yield from together.add(batch)
@@ -426,10 +464,15 @@ class _RowsTogether:
     def __init__(self, head: bytes, most_bytes: int) -> None:
         self._head, self._most_bytes = head, most_bytes
         self._pieces: list[memoryview] = []
+        self._types = b""
         self._size_bytes = self._rows = 0
 
-    def add(self, values: Values) -> Iterator[Statement]:
+    def add(self, values: Values | BulkRows) -> Iterator[Statement]:
         """Take rows; yield the statements that are full."""
+        types = values.types if isinstance(values, BulkRows) else b""
+        if types != self._types:
+            yield from self.rest()
+            self._types = types
         begin, count = 0, len(values.joined)
         while begin < count:
             end = values.end_of(begin, self._most_bytes - self._size_bytes)
@@ -445,9 +488,11 @@ class _RowsTogether:
     def rest(self) -> Iterator[Statement]:
         """Yield what was taken and is in no statement yet."""
         if self._pieces:
-            *others, last = self._pieces
-            statement = b"".join([self._head, b"VALUES ", *others, last[:-1]])  # without the last comma
-            yield Statement([statement], self._rows, len(statement))
+            pieces: list[bytes | memoryview] = [*self._pieces]
+            if not self._types:
+                *others, last = pieces
+                pieces = [b"".join([self._head, b"VALUES ", *others, last[:-1]])]  # without the last comma
+            yield Statement(pieces, self._rows, sum(map(len, pieces)), self._types)
             self._pieces = []
             self._size_bytes = self._rows = 0
 
@@ -456,6 +501,10 @@ def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: boo
     """Return a statement of one row."""
     begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
     return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
+
+
+def _may_be_in_bulk(part: PartFile) -> bool:
+    return part.rows >= _BULK_ROWS and transactional(part) and not history_of(part.table)
 
 
 def transactional(part: PartFile) -> bool:

@@ -18,8 +18,8 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live_rows import MysqlRows, live_rows
 from exporters.mysql.rows.long_rows import text_type
-from exporters.mysql.rows.protocol_rows import send
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, value_at
+from exporters.mysql.sessions.driver_connection import send
 from exporters.sql.columns import Layout
 from migrate.repair.row_differences import RowChanges
 from migrate.restore.mysql.destination import DestinationConnection, open_destination

@@ -27,9 +27,9 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.long_rows import read_payload, text_type
-from exporters.mysql.rows.protocol_rows import send
 from exporters.mysql.rows.row_columns import columns_of, parse_columns
 from exporters.mysql.rows.row_feed import Feed
+from exporters.mysql.sessions.driver_connection import send
 from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from binascii import hexlify
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 
@@ -15,6 +14,7 @@ from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
+from migrate.restore.mysql.values.joined_rows import JoinedRows, bounds_of
 from migrate.restore.mysql.values.json_decimals import with_decimals
 from migrate.restore.mysql.values.long_json import with_paths
 
@@ -73,33 +73,17 @@ def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[b
     yield True, pa.RecordBatch.from_arrays(columns, schema=batch.schema).filter(some)
 
 
-class Values(Struct, frozen=True):
+class Values(JoinedRows, frozen=True):
     """Rows as ``(…,…),``, all that INSERT has behind VALUES but for the last comma; of shapes that were ``never_set``
     with NULL for these.
     """
 
-    joined: pa.Array
     never_set: bool = False
 
     @property
     def rows(self) -> list[bytes]:
         """Each row as ``…,…``."""
         return [row[len(_BEGIN) : -len(_END)] for row in self.joined.to_pylist()]
-
-    def end_of(self, begin: int, size_bytes: int) -> int:
-        """Return up to which row those from ``begin`` on are no longer than so many bytes."""
-        bounds = _bounds(self.joined)
-        return bisect_right(bounds, bounds[begin] + size_bytes, begin, len(self.joined) + 1) - 1
-
-    def text(self, begin: int, end: int) -> memoryview:
-        """Return some rows, one behind the other."""
-        bounds = _bounds(self.joined)
-        return memoryview(self.joined.buffers()[2])[bounds[begin] : bounds[end]]
-
-
-def _bounds(text: pa.Array) -> memoryview:
-    """Return where each value begins, and behind them where the last one ends."""
-    return memoryview(text.buffers()[1]).cast("i")[text.offset : text.offset + len(text) + 1]
 
 
 class LongValues(Struct, frozen=True):
@@ -112,7 +96,7 @@ class LongValues(Struct, frozen=True):
 
     def pieces(self) -> Iterator[bytes]:
         """Yield it as ``…,…``."""
-        for number, (field, values, side) in enumerate(_written(self.row.batch, self.without)):
+        for number, (field, values, side) in enumerate(written_columns(self.row.batch, self.without)):
             if number:
                 yield b","
             if side is not None and (bytes_ := self.row.long.get(side)) is not None:
@@ -151,7 +135,7 @@ def _is_written(field: pa.Field, without: Collection[str]) -> bool:
     return not (_has(field, EXACT_OF) or field.name in without)
 
 
-def _written(
+def written_columns(
     batch: pa.RecordBatch, without: Collection[str]
 ) -> Iterator[tuple[pa.Field, pa.Array, str | None]]:
     """Yield the columns that are written, with their values and the name of their side column."""
@@ -165,7 +149,7 @@ def _joined(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) 
     """Return the rows of ``Values``. Quotes and commas are put between the values by the same call that joins them."""
     pieces: list[pa.Array | bytes] = []
     between = _BEGIN
-    for field, values, side in _written(batch, without):
+    for field, values, side in written_columns(batch, without):
         side_values = None if side is None else batch.column(side)
         begin, text, end = _literal_parts(field, values, side_values, decimals=decimals)
         if text.null_count and begin:
@@ -218,7 +202,7 @@ def _bytes_of(text: pa.Array) -> bytes:
     """Return the bytes of all texts, one behind the other; bytes may stand where one is NULL. To look into them takes
     less than to look into each text.
     """
-    bounds = _bounds(text)
+    bounds = bounds_of(text)
     return bytes(memoryview(text.buffers()[2])[bounds[0] : bounds[-1]]) if bounds[-1] else b""
 
 
