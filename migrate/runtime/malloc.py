@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -17,10 +18,12 @@ def share() -> None:
 
     By itself glibc gives each thread a heap, and has parts of files come from the system and go back there one by one,
     each page cleared anew. With one heap a copy of large objects takes a quarter less of the kernel's time and a third
-    less memory. Nothing happens where there is another C library.
+    less memory. Arrow takes its buffers from there, too, if it is not loaded yet: its own allocator has 2 MiB cleared
+    at a time, for each size of buffer and each thread. Nothing happens where there is another C library.
     """
     with suppress(AttributeError, OSError, TypeError):
         change = ctypes.CDLL(None).mallopt
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         change(_ARENA_MAX, 1)
         change(_MMAP_THRESHOLD, _LARGEST_BYTES)
         change(_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system."""
+"""Memory that is free goes back to the system, and Arrow shares the heap."""
 
 import platform
 import subprocess
@@ -35,3 +35,15 @@ def test_what_buffers_took_is_given_back(what):
         [sys.executable, "-c", _MANY, what], capture_output=True, text=True, check=True, timeout=60
     )
     assert (int(done.stdout) > 7 * 16 * 2**20) == (what == "given back")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_arrow_takes_its_buffers_from_the_shared_heap():
+    script = (
+        "from migrate.runtime import malloc; malloc.share()\n"
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "system"
