@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -192,7 +193,7 @@ class Walk:
 def _is_property(frame: FrameType) -> bool:
     """Tell whether a function is read as an attribute."""
     owner = type(frame.f_locals.get("self"))
-    return isinstance(inspect.getattr_static(owner, frame.f_code.co_name, None), property)
+    return isinstance(inspect.getattr_static(owner, frame.f_code.co_name, None), property | cached_property)
 
 
 def _caller(frame: FrameType) -> str:
