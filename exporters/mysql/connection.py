@@ -22,6 +22,7 @@ from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.driver_connection import DriverConnection
+from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.silent_servers import connected
 from exporters.structs import WithSecrets
 
@@ -248,6 +249,10 @@ class Connection:
         with self.raw.cursor() as cursor:
             return int(cursor.execute(statement))
 
+    def shut(self) -> None:
+        """End what another thread waits for."""
+        shut_socket(self.raw._sock.fileno())  # noqa: SLF001  the driver has no other way to it
+
     def close(self) -> None:
         """End the session at once."""
         with contextlib.suppress(Exception):
@@ -262,7 +267,7 @@ def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connectio
     """Open a session; ``settings`` are further SET assignments. Who waits for a silent server: see
     ``silent_servers``. Raises ``SourceError``.
     """
-    return connected(address.url, lambda: _connect(address, settings))
+    return waking(address.url, connected(address.url, lambda: _connect(address, settings)), Connection.shut)
 
 
 def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:

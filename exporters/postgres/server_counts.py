@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from msgspec import Struct
 
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceSilentError, SourceUnreachableError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, rows_of
@@ -24,6 +24,7 @@ from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, rea
 from exporters.postgres.sessions.session_limits import explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
+from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.silent_servers import connected
 from exporters.sql.source_summary import Counted
 
@@ -172,7 +173,10 @@ class Counting:
 
         while True:
             try:
-                return connected(address.url, connect)
+                connection = connected(address.url, connect)
+                return waking(address.url, connection, lambda opened: shut_socket(opened.fileno()))
+            except SourceSilentError:
+                raise
             except SourceUnreachableError:
                 if time.monotonic() > until or self._closed.wait(_CONNECT_AGAIN_SECONDS):
                     raise

@@ -26,6 +26,7 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
+from exporters.sql.open_connections import waking
 
 
 class _Planned(Struct, frozen=True):
@@ -79,7 +80,7 @@ class PostgresSnapshot:
         self._read_ahead: dict[str, TypedChunk] = {}
         self._positions = positions
         self._holder_lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop = waking(session.address.url, threading.Event(), threading.Event.set)
         self._definers = ThreadPoolExecutor(1, thread_name_prefix="moveout-define")
         self._defining: Future[DefinitionFiles] | None = None
         self._counting: Counting | None = None

@@ -252,7 +252,7 @@ def run_export(
     with (
         machines(session, scheduler, bwlimit) as cluster_machines,
         reported(session, "export", location, case, endpoints),
-        session.noting_silence(*endpoints.values()),
+        session.noting_silence(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
     ):
         throttle = cluster_machines.throttle if cluster_machines else session.throttle(bwlimit)
         cancellation = session.cancellation.child()

@@ -12,8 +12,9 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 from exporters.engine import load_part
+from exporters.sql.open_connections import hang_up
 from migrate.case.model import Endpoint
-from migrate.case.server_url import bare_server
+from migrate.case.server_url import bare_server, server_key
 from migrate.engines import registry
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.number_text import duration_words
@@ -36,7 +37,8 @@ Ask = Callable[[], None]
 class ServerContact:
     """Asks one server while nothing moves, and calls ``note`` once it is silent, then once a minute, and when it
     answers again. ``quiet_seconds``: for how long nothing has moved. ``give_up`` is called where the command was
-    cancelled some seconds ago, and cannot end because the server is silent: no driver stops waiting by itself.
+    cancelled some seconds ago, and cannot end because the server is silent: no driver stops waiting by itself. While it
+    is silent and it ``is_too_late`` to wait, ``hang_up`` is called again and again.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class ServerContact:
         cancellation: CancellationToken,
         *,
         give_up: Callable[[], None] | None = None,
+        is_too_late: Callable[[], bool] = lambda: False,
+        hang_up: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._ask, self._note = name, ask, note
@@ -56,6 +60,7 @@ class ServerContact:
         self._asking: threading.Thread | None = None
         self._due = 0.0
         self._give_up, self._is_silent = give_up, False
+        self._is_too_late, self._hang_up = is_too_late, hang_up
         watch(self)
 
     def look(self) -> None:
@@ -64,6 +69,8 @@ class ServerContact:
         if self._give_up is not None and self._cancellation.is_overdue and self._is_silent:
             self._is_silent = False
             self._give_up()
+        if self._is_silent and self._is_too_late():
+            self._hang_up()
         if self._cancellation.is_cancelled or quiet < QUIET_SECONDS:
             return
         if self._asking is None:
@@ -119,15 +126,30 @@ def noted_silence(
     note: Callable[[str], None],
     cancellation: CancellationToken,
     give_up: Callable[[], None] | None = None,
+    is_too_late: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. Buckets
-    need none of it: each request to them has a policy that does.
+    """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. From
+    when it ``is_too_late`` on, whoever waits for a silent one gets an error. Buckets need none of it: each request to
+    them has a policy that does.
     """
     with ExitStack() as stack:
         for name, ask in _servers(endpoints).items():
-            contact = ServerContact(name, ask, quiet_seconds, note, cancellation.child(), give_up=give_up)
+            contact = ServerContact(
+                name,
+                ask,
+                quiet_seconds,
+                note,
+                cancellation.child(),
+                give_up=give_up,
+                is_too_late=is_too_late,
+                hang_up=partial(hang_up, partial(_is_on, server_key(name))),
+            )
             stack.enter_context(closing(contact))
         yield
+
+
+def _is_on(key: tuple[str, ...], url: str) -> bool:
+    return server_key(url) == key
 
 
 def _servers(endpoints: Iterable[Endpoint]) -> Mapping[str, Ask]:

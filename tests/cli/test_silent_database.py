@@ -5,12 +5,13 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from migrate.errors import INTERRUPTED
+from migrate.errors import INTERRUPTED, IncompleteError
 from tests.cli.conftest import MOVEOUT, result, run
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
@@ -95,6 +96,32 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     assert destination.rpartition("/")[0] + " has not answered since" in printed
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []
+
+
+def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path):
+    old = servers.postgres("old-at-the-deadline")
+    source = make_rows(old, old.database())
+    psycopg.connect(source, autocommit=True).execute("CREATE TABLE small AS SELECT 1 AS x").connection.close()
+    deadline = datetime.now(UTC) + timedelta(seconds=60)
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[case]\ndeadline = {deadline.isoformat()}\nreserve = "30s"\n[limits]\nbwlimit = "100k"\n'
+        f'[bundle]\nlocation = "bundle"\n[[source]]\nname = "app"\nurl = "{source}"\n'
+    )
+    with killed_at_end(
+        [MOVEOUT, "export", "-c", case], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        lines = iter(process.stdout.readline, "")
+        assert any("export app" in line for line in lines)
+        pids = processes(old)
+        send(signal.SIGSTOP, pids)
+        try:
+            said = "".join(lines)
+            assert process.wait(timeout=60) == IncompleteError.exit_code, said
+        finally:
+            send(signal.SIGCONT, {*pids, *processes(old)})
+    assert datetime.now(UTC) < deadline
+    assert "the bundle is sealed now, to leave before the deadline" in said
 
 
 def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_path):

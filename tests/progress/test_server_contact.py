@@ -21,6 +21,7 @@ class Contacted:
     def __init__(self, ask=None):
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
+        self.late, self.hung_up = float("inf"), []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
         self.contact = ServerContact(
@@ -30,6 +31,8 @@ class Contacted:
             self.notes.append,
             self.cancellation,
             give_up=lambda: self.notes.append("given up"),
+            is_too_late=lambda: self.now > self.late,
+            hang_up=lambda: self.hung_up.append(self.now),
             clock=lambda: self.now,
         )
 
@@ -69,6 +72,16 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     watched.end()
     assert watched.notes[2].startswith("postgresql://old answers again, after 1")
     assert len(watched.notes) == 3
+
+
+def test_when_it_is_too_late_nobody_waits_for_a_silent_server_any_more():
+    watched = Contacted()
+    watched.late = 20.5
+    watched.pass_seconds(23)
+    assert watched.hung_up == [21, 22, 23]
+    watched.end()
+    watched.pass_seconds(5, is_quiet=False)
+    assert watched.hung_up == [21, 22, 23]
 
 
 def test_a_server_that_is_only_busy_is_asked_less_and_less_often_and_never_named():

@@ -48,6 +48,7 @@ from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
+from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.row_blocks import (
     LongRowText,
     RowBlocks,
@@ -100,6 +101,7 @@ class AsyncpgFeed:
         except BaseException:
             self._loop.close()
             raise
+        waking(self._where, self, AsyncpgFeed._wake)
 
     async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
@@ -111,6 +113,10 @@ class AsyncpgFeed:
             connection.terminate()
             raise
         return connection
+
+    def _wake(self) -> None:
+        """End what waits for the server, from another thread."""
+        shut_socket(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it
 
     def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""

@@ -31,6 +31,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
+from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.silent_servers import connected, is_silence
 from exporters.structs import WithSecrets
 
@@ -178,7 +179,8 @@ def connect(
     """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Who waits for a
     silent server: see ``silent_servers``. Raises ``SourceError``.
     """
-    return connected(address.url, lambda: connect_once(address, application, **own))
+    connection = connected(address.url, lambda: connect_once(address, application, **own))
+    return waking(address.url, connection, lambda open_connection: shut_socket(open_connection.fileno()))
 
 
 def connect_once(

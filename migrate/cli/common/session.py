@@ -108,15 +108,20 @@ class Session(Struct):
             cancellation=self.cancellation,
         )
 
-    def noting_silence(self, *endpoints: Endpoint, may_end: bool = True) -> AbstractContextManager[None]:
+    def noting_silence(
+        self, *endpoints: Endpoint, may_end: bool = True, is_too_late: Callable[[], bool] = lambda: False
+    ) -> AbstractContextManager[None]:
         """Note it, as long as the context lasts, where a server of one of these databases is silent. A command that was
-        interrupted then ends all the same, as a kill would end it, if it ``may_end`` so.
+        interrupted then ends all the same, as a kill would end it, if it ``may_end`` so. When it ``is_too_late``,
+        nobody waits for a silent server any more.
         """
         from migrate.progress.server_contact import noted_silence  # noqa: PLC0415  most commands ask no database
 
         meter, note = self.meter, self.progress.note
         give_up = self._end_at_once if may_end else None
-        return noted_silence(endpoints, meter.quiet_seconds, note, self.cancellation, give_up)
+        return noted_silence(
+            endpoints, meter.quiet_seconds, note, self.cancellation, give_up, is_too_late=is_too_late
+        )
 
     @contextlib.contextmanager
     def waiting_for_silent(self, *endpoints: Endpoint) -> Iterator[None]:

@@ -1,0 +1,50 @@
+"""Whoever waits for an answer of a database server is woken from outside, and others are not."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from exporters.errors import SourceError
+from exporters.mysql import connection as mysql
+from exporters.mysql.errors import DRIVER_ERRORS as MYSQL_ERRORS
+from exporters.postgres.errors import DRIVER_ERRORS as POSTGRES_ERRORS
+from exporters.postgres.rows.copy_feed import open_feed
+from exporters.postgres.sessions import connection as postgres
+from exporters.postgres.sessions.snapshot_session import open_snapshot
+from exporters.sql.open_connections import hang_up
+
+
+def sleepers(stack, url):
+    """Yield functions that make the server of a URL wait, each on a connection of its own."""
+    if url.startswith("mysql"):
+        connection = mysql.connect(mysql.parse_url(url))
+        stack.callback(connection.close)
+        yield lambda: connection.run("SELECT SLEEP(40)")
+        return
+    session, _ = stack.enter_context(open_snapshot(postgres.parse_url(url)))
+    yield lambda: session.holder.execute("SELECT pg_sleep(40)")
+    feed = open_feed(session)
+    stack.callback(feed.close)
+    yield lambda: feed.execute("SELECT pg_sleep(40)")
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_those_who_wait_for_one_database_get_an_error_at_once(request, kind):
+    server = request.getfixturevalue(kind)
+    url, other_url = server.database(), server.database()
+    engine = mysql if kind == "mariadb" else postgres
+    other = engine.connect(engine.parse_url(other_url))
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(sleep) for sleep in sleepers(stack, url)]
+        time.sleep(0.5)
+        assert not any(each.done() for each in waiting)
+        begun = time.monotonic()
+        hang_up(lambda open_url: open_url == engine.parse_url(url).url)
+        for each in waiting:
+            assert isinstance(each.exception(10), (*MYSQL_ERRORS, *POSTGRES_ERRORS, SourceError))
+        assert time.monotonic() - begun < 5
+    ask = other.run if kind == "mariadb" else other.execute
+    assert ask("SELECT 1")
+    other.close()
