@@ -280,8 +280,8 @@ def test_random_damage_is_found_and_never_a_traceback(good, data):
     with suppress(MoveoutError):
         read_all(Memory(files))
     try:
-        found = bool(verify(Memory(files), Level.FULL, workers=1, progress=Silent()).findings)
+        is_named = bool(verify(Memory(files), Level.FULL, workers=1, progress=Silent()).findings)
     except UsageError:
-        found = True
+        is_named = True
     sealed_so = resealed and not key.startswith("data/")
-    assert found or spoilt == good[key] or sealed_so
+    assert is_named or spoilt == good[key] or sealed_so

@@ -65,8 +65,8 @@ def row(key: str, /, **values: object) -> dict:
 
 
 def one(**values: object) -> ObjectRow:
-    (found,) = object_rows(Bundle([[row("a", **values)]]), "media")
-    return found
+    (row_read,) = object_rows(Bundle([[row("a", **values)]]), "media")
+    return row_read
 
 
 def test_a_row_says_everything_that_the_index_says():
@@ -179,12 +179,12 @@ def test_histories_are_oldest_first_and_a_hidden_key_ends_with_a_marker():
         return ObjectRow(key, 1, "", "", "", None, "f", 0, version_id=str(number), **more)
 
     rows = [version("a", 2), version("a", 1), version("b", 1), version("c", 3, is_delete_marker=True)]
-    found = dict(histories(rows, {"b", "c"}))
-    assert list(found) == ["a", "b", "c"]
-    assert [one.version_id for one in found["a"]] == ["1", "2"]
-    assert [(one.version_id, one.is_delete_marker) for one in found["b"]] == [("1", False), ("", True)]
-    assert (found["b"][1].key, found["b"][1].size_bytes, found["b"][1].offset) == ("b", 0, 0)
-    assert [one.version_id for one in found["c"]] == ["3"]
+    by_key = dict(histories(rows, {"b", "c"}))
+    assert list(by_key) == ["a", "b", "c"]
+    assert [one.version_id for one in by_key["a"]] == ["1", "2"]
+    assert [(one.version_id, one.is_delete_marker) for one in by_key["b"]] == [("1", False), ("", True)]
+    assert (by_key["b"][1].key, by_key["b"][1].size_bytes, by_key["b"][1].offset) == ("b", 0, 0)
+    assert [one.version_id for one in by_key["c"]] == ["3"]
     assert [len(one) for _, one in histories(rows)] == [2, 1, 1]
 
 

@@ -71,10 +71,12 @@ def seal_it(store: LocalStore, gaps: dict[str, list[Gap]] | None = None, **optio
             enumerations = [Enumeration("rows", way, totals.items) for way in ("counted", "exported")]
             summary = SourceSummary(entries, enumerations, positions=ledger.positions(source) and [{"at": 1}])
             reasons = reasons_incomplete(summary, totals, counts)
-            found = list(ledger.gaps(source))
+            own_gaps = list(ledger.gaps(source))
             dispositions = {"exported": totals.items, **counts}
             reconciliations.append(
-                SourceReconciliation(source, f"toy://{source}", summary, totals, dispositions, found, reasons)
+                SourceReconciliation(
+                    source, f"toy://{source}", summary, totals, dispositions, own_gaps, reasons
+                )
             )
         return seal(store, STATE, ledger, reconciliations, executor=executor, check=lambda: None, **options)
 

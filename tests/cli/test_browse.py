@@ -276,5 +276,5 @@ class Parts:
 def test_rows_are_read_group_by_group(tmp_path):
     bundle = Parts(tmp_path)
     for start, end in ((0, 20), (2, 3), (2, 4), (8, 12), (9, 10), (10, None), (19, 25), (20, 30), (5, 5)):
-        found = [row["n"] for row in table_rows.rows(bundle, bundle.table, start, end)]
-        assert found == list(range(20))[start:end]
+        numbers = [row["n"] for row in table_rows.rows(bundle, bundle.table, start, end)]
+        assert numbers == list(range(20))[start:end]

@@ -121,7 +121,7 @@ def test_errors_arrive_as_they_were(error):
 
 
 def test_an_error_of_no_known_kind_becomes_one_of_the_source():
-    found = error_transport.decode(error_transport.encode(ValueError("odd")))
-    assert type(found) is SourceError
-    assert "ValueError('odd')" in str(found)
-    assert not isinstance(found, SourceUnreachableError)
+    error = error_transport.decode(error_transport.encode(ValueError("odd")))
+    assert type(error) is SourceError
+    assert "ValueError('odd')" in str(error)
+    assert not isinstance(error, SourceUnreachableError)

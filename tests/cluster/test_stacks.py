@@ -27,5 +27,5 @@ def test_a_worker_takes_no_samples_of_its_threads_once_it_has_work(within, minio
 
 def done_again_and_again(client):
     """What the only worker does so, by Dask's names."""
-    (found,) = client.run(lambda dask_worker: set(dask_worker.periodic_callbacks)).values()
-    return found
+    (callbacks,) = client.run(lambda dask_worker: set(dask_worker.periodic_callbacks)).values()
+    return callbacks

@@ -104,8 +104,8 @@ def test_what_is_left_is_the_record(kept, provider, customer):
         key.startswith(("sig/custody", "sig/receipt-", "sig/erasure-", "sig/checkpoint")) for key in left
     )
     assert done.document.value["versions"] > 10
-    found, findings = documents.read_all(kept)
-    assert [(one.kind, len(one.signers)) for one in found] == [("erasure", 1), ("receipt", 2)]
+    documents_left, findings = documents.read_all(kept)
+    assert [(one.kind, len(one.signers)) for one in documents_left] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
     assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
     kept.delete(done.document.key)

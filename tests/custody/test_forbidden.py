@@ -119,8 +119,8 @@ def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, k
     assert len(kept.refused(credential)) >= 20
     narrow = open_location(kept.url, secrets=credential)
     assert verify(narrow, Level.FULL, workers=2, progress=Silent()).findings == []
-    found = grant.probe(narrow, [], workers=4, progress=Silent())
-    assert (found.findings, found.files > 5) == ([], True)
+    problems = grant.probe(narrow, [], workers=4, progress=Silent())
+    assert (problems.findings, problems.files > 5) == ([], True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,8 +136,8 @@ def test_what_was_deleted_or_written_over_is_not_granted_along(kept, kind):
             narrow.get_object(**there, VersionId=former)
         assert b"BagIt" in narrow.get_object(Bucket=kept.bucket, Key="acme/bundle/bagit.txt")["Body"].read()
     finally:
-        found = client.list_object_versions(Bucket=kept.bucket, Prefix=there["Key"])
-        for one in (*found["Versions"], *found["DeleteMarkers"]):
+        versions = client.list_object_versions(Bucket=kept.bucket, Prefix=there["Key"])
+        for one in (*versions["Versions"], *versions["DeleteMarkers"]):
             client.delete_object(**there, VersionId=one["VersionId"])
 
 

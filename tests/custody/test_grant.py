@@ -60,9 +60,9 @@ def probe(url, secrets):
 
 def test_the_probe_finds_what_a_wide_credential_can_do(there):
     url, _ = there
-    found = probe(url, {})
+    answer = probe(url, {})
     assert {"write a file into the bundle", "delete a file", "list the whole bucket"} <= {
-        one.key for one in found.findings
+        one.key for one in answer.findings
     }
     assert verify(open_location(url), Level.FULL, workers=2, progress=Silent()).findings == []
 

@@ -56,10 +56,10 @@ def test_every_version_is_locked_and_nobody_deletes_one(there, locked, provider)
     assert not bundle_hold.survey(store, vault, workers=4).is_held
     store.put(layout.BAG_INFO, store.read(layout.BAG_INFO))  # an older version beneath
     until = soon(days=1)
-    found = put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True), reason="asked")
-    assert (found.is_held, found.until, found.findings) == (True, until, [])
+    outcome = put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True), reason="asked")
+    assert (outcome.is_held, outcome.until, outcome.findings) == (True, until, [])
     versions = [one for one in vault.versions() if not one.key.startswith((layout.WORK, "sig/custody"))]
-    assert found.versions == len(versions)
+    assert outcome.versions == len(versions)
     assert [one.what.event for one in custody_log.read(store).entries][-1] == "held"
     for one in versions[:5]:
         with pytest.raises(botocore.exceptions.ClientError):
@@ -75,9 +75,9 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     assert put_hold(there, provider, terms).is_held
     store.put(layout.RECONCILIATION, store.read(layout.RECONCILIATION))
     store.delete(layout.BAG_INFO)
-    found = bundle_hold.survey(store, vault, workers=4)
-    assert not found.is_held
-    problems = {one.key: one.what for one in found.findings}
+    outcome = bundle_hold.survey(store, vault, workers=4)
+    assert not outcome.is_held
+    problems = {one.key: one.what for one in outcome.findings}
     assert problems == {
         layout.RECONCILIATION: "is not protected",
         layout.BAG_INFO: "is hidden behind a delete marker",
@@ -124,10 +124,10 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
         bundle_hold.release(
             store, Broken(vault, 7), "done", [provider, customer], workers=1, progress=Silent()
         )
-    document, found = bundle_hold.release(
+    document, outcome = bundle_hold.release(
         store, vault, "done", [provider, customer], workers=4, progress=Silent()
     )
-    assert (found.protected, found.legal) == (0, 0)
+    assert (outcome.protected, outcome.legal) == (0, 0)
     kept, findings = documents.read_all(store, "release")
     assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
     assert findings == []
@@ -146,8 +146,8 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
         with pytest.raises(DamageError, match=r"a legal hold|a retention until"):
             bundle_hold.release(store, Deaf(vault, deaf), "done", [provider], workers=1, progress=Silent())
         assert custody_log.read(store).find("released") == []
-    _, found = bundle_hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
-    assert (found.protected, found.legal) == (0, 0)
+    _, outcome = bundle_hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
+    assert (outcome.protected, outcome.legal) == (0, 0)
 
 
 @pytest.mark.torture
@@ -163,8 +163,8 @@ def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, c
     assert put_hold(there, provider, terms, release_keys=[], release_quorum=0).is_held
     with pytest.raises(NotAllowedError, match="1 of these keys"):
         bundle_hold.release(*there, "done", [provider], workers=4, progress=Silent())
-    _, found = bundle_hold.release(*there, "done", [provider, customer], workers=4, progress=Silent())
-    assert found.legal == 0
+    _, outcome = bundle_hold.release(*there, "done", [provider, customer], workers=4, progress=Silent())
+    assert outcome.legal == 0
     assert put_hold(there, provider, terms).is_held  # what was released is over
     bundle_hold.release(*there, "again", [provider], workers=4, progress=Silent())
 
@@ -194,8 +194,8 @@ def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, prov
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
         vault.remove(first)
-    _, found = bundle_hold.release(store, vault, "done", [provider], workers=2, progress=Silent())
-    assert (found.legal, found.until is None or found.until < soon(seconds=5)) == (0, True)
+    _, outcome = bundle_hold.release(store, vault, "done", [provider], workers=2, progress=Silent())
+    assert (outcome.legal, outcome.until is None or outcome.until < soon(seconds=5)) == (0, True)
     end = vault.lock(first).until or datetime.now(UTC)
     time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()) + 0.5)
     vault.remove(first)
@@ -205,8 +205,8 @@ def test_a_hold_becomes_firmer_and_none_weaker(there, provider):
     store, vault = there
     until = soon(minutes=3)
     assert put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True)).is_held
-    found = put_hold(there, provider, Terms(soon(minutes=1), "COMPLIANCE", legal=False))
-    assert (found.is_held, found.until) == (True, until)
+    outcome = put_hold(there, provider, Terms(soon(minutes=1), "COMPLIANCE", legal=False))
+    assert (outcome.is_held, outcome.until) == (True, until)
     assert {vault.lock(one).mode for one in vault.versions() if one.key.startswith("data/")} == {"COMPLIANCE"}
     put_hold(there, provider, Terms(soon(minutes=2), "GOVERNANCE", legal=True))
     assert bundle_hold.survey(store, vault, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)).is_held
@@ -226,8 +226,8 @@ def test_compliance_ends_for_nobody_before_its_time(there, provider):
     store, vault = there
     until = soon(minutes=2)
     assert put_hold(there, provider, Terms(until, "COMPLIANCE", legal=True)).is_held
-    _, found = bundle_hold.release(store, vault, "try", [provider], workers=4, progress=Silent())
-    assert (found.is_held, found.legal, found.until) == (True, 0, until)
+    _, outcome = bundle_hold.release(store, vault, "try", [provider], workers=4, progress=Silent())
+    assert (outcome.is_held, outcome.legal, outcome.until) == (True, 0, until)
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
         vault.remove(first)

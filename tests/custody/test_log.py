@@ -39,18 +39,18 @@ def named(location) -> str:
 
 
 def test_entries_follow_each_other_and_say_who_did_what(kept, provider, customer):
-    found = custody_log.read(kept)
-    assert [one.what.event for one in found.entries] == [
+    log = custody_log.read(kept)
+    assert [one.what.event for one in log.entries] == [
         "created",
         "sealed",
         "signed",
         "verified",
         "verified",
     ]
-    assert [one.public for one in found.entries][3:] == [customer.public, provider.public]
-    assert [one.number for one in found.entries] == [1, 2, 3, 4, 5]
-    assert (found.findings, found.notes) == ([], [])
-    assert len({one.what.root for one in found.entries}) == 1
+    assert [one.public for one in log.entries][3:] == [customer.public, provider.public]
+    assert [one.number for one in log.entries] == [1, 2, 3, 4, 5]
+    assert (log.findings, log.notes) == ([], [])
+    assert len({one.what.root for one in log.entries}) == 1
 
 
 def test_the_same_again_adds_nothing(kept, provider):
@@ -155,8 +155,8 @@ def test_writers_at_once_make_one_chain(kept, provider, customer):
         thread.start()
     for thread in threads:
         thread.join()
-    found = custody_log.read(kept)
-    assert (len(found.entries), found.findings) == (25, [])
+    log = custody_log.read(kept)
+    assert (len(log.entries), log.findings) == (25, [])
 
 
 class DyingStore:
@@ -190,9 +190,9 @@ def test_a_clock_that_was_set_back_is_noted_and_no_damage(kept, provider):
     now = datetime.now(UTC) - timedelta(days=400)
     happened = CustodyEvent("verified", "x", "", kept.location)
     custody_log.append(kept, provider, lambda _: [happened], clock=lambda: now)
-    found = custody_log.read(kept)
-    assert found.findings == []
-    assert "entry 6" in found.notes[0]
+    log = custody_log.read(kept)
+    assert log.findings == []
+    assert "entry 6" in log.notes[0]
 
 
 def test_the_log_travels_and_then_each_location_has_its_own(kept, provider, customer, tmp_path):

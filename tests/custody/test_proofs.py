@@ -88,11 +88,11 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
         ODD_KEY,
         *LONG_KEYS,
     ):
-        (found,) = bundle_tree.prove(signed, wants(key))
-        again = inclusion_proof.decode(found.encode())
-        assert (again, again.holds, again.item["key"]) == (found, True, key)
+        (proof,) = bundle_tree.prove(signed, wants(key))
+        again = inclusion_proof.decode(proof.encode())
+        assert (again, again.holds, again.item["key"]) == (proof, True, key)
         assert again.checkpoint.signers([provider.public]) == [provider.public]
-        assert len(found.encode()) < 4096
+        assert len(proof.encode()) < 4096
     parts = list(bundle_tree.prove(signed, lambda item: item["kind"] == "part"))
     assert [one.item["file"] for one in parts] == [
         f"data/media/tables/1/part-00000{n}.parquet" for n in range(2)
@@ -111,9 +111,9 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
     (text,) = leaves.objects(batch, "s" * 63)
     line = leaf_json.salted(text, leaves.salt(b"seed", 2**20 - 1))
     signed = checkpoint.Checkpoint(str(uuid4()), 2**20, b"h" * 32, "f" * 64).signed(provider).signed(customer)
-    found = inclusion_proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
-    assert inclusion_proof.decode(found.encode()).item["key"] == key
-    assert 2048 < len(found.encode()) <= 4096
+    proof = inclusion_proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
+    assert inclusion_proof.decode(proof.encode()).item["key"] == key
+    assert 2048 < len(proof.encode()) <= 4096
 
 
 @pytest.mark.parametrize("wrong", ['{"item":3}', "[]", '{"item":{"key":"a","key_base64":"YQ=="}}', "{"])
@@ -130,8 +130,8 @@ def test_parts_that_a_catalog_makes_no_sense_of_are_damage(said):
 
 
 def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
-    (found,) = bundle_tree.prove(signed, wants("photos/0000007.jpg"))
-    text = found.encode() + found.leaf
+    (proof,) = bundle_tree.prove(signed, wants("photos/0000007.jpg"))
+    text = proof.encode() + proof.leaf
     assert b"photos/0000006" not in text
     assert bundle_tree.read(signed)[0].seed.hex().encode() not in text
     salts = {leaves.salt(bundle_tree.read(signed)[0].seed, n) for n in range(702)}
@@ -140,8 +140,8 @@ def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
 
 
 def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
-    (found,) = bundle_tree.prove(signed, wants("photos/0000300.jpg"))
-    data = found.encode()
+    (proof,) = bundle_tree.prove(signed, wants("photos/0000300.jpg"))
+    data = proof.encode()
     draw = random.Random(3)
     for at in range(len(data)):
         spoilt = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
@@ -155,22 +155,22 @@ def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
 def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_path):
     assert len(SCRIPT.read_text().splitlines()) <= 60
     for number, key in enumerate(("photos/0000301.jpg", ODD_KEY, *LONG_KEYS)):
-        (found,) = bundle_tree.prove(signed, wants(key))
+        (inclusion,) = bundle_tree.prove(signed, wants(key))
         file = tmp_path / f"{number}.tlog-proof"
-        file.write_bytes(found.encode())
+        file.write_bytes(inclusion.encode())
         pub = make_key.path_of("provider").with_suffix(".pub")
         process = subprocess.run(
             [sys.executable, "-I", SCRIPT, file, pub], capture_output=True, text=True, check=True
         )
         assert "the signature holds" in process.stdout
-        assert found.leaf.decode() in process.stdout
+        assert inclusion.leaf.decode() in process.stdout
         assert all(line.isprintable() for line in process.stdout.splitlines())
         stranger = make_key.path_of("customer").with_suffix(".pub")
         assert run_script(file, stranger).returncode == 1
-        other = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))
-        file.write_bytes(found.encode().replace(base64.b64encode(found.leaf), other))
+        other = base64.b64encode(inclusion.leaf.replace(b'"size":', b'"size":1'))
+        file.write_bytes(inclusion.encode().replace(base64.b64encode(inclusion.leaf), other))
         assert run_script(file, pub).returncode == 1
-        data = found.encode()
+        data = inclusion.encode()
         hint = data.rindex(b" ") + 2
         for spoilt in (data.replace(b"@v1", b"@v2", 1), data[:hint] + b"#" + data[hint:], data + b"x"):
             file.write_bytes(spoilt)
@@ -184,8 +184,11 @@ def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provi
     before = location.read(layout.CHECKPOINT), location.read(layout.TREE)
     bundle_tree.store_tree(location, [provider, customer])
     assert (location.read(layout.CHECKPOINT), location.read(layout.TREE)) == before
-    found = checkpoint.decode(before[0])
-    assert set(found.signers([provider.public, customer.public])) == {provider.public, customer.public}
+    checkpoint_read = checkpoint.decode(before[0])
+    assert set(checkpoint_read.signers([provider.public, customer.public])) == {
+        provider.public,
+        customer.public,
+    }
     assert bundle_tree.check(location, [provider.public, customer.public], deep=True) == []
     assert "does not hold, or is by a key" in str(
         bundle_tree.check(location, [provider.public], deep=False)[0]
@@ -211,9 +214,9 @@ class Rival:
 def test_two_who_sign_the_root_at_once_both_have(tmp_path, provider, customer, left):
     location = shelf(str(tmp_path / "b"), 5)
     both = [provider.public, customer.public]
-    found = bundle_tree.store_tree(Rival(location, left, customer), [provider])
-    assert set(found.signers(both)) == set(both)
-    assert bundle_tree.read(location)[1] == found
+    stored = bundle_tree.store_tree(Rival(location, left, customer), [provider])
+    assert set(stored.signers(both)) == set(both)
+    assert bundle_tree.read(location)[1] == stored
     assert bundle_tree.check(location, both, deep=True) == []
 
 
@@ -224,9 +227,9 @@ def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
         for _ in range(30):
             at = draw.randrange(len(data))
             there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-            found = bundle_tree.check(there, [provider.public], deep=True)
-            assert found, (key, at)
-            assert all(one.key.startswith("sig/") for one in found), (key, at)
+            problems = bundle_tree.check(there, [provider.public], deep=True)
+            assert problems, (key, at)
+            assert all(one.key.startswith("sig/") for one in problems), (key, at)
         del there.files[key]
         assert key in str(bundle_tree.check(there, [provider.public], deep=False)[0])
         there.files[key] = data

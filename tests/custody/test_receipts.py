@@ -58,8 +58,8 @@ def test_an_acknowledgement_that_was_lost_is_asked_for_again(location, provider,
         assert receipt.acknowledge(location, document, signature(document, customer), provider) == [
             customer.public
         ]
-    found = custody_log.read(location)
-    assert [one.what.event for one in found.entries] == ["received", "acknowledged"]
+    log = custody_log.read(location)
+    assert [one.what.event for one in log.entries] == ["received", "acknowledged"]
     (kept,), findings = documents.read_all(location)
     assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
 
@@ -117,8 +117,8 @@ def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_
     for key, data in kept.items():
         location.put(key, data)
     assert custody_log.read(location).findings == []
-    found = call("custody", "verify", location.location)
-    assert (found.code, "is not the one that sig/receipt-" in found.out) == (6, True), found.out
+    result = call("custody", "verify", location.location)
+    assert (result.code, "is not the one that sig/receipt-" in result.out) == (6, True), result.out
     (document,) = documents.read_all(location, "receipt")[0]
     other = replace(document, value={**document.value, "location": f"{location.location}?profile=x"})
     findings, notes = cross_checks.against_receipts(custody_log.read(location), location.location, [other])

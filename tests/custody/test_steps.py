@@ -130,9 +130,9 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     held = bundle_hold.survey(store, vault, workers=4).versions
 
     def half_is_not_held():
-        found = bundle_hold.survey(store, vault, workers=4)
-        assert found.is_held == (found.protected == held)
-        assert not custody_log.read(store).find("released") or (found.protected, found.legal) == (0, 0)
+        outcome = bundle_hold.survey(store, vault, workers=4)
+        assert outcome.is_held == (outcome.protected == held)
+        assert not custody_log.read(store).find("released") or (outcome.protected, outcome.legal) == (0, 0)
 
     assert killed_at_each_step(release_it, half_is_not_held, late=late) > 20
     kept, findings = documents.read_all(store, "release")
@@ -221,6 +221,6 @@ def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(location, provide
     first = custody_log.read(location).entries[-1].what
     back = datetime.now(UTC) - timedelta(days=400)
     custody_log.append(location, provider, lambda _: [first], clock=lambda: back)
-    found = custody_log.read(location)
-    assert (found.findings, len(found.notes)) == ([], 1)
-    assert "a clock was set back" in found.notes[0]
+    log = custody_log.read(location)
+    assert (log.findings, len(log.notes)) == ([], 1)
+    assert "a clock was set back" in log.notes[0]

@@ -86,8 +86,8 @@ def findings(where: str, files: Files, known) -> str:
 
 def proves(data: bytes, known) -> bool:
     try:
-        found = inclusion_proof.decode(data)
-        return found.holds and len(found.checkpoint.signers(known)) == len(known) and bool(found.item)
+        proof = inclusion_proof.decode(data)
+        return proof.holds and len(proof.checkpoint.signers(known)) == len(known) and bool(proof.item)
     except ValueError:
         return False
 

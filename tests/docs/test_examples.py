@@ -144,9 +144,9 @@ def shape_of(value):
 
 def file_of(root, name):
     """The file that a heading names; what stands in ``<>`` differs from bundle to bundle."""
-    found = sorted(root.glob(re.sub(r"<.+?>", "*", name)))
-    assert found, f"{root} has no {name}: {[str(file.relative_to(root)) for file in root.rglob('*')]}"
-    return found[0]
+    files = sorted(root.glob(re.sub(r"<.+?>", "*", name)))
+    assert files, f"{root} has no {name}: {[str(file.relative_to(root)) for file in root.rglob('*')]}"
+    return files[0]
 
 
 def test_the_examples_are_what_moveout_writes(roots):

@@ -26,14 +26,16 @@ def test_no_room_names_an_engine():
     names = {f"{scheme}{end}" for scheme in schemes for end in ("", ":", "://")}
     parts = {load_part(engine.hold).__module__ for engine in registry.engines() if engine.hold}
     own = {f"{part.removeprefix('migrate.').replace('.', '/')}" for part in parts}
-    found = []
+    offenders = []
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             name = str(path.relative_to(ROOT).with_suffix(""))
             if any(name == one or name.startswith((f"{one}_", f"{one}/")) for one in own):
                 continue
-            found += [f"{name}:{line}: {text!r}" for line, text in literals(path) if text.lower() in names]
-    assert found == []
+            offenders += [
+                f"{name}:{line}: {text!r}" for line, text in literals(path) if text.lower() in names
+            ]
+    assert offenders == []
 
 
 def test_every_part_of_every_engine_can_be_imported():

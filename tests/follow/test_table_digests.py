@@ -70,8 +70,8 @@ def test_each_difference_is_named():
         ("", "w"): RowsDigest(),
         ("", "x"): RowsDigest(),
     }
-    found = [(one.key, one.what, one.expected, one.found) for one in differences(at_source, at_destination)]
-    assert found == [
+    named = [(one.key, one.what, one.expected, one.found) for one in differences(at_source, at_destination)]
+    assert named == [
         ("u", "has other rows", "2", "1"),
         ("v", "is not at the destination", "", ""),
         ("x", "is not at the source", "", ""),

@@ -383,9 +383,9 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     assert old.run(history=True).same == count + 3
     planned = old.run(history=True, recheck=True, dry_run=True)
     assert planned.planned["look"]["count"] > 3
-    found = old.run(history=True, recheck=True, cutover=True)
-    assert (found.amended, found.same, found.copied, found.exit_code) == (3, count, 0, 0)
-    assert found.proof.objects == count + 3
+    outcome = old.run(history=True, recheck=True, cutover=True)
+    assert (outcome.amended, outcome.same, outcome.copied, outcome.exit_code) == (3, count, 0, 0)
+    assert outcome.proof.objects == count + 3
     assert history(old.destination) == history(shop)
     assert versions(old.destination) == before
     rows = {row["version_id"]: row for row in old.record_rows() if row["key"] == "k"}
@@ -438,11 +438,11 @@ def test_tags_of_versions_on_another_server(minio: S3Server, versitygw: S3Server
     done = move.run(history=True, recheck=True, cutover=True)
     assert (done.amended, done.same, done.exit_code) == (1, 1, 0)
     location = {"Bucket": move.destination.name, "Key": "a"}
-    found = [
+    tags = [
         move.destination.boto.get_object_tagging(**location, VersionId=version)["TagSet"]
         for version in ids(move.destination, "a")
     ]
-    assert found == [[{"Key": "n", "Value": value}] for value in ("2", "1")]
+    assert tags == [[{"Key": "n", "Value": value}] for value in ("2", "1")]
 
 
 def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:

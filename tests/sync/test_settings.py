@@ -28,8 +28,8 @@ def ledger(move: Move) -> dict[str, str]:
 
 
 def tags(shop: Shop) -> dict[str, str]:
-    found = shop.boto.get_bucket_tagging(Bucket=shop.name)["TagSet"]
-    return {tag["Key"]: tag["Value"] for tag in found}
+    tag_set = shop.boto.get_bucket_tagging(Bucket=shop.name)["TagSet"]
+    return {tag["Key"]: tag["Value"] for tag in tag_set}
 
 
 def tag(shop: Shop, **given: str) -> None:

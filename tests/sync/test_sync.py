@@ -108,8 +108,8 @@ def test_tags_that_have_changed(move: Move) -> None:
         Bucket=move.source.name, Key="a", Tagging={"TagSet": [{"Key": "t", "Value": "2"}]}
     )
     assert move.run().same == 2
-    found = move.run(recheck=True, cutover=True)
-    assert (found.copied, found.same, found.exit_code, found.proof.objects) == (1, 1, 0, 2)
+    outcome = move.run(recheck=True, cutover=True)
+    assert (outcome.copied, outcome.same, outcome.exit_code, outcome.proof.objects) == (1, 1, 0, 2)
     assert described(move.destination, "a") == described(move.source, "a")
     assert all(row["sha256"] for row in move.record_rows())
 
@@ -153,8 +153,8 @@ def test_what_somebody_changed_at_the_destination(move: Move) -> None:
     move.source.put("a", b"ours")
     move.run()
     move.destination.put("a", b"theirs")
-    found = move.run()
-    assert (found.failed, found.copied, body(move.destination, "a")) == (1, 0, b"theirs")
+    outcome = move.run()
+    assert (outcome.failed, outcome.copied, body(move.destination, "a")) == (1, 0, b"theirs")
     move.destination.boto.delete_object(Bucket=move.destination.name, Key="a")
     assert (move.run().copied, body(move.destination, "a")) == (1, b"ours")
 

@@ -227,9 +227,9 @@ def test_tags_are_asked_for_of_what_is_wanted_so_far(monkeypatch: pytest.MonkeyP
 
     versions = [version(number, content) for number, content in enumerate(("a", "b", "", "a", ""))]
     listed = [("k", [(one, "") for one in versions[:3]]), ("x", [(versions[3], "no"), (versions[4], ALONE)])]
-    found = list(by_tags([*listed, ("y", [(versions[3], "")])], Selection(tags={"t": "b"}), heads))
+    chosen = list(by_tags([*listed, ("y", [(versions[3], "")])], Selection(tags={"t": "b"}), heads))
     assert asked == ["s0", "s1", "s3"]
-    assert [[bool(why) for _, why in judged] for _, judged in found] == [
+    assert [[bool(why) for _, why in judged] for _, judged in chosen] == [
         [True, False, False], [True, True], [True],
     ]  # fmt: skip
 
@@ -243,12 +243,12 @@ def test_what_has_no_id_comes_on_top_again() -> None:
         KnownVersion(NULL_VERSION, "b", 1, modified, False, "t8"),
         KnownVersion("s1", "a", 1, 0, False, "t9"),
     ]
-    found = decide("k", [(one, ""), (null, "")], destination, known, Markers())
-    assert found.same == [(one, destination[1])]
-    assert [(step.do, step.source, step.destination) for step in found.steps] == [
+    decided = decide("k", [(one, ""), (null, "")], destination, known, Markers())
+    assert decided.same == [(one, destination[1])]
+    assert [(step.do, step.source, step.destination) for step in decided.steps] == [
         (Action.COPY, null, None), (Action.EXTRA, null, destination[0]),
     ]  # fmt: skip
-    assert found.steps[0].before == 2
+    assert decided.steps[0].before == 2
 
 
 def test_what_stands_below_is_not_put_on_top() -> None:
@@ -268,8 +268,8 @@ def test_a_walk_counts_every_version() -> None:
     source = [("k", [(one, ""), (two, "")]), ("x", [(one, "no")])]
     destination = [("k", [version(9, "a", "t")]), ("y", [one]), ("z", [one])]
     known = [("k", [KnownVersion("s1", "a", 1, 0, False, "t9")])]
-    found = list(walk.steps(source, destination, known))
-    assert [step if isinstance(step, int) else (step.do, step.key) for step in found] == [
+    taken = list(walk.steps(source, destination, known))
+    assert [step if isinstance(step, int) else (step.do, step.key) for step in taken] == [
         1, (Action.COPY, "k"), (Action.EXCLUDED, "x"), (Action.EXTRA, "z"),
     ]  # fmt: skip
     assert (walk.listed, walk.listed_bytes, walk.same, seen) == (3, 4, 1, [("a",)])

@@ -32,11 +32,11 @@ class Page(HTMLParser):
 
 
 def parse(data: bytes) -> Page:
-    found = Page()
-    found.feed(data.decode())
-    found.close()
-    assert found.open == []
-    return found
+    page = Page()
+    page.feed(data.decode())
+    page.close()
+    assert page.open == []
+    return page
 
 
 ELEMENTS = {

@@ -26,9 +26,9 @@ def kind(request) -> str:
 def pair(kind, servers):
     """Servers of our own: others would not like it."""
     start = getattr(servers, kind)
-    found = [start(f"{kind}-killed"), start(f"{kind}-killed-too")]
-    yield found
-    for server in found:
+    started = [start(f"{kind}-killed"), start(f"{kind}-killed-too")]
+    yield started
+    for server in started:
         server.child.stop()
 
 

@@ -64,13 +64,13 @@ def seeds() -> list[str]:
 
 def entries(url: str) -> list[list[bytes]]:
     """What pg_dump says, entry by entry: some, and grants, it puts in the order in which they were made."""
-    found = dump_bytes(url, "--schema-only").split(b"\n--\n-- ")
-    return sorted(sorted(one.splitlines()) if b"Type: DEFAULT ACL" in one else [one] for one in found)
+    parts = dump_bytes(url, "--schema-only").split(b"\n--\n-- ")
+    return sorted(sorted(one.splitlines()) if b"Type: DEFAULT ACL" in one else [one] for one in parts)
 
 
 def rows(url: str) -> dict[str, list[str]]:
     """The text of every row. Which partition one is in may differ: the hash of an enum does."""
-    found = {}
+    by_table = {}
     with psycopg.connect(url, client_encoding="UTF8") as connection:
         connection.execute("SET search_path = ''; SET row_security = off; SET timezone = 'UTC'")
         for name, kind in connection.execute(_RELATIONS).fetchall():
@@ -80,9 +80,9 @@ def rows(url: str) -> dict[str, list[str]]:
                 query = (
                     f'SELECT t::text FROM {"ONLY " * (kind == "r")}{name} AS t ORDER BY t::text COLLATE "C"'
                 )
-            found[name] = [row[0] for row in connection.execute(query.encode())]
-        found["more"] = [row[0] for row in connection.execute(_MORE)]
-    return found
+            by_table[name] = [row[0] for row in connection.execute(query.encode())]
+        by_table["more"] = [row[0] for row in connection.execute(_MORE)]
+    return by_table
 
 
 @pytest.fixture

@@ -123,8 +123,10 @@ def test_strange_files_outside_of_the_payload_are_found_but_not_what_lies_beside
     for name in ("meta/stray.json", f"{layout.SIGNATURES}a.sig", f"{layout.WORK}x", layout.TAG_MANIFEST):
         store.put(name, b"x")
     tags = Tags(BOTH, BOTH, None, None)
-    found = [str(finding) for finding in check_tags(store, tags, Level.COMPLETE)]
-    assert "meta/stray.json: is not in tagmanifest-sha256.txt" in found
-    assert not [line for line in found if line.startswith(("data/", layout.SIGNATURES, layout.TAG_MANIFEST))]
+    sentences = [str(finding) for finding in check_tags(store, tags, Level.COMPLETE)]
+    assert "meta/stray.json: is not in tagmanifest-sha256.txt" in sentences
+    assert not [
+        line for line in sentences if line.startswith(("data/", layout.SIGNATURES, layout.TAG_MANIFEST))
+    ]
     assert list(check_tags(store, tags, Level.QUICK)) == []
     assert list(check_tags(store, Tags(frozenset(), frozenset(), None, None), Level.FULL)) == []

@@ -122,8 +122,8 @@ def test_what_does_not_add_up_is_named(short, key, change, finding):
 def test_a_complete_source_is_counted_twice_and_adds_up(whole, change, finding):
     assert said(whole) == ""
     files = changed(whole, layout.RECONCILIATION, lambda it: change(it["sources"][0]))
-    found = [line for line in said(files).splitlines() if "says that app is complete, though" in line]
-    assert [line for line in found if finding in line], found
+    lines = [line for line in said(files).splitlines() if "says that app is complete, though" in line]
+    assert [line for line in lines if finding in line], lines
 
 
 def test_what_cannot_be_read_is_named(whole):

@@ -66,8 +66,8 @@ def reader(bundle) -> BundleReader:
 def look(reader: BundleReader, rows: list[CatalogRow]) -> tuple[list[str], dict[str, int]]:
     """Return the findings, and the rows of each table that was read whole."""
     digests = []
-    found = table_contents.check(reader, rows, workers=2, digests=digests)
-    findings = [f"{finding.key}: {finding.what}" for finding in found]
+    problems = table_contents.check(reader, rows, workers=2, digests=digests)
+    findings = [f"{finding.key}: {finding.what}" for finding in problems]
     assert all(len(digest.digest) == 32 for digest in digests)
     return findings, {digest.name: digest.rows for digest in digests}
 
@@ -181,6 +181,6 @@ def test_a_damaged_part_that_is_read_once_is_named_with_its_hash(bundle, tmp_pat
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)
-    found = verify(open_location(str(copy)), Level.FULL, workers=2, progress=Silent()).findings
+    problems = verify(open_location(str(copy)), Level.FULL, workers=2, progress=Silent()).findings
     key = str(part.relative_to(copy))
-    assert "its SHA-256 differs" in {finding.what for finding in found if finding.key == key}
+    assert "its SHA-256 differs" in {finding.what for finding in problems if finding.key == key}

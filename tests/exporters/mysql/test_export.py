@@ -315,14 +315,14 @@ def test_the_password_may_stand_in_the_option_file(mariadb, monkeypatch, tmp_pat
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
-    found = fetch(
+    rows = fetch(
         mariadb.url,
         "SELECT CONCAT_WS(' ', "
         + ", ".join(f"{n!r}*1e0" if "e" in repr(n) else f"{n!r}e0*1e0" for n in numbers)
         + ")",
     )
     assert [double_text(n).removeprefix("-") if n == 0 else double_text(n) for n in numbers] == [
-        "0" if word == "-0" else word for word in found[0][0].split(" ")
+        "0" if word == "-0" else word for word in rows[0][0].split(" ")
     ]
 
 

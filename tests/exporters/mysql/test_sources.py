@@ -26,8 +26,8 @@ def documented_sql() -> str:
 def names_of(reader) -> set[tuple[str, str]]:
     key = layout.source_file("app", DEFINITIONS)
     file = next(file for file in reader.source_files("app", "schema/") if file.key == key)
-    found = reader.read_checked(file).decode()
-    return set(re.findall(r'"kind": "(\w+)",\s+"name": "([^"]*)"', found))
+    script = reader.read_checked(file).decode()
+    return set(re.findall(r'"kind": "(\w+)",\s+"name": "([^"]*)"', script))
 
 
 def test_the_documented_account_exports_everything(mariadb, tmp_path):
@@ -165,12 +165,12 @@ def test_only_grants_on_the_database_itself_are_meant():
         "GRANT USAGE ON *.* TO `a`@`%`;\nGRANT SELECT ON `x\\_y`.* TO `a`@`%`;\nGRANT SELECT ON `xzy`.* TO `a`@`%`;\n"
         "GRANT SELECT ON `x_y`.`t;` TO 'b'@'localhost' WITH GRANT OPTION;\nGRANT `role` TO `a`@`%`;\n"
     )
-    found = Grants.parse(script, "x_y")
-    assert [grant.statement("n_m") for grant in found.own] == [
+    grants = Grants.parse(script, "x_y")
+    assert [grant.statement("n_m") for grant in grants.own] == [
         "GRANT SELECT ON `n\\_m`.* TO `a`@`%`",
         "GRANT SELECT ON `n_m`.`t;` TO 'b'@'localhost' WITH GRANT OPTION",
     ]
-    assert found.accounts == ["`a`@`%`", "'b'@'localhost'"]
+    assert grants.accounts == ["`a`@`%`", "'b'@'localhost'"]
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ MakeShop = Callable[[S3Server], Shop]
 
 def bodies_of(location: Path) -> dict[str, bytes]:
     """What a bundle of one shop holds, by its index."""
-    found = {}
+    bodies = {}
     for row in ds.dataset(location / "data/shop/index", format="parquet").to_table().to_pylist():
         if row["disposition"] == "exported":
             body = (location / "data/shop" / (row["pack"] or row["large"])).read_bytes()
             start = row["offset"] or 0
-            found[row["key"]] = body[start : start + row["length"]]
-    return found
+            bodies[row["key"]] = body[start : start + row["length"]]
+    return bodies
 
 
 class BucketHost:

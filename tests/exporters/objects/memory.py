@@ -82,12 +82,12 @@ class MemoryListing:
         inside = {
             key[len(directory) :] for key in self._keys if key.startswith(directory) and key != directory
         }
-        found = {directory + (one.partition("/")[0] + "/" if "/" in one else one) for one in inside}
-        behind = sorted(one for one in found if one > after)
+        entries = {directory + (one.partition("/")[0] + "/" if "/" in one else one) for one in inside}
+        behind = sorted(one for one in entries if one > after)
         return behind[: self._page_rows], len(behind) <= self._page_rows
 
     def first_behind(self, after: str, until: str | None) -> str | None:
         self.requests += 1
         at = bisect_right(self._keys, after)
-        found = self._keys[at] if at < len(self._keys) else None
-        return found if found is not None and (until is None or found <= until) else None
+        key = self._keys[at] if at < len(self._keys) else None
+        return key if key is not None and (until is None or key <= until) else None

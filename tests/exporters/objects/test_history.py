@@ -49,11 +49,11 @@ def restore(reader: BundleReader, url: str, account: Path | None = None, **more:
 def compare(reader: BundleReader, url: str) -> list[str]:
     """What differs. At the end the progress has come to all that is there, delete markers and others' objects too."""
     progress = Meter()
-    found = [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=progress)]
+    differences = [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=progress)]
     task = progress.current()
     assert task is not None
     assert task.items == task.total_items
-    return found
+    return differences
 
 
 def losses(account: Path) -> list[tuple[str, str]]:
@@ -191,8 +191,8 @@ def test_a_killed_inventory_of_versions_goes_on(minio: S3Server, monkeypatch: py
             inventory.take(bucket, killed)
         killed.fail_after = 1 << 60
         taken = inventory.take(bucket, killed)
-        found = [one.name for shard in range(taken.totals.shards) for one in taken.objects(shard, 0, 100)]
-        assert found == whole
+        names = [one.name for shard in range(taken.totals.shards) for one in taken.objects(shard, 0, 100)]
+        assert names == whole
 
 
 @pytest.mark.torture

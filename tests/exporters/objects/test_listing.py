@@ -110,8 +110,10 @@ def test_a_second_listing_in_known_parts_is_the_same(
     ends = sorted(data.draw(st.sets(st.sampled_from(sorted(keys) or ["x"]))))
     bucket = cast("Bucket", MemoryListing(rows, page_rows=page_rows))
     whole = [one for page in bucket.pages(versions=bool(keys), until=lambda: None) for one in page.rows()]
-    found = [one for page in prefetch.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()]
-    assert found == whole
+    rows_listed = [
+        one for page in prefetch.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()
+    ]
+    assert rows_listed == whole
 
 
 def test_a_server_that_turns_out_not_to_list_by_key_is_listed_again_in_one_part() -> None:

@@ -39,25 +39,25 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     host = LimitedHost(lock_seconds=1.0)
     statement = 'LOCK TABLE held; ALTER TABLE "odd . ""n"" x" ADD secret_name text'
     with locked(url, statement) as pid:
-        found = gaps(export_with(host, url, location))
-    assert found.keys() == {
+        missing = gaps(export_with(host, url, location))
+    assert missing.keys() == {
         '"public"."held"',
         '"public"."odd . ""n"" x"',
         'view "public"."looks"',
         'materialized view "public"."looks_there"',
     }
-    assert all(f"session {pid} (postgres, migration tool, 127.0.0.1" in reason for reason in found.values())
-    assert "secret" not in "".join([*found.values(), *host.notes])
+    assert all(f"session {pid} (postgres, migration tool, 127.0.0.1" in reason for reason in missing.values())
+    assert "secret" not in "".join([*missing.values(), *host.notes])
     reader = read_bundle(location)
     assert {(row.name, row.items) for row in reader.catalog()} == {
         ("free", 1),
         ("part_1", 1),
         ("looks_there", 1),
     }
-    assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= found.keys()
+    assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= missing.keys()
     destination = other_postgres.database()
     restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
-    lacking = [f"the bundle itself lacks {name}" for name in sorted(found)]
+    lacking = [f"the bundle itself lacks {name}" for name in sorted(missing)]
     assert sorted(one.partition(":")[0] for one in restored.left_out) == [
         "FK CONSTRAINT public.free free_id_fkey",
         *lacking,
@@ -115,12 +115,12 @@ def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_defini
     )
     host = LimitedHost(lock_seconds=0.5)
     with locked(url, "LOCK TABLE held") as pid:
-        found = gaps(export_with(host, url, location))
-    assert found['"public"."ruled"'].startswith(
+        missing = gaps(export_with(host, url, location))
+    assert missing['"public"."ruled"'].startswith(
         "its definition cannot be read: rule r on table public.ruled reads what is locked: "
     )
-    assert f"session {pid}" in found['"public"."guarded"']
-    assert "policy p on table public.guarded reads" in found['"public"."guarded"']
+    assert f"session {pid}" in missing['"public"."guarded"']
+    assert "policy p on table public.guarded reads" in missing['"public"."guarded"']
     reader = read_bundle(location)
     assert {row.name: row.items for row in reader.catalog()}["ruled"] == 1
     destination = other_postgres.database()

@@ -125,9 +125,9 @@ def column(server, sql_type, literal):
 @pytest.mark.parametrize(("sql_type", "literal", "expected"), TYPED)
 @pytest.mark.usefixtures("named_types")
 def test_what_a_type_can_hold_is_typed(server, sql_type, literal, expected):
-    found = column(server, sql_type, literal)
-    assert len(found) == 1
-    assert expected is None or found == [expected]
+    column_read = column(server, sql_type, literal)
+    assert len(column_read) == 1
+    assert expected is None or column_read == [expected]
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
         run_sql(url, "".join(f"INSERT INTO t_{n} VALUES ('late');" for n in range(8)))
         counted = Counting(session, dict(enumerate(tables)), workers=1)
         try:
-            found = counted.result()
+            counts = counted.result()
         finally:
             counted.close()
-    by_name = {tables[number].name: count for number, count in found.items()}
+    by_name = {tables[number].name: count for number, count in counts.items()}
     assert {name: count.rows for name, count in by_name.items()} == {f"t_{n}": n for n in range(8)}
     assert {name: count.octets for name, count in by_name.items()} == {
         f"t_{n}": {"word": 3 * n} for n in range(8)

@@ -237,8 +237,8 @@ def test_any_reader_finds_the_values_whole(part):
             text for text in table["t.x"].to_pylist() if text is not None
         ]
         assert pl.read_parquet(path)["b"].to_list() == table["b"].to_pylist()
-        found = duckdb.sql(f"""SELECT n, "t.x", b, last FROM '{path}'""").fetchall()
-        assert found == list(
+        answer = duckdb.sql(f"""SELECT n, "t.x", b, last FROM '{path}'""").fetchall()
+        assert answer == list(
             zip(*(table[name].to_pylist() for name in ("n", "t.x", "b", "last")), strict=True)
         )
         if 1 in rows:

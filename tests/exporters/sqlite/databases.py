@@ -43,7 +43,7 @@ def fetch(path: Path, query: str, *, factory=bytes) -> list[tuple]:
 
 def everything(path: Path) -> dict[str, list[tuple]]:
     """Every value of every real table as SQLite says it, with class, bytes and rowid, by independent queries."""
-    found = {}
+    content = {}
     tables = fetch(path, "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'", factory=str)
     for name, kind, without_rowid in tables:
         if kind in {"virtual", "view"} or name == "sqlite_schema":
@@ -54,8 +54,8 @@ def everything(path: Path) -> dict[str, list[tuple]]:
         names += [] if without_rowid or {"rowid"} & {c.lower() for c in columns} else ["rowid"]
         query = ", ".join(f"typeof({n}), hex({n}), {n}" for n in names)
         rows = fetch(path, f"SELECT {query} FROM {quoted}")
-        found[name] = sorted(rows, key=lambda row: (row[::3], row[1::3]))
-    return found
+        content[name] = sorted(rows, key=lambda row: (row[::3], row[1::3]))
+    return content
 
 
 def schema_of(path: Path) -> str | list[tuple]:
@@ -68,8 +68,8 @@ def schema_of(path: Path) -> str | list[tuple]:
 
 def settings(path: Path) -> dict[str, object]:
     names = ("encoding", "page_size", "auto_vacuum", "user_version", "application_id")
-    found = {name: fetch(path, f"PRAGMA {name}", factory=str)[0][0] for name in names}
-    return found | {"format": path.read_bytes()[18:20]}
+    values = {name: fetch(path, f"PRAGMA {name}", factory=str)[0][0] for name in names}
+    return values | {"format": path.read_bytes()[18:20]}
 
 
 def url_of(path: Path) -> str:

@@ -44,8 +44,8 @@ def test_blocks_hold_the_rows(rows, most):
     with closing(sqlite3.connect(":memory:")) as connection:
         table = table_of(connection, rows)
         blocks = list(Blocks(connection, table, CLASSES).read((None, None), most))
-    found = [row for columns in blocks for row in zip(*(c.to_list() for c in columns), strict=True)]
-    assert [list(map(value_text, row)) for row in found] == [
+    rows_read = [row for columns in blocks for row in zip(*(c.to_list() for c in columns), strict=True)]
+    assert [list(map(value_text, row)) for row in rows_read] == [
         list(map(value_text, (number, *row))) for number, row in enumerate(rows, 1)
     ]
     assert all(columns[0].rows <= most for columns in blocks)
@@ -95,8 +95,8 @@ def test_columns_may_be_called_as_columns_of_the_query_are():
         connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
         table = read_catalog(connection).tables[0]
         blocks = Blocks(connection, table, [int, int, str, int]).read((None, None), 7)
-        found = [row for columns in blocks for row in zip(*(c.to_list() for c in columns), strict=True)]
-    assert found == rows[::-1]
+        rows_read = [row for columns in blocks for row in zip(*(c.to_list() for c in columns), strict=True)]
+    assert rows_read == rows[::-1]
 
 
 @pytest.mark.parametrize("odd", [b"\xff", b"a\x00\xc3", b"\xed\xa0\x80"])

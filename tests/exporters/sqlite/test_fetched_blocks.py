@@ -73,9 +73,9 @@ def check_rows(path, kinds, rows, most):
     with closing(open_file(path, immutable=True)) as file:
         (table,) = read_catalog(file).tables
         blocks = list(fetched_blocks(file, select(table), [int, *(KINDS[kind] for kind in kinds)], most))
-    found = [row for block in blocks for row in zip(*(c.to_list() for c in block.columns), strict=True)]
+    rows_read = [row for block in blocks for row in zip(*(c.to_list() for c in block.columns), strict=True)]
     expected = [(number, *row) for number, row in enumerate(rows, 1)]
-    assert list(map(exact, found)) == list(map(exact, expected))
+    assert list(map(exact, rows_read)) == list(map(exact, expected))
     assert sum((block.digest for block in blocks), RowsDigest()) == digest_few(expected)
     assert [block.digest.rows for block in blocks[1:-1]] == [most] * len(blocks[1:-1])
     for block in blocks:

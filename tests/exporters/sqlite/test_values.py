@@ -152,6 +152,6 @@ def test_the_digest_of_a_row_is_as_specified(tmp_path):
     )
     connection = sqlite3.connect(path)
     (table,) = read_catalog(connection).tables
-    found = digest_table(connection, table, largest_bytes=100)
+    table_digest = digest_table(connection, table, largest_bytes=100)
     connection.close()
-    assert found.digest == xxh3_128_intdigest(b"1,-7,r4607182418800017408,t2:\xc3\xa4,b1:\x00,")
+    assert table_digest.digest == xxh3_128_intdigest(b"1,-7,r4607182418800017408,t2:\xc3\xa4,b1:\x00,")

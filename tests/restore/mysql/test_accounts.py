@@ -48,12 +48,12 @@ def test_what_does_not_leave_of_accounts_is_in_the_ledger(mariadb, tmp_path):
     finally:
         run_sql(url, f"DROP USER {names}")
     losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
-    found = {
+    reasons = {
         (one["item"], one["property"])
         for one in losses
         if "expiring" in one["item"] or "PROXY" in one["property"]
     }
-    assert found == {
+    assert reasons == {
         ("account 'expiring'@'%'", "expiry and history of its password, attributes"),
         ("account 'in_between'@'%'", "PROXY"),
     }
@@ -65,15 +65,15 @@ def test_what_is_taken_from_an_account_is_read():
         "REVOKE INSERT ON `other`.* FROM `a`@`%`;\nALTER USER `b`@`%` IDENTIFIED BY 'x';\n"
         "ALTER USER `b`@`%` REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 5;\n"
     )
-    found = Grants.parse(script, "old", "new")
-    assert found.partial == {"`a`@`%`"}
-    assert [one.statement for one in found.beyond] == [
+    grants = Grants.parse(script, "old", "new")
+    assert grants.partial == {"`a`@`%`"}
+    assert [one.statement for one in grants.beyond] == [
         "GRANT SELECT, INSERT ON *.* TO `a`@`%`",
         "REVOKE INSERT ON `new`.* FROM `a`@`%`",
         "REVOKE INSERT ON `other`.* FROM `a`@`%`",
         "ALTER USER `b`@`%` REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 5",
     ]
-    assert found.accounts == ["`a`@`%`"]
+    assert grants.accounts == ["`a`@`%`"]
 
 
 def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_mariadb, tmp_path):

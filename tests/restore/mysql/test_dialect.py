@@ -116,8 +116,8 @@ def test_a_table_of_mariadb_is_written_for_mysql():
     known = frozenset({"utf8mb4_0900_ai_ci", "utf8mb4_0900_as_cs"})
     adapter = Adapter(TO_MYSQL, known)
     sequence = {"kind": "sequence", "name": "s", "sql": "CREATE SEQUENCE `s`", "next": 1}
-    found = adapter.adapt([sequence, table(OF_MARIADB)])
-    assert found == [table(FOR_MYSQL)]
+    adapted = adapter.adapt([sequence, table(OF_MARIADB)])
+    assert adapted == [table(FOR_MYSQL)]
     assert losses(adapter) == {
         *(
             "definition",
@@ -143,8 +143,8 @@ def test_modes_and_collations_of_a_session_are_those_that_the_other_one_knows():
         "sql_mode": "STRICT_TRANS_TABLES,NO_AUTO_CREATE_USER",
         "connection": "utf8mb4_uca1400_ai_ci",
     }
-    (found,) = adapter.adapt([event])
-    assert found == {**event, "sql_mode": "STRICT_TRANS_TABLES", "connection": "utf8mb4_0900_ai_ci"}
+    (adapted,) = adapter.adapt([event])
+    assert adapted == {**event, "sql_mode": "STRICT_TRANS_TABLES", "connection": "utf8mb4_0900_ai_ci"}
 
 
 @pytest.mark.parametrize("server", ["MariaDB 10.6.1-MariaDB", "", "something else"])

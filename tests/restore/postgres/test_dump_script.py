@@ -105,8 +105,8 @@ def test_a_key_is_made_at_once_where_that_is_as_good():
 
 
 def planned(*entries: bytes, weights=None) -> list[tuple[bool, list[str]]]:
-    found = stages(split_script(HEAD + b"".join(entries)).entries, weights)
-    return [(stage.parallel, [step.entry.name for step in stage.steps]) for stage in found]
+    by_stage = stages(split_script(HEAD + b"".join(entries)).entries, weights)
+    return [(stage.parallel, [step.entry.name for step in stage.steps]) for stage in by_stage]
 
 
 def test_indexes_come_at_once_then_foreign_keys_then_the_rest_in_order():

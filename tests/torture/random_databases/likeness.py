@@ -68,8 +68,8 @@ class Look:
 
     def tables(self) -> list[str]:
         query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE IN"
-        found = self._ask(f"{query} ('BASE TABLE', 'SYSTEM VERSIONED')")
-        return sorted(row[0].encode("latin-1").decode() for row in found)
+        rows = self._ask(f"{query} ('BASE TABLE', 'SYSTEM VERSIONED')")
+        return sorted(row[0].encode("latin-1").decode() for row in rows)
 
     def catalogs(self) -> dict[str, Any]:
         """All that information_schema says."""
@@ -116,11 +116,11 @@ class Look:
     def columns(self, table: str) -> list[tuple[str, str]]:
         """Name and type of each."""
         rows = self._named(f"SHOW FULL COLUMNS FROM {quote(table)}")
-        found = [(row["field"].encode("latin-1").decode(), row["type"].lower()) for row in rows]
+        pairs = [(row["field"].encode("latin-1").decode(), row["type"].lower()) for row in rows]
         made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
         if "WITH SYSTEM VERSIONING" in made and "PERIOD FOR" not in made:
-            found += [("row_start", "timestamp(6)"), ("row_end", "timestamp(6)")]
-        return found
+            pairs += [("row_start", "timestamp(6)"), ("row_end", "timestamp(6)")]
+        return pairs
 
     def rows(self, table: str, only: set[str] | None = None) -> Counter[tuple[Any, ...]]:
         """Every row, exactly."""
@@ -215,17 +215,17 @@ def _printed(row: dict[str, Any]) -> dict[str, Any]:
 def differences(source: Look, destination: Look) -> list[str]:
     """Everything in which two databases are not alike."""
     ours, theirs = source.catalogs(), destination.catalogs()
-    found = [f"{name} - {line}" for name in ours for line in ours[name] if line not in theirs[name]]
-    found += [f"{name} + {line}" for name in ours for line in theirs[name] if line not in ours[name]]
+    lines = [f"{name} - {line}" for name in ours for line in ours[name] if line not in theirs[name]]
+    lines += [f"{name} + {line}" for name in ours for line in theirs[name] if line not in ours[name]]
     for table in set(source.tables()) & set(destination.tables()):
         rows, others = source.rows(table), destination.rows(table)
         if rows != others:
-            found.append(f"rows of {table!r}: - {list(rows - others)[:3]} + {list(others - rows)[:3]}")
+            lines.append(f"rows of {table!r}: - {list(rows - others)[:3]} + {list(others - rows)[:3]}")
     sums, other_sums = source.checksums(), destination.checksums()
-    found += [f"checksum of {name!r}" for name in sums if sums[name] != other_sums.get(name)]
+    lines += [f"checksum of {name!r}" for name in sums if sums[name] != other_sums.get(name)]
     if source.counters() != destination.counters():
-        found.append(f"sequences: {source.counters()} {destination.counters()}")
-    return found
+        lines.append(f"sequences: {source.counters()} {destination.counters()}")
+    return lines
 
 
 def _exactly(name: str, kind: str) -> str:

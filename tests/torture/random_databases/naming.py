@@ -37,7 +37,7 @@ _OF_JSON = f"{_JSON} = CONCAT('json_valid(`', REPLACE(CONSTRAINT_NAME, '`', '``'
 
 def unnamed(source: str, destination: str, named: Sequence[str]) -> list[str]:
     """Return what only ``source`` has and no sentence of ``named`` has the name of."""
-    found = []
+    missing = []
     views = {name for _, name in fetch(source, _OBJECTS["view"])}
     lost = set[str]()
     for kind, query in _OBJECTS.items():
@@ -48,9 +48,11 @@ def unnamed(source: str, destination: str, named: Sequence[str]) -> list[str]:
                 continue
             lost |= set() if table else {name}
             if not _is_named(table, name, kind, named):
-                found.append(f"{kind} {quote(name)} of {quote(table)}" if table else f"{kind} {quote(name)}")
+                missing.append(
+                    f"{kind} {quote(name)} of {quote(table)}" if table else f"{kind} {quote(name)}"
+                )
     checks = _checks(source, destination, named)
-    return [*found, *(f"{count} checks of {quote(table)}" for table, count in checks if table not in lost)]
+    return [*missing, *(f"{count} checks of {quote(table)}" for table, count in checks if table not in lost)]
 
 
 def _is_named(table: str, name: str, kind: str, named: Sequence[str]) -> bool:

@@ -70,9 +70,9 @@ class Programs:
 
     def _type(self) -> str:
         while True:
-            found = any_type(self._dice, mariadb=self._mariadb)
-            if "COMPRESSED" not in found.sql and "SRID" not in found.sql:
-                return found.sql.replace(" NULL", "")
+            sql_type = any_type(self._dice, mariadb=self._mariadb)
+            if "COMPRESSED" not in sql_type.sql and "SRID" not in sql_type.sql:
+                return sql_type.sql.replace(" NULL", "")
 
     def _table(self) -> Table:
         return self._dice.choice(self._tables.found)

@@ -131,10 +131,10 @@ class Namer:
 
 def text(dice: random.Random) -> str:
     """A text of a few words."""
-    found = "".join(dice.choices(WORDS, k=dice.randint(1, 3)))
+    chosen = "".join(dice.choices(WORDS, k=dice.randint(1, 3)))
     if dice.random() < 0.2:
-        found += "".join(dice.choices(_PARTS + _ASTRAL, k=dice.randint(1, 5)))
-    return found
+        chosen += "".join(dice.choices(_PARTS + _ASTRAL, k=dice.randint(1, 5)))
+    return chosen
 
 
 def quote(name: str) -> str:

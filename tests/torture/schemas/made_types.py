@@ -25,11 +25,11 @@ class Types:
         """Return a type for a column."""
         rng = self._rng
         pool = self.own if self.own and rng.random() < 0.45 else self.known
-        found = rng.choice(pool)
+        chosen = rng.choice(pool)
         return (
-            array_of(found)
-            if rng.random() < 0.2 and "[]" not in found.sql and found.sql[-6:] != "vector"
-            else found
+            array_of(chosen)
+            if rng.random() < 0.2 and "[]" not in chosen.sql and chosen.sql[-6:] != "vector"
+            else chosen
         )
 
     def ordered(self) -> Type:

@@ -56,10 +56,10 @@ class Tables:
 
     def columns(self, most: int) -> list[Column]:
         """Return columns with a key at the front, now and then."""
-        found = [Column(self.names.new("c"), self.types.any()) for _ in range(self.rng.randint(0, most))]
+        made = [Column(self.names.new("c"), self.types.any()) for _ in range(self.rng.randint(0, most))]
         if self.chance(0.7):
-            found.insert(0, Column(self.names.new("id"), self._int()))
-        return found
+            made.insert(0, Column(self.names.new("id"), self._int()))
+        return made
 
     def _int(self) -> Type:
         return next(one for one in self.types.known if one.sql == "int4")
@@ -315,6 +315,6 @@ class Tables:
 
 def schema_of(name: str) -> str:
     """Return the quoted schema of a quoted name."""
-    found = re.match(r'(?:"(?:[^"]|"")*"|[^".]+)(?=\.)', name)
-    assert found is not None, name
-    return found[0]
+    matched = re.match(r'(?:"(?:[^"]|"")*"|[^".]+)(?=\.)', name)
+    assert matched is not None, name
+    return matched[0]

@@ -119,8 +119,8 @@ def test_each_row_is_found_by_its_key_and_no_other_one(changed, is_one_moment):
         }.items():
             table = touched["", name]
             assert rows.has_exact_keys("", name, table.columns), name
-            found = rows.digest_with_keys("", name, table.columns, list(table.keys))
-            assert (name, found.rows, found) == (name, expected, whole["", name])
+            keyed_digest = rows.digest_with_keys("", name, table.columns, list(table.keys))
+            assert (name, keyed_digest.rows, keyed_digest) == (name, expected, whole["", name])
             for key in table.keys:
                 assert rows.digest_with_keys("", name, table.columns, [key]).rows == 1, (name, key)
         assert (
