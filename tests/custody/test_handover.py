@@ -46,7 +46,7 @@ def test_a_host_keeps_its_promise_and_each_side_can_show_it(tmp_path, servers, m
         'Good "moveout-document" signature for host',
     ):  # fmt: skip
         assert sentence in captured.out, sentence
-    assert "the bundle must not be erased" in captured.err
+    assert "the bundle cannot be erased: " in captured.err
     assert "2 of these keys" in captured.err
     shown = captured.out[captured.out.index("custody show") :]
     events = [
