@@ -16,6 +16,7 @@ A figure stands here only where it was run: *done* is what the rounds counted, *
 A case counts once it was checked and is right. A case that fails does not count. The others of its round do.
 A case that several rounds repeat counts in each of them.
 [What failed](#what-failed) names each failure.
+A round names the commit on which it ran. Where a rebase came later, the history has that change under another name.
 
 ```text
 make scoreboard ARGS="--minutes 30"                   # the rows that are furthest from their target, for half an hour
