@@ -58,9 +58,9 @@ def die_at_mysql(step, bundle, destination):
     """The same of MySQL."""
     count, real, real_drop = 0, mysql_destination.mark_done, mysql_destination.drop_state
 
-    def mark(connection, name):
+    def mark(connection, *names):
         nonlocal count
-        real(connection, name)
+        real(connection, *names)
         count += 1
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)

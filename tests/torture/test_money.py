@@ -53,7 +53,7 @@ def write(writer):
             time.sleep(0.01)
 
 for writer in range(int(sys.argv[2]), int(sys.argv[3])):
-    threading.Thread(destination=write, args=(writer,)).start()
+    threading.Thread(target=write, args=(writer,)).start()
 """
 
 
