@@ -11,14 +11,12 @@ import difflib
 import logging
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -195,6 +193,8 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
     """Read a case file. Raises ``UsageError`` with file and place of what is wrong, also where nothing is in it, unless
     it ``may_be_empty``.
     """
+    import tomllib  # noqa: PLC0415  2 ms of a start, and so is zoneinfo; many commands have no case file
+
     _log.info("case file %s", path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -615,6 +615,8 @@ def _moment(text: str) -> datetime:
     match = _ZONED.fullmatch(text)
     if match is None:
         return datetime.fromisoformat(text)
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415  see load
+
     moment = datetime.fromisoformat(match[1])
     try:
         zone = ZoneInfo(match[2])
