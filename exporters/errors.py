@@ -109,9 +109,13 @@ class DamageError(MoveoutError):
 
     exit_code = 6
     code = "damage"
+    usual_step = (
+        "moveout verify names all that is damaged in a bundle;"
+        " moveout transfer --recheck from a whole copy replaces it"
+    )
 
     def __init__(self, key: str, *, expected: str, found: str, next_step: str = "") -> None:
-        super().__init__(f"{key}: expected {expected}, found {found}", next_step=next_step)
+        super().__init__(f"{key}: expected {expected}, found {found}", next_step=next_step or self.usual_step)
         self.key = key
         self.expected = expected
         self.found = found
@@ -121,6 +125,7 @@ class DamagedOnTheWayError(DamageError):
     """The server received other bytes than were sent, and refused them."""
 
     retryable = True
+    usual_step = "give the same command again; if it goes on, something on the way changes what is sent"
 
 
 class NotEqualError(MoveoutError):

@@ -21,7 +21,7 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names
@@ -106,7 +106,8 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        console.print(Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error)))
+        said = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error))
+        console.print(said, wrap=True)
         if answer.error is not None and answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
         return
@@ -131,7 +132,7 @@ def _table(sources: Sequence[FoundSource]) -> Table:
             seen.append(f"\n! {problem}" if seen else f"! {problem}", "yellow")
         items = "?" if source.items is None else count_words(source.items)
         size = "?" if source.size_bytes is None else bytes_words(source.size_bytes)
-        table.add_row(Text(source.name), items, size, seen)
+        table.add_row(Text(plain(source.name)), items, size, seen)
     return table
 
 

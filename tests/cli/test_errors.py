@@ -1,6 +1,8 @@
 """What goes wrong ends with its own exit code, one sentence, a next step, no traceback, no secret."""
 
 import os
+import sqlite3
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,6 +81,17 @@ def test_a_corrupt_case_file(tmp_path):
     path = tmp_path / "moveout.toml"
     path.write_text("[[source]\nname = ")
     check(call("run", "-c", path), 2, "moveout.toml", "TOML")
+
+
+def test_a_damaged_bundle_says_what_replaces_what_is_damaged(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made:
+        made.execute("CREATE TABLE t (x)")
+        made.commit()
+    bundle = tmp_path / "b"
+    assert call("export", f"a=sqlite://{tmp_path}/a.db", "--to", bundle).code == 0
+    (bundle / "data/catalog.parquet").unlink()
+    for words in (("ls", bundle), ("restore", bundle, f"a=sqlite://{tmp_path}/new.db")):
+        check(call(*words), 6, "catalog.parquet", "transfer --recheck")
 
 
 @pytest.mark.parametrize("text", ["", "# [bundle]\n"])
