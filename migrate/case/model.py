@@ -27,7 +27,7 @@ from exporters.limits import ARCHIVE_TIERS, GENTLE_CONNECTIONS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
-from migrate.case.server_url import as_url, is_pattern
+from migrate.case.server_url import as_url, is_of_server, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.quantities import parse_size
@@ -242,6 +242,13 @@ class _Reader:
                 self._fail(
                     f"[[destination]] names the source {name!r}, which is not among {', '.join(sources)}"
                 )
+        moves, left_out, servers = self._moves(document), self._left_out(document), self._servers(document)
+        known_urls = [entry.url for entry in [*sources.values(), *servers]] + [
+            entry.url for entry in left_out
+        ]
+        for move in moves:
+            if sources and not any(is_of_server(move.old, url) for url in known_urls):
+                self._fail(f"[[destination]] from {redact(move.old)} is the server of no [[source]]")
         return Case(
             name=self._text(head, "name", "[case]", default=self._path.stem),
             deadline=self._deadline(head.get("deadline")),
@@ -255,15 +262,18 @@ class _Reader:
             limits=self._limits(limits),
             custody=self._custody(document.get("custody", {})),
             reserve_seconds=self._reserve(head),
-            moves=self._moves(document),
-            left_out=self._left_out(document),
+            moves=moves,
+            left_out=left_out,
             not_taken=self._not_taken(document),
-            servers=self._servers(document),
+            servers=servers,
             deadline_is_local=names_no_zone(head.get("deadline")),
         )
 
     def _fail(self, message: str) -> None:
-        raise UsageError(f"{self._path}: {message}")
+        raise UsageError(
+            f"{self._path}: {message}",
+            next_step="correct it there; moveout init writes a sample to compare with",
+        )
 
     def _check_section(self, section: str, content: Any) -> None:
         if section not in _SECTIONS:

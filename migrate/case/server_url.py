@@ -80,6 +80,13 @@ def covers(entry: str, url: str) -> bool:
     )
 
 
+def is_of_server(server: str, url: str) -> bool:
+    """Tell whether a URL, or a pattern, means something of a server; of files also where one lies within the other."""
+    if names_files(url) and names_files(server):
+        return covers(server, server_of(url)) or covers(server_of(url), server)
+    return server_key(server) == server_key(url)
+
+
 def names_files(url: str) -> bool:
     """Tell whether a URL names a file or a directory of files."""
     return _names(url) == "file"

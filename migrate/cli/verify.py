@@ -375,7 +375,8 @@ def _compare_all(
             )
         except MoveoutError as exc:
             session.progress.end(stopped=True)
-            session.progress.note(f"{name} could not be compared: {exc}")
+            if len(against) > 1:  # else the command ends with this error
+                session.progress.note(f"{name} could not be compared: {exc}")
             failures.append(SourceFailure(name, endpoint.shown, exc))
     return compared, failures
 

@@ -71,6 +71,10 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
     [
         ("[case\n", "is not TOML"),
         ("[sources]\n", "did you mean 'source'"),
+        (
+            "[[source]]\nname='a'\nurl='postgresql://old/a'\n[[destination]]\nfrom='postgresql://odl'\nto=''\n",
+            "postgresql://odl is the server of no",
+        ),
         ("[source]\nname = 'a'\n", r"\[\[source\]\]"),
         ("[[source]]\nname = 'a'\n", "needs url"),
         ("[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n", "did you mean 'url'"),
@@ -90,6 +94,7 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path, text, complaint):
     with pytest.raises(UsageError, match=complaint) as caught:
         load(path)
     assert str(path) in str(caught.value)
+    assert caught.value.next_step
     assert "hunter2" not in str(caught.value)
 
 

@@ -83,12 +83,15 @@ def test_a_corrupt_case_file(tmp_path):
     check(call("run", "-c", path), 2, "moveout.toml", "TOML")
 
 
-def test_a_damaged_bundle_says_what_replaces_what_is_damaged(tmp_path):
+def test_what_a_bundle_cannot_be_compared_with_or_lacks_is_said_once_with_what_helps(tmp_path):
     with closing(sqlite3.connect(tmp_path / "a.db")) as made:
         made.execute("CREATE TABLE t (x)")
         made.commit()
     bundle = tmp_path / "b"
     assert call("export", f"a=sqlite://{tmp_path}/a.db", "--to", bundle).code == 0
+    gone = call("verify", bundle, "--against", f"a=sqlite://{tmp_path}/none.db")
+    check(gone, 7, "none.db")
+    assert gone.err.count("there is no file") == 1, gone.err
     (bundle / "data/catalog.parquet").unlink()
     for words in (("ls", bundle), ("restore", bundle, f"a=sqlite://{tmp_path}/new.db")):
         check(call(*words), 6, "catalog.parquet", "transfer --recheck")
