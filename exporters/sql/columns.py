@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 from msgspec import Struct
 
+from exporters import arrow_functions as pc
 from exporters.sql.value_codec import ValueCodec
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Typed(Struct, frozen=True):
 def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout, rows: int) -> Typed:
     """Return a block whose columns are given as values and, where there are some, the text of others."""
     sides = {
-        number: side.cast(layout.sides[number].type)
+        number: pc.cast(side, layout.sides[number].type)
         for number, (_, side) in enumerate(columns)
         if side is not None
     }

@@ -21,14 +21,14 @@ def parse_bytes(text: pa.Array, _stored: pa.DataType) -> pa.Array:
         raise pa.ArrowInvalid("not the hex format of bytea")
     # not binary_slice: it miscounts its buffer where values are shorter than the slice (Arrow 26)
     digits = pc.replace_substring(text, pattern="\\x", replacement="", max_replacements=1)
-    return _pairs(digits.cast(pa.binary()))
+    return _pairs(pc.cast(digits, pa.binary()))
 
 
 def bytes_text(values: pa.Array, *, upper: bool = False) -> pa.Array:
     r"""Return ``\x…`` for every value."""
     digits = _digits(values)
     if upper:
-        digits = pc.ascii_upper(digits.cast(pa.string())).cast(pa.binary())
+        digits = pc.cast(pc.ascii_upper(pc.cast(digits, pa.string())), pa.binary())
     return pc.binary_join_element_wise(pa.scalar(b"\\x", pa.binary()), digits, b"")
 
 
@@ -38,14 +38,14 @@ def parse_uuid(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     padded = pc.fill_null(digits, "0" * _UUID_DIGITS)
     if not pc.all(pc.equal(pc.binary_length(padded), _UUID_DIGITS), min_count=0).as_py():
         raise pa.ArrowInvalid("not a UUID")
-    raw = _pairs(padded.cast(pa.binary())).cast(pa.binary(16))
+    raw = pc.cast(_pairs(pc.cast(padded, pa.binary())), pa.binary(16))
     return pa.uuid().wrap_array(pc.if_else(pc.is_valid(text), raw, pa.scalar(None, pa.binary(16))))
 
 
 def uuid_text(values: pa.Array) -> pa.Array:
     """Return ``8-4-4-4-12`` digits for 16-byte values."""
     raw = values.storage if isinstance(values, pa.ExtensionArray) else values
-    digits = _digits(raw.cast(pa.binary())).cast(pa.string())
+    digits = pc.cast(_digits(pc.cast(raw, pa.binary())), pa.string())
     cuts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)]
     return pc.binary_join_element_wise(*(pc.utf8_slice_codeunits(digits, *cut) for cut in cuts), "-")
 

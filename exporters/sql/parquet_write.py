@@ -210,7 +210,7 @@ class GroupedFile:
             self._held_bytes += sum(map(len, chunk.pages))
         for name, held in self._values.items():
             values = table.column(name)
-            small = values if values.type == held.type else values.cast(held.type)
+            small = values if values.type == held.type else pc.cast(values, held.type)
             self._values[name] = pa.chunked_array([*held.chunks, *small.chunks], held.type)
             self._held_bytes += small.nbytes
 

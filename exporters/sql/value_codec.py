@@ -54,7 +54,8 @@ def as_time(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Parse a time of day. Arrow casts text to a timestamp only."""
     if pa.types.is_time(text.type):
         return text
-    return pc.binary_join_element_wise("1970-01-01", text, " ").cast(pa.timestamp("us")).cast(pa.time64("us"))
+    moment = pc.binary_join_element_wise("1970-01-01", text, " ")
+    return pc.cast(pc.cast(moment, pa.timestamp("us")), pa.time64("us"))
 
 
 def _decimal_text(values: pa.Array) -> pa.Array:
@@ -65,7 +66,7 @@ def _decimal_text(values: pa.Array) -> pa.Array:
     odd = pc.fill_null(pc.match_substring(text, "E"), fill_value=False)
     if not odd.true_count:
         return text
-    fixed = pa.array([f"{value.as_py():f}" for value in values.filter(odd)], pa.string())
+    fixed = pa.array([f"{value.as_py():f}" for value in pc.filter(values, odd)], pa.string())
     return pc.replace_with_mask(text, odd, fixed)
 
 
@@ -118,7 +119,7 @@ def parse_exactly(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> tup
     if codec is TEXT:
         return text, None
     typed = parse_leniently(codec, text, stored)
-    expected = text.cast(pa.binary())
+    expected = pc.cast(text, pa.binary())
     differs = pc.invert(pc.fill_null(pc.equal(rendered(codec, typed), expected), fill_value=False))
     differs = pc.and_(differs, pc.is_valid(text))
     if not differs.true_count:
@@ -166,12 +167,12 @@ def split_utf8(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     if _is_ascii(data):
         return data.view(pa.string()), None
     try:
-        return data.cast(pa.string()), None
+        return pc.cast(data, pa.string()), None
     except pa.ArrowInvalid:
         pass
     bad = pa.array([value is not None and not is_utf8(value) for value in data.to_pylist()])
     nothing = pa.scalar(None, pa.binary())
-    return pc.if_else(bad, nothing, data).cast(pa.string()), pc.if_else(bad, data, nothing)
+    return pc.cast(pc.if_else(bad, nothing, data), pa.string()), pc.if_else(bad, data, nothing)
 
 
 def _is_ascii(data: pa.Array) -> bool:
@@ -184,7 +185,7 @@ def merged_sides(side: pa.Array | None, bad: pa.Array | None) -> pa.Array | None
     """Return one side column of the text that was not typed, and of what is no text."""
     if side is None or bad is None:
         return side if bad is None else bad
-    return pc.coalesce(side.cast(bad.type), bad)
+    return pc.coalesce(pc.cast(side, bad.type), bad)
 
 
 def is_utf8(value: bytes) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporters import _rows
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text
 from exporters.row_digest import RowsDigest, digest_texts
 from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
@@ -80,7 +81,7 @@ def _typed(
     if is_raw:
         text = array(pa.binary())
         return parse_text(
-            kind, text if kind.encoding or pa.types.is_binary(kind.parsed) else text.cast(pa.string())
+            kind, text if kind.encoding or pa.types.is_binary(kind.parsed) else pc.cast(text, pa.string())
         )
     if isinstance(buffers[-1], tuple):
         return _lists(kind.stored, rows, buffers, nulls), None

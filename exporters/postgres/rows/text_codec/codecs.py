@@ -51,7 +51,7 @@ def _timestamp_text(values: pa.Array) -> pa.Array:
 
 
 def _timestamptz_text(values: pa.Array) -> pa.Array:
-    text = _timestamp_text(values.cast(pa.timestamp("us")))
+    text = _timestamp_text(pc.cast(values, pa.timestamp("us")))
     return pc.binary_join_element_wise(text, "", "+00")
 
 
@@ -75,7 +75,7 @@ _SIMPLE: Mapping[str, ValueCodec] = {
         ValueCodec("bytes", hex_text.parse_bytes, hex_text.bytes_text),
         ValueCodec("uuid", hex_text.parse_uuid, hex_text.uuid_text),
         ValueCodec("float8", cast_text, float_text),
-        ValueCodec("float4", cast_text, lambda values: float_text(values.cast(pa.float64()))),
+        ValueCodec("float4", cast_text, lambda values: float_text(pc.cast(values, pa.float64()))),
         ValueCodec("single", cast_text, single_text),
         ValueCodec("interval", intervals.parse, intervals.text_of),
         ValueCodec("timetz", time_with_zone.parse, time_with_zone.text_of),

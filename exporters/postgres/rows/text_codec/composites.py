@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, fields_of
+from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, fields_of, structs_of
 
 _QUOTES = Quotes(b'"\\(),' + SPACE, quote=b'""')
 
@@ -19,7 +19,7 @@ def parse(text: pa.Array, stored_type: pa.DataType, elements: Elements) -> pa.Ar
     """Return structs of ``stored_type``, of the server's text. Raises ``pa.ArrowInvalid``."""
     fields = fields_of(text, len(elements))
     values = [element(field) for element, field in zip(elements, fields, strict=True)]
-    return pa.StructArray.from_arrays(values, fields=list(stored_type), mask=pc.is_null(text))
+    return structs_of(stored_type, values, text)
 
 
 def text_of(values: pa.Array, elements: Elements) -> pa.Array:

@@ -29,7 +29,7 @@ def single_text(values: pa.Array) -> pa.Array:
 
 def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
     text = pc.cast(values, pa.string())
-    size = pc.abs(values).cast(pa.float64())
+    size = pc.cast(pc.abs(values), pa.float64())
     odd = pc.or_(
         pc.invert(pc.and_(pc.greater_equal(size, _FIXED_FROM), pc.less(size, below))),
         pc.is_nan(values),
@@ -37,7 +37,7 @@ def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
     odd = pc.fill_null(pc.and_(odd, pc.not_equal(size, 0.0)), fill_value=False)
     if not odd.true_count:
         return text
-    fixed = [_server_text(value, digits) for value in text.filter(odd).to_pylist()]
+    fixed = [_server_text(value, digits) for value in pc.filter(text, odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(fixed, pa.string()))
 
 

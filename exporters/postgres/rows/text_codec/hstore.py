@@ -31,9 +31,9 @@ def _separated(outside: bytes) -> bytes:
 
 def text_of(values: pa.Array) -> pa.Array:
     """Return the server's text; NULL for NULL."""
-    pairs = values.cast(_PAIRS)
-    keys, items = pairs.flatten().flatten()
-    key = _QUOTES.around_all(keys.cast(pa.binary()))
-    item = pc.fill_null(_QUOTES.around_all(items.cast(pa.binary())), _NULL)
+    pairs = pc.cast(values, _PAIRS)
+    keys, items = pc.list_flatten(pairs).flatten()
+    key = _QUOTES.around_all(pc.cast(keys, pa.binary()))
+    item = pc.fill_null(_QUOTES.around_all(pc.cast(items, pa.binary())), _NULL)
     entries = pc.binary_join_element_wise(key, item, b"=>")
     return pc.binary_join(lists_of(pc.list_value_length(pairs), entries), b", ")

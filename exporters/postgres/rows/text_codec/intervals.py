@@ -10,6 +10,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
+from exporters.postgres.rows.text_codec.value_tokens import structs_of
 from exporters.sql.value_codec import joined
 
 STORED = pa.struct([("months", pa.int32()), ("days", pa.int32()), ("micros", pa.int64())])
@@ -44,8 +45,8 @@ def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
         pc.multiply_checked(number("h"), _HOUR), pc.multiply_checked(number("mi"), _MINUTE)
     )
     micros = pc.add_checked(clock, seconds)
-    fields = [months.cast(pa.int32()), number("d").cast(pa.int32()), micros]
-    return pa.StructArray.from_arrays(fields, fields=list(STORED), mask=pc.is_null(parts))
+    fields = [pc.cast(months, pa.int32()), pc.cast(number("d"), pa.int32()), micros]
+    return structs_of(STORED, fields, parts)
 
 
 @lru_cache(64)

@@ -11,7 +11,15 @@ import pyarrow as pa
 
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.arrays import elements
-from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, fields_of, lists_of
+from exporters.postgres.rows.text_codec.value_tokens import (
+    ITEM,
+    SPACE,
+    Quotes,
+    cut,
+    fields_of,
+    lists_of,
+    structs_of,
+)
 
 _QUOTES = Quotes(b'"\\()[],' + SPACE, quote=b'""')
 _BETWEEN = re.compile(rb"(?<=[\])]),(?=[\[(])")
@@ -36,9 +44,7 @@ def parse(text: pa.Array, stored_type: pa.DataType, element: Element) -> pa.Arra
         for touches, bracket in ((pc.starts_with, "["), (pc.ends_with, "]"))
     )
     lower, upper = map(element, bounds)
-    return pa.StructArray.from_arrays(
-        [lower, upper, *closed, empty], fields=list(stored_type), mask=pc.is_null(text)
-    )
+    return structs_of(stored_type, [lower, upper, *closed, empty], text)
 
 
 def text_of(values: pa.Array, element: Element) -> pa.Array:

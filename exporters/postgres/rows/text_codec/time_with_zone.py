@@ -7,6 +7,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
+from exporters.postgres.rows.text_codec.value_tokens import structs_of
 
 STORED = pa.struct([("time", pa.time64("us")), ("utc_offset", pa.int32())])
 
@@ -23,21 +24,19 @@ def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
 
     def number(name: str) -> pa.Array:
         digits = pc.struct_field(parts, name)
-        return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int32())
+        return pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int32())
 
     moment = pc.binary_join_element_wise("1970-01-01", pc.struct_field(parts, "clock"), " ")
-    clock = moment.cast(pa.timestamp("us")).cast(pa.time64("us"))
+    clock = pc.cast(pc.cast(moment, pa.timestamp("us")), pa.time64("us"))
     size = pc.add(pc.add(pc.multiply(number("h"), _HOUR), pc.multiply(number("m"), _MINUTE)), number("s"))
     offset = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(size), size)
-    return pa.StructArray.from_arrays(
-        [clock, offset.cast(pa.int32())], fields=list(STORED), mask=pc.is_null(parts)
-    )
+    return structs_of(STORED, [clock, pc.cast(offset, pa.int32())], parts)
 
 
 def text_of(values: pa.Array) -> pa.Array:
     """Return the text; NULL for NULL."""
     clock, offset = values.flatten()
-    text = pc.ascii_rtrim(pc.ascii_rtrim(clock.cast(pa.string()), characters="0"), characters=".")
+    text = pc.ascii_rtrim(pc.ascii_rtrim(pc.cast(clock, pa.string()), characters="0"), characters=".")
     size = pc.abs(offset)
     minutes, seconds = _rest(size, _HOUR), _rest(size, _MINUTE)
     zone = _two(pc.divide(size, _HOUR))

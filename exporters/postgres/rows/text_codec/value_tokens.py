@@ -7,7 +7,7 @@ for what must not be confused with the text's own characters: an escaped quote, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from msgspec import Struct
@@ -90,7 +90,7 @@ class Words(Struct, frozen=True):
         if self.escaped:
             words = pc.replace_substring(words, pattern=_BACKSLASH, replacement=b"\\")
             words = pc.replace_substring(words, pattern=_QUOTE, replacement=b'"')
-        return words.cast(pa.string())
+        return pc.cast(words, pa.string())
 
 
 def cut(
@@ -107,21 +107,21 @@ def cut(
     """
     if not len(text):
         return Words(pa.array([], pa.int32()), pa.array([], pa.binary()), quoted=False, escaped=False)
-    data = joined(pc.binary_join_element_wise(text.cast(pa.binary()), b"", _ROW))
+    data = joined(pc.binary_join_element_wise(pc.cast(text, pa.binary()), b"", _ROW))
     data = data[len(opening) : len(data) - len(closing + _ROW)].replace(closing + _ROW + opening, _ROW)
     escaped = not whole and b"\\" in data
     if escaped:
         data = data.replace(b"\\\\", _BACKSLASH).replace(b'\\"', _QUOTE)
     quoted = b'"' in data
     data = _outside_quotes(data, separated, mark=b'"' if whole else _MARK) if quoted else separated(data)
-    rows = pc.split_pattern(pa.array([data], pa.binary()), pattern=_ROW).flatten()
+    rows = pc.list_flatten(pc.split_pattern(pa.array([data], pa.binary()), pattern=_ROW))
     lists = pc.split_pattern(rows, pattern=ITEM)
     lengths = pc.list_value_length(lists)
     empty = pc.equal(rows, b"")  # a row without words; an empty word has quotes
     if empty.true_count:
         lengths = pc.if_else(empty, pa.scalar(0, lengths.type), lengths)
-        lists = lists.filter(pc.invert(empty))
-    return Words(lengths, lists.flatten(), quoted and not whole, escaped)
+        lists = pc.filter(lists, pc.invert(empty))
+    return Words(lengths, pc.list_flatten(lists), quoted and not whole, escaped)
 
 
 def _outside_quotes(data: bytes, change: Callable[[bytes], bytes], *, mark: bytes) -> bytes:
@@ -162,7 +162,21 @@ def fields_of(text: pa.Array, count: int) -> list[pa.Array]:
 def lists_of(lengths: pa.Array, values: pa.Array) -> pa.Array:
     """Return lists of these lengths, NULL where the length is."""
     offsets = offsets_of(lengths)
-    return pa.ListArray.from_arrays(offsets, values, mask=pc.is_null(lengths) if lengths.null_count else None)
+    return pa.Array.from_buffers(
+        pa.list_(values.type), len(lengths), [validity_of(lengths), offsets.buffers()[1]], children=[values]
+    )
+
+
+def structs_of(stored: pa.StructType, fields: Sequence[pa.Array], like: pa.Array) -> pa.Array:
+    """Return structs of these fields, NULL where ``like`` is. Arrow's own way imports ``pyarrow.compute``."""
+    return pa.Array.from_buffers(stored, len(like), [validity_of(like)], children=list(fields))
+
+
+def validity_of(values: pa.Array) -> pa.Buffer | None:
+    """Return the bits that say where an array has values, from its first value on; None where none is NULL."""
+    if not values.null_count:
+        return None
+    return pa.concat_arrays([pc.is_valid(values), pa.array([], pa.bool_())]).buffers()[1]
 
 
 def offsets_of(lengths: pa.Array) -> pa.Array:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
-from exporters.postgres.rows.text_codec.value_tokens import lists_of
+from exporters.postgres.rows.text_codec.value_tokens import lists_of, validity_of
 from exporters.sql.column_groups import Pieces
 from exporters.sql.value_codec import joined, same_text
 
@@ -62,12 +62,7 @@ def swapped(values: pa.Array, per_value: int = 1) -> pa.Array:
     start = values.offset * width
     numbers.frombytes(memoryview(values.buffers()[1])[start : start + len(values) * width])
     numbers.byteswap()
-    valid = (
-        pa.concat_arrays([pc.is_valid(values), pa.array([], pa.bool_())]).buffers()[1]
-        if values.null_count
-        else None
-    )
-    return _cut(pa.py_buffer(numbers), width * per_value, len(values) // per_value, valid)
+    return _cut(pa.py_buffer(numbers), width * per_value, len(values) // per_value, validity_of(values))
 
 
 def _cut(data: pa.Buffer, width: int, count: int, valid: pa.Buffer | None = None) -> pa.Array:
@@ -88,27 +83,27 @@ def number(values: pa.Array) -> Pieces:
 
 def date(values: pa.Array) -> Pieces:
     """Days."""
-    return number(pc.subtract(values.cast(pa.int32()), pa.scalar(EPOCH_DAYS, pa.int32())))
+    return number(pc.subtract(pc.cast(values, pa.int32()), pa.scalar(EPOCH_DAYS, pa.int32())))
 
 
 def moment(values: pa.Array) -> Pieces:
     """Microseconds."""
-    return number(pc.subtract(values.cast(pa.int64()), EPOCH_MICROS))
+    return number(pc.subtract(pc.cast(values, pa.int64()), EPOCH_MICROS))
 
 
 def boolean(values: pa.Array) -> Pieces:
     """One byte each."""
-    return [_before(struct.pack(">i", 1), values), pc.if_else(values, b"\1", b"\0").cast(pa.binary())]
+    return [_before(struct.pack(">i", 1), values), pc.cast(pc.if_else(values, b"\1", b"\0"), pa.binary())]
 
 
 def uuid(values: pa.Array) -> Pieces:
     """Sixteen bytes each."""
-    return [_before(struct.pack(">i", 16), values), same_text(values).cast(pa.binary())]
+    return [_before(struct.pack(">i", 16), values), pc.cast(same_text(values), pa.binary())]
 
 
 def with_lengths(values: pa.Array) -> Pieces:
     """Text and bytes as they are."""
-    data = same_text(values).cast(pa.binary())
+    data = pc.cast(same_text(values), pa.binary())
     return [swapped(pc.fill_null(pc.binary_length(data), -1)), data]
 
 
@@ -140,9 +135,9 @@ def decimal(values: pa.Array) -> Pieces:
     size = pc.multiply(pc.abs(unscaled) if negative else unscaled, fill)
     largest = max(abs(end or 0) for end in ends.values()) * fill
     if largest < 10**4:
-        digits, words = 1, [size.cast(pa.int16())]
+        digits, words = 1, [pc.cast(size, pa.int16())]
     elif largest < 10**8:
-        digits, words = 2, [_two(size).cast(pa.int32())]
+        digits, words = 2, [pc.cast(_two(size), pa.int32())]
     elif largest < 10**16:
         digits, words = 4, [_four(size)]
     else:
@@ -152,8 +147,8 @@ def decimal(values: pa.Array) -> Pieces:
     signs = [struct.pack(">Hh", sign, scale) for sign in (_PLUS, _MINUS)]
     if not negative:
         return [_before(head + signs[0], values), *map(swapped, words)]
-    which = pc.less(unscaled, 0).cast(pa.int8())
-    return [_before(head, values), pa.array(signs, pa.binary()).take(which), *map(swapped, words)]
+    which = pc.cast(pc.less(unscaled, 0), pa.int8())
+    return [_before(head, values), pc.take(pa.array(signs, pa.binary()), which), *map(swapped, words)]
 
 
 def _two(size: pa.Array) -> pa.Array:
@@ -192,9 +187,9 @@ def _short_numbers(text: pa.Array) -> pa.Array:
     digits = pc.utf8_rpad(fraction, _SIDE_DIGITS, "0")
     return _row_wise(
         _bytes_of(">hh", 2 * _SIDE_DIGITS // 4, _SIDE_DIGITS // 4 - 1),
-        signs.take(pc.starts_with(text, "-").cast(pa.int8())),
-        swapped(pc.binary_length(fraction).cast(pa.int16())),
-        *(swapped(_four(side.cast(pa.int64()))) for side in (whole, digits)),
+        pc.take(signs, pc.cast(pc.starts_with(text, "-"), pa.int8())),
+        swapped(pc.cast(pc.binary_length(fraction), pa.int16())),
+        *(swapped(_four(pc.cast(side, pa.int64()))) for side in (whole, digits)),
     )
 
 
@@ -215,8 +210,8 @@ def _text_join(*texts: pa.Array | str) -> pa.Array:
 
 def _one_by_one(text: pa.Array, make: Callable[[str], bytes]) -> pa.Array:
     """Return what ``make`` does with each distinct value."""
-    coded = text.dictionary_encode()
-    return pa.array(map(make, coded.dictionary.to_pylist()), pa.binary()).take(coded.indices)
+    coded = pc.dictionary_encode(text)
+    return pc.take(pa.array(map(make, coded.dictionary.to_pylist()), pa.binary()), coded.indices)
 
 
 def bits(text: pa.Array) -> pa.Array:
@@ -239,7 +234,7 @@ def address(text: pa.Array) -> pa.Array:
     text = same_text(text)
     if not pc.all(pc.match_substring_regex(text, pattern=_PLAIN_IPV4), min_count=0).as_py():
         return _one_by_one(text, _address)
-    parts = pc.split_pattern(pc.fill_null(text, "1.1.1.1"), ".").flatten().cast(pa.uint8())
+    parts = pc.cast(pc.list_flatten(pc.split_pattern(pc.fill_null(text, "1.1.1.1"), ".")), pa.uint8())
     made = _row_wise(_bytes_of("4B", 2, 32, 0, 4), _cut(parts.buffers()[1], 4, len(text)))
     return _with_nulls_of(text, made)
 
@@ -263,10 +258,10 @@ def _with_nulls_of(values: pa.Array, made: pa.Array) -> pa.Array:
 def floats(count: int, text: pa.Array) -> pa.Array:
     """Shapes of so many numbers (``point_recv`` and others, geo_ops.c)."""
     numbers = pc.fill_null(text, ",".join("0" * count))
-    raw = joined(numbers.cast(pa.binary())).translate(None, b"0123456789.,-+e")
+    raw = joined(pc.cast(numbers, pa.binary())).translate(None, b"0123456789.,-+e")
     for bracket in {chr(byte) for byte in raw} & set("()[]{}<>"):
         numbers = pc.replace_substring(numbers, bracket, "")
-    flat = pc.split_pattern(numbers, ",").flatten().cast(pa.float64())
+    flat = pc.cast(pc.list_flatten(pc.split_pattern(numbers, ",")), pa.float64())
     if len(flat) != count * len(text):
         raise pa.ArrowInvalid("a shape has not so many numbers")
     return _with_nulls_of(text, swapped(flat, count))
@@ -277,13 +272,13 @@ def list_of(oid: int, element: Callable[[pa.Array], Pieces], values: pa.Array) -
     arrayfuncs.c).
     """
     lengths = pc.list_value_length(values)
-    coded = lengths.dictionary_encode()
+    coded = pc.dictionary_encode(lengths)
     heads = [
         struct.pack(">iiiii", 1, 0, oid, length, 1) if length else struct.pack(">iii", 0, 0, oid)
         for length in coded.dictionary.to_pylist()
     ]
     words = lists_of(lengths, together(element(elements(values))))
-    return _row_wise(pa.array(heads, pa.binary()).take(coded.indices), pc.binary_join(words, b""))
+    return _row_wise(pc.take(pa.array(heads, pa.binary()), coded.indices), pc.binary_join(words, b""))
 
 
 def range_of(bound: Callable[[pa.Array], Pieces], values: pa.Array) -> pa.Array:
@@ -316,12 +311,12 @@ _ROW, _ITEM = b"\xff", b"\xfe"
 
 def text_search(text: pa.Array) -> pa.Array:
     """Lexemes with their positions (``tsvectorrecv``, tsvector.c)."""
-    raw = joined(text.cast(pa.binary()))
+    raw = joined(pc.cast(text, pa.binary()))
     words = None if b"''" in raw or b"\\" in raw else _plain_words(text, raw.count(b"'") // 2)
     if words is None:
         return _one_by_one(text, _text_search)
-    parts = pc.split_pattern(words.flatten(), "'")
-    positions = _one_by_one(pc.list_element(parts, 1).cast(pa.string()), _positions)
+    parts = pc.split_pattern(pc.list_flatten(words), "'")
+    positions = _one_by_one(pc.cast(pc.list_element(parts, 1), pa.string()), _positions)
     lengths = pc.list_value_length(words)
     lexemes = lists_of(lengths, _row_wise(pc.list_element(parts, 0), positions))
     return _with_nulls_of(text, _row_wise(swapped(lengths), pc.binary_join(lexemes, b"")))
@@ -329,11 +324,11 @@ def text_search(text: pa.Array) -> pa.Array:
 
 def _plain_words(text: pa.Array, count: int) -> pa.Array | None:
     """Return the words ``lexeme':1,2`` of each row; None where these are not so many: a lexeme ends with a blank."""
-    data = joined(_row_wise(text.cast(pa.binary()), _ROW))[1:-1]
+    data = joined(_row_wise(pc.cast(text, pa.binary()), _ROW))[1:-1]
     data = data.replace(_ROW + b"'", _ROW).replace(b" '", _ITEM)
-    rows = pc.split_pattern(pa.array([data], pa.binary()), _ROW).flatten()
+    rows = pc.list_flatten(pc.split_pattern(pa.array([data], pa.binary()), _ROW))
     words = pc.split_pattern(rows, _ITEM)
-    return words if len(rows) == len(text) and len(words.flatten()) == count else None
+    return words if len(rows) == len(text) and len(pc.list_flatten(words)) == count else None
 
 
 @lru_cache(2**14)

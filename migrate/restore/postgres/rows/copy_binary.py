@@ -157,7 +157,7 @@ def _long_decimals(values: pa.Array) -> pa.Array:
 
 def _jsonb(values: pa.Array) -> Pieces:
     """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
-    return with_lengths(pc.binary_join_element_wise(_JSONB, same_text(values).cast(pa.binary()), b""))
+    return with_lengths(pc.binary_join_element_wise(_JSONB, pc.cast(same_text(values), pa.binary()), b""))
 
 
 def encoder_of(
