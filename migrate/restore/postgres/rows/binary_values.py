@@ -224,18 +224,19 @@ def _bits(text: str) -> bytes:
     return struct.pack(">i", len(text)) + int(text.ljust(8 * size, "0") or "0", 2).to_bytes(size)
 
 
-_PLAIN_IPV4 = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
 _FAMILIES = {AF_INET: 2, AF_INET6: 3}
 """PostgreSQL's own numbers (src/include/utils/inet.h)."""
 
 
 def address(text: pa.Array) -> pa.Array:
     """Addresses of hosts and networks (``network_recv``, network.c)."""
-    text = same_text(text)
-    if not pc.all(pc.match_substring_regex(text, pattern=_PLAIN_IPV4), min_count=0).as_py():
+    raw = joined(pc.cast(text, pa.binary()))
+    parts = pc.list_flatten(pc.split_pattern(pc.fill_null(text, "1.1.1.1"), "."))
+    if b":" in raw or b"/" in raw or len(parts) != 4 * len(text):
         return _one_by_one(text, _address)
-    parts = pc.cast(pc.list_flatten(pc.split_pattern(pc.fill_null(text, "1.1.1.1"), ".")), pa.uint8())
-    made = _row_wise(_bytes_of("4B", 2, 32, 0, 4), _cut(parts.buffers()[1], 4, len(text)))
+    made = _row_wise(
+        _bytes_of("4B", 2, 32, 0, 4), _cut(pc.cast(parts, pa.uint8()).buffers()[1], 4, len(text))
+    )
     return _with_nulls_of(text, made)
 
 
@@ -258,9 +259,10 @@ def _with_nulls_of(values: pa.Array, made: pa.Array) -> pa.Array:
 def floats(count: int, text: pa.Array) -> pa.Array:
     """Shapes of so many numbers (``point_recv`` and others, geo_ops.c)."""
     numbers = pc.fill_null(text, ",".join("0" * count))
-    raw = joined(pc.cast(numbers, pa.binary())).translate(None, b"0123456789.,-+e")
-    for bracket in {chr(byte) for byte in raw} & set("()[]{}<>"):
-        numbers = pc.replace_substring(numbers, bracket, "")
+    raw = joined(pc.cast(numbers, pa.binary()))
+    for bracket in "()[]{}<>":
+        if bracket.encode() in raw:
+            numbers = pc.replace_substring(numbers, bracket, "")
     flat = pc.cast(pc.list_flatten(pc.split_pattern(numbers, ",")), pa.float64())
     if len(flat) != count * len(text):
         raise pa.ArrowInvalid("a shape has not so many numbers")
@@ -305,8 +307,6 @@ def struct_of(fields: Sequence[tuple[int, Callable[[pa.Array], Pieces]]], values
 
 _LEXEME = re.compile(r"'((?:[^'\\]|''|\\\\)*)'((?::[0-9,A-D]+)?)")
 _WEIGHTS = {"A": 3 << 14, "B": 2 << 14, "C": 1 << 14}
-_ROW, _ITEM = b"\xff", b"\xfe"
-"""Text has none of these bytes."""
 
 
 def text_search(text: pa.Array) -> pa.Array:
@@ -316,19 +316,19 @@ def text_search(text: pa.Array) -> pa.Array:
     if words is None:
         return _one_by_one(text, _text_search)
     parts = pc.split_pattern(pc.list_flatten(words), "'")
-    positions = _one_by_one(pc.cast(pc.list_element(parts, 1), pa.string()), _positions)
+    positions = _one_by_one(pc.list_element(parts, 1), _positions)
     lengths = pc.list_value_length(words)
-    lexemes = lists_of(lengths, _row_wise(pc.list_element(parts, 0), positions))
+    lexemes = lists_of(lengths, _row_wise(pc.cast(pc.list_element(parts, 0), pa.binary()), positions))
     return _with_nulls_of(text, _row_wise(swapped(lengths), pc.binary_join(lexemes, b"")))
 
 
 def _plain_words(text: pa.Array, count: int) -> pa.Array | None:
     """Return the words ``lexeme':1,2`` of each row; None where these are not so many: a lexeme ends with a blank."""
-    data = joined(_row_wise(pc.cast(text, pa.binary()), _ROW))[1:-1]
-    data = data.replace(_ROW + b"'", _ROW).replace(b" '", _ITEM)
-    rows = pc.list_flatten(pc.split_pattern(pa.array([data], pa.binary()), _ROW))
-    words = pc.split_pattern(rows, _ITEM)
-    return words if len(rows) == len(text) and len(pc.list_flatten(words)) == count else None
+    words = pc.split_pattern(pc.ascii_ltrim(text, "'"), " '")
+    empty = pc.equal(text, "")
+    if empty.true_count:
+        words = pc.if_else(empty, pa.scalar([], words.type), words)
+    return words if len(pc.list_flatten(words)) == count else None
 
 
 @lru_cache(2**14)
