@@ -200,7 +200,8 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"there is no case file {path}", next_step="check its name, or: moveout init writes one"
+            f"there is no case file {path}",
+            next_step=f"check its name; moveout discover URL … --to {path} writes one, and so does moveout init",
         ) from None
     except OSError as exc:
         raise UsageError(

@@ -102,6 +102,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(UsageError) as caught:
         load(tmp_path / "none.toml")
     assert "moveout init" in caught.value.next_step
+    assert f"moveout discover URL … --to {tmp_path}/none.toml" in caught.value.next_step
 
 
 def test_bytes_that_are_not_text_are_refused(tmp_path):
