@@ -21,7 +21,7 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import gap_words, left_out_line
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.progress.destination_status import (
     DestinationStatus,
     destination_statuses,
@@ -395,7 +395,7 @@ def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -
     if session.out.is_terminal:
         from migrate.cli.common.rich_terminal import live_view  # noqa: PLC0415  20 ms, and only a terminal shows it
 
-        with live_view(session.out.rich) as show:
+        with live_view(session.out.rich, plain) as show:
             _watch_until_ended(
                 session,
                 locations,

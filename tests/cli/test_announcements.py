@@ -18,10 +18,12 @@ import pytest
 
 from migrate.cli import status as status_command
 from migrate.cli.progress.notifier import is_late
+from migrate.errors import INTERRUPTED
 from migrate.progress.state import ProgressState
 from tests.cli.conftest import MOVEOUT, call
 from tests.cli.test_status import make_large_file
 from tests.tools.clients import boto_client
+from tests.tools.terminal import Terminal
 
 
 class Listener(HTTPServer):
@@ -228,3 +230,7 @@ def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
     assert re.search(r"\d\dZ  export app +\d+%", ended.out)
     assert "a sealed bundle, complete" in ended.out
     assert "leave one of them out" in call("status", location, "--watch", "--json").err
+    shown = Terminal("status", location, "--watch", shows_answer=True)
+    shown.wait_for("a sealed bundle, complete")
+    shown.process.send_signal(signal.SIGINT)
+    assert (shown.end(), "Traceback" in shown.text) == (INTERRUPTED, False), shown.text

@@ -17,9 +17,11 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A command on a terminal of its own. ``share`` is the pattern of the per cents to look for."""
+    """A command on a terminal of its own. ``share`` is the pattern of the per cents to look for. Its answer is shown,
+    too, where it ``shows_answer``.
+    """
 
-    def __init__(self, *words, columns=80, share=SHARE):
+    def __init__(self, *words, columns=80, share=SHARE, shows_answer=False):
         self.text = ""
         self._shares = []
         self._share = share
@@ -28,7 +30,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [MOVEOUT, *map(str, words)],
             stdin=follower,
-            stdout=subprocess.DEVNULL,
+            stdout=follower if shows_answer else subprocess.DEVNULL,
             stderr=follower,
             env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
         )
@@ -47,12 +49,17 @@ class Terminal:
         except OSError:
             pass
 
+    def wait_for(self, text):
+        """Wait until it has shown a text."""
+        until = time.monotonic() + 60
+        while text not in self.text:
+            assert time.monotonic() < until, self.text
+            assert self.process.poll() is None, self.text
+            time.sleep(0.05)
+
     def answer(self, question, text):
         """Wait for a question, and type the answer."""
-        until = time.monotonic() + 60
-        while question not in self.text:
-            assert time.monotonic() < until, self.text
-            time.sleep(0.05)
+        self.wait_for(question)
         os.write(self._leader, text.encode() + b"\n")
 
     def shares(self, seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 
 from rich import box
@@ -55,24 +56,39 @@ def wrapped(shown: object, width: int, *, always: bool) -> object:
 
 
 @contextlib.contextmanager
-def live_view(console: Console) -> Iterator[Callable[[Callable[[Console], None]], None]]:
+def live_view(
+    console: Console, escaped: Callable[[str], str]
+) -> Iterator[Callable[[Callable[[Console], None]], None]]:
     """Give what shows a view at the bottom of a terminal, again and again, until the context is left. It takes a
-    function that draws the view.
+    function that draws the view, each line as ``escaped`` returns it.
     """
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        yield lambda draw: live.update(_View(draw), refresh=True)
+        yield lambda draw: live.update(_View(draw, escaped), refresh=True)
 
 
 class _View:
     """What a function draws, no wider than the terminal."""
 
-    def __init__(self, draw: Callable[[Console], None]) -> None:
-        self._draw = draw
+    def __init__(self, draw: Callable[[Console], None], escaped: Callable[[str], str]) -> None:
+        self._draw, self._escaped = draw, escaped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        with console.capture() as capture:
-            self._draw(console)
-        for line in capture.get().splitlines():
+        drawn = io.StringIO()
+        # Not on the console that shows the view: whatever is printed there draws the view again.
+        own = Console(
+            file=drawn,
+            width=options.max_width,
+            force_terminal=console.is_terminal,
+            color_system=console.color_system,  # type: ignore[arg-type]  # the name of one
+            no_color=console.no_color,
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+            emoji=False,
+        )
+        own.push_render_hook(_Harmless(self._escaped))
+        self._draw(own)
+        for line in drawn.getvalue().splitlines():
             text = Text.from_ansi(line)
             text.truncate(options.max_width, overflow="ellipsis")
             yield text
