@@ -48,7 +48,7 @@ Result cut_lines(void *block, size_t size, size_t columns, Fields *fields) {
     size_t count = 1, line_start = 0;
     *fields = (Fields){.text = text, .columns = columns, .stride = 1, .separator = 1};
     if (size > MOST_BLOCK_BYTES) return REFUSED;
-    if (!(fields->bounds = malloc((columns ? size + 1 : 1) * sizeof *fields->bounds))) return NO_MEMORY;
+    if (!(fields->bounds = malloc((size + 2) * sizeof *fields->bounds))) return NO_MEMORY;
     fields->bounds[0] = 0;
     for (size_t position = 0; position < size; position += CHUNK_BYTES) {
         const unsigned char *chunk = text + position;
@@ -68,16 +68,16 @@ Result cut_lines(void *block, size_t size, size_t columns, Fields *fields) {
             carry.after_border = borders >> 63;
         }
         if (returns) return REFUSED;
-        for (uint64_t left = newlines; left; left &= left - 1) {
-            uint64_t up_to_this = left ^ (left - 1); /* the lowest bit that is set, and those below */
-            size_t fields_so_far = count - 1 + (size_t)__builtin_popcountll(borders & up_to_this);
-            if (fields_so_far != ++fields->rows * columns && columns) return REFUSED;
-            size_t line_end = position + (size_t)__builtin_ctzll(left);
-            fields->digest += xxh3_128(text + line_start, line_end - line_start);
-            line_start = line_end + 1;
+        for (uint64_t left = columns ? borders : newlines; left; left &= left - 1) {
+            int bit = __builtin_ctzll(left);
+            size_t end = position + (size_t)bit;
+            fields->bounds[count] = (uint32_t)end + 1;
+            count += columns > 0;
+            if (!(newlines >> bit & 1)) continue;
+            if (count - 1 != ++fields->rows * columns) return REFUSED;
+            fields->digest += xxh3_128(text + line_start, end - line_start);
+            line_start = end + 1;
         }
-        for (; borders && columns; borders &= borders - 1)
-            fields->bounds[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
     }
     return line_start == size && (size || !columns) ? TAKEN : REFUSED;
 }
