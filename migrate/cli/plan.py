@@ -384,7 +384,7 @@ class PlanOptions(Struct, frozen=True):
     """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
     that are tried on paper. ``examined``: what an examination just before the plan saw; None where there was none.
     ``sampled_from_seconds``: sources whose export takes less by the model are not read for the forecast, and where all
-    are such, no location is tried.
+    are such, no location is tried. ``compares``: see ``MoveRoute``.
     """
 
     deadline: datetime | None = None
@@ -392,6 +392,7 @@ class PlanOptions(Struct, frozen=True):
     what_if: WhatIf | None = None
     examined: Sequence[Examined] | None = None
     sampled_from_seconds: float = 0.0
+    compares: bool = True
 
 
 def run_plan(
@@ -419,6 +420,7 @@ def run_plan(
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
         restored=destinations,
+        compares=options.compares,
     )
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())

@@ -190,7 +190,8 @@ class _Move:
     def stages(self) -> list[str]:
         """Return the names of all steps that the move may take."""
         transfer = ["transfer"] if self._case.transfer_to else []
-        restore = ["restore", "compare"] if self._to_restore else []
+        compare = ["compare"] if self._keeps_bundle else []
+        restore = ["restore", *compare] if self._to_restore else []
         follow = [_FOLLOW] if self._followed.names else []
         return [EXAMINATION, FORECAST, "export", *transfer, "verify", *restore, *follow]
 
@@ -268,7 +269,10 @@ class _Move:
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
         deadline = self._case.deadline
         return PlanOptions(
-            deadline, examined=examined, sampled_from_seconds=0.0 if deadline else _SAMPLED_FROM_SECONDS
+            deadline,
+            examined=examined,
+            sampled_from_seconds=0.0 if deadline else _SAMPLED_FROM_SECONDS,
+            compares=self._keeps_bundle,
         )
 
     def _verify(self) -> Answer:
