@@ -194,7 +194,7 @@ def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> boo
 
 class ColumnTypes(Struct, frozen=True):
     """The types of a table's columns, by name. ``declared``: as ``format_type`` writes them; ``bases``: of types that
-    users have made, by which others their values can be received: a domain's own type, text for an enum, and
+    users have made, as which their values can be received: a domain's own type, text for an enum and for citext,
     ``struct(integer,text)`` for a composite.
     """
 
@@ -206,7 +206,8 @@ _COLUMN_TYPES = """
 SELECT label, attname, format_type(atttypid, atttypmod), CASE typtype WHEN 'e' THEN 'text'
   WHEN 'd' THEN format_type(typbasetype, typtypmod)
   WHEN 'c' THEN (SELECT 'struct(' || string_agg(format_type(f.atttypid, f.atttypmod), ',' ORDER BY f.attnum) || ')'
-    FROM pg_attribute f WHERE f.attrelid = typrelid AND f.attnum > 0 AND NOT f.attisdropped) END
+    FROM pg_attribute f WHERE f.attrelid = typrelid AND f.attnum > 0 AND NOT f.attisdropped)
+  ELSE (SELECT 'text' FROM pg_proc p WHERE p.oid = typreceive AND prosrc = 'textrecv') END
 FROM unnest(%s::text[]) AS l(label)
 JOIN pg_attribute a ON a.attrelid = to_regclass(label) AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid

@@ -87,13 +87,15 @@ TYPES = {
     "bm": ("short_text", ["'ab'", "NULL", "''"]),
     "bn": ("pair", ["ROW(1, 'a,\"b')", "ROW(NULL, NULL)", "NULL", "ROW(-1, '')"]),
     "bo": ("name", ["'n'"]),
+    "bp": ("citext", ["'Ab'", "''"]),
 }
 USER_TYPES = """
+CREATE EXTENSION citext;
 CREATE TYPE mood AS ENUM ('ok', 'sad "day"'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE DOMAIN short_text AS varchar(2); CREATE TYPE pair AS (a int, gone int, b varchar(9));
 ALTER TYPE pair DROP ATTRIBUTE gone;
 """
-BASES = {"mood": "text", "positive": "integer", "short_text": "character varying(2)"}
+BASES = {"mood": "text", "citext": "text", "positive": "integer", "short_text": "character varying(2)"}
 BASES["pair"] = "struct(integer,character varying(9))"
 MORE_ROWS = 9000
 """More than are encoded at once."""
