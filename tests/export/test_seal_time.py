@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
 from migrate.export.seal_time import SealTime, SealTimeError
@@ -15,6 +16,7 @@ from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
+from tests.faults import Fault, FaultPlan, Faulty
 
 START = datetime(2026, 11, 25, 18, tzinfo=UTC)
 
@@ -118,6 +120,21 @@ def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
     moment = SealTime(START + timedelta(minutes=30), clock)
     sealed = go(store, [Numbers(on_export=last)], seal_time=moment)
     assert (sealed.complete, sealed.stopped_early) == (True, False)
+
+
+def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_complete(store):
+    clock = Clock()
+
+    def record(put):
+        clock.strike()
+        time.sleep(1.0)  # by then the run has stopped what is under way
+        return put()
+
+    plan = FaultPlan(Fault("put", record, prefix=layout.commit_record("app", "chunk/00000090")))
+    moment = SealTime(START + timedelta(minutes=30), clock)
+    sealed = go(Faulty(store, plan), [Numbers(item_bytes=10**6)], seal_time=moment)
+    assert (sealed.complete, sealed.stopped_early) == (True, False)
+    plan.assert_all_fired()
 
 
 def test_nothing_is_sealed_where_nothing_was_read_in_time(store):
