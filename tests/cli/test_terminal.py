@@ -52,6 +52,13 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     assert r"\x9b2J\u202ecod over next (says the key)" in shown.out
     refused = call("prove", bundle, f"no {EVIL}")
     assert (refused.code, is_harmless(refused)) == (7, True), refused.err
+    assert "→ moveout ls LOCATION" in refused.err
+    narrow = {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "60"}
+    for words in (("custody", "show", bundle), ("clock", bundle)):
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out).splitlines()
+        assert [line for line in lines if len(line) > 60 and len(max(line.split(), key=len)) < 40] == [], (
+            words
+        )
 
 
 def test_a_name_with_a_newline_makes_no_line_of_its_own(tmp_path, monkeypatch):

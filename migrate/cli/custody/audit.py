@@ -39,7 +39,9 @@ class Result(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print the result of the samples."""
-        console.print(Text(self.done.document.about, style="bold red" if self.done.findings else ""))
+        console.print(
+            Text(self.done.document.about, style="bold red" if self.done.findings else ""), wrap=True
+        )
         if self.done.known:
             console.print(
                 f"{self.done.known:,} samples were of items that the bundle itself says are not in it"

@@ -77,8 +77,8 @@ class Judged(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print a rule a paragraph."""
         for rules, verdicts in self.sets:
-            console.print(Text(rules.title, style="bold"))
-            console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"))
+            console.print(Text(rules.title, style="bold"), wrap=True)
+            console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"), wrap=True)
             for verdict in verdicts:
                 shown = f" (entry {', '.join(map(str, verdict.entries))})" if verdict.entries else ""
                 head = Text.assemble(
@@ -86,11 +86,11 @@ class Judged(Struct, frozen=True):
                     (f"{verdict.state:<9}", _STYLES[verdict.state]),
                     f"{verdict.rule.article}: {verdict.why}{shown}",
                 )
-                console.print(head)
-                console.print(Text(f"            {verdict.rule.says}", style="dim"))
+                console.print(head, wrap=True)
+                console.print(Text(f"            {verdict.rule.says}", style="dim"), wrap=True)
         for note in self.notes:
-            console.print(Text(f"Note: {note}", style="yellow"))
-        console.print(NO_ADVICE)
+            console.print(Text(f"Note: {note}", style="yellow"), wrap=True)
+        console.print(NO_ADVICE, wrap=True)
 
 
 def _checked(rules: RuleSet) -> str:

@@ -90,9 +90,9 @@ class RecordedEvent(Struct, frozen=True):
                 f"{name} {value}" for name, value in entry.what.details.items() if _is_plain(value)
             )
             line = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {signer_text}  {details}"
-            console.print(Text(plain(line)))
+            console.print(Text(plain(line)), wrap=True)
         for document in self.documents:
-            console.print(Text(plain(f"{document.key}: {document.about}")))
+            console.print(Text(plain(f"{document.key}: {document.about}")), wrap=True)
             for by in document.signers:
                 console.print(
                     Text(f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by)) or ''}")
@@ -104,7 +104,8 @@ class RecordedEvent(Struct, frozen=True):
             draw_findings(console, self.findings)
         elif not self.entries:
             console.print(
-                f"There is no custody log at {self.location}: no key was named to the commands that worked there"
+                f"There is no custody log at {self.location}: no key was named to the commands that worked there",
+                wrap=True,
             )
         elif not self.shown:
             console.print(

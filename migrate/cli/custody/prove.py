@@ -88,7 +88,8 @@ def prove_command(
     if missing or not written:
         missing_item = repr(missing[0]) if missing else f"a part of the table {table}"
         raise GoneError(
-            f"the bundle at {store.location} does not list {missing_item}", next_step="check the name"
+            f"the bundle at {store.location} does not list {missing_item}",
+            next_step="moveout ls LOCATION --source NAME shows keys, and tables (which --table proves)",
         )
     return Proved(store.location, written)
 

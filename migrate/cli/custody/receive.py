@@ -53,7 +53,7 @@ class Received(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what it says, the first line first."""
         style = "" if self.exit_code == OK else "bold red"
-        console.print(Text(plain(self.document.about), style=style))
+        console.print(Text(plain(self.document.about), style=style), wrap=True)
         if self.findings:
             draw_findings(console, self.findings)
         console.print(

@@ -68,7 +68,7 @@ class Synced(Struct, frozen=True):
             console.print(Text(f"  ! {line}", style="bold red"))
         _draw_settings(console, outcome)
         _draw_removed(console, outcome)
-        console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
+        console.print(Text(f"The report and the record: {outcome.record}", style="dim"), wrap=True)
         _draw_verdict(console, outcome)
 
     def summary(self, name: str) -> SummaryLine:
