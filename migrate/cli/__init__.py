@@ -57,7 +57,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Look": {
         "status": ("status", "Say what is done and what is left."),
         "report": ("report", "Write the page about a bundle, with what is known now."),
-        "ls": ("ls", "List a bundle's tables and buckets, or a bucket's objects."),
+        "ls": ("ls", "List what is in a bundle: tables, buckets, their objects."),
         "get": ("get", "Read single objects, or rows of a table, out of a bundle."),
         "sql": ("sql", "Query a bundle's tables with SQL, by DuckDB."),
     },

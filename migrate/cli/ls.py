@@ -74,7 +74,7 @@ def ls_command(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
 ) -> Listing:
-    """List a bundle's tables and buckets, or a bucket's objects.
+    """List what is in a bundle: tables, buckets, their objects.
 
     Reads the catalog or the parts of the index that matter; no payload.
     """
