@@ -9,6 +9,7 @@ from migrate.custody.log import custody_log
 from migrate.storage.registry import open_location
 from tests.crash_points.custody_moves import make_key, succeed
 from tests.crash_points.moves import ROWS, TABLES, Move
+from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
@@ -112,6 +113,27 @@ class SyncPostgres(Restored):
         return first, self.equal()
 
 
+class SyncMariadb(Move):
+    """The same with MariaDB."""
+
+    def begin(self, number: int) -> None:
+        self.old, self.new = (self.servers[name].database() for name in ("followed_mariadb", "mariadb"))
+        mysql.run_sql(self.old, TABLES + ROWS)
+        work = self.directory / f"work-{number}"
+        self.words = ["sync", f"app={self.old}", f"app={self.new}", "--work", str(work)]
+
+    def outcome(self) -> object:
+        results = []
+        for note in ("paid", "sent"):
+            mysql.run_sql(self.old, f"UPDATE orders SET note = '{note}' WHERE id < 10")
+            succeed(*self.words)
+            results.append(
+                [mysql.fetch(url, "SELECT * FROM orders ORDER BY id") for url in (self.old, self.new)]
+            )
+            assert results[-1][0] == results[-1][1]
+        return results
+
+
 class SyncSqlite(Move):
     """A file is brought to another one by one command, which afterwards brings what has changed."""
 
@@ -151,6 +173,7 @@ FOLLOW_MOVES: dict[str, type[Move]] = {
     "cutover-postgres": Cutover,
     "cutover-undo-postgres": CutoverUndo,
     "sync-postgres": SyncPostgres,
+    "sync-mariadbs": SyncMariadb,
     "sync-sqlite": SyncSqlite,
     "repair-postgres": Repair,
 }

@@ -25,7 +25,8 @@ from tests.tools.tally import count
 
 MOVES = TABLE_AND_OBJECT_MOVES | CUSTODY_MOVES | FOLLOW_MOVES
 SERVERS = {
-    "postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",), "minio": ("minio",)
+    "postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",), "minio": ("minio",),
+    "mariadbs": ("followed_mariadb", "mariadb"),
 }  # fmt: skip
 """The servers that a move needs, by the last word of its name."""
 LEAN, FEW = ("export-sqlite", "transfer", "restore-postgres"), 2
