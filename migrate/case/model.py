@@ -27,7 +27,7 @@ from exporters.limits import ARCHIVE_TIERS, GENTLE_CONNECTIONS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
-from migrate.case.server_url import as_url, is_of_server, is_pattern
+from migrate.case.server_url import as_url, check_url, is_of_server, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.quantities import parse_size
@@ -111,6 +111,9 @@ class Endpoint(Struct, frozen=True):
     error: SourceError | None = None
     """Why it cannot be opened: its server could not be listed."""
     rank: Rank = field(default_factory=Rank)
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
 
     @property
     def shown(self) -> str:

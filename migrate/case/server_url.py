@@ -11,11 +11,24 @@ import re
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
+from migrate.case.secrets import redact
 from migrate.engines import registry
+from migrate.errors import UsageError
 
 ANY = "*"
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
+
+
+def check_url(url: str) -> None:
+    """Raise ``UsageError`` for what cannot be taken apart as a URL. Paths can."""
+    try:
+        urlsplit(url)
+    except ValueError as exc:
+        raise UsageError(
+            f"{redact(url)!r} is no URL: {exc}",
+            next_step="brackets are for addresses such as postgresql://me@[::1]:5432/app; in a name write %5B and %5D",
+        ) from exc
 
 
 def as_url(word: str) -> str:

@@ -110,6 +110,19 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
     check(call("plan", f"app={url}"), 2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "app=postgresql://me@[::1/app", "--to", "b"),
+        ("export", "postgresql://[/*", "--to", "b"),
+        ("status", "s3://[b"),
+        ("discover", "mysql://old[1]x"),
+    ],
+)
+def test_a_url_that_cannot_be_taken_apart_is_named(words):
+    check(call(*words), 2, "is no URL", "%5B")
+
+
 def test_what_follows_a_number_sign_in_a_url_is_not_dropped(tmp_path):
     for url in ("mysql://me@127.0.0.1:1/shop#2", "s3://bucket/pre#fix"):
         check(call("export", f"app={url}", "--to", tmp_path / "b"), 2, "%23")

@@ -20,7 +20,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.overlaps import overlaps, shared_identities
 from migrate.case.secrets import redact
-from migrate.case.server_url import is_pattern
+from migrate.case.server_url import check_url, is_pattern
 from migrate.cli.common.session import Session
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -40,6 +40,7 @@ def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
     """
     endpoints: dict[str, Endpoint] = {}
     for word in words:
+        check_url(word)
         if is_pattern(word):
             endpoints[word] = Endpoint(word)
             continue
