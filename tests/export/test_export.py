@@ -11,12 +11,13 @@ import duckdb
 
 from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
+from migrate.bundle import layout
 from migrate.export import export
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, UnitWork
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
-from migrate.storage.api import PART_BYTES
+from migrate.storage.api import PART_BYTES, StoreWrapper
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
 
@@ -121,3 +122,22 @@ def test_progress_is_told_of_what_is_read_as_it_is_read_and_of_nothing_twice(tmp
     assert sum(size for _, size in told) == size_bytes
     assert sum(items for items, _ in told) == 7
     assert told[0] == (1, PART_BYTES // 2)  # half of what is read, before any of it has arrived
+
+
+def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path):
+    class Recorded(StoreWrapper):
+        records: ClassVar[list[str]] = []
+
+        def put(self, key, data, *, sha256=None):
+            if key.startswith((layout.units_prefix("app"), layout.groups_prefix("app"))):
+                self.records.append(key)
+            return super().put(key, data, sha256=sha256)
+
+    for name, item_bytes in (("small", 4), ("large", 2**20)):
+        store = Recorded(open_location(str(tmp_path / name)))
+        assert export(
+            [Numbers(count=600, item_bytes=item_bytes)], store, workers=1, progress=Silent()
+        ).complete
+        count = len(store.records)
+        store.records.clear()
+        assert (count < 60) == (name == "small")

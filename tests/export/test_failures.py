@@ -14,6 +14,7 @@ import pytest
 from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
+from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export
@@ -105,7 +106,8 @@ def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error
 def test_a_source_that_denies_everything_leaves_nothing_sealed(store):
     with pytest.raises(SourceNotAllowedError, match="denied"):
         go(store, Numbers(on_export=raising(SourceNotAllowedError("denied"))))
-    assert export_status(store).state == "stopped"
+    status = export_status(store)
+    assert (status.state, status.sources[0].planned) == ("stopped", Totals(10, 95, 380))
 
 
 def test_where_no_source_can_be_read_the_worst_error_names_all(store, tmp_path):

@@ -110,6 +110,13 @@ def test_what_is_under_way_at_once_takes_a_tenth_of_the_time_that_is_left():
     assert not moment.may_begin(0, under_way_bytes=1, bytes_per_second=100)
 
 
+def test_what_has_ended_is_not_under_way(store):
+    """Ten units of 3 MB each, at most 10 MB of which may be under way."""
+    moment = SealTime(START + timedelta(seconds=100), Clock())
+    sealed = go(store, [Numbers(item_bytes=300_000)], seal_time=moment, rate_limiter=RateLimiter(10**6))
+    assert sealed.complete
+
+
 def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
     clock = Clock()
 
