@@ -17,6 +17,7 @@ from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
+from migrate.export.status import export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
@@ -135,6 +136,14 @@ def test_a_kill_in_the_second_reading_takes_nothing_away(
 def test_what_a_source_has_no_more_is_not_in_the_bundle(store: MultipartStore) -> None:
     assert go(store, Numbers(count=30)).complete
     assert numbers(store) == list(range(30))
+
+
+def test_no_record_stays_of_what_a_source_has_no_more(store: MultipartStore) -> None:
+    assert go(store, Numbers(count=30, gaps={13: FAILED})).exit_code == 3
+    assert numbers(store) == [number for number in range(30) if number != 13]
+    (status,) = export_status(store).sources
+    assert status.done.items == 29
+    assert not [info.key for info in store.list(layout.WORK) if "00000090" in info.key]
 
 
 def test_a_source_that_breaks_off_takes_no_unit_that_was_not_begun(
