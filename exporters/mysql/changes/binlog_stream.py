@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -122,6 +124,9 @@ class BinlogStream:
         with self._ready:
             self._closed = True
             self._ready.notify_all()
+        with suppress(OSError, AttributeError):  # it is closed already
+            # A close alone does not wake the thread: it would wait for the next heartbeat.
+            self._connection.raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001
         self._connection.close()
         self._thread.join()
 
