@@ -22,7 +22,7 @@ SEGMENT_SECONDS = 1.0
 """So long a message waits at most until its segment is written."""
 IDLE_SECONDS = 10.0
 """So often a source that writes nothing of ours is acknowledged: the log of its server goes on all the same."""
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.05
 
 
 class Captured(Struct, frozen=True):
