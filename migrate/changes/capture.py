@@ -156,7 +156,7 @@ class Capture:
         has to begin there.
         """
         if self._position > self._acknowledged:
-            self._folder.write_idle_position(self._position, self._origin)
+            self._folder.write_idle_position(self._position, self._origin, is_all=True)
         self._settle(stream)
 
     def _settle(self, stream: ChangeStream) -> None:

@@ -35,6 +35,10 @@ _KINDS = {int(kind): kind for kind in MessageKind}
 _ZSTD_LEVEL = 1
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class Place(NamedTuple):
     """A message by the number of its segment and its own within it, both from 1. (0, 0) is before the first."""
 
@@ -67,6 +71,14 @@ class SegmentRecord(Struct, frozen=True):
     version: int = VERSION
 
 
+class _Idle(NamedTuple):
+    """Up to which position nothing came after the newest segment, what the log is known by, and when that was so."""
+
+    position: int = 0
+    origin: str = ""
+    written: str = ""
+
+
 class StoredMessage(NamedTuple):
     """A message, and where it lies."""
 
@@ -94,7 +106,7 @@ class SegmentFolder:
 
     def begin(self) -> None:
         """Make the folder. Raises errors of the location."""
-        self._put_idle(0)
+        self._put_idle(_Idle())
 
     def require_begun(self) -> None:
         """Raise ``UnreachableError`` where the folder is not at the location, as where a disk is not mounted: what was
@@ -188,7 +200,7 @@ class SegmentFolder:
             raw_bytes=len(raw),
             sha256=hashlib.sha256(data).hexdigest(),
             previous=hashlib.sha256(self._needed(last.number)).hexdigest() if last else "",
-            written=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            written=_now(),
         )
         self._store.put(self._segment_key(number, record.sha256), data, sha256=record.sha256)
         encoded = canonical_json.encode(as_dict(record))
@@ -219,16 +231,21 @@ class SegmentFolder:
 
     def idle_position(self) -> int:
         """Return up to which position nothing came after the newest segment, 0 where that was not written."""
-        return self._idle()[0]
+        return self._idle().position
+
+    def written(self) -> str:
+        """Return when the capture last had all that the source had sent, UTC, ISO 8601; "" where that is not known."""
+        last, idle = self.last(), self._idle()
+        return max(last.written if last else "", idle.written)
 
     def origin(self) -> str:
         """See ``exporters.changes.CapturedChanges``. Raises ``UnreachableError`` where the folder is away: what was
         kept is not known then, and a log that is taken for the captured one may be another one.
         """
-        origin = self._idle()[1]
+        origin = self._idle().origin
         if not origin:
             self.require_begun()
-            origin = self._idle()[1]
+            origin = self._idle().origin
         return origin
 
     def begins(self, after: int, until: int) -> Iterator[Message]:
@@ -251,27 +268,28 @@ class SegmentFolder:
         if last and reader.boundary < last.boundary:
             raise self._away("read")
 
-    def write_idle_position(self, position: int, origin: str = "") -> None:
-        """Write that nothing came after the newest segment up to ``position``, and what the log is known by. Raises
-        ``UnreachableError`` where the folder is away.
+    def write_idle_position(self, position: int, origin: str = "", *, is_all: bool = False) -> None:
+        """Write that nothing came after the newest segment up to ``position``, and what the log is known by.
+        ``is_all``: the source has sent no more until now. Raises ``UnreachableError`` where the folder is away.
         """
         self.require_begun()
-        self._put_idle(position, origin)
+        self._put_idle(_Idle(position, origin, _now() if is_all else ""))
 
-    def _idle(self) -> tuple[int, str]:
+    def _idle(self) -> _Idle:
         key = self._prefix + _IDLE
         try:
             value = canonical_json.decode(self._store.read(key), key)
         except GoneError:
-            return 0, ""
+            return _Idle()
         canonical_json.check_version(value, key, VERSION)
-        position, origin = value.get("position"), value.get("origin", "")
-        if not isinstance(position, int) or not isinstance(origin, str):
+        position, texts = value.get("position"), [value.get(name, "") for name in ("origin", "written")]
+        if not isinstance(position, int) or not all(isinstance(text, str) for text in texts):
             raise DamageError(key, expected="a position", found="something else")
-        return position, origin
+        return _Idle(position, *texts)
 
-    def _put_idle(self, position: int, origin: str = "") -> None:
-        value = {"version": VERSION, "position": position} | ({"origin": origin} if origin else {})
+    def _put_idle(self, idle: _Idle) -> None:
+        texts = {name: text for name, text in (("origin", idle.origin), ("written", idle.written)) if text}
+        value = {"version": VERSION, "position": idle.position} | texts
         self._store.put(self._prefix + _IDLE, canonical_json.encode(value))
 
     def remove_others(self) -> None:

@@ -37,7 +37,7 @@ _SPEED_SECONDS = 3.0
 
 
 class KeptChanges(Struct, frozen=True):
-    """The segments of one source after its newest base. ``written`` is when the newest was, UTC, ISO 8601."""
+    """The segments of one source after its newest base. ``written``: see ``SegmentFolder.written``."""
 
     segments: int
     size_bytes: int
@@ -250,7 +250,7 @@ def _kept(store: Store, source: str, base: int) -> KeptChanges:
         last.number if last else 0,
         sum(info.size_bytes for info in infos),
         max(base, last.position if last else 0, segments.idle_position()),
-        last.written if last else "",
+        segments.written(),
     )
 
 

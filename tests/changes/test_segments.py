@@ -7,6 +7,7 @@ import pytest
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
 from migrate.errors import AlreadyExistsError, DamageError, UnreachableError, UsageError
+from migrate.follow.status import age_seconds
 from migrate.storage.registry import open_location
 
 BEGIN, CHANGE, COMMIT, SHAPE = (MessageKind[name] for name in ("BEGIN", "CHANGE", "COMMIT", "SHAPE"))
@@ -133,9 +134,13 @@ def test_a_record_that_is_gone_is_named_whoever_reads_on(folder, tmp_path):
 def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tmp_path):
     assert folder.idle_position() == 0
     folder.write_idle_position(77)
-    assert folder.idle_position() == 77
+    assert (folder.idle_position(), folder.written()) == (77, "")
+    folder.write_idle_position(78, is_all=True)
+    idle = folder.written()
+    assert age_seconds(idle) < 60
     first = write(folder, transaction(80, b"a"), START, 80)
     assert (first.after, first.boundary, first.messages, first.transactions) == (START, Place(1, 3), 3, 1)
+    assert idle <= folder.written() == first.written
     other = SegmentFolder(folder._store, "app", 0x99)
     assert other.idle_position() == 0
     with pytest.raises(UnreachableError, match="has no folder"):
@@ -150,7 +155,12 @@ def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tm
     assert list(folder._store.list("changes/app/" + f"{0x99:016x}")) == []
     with pytest.raises(UnreachableError, match="has no folder"):
         other.write_idle_position(3)
-    for damaged in (b"{", b'{"version":1}', b'{"version":1,"position":"7"}'):
+    for damaged in (
+        b"{",
+        b'{"version":1}',
+        b'{"version":1,"position":"7"}',
+        b'{"version":1,"position":7,"written":8}',
+    ):
         folder._store.put(f"changes/app/{0x1234:016x}/idle", damaged)
         with pytest.raises(DamageError, match="idle"):
             folder.idle_position()

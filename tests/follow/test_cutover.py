@@ -368,7 +368,7 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     assert done.code == 0, done
     assert "Compared row by row: app." in done.out
     assert "Followed: app." in done.out
-    assert "moveout cutover -c moveout.toml --hold switches" in " ".join(done.out.split())
+    assert "moveout cutover -c moveout.toml --hold" in " ".join(done.out.split())
     (arrived,) = fetch(new, "SELECT count(*) FROM log")
     with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
         eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [arrived])
@@ -481,7 +481,7 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     assert not work.exists()
     first = call(*words)
     assert (first.code, "Compared row by row: app." in first.out) == (0, True), first
-    assert f"moveout cutover -c {work}/moveout.toml --hold switches" in " ".join(first.out.split())
+    assert f"moveout cutover -c {work}/moveout.toml --hold" in " ".join(first.out.split())
     assert f"The working folder {work} takes" in " ".join(first.out.split())
     for _ in range(2):
         run_sql(old, TRANSFER.format(1, 2))

@@ -123,7 +123,7 @@ def test_a_wrong_row_is_found_whoever_made_it(move, flavour, monkeypatch):
         after(patch, "compare_early", write_both)
         source = compared(6, "accounts", "still")
     assert [source["read_whole"][name] for name in ("accounts", "still")] == [UNCOUNTED[flavour]] * 2
-    assert "parents" in source["compared_early"], "nobody wrote to it"
+    assert "parents" in source["compared_early"], source["read_whole"]
 
 
 def test_what_no_log_has_is_found_where_all_is_compared_under_the_hold(move, monkeypatch):
