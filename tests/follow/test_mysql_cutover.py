@@ -1,6 +1,7 @@
 """What a cutover of MySQL or MariaDB compares before the hold and under it, and how it finds a row that differs."""
 
 import re
+from functools import partial
 
 import pytest
 
@@ -78,6 +79,16 @@ def after(monkeypatch, method, step):
     monkeypatch.setattr(Cutover, method, both)
 
 
+def is_quiet(url):
+    return fetch(url, QUIET) == [(1,)]
+
+
+def wait_until_quiet(*urls):
+    """Wait until nobody can write within the second of a table's last write, for a server's time of it has no parts."""
+    for url in urls:
+        eventually(partial(is_quiet, url))
+
+
 def compared(code, *differences, words=()):
     """Switch; return what was compared, once the result is as expected."""
     result = call(*CUTOVER, *words)
@@ -90,6 +101,7 @@ def compared(code, *differences, words=()):
 def test_a_wrong_row_is_found_whoever_made_it(move, flavour, monkeypatch):
     """Before the comparison before the hold; after it in a row that the log names; in one that it does not name."""
     old, new = move
+    wait_until_quiet(old, new)
     with monkeypatch.context() as patch:
 
         def spoil_uncounted(cutover):
@@ -138,7 +150,7 @@ def test_what_no_log_has_is_found_where_all_is_compared_under_the_hold(move, mon
 def test_only_rows_that_were_written_to_are_compared_under_the_hold(move, flavour, monkeypatch):
     """Where the log does not name them the table is read whole, and the output says why."""
     old, new = move
-    eventually(lambda: fetch(old, QUIET) == [(1,)])  # a server's time of a write has whole seconds
+    wait_until_quiet(old)
     after(monkeypatch, "compare_early", lambda _: run_sql(old, SALES))
     source = compared(0)
     has_logged_keys = flavour == "mysql"  # what foreign keys did is in the log from 9.6 on
