@@ -14,6 +14,7 @@ SQL = "schema/schema.sql"
 ENTRIES = "schema/entries.json"
 PRAGMAS = "schema/pragmas.json"
 _PRAGMAS = {"encoding": str, "page_size": int, "auto_vacuum": int, "user_version": int, "application_id": int}
+_NUMBERS = range(-(2**63), 2**63)
 _ENCODINGS = ("UTF-8", "UTF-16le", "UTF-16be")
 
 
@@ -32,7 +33,8 @@ def parse_entries(data: bytes) -> list[SchemaEntry]:
     entries = [SchemaEntry(**row) for row in json.loads(data)]
     for entry in entries:
         texts = (entry.type, entry.name, entry.table, "" if entry.sql is None else entry.sql)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.number, int):
+        is_number = isinstance(entry.number, int) and entry.number in _NUMBERS
+        if not all(isinstance(text, str) for text in texts) or not is_number:
             raise ValueError(f"{entry} is no entry of a schema")
     return entries
 

@@ -41,7 +41,10 @@ def test_other_settings_are_damage(document):
 
 @pytest.mark.parametrize(
     "document",
-    [7, None, [7], [{}], [{**ENTRY, "name": 7}], [{**ENTRY, "sql": []}], [{**ENTRY, "number": "1"}]],
+    [
+        *(7, None, [7], [{}], [{**ENTRY, "name": 7}], [{**ENTRY, "sql": []}]),
+        *([{**ENTRY, "number": number}] for number in ("1", 2**63)),
+    ],
 )
 def test_other_entries_are_damage(document):
     with pytest.raises(DamageError, match="entries"):
