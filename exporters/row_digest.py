@@ -32,6 +32,11 @@ class RowsDigest(Struct, frozen=True):
         return RowsDigest(self.rows - other.rows, (self.digest - other.digest) % MODULUS)
 
 
+def digest_of_core(rows: int, digest: bytes) -> RowsDigest:
+    """Return the digest of rows that the compiled core has added up, its lowest byte first."""
+    return RowsDigest(rows, int.from_bytes(digest, "little"))
+
+
 def digest_texts(texts: Sequence[bytes]) -> RowsDigest:
     """Return the digest of rows, given as their texts.
 

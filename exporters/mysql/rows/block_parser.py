@@ -19,7 +19,7 @@ from exporters.mysql.rows.column_types import TOO_LONG
 from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
-from exporters.row_digest import RowsDigest, digest_texts
+from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
 from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ class BlockParser:
                     for number, (is_raw, *arrow_buffers, nulls) in enumerate(buffers)
                 ]
                 typed = typed_block(columns, self._layout, rows)
-                return ParsedBlock(
-                    typed, RowsDigest(rows, int.from_bytes(digest, "little")), block.text_bytes(rows)
-                )
+                return ParsedBlock(typed, digest_of_core(rows, digest), block.text_bytes(rows))
         payloads = payloads_of(block)
         return ParsedBlock(
             parse_columns(self._columns(payloads), self._layout),
@@ -132,6 +130,6 @@ def digest_block(block: RowBlock) -> tuple[int, RowsDigest]:
         digested = _rows.core.parse(block.packets, b"", True)
         if digested is not None:
             rows, digest, _ = digested
-            return block.text_bytes(rows), RowsDigest(rows, int.from_bytes(digest, "little"))
+            return block.text_bytes(rows), digest_of_core(rows, digest)
     payloads = payloads_of(block)
     return sum(map(len, payloads)), digest_texts(payloads)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text
-from exporters.row_digest import RowsDigest, digest_texts
+from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
 from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
 
 _LETTERS: Mapping[pa.DataType, str] = {
@@ -58,7 +58,7 @@ class BlockParser:
             _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
             for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
         ]
-        return typed_block(columns, self._layout, rows), RowsDigest(rows, int.from_bytes(digest, "little"))
+        return typed_block(columns, self._layout, rows), digest_of_core(rows, digest)
 
 
 def _core_kind(kind: Kind) -> bytes:

@@ -19,7 +19,7 @@ from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
-from exporters.row_digest import RowsDigest, digest_texts
+from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
 from exporters.sql.column_groups import compute_by_key
 from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, sides_of, typed_block
 from exporters.sql.value_codec import (
@@ -43,7 +43,7 @@ def digest_block(block: bytes | bytearray) -> RowsDigest:
     if digested is None:
         return digest_texts(split_lines(bytes(block)))
     rows, digest, _ = digested
-    return RowsDigest(rows, int.from_bytes(digest, "little"))
+    return digest_of_core(rows, digest)
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:

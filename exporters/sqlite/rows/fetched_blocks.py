@@ -10,7 +10,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from exporters import _rows
-from exporters.row_digest import RowsDigest
+from exporters.row_digest import RowsDigest, digest_of_core
 from exporters.sql.columns import array_of
 from exporters.sqlite.files.immutable_file import ImmutableFile
 from exporters.sqlite.rows.value_text import ARROW, SqliteColumn
@@ -46,7 +46,7 @@ def fetched_blocks(
             rows, digest, columns = block
             if rows:
                 made = [_column(of, rows, *column) for of, column in zip(classes, columns, strict=True)]
-                yield FetchedBlock(tuple(made), RowsDigest(rows, int.from_bytes(digest, "little")))
+                yield FetchedBlock(tuple(made), digest_of_core(rows, digest))
             most = most_rows
 
 

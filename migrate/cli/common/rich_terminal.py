@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -18,9 +19,9 @@ from rich.text import Text
 from migrate.cli.common.word_wrap import breaks, indent_of, is_prose
 
 
-def make_console(escaped: Callable[[str], str], *, stderr: bool = False) -> Console:
-    """Return a console of rich that prints every line as ``escaped`` returns it."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
+    """Return a console of rich that prints every line as ``escaped`` returns it. ``options``: see rich."""
+    console = Console(**options, highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.push_render_hook(_Harmless(escaped))
     return console
 
@@ -75,18 +76,14 @@ class _View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         drawn = io.StringIO()
         # Not on the console that shows the view: whatever is printed there draws the view again.
-        own = Console(
+        own = make_console(
+            self._escaped,
             file=drawn,
             width=options.max_width,
             force_terminal=console.is_terminal,
-            color_system=console.color_system,  # type: ignore[arg-type]  # the name of one
+            color_system=console.color_system,
             no_color=console.no_color,
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-            emoji=False,
         )
-        own.push_render_hook(_Harmless(self._escaped))
         self._draw(own)
         for line in drawn.getvalue().splitlines():
             text = Text.from_ansi(line)
