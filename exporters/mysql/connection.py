@@ -367,8 +367,8 @@ def _login(address: MysqlAddress, **tls: Any) -> Any:
         raw = _connect_driver(address, password or "", **limits, **tls)
     except pymysql.OperationalError as exc:
         if isinstance(exc.__context__, TimeoutError):
-            said = f"the server took the connection, and then sent nothing for {GREETING_SECONDS} s"
-            raise TimeoutError(said) from exc
+            silence = f"the server took the connection, and then sent nothing for {GREETING_SECONDS} s"
+            raise TimeoutError(silence) from exc
         raise
     raw._read_timeout = None  # noqa: SLF001  a statement may take hours
     raw._sock.settimeout(None)  # noqa: SLF001  the driver sets it when it reads, but rows are read without it

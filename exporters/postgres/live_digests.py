@@ -31,7 +31,7 @@ class TablesToRead(Struct, frozen=True):
     also: Collection[Name] = ()
     """Those materialized views and tables of extensions that are read, too."""
     without: Collection[Name] = ()
-    """These are not read, whatever else is said."""
+    """These are not read, whatever the others say."""
     large_objects: Collection[int] | None = None
     """The numbers of those large objects that are read; None: all."""
     generated: bool = True

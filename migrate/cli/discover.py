@@ -106,8 +106,8 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        said = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error))
-        console.print(said, wrap=True)
+        line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error))
+        console.print(line, wrap=True)
         if answer.error is not None and answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
         return

@@ -116,12 +116,12 @@ def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path)
         pids = processes(old)
         send(signal.SIGSTOP, pids)
         try:
-            said = "".join(lines)
-            assert process.wait(timeout=60) == IncompleteError.exit_code, said
+            output = "".join(lines)
+            assert process.wait(timeout=60) == IncompleteError.exit_code, output
         finally:
             send(signal.SIGCONT, {*pids, *processes(old)})
     assert datetime.now(UTC) < deadline
-    assert "the bundle is sealed now, to leave before the deadline" in said
+    assert "the bundle is sealed now, to leave before the deadline" in output
 
 
 def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_path):

@@ -75,9 +75,9 @@ def test_a_name_with_a_newline_makes_no_line_of_its_own(tmp_path, monkeypatch):
         ("ls", tmp_path / "bundle"),
         ("ls", tmp_path / "bundle", "--source", "a"),
     ):
-        said = call(*words)
-        assert is_harmless(said), said
-        assert SHOWN in said.out, said
+        ended = call(*words)
+        assert is_harmless(ended), ended
+        assert SHOWN in ended.out, ended
 
 
 def test_what_looks_like_markup_is_text(tmp_path):
@@ -123,8 +123,8 @@ def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):
         ("status", tmp_path / "bundle"),
         ("verify", tmp_path / "bundle", "-q"),
     ):
-        said = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out)
-        assert [line for line in said.splitlines() if len(line) > 60 and " " in line.strip()] == [], said
+        output = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out)
+        assert [line for line in output.splitlines() if len(line) > 60 and " " in line.strip()] == [], output
 
 
 ODD = "no\ttable\nin \x1b[31mred\x9b2J\u202ecod "

@@ -260,8 +260,8 @@ def test_a_discovered_file_comes_up_at_its_new_address_or_is_named(tmp_path, to,
     case.write_text(case.read_text().replace('to = ""', f'to = "{to.format(folder=tmp_path)}"'))
     ended = call("run", "-c", case, "--json")
     if not place:
-        said = " ".join(ended.json["result"]["sentences"])
-        assert (ended.code, "Not brought up: shop." in said) == (3, True), said
+        sentences = " ".join(ended.json["result"]["sentences"])
+        assert (ended.code, "Not brought up: shop." in sentences) == (3, True), sentences
         return
     assert ended.code == 0, ended
     with closing(sqlite3.connect(tmp_path / place)) as made:
