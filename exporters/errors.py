@@ -24,7 +24,8 @@ An error of a source has a second base class that says which kind it is, so a ca
     ├── SourceUsageError          2   also a UsageError
     ├── SourceNotAllowedError     4   also a NotAllowedError
     ├── SourceUnreachableError    5   also an UnreachableError
-    │   └── SourceSilentError     5   a database server gave no answer at all, no refusal either
+    │   ├── SourceSilentError     5   a database server gave no answer at all, no refusal either
+    │   └── SourceSnapshotLostError  5  the session that held the snapshot has ended: a new one is needed
     ├── SourceGoneError           7   also a GoneError
     │   └── SourceReplacedError   7   another server is where the source was
     └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
@@ -195,6 +196,17 @@ class SourceUnreachableError(SourceError, UnreachableError):
 
 class SourceSilentError(SourceUnreachableError):
     """A database server gave no answer in time, no refusal either: it is stopped, or the network loses packets."""
+
+
+class SourceSnapshotLostError(SourceUnreachableError):
+    """The session that held the snapshot has ended. Nothing more can be read under it, however often it is tried."""
+
+    usual_step = (
+        "Give the same command again: it takes a new snapshot and keeps finished work that still holds."
+    )
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step or self.usual_step)
 
 
 class SourceGoneError(SourceError, GoneError):

@@ -9,6 +9,7 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
+    SourceSnapshotLostError,
     SourceUnreachableError,
 )
 from exporters.sql.silent_servers import is_silence
@@ -61,6 +62,15 @@ def message_of(error: BaseException) -> str:
     """Return what the server said, as one line."""
     text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def snapshot_lost(error: BaseException, source: str) -> SourceError:
+    """Return the source error of the last session of a snapshot: it has ended, unless it has only refused something."""
+    if is_refused(error):
+        return translate(error, source)
+    return SourceSnapshotLostError(
+        f"{source}: the session that held the snapshot has ended: {message_of(error)}"
+    )
 
 
 def translate(error: BaseException, source: str) -> SourceError:

@@ -16,7 +16,7 @@ from exporters.errors import SourceError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
 from exporters.mysql.connection import connect
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, snapshot_lost
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.source_summary import Counted
@@ -83,7 +83,7 @@ class Counting:
         try:
             self._all(lambda ask: ask(feed))
         except DRIVER_ERRORS as exc:
-            raise translate(exc, self._session.address.url) from exc
+            raise snapshot_lost(exc, self._session.address.url) from exc
 
     def _all(self, use: _Use) -> None:
         """Count the tables that no other thread has begun to count."""

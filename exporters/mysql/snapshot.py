@@ -13,7 +13,7 @@ from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.discovery import is_empty
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, snapshot_lost
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION
@@ -96,7 +96,7 @@ class MysqlSnapshot:
                 self._session.holder, self._session.address.database
             )
         except DRIVER_ERRORS as exc:
-            raise translate(exc, self._session.address.url) from exc
+            raise snapshot_lost(exc, self._session.address.url) from exc
         missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
         finished = MysqlFinish(

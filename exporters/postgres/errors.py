@@ -15,6 +15,7 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
+    SourceSnapshotLostError,
     SourceUnreachableError,
 )
 
@@ -37,7 +38,11 @@ _SLOTS_STEP = (
     "Free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
     " max_replication_slots, and restart the server."
 )
-_SNAPSHOT = re.compile(r'"[0-9A-F]{8}-[0-9A-F]{8}-\d+"')
+_SNAPSHOT = re.compile(r"\b[0-9A-F]{8}-[0-9A-F]{8}-\d+\b")
+_NO_SNAPSHOT = {"22023", "42704"}
+"""A snapshot is gone with its session: a wrong parameter up to PostgreSQL 16, later an undefined object. Its name tells
+it from others.
+"""
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
 
@@ -80,7 +85,19 @@ def translate(error: BaseException, source: str) -> SourceError:
         return SourceUnreachableError(f"{source}: {message}", next_step=_SLOTS_STEP)
     if _is_passing(error, state):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
-    return SourceError(f"{source}: {message}", next_step="The server's log says more.")
+    is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
+    other = SourceError(f"{source}: {message}", next_step="The server's log says more.")
+    return snapshot_lost(source, message) if is_lost else other
+
+
+def names_snapshot(message: str) -> bool:
+    """Tell whether a message names an exported snapshot, in whichever language."""
+    return _SNAPSHOT.search(message) is not None
+
+
+def snapshot_lost(source: str, message: str) -> SourceSnapshotLostError:
+    """Return the source error of a snapshot whose session has ended."""
+    return SourceSnapshotLostError(f"{source}: the session that held the snapshot has ended: {message}")
 
 
 def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
@@ -89,14 +106,9 @@ def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
 
 
 def _is_passing(error: BaseException, state: str) -> bool:
-    """Connection trouble (08), too many connections (53), operator intervention (57), and a snapshot that is gone with
-    its session. Up to PostgreSQL 16 the last is a wrong parameter (22023), later an undefined object (42704); its name
-    tells it from others.
-    """
-    if state == "42704":
-        return _SNAPSHOT.search(str(error)) is not None
+    """Connection trouble (08), too many connections (53), operator intervention (57)."""
     if state:
-        return state[:2] in {"08", "53", "57", "40"} or state in {"22023", "25006", "55000"}
+        return state[:2] in {"08", "53", "57", "40"} or state in {"25006", "55000"}
     return isinstance(
         error,
         psycopg.OperationalError

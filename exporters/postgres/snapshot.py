@@ -12,11 +12,12 @@ from msgspec.structs import asdict, replace
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.definition_files import DefinitionFiles, read_definitions
 from exporters.postgres.discovery import OWN_OBJECTS
+from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, snapshot_lost
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.chunk_export import export_rows, export_typed
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
@@ -168,6 +169,25 @@ class PostgresSnapshot:
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
+        try:
+            summary_of_all = self._finish(done, sink)
+        except SourceUnreachableError:
+            self._check_holder()
+            raise
+        self._check_holder()
+        return summary_of_all
+
+    def _check_holder(self) -> None:
+        """Raise ``SourceSnapshotLostError`` unless snapshot and locks were held until now: without its lock, a table
+        that was truncated meanwhile looks empty under an old snapshot, too.
+        """
+        try:
+            with self._holder_lock:
+                self._session.holder.execute("SELECT")
+        except DRIVER_ERRORS as exc:
+            raise snapshot_lost(self._session.address.url, in_one_line(exc)) from exc
+
+    def _finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from exporters.api import Json, Unit
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.cluster import error_transport, object_worker, protocol, transfer_worker
 from migrate.cluster.dask_client import own_address, sample_no_stacks
@@ -48,6 +48,9 @@ def do(text: str) -> str:
         return _encode(unfit=exc)
     try:
         return _do(order)
+    except SourceSnapshotLostError as exc:
+        lost = error_transport.encode(exc)  # for every machine, so this one is as fit as any
+        return _encode({piece["id"]: lost for piece in order.pieces})
     except MoveoutError as exc:
         return _encode(unfit=exc)
     except Cancelled:

@@ -7,6 +7,8 @@ at the location, so a run can die at any moment and the same command goes on. De
 - the location is full: nothing more is read, a reserve is released, and what is committed is sealed as incomplete;
 - one unit fails: the others go on, the unit is a gap;
 - the source cannot be reached: the unit is tried again a few times, then the source is left;
+- its snapshot is lost with the session that held it: what is missing is read under a new one, as long as each brings
+  more;
 - the source denies or is gone: it is left after a few units in a row;
 - a source that was left, or could not be opened, is a gap: the other sources are exported, and the bundle is sealed as
   incomplete. Where no source has anything to show, nothing is sealed, and the error is raised.

@@ -6,12 +6,15 @@ was exported of it, and with the error.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle import layout, reconciliation
 from migrate.bundle.commit_records import (
     FinalRecord,
@@ -31,6 +34,11 @@ from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
 
+PATIENCE_SECONDS, OPEN_AGAIN_SECONDS = 90.0, 2.0
+"""How long a server is waited for whose snapshot was lost: it may begin anew."""
+LOST_IN_VAIN = 3
+"""A source is left when so many snapshots in a row were lost before they brought more units than those before."""
+
 
 def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
     """Export one source; return its summary, and the error if it broke off."""
@@ -44,33 +52,19 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _forget_earlier_run(run, source)
         before = None
-    run.progress.begin(f"snapshot {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, 0.0))
+    _begin_snapshot(run, source)
     workspace = StoreWorkspace(
         run.store, source.name, on_listed=lambda count: run.progress.advance(items=count)
     )
-    error: SourceError | None = None
-    summary: SourceSummary | None = None
-    units: UnitRun | None = None
+    reading = _Reading()
     try:
         run.options.seal_time.check(source.name)
         run.room.check(source.name)
         run.room.keep(run.ledger.unit_count())
-        with run.followed.snapshot(source, workspace, run.workers) as snapshot:
-            workspace.on_listed = None  # what is listed from now on is the second count
-            run.progress.begin(
-                f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
-            )
-            if before is not None:
-                run.ledger.forget(source.name)
-                run.store.delete(layout.final_record(source.name))
-            units = UnitRun(run, source, snapshot)
-            error = units.run()
-            lift_rate_limit(run)
-            if error is not None or units.failed:
-                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
-            summary = _finish_source(run, source, snapshot, complete=error is None and not units.failed)
+        _read(run, source, workspace, reading, is_finished=before is not None)
     except (SourceError, NoSpaceError) as exc:
-        error = error or run.room.as_source_error(source.name, exc)
+        reading.error = reading.error or run.room.as_source_error(source.name, exc)
+    units, summary, error = reading.units, reading.summary, reading.error
     run.progress.end(stopped=error is not None)
     failures = list(units.failed) if units else []
     if error is not None:
@@ -84,6 +78,89 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
         error = error or SourceError(f"{source.name} was not finished")
         summary = _summary_of_broken(run, source.name, error)
     return _reconciliation(run, source, summary, failures), error
+
+
+class _Reading(Struct):
+    """What has become of a source in this run. ``units`` are those of its last snapshot, None where there was none."""
+
+    units: UnitRun | None = None
+    summary: SourceSummary | None = None
+    error: SourceError | None = None
+
+
+def _read(
+    run: ExportRun, source: Source, workspace: StoreWorkspace, reading: _Reading, *, is_finished: bool
+) -> None:
+    """Export a source under a snapshot. Where that is lost on the way, export what is missing under a new one, as long
+    as each brings more. ``is_finished``: an earlier run has a summary of the source.
+    """
+    most_units = lost_in_vain = 0
+    patience_seconds = 0.0
+    while True:
+        try:
+            _read_snapshot(run, source, workspace, reading, patience_seconds, is_finished=is_finished)
+        except SourceSnapshotLostError as exc:
+            units = run.ledger.totals(source.name).units
+            lost_in_vain = 0 if units > most_units else lost_in_vain + 1
+            if lost_in_vain == LOST_IN_VAIN or run.options.seal_time.is_over:
+                raise
+            most_units = max(most_units, units)
+            run.progress.note(f"! {exc}; what is missing of {source.name} is read under a new snapshot")
+        else:
+            return
+        run.progress.end(stopped=True)
+        run.ledger.forget(source.name)
+        _begin_snapshot(run, source)
+        patience_seconds = PATIENCE_SECONDS
+
+
+def _begin_snapshot(run: ExportRun, source: Source) -> None:
+    run.progress.begin(f"snapshot {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, 0.0))
+
+
+def _read_snapshot(
+    run: ExportRun,
+    source: Source,
+    workspace: StoreWorkspace,
+    reading: _Reading,
+    patience_seconds: float,
+    *,
+    is_finished: bool,
+) -> None:
+    """Take a snapshot of a source, and export its units and what belongs to the whole of it."""
+    with ExitStack() as stack:
+        snapshot = _opened(run, source, workspace, stack, patience_seconds)
+        workspace.on_listed = None  # what is listed from now on is the second count
+        run.progress.begin(
+            f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+        )
+        if is_finished:
+            run.ledger.forget(source.name)
+            run.store.delete(layout.final_record(source.name))
+        reading.units = units = UnitRun(run, source, snapshot)
+        error = units.run()
+        if isinstance(error, SourceSnapshotLostError):
+            raise error
+        reading.error = error
+        lift_rate_limit(run)
+        if error is not None or units.failed:
+            _load_records(run, source.name)  # what an earlier run has of a unit that failed now
+        is_whole = error is None and not units.failed
+        reading.summary = _finish_source(run, source, snapshot, complete=is_whole)
+
+
+def _opened(
+    run: ExportRun, source: Source, workspace: StoreWorkspace, stack: ExitStack, patience_seconds: float
+) -> Snapshot:
+    """Take a snapshot of a source; for some seconds again where it cannot be reached: a server begins anew, say."""
+    until = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return stack.enter_context(run.followed.snapshot(source, workspace, run.workers))
+        except SourceUnreachableError:
+            is_over = run.options.seal_time.is_over or time.monotonic() >= until
+            if is_over or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
+                raise
 
 
 def lift_rate_limit(run: ExportRun) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from exporters.api import Json, Mendable, Outcome, ReadingAhead, Snapshot, Source, Unit
 from exporters.engine import PartReader
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
 from migrate.bundle.export_state import now
@@ -133,12 +133,15 @@ class UnitWork(Struct, frozen=True, kw_only=True):
             return settled + self._commit_group(group.take())
 
     def _with_retries(self, progress: _UnitProgress, export: Callable[[], T]) -> T:
-        """Export a unit; again where its source cannot be reached."""
+        """Export a unit; again where its source cannot be reached, but not under a snapshot that is lost."""
         for attempt in range(self.attempts):
             self.cancellation.check()
             progress.begin()
             try:
                 return export()
+            except SourceSnapshotLostError:
+                progress.fail()
+                raise
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
                     progress.fail()

@@ -27,7 +27,11 @@ def test_an_error_of_a_source_says_its_side_and_its_kind(kind):
     error = kind("it broke", next_step="look")
     assert isinstance(error, errors.SourceError)
     assert not error.retryable
-    kinds = {"SourceReplacedError": errors.GoneError, "SourceSilentError": errors.UnreachableError}
+    kinds = {
+        "SourceReplacedError": errors.GoneError,
+        "SourceSilentError": errors.UnreachableError,
+        "SourceSnapshotLostError": errors.UnreachableError,
+    }
     other = kinds.get(kind.__name__) or CLASSES.get(
         kind.__name__.removeprefix("Source"), errors.IncompleteError
     )

@@ -20,7 +20,7 @@ from exporters.limits import LOCK_SECONDS
 from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.definitions import roles
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
-from exporters.postgres.errors import LOCKS_STEP
+from exporters.postgres.errors import LOCKS_STEP, names_snapshot, snapshot_lost
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 _log = logging.getLogger(__name__)
@@ -251,6 +251,8 @@ def _run(
         raise SourceNotAllowedError(
             f"{program}: {message}", next_step="Use a role that may read the whole database."
         )
+    if names_snapshot(message):
+        raise snapshot_lost(program, message)
     if "out of shared memory" in message:
         raise SourceUnreachableError(f"{program}: {message}", next_step=LOCKS_STEP)
     if "lock timeout" in message:

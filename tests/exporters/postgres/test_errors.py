@@ -12,6 +12,7 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSnapshotLostError,
     SourceUnreachableError,
     SourceUsageError,
 )
@@ -55,12 +56,12 @@ def test_a_server_that_is_not_there_is_unreachable():
     assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
 
 
-def test_a_snapshot_that_is_gone_with_its_session_is_worth_another_try(postgres):
+def test_a_snapshot_that_is_gone_with_its_session_is_lost(postgres):
     with pytest.raises(psycopg.Error) as refused:
         run_sql(postgres.url, begin_statement("00000003-0000001B-1"))
     of_postgres_17 = psycopg.errors.UndefinedObject('snapshot "00000003-0000001B-1" does not exist')
     for error in (refused.value, of_postgres_17):
-        assert isinstance(translate(error, "app"), SourceUnreachableError)
+        assert isinstance(translate(error, "app"), SourceSnapshotLostError)
     other = translate(psycopg.errors.UndefinedObject('type "money" does not exist'), "app")
     assert not isinstance(other, SourceUnreachableError)
 

@@ -1,0 +1,150 @@
+"""The session that holds a snapshot ends while units are read, as an administrator or a timeout ends it: what is
+missing is read under a new snapshot at once, and nothing is tried in vain.
+"""
+
+import time
+
+import psycopg
+import pytest
+
+from exporters.changes import FOLLOW
+from exporters.errors import SourceSnapshotLostError
+from migrate.bundle.reader import BundleReader
+from migrate.bundle.source_workspace import StoreWorkspace
+from migrate.bundle.unit_sink import StoreSink
+from migrate.case.model import Endpoint
+from migrate.changes.change_logs import followable
+from migrate.cli.common.sources import open_sources
+from migrate.export import ExportOptions, export
+from migrate.export import source_export as source_export_module
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.export.sources import Numbers
+from tests.exporters.postgres.databases import fetch
+
+TABLES = 3
+SLOTS = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+SLOT_NAMES = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+
+
+class Watching(Silent):
+    """Keeps the notes; calls the next one of ``on_export`` when a snapshot has been taken."""
+
+    def __init__(self, on_export):
+        self.on_export, self.notes = iter(on_export), []
+
+    def begin(self, what, **_):
+        if what == "export app":
+            next(self.on_export)()
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def postgres_source(server):
+    url = server.database()
+    connection = psycopg.connect(url, autocommit=True)
+    for number in range(TABLES):
+        connection.execute(f"CREATE TABLE t{number} AS SELECT g FROM generate_series(1, 1000) g")
+
+    def end_sessions():
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'moveout-%' AND datname = current_database()"
+        )
+
+    return url, end_sessions, connection
+
+
+def mariadb_source(server):
+    url = server.database()
+    connection = server.connect(url.rpartition("/")[2])
+    with connection.cursor() as cursor:
+        for number in range(TABLES):
+            cursor.execute(f"CREATE TABLE t{number} (g int PRIMARY KEY) SELECT seq AS g FROM seq_1_to_1000")
+
+    def end_sessions():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            )
+            for (session,) in cursor.fetchall():
+                cursor.execute(f"KILL {session}")
+
+    return url, end_sessions, connection
+
+
+@pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
+def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_path):
+    url, end_sessions, connection = make(request.getfixturevalue(kind))
+    progress = Watching([end_sessions, lambda: None])
+    store = open_location(str(tmp_path / "bundle"))
+    began = time.monotonic()
+    with connection, open_sources({"app": Endpoint(url)}) as opened:
+        outcome = export(opened, store, workers=2, progress=progress, options=ExportOptions())
+    assert outcome.complete, outcome.broken
+    assert sum(row.items for row in BundleReader(store).catalog() if row.kind == "table") == 1000 * TABLES
+    news = [note for note in progress.notes if "new snapshot" in note]
+    assert len(news) == 1, progress.notes
+    assert "what is missing of app is read under a new snapshot" in news[0]
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.torture
+def test_what_is_followed_gets_a_new_base_and_the_old_one_is_removed_from_the_server(postgres, tmp_path):
+    url, end_sessions, connection = postgres_source(postgres)
+    endpoint, positions = Endpoint(url), []
+
+    def count_slots():
+        positions.append(connection.execute(SLOTS).fetchone()[0])
+
+    def end_and_count():
+        count_slots()
+        end_sessions()
+
+    store = open_location(str(tmp_path / "bundle"))
+    options = ExportOptions(follow=followable({"app": endpoint}))
+    with connection, open_sources({"app": endpoint}) as opened:
+        progress = Watching([end_and_count, count_slots])
+        outcome = export(opened, store, workers=2, progress=progress, options=options)
+        assert outcome.complete, outcome.broken
+        (base,) = [row[FOLLOW] for row in BundleReader(store).reconciliation()[0].summary.positions]
+        assert positions == [1, 1]
+        assert fetch(url, SLOT_NAMES) == [(base["log"]["slot"],)]
+        connection.execute("SELECT pg_drop_replication_slot(%s)", (base["log"]["slot"],))
+
+
+def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(postgres, tmp_path):
+    """Its locks are gone with it: a table that was truncated since would look empty, and be counted as empty."""
+    url, end_sessions, connection = postgres_source(postgres)
+    store = open_location(str(tmp_path / "bundle"))
+    with (
+        connection,
+        open_sources({"app": Endpoint(url)}) as (source,),
+        pytest.raises(SourceSnapshotLostError),
+    ):
+        read_to_the_end(source, store, end_sessions)
+
+
+def read_to_the_end(source, store, before_the_end):
+    """Count while the snapshot is held; end its holder, then finish."""
+    with source.snapshot(StoreWorkspace(store, "app"), workers=1) as snapshot:
+        snapshot.foresee_finish()
+        snapshot._counting.result()
+        snapshot._defining.result()
+        before_the_end()
+        snapshot.finish(iter(()), StoreSink(store, "app"))
+
+
+def test_a_source_that_loses_every_snapshot_in_vain_is_left(store):
+    tries = []
+
+    def lose(unit):
+        tries.append(unit.id)
+        raise SourceSnapshotLostError("the session has ended")
+
+    source = Numbers(on_export=lambda unit: lose(unit) if unit.spec["start"] >= 50 else None)
+    outcome = export([source], store, workers=1, progress=Silent(), options=ExportOptions())
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 50)
+    assert tries.count("chunk/00000050") == 1 + source_export_module.LOST_IN_VAIN
+    assert export([Numbers()], store, workers=1, progress=Silent()).complete
