@@ -13,7 +13,7 @@ from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
-from migrate.cli.common.options import CaseFile, Yes, known_location, one_location, sort_words
+from migrate.cli.common.options import CaseFile, Yes, known_location, one_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -133,7 +133,7 @@ def _end_following(
     session: Session, words: Sequence[str], case: Case | None, *, yes: bool, dry_run: bool
 ) -> Ended:
     """Remove what keeps the changes of a bundle's sources, after asking."""
-    location = one_location(sort_words(words), case.bundle if case else None, "location")
+    location = one_location(words, case.bundle if case else None)
     store = open_location(location.url, secrets=location.reveal())
     destinations = destinations_of(location, case.destinations, case) if case else {}
     kept = kept_things(store, case.sources if case else {}, destinations, case.name if case else "")

@@ -19,7 +19,8 @@ from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
+from migrate.cli.common.source_words import parse_pairs
+from migrate.cli.common.sources import choose, destinations_in, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
@@ -211,7 +212,7 @@ def _locations_of(case: Case | None) -> dict[str, Endpoint]:
     examples=(
         "doctor -c moveout.toml",
         "doctor -c moveout.toml --fixes fixes",
-        'doctor app=postgresql://me@old/app "media=s3://media?profile=old" --to /backup/bundle',
+        'doctor postgresql://me@old/app "s3://media?profile=old" --to /backup/bundle',
     ),
 )
 def doctor_command(

@@ -45,6 +45,7 @@ from migrate.cli.common.source_summary import (
     gap_words,
     left_out_line,
 )
+from migrate.cli.common.source_words import as_option, parse_pairs
 from migrate.cli.common.sources import (
     allowed_empty,
     choose,
@@ -52,7 +53,6 @@ from migrate.cli.common.sources import (
     followed,
     load_case,
     open_sources,
-    parse_pairs,
     selection_of,
 )
 from migrate.cli.common.terminal import Console, Text
@@ -511,7 +511,7 @@ _NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
     workers=True,
     bwlimit=True,
     examples=(
-        'export app=postgresql://me@old/app "media=s3://media?profile=old" --to bundle',
+        'export postgresql://me@old/app "s3://media?profile=old" --to bundle',
         "export -c moveout.toml --bwlimit 20M",
     ),
 )
@@ -539,9 +539,11 @@ def export_command(
     loaded = load_case(case)
     location = Endpoint(to) if to else (loaded.bundle if loaded else None)
     if location is None:
+        meant = as_option("export", pairs or [], "--to")
         raise UsageError(
             "no location for the bundle is named",
-            next_step="add --to LOCATION, or [bundle] location in the case file",
+            next_step=meant
+            or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or [bundle] location in the case file",
         )
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])

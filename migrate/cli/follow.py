@@ -17,9 +17,10 @@ from exporters.structs import as_dict
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
+from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
@@ -187,8 +188,8 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     "follow",
     examples=(
         "follow -c moveout.toml",
-        "follow bundle app=postgresql://me@new/app --until-caught-up",
-        "follow bundle app=mysql://me@new/app --delta",
+        "follow bundle postgresql://me@new/app --until-caught-up",
+        "follow bundle mysql://me@new/app --delta",
     ),
 )
 def follow_command(
@@ -214,11 +215,11 @@ def follow_command(
     on where it was. Where a log cannot be followed, tables are compared in delta passes instead.
     """
     loaded = load_case(case)
-    sorted_words = sort_words(words or [])
-    location = one_location(sorted_words, loaded.bundle if loaded else None, "location")
+    locations, source_words = locations_and_sources(words or [])
+    location = one_location(locations, loaded.bundle if loaded else None)
     store = session.store(location)
     reader = BundleReader(store)
-    destinations = chosen_destinations(location, sorted_words.pairs, loaded)
+    destinations = chosen_destinations(location, source_words, loaded)
     check_kinds(reader, destinations)
     sources = _sources(session, reader, loaded, location)
     followed = sources_to_follow(store, sources, destinations, every=delta)

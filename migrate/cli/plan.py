@@ -21,7 +21,8 @@ from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
-from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
+from migrate.cli.common.source_words import parse_pairs
+from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import find_left_behind
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
@@ -550,9 +551,9 @@ def _room(location: Endpoint, sources: Sequence[SourcePlan]) -> LocationRoom | N
     workers=True,
     bwlimit=True,
     examples=(
-        'plan app=postgresql://me@old/app "media=s3://media?profile=old" --deadline 30h',
+        'plan postgresql://me@old/app "s3://media?profile=old" --deadline 30h',
         "plan -c moveout.toml",
-        "plan app=postgresql://me@old/app --to /mnt/disk/bundle",
+        "plan postgresql://me@old/app --to /mnt/disk/bundle",
     ),
 )
 def plan_command(

@@ -16,9 +16,10 @@ from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
-from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.sources import destinations_of, known_secrets, load_case, parse_pairs
+from migrate.cli.common.source_words import locations_and_sources
+from migrate.cli.common.sources import destinations_of, known_secrets, load_case, named_destinations
 from migrate.cli.common.terminal import Console
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
@@ -79,7 +80,7 @@ def report_command(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=URL", help="Compare for it with a live database or bucket; may be repeated."
+            metavar="[NAME=]URL", help="Compare for it with a live database or bucket; may be repeated."
         ),
     ] = None,
     result: Annotated[
@@ -93,11 +94,9 @@ def report_command(
     what to it, and what was verified and restored since.
     """
     loaded = load_case(case)
-    sorted_words = sort_words(words or [])
-    location = one_location(
-        sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
-    )
-    pairs = destinations_of(location, {**parse_pairs(against or []), **sorted_words.pairs}, None)
+    locations, source_words = locations_and_sources(words or [])
+    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     store = session.store(location)
     _check_outside(store, out)

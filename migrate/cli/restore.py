@@ -16,10 +16,11 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
-from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, one_location, sort_words
+from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, one_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
+from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import (
     check_kinds,
     chosen_destinations,
@@ -330,8 +331,8 @@ _NO_KEYS, _NO_CLUSTER = SigningOptions(), ClusterOptions()
     workers=True,
     bwlimit=True,
     examples=(
-        'restore bundle app=postgresql://me@new/app "media=s3://media?profile=new"',
-        "restore bundle app=postgresql://me@new/app --only schema",
+        'restore bundle postgresql://me@new/app "s3://media?profile=new"',
+        "restore bundle postgresql://me@new/app --only schema",
     ),
 )
 def restore_command(
@@ -372,11 +373,9 @@ def restore_command(
     The same command again goes on where an earlier run stopped.
     """
     loaded = load_case(case)
-    sorted_words = sort_words(words or [])
-    location = one_location(
-        sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
-    )
-    destinations = chosen_destinations(location, sorted_words.pairs, loaded)
+    locations, source_words = locations_and_sources(words or [])
+    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    destinations = chosen_destinations(location, source_words, loaded)
     if dry_run:
         return _would_restore(session, location, destinations, create=create)
     options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)

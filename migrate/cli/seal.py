@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, one_location
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.common.sources import load_case
@@ -34,7 +34,7 @@ def seal_command(
     what is missing by name. An export can still go on from there.
     """
     loaded = load_case(case)
-    location = one_location(sort_words(words or []), loaded.bundle if loaded else None, "location")
+    location = one_location(words or [], loaded.bundle if loaded else None)
     signers = load_keys(key, passphrase, loaded)
     store = session.store(location)
     started = time.monotonic()

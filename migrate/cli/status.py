@@ -17,7 +17,7 @@ from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, one_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import gap_words, left_out_line
 from migrate.cli.common.sources import load_case
@@ -352,9 +352,9 @@ def _status(locations: Sequence[Endpoint], case: Case | None, *, quick: bool = F
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
     if words or case is None:
-        return [one_location(sort_words(words), None, "location")]
+        return [one_location(words, None)]
     named = [location for location in (case.bundle, case.transfer_to) if location is not None]
-    return named or [one_location(sort_words([]), None, "location")]
+    return named or [one_location([], None)]
 
 
 def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) -> LocationStatus:

@@ -19,7 +19,8 @@ from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Ov
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
-from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.common.source_words import parse_pairs
+from migrate.cli.common.sources import known_secrets, load_case
 from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
@@ -160,12 +161,12 @@ _NO_DATABASES = _DatabaseOptions()
     workers=True,
     bwlimit=True,
     examples=(
-        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --dry-run',
-        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --exclude "tmp/**"',
-        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --history --cutover',
+        'sync "s3://media?profile=old" "s3://media?profile=new" --dry-run',
+        'sync "s3://media?profile=old" "s3://media?profile=new" --exclude "tmp/**"',
+        'sync "s3://media?profile=old" "s3://media?profile=new" --history --cutover',
         'sync "s3://*?profile=old" "s3://*?profile=new"',
         "sync -c moveout.toml --cutover",
-        "sync app=postgresql://me@old/app app=postgresql://me@new/app --cutover --hold",
+        "sync postgresql://me@old/app postgresql://me@new/app --cutover --hold",
     ),
 )
 def sync_command(
@@ -173,8 +174,8 @@ def sync_command(
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME=URL NAME=URL",
-            help="From which bucket or database to which: old=s3://media?profile=old new=s3://media?profile=new. All of"
+            metavar="[NAME=]URL [NAME=]URL",
+            help="From which bucket or database to which: s3://media?profile=old s3://media?profile=new. All of"
             " an account: 's3://*?profile=old' 's3://*?profile=new'.",
         ),
     ] = None,
@@ -285,7 +286,7 @@ def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[B
     if len(ends) != 2:
         raise UsageError(
             f"sync takes two buckets; {len(ends)} given",
-            next_step="moveout sync old=s3://BUCKET?profile=OLD new=s3://BUCKET?profile=NEW",
+            next_step="moveout sync 's3://BUCKET?profile=OLD' 's3://BUCKET?profile=NEW'",
         )
     (name, source), (_, destination) = ends
     return pairs_of(name, source, destination, session.progress, case)

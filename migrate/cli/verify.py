@@ -19,17 +19,18 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
+from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import (
     check_kinds,
     destinations_of,
     known_secrets,
     load_case,
-    parse_pairs,
+    named_destinations,
     without_left_out,
 )
 from migrate.cli.common.terminal import Console, Text, plain
@@ -454,6 +455,7 @@ def _compare_with_source(
 
 
 def _repair_options(
+    location: Endpoint,
     against: Mapping[str, Endpoint],
     from_words: Sequence[str],
     case: Case | None,
@@ -469,8 +471,8 @@ def _repair_options(
             )
         return None
     if not against:
-        raise UsageError("--repair needs to know what to repair", next_step="add --against NAME=URL")
-    sources = known_secrets(parse_pairs(from_words), case)
+        raise UsageError("--repair needs to know what to repair", next_step="add --against URL")
+    sources = known_secrets(named_destinations(location, from_words), case)
     if others := sources.keys() - against.keys():
         name = min(others)
         raise UsageError(
@@ -486,8 +488,8 @@ def _repair_options(
     bwlimit=True,
     examples=(
         "verify bundle",
-        "verify bundle --level full --against app=postgresql://me@new/app",
-        "verify bundle --against app=postgresql://me@new/app --repair",
+        "verify bundle --level full --against postgresql://me@new/app",
+        "verify bundle --against postgresql://me@new/app --repair",
     ),
 )
 def verify_command(
@@ -501,7 +503,7 @@ def verify_command(
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket; may be repeated."),
+        typer.Option(metavar="[NAME=]URL", help="Compare with a live database or bucket; may be repeated."),
     ] = None,
     repair: Annotated[
         bool,
@@ -511,7 +513,7 @@ def verify_command(
         list[str] | None,
         typer.Option(
             "--from",
-            metavar="NAME=URL",
+            metavar="[NAME=]URL",
             help="With --repair: take the rows of a live source; may be repeated.",
         ),
     ] = None,
@@ -532,11 +534,9 @@ def verify_command(
     With --repair it makes rows that differ equal. Objects of buckets are repaired by moveout sync.
     """
     loaded = load_case(case)
-    sorted_words = sort_words(words or [])
-    location = one_location(
-        sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
-    )
-    pairs = destinations_of(location, {**parse_pairs(against or []), **sorted_words.pairs}, None)
+    locations, source_words = locations_and_sources(words or [])
+    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
@@ -549,7 +549,7 @@ def verify_command(
         signers=signers,
         keys=keys,
         timestamp_ca=timestamp_ca,
-        repair=_repair_options(pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
+        repair=_repair_options(location, pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
     )
     if len(pairs) == len(verified.failures) == 1 and not verified.outcome.findings:
         raise verified.failures[0].error

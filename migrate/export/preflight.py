@@ -34,7 +34,7 @@ _NO_CHANGES = SourceChanges()
 def check_names(sources: Sequence[SourceName]) -> None:
     """Raise ``UsageError`` for names that a bundle cannot hold."""
     if not sources:
-        raise UsageError("there is no source to export", next_step="name one: NAME=URL")
+        raise UsageError("there is no source to export", next_step="name one: postgresql://me@host/db")
     for source in sources:
         if not layout.is_source_name(source.name):
             raise UsageError(

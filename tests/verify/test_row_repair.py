@@ -255,7 +255,7 @@ def test_a_destination_that_delta_passes_brought_further_is_not_put_back(databas
     [
         (["--dry-run"], "go with --repair"),
         (["--from", "app=sqlite:///x"], "go with --repair"),
-        (["--repair"], "--against NAME=URL"),
+        (["--repair"], "--against URL"),
         (["--repair", "--against", "app=sqlite:///x", "--from", "b=sqlite:///x"], "--against b=URL"),
     ],
 )

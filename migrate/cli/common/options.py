@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +14,22 @@ from msgspec.structs import replace
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.case.secrets import redact
 from migrate.case.selection import parse_tags
-from migrate.case.server_url import is_pattern
-from migrate.cli.common.sources import parse_pairs
+from migrate.cli.common.source_words import names_source
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 LocationAndDestinations = Annotated[
     list[str] | None,
-    typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
+    typer.Argument(
+        metavar="LOCATION [NAME=]URL …",
+        help="The bundle, and the database or bucket where each source comes up.",
+    ),
 ]
 SourcePairs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME=URL …", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+        metavar="[NAME=]URL …",
+        help="What leaves: postgresql://me@host/db s3://media?profile=old shop.db. Named after itself, or by NAME=.",
     ),
 ]
 AllowEmpty = Annotated[
@@ -152,31 +154,22 @@ Inventory = Annotated[
     ),
 ]
 
-_PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
 
-
-class Words(Struct, frozen=True):
-    """Positional words sorted by their look: locations, and NAME=URL pairs."""
-
-    locations: tuple[str, ...]
-    pairs: dict[str, Endpoint]
-
-
-def sort_words(words: Sequence[str]) -> Words:
-    """Separate locations from ``NAME=URL`` pairs and URLs of whole servers."""
-    pairs = [word for word in words if _PAIR.fullmatch(word) or is_pattern(word)]
-    return Words(tuple(word for word in words if word not in pairs), parse_pairs(pairs))
-
-
-def one_location(words: Words, fallback: Endpoint | None, noun: str) -> Endpoint:
+def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str = "location") -> Endpoint:
     """Return the one location: that of the command line, else that of the case. Raises ``UsageError``."""
-    if len(words.locations) > 1:
+    for word in locations:
+        if names_source(word):
+            raise UsageError(
+                f"{redact(word)} is no {noun}",
+                next_step="give a directory or s3://bucket/prefix?profile=NAME",
+            )
+    if len(locations) > 1:
         raise UsageError(
-            f"the command takes one {noun}; {len(words.locations)} given: {', '.join(map(redact, words.locations))}",
+            f"the command takes one {noun}; {len(locations)} given: {', '.join(map(redact, locations))}",
             next_step="moveout COMMAND --help says what it takes",
         )
-    if words.locations:
-        return Endpoint(words.locations[0])
+    if locations:
+        return Endpoint(locations[0])
     if fallback is None:
         raise UsageError(
             f"no {noun} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
@@ -189,7 +182,7 @@ def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
     destination, or its bundle where it has no destination.
     """
     listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
-    location_given = one_location(sort_words(words or []), listed[0] if listed else None, "location")
+    location_given = one_location(words or [], listed[0] if listed else None)
     return next((location for location in listed if location.url == location_given.url), location_given)
 
 

@@ -1,4 +1,4 @@
-"""From words on the command line to open sources: NAME=URL pairs and their secrets."""
+"""From words on the command line and the case file to open sources and their secrets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.overlaps import overlaps, shared_identities
-from migrate.case.secrets import redact
-from migrate.case.server_url import check_url, is_pattern
+from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session
+from migrate.cli.common.source_words import names_of_bundle, parse_pairs
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
@@ -32,41 +32,6 @@ if TYPE_CHECKING:
 
 _CASE_FILE = "moveout.toml"
 """Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
-
-
-def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
-    """Parse ``NAME=URL`` words, and URLs of whole servers (``postgresql://host/*``), which need no name. Raises
-    ``UsageError`` naming the word.
-    """
-    endpoints: dict[str, Endpoint] = {}
-    for word in words:
-        check_url(word)
-        if is_pattern(word):
-            endpoints[word] = Endpoint(word)
-            continue
-        name, equals, url = word.partition("=")
-        if not equals or not url or "://" in name:
-            raise UsageError(
-                f"{redact(word)!r} is not NAME=URL",
-                next_step="for example: app=postgresql://me@host/db media=s3://media;"
-                " 'postgresql://me@host/*' means all of a server",
-            )
-        check_name(name)
-        if name in endpoints:
-            raise UsageError(
-                f"the source {name!r} is named twice", next_step="give each source a name of its own"
-            )
-        endpoints[name] = Endpoint(url)
-    return endpoints
-
-
-def check_name(name: str) -> None:
-    """Raise ``UsageError`` unless ``name`` can be a folder of the bundle."""
-    if not layout.is_source_name(name):
-        raise UsageError(
-            f"{name!r} cannot name a source",
-            next_step="use lower-case letters, digits, '-' and '_', at most 63",
-        )
 
 
 def check_kinds(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
@@ -87,8 +52,16 @@ def load_case(path: Path | None) -> Case | None:
     case = load(path)
     for name, source in case.sources.items():
         if name != source.url:
-            check_name(name)
+            _check_name(name)
     return case
+
+
+def _check_name(name: str) -> None:
+    if not layout.is_source_name(name):
+        raise UsageError(
+            f"{name!r} cannot name a source",
+            next_step="use lower-case letters, digits, '-' and '_', at most 63",
+        )
 
 
 def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
@@ -100,7 +73,9 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
     case_words = (
         f"-c {_CASE_FILE}" if Path(_CASE_FILE).exists() else "a case file with -c (moveout init writes one)"
     )
-    raise UsageError("no source is named", next_step=f"give NAME=URL …, or {case_words}")
+    raise UsageError(
+        "no source is named", next_step=f"give its URL, such as postgresql://me@host/db, or {case_words}"
+    )
 
 
 def expanded(
@@ -156,18 +131,26 @@ def destinations_of(
     return expand_destinations(recorded_sources(location), endpoints, case).require_all()
 
 
+def named_destinations(location: Endpoint, words: Sequence[str]) -> dict[str, Endpoint]:
+    """Return the destinations that words of the command line name. One without a name goes by the bundle at the
+    location; see ``names_of_bundle``.
+    """
+    return parse_pairs(words, names_of_bundle(lambda: recorded_sources(location)))
+
+
 def chosen_destinations(
-    location: Endpoint, pairs: Mapping[str, Endpoint], case: Case | None
+    location: Endpoint, words: Sequence[str], case: Case | None
 ) -> Mapping[str, Endpoint]:
-    """Return where the sources of the bundle at a location come up: the pairs of the command line, else what the case
+    """Return where the sources of the bundle at a location come up: the words of the command line, else what the case
     says. Raises ``UsageError`` where neither says anything.
     """
+    pairs = named_destinations(location, words)
     given = known_secrets(destinations_of(location, pairs, None), case)
     destinations = given or (destinations_of(location, case.destinations, case) if case else {})
     if not destinations:
         raise UsageError(
             "nothing says what goes where",
-            next_step="give NAME=URL …, or [[destination]] tables in the case file",
+            next_step="give the URL of each new database and bucket, or [[destination]] tables in the case file",
         )
     return destinations
 

@@ -192,14 +192,14 @@ def status_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="LOCATION", help="Of a bundle; or an undo file, or NAME=URL …"),
+        typer.Argument(metavar="LOCATION", help="Of a bundle; or an undo file, or URLs of sources."),
     ] = None,
     *,
     try_as: TryAs = "",
     case: CaseFile = None,
 ) -> HeldBundle | Frozen:
-    """Read every lock again, and name what is not protected. With an undo file, or NAME=URL: what of the hold on these
-    sources is in force.
+    """Read every lock again, and name what is not protected. With an undo file, or URLs of sources: what of the hold on
+    these sources is in force.
     """
     loaded = load_case(case)
     sources = source_status(words or [], loaded, try_as)

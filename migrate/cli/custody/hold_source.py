@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, Yes, sort_words
+from migrate.cli.common.options import CaseFile, Yes
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.source_words import locations_and_sources, parse_pairs
 from migrate.cli.common.sources import choose, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody.hold.sources import source_hold, undo_file
@@ -71,7 +72,9 @@ class Frozen(Struct, frozen=True):
 def source_command(
     session: Session,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the undo file.")],
-    words: Annotated[list[str] | None, typer.Argument(metavar="NAME=URL", help="What shall be held.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=]URL …", help="What shall be held.")
+    ] = None,
     *,
     file: Annotated[
         Path, typer.Option("--undo", metavar="FILE", help="Where it is written how everything was.")
@@ -98,7 +101,7 @@ def source_command(
     hold undo FILE` takes it back, finished or not.
     """
     loaded = load_case(case)
-    endpoints = expanded(session, choose(_pairs(words), loaded), loaded)
+    endpoints = expanded(session, choose(parse_pairs(words or []), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
     with _opened(endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)
@@ -166,7 +169,7 @@ def undo_command(
 
 def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
     """Return what is in force of a hold on sources, None where the words name no sources but a location."""
-    pairs = sort_words(words).pairs
+    pairs = parse_pairs(locations_and_sources(words)[1])
     if pairs:
         with _opened(pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
             return Frozen(source_hold.survey(holds, None), "")
@@ -175,16 +178,6 @@ def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Froze
     known = _need_file(Path(words[0]))
     with _opened(_recorded(known, case), known, HoldRequest(try_as)) as holds:
         return Frozen(source_hold.survey(holds, known), words[0])
-
-
-def _pairs(words: Sequence[str] | None) -> Mapping[str, Endpoint]:
-    sorted_ = sort_words(words or [])
-    if sorted_.locations:
-        raise UsageError(
-            f"{sorted_.locations[0]} is no NAME=URL",
-            next_step="a bundle is held by: moveout hold place LOCATION",
-        )
-    return sorted_.pairs
 
 
 def _need_file(file: Path) -> UndoFile:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, draw_signed, need_keys
 from migrate.cli.common.sources import load_case
@@ -85,7 +85,7 @@ def sign_command(
     changes nothing.
     """
     loaded = load_case(case)
-    location = one_location(sort_words(words or []), loaded.bundle if loaded else None, "location")
+    location = one_location(words or [], loaded.bundle if loaded else None)
     return run_sign(
         session, location, need_keys(key, passphrase, loaded), timestamp or custody_of(loaded).timestamp
     )
