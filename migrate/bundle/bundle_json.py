@@ -1,4 +1,4 @@
-"""``meta/bundle.json`` read: which bundle this is."""
+"""``meta/bundle.json``, written and read: which bundle this is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout, left_behind
 from migrate.bundle.left_behind import LeftBehind
 from migrate.errors import DamageError, GoneError, UsageError
@@ -89,6 +90,29 @@ class BundleInfo(Struct, frozen=True):
                 return source
         names = ", ".join(source.name for source in self.sources)
         raise UsageError(f"the bundle has no source {name!r}", next_step=f"it has: {names}")
+
+
+def encode(info: BundleInfo) -> bytes:
+    """Return the file. What is not known is not in it."""
+    value = {
+        "format": FORMAT,
+        "version": layout.VERSION,
+        "id": info.id,
+        "created": info.created,
+        "sealed": info.sealed,
+        "software": info.software,
+        "complete": info.complete,
+        "continues": list(info.continues),
+        "sources": [
+            {name: value for name, value in as_dict(source).items() if value or name != "identity"}
+            for source in info.sources
+        ],
+    }
+    value |= {"pace": info.pace.as_json()} if info.pace else {}
+    value |= {"left_behind": info.left_behind.as_json()} if info.left_behind else {}
+    value |= {"left_out": [as_dict(source) for source in info.left_out]} if info.left_out else {}
+    value |= {"case": as_dict(info.case)} if info.case else {}
+    return canonical_json.encode_pretty(value)
 
 
 def decode(data: bytes) -> BundleInfo:

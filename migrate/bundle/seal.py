@@ -24,12 +24,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from msgspec import Struct
 
 from exporters.api import Gap, Loss
-from exporters.structs import as_dict
 from migrate import software
 from migrate.bundle import (
     bundle_json,
@@ -39,7 +38,7 @@ from migrate.bundle import (
     layout,
     tag_files,
 )
-from migrate.bundle.bundle_json import FORMAT, BundleInfo
+from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord, separate_groups
 from migrate.bundle.export_state import ExportState, seal_time
@@ -96,15 +95,23 @@ def seal(
     check()
     complete = all(reconciliation.complete for reconciliation in reconciliations)
     writing, files, size_bytes = _write_files(store, ledger, executor)
-    read = bundle_json.pace_of(ledger.times())
-    bundle = canonical_json.encode_pretty(
-        _bundle_json(state, reconciliations, sealed, read, complete=complete)
-        | ({"left_behind": left_behind.as_json()} if left_behind else {})
-        | ({"case": as_dict(case)} if case else {})
+    identities = {source.name: source.identity for source in state.sources}
+    info = BundleInfo(
+        id=state.id,
+        created=state.created,
+        sealed=sealed,
+        software=software(),
+        complete=complete,
+        continues=state.continues,
+        sources=[_source_info(entry, identities.get(entry.name, "")) for entry in reconciliations],
+        pace=bundle_json.pace_of(ledger.times()),
+        left_behind=left_behind,
+        left_out=state.left_out,
+        case=case,
     )
     if page is not None:  # made while those are written
         contents = SealedTables(
-            bundle_json.decode(bundle),
+            info,
             (size_bytes, files),
             reconciliations,
             [*chain.from_iterable(rows.values())],
@@ -115,7 +122,7 @@ def seal(
     check()
     for key, data in (
         (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),
-        (layout.BUNDLE_META, bundle),
+        (layout.BUNDLE_META, bundle_json.encode(info)),
         (layout.BAG_INFO, _bag_info(state, reconciliations, sealed, (size_bytes, files))),
         (layout.BAGIT, tag_files.DECLARATION),
     ):
@@ -294,37 +301,8 @@ def _closed(writer: FileWriter) -> FileRecord:
     return _record(writer)
 
 
-def _bundle_json(
-    state: ExportState,
-    reconciliations: Sequence[SourceReconciliation],
-    sealed: str,
-    read: bundle_json.Pace | None,
-    *,
-    complete: bool,
-) -> dict[str, Any]:
-    identities = {source.name: source.identity for source in state.sources}
-    value = {
-        "format": FORMAT,
-        "version": layout.VERSION,
-        "id": state.id,
-        "created": state.created,
-        "sealed": sealed,
-        "software": software(),
-        "complete": complete,
-        "continues": list(state.continues),
-        "sources": [
-            {
-                "name": reconciliation.name,
-                "url": reconciliation.url,
-                "kind": reconciliation.url.partition(":")[0],
-                "complete": reconciliation.complete,
-            }
-            | ({"identity": identity} if (identity := identities.get(reconciliation.name)) else {})
-            for reconciliation in reconciliations
-        ],
-    }
-    value |= {"left_out": [as_dict(source) for source in state.left_out]} if state.left_out else {}
-    return value | ({"pace": read.as_json()} if read else {})
+def _source_info(source: SourceReconciliation, identity: str) -> SourceInfo:
+    return SourceInfo(source.name, source.url, source.url.partition(":")[0], source.complete, identity)
 
 
 def _bag_info(

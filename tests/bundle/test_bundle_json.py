@@ -47,7 +47,7 @@ def encoded(**changes: object) -> bytes:
     return json.dumps(WHOLE | changes).encode()
 
 
-def test_everything_is_read():
+def test_everything_is_read_and_written():
     info = decode(encoded())
     assert (info.id, info.complete, list(info.continues)) == ("1", True, ["0"])
     assert info.source("app") == info.sources[0]
@@ -62,6 +62,7 @@ def test_everything_is_read():
     assert info.pace.end == "2026-01-01T00:00:06Z"
     with pytest.raises(UsageError, match="no source 'shop'"):
         info.source("shop")
+    assert json.loads(bundle_json.encode(info)) == WHOLE
     assert decode(encoded(complete=1)).complete is False
     assert decode(encoded(left_behind=None, case=None, pace=None)).left_behind is None
 
