@@ -9,9 +9,9 @@ from exporters.api import Sink
 from exporters.postgres.rows.block_parser import BlockParser
 from exporters.postgres.rows.csv_rows import (
     digest_block,
+    first_lines,
     lines_of,
     parse_block_exactly,
-    split_lines,
 )
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.postgres.rows.small_chunks import TypedChunk
@@ -39,7 +39,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
                     table,
                     digest,
                     len(block),
-                    first_texts=split_lines(bytes(block), table.rows)[:to_prove] if to_prove else (),
+                    first_texts=first_lines(block, to_prove) if to_prove else (),
                     parse_exactly=partial(parse_block_exactly, block, layout),
                 )
         return chunk.finish(sent_rows)

@@ -13,7 +13,7 @@ from exporters.postgres.chunk_plan import BY_TID_SHARE, CHUNK_BYTES, cut, larges
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import block_of, digest_block, parse_block, split_lines
+from exporters.postgres.rows.csv_rows import block_of, digest_block, first_lines, parse_block, split_lines
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan
@@ -63,6 +63,7 @@ def table(
 )
 def test_lines_end_at_newlines_outside_of_quotes(block, lines, monkeypatch):
     assert split_lines(block) == lines
+    assert [first_lines(block, count) for count in range(4)] == [lines[:count] for count in range(4)]
     monkeypatch.setattr(csv_rows, "_LARGE_BYTES", 0)  # as large blocks are split
     assert split_lines(block) == lines
 
