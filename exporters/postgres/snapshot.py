@@ -19,14 +19,14 @@ from exporters.postgres.definitions.definition_files import DefinitionFiles, rea
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, snapshot_lost
 from exporters.postgres.query_rows import fetch
-from exporters.postgres.rows.chunk_export import export_rows, export_typed
+from exporters.postgres.rows.chunk_export import export_rows, export_small
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
-from exporters.postgres.rows.small_chunks import TypedChunk, typed_together
+from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
-from exporters.sql.columns import Layout
+from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.open_connections import waking
 
 
@@ -78,7 +78,7 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
-        self._read_ahead: dict[str, TypedChunk] = {}
+        self._read_ahead: dict[str, ParsedBlock] = {}
         self._positions = positions
         self._holder_lock = threading.Lock()
         self._stop = waking(session.address.url, threading.Event(), threading.Event.set)
@@ -99,9 +99,9 @@ class PostgresSnapshot:
         planned = self._planned[unit.spec["table"]]
         pages = unit.spec["range"]
         name = stem(unit.spec)
-        typed = self._read_ahead.pop(unit.id, None)
-        if typed is not None:
-            chunk = export_typed(typed, planned.layout, sink, name)
+        small = self._read_ahead.pop(unit.id, None)
+        if small is not None:
+            chunk = export_small(small, planned.layout, sink, name)
         else:
             rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
             try:

@@ -12,7 +12,7 @@ from exporters import arrow_functions as pc
 from exporters.api import Sink
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
-from exporters.sql.columns import Layout, Typed
+from exporters.sql.columns import Layout, ParsedBlock, Typed
 from exporters.sql.large_values.long_values import LongRow, LongValue, Spool, TypedRow
 from exporters.sql.parquet_write import PartWriter, WrittenPart
 from exporters.sql.row_blocks import LongRowText
@@ -111,38 +111,37 @@ class ChunkExport:
 
     def add(
         self,
-        table: Typed,
-        digest: RowsDigest,
-        text_bytes: int,
+        block: ParsedBlock,
         *,
         first_texts: Sequence[bytes] = (),
         parse_exactly: Callable[[], Typed] | None = None,
     ) -> None:
-        """Take a block of rows, and the digest of their texts. ``first_texts``: those of the first ``rows_to_prove``
+        """Take a block of rows. ``first_texts``: those of the first ``rows_to_prove``
         rows. ``parse_exactly`` types the block the slow way; without it the caller has compared every value. Raises
         ``SourceError`` where the rows do not render to their texts again.
         """
-        if table.rows != digest.rows:
+        typed, digest = block.typed, block.digest
+        if typed.rows != digest.rows:
             raise SourceError(
-                f"{digest.rows} lines were parsed as {table.rows} rows",
+                f"{digest.rows} lines were parsed as {typed.rows} rows",
                 next_step="Please report the table's definition.",
             )
         if parse_exactly is not None and not self._proved:
-            table = self._prove(table, first_texts, parse_exactly)
-        self._text_bytes += text_bytes
+            typed = self._prove(typed, first_texts, parse_exactly)
+        self._text_bytes += block.text_bytes
         self._digest += digest
-        self._octets.add(table)
-        self._parts.add(table, text_bytes)
+        self._octets.add(typed)
+        self._parts.add(typed, block.text_bytes)
 
-    def _prove(self, table: Typed, first_texts: Sequence[bytes], parse_exactly: Callable[[], Typed]) -> Typed:
-        """Return ``table`` if its first rows render to their texts again, else what the slow way makes of them.
+    def _prove(self, typed: Typed, first_texts: Sequence[bytes], parse_exactly: Callable[[], Typed]) -> Typed:
+        """Return ``typed`` if its first rows render to their texts again, else what the slow way makes of them.
 
         Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
         argument in ``column_types`` for the kinds that are not compared value by value; ``verify --level full``
         renders everything. Raises ``SourceError`` where the slow way does not help.
         """
         for is_exact in (False, True):
-            parsed = parse_exactly() if is_exact else table
+            parsed = parse_exactly() if is_exact else typed
             batch = self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]
             if list(self._format.render(batch)) == list(first_texts):
                 self._proved = True

@@ -13,6 +13,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
+from exporters.row_digest import RowsDigest
 from exporters.sql.value_codec import ValueCodec
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _field(column: Column) -> pa.Field:
     if column.generated:
         metadata[GENERATED] = "1"
     if column.collation:
-        metadata[b"moveout.collation"] = column.collation
+        metadata[COLLATION] = column.collation
     if column.not_null:
         metadata[NOT_NULL] = "1"
     return pa.field(column.name, column.kind.stored, metadata=metadata)
@@ -170,6 +171,14 @@ class Typed(Struct, frozen=True):
         """Return a column's side array, all NULL where no value needs it."""
         values = self.sides.get(position)
         return pa.nulls(self.rows, data_type) if values is None else values
+
+
+class ParsedBlock(Struct, frozen=True):
+    """A block, and what its text was: the digest of its rows, and their bytes."""
+
+    typed: Typed
+    digest: RowsDigest
+    text_bytes: int
 
 
 def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout, rows: int) -> Typed:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from msgspec import Struct
 
 from exporters import _rows
 from exporters import arrow_functions as pc
@@ -20,7 +19,7 @@ from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
+from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, typed_block
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -38,14 +37,6 @@ _LETTERS = {"date": "D", "mysqldouble": "f"}
 _LETTERS_WITH_DIGITS = {"datetime": "S", "utc": "S", "clock": "T"}
 _TEXT, _BYTES = "t", "r"
 """The core's letters (``columns.h``)."""
-
-
-class ParsedBlock(Struct, frozen=True):
-    """The rows of a block; ``text_bytes`` are those of their payloads."""
-
-    typed: Typed
-    digest: RowsDigest
-    text_bytes: int
 
 
 class BlockParser:

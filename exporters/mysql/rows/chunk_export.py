@@ -32,11 +32,8 @@ def export_rows(
                 chunk.add_long(block)
                 continue
             to_prove = chunk.rows_to_prove
-            parsed = parser.parse(block)
             chunk.add(
-                parsed.typed,
-                parsed.digest,
-                parsed.text_bytes,
+                parser.parse(block),
                 first_texts=first_payloads(block, to_prove),
                 parse_exactly=partial(parser.parse_exactly, block),
             )

@@ -17,7 +17,6 @@ Literal = Callable[[str, bytes], str]
 _CHARSETS = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1", "ascii"})
 _CHARACTERS = re.compile(r"(var)?char\(\d+\)|(tiny|medium|long)?text")
 _DIGITS = 9
-_GROUP_BYTES = 4
 _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 """So many bytes hold so many decimal digits."""
 _DATETIME_ZERO = 1 << 39

@@ -15,8 +15,8 @@ import pyarrow as pa
 from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text
-from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
+from exporters.row_digest import digest_of_core, digest_texts
+from exporters.sql.columns import Kind, Layout, ParsedBlock, array_of, typed_block
 
 _LETTERS: Mapping[pa.DataType, str] = {
     pa.bool_(): "b",
@@ -47,18 +47,19 @@ class BlockParser:
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
         """The columns as the core takes them."""
 
-    def parse(self, block: bytes | bytearray, *, compare: bool = True) -> tuple[Typed, RowsDigest]:
-        """Return the rows of a block of whole lines, and their digest. ``compare`` and errors: see ``parse_block``."""
+    def parse(self, block: bytes | bytearray, *, compare: bool = True) -> ParsedBlock:
+        """Return a block of whole lines, parsed. ``compare`` and errors: see ``parse_block``."""
         parsed = None if _rows.core is None else _rows.core.parse(block, self.core_kinds)
         if parsed is None:
-            table = parse_block(block, self._layout, compare=compare)
-            return table, digest_texts(split_lines(bytes(block), table.rows))
+            typed = parse_block(block, self._layout, compare=compare)
+            return ParsedBlock(typed, digest_texts(split_lines(bytes(block), typed.rows)), len(block))
         rows, digest, buffers = parsed
         columns = [
             _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
             for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
         ]
-        return typed_block(columns, self._layout, rows), digest_of_core(rows, digest)
+        typed = typed_block(columns, self._layout, rows)
+        return ParsedBlock(typed, digest_of_core(rows, digest), len(block))
 
 
 def _core_kind(kind: Kind) -> bytes:

@@ -14,10 +14,9 @@ from exporters.postgres.rows.csv_rows import (
     parse_block_exactly,
 )
 from exporters.postgres.rows.long_lines import line_pieces, read_line
-from exporters.postgres.rows.small_chunks import TypedChunk
-from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
+from exporters.row_digest import Advance, RowsDigest, digest_empty_rows
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
-from exporters.sql.columns import Layout
+from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
 
 
@@ -34,22 +33,19 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
                 chunk.add_long(block)
             elif layout.columns:
                 to_prove = chunk.rows_to_prove
-                table, digest = parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove)
                 chunk.add(
-                    table,
-                    digest,
-                    len(block),
+                    parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove),
                     first_texts=first_lines(block, to_prove) if to_prove else (),
                     parse_exactly=partial(parse_block_exactly, block, layout),
                 )
         return chunk.finish(sent_rows)
 
 
-def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
-    """Do the same for the rows of a small chunk."""
+def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
+    """Do the same for the rows of a small chunk (``small_chunks``)."""
     with ChunkExport(layout, sink, stem, _CSV) as export:
-        if chunk.lines:
-            export.add(chunk.table, digest_texts(chunk.lines), chunk.text_bytes)
+        if chunk.typed.rows:
+            export.add(chunk)
         return export.finish()
 
 

@@ -9,22 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
-from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import QUOTES, QUOTES_ALONE, csv_fields, split_lines, unquoted
-from exporters.sql.columns import Kind, Layout, Typed
+from exporters.row_digest import digest_texts
+from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed
 from exporters.sql.row_blocks import SmallRows
 from exporters.sql.value_codec import rendered
-
-
-class TypedChunk(Struct, frozen=True):
-    """Rows as arrays that render to their ``lines`` again."""
-
-    table: Typed
-    lines: Sequence[bytes]
-    text_bytes: int
-
 
 Fields = Sequence[Sequence[bytes]]
 """The fields of some rows as they stand in their lines, column by column."""
@@ -32,8 +23,8 @@ _Place = tuple[int, int]
 """The number of a chunk, and the position of a column in it."""
 
 
-def typed_together(chunks: Sequence[tuple[Layout, SmallRows]]) -> list[TypedChunk | None]:
-    """Return each chunk typed, None for one that has to be parsed by itself."""
+def typed_together(chunks: Sequence[tuple[Layout, SmallRows]]) -> list[ParsedBlock | None]:
+    """Return each chunk parsed, None for one that has to be parsed by itself."""
     lines = [split_lines(rows.block) for _, rows in chunks]
     fields = [_fields(*chunk, own_lines) for chunk, own_lines in zip(chunks, lines, strict=True)]
     places: dict[tuple[Kind, bool], list[_Place]] = {}
@@ -45,15 +36,15 @@ def typed_together(chunks: Sequence[tuple[Layout, SmallRows]]) -> list[TypedChun
     for (kind, alone), places_of_kind in places.items():
         texts = [(place, (fields[place[0]] or ())[place[1]]) for place in places_of_kind]
         arrays.update(_typed(kind, texts, alone=alone))
-    typed: list[TypedChunk | None] = []
+    parsed: list[ParsedBlock | None] = []
     for number, (layout, rows) in enumerate(chunks):
         positions = range(len(layout.columns))
         if not positions or any((number, position) not in arrays for position in positions):
-            typed.append(None)
+            parsed.append(None)
         else:
-            table = Typed(tuple(arrays[number, position] for position in positions), {}, len(lines[number]))
-            typed.append(TypedChunk(table, lines[number], len(rows.block)))
-    return typed
+            typed = Typed(tuple(arrays[number, position] for position in positions), {}, len(lines[number]))
+            parsed.append(ParsedBlock(typed, digest_texts(lines[number]), len(rows.block)))
+    return parsed
 
 
 def _fields(layout: Layout, rows: SmallRows, lines: Sequence[bytes]) -> Fields | None:

@@ -213,8 +213,8 @@ def as_values(parse) -> object:
 
 
 def by_core(layout: Layout, block: bytes) -> tuple:
-    table, digest = BlockParser(layout).parse(block)
-    return layout, table, digest
+    parsed = BlockParser(layout).parse(block)
+    return layout, parsed.typed, parsed.digest
 
 
 def exactly(layout: Layout, block: bytes) -> tuple:
@@ -252,7 +252,7 @@ def check_any_text(table: tuple[Layout, bytes]) -> None:
     compiled = as_values(lambda: by_core(layout, block))
     assert compiled == as_values(lambda: exactly(layout, block))
     if compiled != "invalid":
-        typed = BlockParser(layout).parse(block)[0]
+        typed = BlockParser(layout).parse(block).typed
         batch = layout.batch(typed, frozenset(typed.sides))
         lines = split_lines(block)
         assert [csv_normal(line) for line in lines_of(batch)] == [csv_normal(line) for line in lines]

@@ -8,7 +8,7 @@ from exporters.postgres.catalog import PostgresColumn
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.copy_feed import Feeds
-from exporters.postgres.rows.csv_rows import parse_block
+from exporters.postgres.rows.csv_rows import digest_block, parse_block
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
@@ -50,15 +50,16 @@ LEFT = {
 def test_small_chunks_are_typed_as_large_ones(name):
     """Beside others, whose values lie in the same arrays."""
     everything = {**CHUNKS, **LEFT} if name == "plain" else CHUNKS
-    typed = dict(zip(everything, together(everything.values()), strict=True))
+    parsed = dict(zip(everything, together(everything.values()), strict=True))
     own_layout, block, _ = CHUNKS[name]
-    chunk = typed[name]
+    chunk = parsed[name]
     assert chunk is not None
-    batch = own_layout.batch(chunk.table, frozenset())
-    assert (batch.num_rows, chunk.table.sides) == (len(chunk.lines), {})
+    batch = own_layout.batch(chunk.typed, frozenset())
+    assert chunk.typed.sides == {}
     if block:
         assert batch.equals(own_layout.batch(parse_block(block, own_layout), frozenset()))
-    assert b"".join(line + b"\n" for line in chunk.lines) == block
+    assert (chunk.digest, chunk.text_bytes) == (digest_block(block), len(block))
+    assert chunk.digest.rows == batch.num_rows
 
 
 def together(chunks):
