@@ -71,6 +71,7 @@ from migrate.storage.registry import open_location
 if TYPE_CHECKING:
     from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer
+    from migrate.discover.servers import ServerAnswer
 
 _SHOWN_GAPS = 10
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
@@ -243,9 +244,11 @@ def run_export(
     selection: Selection = EVERYTHING,
     limits: Limits | None = None,
     scheduler: str | None = None,
+    answers: Sequence[ServerAnswer] | None = None,
 ) -> Exported:
     """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
-    before what the case file says. With a ``scheduler`` its workers do what they can.
+    before what the case file says. With a ``scheduler`` its workers do what they can. ``answers``: what the servers of
+    the case hold, if they were asked just before.
     """
     bwlimit = case.bwlimit if case else None
     note = session.progress.note
@@ -289,7 +292,7 @@ def run_export(
                 _require_bases(store, options.follow)
         else:
             if case is not None:
-                options = _with_case(session, case, endpoints, options)
+                options = _with_case(session, case, endpoints, options, answers)
             limits = limits or (case.limits if case else Limits())
             limits = replace(limits, deadline=case.deadline if case else None)
             if cluster_machines is not None:
@@ -325,14 +328,20 @@ def run_export(
 
 
 def _with_case(
-    session: Session, case: Case, endpoints: Mapping[str, Endpoint], options: ExportOptions
+    session: Session,
+    case: Case,
+    endpoints: Mapping[str, Endpoint],
+    options: ExportOptions,
+    answers: Sequence[ServerAnswer] | None,
 ) -> ExportOptions:
     """Return the options with what the bundle says of its case, and of what stays on the case's servers."""
-    from migrate.discover.left_behind import find_left_behind  # noqa: PLC0415  asks whole servers, for a case
+    from migrate.discover import left_behind  # noqa: PLC0415  it asks whole servers, for a case
 
-    left_behind = find_left_behind(case, endpoints, session.progress)
+    if answers is None:
+        answers = left_behind.ask_case_servers(case, session.progress)
+    stays = left_behind.find_left_behind(case, endpoints, answers)
     deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
-    return replace(options, left_behind=left_behind, case=CaseInfo(case.name, deadline))
+    return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline))
 
 
 def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[Signed]:

@@ -12,13 +12,19 @@ from migrate.engines import registry
 from migrate.runtime.progress import Progress
 
 
-def find_left_behind(case: Case, sources: Mapping[str, Endpoint], progress: Progress) -> LeftBehind:
-    """Return what is on the servers of a case and neither among its sources nor among what it leaves out or does not
-    take. ``sources`` are those that leave: with what patterns meant when they were expanded.
+def ask_case_servers(case: Case, progress: Progress) -> list[ServerAnswer]:
+    """Return what the servers of a case hold, by name. Raises ``UsageError`` for a URL that nothing reads."""
+    return ask_servers(servers_of(case), progress, names_only=True)
+
+
+def find_left_behind(
+    case: Case, sources: Mapping[str, Endpoint], answers: Sequence[ServerAnswer]
+) -> LeftBehind:
+    """Return what the servers of a case have answered that is neither among its sources nor among what it leaves out or
+    does not take. ``sources`` are those that leave: with what patterns meant when they were expanded.
     """
     known = [*(source.url for source in sources.values()), *(entry.url for entry in case.left_out)]
     not_taken = {(entry.kind, entry.name, entry.region) for entry in case.not_taken}
-    answers = ask_servers(servers_of(case), progress, names_only=True)
     seen: set[str] = set()
     rests = [_rest_of(answer, known, not_taken, seen) for answer in answers]
     return LeftBehind(

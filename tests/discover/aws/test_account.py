@@ -21,7 +21,7 @@ from migrate.discover.aws import services
 from migrate.discover.aws.account import discover
 from migrate.discover.aws.connection import Failure
 from migrate.discover.aws.failures import POLICY_STEP, FailedCalls
-from migrate.discover.left_behind import find_left_behind
+from migrate.discover.left_behind import ask_case_servers, find_left_behind
 from migrate.errors import UsageError
 from migrate.runtime.progress import Silent
 from scripts import docs
@@ -260,7 +260,9 @@ def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
 
     account.client("kinesis", "ap-southeast-2").create_stream(StreamName="later", ShardCount=1)
     account.client("s3", "us-east-1").create_bucket(Bucket="later-bucket")
-    left_behind = find_left_behind(replace(case, sources={}), case.sources, Silent())
+    case_of_servers = replace(case, sources={})
+    answers = ask_case_servers(case_of_servers, Silent())
+    left_behind = find_left_behind(case_of_servers, case.sources, answers)
     assert list(left_behind.sentences()) == [
         "Also on aws://owner, not in this case: later-bucket, Kinesis stream later."
     ]
