@@ -299,9 +299,7 @@ def run_export(
                 from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
 
                 selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
-                cluster = ExportCluster(
-                    cluster_machines, location, endpoints, selections, limits, options.prove
-                )
+                cluster = ExportCluster(cluster_machines, location, endpoints, selections, limits)
                 options = replace(options, open_pool=cluster.open_pool)
             with open_sources(
                 endpoints, selection=selection, limits=limits, note=note, cancellation=cancellation

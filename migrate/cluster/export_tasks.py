@@ -31,7 +31,6 @@ class ExportCluster(Struct, frozen=True):
     sources: Mapping[str, Endpoint]
     selections: Mapping[str, Selection]
     limits: Limits
-    prove: bool
 
     def open_pool(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> UnitPool | None:
         """Return the pool that does the units of a source; None where its snapshot cannot be joined."""
@@ -47,10 +46,7 @@ class ExportCluster(Struct, frozen=True):
             selection=protocol.selection_json(self.selections[source.name]),
             limits=protocol.limits_json(self.limits),
             ticket=cast("Shared", work.snapshot).ticket,
-            attempts=work.attempts,
-            prove=self.prove,
-            strict=work.strict,
-            sealed_before=work.sealed_before,
+            rules=work.rules,
         )
         codec = _UnitCodec(work, executor)
         return ClusterWorkerPool(self.machines, job, codec, lease=lease, note=work.progress.note)

@@ -20,10 +20,11 @@ from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret, redact
 from migrate.errors import UsageError
+from migrate.export.unit_runner import UnitRules
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.destination_terms import Terms
 
-VERSION = 3
+VERSION = 4
 
 
 class Reach(Struct, frozen=True):
@@ -64,7 +65,7 @@ def _reference(secret: Secret) -> str:
 
 class ExportJob(Struct, frozen=True):
     """What all batches of one source share. ``id`` is this run's of them; ``lease`` is the lead's; ``limited``: bytes
-    may only pass by a share of the lead's budget. The rest is as in ``UnitWork``.
+    may only pass by a share of the lead's budget. ``rules``: see ``UnitWork``.
     """
 
     id: str
@@ -76,10 +77,7 @@ class ExportJob(Struct, frozen=True):
     selection: Json
     limits: Json
     ticket: Json
-    attempts: int
-    prove: bool
-    strict: bool
-    sealed_before: str
+    rules: UnitRules
     kind: Literal["export"] = "export"
 
 
@@ -169,6 +167,8 @@ def decode(text: str) -> Order:
     for name in ("location", "source", "origin", "destination"):
         if name in job:
             job[name] = Reach(**job[name])
+    if "rules" in job:
+        job["rules"] = UnitRules(**job["rules"])
     return Order(_JOBS[job["kind"]](**job), value["pieces"])
 
 

@@ -23,7 +23,6 @@ from migrate.cluster.lease_guard import LOOK_SECONDS, Fence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.engines import registry
 from migrate.export.open_sources import open_source
-from migrate.export.read_back import part_reader_for
 from migrate.export.unit_runner import UnitWork
 from migrate.restore.common.remote_rows import PartWriter, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
@@ -136,11 +135,9 @@ class ExportSession(WorkerSession):
             cancellation=self.cancellation,
             progress=self.notes,
             source=job.name,
+            url=source.url,
             snapshot=snapshot,
-            attempts=job.attempts,
-            part_reader=part_reader_for(source.url) if job.prove else None,
-            strict=job.strict,
-            sealed_before=job.sealed_before,
+            rules=job.rules,
         )
 
 

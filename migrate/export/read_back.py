@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from exporters.engine import PartReader, part_reader_of
+from exporters.engine import part_reader_of
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import layout
@@ -23,19 +23,16 @@ PROVED = "proved"
 """The fact in a commit record that its rows were read back."""
 
 
-def part_reader_for(url: str) -> PartReader | None:
-    """Return what reads the Parquet parts of a source, None where its rows have no digests (a bucket has no rows)."""
+def prove(store: Store, url: str, record: CommitRecord) -> CommitRecord:
+    """Return the record of a unit of the source at ``url`` with the fact added; as it is where the unit has no rows of
+    a table, or was read back before. Raises ``SourceError`` where a value did not survive.
+    """
+    if record.outcome.digest is None or record.outcome.facts.get(PROVED) is True:
+        return record
     engine = registry.find(url)
-    return part_reader_of(engine) if engine is not None and engine.part_reader else None
-
-
-def is_proved(record: CommitRecord) -> bool:
-    """Tell whether a unit was read back, or has no rows of a table to be read."""
-    return record.outcome.digest is None or record.outcome.facts.get(PROVED) is True
-
-
-def prove(store: Store, reader: PartReader, record: CommitRecord) -> CommitRecord:
-    """Return the record with the fact added. Raises ``SourceError`` where a value did not survive."""
+    if engine is None or not engine.part_reader:
+        return record
+    reader = part_reader_of(engine)
     rows_digest = RowsDigest()
     parts: list[dict[str, Any]] = list(record.outcome.facts.get("parts", ()))
     try:

@@ -28,12 +28,12 @@ from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
 from migrate.export.outcome import ExportOptions
 from migrate.export.plan_totals import Summary, write_summary
-from migrate.export.read_back import part_reader_for
 from migrate.export.seal_time import SealTimeError
 from migrate.export.unit_runner import (
     PlannedUnit,
     SettledUnit,
     UnitPool,
+    UnitRules,
     UnitWork,
     failed_items,
     is_of_location,
@@ -85,11 +85,14 @@ class UnitRun:
             cancellation=run.unit_cancellation,
             progress=run.progress,
             source=source.name,
+            url=source.url,
             snapshot=snapshot,
-            attempts=run.options.attempts,
-            part_reader=part_reader_for(source.url) if run.options.prove else None,
-            strict=run.options.strict_snapshot,
-            sealed_before=run.state.created if run.state.continues else "",
+            rules=UnitRules(
+                attempts=run.options.attempts,
+                prove=run.options.prove,
+                strict=run.options.strict_snapshot,
+                sealed_before=run.state.created if run.state.continues else "",
+            ),
         )
         self._together = run.store.together
         """So many small units go into one group at most."""

@@ -14,7 +14,6 @@ from typing import TypeVar
 from msgspec import Struct
 
 from exporters.api import Json, Mendable, Outcome, ReadingAhead, Snapshot, Source, Unit
-from exporters.engine import PartReader
 from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
@@ -22,7 +21,7 @@ from migrate.bundle.export_state import now
 from migrate.bundle.lease import Fence, Lease
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError
-from migrate.export.read_back import is_proved, prove
+from migrate.export.read_back import prove
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
@@ -63,24 +62,32 @@ UnitPool = WorkerPool[Sequence[PlannedUnit], Sequence[SettledUnit]]
 """Executes the units of one source, in groups. What it has done has a commit record at the location."""
 
 
-class UnitWork(Struct, frozen=True, kw_only=True):
-    """How one unit is done; called by the workers."""
+class UnitRules(Struct, frozen=True, kw_only=True):
+    """How the units of a source are done in one run, on whichever machine."""
 
-    store: MultipartStore
-    lease: Fence
-    cancellation: CancellationToken
-    progress: Progress
-    source: str
-    snapshot: Snapshot
     attempts: int
-    part_reader: PartReader | None = None
-    """Reads rows back from what was written; None: they are not read back."""
+    """How often a unit is tried while its source cannot be reached."""
+    prove: bool = False
+    """Whether rows are read back from what was written."""
     strict: bool = False
     """Whether units of other snapshots are always done again."""
     sealed_before: str = ""
     """When (UTC, ISO 8601) a bundle that had been sealed incomplete was taken up again: in units that were finished
     until then, what failed is tried again.
     """
+
+
+class UnitWork(Struct, frozen=True, kw_only=True):
+    """Does the units of a source, by its ``rules``; called by the workers. ``source`` is its name."""
+
+    store: MultipartStore
+    lease: Fence
+    cancellation: CancellationToken
+    progress: Progress
+    source: str
+    url: str
+    snapshot: Snapshot
+    rules: UnitRules
 
     def do(self, planned: PlannedUnit) -> CommitRecord:
         """Return the unit's commit record: the earlier one where it still holds and nothing in it is to be tried again,
@@ -134,7 +141,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
 
     def _with_retries(self, progress: _UnitProgress, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached, but not under a snapshot that is lost."""
-        for attempt in range(self.attempts):
+        for attempt in range(self.rules.attempts):
             self.cancellation.check()
             progress.begin()
             try:
@@ -143,7 +150,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
                 progress.fail()
                 raise
             except SourceUnreachableError as exc:
-                if attempt + 1 == self.attempts:
+                if attempt + 1 == self.rules.attempts:
                     progress.fail()
                     raise
                 self.progress.note(f"{self.source}: {exc}; trying unit {progress.unit.id} again")
@@ -229,7 +236,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         except DamageError as exc:
             self._discard(unit, exc)
             return None
-        is_same_position = not self.strict or same_position(record.position, self.snapshot.position)
+        is_same_position = not self.rules.strict or same_position(record.position, self.snapshot.position)
         if not (is_same_position and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
             return _EarlierUnit(record, holds=False)
         try:
@@ -255,7 +262,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         """Tell whether something failed in a unit that is to be tried again: at once where that alone is read, else
         once the bundle was sealed without it.
         """
-        may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
+        may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.rules.sealed_before
         return may_be and failed_items(record.outcome) > 0
 
     def _record(self, read: _ReadUnit, kept: Sequence[FileRecord] = ()) -> CommitRecord:
@@ -267,11 +274,10 @@ class UnitWork(Struct, frozen=True, kw_only=True):
 
     def _proved(self, record: CommitRecord) -> CommitRecord:
         """Return the record after reading the rows back, where that is wanted."""
-        if self.part_reader is None or is_proved(record):
-            return record
-        record = prove(self.store, self.part_reader, record)
-        self.lease.check()
-        return record
+        proved = prove(self.store, self.url, record) if self.rules.prove else record
+        if proved is not record:
+            self.lease.check()
+        return proved
 
 
 OpenPool = Callable[[Source, UnitWork, Lease, Executor], UnitPool | None]

@@ -17,6 +17,7 @@ from migrate.case.secrets import Secret
 from migrate.cluster import error_transport, protocol
 from migrate.cluster.protocol import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
+from migrate.export.unit_runner import UnitRules
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.destination_terms import Terms
 
@@ -42,7 +43,7 @@ def test_a_choice_and_limits_arrive_as_they_were(selection):
     [
         ExportJob(
             "id", Reach("s3://new/b"), "lease", True, "media", Reach("s3://old", {"access_key_id": "env:KEY"}),
-            {}, {}, {"inventory": "1"}, 3, False, False, "2026-11-25T00:00:00Z",
+            {}, {}, {"inventory": "1"}, UnitRules(attempts=3, prove=True, sealed_before="2026-11-25T00:00:00Z"),
         ),
         TransferJob("id", Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
         RowsJob("id", Reach("/bundle"), "4711", False, "app", Reach("postgresql://h/db")),
@@ -73,8 +74,8 @@ def test_objects_and_terms_arrive_as_they_were():
 
 def test_an_order_of_another_version_is_refused_with_the_remedy():
     text = protocol.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
-    with pytest.raises(UsageError, match="version 4") as caught:
-        protocol.decode(text.replace('"version": 3', '"version": 4'))
+    with pytest.raises(UsageError, match="version 5") as caught:
+        protocol.decode(text.replace('"version": 4', '"version": 5'))
     assert "the same moveout" in caught.value.next_step
 
 

@@ -14,7 +14,7 @@ from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.export import export
 from migrate.export.status import export_status
-from migrate.export.unit_runner import PlannedUnit, UnitWork
+from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitWork
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES, StoreWrapper
@@ -115,8 +115,9 @@ def test_progress_is_told_of_what_is_read_as_it_is_read_and_of_nothing_twice(tmp
         cancellation=CancellationToken(),
         progress=Told(),
         source="app",
+        url="toy://host/app",
         snapshot=Once(),
-        attempts=2,
+        rules=UnitRules(attempts=2),
     )
     work.do(PlannedUnit(Unit("one", 7, size_bytes, {}), recorded=False))
     assert sum(size for _, size in told) == size_bytes
