@@ -388,7 +388,7 @@ class PlanOptions(Struct, frozen=True):
     """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
     that are tried on paper. ``examined``: what an examination just before the plan saw; None where there was none.
     ``sampled_from_seconds``: sources whose export takes less by the model are not read for the forecast, and where all
-    are such, no location is tried. ``compares``: see ``MoveRoute``.
+    are such, no location is tried.
     """
 
     deadline: datetime | None = None
@@ -396,7 +396,6 @@ class PlanOptions(Struct, frozen=True):
     what_if: WhatIf | None = None
     examined: Sequence[Examined] | None = None
     sampled_from_seconds: float = 0.0
-    compares: bool = True
 
 
 def run_plan(
@@ -424,7 +423,7 @@ def run_plan(
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
         restored=destinations,
-        compares=options.compares,
+        compared=[source.name for source in source_plans if _holds_objects(source.kind)],
     )
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())
@@ -484,7 +483,7 @@ def _order(
         times,
         values={name: rank.value for name, rank in ranks.items() if rank.value is not None},
         priorities={name: rank.priority for name, rank in ranks.items() if rank.priority is not None},
-        divisible=_is_divisible,
+        divisible=_holds_objects,
         stages=LEAVING if reserve_seconds is None else ("export",),
     )
     order = propose(chosen, times.reference, shown.seconds_left - (reserve_seconds or 0.0))
@@ -492,8 +491,8 @@ def _order(
     return order if is_ranked or order.left_at_p90 else None
 
 
-def _is_divisible(kind: str) -> bool:
-    """Tell whether a part of such a source has a value: of objects, not of tables."""
+def _holds_objects(kind: str) -> bool:
+    """Tell whether such a source holds objects: a part of it has a value, and its restore does not read it back."""
     engine = registry.find(f"{kind}://")
     return engine is not None and engine.contents == "objects"
 

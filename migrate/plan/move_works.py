@@ -15,8 +15,8 @@ class MoveRoute(Struct, frozen=True):
 
     ``bundle``: the location that is exported to; ``destination``: the one that the bundle is transferred to, if
     ``transfers``. ``limit_rate``: the bandwidth limit, in bytes a second. ``restored``: the names of the sources that
-    are restored. ``verifies``: whether the bundle is verified at the end. ``compares``: whether what was restored is
-    compared once more.
+    are restored. ``verifies``: whether the bundle is verified at the end. ``compared``: the names of those that are
+    compared after their restore, since that does not read back what it has written.
     """
 
     bundle: LocationRates | None = None
@@ -25,7 +25,7 @@ class MoveRoute(Struct, frozen=True):
     transfers: bool = False
     verifies: bool = False
     restored: Collection[str] = ()
-    compares: bool = True
+    compared: Collection[str] = ()
 
 
 def move_works(sources: Sequence[SourcePlan], route: MoveRoute) -> list[StageWork]:
@@ -52,7 +52,8 @@ def _works(source: SourcePlan, route: MoveRoute) -> Iterator[StageWork]:
         sampled["verify"] = reading
     if source.name in route.restored:
         sampled["restore"] = reading
-        sampled |= {"compare": None} if route.compares else {}
+        if source.name in route.compared:
+            sampled["compare"] = None
     tables = len(source.survey.items)
     for stage, seconds in sampled.items():
         yield StageWork(stage, source.name, source.kind, tables, source.items, source.size_bytes, seconds)

@@ -89,7 +89,7 @@ def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener)
     announced = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
     assert announced == listener.events
     stages = [event["stage"] for event in announced if event["event"] == "stage_ended"]
-    assert stages[-5:] == ["plan", "export", "verify", "restore", "compare"]
+    assert stages[-4:] == ["plan", "export", "verify", "restore"]
     last = announced[-1]
     assert (last["event"], last["exit_code"], last["case"], last["gaps"]) == ("ended", 0, "acme", 0)
     page = (tmp_path / "pages.html").read_text(encoding="utf-8")

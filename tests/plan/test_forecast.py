@@ -43,7 +43,7 @@ def test_each_kind_has_its_own_costs_and_strangers_those_of_all():
 
 def test_the_slowest_of_source_location_and_limit_is_what_a_stage_is_sampled_at():
     rates = {"bundle": LocationRates(50, 100), "destination": LocationRates(25, 200)}
-    route = MoveRoute(**rates, transfers=True, verifies=True, restored=("app",))
+    route = MoveRoute(**rates, transfers=True, verifies=True, restored=("app",), compared=("app", "other"))
     works = move_works([source(), source("other")], route)
     assert [one.stage for one in works if one.source == "app"] == list(STAGES)
     assert [one.stage for one in works if one.source == "other"] == ["export", "transfer", "verify"]

@@ -237,7 +237,7 @@ BREAKS = (
     ),
     Break(
         "a server is killed in compare", "compare",
-        lambda t: kill_server(t.new.mariadb), lambda t: bring_back(t.new.mariadb), SOURCES["mariadb"],
+        lambda t: kill_server(t.new.minio), lambda t: bring_back(t.new.minio), SOURCES["minio"],
     ),
     Break("a role may not read a table", "", no_rights, all_rights, frozenset({"forum"})),
     Break("a destination is missing", "", missing_destination, made_destination, frozenset({"app"})),

@@ -86,8 +86,7 @@ def run_case(
     keeps_bundle: bool = True,
 ) -> Evacuated:
     """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed.
-    ``keeps_bundle``: it is for keeping, so its values are verified by themselves, and compared with what is up in each
-    run. Else the restore's comparison of each row is enough.
+    ``keeps_bundle``: it is for keeping, so its values are verified by themselves, also where all is up.
     """
     bundle = case.bundle
     assert bundle is not None
@@ -190,8 +189,7 @@ class _Move:
     def stages(self) -> list[str]:
         """Return the names of all steps that the move may take."""
         transfer = ["transfer"] if self._case.transfer_to else []
-        compare = ["compare"] if self._keeps_bundle else []
-        restore = ["restore", *compare] if self._to_restore else []
+        restore = ["restore", "compare"] if self._to_restore else []
         follow = [_FOLLOW] if self._followed.names else []
         return [EXAMINATION, FORECAST, "export", *transfer, "verify", *restore, *follow]
 
@@ -272,7 +270,6 @@ class _Move:
             deadline,
             examined=examined,
             sampled_from_seconds=0.0 if deadline else _SAMPLED_FROM_SECONDS,
-            compares=self._keeps_bundle,
         )
 
     def _verify(self) -> Answer:
@@ -289,9 +286,7 @@ class _Move:
     def _equal(self) -> Mapping[str, SummaryLine]:
         """Return a line for each source that is not compared again: its restore has read all of it back just now."""
         restored = [step.answer for step in self.finished if isinstance(step.answer, Restored)]
-        if self._keeps_bundle or not restored:
-            return {}
-        return {line.source: line for line in restored[-1].comparisons()}
+        return {line.source: line for line in restored[-1].comparisons()} if restored else {}
 
     def _problem_of(self, sentence: str) -> str:
         """Return a sentence with what the last step reported."""
