@@ -257,14 +257,14 @@ def run_export(
         reported(session, "export", location, case, endpoints),
         session.noting_silence(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
     ):
-        throttle = cluster_machines.throttle if cluster_machines else session.throttle(bwlimit)
+        rate_limiter = cluster_machines.rate_limiter if cluster_machines else session.rate_limiter(bwlimit)
         cancellation = session.cancellation.child()
 
         def open_store(token: CancellationToken) -> MultipartStore:
             return open_location(
                 location.url,
                 secrets=location.reveal(),
-                bwlimit=throttle,
+                rate_limiter=rate_limiter,
                 at_once_bytes=SMALL_BYTES,
                 note=note,
                 deadline=case.deadline if case else None,
@@ -281,7 +281,7 @@ def run_export(
             may_be_empty=frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty),
             follow=_change_logs(endpoints, note),
             open_unit_store=open_store,
-            rate_limiter=throttle,
+            rate_limiter=rate_limiter,
             is_seen=True,
         )
         names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]

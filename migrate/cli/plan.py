@@ -405,7 +405,7 @@ def run_plan(
     error is raised where there is no other.
     """
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
-    throttle = session.throttle(case.bwlimit if case else None)
+    rate_limiter = session.rate_limiter(case.bwlimit if case else None)
     limits = case.limits if case else None
     session.meter.expect(endpoints)
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
@@ -419,7 +419,7 @@ def run_plan(
     route = MoveRoute(
         bundle=rates.get(bundle.url) if bundle else None,
         destination=rates.get(destination.url) if destination else None,
-        limit_rate=throttle.bytes_per_second if throttle else None,
+        limit_rate=rate_limiter.bytes_per_second if rate_limiter else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
         restored=destinations,

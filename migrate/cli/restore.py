@@ -227,13 +227,15 @@ def _run_restore(
     cluster_machines: Machines | None,
     signers: Sequence[Signer],
 ) -> Restored:
-    throttle = (
-        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
+    rate_limiter = (
+        cluster_machines.rate_limiter
+        if cluster_machines
+        else session.rate_limiter(case.bwlimit if case else None)
     )
     store = open_location(
         location.url,
         secrets=location.reveal(),
-        bwlimit=throttle,
+        rate_limiter=rate_limiter,
         note=session.progress.note,
         cancellation=session.cancellation,
     )

@@ -115,8 +115,10 @@ def _run_transfer(
     recheck: bool,
     signers: Sequence[Signer],
 ) -> Transferred:
-    throttle = (
-        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
+    rate_limiter = (
+        cluster_machines.rate_limiter
+        if cluster_machines
+        else session.rate_limiter(case.bwlimit if case else None)
     )
     cancellation = session.cancellation.child()
     deadline = case.deadline if case else None
@@ -130,7 +132,7 @@ def _run_transfer(
     destination_store = open_location(
         destination.url,
         secrets=destination.reveal(),
-        bwlimit=throttle,
+        rate_limiter=rate_limiter,
         note=session.progress.note,
         deadline=deadline,
         cancellation=cancellation,

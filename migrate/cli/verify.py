@@ -313,11 +313,11 @@ def _run_verify(
     values: bool,
 ) -> Verified:
     trust = load_trust(signers, case)
-    throttle = session.throttle(case.bwlimit if case else None)
+    rate_limiter = session.rate_limiter(case.bwlimit if case else None)
     store = open_location(
         location.url,
         secrets=location.reveal(),
-        bwlimit=throttle,
+        rate_limiter=rate_limiter,
         note=session.progress.note,
         cancellation=session.cancellation,
     )

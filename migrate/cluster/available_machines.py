@@ -20,9 +20,9 @@ class Machines(Struct, frozen=True):
     limit: Limit | None
 
     @property
-    def throttle(self) -> RateLimiter | None:
+    def rate_limiter(self) -> RateLimiter | None:
         """What the lead's own bytes count against."""
-        return self.limit.here.throttle if self.limit else None
+        return self.limit.here.rate_limiter if self.limit else None
 
 
 @contextmanager

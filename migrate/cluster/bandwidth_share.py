@@ -48,14 +48,14 @@ class Share:
 
 
 class Allowance:
-    """A throttle that goes by a share."""
+    """A rate limiter that goes by a share."""
 
     def __init__(self, cancellation: CancellationToken | None = None) -> None:
         self.share = Share()
-        self.throttle = RateLimiter(self.share, cancellation=cancellation)
+        self.rate_limiter = RateLimiter(self.share, cancellation=cancellation)
 
     def exchange(self, rate: float | None, seconds: float) -> tuple[float, float]:
         """Take a new share; return the bytes that were taken until now, and those that are still to be paid for."""
-        used = self.throttle.settle()
+        used = self.rate_limiter.settle()
         self.share.grant(rate, seconds)
         return used

@@ -42,7 +42,7 @@ class TransferCluster(Struct, frozen=True):
             workers=self.workers,
             recheck=moves.recheck,
         )
-        codec = _FileCodec(moves.tally)
+        codec = _FileCodec(moves.counters)
         note = moves.progress.note
         return ClusterWorkerPool(self.machines, job, codec, lease=moves.lease, note=note, batching=BATCHING)
 
@@ -50,7 +50,7 @@ class TransferCluster(Struct, frozen=True):
 class _FileCodec(Struct, frozen=True):
     """See ``worker_pool.ItemCodec``."""
 
-    tally: TransferCounters
+    counters: TransferCounters
 
     def encode(self, item: WantedFile) -> Json:
         return transfer_worker.piece(item)
@@ -60,5 +60,5 @@ class _FileCodec(Struct, frozen=True):
 
     def decode(self, responses: Sequence[tuple[WantedFile, Json]]) -> Iterator[None]:
         for file, response in responses:
-            transfer_worker.take(self.tally, file, response)
+            transfer_worker.take(self.counters, file, response)
             yield None

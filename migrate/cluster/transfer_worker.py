@@ -72,7 +72,7 @@ class ByFile:
 
 def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
     """Move files; yield what became of each. Raises whatever a store raises for good, ``Cancelled``."""
-    tally = ByFile(files, session.notes)
+    counters = ByFile(files, session.notes)
     settings = CopySettings(
         session.origin,
         session.store,
@@ -82,9 +82,9 @@ def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tup
         workers=session.workers,
         recheck=session.recheck,
     )
-    copier = FileCopier(settings, tally, {}, look=True)
+    copier = FileCopier(settings, counters, {}, look=True)
     copier.move(copier.missing(files, _present(session.store, files)))
-    for key, carried in tally.carried_files.items():
+    for key, carried in counters.carried_files.items():
         yield key, as_dict(carried)
 
 
@@ -109,14 +109,14 @@ def file_of(value: Json) -> WantedFile:
     return WantedFile(value["id"], value["size_bytes"], value["sha256"])
 
 
-def take(tally: TransferCounters, file: WantedFile, response: Json) -> None:
+def take(counters: TransferCounters, file: WantedFile, response: Json) -> None:
     """Count what a worker says of a file."""
     if response["bytes_skipped"] == file.size_bytes and response["here"] and not response["bytes_moved"]:
-        tally.skip_file(file)
+        counters.skip_file(file)
         return
-    tally.skip_bytes(file, response["bytes_skipped"])
-    tally.move_bytes(file, response["bytes_moved"])
+    counters.skip_bytes(file, response["bytes_skipped"])
+    counters.move_bytes(file, response["bytes_moved"])
     for finding in response["findings"]:
-        tally.find(Finding(**finding))
+        counters.find(Finding(**finding))
     if response["here"]:
-        tally.move_file(file)
+        counters.move_file(file)

@@ -67,8 +67,8 @@ class WorkerSession:
         self.cancellation = CancellationToken()
         self.allowance = Allowance(self.cancellation)
         self.running = 0
-        throttle = self.allowance.throttle if job.limited else None
-        self.store = self._open(job.location, throttle)
+        rate_limiter = self.allowance.rate_limiter if job.limited else None
+        self.store = self._open(job.location, rate_limiter)
         self.fence = self._fence()
         self._held = ExitStack()
         self.fence.start()
@@ -83,20 +83,24 @@ class WorkerSession:
         self.cancellation.cancel()
 
     def _open(
-        self, reach: Reach, throttle: RateLimiter | None = None, *, patience_seconds: float = TOTAL_SECONDS
+        self,
+        reach: Reach,
+        rate_limiter: RateLimiter | None = None,
+        *,
+        patience_seconds: float = TOTAL_SECONDS,
     ) -> MultipartStore:
         return open_location(
             reach.url,
             secrets=reach.endpoint().reveal(),
-            bwlimit=throttle,
+            rate_limiter=rate_limiter,
             note=self.notes.note,
             patience_seconds=patience_seconds,
             cancellation=self.cancellation,
         )
 
-    def _sealed(self, reach: Reach, throttle: RateLimiter | None) -> MultipartStore:
+    def _sealed(self, reach: Reach, rate_limiter: RateLimiter | None) -> MultipartStore:
         """Open a bundle, and prove that it can be read from here."""
-        store = self._open(reach, throttle)
+        store = self._open(reach, rate_limiter)
         store.stat(layout.BAGIT)
         return store
 
@@ -160,7 +164,7 @@ class RestoreSession(WorkerSession):
     def __init__(self, job: RestoreJob) -> None:
         super().__init__(job)
         try:
-            origin = self._sealed(job.origin, self.allowance.throttle if job.limited else None)
+            origin = self._sealed(job.origin, self.allowance.rate_limiter if job.limited else None)
             endpoint = job.destination.endpoint()
             destination = open_destination_bucket(
                 endpoint.url, secrets=endpoint.reveal(), cancellation=self.cancellation

@@ -117,13 +117,13 @@ class RateLimited(StoreWrapper):
     def __init__(
         self,
         store: MultipartStore,
-        throttle: RateLimiter,
+        rate_limiter: RateLimiter,
         *,
         cancellation: CancellationToken | None = None,
         at_once_bytes: int = 0,
     ) -> None:
         super().__init__(store)
-        self._throttle = throttle
+        self._rate_limiter = rate_limiter
         self._cancellation = cancellation
         self._at_once_bytes = at_once_bytes
 
@@ -139,12 +139,12 @@ class RateLimited(StoreWrapper):
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
-        self._throttle.count(len(data))
+        self._rate_limiter.count(len(data))
         return super().create(key, data)
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
         """See ``Store.replace``."""
-        self._throttle.count(len(data))
+        self._rate_limiter.count(len(data))
         return super().replace(key, data, etag=etag)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -160,6 +160,6 @@ class RateLimited(StoreWrapper):
 
     def _take(self, size_bytes: int, *, at_once_bytes: int = -1) -> None:
         if size_bytes <= at_once_bytes:
-            self._throttle.count(size_bytes)
+            self._rate_limiter.count(size_bytes)
         else:
-            self._throttle.take(size_bytes, self._cancellation)
+            self._rate_limiter.take(size_bytes, self._cancellation)

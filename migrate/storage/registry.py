@@ -63,7 +63,7 @@ def open_location(
     url: str,
     *,
     secrets: Mapping[str, str] | None = None,
-    bwlimit: RateLimiter | None = None,
+    rate_limiter: RateLimiter | None = None,
     at_once_bytes: int = 0,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
@@ -73,9 +73,10 @@ def open_location(
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
-    No request is sent yet. ``bwlimit`` may be shared by several locations; files of up to ``at_once_bytes`` count and
-    do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled, and
-    not beyond a ``deadline`` that lies ahead. ``part_of``: the URL of the bucket that it is a part of; notes name that.
+    No request is sent yet. ``rate_limiter`` may be shared by several locations; files of up to ``at_once_bytes`` count
+    and do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled,
+    and not beyond a ``deadline`` that lies ahead. ``part_of``: the URL of the bucket that it is a part of; notes name
+    that.
     Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
     _log.info("location %s", redact(url))
@@ -93,11 +94,11 @@ def open_location(
         deadline=deadline,
         stuck_seconds=stuck_seconds,
     )
-    if bwlimit is None:
+    if rate_limiter is None:
         return Retrying(store, policy)
     # The limit is outside: nobody waits for it again to try again.
-    tried_again = Retrying(store, policy, on_resent=bwlimit.count)
-    return RateLimited(tried_again, bwlimit, cancellation=cancellation, at_once_bytes=at_once_bytes)
+    tried_again = Retrying(store, policy, on_resent=rate_limiter.count)
+    return RateLimited(tried_again, rate_limiter, cancellation=cancellation, at_once_bytes=at_once_bytes)
 
 
 def open_object_lock(

@@ -52,7 +52,7 @@ class SyncContext(Struct, frozen=True):
     outage: Outage
     """Of the source."""
     destination_outage: Outage
-    throttle: RateLimiter | None = None
+    rate_limiter: RateLimiter | None = None
 
     def note(self, source_object: Fetched, destination_object: Fetched | None = None) -> None:
         """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
@@ -68,8 +68,8 @@ class SyncContext(Struct, frozen=True):
 
     def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may pass."""
-        if self.throttle is not None:
-            self.throttle.take(size_bytes)
+        if self.rate_limiter is not None:
+            self.rate_limiter.take(size_bytes)
 
     def is_same_when_read(self, source_object: Fetched, destination_object: Fetched) -> bool:
         """Read an object at the source where no listing tells: it is compared with what the destination keeps of its

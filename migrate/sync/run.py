@@ -76,7 +76,7 @@ def sync(
     *,
     workers: int,
     progress: Progress,
-    throttle: RateLimiter | None = None,
+    rate_limiter: RateLimiter | None = None,
 ) -> SyncOutcome:
     """Copy what is new or has changed, one object to one object. ``store`` is where the record lies.
 
@@ -100,7 +100,7 @@ def sync(
         if options.dry_run:
             record = Record(store, fresh)
             settings = threads.submit(_settings_of, sides, record, options, source_settings)
-            return _Sync(sides, record, options, progress, throttle, workers, threads, settings).foresee()
+            return _Sync(sides, record, options, progress, rate_limiter, workers, threads, settings).foresee()
         threads.submit(sides.destination.versioning)  # somebody needs the answer later
         with Lease(store, "sync", progress=progress) as lease:
             try:
@@ -115,7 +115,7 @@ def sync(
                     record,
                     options,
                     progress,
-                    throttle,
+                    rate_limiter,
                     workers,
                     threads,
                     settings,
@@ -157,7 +157,7 @@ class _Sync(Struct):
     record: Record
     options: SyncOptions
     progress: Progress
-    throttle: RateLimiter | None
+    rate_limiter: RateLimiter | None
     workers: int
     threads: Executor
     settings: Future[BucketSettings]
@@ -319,7 +319,7 @@ class _Sync(Struct):
             self.progress,
             Outage(sides.source),
             Outage(sides.destination.reader),
-            self.throttle,
+            self.rate_limiter,
         )
 
     def _remove(self, report: SyncReport, plan: Plan, removal: Removal) -> None:

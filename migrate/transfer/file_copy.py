@@ -41,11 +41,11 @@ class FileCopier:
     """``uploads`` were begun by earlier runs, by key; ``look``: others may be found for a file when it is its turn."""
 
     def __init__(
-        self, settings: CopySettings, tally: Counter, uploads: dict[str, list[Upload]], *, look: bool
+        self, settings: CopySettings, counters: Counter, uploads: dict[str, list[Upload]], *, look: bool
     ) -> None:
         self._settings = settings
         self._origin, self._destination = settings.origin, settings.destination
-        self._tally = tally
+        self._counters = counters
         self._uploads = uploads
         self._look = look
         self._tasks: TaskQueue | None = None
@@ -59,7 +59,7 @@ class FileCopier:
 
         def check(file: WantedFile) -> None:
             if self._is_same(file):
-                self._tally.skip_file(file)
+                self._counters.skip_file(file)
             else:
                 differing.append(file)
 
@@ -128,10 +128,10 @@ class FileCopier:
             if actual_digest == (file.sha256 or actual_digest):
                 self._settings.fence.check()
                 self._destination.put(file.key, data, sha256=actual_digest)
-                self._tally.move_bytes(file, len(data))
-                self._tally.move_file(file)
+                self._counters.move_bytes(file, len(data))
+                self._counters.move_file(file)
                 return
-        self._tally.find(damaged(file, actual_digest))
+        self._counters.find(damaged(file, actual_digest))
 
     def gone(self, file: WantedFile) -> None:
         """Note that a file vanished at the origin; raises ``GoneError`` if all of the origin did."""
@@ -139,19 +139,19 @@ class FileCopier:
             self._origin.stat(layout.BAGIT)
         except GoneError as exc:
             raise GoneError(f"{self._origin.location} is gone, in the middle of the transfer") from exc
-        self._tally.find(Finding(file.key, "was listed at the origin but is gone now"))
+        self._counters.find(Finding(file.key, "was listed at the origin but is gone now"))
 
     def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[CopyTask]]:
         def open_file() -> Iterator[CopyTask]:
             planned = self._planned(job.file)
             assert planned.upload is not None
-            count = self._tally.skip_bytes if attempt == 1 else self._tally.pass_bytes
+            count = self._counters.skip_bytes if attempt == 1 else self._counters.pass_bytes
             large = LargeFile(
                 planned,
                 planned.upload,
                 origin=self._origin,
                 destination=self._destination,
-                on_sent=partial(self._tally.move_bytes, job.file),
+                on_sent=partial(self._counters.move_bytes, job.file),
                 on_kept=partial(count, job.file),
                 check=self._settings.fence.check,
                 cancellation=self._settings.cancellation,
@@ -166,19 +166,19 @@ class FileCopier:
         """
         file = large.job.file
         if finding is None:
-            self._tally.move_file(file)
+            self._counters.move_file(file)
         elif attempt == 1 and finding.found:
             if large.refused:
                 self._destination.abort(file.key, large.upload)
             else:
                 self._uploads[file.key] = [large.as_upload()]
-            self._tally.again(file, finding)
+            self._counters.again(file, finding)
             assert self._tasks is not None
             self._tasks.again(self._opener(large.job, attempt + 1))
         else:
             self._destination.abort(file.key, large.upload)
             if finding.found:
-                self._tally.find(finding)
+                self._counters.find(finding)
             else:
                 self.gone(file)
 

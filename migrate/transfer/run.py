@@ -35,7 +35,7 @@ class FileMoves(Struct, frozen=True):
     """What a pool that moves files is given. ``recheck``: what lies at the destination is hashed."""
 
     lease: Lease
-    tally: TransferCounters
+    counters: TransferCounters
     progress: Progress
     recheck: bool
 
@@ -85,7 +85,7 @@ def transfer(
         run = _Transfer(settings, sealed, lease, progress, open_pool)
         run.move()
         run.tidy()
-    return run.tally.outcome(sealed, time.monotonic() - started)
+    return run.counters.outcome(sealed, time.monotonic() - started)
 
 
 def _same_location(origin: Store, destination: Store) -> UsageError:
@@ -107,7 +107,7 @@ class _Transfer:
         progress: Progress,
         open_pool: OpenPool | None,
     ) -> None:
-        self.tally = TransferCounters(progress)
+        self.counters = TransferCounters(progress)
         self._origin, self._destination, self._recheck = (
             settings.origin,
             settings.destination,
@@ -123,7 +123,7 @@ class _Transfer:
         # Before its first byte a transfer says that it is under way: where nothing lies there are no uploads.
         look = any(not key.startswith((layout.LEASE, layout.PROGRESS)) for key in self._present)
         uploads = _by_key(self._destination.uploads()) if look else {}
-        self._copier = FileCopier(settings, self.tally, uploads, look=look)
+        self._copier = FileCopier(settings, self.counters, uploads, look=look)
         self._stale_uploads: Future[list[Upload]] | None = None
 
     def move(self) -> None:
@@ -132,12 +132,12 @@ class _Transfer:
         """
         self._progress.begin("transfer", items=len(self._sealed.files), size_bytes=self._sealed.size_bytes)
         for finding in self._sealed.extra:
-            self.tally.find(finding, blocks=False)
+            self.counters.find(finding, blocks=False)
         for finding in self._sealed.findings:
-            self.tally.find(finding)
+            self.counters.find(finding)
         order: Phases = phases(self._sealed.files)
         self._move_payload(order.payload)
-        if self.tally.blocked:
+        if self.counters.blocked:
             self._inspect((*order.tags, *order.seals))
         else:
             self._move(order.tags)
@@ -147,7 +147,7 @@ class _Transfer:
             ):  # then no upload is one of theirs
                 self._stale_uploads = threads.submit(lambda: list(self._destination.uploads()))
             for file in order.seals:
-                if not self.tally.blocked:
+                if not self.counters.blocked:
                     self._move([file])
         self._progress.end()
 
@@ -157,7 +157,7 @@ class _Transfer:
             return
         if any(self._present.get(file.key) != file.size_bytes for file in files):
             self._announce()
-        pool = self._open_pool(FileMoves(self._lease, self.tally, self._progress, self._recheck))
+        pool = self._open_pool(FileMoves(self._lease, self.counters, self._progress, self._recheck))
         largest_first = sorted(
             files, key=lambda file: -file.size_bytes
         )  # so that none is waited for at the end
@@ -172,7 +172,7 @@ class _Transfer:
 
     def tidy(self) -> None:
         """Remove what only a transfer under way needs."""
-        if self.tally.blocked:
+        if self.counters.blocked:
             return
         listed = self._stale_uploads.result() if self._stale_uploads else self._destination.uploads()
         for upload in listed:
@@ -196,7 +196,7 @@ class _Transfer:
                 continue
             actual_digest = hash_of(self._origin, file)
             if file.sha256 is not None and actual_digest != file.sha256:
-                self.tally.find(damaged(file, actual_digest or "nothing"))
+                self.counters.find(damaged(file, actual_digest or "nothing"))
 
 
 def _by_key(uploads: Iterable[Upload]) -> dict[str, list[Upload]]:

@@ -112,6 +112,6 @@ def test_a_share_runs_out_by_itself():
 def test_an_allowance_tells_what_passed_and_what_waits():
     allowance = Allowance()
     allowance.share.grant(1e12, 60)
-    allowance.throttle.take(5000)
+    allowance.rate_limiter.take(5000)
     taken, owed = allowance.exchange(1.0, 60)
     assert (taken, owed) == (5000, 0)

@@ -130,9 +130,9 @@ def test_whoever_reads_every_byte_keeps_to_the_limit(location, make_key, monkeyp
     key, limits = make_key.path_of("customer"), []
     assert call("sign", location.location, "--key", key).code == 0
 
-    def opened(url, *, bwlimit, **more):
-        limits.append(bwlimit)
-        return open_location(url, bwlimit=bwlimit, **more)
+    def opened(url, *, rate_limiter, **more):
+        limits.append(rate_limiter)
+        return open_location(url, rate_limiter=rate_limiter, **more)
 
     monkeypatch.setattr("migrate.cli.common.session.open_location", opened)
     assert call(*words, location.location, "--key", key, "--bwlimit", "100M").code == 0

@@ -29,7 +29,7 @@ def test_large_objects_arrive_before_the_seal_at_a_small_rate(minio, bucket, tmp
 
     def open_store(token):
         return open_location(
-            str(tmp_path / "bundle"), bwlimit=limiter, at_once_bytes=SMALL_BYTES, cancellation=token
+            str(tmp_path / "bundle"), rate_limiter=limiter, at_once_bytes=SMALL_BYTES, cancellation=token
         )
 
     source = open_source(

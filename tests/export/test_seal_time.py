@@ -74,7 +74,10 @@ def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
 
     def open_store(cancellation):
         return open_location(
-            str(tmp_path / "location"), bwlimit=limiter, at_once_bytes=SMALL_BYTES, cancellation=cancellation
+            str(tmp_path / "location"),
+            rate_limiter=limiter,
+            at_once_bytes=SMALL_BYTES,
+            cancellation=cancellation,
         )
 
     sources = [

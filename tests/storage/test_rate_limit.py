@@ -43,17 +43,17 @@ def test_the_average_is_kept_whatever_the_pieces():
         nonlocal now
         now += seconds
 
-    throttle = RateLimiter(1000, clock=lambda: now, sleep=sleep)
+    rate_limiter = RateLimiter(1000, clock=lambda: now, sleep=sleep)
     for size in (10, 5000, 1, 989, 4000):
-        throttle.take(size)
+        rate_limiter.take(size)
     assert now == pytest.approx(10.0)
-    throttle.take(0)
+    rate_limiter.take(0)
     assert now == pytest.approx(10.0), "nothing is owed at the end"
 
 
 def test_threads_and_locations_share_it(tmp_path):
-    throttle = RateLimiter(2**20)
-    locations = [open_location(str(tmp_path / name), bwlimit=throttle) for name in "ab"]
+    rate_limiter = RateLimiter(2**20)
+    locations = [open_location(str(tmp_path / name), rate_limiter=rate_limiter) for name in "ab"]
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: locations[number % 2].put(f"f{number}", bytes(2**18)), range(6)))
@@ -112,14 +112,14 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
             f"2026-11-24T18:59:{50 + int(now)}" if now < 10 else "2026-11-24T19:00:01"
         )
 
-    throttle = RateLimiter(
+    rate_limiter = RateLimiter(
         parse_limit("08:00,1K 19:00,off"), clock=lambda: now, sleep=sleep, local_time=local_time
     )
-    throttle.take(100 * 1024)
+    rate_limiter.take(100 * 1024)
     assert 10 <= now <= 11.1
-    throttle.take(2**40)
+    rate_limiter.take(2**40)
     assert now <= 11.1
-    assert throttle.bytes_per_second == 1024
+    assert rate_limiter.bytes_per_second == 1024
 
 
 def test_a_file_that_only_holds_room_waits_for_no_limit(tmp_path):
@@ -167,9 +167,9 @@ def test_nobody_waits_once_the_limit_is_lifted():
 
 def test_an_interruption_cuts_waiting_short():
     cancellation = CancellationToken()
-    throttle = RateLimiter(1, cancellation=cancellation)
-    throttle.count(3600)
-    waiting = threading.Thread(target=throttle.take, args=(1,))
+    rate_limiter = RateLimiter(1, cancellation=cancellation)
+    rate_limiter.count(3600)
+    waiting = threading.Thread(target=rate_limiter.take, args=(1,))
     started = time.monotonic()
     waiting.start()
     cancellation.cancel()

@@ -37,7 +37,7 @@ class Move:
     destination_prefix: str = ""
     record: str | None = None
     progress: Any = field(default_factory=Silent)
-    throttle: RateLimiter | None = None
+    rate_limiter: RateLimiter | None = None
     profiles: tuple[str, str] | None = None
     opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Move:
             chosen,
             workers=workers,
             progress=self.progress,
-            throttle=self.throttle,
+            rate_limiter=self.rate_limiter,
         )
 
     def location(self) -> MultipartStore:

@@ -102,7 +102,7 @@ class OneByOne:
 def test_each_part_is_counted_as_it_arrives(move: Move) -> None:
     upload(move.source, "of-parts", bytes(11 * 2**20), 5 * 2**20)
     limit = OneByOne()
-    assert replace(move, progress=limit.progress, throttle=cast("RateLimiter", limit)).run().copied == 1
+    assert replace(move, progress=limit.progress, rate_limiter=cast("RateLimiter", limit)).run().copied == 1
     assert limit.passed_bytes == limit.progress.sent_bytes == 11 * 2**20
 
 

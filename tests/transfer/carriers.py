@@ -24,7 +24,7 @@ def carry(origin: str, destination: str, rate: float | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
         try:
-            there = open_location(destination, bwlimit=limit)
+            there = open_location(destination, rate_limiter=limit)
             transfer(open_location(origin), there, workers=WORKERS, progress=Silent())
         except KeyboardInterrupt:
             sys.exit(130)

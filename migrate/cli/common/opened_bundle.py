@@ -80,11 +80,11 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
     """Return the bundle and the words after its location; with a case file the location is the case's."""
     loaded = load_case(case)
     location, rest = _location(words, loaded)
-    throttle = session.throttle(loaded.bwlimit if loaded else None)
+    rate_limiter = session.rate_limiter(loaded.bwlimit if loaded else None)
     store = open_location(
         location.url,
         secrets=location.reveal(),
-        bwlimit=throttle,
+        rate_limiter=rate_limiter,
         note=session.progress.note,
         cancellation=session.cancellation,
     )

@@ -90,7 +90,7 @@ class Session(Struct):
         text = self.bwlimit_given or case
         return parse_limit(text) if text else None
 
-    def throttle(self, case: str | None = None) -> RateLimiter | None:
+    def rate_limiter(self, case: str | None = None) -> RateLimiter | None:
         """Return what keeps to the bandwidth limit, or None."""
         rates = self.rates(case)
         return RateLimiter(rates, cancellation=self.cancellation) if rates else None
@@ -99,11 +99,10 @@ class Session(Struct):
         """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it sees a
         note.
         """
-        throttle = self.throttle(case)
         return open_location(
             location.url,
             secrets=location.reveal(),
-            bwlimit=throttle,
+            rate_limiter=self.rate_limiter(case),
             note=self.progress.note,
             cancellation=self.cancellation,
         )

@@ -195,7 +195,7 @@ def run_sync(
         replace(options, selection=selection, apart=record is not None, may_be_empty=source.may_be_empty),
         workers=session.workers(default=_WORKERS, case=case.workers if case else None),
         progress=session.progress,
-        throttle=session.throttle(case.bwlimit if case else None),
+        rate_limiter=session.rate_limiter(case.bwlimit if case else None),
     )
     if outcome.proof is not None:
         for signer in signers:
