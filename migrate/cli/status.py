@@ -303,8 +303,8 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     "status",
     examples=(
         "status bundle",
-        "status moveout.toml --watch",
-        "status moveout.toml --serve 127.0.0.1:8080",
+        "status -c moveout.toml --watch",
+        "status -c moveout.toml --serve 127.0.0.1:8080",
     ),
 )
 def status_command(
