@@ -29,7 +29,7 @@ from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
-from migrate.cli.follow import servers_of
+from migrate.cli.follow import endpoints_of
 from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
@@ -364,7 +364,7 @@ def run_cutover(
     store, followed = _followed(session, case)
     with _not_switched(), ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
-        stack.enter_context(session.noting_silence(*servers_of(followed), may_end=False))
+        stack.enter_context(session.noting_silence(*endpoints_of(followed), may_end=False))
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
         cutovers.take_over()

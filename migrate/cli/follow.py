@@ -257,7 +257,7 @@ def run_follow(
     for follower in followers:
         follower.start()
     try:
-        with session.noting_silence(*servers_of(followed), may_end=False):
+        with session.noting_silence(*endpoints_of(followed), may_end=False):
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
     except KeyboardInterrupt:  # the usual end
         pass
@@ -269,7 +269,7 @@ def run_follow(
     return Followed(store.location, states, time.monotonic() - started, handed_over)
 
 
-def servers_of(followed: Sequence[FollowedSource | DeltaSource]) -> Sequence[Endpoint]:
+def endpoints_of(followed: Sequence[FollowedSource | DeltaSource]) -> Sequence[Endpoint]:
     """Return the sources and the destinations."""
     return [endpoint for source in followed for endpoint in (source.source, source.destination)]
 
