@@ -12,15 +12,16 @@ from typing import Any
 
 from exporters.errors import SourceError
 from exporters.mysql.connection import parse_url
+from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
 from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
-from migrate.custody.hold.sources.mysql_events import Events
 from migrate.custody.hold.sources.mysql_server import Server, listed
-from migrate.errors import UsageError
+from migrate.errors import GoneError, UsageError
 
 _VARIABLES = ("read_only", "super_read_only")
 _DATABASE = "the database"
+_EVENT = "the event "
 _OFF = {"0", "OFF"}
 _MAY_WRITE = ("SUPER", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN", "CONNECTION ADMIN")
 """Privileges by which some server, of some version, lets an account write all the same."""
@@ -98,7 +99,7 @@ class ServerHold(_ServerMode):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self._events = Events(server)
+        self._events = _Events(server)
 
     def changes(self) -> Sequence[Change]:
         """See ``SourceHold.changes``."""
@@ -160,6 +161,51 @@ class ServerHold(_ServerMode):
         except SourceError:
             return []
         return [str(row[0]).replace("'", "") for row in rows]
+
+
+class _Events:
+    """Events of the database: programs that the server runs by its clock, whatever accounts may do. An event's setting
+    is its status; None where it is gone.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @staticmethod
+    def has(setting: str) -> bool:
+        """Tell whether a setting is an event's."""
+        return setting.startswith(_EVENT)
+
+    def changes(self) -> Sequence[Change]:
+        """Return what has to change so that no event runs."""
+        return [
+            Change(
+                _EVENT + event.name, ENABLED, DISABLED, ENABLED,
+                event.statement(self._server.name, DISABLED), event.statement(self._server.name, ENABLED),
+            )
+            for event in self._events().values()
+            if event.status == ENABLED
+        ]  # fmt: skip
+
+    def read(self, setting: str) -> Any:
+        """Return an event's status."""
+        event = self._events().get(setting.removeprefix(_EVENT))
+        return event.status if event else None
+
+    def write(self, setting: str, value: Any) -> None:
+        """Set an event's status. Raises ``UsageError``, ``GoneError``."""
+        name = setting.removeprefix(_EVENT)
+        event = self._events().get(name)
+        if value not in {ENABLED, DISABLED}:
+            raise UsageError(f"{value!r} is no setting of an event's")
+        if event is None:
+            raise GoneError(
+                f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
+            )
+        self._server.run(event.statement(self._server.name, value))
+
+    def _events(self) -> dict[str, Event]:
+        return {event.name: event for event in read_events(self._server.rows, self._server.name)}
 
 
 def _sql(name: str, value: str) -> str:
