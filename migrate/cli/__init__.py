@@ -14,7 +14,7 @@ import importlib
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,8 +84,10 @@ shell completion import none of these modules.
 """
 VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 _HELP = "help"
-_CUTS = (":", "=")
 """``moveout help COMMAND`` is ``moveout COMMAND --help``."""
+_CUTS = (":", "=")
+_TO_FOLLOWS = ("transfer", "restore", "sync")
+"""Commands whose destination is an argument; that of others is the option ``--to``."""
 _EPILOG = """\b
 Exit codes:
   0  complete                           6    damage, or a difference
@@ -132,7 +134,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except _UsageError as exc:
-            _suggest_option(exc)
+            _explain(exc, arguments)
             if "--json" in arguments:
                 from migrate.cli.common.session import print_error  # noqa: PLC0415  it needs this module
 
@@ -186,6 +188,46 @@ def _suggest_option(error: Any) -> None:
     if similar:
         options = ", ".join(f"'--{name}'" for name in sorted(similar))
         error.message = f"{error.message}. Did you mean {options}?"
+
+
+def _explain(error: Any, arguments: Sequence[str]) -> None:
+    """Add to an error in the command line what has to be typed."""
+    context = error.ctx
+    if context is None:
+        return
+    if hasattr(error, "param_type"):
+        error.message = _required(error.param, context, arguments)
+    elif getattr(error, "option_name", "") == "--to" and arguments[0] in _TO_FOLLOWS:
+        error.possibilities = None
+        error.message = f"{error.message}. Where it goes follows without it: {_without_to(arguments)}"
+    elif context.parent is not None and error.message.startswith("No such command"):
+        if "Did you mean" not in error.message:
+            names = ", ".join(context.command.commands)
+            error.message += f"\n  It is one of {names}: {context.command_path} COMMAND …"
+    else:
+        _suggest_option(error)
+
+
+def _required(first: Any, context: Any, arguments: Sequence[str]) -> str:
+    """Return a line for each option that a command needs and did not get; for an argument its line alone."""
+    given = {word.partition("=")[0] for word in arguments}
+    missing = [
+        parameter.get_help_record(context)
+        for parameter in context.command.params
+        if parameter is first
+        or (parameter.required and parameter.opts[0].startswith("-") and not {*parameter.opts} & given)
+    ]
+    width = max(len(names) for names, _ in missing)
+    return "\n" + "\n".join(f"  {names.ljust(width)}  {text}" for names, text in missing)
+
+
+def _without_to(arguments: Sequence[str]) -> str:
+    import shlex  # noqa: PLC0415  only who mistypes waits for it
+
+    from migrate.case.secrets import redact  # noqa: PLC0415  the same
+
+    words = [word.removeprefix("--to=") for word in arguments if word != "--to"]
+    return shlex.join(["moveout", *map(redact, words)])
 
 
 def _load(name: str) -> Any:

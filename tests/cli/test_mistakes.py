@@ -174,3 +174,17 @@ def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path
     (tmp_path / "moveout.toml").write_text(f'[bundle]\nlocation = "{tmp_path}/bundle"\n')
     ended = call("clean", "-c", tmp_path / "moveout.toml")
     assert (ended.code, f"{tmp_path}/bundle" in ended.out) == (0, True), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["hold", "place", "b"], ["--until T ", "--reason TEXT "]),
+        (["acknowledge", "b"], ["RECEIPT  The receipt"]),
+        (["hold", "b"], ["one of source, undo, place", "moveout hold COMMAND"]),
+        (["transfer", "b", "--to", "s3://c?profile=d"], ["moveout transfer b 's3://c?profile=d'"]),
+    ],
+)
+def test_a_command_line_that_lacks_something_is_answered_with_all_of_it(words, told):
+    ended = call(*words)
+    assert (ended.code, [part for part in told if part not in ended.err]) == (2, []), ended.err
