@@ -32,6 +32,7 @@ from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import Signer
 from migrate.custody.tree import bundle_tree, leaves
 from migrate.errors import DamageError, GoneError, UsageError
+from migrate.number_text import things
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 
@@ -182,14 +183,16 @@ def _examine(
 
 
 def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Finding], *, named: bool) -> str:
-    drawn = f"{counts['samples']} samples of {counts['items']} items"
+    drawn = f"{things(counts['samples'], 'sample')} of {things(counts['items'], 'item')}"
     if findings:
-        return f"AUDIT WITH {len(findings)} FINDINGS in {drawn}"
+        counted = "1 FINDING" if len(findings) == 1 else f"{len(findings):,} FINDINGS"
+        return f"AUDIT WITH {counted} in {drawn}"
     missing = (
         f"; {counts['known']} of them the bundle itself says it does not have" if counts["known"] else ""
     )
+    whole = "each that the bundle has is whole" if counts["known"] else "each is whole"
     if counts["samples"] >= counts["items"]:
-        return f"Audit of all {counts['items']} items: each that the bundle has is whole{missing}"
+        return f"Audit of all {things(counts['items'], 'item')}: {whole}{missing}"
     if named:
         return (
             f"Audit of {drawn} by a seed that was named, each whole{missing}: it shows nothing of the others unless the"

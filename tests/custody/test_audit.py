@@ -83,7 +83,7 @@ def test_all_is_whole_and_the_result_is_signed(bundle, provider):
     assert custody_log.read(bundle).entries[-1].what.event == "audited"
     assert (
         look(bundle, provider, Question(0.999999, 0.001)).document.about
-        == "Audit of all 61 items: each that the bundle has is whole"
+        == "Audit of all 61 items: each is whole"
     )
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_object_is_found_when_it_is_drawn(bundle, provider):
     bundle.put(key, data[:at] + b"x" + data[at + 1 :])
     done = look(bundle, provider, Question(0.999999, 0.001))
     assert ["'p/07'" in one.key or "'p/7" in one.key for one in done.findings] == [True]
-    assert done.document.about.startswith("AUDIT WITH 1 FINDINGS")
+    assert done.document.about.startswith("AUDIT WITH 1 FINDING in")
     bundle.delete(key)
     assert len(look(bundle, provider, Question(0.999999, 0.001)).findings) == 60
 

@@ -27,7 +27,9 @@ def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
             signature_file.name: signature_file.read_bytes() for signature_file in signature_files
         }
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+        raise UsageError(
+            f"{path} cannot be read: {exc.strerror}", next_step="name the file itself, such as receipt-*.json"
+        ) from exc
 
 
 def read_directory(directory: Path, kind: str) -> list[Document]:

@@ -18,6 +18,7 @@ from migrate.cli.common.terminal import Console, Text
 from migrate.custody import sampling_audit
 from migrate.custody.sampling_audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError
+from migrate.number_text import things
 
 _SEED_BYTES = 32
 
@@ -44,7 +45,8 @@ class Result(Struct, frozen=True):
         )
         if self.done.known:
             console.print(
-                f"{self.done.known:,} samples were of items that the bundle itself says are not in it"
+                f"{things(self.done.known, 'sample')} of items that the bundle itself says are not in it",
+                wrap=True,
             )
         if self.done.findings:
             draw_findings(console, self.done.findings)

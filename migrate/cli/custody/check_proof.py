@@ -62,7 +62,8 @@ class CheckedProof(Struct, frozen=True):
         console.print(
             Text(
                 f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}"
-            )
+            ),
+            wrap=True,
         )
 
 
@@ -89,7 +90,9 @@ def check_proof_command(
             proof = inclusion_proof.decode(data.read(inclusion_proof.MAX_BYTES + 1))
             item = proof.item
     except OSError as exc:
-        raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
+        raise UsageError(
+            f"{file} cannot be read: {exc.strerror}", next_step="name a file that moveout prove has written"
+        ) from exc
     except ValueError as exc:
         return CheckedProof(str(file), f"it cannot be read: {exc}", None, None, {})
     signed_by = _signed_by(proof.checkpoint, trust)

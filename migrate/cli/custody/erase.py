@@ -48,10 +48,12 @@ class Certified(Struct, frozen=True):
         console.print(
             f"Erased: {self.location}: {things(erased.versions, 'version')} ({bytes_words(erased.size_bytes)}),"
             f" {things(erased.markers, 'delete marker')}, {things(erased.uploads, 'unfinished upload')};"
-            " a listing afterwards names nothing of the bundle"
+            " a listing afterwards names nothing of the bundle",
+            wrap=True,
         )
         console.print(
-            f"The signed certificate is {erased.document.key}; the custody log stays. Not verified:"
+            f"The signed certificate is {erased.document.key}; the custody log stays. Not verified:",
+            wrap=True,
         )
         for line in erased.document.value["not_verified"]:
             console.print(Text(f"  - {line}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,15 +65,20 @@ class Created(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print what to hand over, and how it is used."""
-        console.print(f"{self.name} may read {self.location} until {self.expires}, and nothing else")
+        console.print(
+            f"{self.name} may read {self.location} until {self.expires}, and nothing else", wrap=True
+        )
         console.print(
             f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
+            " ~/.aws/config and fetches the bundle:",
+            wrap=True,
         )
-        console.print(
-            f"~/.aws/config and names it: moveout transfer {_granted_url(self.location, self.name)} DESTINATION",
-        )
+        url = shlex.quote(_granted_url(self.location, self.name))
+        console.print(f"  moveout transfer {url} DIRECTORY")
         if self.kind == "session":
-            console.print("A session ends by itself; whether it can be taken back before is up to the server")
+            console.print(
+                "A session ends by itself; whether it can be taken back before is up to the server", wrap=True
+            )
 
 
 def _granted_url(location: str, name: str) -> str:
@@ -256,16 +262,18 @@ class TakenBack(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print the result."""
         if self.done.keys:
-            console.print(f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}")
+            console.print(
+                f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}", wrap=True
+            )
         if not self.done.still_open:
-            console.print(f"{self.name} may not read the bundle any more")
+            console.print(f"{self.name} may not read the bundle any more", wrap=True)
             return
-        console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
+        console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"), wrap=True)
         for entry in self.done.still_open:
             location_suffix = f"  at {entry.location}" if entry.state == "elsewhere" else ""
             console.print(Text(f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"))
         if self.done.why:
-            console.print(Text(self.done.why))
+            console.print(Text(self.done.why), wrap=True)
         present = {word for entry in self.done.still_open for word in (entry.state, entry.kind)}
         for word, line in _SOONER.items():
             if word in present:
@@ -313,7 +321,8 @@ class Probed(Struct, frozen=True):
         tested = self.tested
         console.print(
             f"{things(tested.files, 'file')} of {self.location} can be read; {len(tested.refused)} other operations"
-            " were tried and refused"
+            " were tried and refused",
+            wrap=True,
         )
         if tested.findings:
             draw_findings(console, tested.findings)

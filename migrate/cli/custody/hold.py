@@ -68,16 +68,23 @@ class HeldBundle(Struct, frozen=True):
             f"{count_words(survey.protected)} of {things(survey.versions, 'version')} protected{until}{legal}"
         )
         if survey.is_held:
-            console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
+            console.print(Text(f"HELD: {self.location}: {counted}, each read back"), wrap=True)
         else:
             console.print(
-                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else "")
+                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else ""),
+                wrap=True,
             )
-            if self.is_expected:
+            if self.is_expected and survey.protected:
                 draw_findings(console, survey.findings)
+            if self.is_expected:
+                console.print(
+                    "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file",
+                    wrap=True,
+                )
         if survey.later:
             console.print(
-                f"{count_words(survey.later)} versions of the log and of documents came later, and are free"
+                f"{things(survey.later, 'version')} of the log and of documents came later: free to be removed",
+                wrap=True,
             )
 
 
@@ -234,7 +241,8 @@ class Released(Struct, frozen=True):
         if self.protection.protected:
             until = f" until {moment_words(self.protection.until)}" if self.protection.until else ""
             console.print(
-                f"{count_words(self.protection.protected)} versions stay locked{until}: nobody can end that sooner"
+                f"Locked as before: {things(self.protection.protected, 'version')}{until}; nobody can end that sooner",
+                wrap=True,
             )
 
 

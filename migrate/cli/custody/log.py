@@ -30,7 +30,7 @@ from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
-from migrate.number_text import count_words
+from migrate.number_text import count_words, things
 from migrate.storage.registry import open_location
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
@@ -100,7 +100,7 @@ class RecordedEvent(Struct, frozen=True):
         for note in self.notes:
             console.print(Text(f"  {note}", style="dim"))
         if self.findings:
-            console.print(f"The custody log at {self.location} is not in order")
+            console.print(f"The custody log at {self.location} is not in order", wrap=True)
             draw_findings(console, self.findings)
         elif not self.entries:
             console.print(
@@ -108,9 +108,12 @@ class RecordedEvent(Struct, frozen=True):
                 wrap=True,
             )
         elif not self.shown:
+            entries = len(self.entries)
+            counted = "1 entry" if entries == 1 else f"{count_words(entries)} entries"
             console.print(
-                f"The custody log at {self.location} is in order: {count_words(len(self.entries))} entries, each signed"
-                " and tied to the one before"
+                f"The custody log at {self.location} is in order: {counted}, each signed and tied to the"
+                " one before",
+                wrap=True,
             )
 
 
@@ -251,4 +254,4 @@ def add_command(
     if document.root != bundle_signatures.root_of(store):
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     documents.copy_all(store, document, signatures)
-    return Added(store.location, f"{document.key} with {len(signatures)} signatures")
+    return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}")

@@ -46,7 +46,8 @@ class Proved(Struct, frozen=True):
         for file, item in self.written:
             console.print(Text(f"{file}  proves {describe(item)}"))
         console.print(
-            "→ whoever has the signer's public key checks it: moveout check-proof FILE --signers allowed"
+            "→ whoever has the signer's public key checks it: moveout check-proof FILE --signers allowed",
+            wrap=True,
         )
 
 

@@ -57,7 +57,8 @@ class Received(Struct, frozen=True):
         if self.findings:
             draw_findings(console, self.findings)
         console.print(
-            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
+            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}",
+            wrap=True,
         )
         if self.page:
             console.print(f"The page to print: {self.page}")
