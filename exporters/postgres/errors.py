@@ -29,7 +29,9 @@ DRIVER_ERRORS = (
 )
 """What a driver may raise while it talks to a server."""
 
-_PASSWORD_STEP = "Check user and password: the case file's, else PGPASSWORD or ~/.pgpass."  # noqa: S105
+_PASSWORD_STEP = (
+    "Check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."  # noqa: S105
+)
 _GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data."
 LOCKS_STEP = (
     "Raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy."

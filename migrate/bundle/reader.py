@@ -229,7 +229,7 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
         entries = tag_files.parse_manifest(manifest_lines, layout.TAG_MANIFEST, layout.is_tag_name)
         return {entry.key: entry.sha256 for entry in entries}
     except GoneError as exc:
-        raise _not_sealed(store) from exc
+        raise not_sealed(store) from exc
 
 
 def read_manifest(store: Store) -> Iterator[ManifestEntry]:
@@ -303,7 +303,8 @@ def step_where_no_bundle(store: Store) -> str:
     return "check the location's URL; if a bundle lay here, fetch the missing file again from a copy"
 
 
-def _not_sealed(store: Store) -> Exception:
+def not_sealed(store: Store) -> Exception:
+    """Return the error that says what a location has instead of a sealed bundle."""
     first = next(iter(store.list()), None)
     if first is None:
         return GoneError(

@@ -611,10 +611,16 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
     """
     text = text.strip()
     try:
-        span = _SPAN.fullmatch(text) if relative and text else None
+        span = _SPAN.fullmatch(text) if text else None
         if span is not None:
             days, hours, minutes = (int(number or 0) for number in span.groups())
-            return datetime.now(UTC) + timedelta(days=days, hours=hours, minutes=minutes)
+            later = datetime.now(UTC) + timedelta(days=days, hours=hours, minutes=minutes)
+            if relative:
+                return later
+            raise UsageError(
+                f"deadline {text!r} would move: it counts from whenever the file is read",
+                next_step=f"write the moment: {later:%Y-%m-%dT%H:%M:%SZ} is {text} from now",
+            )
         moment = _moment(text)
         return moment if moment.tzinfo else moment.astimezone()
     except (ValueError, OverflowError):

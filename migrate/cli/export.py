@@ -124,11 +124,18 @@ class Exported(Struct, frozen=True):
         """Print what was exported and what is missing."""
         summary = self.outcome
         broken = dict(summary.broken)
+        lines = self.summary()
+        # The lines of one source say all that its line of the summary would, but for what an earlier run had not met.
+        is_told = self.detailed and len(lines) == 1 and not (summary.already_sealed and summary.broken)
+        has_table = not is_told and (not summary.complete or bool(summary.left_out))
         for source in summary.sources:
+            error = str(broken.get(source.name, ""))
             if self.detailed:
                 _draw_source(console, source)
-            elif not source.complete and (source.items or source.name not in broken):
-                _draw_missing(console, source)
+                _draw_reasons(console, source, error, has_table=has_table)
+            elif not source.complete and (source.items or not error):
+                console.print(Text(source.name, style="bold"))
+                _draw_reasons(console, source, error, has_table=has_table)
         if not self.detailed:
             _draw_counts(console, summary.sources)
         if summary.already_sealed:
@@ -143,10 +150,7 @@ class Exported(Struct, frozen=True):
                 wrap=True,
             )
             draw_signed(console, self.signed)
-        lines = self.summary()
-        # The lines of one source say all that its line of the summary would, but for what an earlier run had not met.
-        is_told = self.detailed and len(lines) == 1 and not (summary.already_sealed and summary.broken)
-        if not is_told and (not summary.complete or summary.left_out):
+        if has_table:
             draw_summary(console, lines)
         if not summary.complete:
             step = summary.broken[0][1].next_step if is_told and summary.broken else ""
@@ -205,7 +209,6 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             if enumeration.what == counted_noun
         ]
         console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"), wrap=True)
-    _draw_reasons(console, source)
 
 
 def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
@@ -218,17 +221,17 @@ def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
     )
 
 
-def _draw_missing(console: Console, source: SourceResult) -> None:
-    console.print(Text(source.name, style="bold"))
-    _draw_reasons(console, source)
-
-
-def _draw_reasons(console: Console, source: SourceResult) -> None:
+def _draw_reasons(console: Console, source: SourceResult, error: str, *, has_table: bool) -> None:
+    """Print what is missing, and why. ``error`` ended the export of the source; it is said once, by the table of all
+    sources where there ``has_table``.
+    """
     for reason in source.reasons:
-        console.print(Text(f"  ! {reason}", style="yellow"))
-    for gap in source.gaps[:_SHOWN_GAPS]:
+        if not (has_table and error and error in reason):
+            console.print(Text(f"  ! {reason}", style="yellow"))
+    gaps = [gap for gap in source.gaps if not error or gap.reason != error]
+    for gap in gaps[:_SHOWN_GAPS]:
         console.print(Text(f"  {gap_words(gap)}"), wrap=True)
-    gaps_not_shown = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
+    gaps_not_shown = source.gaps_total - (len(source.gaps) - len(gaps)) - min(len(gaps), _SHOWN_GAPS)
     if gaps_not_shown > 0:
         console.print(f"  and {count_words(gaps_not_shown)} more (all in the bundle's data/gaps.parquet)")
 

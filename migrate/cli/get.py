@@ -134,7 +134,7 @@ def get_command(
             next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
         )
     signers = load_keys(key, passphrase, load_case(case))
-    name = source_name(reader, source)
+    name = source_name(reader, source, keys)
     if single_objects.is_bucket(reader, name):
         output = _get_objects(
             session, reader, name, ObjectQuery(keys=set(keys), version_id=version_id or ""), to

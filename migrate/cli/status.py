@@ -54,7 +54,7 @@ _ENDED_SECONDS = 15.0
 _STATES = {
     "empty": "nothing is there yet; moveout export begins a bundle, if the URL is right",
     "exporting": "an export is running",
-    "stopped": "an export was stopped; run the same export again to go on",
+    "stopped": "an export was stopped; run the same export again to go on: what is done stays done",
     "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
     "complete": "a sealed bundle, complete",
 }
@@ -100,6 +100,12 @@ class Status(Struct, frozen=True):
         return IncompleteError.exit_code if incomplete or refused else OK
 
     @property
+    def sources(self) -> int:
+        """How many sources the bundles have."""
+        exports = [location.export for location in self.locations if location.export]
+        return len({source.name for export in exports for source in export.sources})
+
+    @property
     def alive(self) -> Sequence[ProgressReport]:
         """What commands say that are at work."""
         return [report for location in self.locations for report in location.reports if report.alive]
@@ -131,7 +137,7 @@ class Status(Struct, frozen=True):
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
             _draw_changes(console, location)
-        draw_destinations(console, self.destinations)
+        draw_destinations(console, self.destinations, self.sources)
 
 
 def _switched_words(switched: str) -> str:
@@ -237,7 +243,6 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"))
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
-    console.print("  what is done stays done; run the same command again to go on")
 
 
 def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
@@ -457,12 +462,13 @@ def page_of(status: Status, case: str) -> bytes:
     """Return the status as a page."""
     runs = [run for location in status.locations for run in _shown(location)]
     if any(destination.record for destination in status.destinations):
-        runs.append(_shown_destinations(status.destinations))
+        runs.append(_shown_destinations(status))
     return status_page(f"{case}: status" if case else "moveout status", runs)
 
 
-def _shown_destinations(destinations: Sequence[DestinationStatus]) -> ShownRun:
-    words = headline(destinations)
+def _shown_destinations(status: Status) -> ShownRun:
+    destinations = status.destinations
+    words = headline(destinations, status.sources)
     return ShownRun(
         "",
         words[0].upper() + words[1:],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
+from migrate.case.secrets import redact
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.findings import INCOMPLETE, draw_findings
@@ -219,7 +221,9 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
         return Endpoint(locations[0]), Endpoint(locations[1])
     if locations:
         raise UsageError(
-            f"transfer takes two locations; {len(locations)} given", next_step="moveout transfer FROM TO"
+            f"transfer takes two locations; {len(locations)} given",
+            next_step=f"moveout transfer {shlex.quote(redact(locations[0]))} LOCATION, a directory or"
+            " 's3://BUCKET/PREFIX?profile=NAME'",
         )
     if case is None or case.bundle is None or case.transfer_to is None:
         raise UsageError(

@@ -376,7 +376,7 @@ class Meter:
         while len(moves) > _LEAST_MOVES and now - moves[1][0] > 3 * _RATE_WINDOW_SECONDS:
             moves.popleft()
         moved, seconds = fraction - moves[0][1], now - moves[0][0]
-        return (1 - fraction) * seconds / moved if moved > 0 and seconds > 0 else None
+        return (1 - fraction) * seconds / moved if moved > 0 and seconds >= _LEAST_SECONDS else None
 
 
 def _rates(task: _Task, now: float, items: int, size_bytes: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
+from migrate.bundle.reader import not_sealed
 from migrate.bundle.tag_files import parse_manifest
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
@@ -92,7 +93,7 @@ def bundle_id(data: bytes) -> str:
 def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
     missing = [key for key in (layout.BAGIT, layout.TAG_MANIFEST, layout.MANIFEST) if key not in present]
     if not present:
-        raise GoneError(f"{origin.location} holds nothing", next_step="check the location's name")
+        raise not_sealed(origin)
     if missing:
         raise UsageError(
             f"{origin.location} holds no sealed bundle ({missing[0]} is missing)",

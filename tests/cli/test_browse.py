@@ -72,6 +72,7 @@ def test_what_is_there_is_listed(location):
     first = call("ls", location, "--source", "shop", "--limit", 1, "--json").json["result"]
     assert (len(first["objects"]), first["more"]) == (1, True)
     assert "line" in call("ls", location, "--source", "app").out
+    assert call("get", location, "line").out == call("get", location, "line", "--source", "app").out
     assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
     no_table = call("ls", location, "x*", "--source", "app")
     assert (no_table.code, no_table.out, "app has no table x*" in no_table.err) == (0, "", True)

@@ -83,6 +83,7 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ("[[source]]\nname='a'\nurl='postgresql://h/d'\npassword='hunter2'\n", "takes no secret itself"),
         ("[limits]\nworkers = 0\n", "from 1 to 256"),
         ("[case]\ndeadline = 'soon'\n", "no moment in time"),
+        ("[case]\ndeadline = '30h'\n", "would move"),
         ("[case]\nreserve = '30m'\n", "none is given"),
         ("[case]\ndeadline = 2030-01-01T00:00:00Z\nreserve = 'soon'\n", "no length of time"),
         ("[[source]]\nname='a'\nurl='s3://b'\npriority = 1.5\n", "1 goes before 2"),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from migrate.errors import NoSpaceError
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
 
 TOO_MANY = 1100
@@ -183,8 +183,17 @@ def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path
         (["acknowledge", "b"], ["RECEIPT  The receipt"]),
         (["hold", "b"], ["one of source, undo, place", "moveout hold COMMAND"]),
         (["transfer", "b", "--to", "s3://c?profile=d"], ["moveout transfer b 's3://c?profile=d'"]),
+        (["transfer", "b c"], ["moveout transfer 'b c' LOCATION"]),
     ],
 )
 def test_a_command_line_that_lacks_something_is_answered_with_all_of_it(words, told):
     ended = call(*words)
     assert (ended.code, [part for part in told if part not in ended.err]) == (2, []), ended.err
+
+
+def test_what_ended_a_source_is_said_once(tmp_path):
+    make_file(tmp_path / "here.db")
+    ended = call("export", "here.db", "gone.db", "--to", "bundle", cwd=tmp_path)
+    assert (ended.code, ended.out.count("there is no file")) == (3, 1), ended.out
+    begun = call("restore", "nowhere", "new.db", cwd=tmp_path)
+    assert (begun.code, "there is nothing at" in begun.err) == (7, True), begun.err

@@ -114,9 +114,17 @@ def test_status_says_what_is_up_on_the_new_host(tmp_path):
     assert [(entry["source"], entry["up"]) for entry in destinations] == [("one", True), ("two", True)]
     places = [entry["destination"].rpartition("/")[2] for entry in result("status", bundle)["destinations"]]
     assert places == ["new-one.db", "staging.db", "new-two.db"]
+    assert "on the new host: 1 of 2 sources up" in with_one_restored(tmp_path, bundle)
     assert call("verify", bundle).code == 0
     assert call("transfer", bundle, tmp_path / "copy").code == 0
     assert not (tmp_path / "copy/restored").exists()
+
+
+def with_one_restored(tmp_path, bundle):
+    """What is said of a copy of a bundle of two sources, one of which has come up."""
+    assert call("transfer", bundle, tmp_path / "other").code == 0
+    assert call("restore", tmp_path / "other", f"one=sqlite://{tmp_path}/third.db").code == 0
+    return call("status", tmp_path / "other/../other").out
 
 
 def test_an_address_that_was_wrong_is_forgotten_when_the_source_is_up_elsewhere(tmp_path):

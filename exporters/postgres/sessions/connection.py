@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import select
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -36,6 +37,8 @@ from exporters.sql.silent_servers import connected, is_silence
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
+
+warnings.filterwarnings("ignore", "password file", module="asyncpg")  # libpq has said the same
 
 CONNECT_SECONDS = 15
 MAINTENANCE_DATABASES = ("postgres", "template1")

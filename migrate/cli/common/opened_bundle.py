@@ -103,11 +103,19 @@ def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[s
     return location, rest
 
 
-def source_name(reader: BundleReader, name: str | None) -> str:
-    """Return the source that is meant: the only one, unless one is named. Raises ``UsageError``."""
+def source_name(reader: BundleReader, name: str | None, items: Sequence[str] = ()) -> str:
+    """Return the source that is meant: the named one, else the only one, else the only one with a table that ``items``
+    name. Raises ``UsageError``.
+    """
     known = list(reader.sources)
     if name is not None:
         return reader.info.source(name).name
+    if len(known) > 1:
+        tables = [row for row in reader.catalog() if row.has_rows]
+        having = {row.source for row in tables if {row.name, table_rows.full_name(row)} & {*items}}
+        known = list(having) if len(having) == 1 else known
     if len(known) != 1:
-        raise UsageError(f"the bundle has {', '.join(known)}", next_step="say which: --source NAME")
+        raise UsageError(
+            f"the bundle has several sources: {', '.join(known)}", next_step="say which: --source NAME"
+        )
     return known[0]

@@ -16,7 +16,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
 from migrate.bundle.bundle_json import read_sealed
 from migrate.bundle.export_state import SourceName, read_state
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, not_sealed
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.overlaps import overlaps, shared_identities
 from migrate.case.server_url import is_pattern
@@ -135,7 +135,14 @@ def named_destinations(location: Endpoint, words: Sequence[str]) -> dict[str, En
     """Return the destinations that words of the command line name. One without a name goes by the bundle at the
     location; see ``names_of_bundle``.
     """
-    return parse_pairs(words, names_of_bundle(lambda: recorded_sources(location)))
+
+    def sources() -> Sequence[SourceName]:
+        recorded = recorded_sources(location)
+        if not recorded:
+            raise not_sealed(open_location(location.url, secrets=location.reveal()))
+        return recorded
+
+    return parse_pairs(words, names_of_bundle(sources))
 
 
 def chosen_destinations(

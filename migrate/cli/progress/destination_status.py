@@ -102,22 +102,23 @@ def destination_statuses(
     ]
 
 
-def headline(statuses: Sequence[DestinationStatus]) -> str:
-    """Return how many sources are up, and which are not."""
+def headline(statuses: Sequence[DestinationStatus], sources: int) -> str:
+    """Return how many of so many ``sources`` are up, and which are not that should be."""
     names = list(dict.fromkeys(status.source for status in statuses))
     missing = list(dict.fromkeys(status.source for status in statuses if not status.is_up))
-    if not missing:
-        return f"on the new host: {'all ' * (len(names) > 1)}{things(len(names), 'source')} up"
+    total, up = max(sources, len(names)), len(names) - len(missing)
+    if up == total:
+        return f"on the new host: {'all ' * (total > 1)}{things(total, 'source')} up"
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    up = len(names) - len(missing)
-    return f"on the new host: {up} of {things(len(names), 'source')} up; not: {', '.join(missing[:_SHOWN])}{more}"
+    named = f"; not: {', '.join(missing[:_SHOWN])}{more}" if missing else ""
+    return f"on the new host: {up} of {things(total, 'source')} up{named}"
 
 
-def draw_destinations(console: Console, statuses: Sequence[DestinationStatus]) -> None:
-    """Print what is up; nothing where nothing is to be restored, or no restore was begun."""
+def draw_destinations(console: Console, statuses: Sequence[DestinationStatus], sources: int) -> None:
+    """Print what is up of so many ``sources``; nothing where nothing is to be restored, or no restore was begun."""
     if not any(status.record for status in statuses):
         return
-    console.print(Text(headline(statuses), style="bold"))
+    console.print(Text(headline(statuses, sources), style="bold"))
     for line in _lines(statuses):
         console.print(line)
 

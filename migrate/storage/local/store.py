@@ -51,7 +51,8 @@ class LocalStore(BaseStore):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
-        self.location = self.root.as_uri()
+        named = Path(os.path.abspath(root))  # noqa: PTH100  symbolic links stay as they were named
+        self.location = (named if named.resolve() == self.root.resolve() else self.root).as_uri()
         self._work = self.root / "_work"
         self._temporary = self._work / ".tmp"
         self._lock = lock.DirectoryLock(self._work)

@@ -105,7 +105,7 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     status = int(metadata.get("HTTPStatusCode", 0))
     # An answer to HEAD has no body, and so no words of the server's.
     reason = error.get("Message", "") or (responses.get(status, "") if code == str(status) else "")
-    message = f"{what}: {code} {reason}".rstrip()
+    message = f"{what}: {code}{f': {reason}' if reason else ''}"
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
             message,
