@@ -30,7 +30,7 @@ import psycopg
 
 from exporters.bucket_api import Bucket
 from exporters.objects import ObjectExporter
-from exporters.postgres.source import PostgresExporter
+from exporters.postgres.exporter import PostgresExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export

@@ -89,6 +89,11 @@ def canonical_select(table: PostgresTable, pages: Range = (0, None)) -> str:
     return f"SELECT {columns} {rows_of(table, pages)}"
 
 
+def copy_statement(source: str, encoding: str, *, are_text: bool = False) -> str:
+    """Return the statement that reads a query in brackets, or a table, as CSV or in the text format."""
+    return f"COPY {source} TO STDOUT WITH (FORMAT {'text' if are_text else 'csv'}, ENCODING '{encoding}')"
+
+
 _LEAST_TOAST_BYTES = 2**15
 """A long value takes more than that in the TOAST table, however well it is compressed (at most 255 times, by LZ4)."""
 _DIGITS, _PACKED = 2, 16

@@ -4,10 +4,8 @@ A).
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-import asyncpg
 import psycopg
 
 from exporters.errors import (
@@ -19,15 +17,8 @@ from exporters.errors import (
     SourceUnreachableError,
 )
 
-DRIVER_ERRORS = (
-    psycopg.Error,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    OSError,
-    asyncio.IncompleteReadError,
-    TimeoutError,
-)
-"""What a driver may raise while it talks to a server."""
+DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
+"""What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""
 
 _PASSWORD_STEP = (
     "Check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."  # noqa: S105
@@ -53,8 +44,10 @@ def sqlstate(error: BaseException) -> str:
     return str(getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None) or "")
 
 
-def translate(error: BaseException, source: str) -> SourceError:
-    """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
+def translate(error: BaseException, source: str, *, is_passing: bool = False) -> SourceError:
+    """Return the source error that ``error`` stands for. ``source`` names what was being done or read. ``is_passing``:
+    it passes, whatever its type and SQLSTATE are.
+    """
     state = sqlstate(error)
     message = in_one_line(error)
     if state.startswith("28"):
@@ -85,7 +78,7 @@ def translate(error: BaseException, source: str) -> SourceError:
         )
     if state == "53400" and "replication slots" in message:
         return SourceUnreachableError(f"{source}: {message}", next_step=_SLOTS_STEP)
-    if _is_passing(error, state):
+    if is_passing or _is_passing(error, state):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
     other = SourceError(f"{source}: {message}", next_step="The server's log says more.")
@@ -111,14 +104,7 @@ def _is_passing(error: BaseException, state: str) -> bool:
     """Connection trouble (08), too many connections (53), operator intervention (57)."""
     if state:
         return state[:2] in {"08", "53", "57", "40"} or state in {"25006", "55000"}
-    return isinstance(
-        error,
-        psycopg.OperationalError
-        | asyncpg.InterfaceError
-        | OSError
-        | asyncio.IncompleteReadError
-        | TimeoutError,
-    )
+    return isinstance(error, psycopg.OperationalError | OSError | EOFError)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -19,7 +19,6 @@ from exporters.postgres.definitions.definition_files import DefinitionFiles, rea
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, snapshot_lost
 from exporters.postgres.query_rows import fetch
-from exporters.postgres.rows.chunk_export import export_rows, export_small
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
@@ -96,6 +95,11 @@ class PostgresSnapshot:
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
+        from exporters.postgres.rows.chunk_export import (  # noqa: PLC0415  meanwhile the server counts
+            export_rows,
+            export_small,
+        )
+
         planned = self._planned[unit.spec["table"]]
         pages = unit.spec["range"]
         name = stem(unit.spec)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 
-from exporters.api import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
+from exporters.api import Estimate, Json, Snapshot, Survey, SurveyItem, Workspace
 from exporters.changes import ChangeLog
 from exporters.errors import SourceGoneError, SourceNotAllowedError
-from exporters.limits import limits_of, note_of
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.chunk_plan import make_plan
-from exporters.postgres.definitions.pg_dump import ask_newest, find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import PostgresAddress, connect, database_identity, parse_url
+from exporters.postgres.sessions.connection import PostgresAddress, connect
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
@@ -31,23 +28,8 @@ _GENTLY = (
 )
 
 
-class PostgresExporter:
-    """Opens ``postgresql://user@host:port/database``. See ``exporters.api.Exporter``."""
-
-    def open(self, name: str, url: str, host: Host) -> PostgresSource:
-        """Connect once, to prove that the database can be reached and dumped."""
-        address = parse_url(url, password=host.secret("password"))
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(ask_newest)  # a program says its version in about the time of a login
-            with connect(address) as connection:
-                asked.result()
-                find_tools(connection.info.server_version // 10000)
-                identity = database_identity(connection)
-        return PostgresSource(name, address, SessionLimits(limits_of(host), note_of(host)), identity)
-
-
 class PostgresSource:
-    """See ``exporters.api.Source``."""
+    """See ``exporters.api.Source``. Opened by ``PostgresExporter``."""
 
     def __init__(
         self,

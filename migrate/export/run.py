@@ -40,7 +40,7 @@ from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
-from migrate.report import prepare_page, sealed_page
+from migrate.report import sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import GRACE_SECONDS
@@ -166,7 +166,6 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
-    run.executor.submit(prepare_page)  # while the first source is waited for
     for source in sources:
         source_result, error = export_source(run, source)
         reconciliations.append(source_result)

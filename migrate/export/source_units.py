@@ -38,6 +38,7 @@ from migrate.export.unit_runner import (
     failed_items,
     is_of_location,
 )
+from migrate.report import prepare_page
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS, ThreadWorkerPool
@@ -201,15 +202,21 @@ class UnitRun:
         return group or None
 
     def _foresee(self) -> None:
-        """Notify a snapshot that supports it that the last units are under way."""
-        snapshot = self._work.snapshot
-        if self._foreseen or not isinstance(snapshot, Foresighted):
+        """When the last units are under way, prepare what comes behind them: load the page's template, and notify a
+        snapshot that supports it.
+        """
+        if self._foreseen:
             return
-        is_near = self._plan.has_all if snapshot.foresees_early else self._plan.is_drained
+        snapshot = self._work.snapshot
+        foresighted = snapshot if isinstance(snapshot, Foresighted) else None
+        is_early = foresighted is not None and foresighted.foresees_early
+        is_near = self._plan.has_all if is_early else self._plan.is_drained
         left_bytes = self._plan.totals.size_bytes - self._ended_bytes
         if self._error is None and is_near and left_bytes <= LAST_BYTES:
             self._foreseen = True
-            snapshot.foresee_finish()
+            if foresighted is not None:
+                foresighted.foresee_finish()
+            self._run.executor.submit(prepare_page)
 
     def _settle(self) -> None:
         """Take in what has ended meanwhile."""

@@ -149,6 +149,21 @@ def test_commands_import_nothing_that_they_have_no_use_for(tmp_path):
         assert has_imported(imported, NOT_FOR_A_BUNDLE) == [], verb
 
 
+@pytest.mark.parametrize(
+    ("module", "unused"),
+    [
+        ("exporters.postgres.exporter", ("asyncpg", "exporters._rows", "jinja2", "migrate", "pyarrow")),
+        ("exporters.postgres.source", ("asyncpg", "jinja2", "migrate", "pyarrow.compute", "pyarrow.parquet")),
+    ],
+)
+def test_a_server_is_asked_before_all_else_is_imported(module, unused):
+    """The first of these modules logs in, the second one begins the snapshot; what they lack comes meanwhile."""
+    command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
+    imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert module in imported
+    assert has_imported(imported, unused) == []
+
+
 def test_objects_of_a_bundle_are_listed_without_the_wrappers_of_arrow(tmp_path):
     imported = imported_by("ls", BUNDLE, "--source", "media", "**", cwd=tmp_path, of="")
     assert "migrate.browse.single_objects" in imported

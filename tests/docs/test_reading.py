@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from exporters.objects import ObjectExporter
-from exporters.postgres.source import PostgresExporter
+from exporters.postgres.exporter import PostgresExporter
 from exporters.testing import StandaloneHost
 from migrate.export import export
 from migrate.runtime.progress import Silent

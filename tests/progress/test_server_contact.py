@@ -6,7 +6,7 @@ import time
 import pytest
 
 from exporters.mysql.connection import contact as mysql_contact
-from exporters.postgres.sessions.connection import contact as postgres_contact
+from exporters.postgres.exporter import contact as postgres_contact
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
 from migrate.progress.server_contact import QUIET_SECONDS, ServerContact

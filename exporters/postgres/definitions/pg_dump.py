@@ -12,16 +12,19 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
-from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.definitions import roles
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
 from exporters.postgres.errors import LOCKS_STEP, names_snapshot, snapshot_lost
 from exporters.postgres.schemas import PROGRESS_SCHEMA
+
+if TYPE_CHECKING:  # to find the tools needs no Arrow
+    from exporters.postgres.charset.encodings import Codec
 
 _log = logging.getLogger(__name__)
 

@@ -7,18 +7,14 @@ psycopg's COPY does the same, a row a call.
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import asyncpg
 import psycopg
 
-from exporters import _rows
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -30,17 +26,20 @@ from exporters.postgres.charset.server_conversion import (
     read_conversions,
     refused,
 )
-from exporters.postgres.chunk_plan import Range, canonical_select, changing, longest_query
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.chunk_plan import (
+    Range,
+    canonical_select,
+    changing,
+    copy_statement,
+    longest_query,
+)
+from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.rows.copy_stream import PAUSE_SECONDS, SMALL_BYTES, copy_stream
 from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
-    UNHURRIED,
     PostgresAddress,
     connect,
-    pin_statement,
     row_connection_options,
 )
 from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
@@ -48,7 +47,6 @@ from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
-from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.row_blocks import (
     LongRowText,
     RowBlocks,
@@ -89,103 +87,6 @@ class Feed(Protocol):
         ...
 
 
-class AsyncpgFeed:
-    """Blocks of up to what one read of the socket brings. The loop runs only while more is waited for."""
-
-    def __init__(self, address: PostgresAddress, options: dict[str, Any], timeouts: str) -> None:
-        self._where = address.url
-        self._loop = asyncio.new_event_loop()
-        self._copying: asyncio.Task[str] | None = None
-        try:
-            self._connection = self._loop.run_until_complete(self._open(options, timeouts))
-        except BaseException:
-            self._loop.close()
-            raise
-        waking(self._where, self, AsyncpgFeed._wake)
-
-    async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
-        connection = await asyncpg.connect(**options)
-        try:
-            await connection.execute(UNHURRIED)
-            await connection.execute(pin_statement())
-            await connection.execute(timeouts)
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
-
-    def _wake(self) -> None:
-        """End what waits for the server, from another thread."""
-        shut_socket(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it
-
-    def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
-        """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""
-        if _rows.core is None and not in_pieces:
-            for source in sources:
-                yield from self._copy_by_asyncpg(source, encoding)
-            return
-        are_text = not in_pieces
-        statements = "; ".join(_statement(source, encoding, are_text=are_text) for source in sources)
-        try:
-            yield from copy_stream(self._connection, self._loop, statements, are_text=are_text)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def _copy_by_asyncpg(self, query: str, encoding: str) -> RowBlocks:
-        """Yield the rows of a query in brackets, a long one whole, and their count."""
-        arrived: list[bytes | bytearray] = []
-
-        async def keep(block: bytes | bytearray) -> None:
-            arrived.append(block)
-            self._loop.stop()
-
-        async def copy() -> str:
-            try:
-                status: str = await self._connection.copy_from_query(
-                    query, output=keep, format="csv", encoding=encoding
-                )
-            finally:
-                self._loop.stop()
-            return status
-
-        task = self._copying = self._loop.create_task(copy())
-        first = True
-        try:
-            while arrived or not task.done():
-                for block in arrived:
-                    yield block
-                    if not first and len(block) < SMALL_BYTES:
-                        time.sleep(PAUSE_SECONDS)
-                    first = False
-                arrived.clear()
-                if not task.done():
-                    self._loop.run_forever()
-            yield SentRows(int(task.result().rpartition(" ")[2]))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def execute(self, statements: str) -> None:
-        """See ``Feed``."""
-        try:
-            self._loop.run_until_complete(self._connection.execute(statements))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def close(self) -> None:
-        """See ``Feed``."""
-        if self._loop.is_closed():
-            return
-        self._connection.terminate()
-        task = self._copying
-        while task is not None and not task.done():  # the caller has not read the rest
-            self._loop.run_forever()
-        with suppress(Exception):
-            if task is not None:
-                task.result()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
-
-
 class PsycopgFeed:
     """The same by libpq, slower."""
 
@@ -199,7 +100,7 @@ class PsycopgFeed:
         try:
             with self._connection.cursor() as cursor:
                 for source in sources:
-                    with cursor.copy(_statement(source, encoding).encode()) as copy:
+                    with cursor.copy(copy_statement(source, encoding).encode()) as copy:
                         for row in copy:
                             if in_pieces and len(row) > LONG_BYTES:
                                 yield LongRowText(_pieces(row))
@@ -233,10 +134,6 @@ def _source_of(table: PostgresTable, pages: Range) -> str:
     return f"({canonical_select(table, pages)})"
 
 
-def _statement(source: str, encoding: str, *, are_text: bool = False) -> str:
-    return f"COPY {source} TO STDOUT WITH (FORMAT {'text' if are_text else 'csv'}, ENCODING '{encoding}')"
-
-
 def _pieces(row: Buffer) -> Iterator[bytes]:
     """Yield a line in pieces, without the newline at its end."""
     view = memoryview(row)[:-1]
@@ -253,6 +150,11 @@ def copy_encoding(database: str) -> str:
 
 def open_feed(session: PostgresSession) -> Feed:
     """Return a feed from the session's server, in no transaction yet."""
+    from exporters.postgres.rows.asyncpg_feed import (  # noqa: PLC0415  meanwhile the server counts
+        FEED_ERRORS,
+        AsyncpgFeed,
+    )
+
     address, session_limits = session.address, session.session_limits
     for _ in range(2):
         try:
@@ -261,7 +163,7 @@ def open_feed(session: PostgresSession) -> Feed:
             connect(
                 address, session_limits.application
             ).close()  # it waits for a silent server, if anybody does
-        except (*DRIVER_ERRORS, ValueError, RuntimeError):
+        except (*FEED_ERRORS, ValueError, RuntimeError):
             break
     try:
         return PsycopgFeed(address, session_limits)

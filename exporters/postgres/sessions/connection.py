@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
-import asyncpg
 import psycopg
 from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
@@ -28,7 +27,6 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
-    SourceUnreachableError,
     SourceUsageError,
 )
 from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
@@ -210,15 +208,6 @@ def connect_once(
     return connection
 
 
-def contact(url: str, secrets: Mapping[str, str]) -> None:
-    """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
-    try:
-        connect_once(parse_url(url, password=secrets.get("password"))).close()
-    except SourceError as exc:
-        if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
-            raise
-
-
 def connect_to_server(
     address: PostgresAddress, databases: Iterable[str] = MAINTENANCE_DATABASES
 ) -> psycopg.Connection[tuple[Any, ...]]:
@@ -233,7 +222,6 @@ def connect_to_server(
 
 
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-_DATABASE_OID = "SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
 
 
 def wait_for_server(wire: PGconn, seconds: float) -> None:
@@ -252,22 +240,14 @@ def system_identifier(connection: psycopg.Connection[Any]) -> str:
     return ""
 
 
-def database_identity(connection: psycopg.Connection[Any]) -> str:
-    """Return what identifies the database, "" where this role may not read the server's part of it."""
-    server = system_identifier(connection)
-    with suppress(*DRIVER_ERRORS):
-        row = connection.execute(_DATABASE_OID).fetchone()
-        if server and row is not None:
-            return f"postgresql:{server}/{row[0]}"
-    return ""
-
-
 def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
-    """Find out why libpq could not connect. Its messages are in the server's language only, so the reason
-    is asked for a second time by the driver that returns the SQLSTATE.
+    """Find out why libpq could not connect. Its messages are in the server's language only, so the reason is asked
+    for a second time by the driver that returns the SQLSTATE.
     """
     if sqlstate(error):
         return translate(error, address.url)
+    import asyncpg  # noqa: PLC0415  a login is rarely refused, and rows are read later
+
     keywords = address.keywords
 
     async def probe() -> None:
@@ -286,7 +266,7 @@ def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
         asyncio.run(probe())
     except asyncpg.PostgresError as exc:
         return translate(exc, address.url)
-    except (*DRIVER_ERRORS, ValueError, RuntimeError) as exc:
+    except (*DRIVER_ERRORS, asyncpg.InterfaceError, ValueError, RuntimeError) as exc:
         if is_silence(exc):
             return silent_error(error, address.url)
     message = str(error)

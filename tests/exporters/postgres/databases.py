@@ -10,8 +10,8 @@ import pytest
 
 from exporters.bucket_api import Bucket
 from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.source import PostgresExporter
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader

@@ -18,8 +18,8 @@ from exporters.errors import (
 )
 from exporters.postgres.definitions.pg_dump import Tools, dump_definitions, find_tools
 from exporters.postgres.errors import translate
+from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
-from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions

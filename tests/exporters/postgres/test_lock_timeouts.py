@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
+from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
-from exporters.postgres.source import PostgresExporter
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, run_sql

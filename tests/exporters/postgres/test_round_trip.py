@@ -183,7 +183,7 @@ def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exporte
     def refuse(*_):
         raise ValueError("no such login")
 
-    monkeypatch.setattr("exporters.postgres.rows.copy_feed.AsyncpgFeed", refuse)
+    monkeypatch.setattr("exporters.postgres.rows.asyncpg_feed.AsyncpgFeed", refuse)
     url, reader = exported(
         "CREATE TABLE t AS SELECT n AS x, E'a\\nb' AS t FROM generate_series(1, 1000) n; CREATE TABLE e ()"
     )

@@ -18,12 +18,12 @@ from exporters.doctor import ExamineRequest
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
 from exporters.postgres.doctor import examine
-from exporters.postgres.rows import copy_feed, copy_stream
+from exporters.postgres.exporter import PostgresExporter
+from exporters.postgres.rows import asyncpg_feed, copy_feed, copy_stream
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
-from exporters.postgres.source import PostgresExporter
 from exporters.sql.row_blocks import text_of
 from migrate.case.model import parse_limits
 from migrate.errors import UsageError
@@ -313,7 +313,7 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
 
 
 @pytest.mark.parametrize(
-    "kind", [copy_feed.AsyncpgFeed, pytest.param(copy_feed.PsycopgFeed, marks=pytest.mark.torture)]
+    "kind", [asyncpg_feed.AsyncpgFeed, pytest.param(copy_feed.PsycopgFeed, marks=pytest.mark.torture)]
 )
 def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(postgres, kind, monkeypatch):
     """A server has room for so many locks only; each session would hold those of every table that it read."""
@@ -321,7 +321,7 @@ def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(p
     run_sql(url, "".join(f"CREATE TABLE t_{n} (id int PRIMARY KEY);" for n in range(7)))
     monkeypatch.setattr(snapshot_transaction, "QUERIES", 3)
     if kind is copy_feed.PsycopgFeed:
-        monkeypatch.setattr(copy_feed, "AsyncpgFeed", refuse)
+        monkeypatch.setattr(asyncpg_feed, "AsyncpgFeed", refuse)
     rows: list[bytes] = []
     locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text LIKE '%t\\_%'"
     with open_snapshot(parse_url(url)) as (session, _):

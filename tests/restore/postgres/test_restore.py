@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
+from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.common.selection import Selection
