@@ -6,13 +6,8 @@ from contextlib import closing
 from functools import partial
 
 from exporters.api import Sink
-from exporters.postgres.rows.block_parser import BlockParser
-from exporters.postgres.rows.csv_rows import (
-    digest_block,
-    first_lines,
-    lines_of,
-    parse_block_exactly,
-)
+from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block_exactly
+from exporters.postgres.rows.csv_rows import first_lines, lines_of
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat

@@ -1,9 +1,8 @@
-"""The CSV of COPY: lines cut out of blocks, parsed to typed Arrow, and rendered from Arrow again.
+"""The CSV of COPY: lines cut out of blocks, and rendered from Arrow.
 
 A row's text is the line that ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints for it, without the newline that
-ends it. ``parse_block`` types all columns while it parses; where a block holds a value that its type cannot hold,
-``parse_block_exactly`` parses every column as text, and compares every value with its text. ``lines_of`` makes the very
-lines again that the server printed: for restore (COPY FROM), for the check at export, and for ``verify --level full``.
+ends it. ``lines_of`` makes the very lines again that the server printed: for restore (COPY FROM), for the check at
+export, and for ``verify --level full``. ``block_parser`` goes the other way.
 """
 
 from __future__ import annotations
@@ -13,37 +12,17 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 from msgspec.structs import replace
-from pyarrow import csv
 
-from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
-from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
 from exporters.sql.column_groups import compute_by_key
-from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, sides_of, typed_block
-from exporters.sql.value_codec import (
-    TEXT,
-    joined,
-    merged_sides,
-    parse_exactly,
-    parse_leniently,
-    rendered,
-    split_utf8,
-)
+from exporters.sql.columns import KIND, PLAIN, columns_in, sides_of
+from exporters.sql.value_codec import joined, rendered
 
 _LARGE_BYTES = 64 * 2**20
 _FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
 """A field after its comma. Inside quotes a quote is doubled."""
-
-
-def digest_block(block: bytes | bytearray) -> RowsDigest:
-    """Return the digest of whole lines, each ended by a newline."""
-    digested = None if _rows.core is None else _rows.core.parse(block, b"")
-    if digested is None:
-        return digest_texts(split_lines(bytes(block)))
-    rows, digest, _ = digested
-    return digest_of_core(rows, digest)
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
@@ -115,83 +94,6 @@ def csv_fields(line: bytes) -> list[bytes]:
 def unquoted(field: bytes) -> bytes | None:
     """Return the value of a field, None for NULL."""
     return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field or None
-
-
-_BOM = b"\xef\xbb\xbf"
-
-
-def parse_block(block: bytes | bytearray, layout: Layout, *, compare: bool = True) -> Typed:
-    """Type one block of whole lines. Without ``compare`` no value is compared with its text, and one that its type
-    cannot hold may be lost: only for who renders all rows back and compares these. Raises ``pa.ArrowInvalid`` where the
-    block is not the CSV of these columns.
-    """
-    try:
-        parsed = _read(block, [column.kind.parsed for column in layout.columns])
-        typed = [
-            type_text(column.kind, values, compare=compare)
-            for column, values in zip(layout.columns, parsed, strict=True)
-        ]
-    except pa.ArrowInvalid:
-        return parse_block_exactly(block, layout)
-    return typed_block(typed, layout, len(parsed[0]))
-
-
-def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Type values of the type ``kind.parsed``; return the text of those that their type cannot hold, too. ``compare``:
-    see ``parse_block``. Raises ``pa.ArrowInvalid`` where the text is none of the kind, and it is not compared.
-    """
-    if kind.compared and compare:
-        return parse_exactly(kind.codec, values, kind.stored)
-    if kind.compared:
-        return parse_leniently(kind.codec, values, kind.stored), None
-    return values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored), None
-
-
-def parse_block_exactly(block: bytes | bytearray, layout: Layout) -> Typed:
-    """Type one block the slow way: compare every value of every column with its text."""
-    parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
-    typed = [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)]
-    return typed_block(typed, layout, len(parsed[0]))
-
-
-def _text_type(kind: Kind) -> pa.DataType:
-    """Return what the text of a kind is parsed as, before it is typed."""
-    if kind.encoding:
-        return pa.binary()
-    return kind.parsed if kind.codec is TEXT else pa.string()
-
-
-def parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Type the text of a column, and compare every value with its text; what is not UTF-8 is for the side column."""
-    if not pa.types.is_binary(raw.type) or pa.types.is_binary(kind.parsed):
-        return parse_exactly(kind.codec, raw, kind.stored)
-    text, bad = split_utf8(raw)
-    typed, side = parse_exactly(kind.codec, text, kind.stored)
-    return typed, merged_sides(side, bad)
-
-
-def _read(block: bytes | bytearray, types: Sequence[pa.DataType]) -> list[pa.Array]:
-    """Parse a block whole. The server writes NULL as nothing and the empty string as two quotes."""
-    names = [str(i) for i in range(len(types))]
-    if block.startswith(_BOM):  # Arrow drops one at the beginning of its input; here it would be a value's
-        block = _BOM + block
-    table = csv.read_csv(
-        pa.BufferReader(block),
-        read_options=csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=csv.ConvertOptions(
-            column_types=dict(zip(names, types, strict=True)),
-            null_values=[""],
-            true_values=["t"],
-            false_values=["f"],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            check_utf8=not block.isascii(),
-        ),
-    )
-    return [
-        column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns
-    ]
 
 
 QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")

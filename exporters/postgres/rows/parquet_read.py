@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exporters.postgres.rows.csv_rows import block_of, digest_block, lines_of
+from exporters.postgres.rows.block_parser import digest_block
+from exporters.postgres.rows.csv_rows import block_of, lines_of
 from exporters.postgres.rows.long_lines import line_pieces
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import columns_in

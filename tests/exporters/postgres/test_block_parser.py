@@ -16,15 +16,9 @@ from xxhash import xxh3_128_intdigest
 from exporters import _rows
 from exporters.postgres.catalog import PostgresColumn
 from exporters.postgres.rows import copy_stream
-from exporters.postgres.rows.block_parser import BlockParser
+from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block, parse_block_exactly
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import (
-    digest_block,
-    lines_of,
-    parse_block,
-    parse_block_exactly,
-    split_lines,
-)
+from exporters.postgres.rows.csv_rows import lines_of, split_lines
 from exporters.row_digest import MODULUS, digest_texts
 from exporters.sql.columns import Layout
 from tests.exporters.decimal_texts import decimals

@@ -12,8 +12,9 @@ from exporters.postgres.changed_chunks import nothing_happened, query
 from exporters.postgres.chunk_plan import BY_TID_SHARE, CHUNK_BYTES, cut, largest_chunk, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
+from exporters.postgres.rows.block_parser import digest_block, parse_block
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import block_of, digest_block, first_lines, parse_block, split_lines
+from exporters.postgres.rows.csv_rows import block_of, first_lines, split_lines
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan

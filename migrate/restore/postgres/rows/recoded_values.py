@@ -10,7 +10,7 @@ from xxhash import xxh3_128
 from exporters import arrow_functions as pc
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.rows.csv_rows import digest_block
+from exporters.postgres.rows.block_parser import digest_block
 from exporters.row_digest import RowsDigest, to_hex
 from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow
