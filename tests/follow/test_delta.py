@@ -10,8 +10,9 @@ from contextlib import closing
 import pytest
 
 from migrate.case.model import Endpoint
-from migrate.errors import UnreachableError
-from migrate.follow.delta import DeltaFollower, DeltaSource
+from migrate.changes.delta_record import DeltaRecord, write_delta
+from migrate.errors import BusyError, UnreachableError
+from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource
 from migrate.follow.handover import cutover_lease
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -111,6 +112,32 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     (table,) = undone.json["result"]["written_since"]["app"]
     assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
+
+
+@pytest.mark.parametrize("sides", ["postgres", "sqlite"], indirect=True)
+def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, tmp_path):
+    engine, old, new = sides
+    for url in (old, new):
+        for statement in MAKE:
+            engine.run_sql(url, statement)
+    store = open_location(str(tmp_path / "bundle"))
+    write_delta(store, DeltaRecord("app"))
+    stages = []
+
+    def report(stage):
+        stages.append(stage)
+        if is_written and stages.count(stage) == 2:  # the check after the comparison
+            engine.run_sql(old, "UPDATE accounts SET balance = 0 WHERE id = 2")
+
+    cutover = DeltaCutover(
+        DeltaSource("app", Endpoint(old), Endpoint(new), store), CancellationToken(), report=report
+    )
+    is_written = False
+    assert cutover.prove().differences == []
+    is_written = True
+    stages.clear()
+    with pytest.raises(BusyError, match="was written to while it was compared"):
+        cutover.prove()
 
 
 def test_a_location_that_is_away_gets_no_record(tmp_path):
