@@ -191,7 +191,7 @@ def _changes_words(changes: Sequence[CaseChange]) -> str:
     app,
     "discover",
     examples=(
-        'discover postgresql://me@old mysql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
+        'discover postgresql://me@old "s3://?profile=old" /srv --to case.toml',
         "discover aws://old --to moveout.toml",
         "discover --print-policy > policy.json",
         "discover -c moveout.toml",
@@ -235,7 +235,7 @@ def discover_command(
     if not endpoints:
         raise UsageError(
             "no server is named",
-            next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
+            next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv --to case.toml',
         )
     return run_discover(session, endpoints, path, loaded, whole_servers=not urls)
 

@@ -212,7 +212,7 @@ def _locations_of(case: Case | None) -> dict[str, Endpoint]:
     examples=(
         "doctor -c moveout.toml",
         "doctor -c moveout.toml --fixes fixes",
-        'doctor postgresql://me@old/app "s3://media?profile=old" --to /backup/bundle',
+        'doctor postgresql://me@old/app "s3://media?profile=old" --to bundle',
     ),
 )
 def doctor_command(

@@ -162,11 +162,11 @@ _NO_DATABASES = _DatabaseOptions()
     bwlimit=True,
     examples=(
         'sync "s3://media?profile=old" "s3://media?profile=new" --dry-run',
-        'sync "s3://media?profile=old" "s3://media?profile=new" --exclude "tmp/**"',
-        'sync "s3://media?profile=old" "s3://media?profile=new" --history --cutover',
+        'sync "s3://media?profile=old" "s3://new?profile=new" --min-size 1M',
+        'sync "s3://media?profile=old" "s3://new?profile=new" --history',
         'sync "s3://*?profile=old" "s3://*?profile=new"',
         "sync -c moveout.toml --cutover",
-        "sync postgresql://me@old/app postgresql://me@new/app --cutover --hold",
+        "sync postgresql://me@old/app postgresql://me@new/app --cutover",
     ),
 )
 def sync_command(
