@@ -62,7 +62,7 @@ class Selected(Struct, frozen=True):
     bwlimit=True,
     examples=(
         'sql bundle "SELECT count(*) FROM public.customers"',
-        "sql s3://vault/shop \"SELECT key FROM media.objects WHERE size > 1e9\"",
+        'sql s3://vault/shop "SELECT key FROM media.objects WHERE size > 1e9"',
         'sql bundle "FROM public.customers" --csv > customers.csv',
     ),
 )

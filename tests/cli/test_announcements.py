@@ -97,6 +97,9 @@ def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener)
     assert "Done, complete" in page
     assert 'http-equiv="refresh"' not in page  # nothing more will come
     assert "2099-01-01 00:00:00 UTC" in page
+    assert call("run", "-c", case, "--status-page", tmp_path / "pages.html").code == 0
+    page = (tmp_path / "pages.html").read_text(encoding="utf-8")
+    assert ("100 %" in page, "not needed" in page, "waiting" in page) == (True, True, False)
     assert "<script" not in page
 
 
@@ -112,6 +115,14 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
     assert [event["gaps"] for event in listener.events] == [1, 1]
     assert listener.events[-1]["exit_code"] == 3
     assert "Done, with gaps" in page.read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_command_that_failed_says_what_to_do(tmp_path):
+    page = tmp_path / "page.html"
+    assert call("export", "gone.db", "--to", "bundle", "--status-page", page, cwd=tmp_path).code == 7
+    text = page.read_text(encoding="utf-8")
+    assert "Ended with exit code 7" in text
+    assert "gone.db → Check the path in the URL." in text
 
 
 def test_a_url_with_a_user_and_a_password_is_told_and_shown_without_it(tmp_path, listener):

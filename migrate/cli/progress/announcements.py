@@ -61,7 +61,7 @@ def _watched(session: Session, listeners: Sequence[Listener]) -> Iterator[Ending
     try:
         yield ending
     except MoveoutError as exc:
-        ending.exit_code, ending.error = exc.exit_code, str(exc)
+        ending.exit_code, ending.error, ending.next_step = exc.exit_code, str(exc), exc.next_step
         raise
     finally:
         stop.set()

@@ -15,6 +15,8 @@ class Ending(Struct):
 
     exit_code: int | None = None
     error: str = ""
+    next_step: str = "run the same command again: what is done stays done"
+    """What helps where it did not end by itself."""
 
     @property
     def words(self) -> str:

@@ -38,7 +38,9 @@ class StatusPageFile:
     def end(self, state: ProgressState, ending: Ending) -> None:
         """Write the last page, which is not loaded again."""
         good = ending.exit_code == OK
-        shown = ShownRun("", ending.words.capitalize(), good, ending.error, state)
+        unfinished = [ending.error, ending.next_step] if ending.error or ending.exit_code is None else []
+        detail = " → ".join(filter(None, unfinished))
+        shown = ShownRun("", ending.words.capitalize(), good, detail[:1].upper() + detail[1:], state)
         self._put(state, shown, 0)
 
     def _put(self, state: ProgressState, shown: ShownRun, refresh_seconds: int) -> None:
@@ -62,7 +64,7 @@ def shown_state(state: ProgressState, *, alive: bool, title: str = "", detail: s
     late = "late" in known
     is_early = alive and not state.ready and state.seconds_left is None
     time_left = "; ".join(filter(None, ["too early to say" if is_early else "", known]))
-    headline = stage_words(state) if alive else f"{state.command} is not at work any more"
+    headline = f"at work: {stage_words(state)}" if alive else f"{state.command} is not at work any more"
     return ShownRun(title, headline[0].upper() + headline[1:], alive and not late, detail, state, time_left)
 
 
