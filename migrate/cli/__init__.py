@@ -204,8 +204,20 @@ def _explain(error: Any, arguments: Sequence[str]) -> None:
         if "Did you mean" not in error.message:
             names = ", ".join(context.command.commands)
             error.message += f"\n  It is one of {names}: {context.command_path} COMMAND …"
+    elif error.message.startswith("Got unexpected extra argument") and arguments[0] == "run":
+        error.message += _run_words(arguments)
     else:
         _suggest_option(error)
+
+
+def _run_words(arguments: Sequence[str]) -> str:
+    """Return how a case file is given to run, or how one is made of URLs."""
+    import shlex  # noqa: PLC0415  only who mistypes waits for it
+
+    if file := next((word for word in arguments if word.endswith(".toml")), ""):
+        place = arguments.index(file)
+        return f"\n  A case file: {shlex.join(['moveout', *arguments[:place], '-c', *arguments[place:]])}"
+    return "\n  It takes a case file. moveout discover URL … --to moveout.toml writes one."
 
 
 def _required(first: Any, context: Any, arguments: Sequence[str]) -> str:

@@ -149,7 +149,7 @@ def _draw_not_taken(console: Console, discovery: Discovery) -> None:
         known = [entry.size_bytes for entry in entries if entry.size_bytes is not None]
         size = bytes_words(sum(known)) if known else ""
         shown = "; ".join(filter(None, [f"{kind}{number}: {names}{more}", regions, size]))
-        console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"))
+        console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"), wrap=True)
     if any(len(entries) > _SHOWN_NAMES for entries in kinds.values()):
         console.print("  all names: --json, or [[not_taken]] in the case file", style="dim")
 

@@ -320,7 +320,7 @@ def _draw_room(console: Console, room: LocationRoom) -> None:
     expected, most = bytes_words(room.expected_bytes), bytes_words(room.most_bytes)
     if room.is_too_small:
         sentence = f"{free}, and the bundle takes about {expected}: make room, or name another location"
-        console.print(Text.assemble(("TOO LITTLE DISK", "bold red"), f": {sentence}"))
+        console.print(Text.assemble(("TOO LITTLE DISK", "bold red"), f": {sentence}"), wrap=True)
     elif room.free_bytes < room.most_bytes:
         console.print(
             Text.assemble(("! ", "yellow"), f"{free}; the bundle takes about {expected}, at most {most}")

@@ -285,7 +285,7 @@ def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[B
     ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
     if len(ends) != 2:
         raise UsageError(
-            f"sync takes two buckets; {len(ends)} given",
+            f"sync takes two buckets, or two databases; {len(ends)} given",
             next_step="moveout sync 's3://BUCKET?profile=OLD' 's3://BUCKET?profile=NEW'",
         )
     (name, source), (_, destination) = ends

@@ -184,6 +184,8 @@ def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path
         (["hold", "b"], ["one of source, undo, place", "moveout hold COMMAND"]),
         (["transfer", "b", "--to", "s3://c?profile=d"], ["moveout transfer b 's3://c?profile=d'"]),
         (["transfer", "b c"], ["moveout transfer 'b c' LOCATION"]),
+        (["run", "m.toml", "--create"], ["moveout run -c m.toml --create"]),
+        (["run", "postgresql://h/d"], ["moveout discover URL … --to moveout.toml"]),
     ],
 )
 def test_a_command_line_that_lacks_something_is_answered_with_all_of_it(words, told):

@@ -99,3 +99,10 @@ def test_a_file_leaves_and_comes_up_without_a_name_on_the_command_line(tmp_path)
 def test_a_command_that_takes_a_location_refuses_a_source():
     ended = call("seal", f"{PG}/shop")
     assert (ended.code, f"{PG}/shop is no location" in ended.err) == (2, True), ended.err
+
+
+@pytest.mark.parametrize("command", ["export", "verify"])
+def test_a_case_file_without_its_option_is_answered_with_the_whole_command(tmp_path, command):
+    (tmp_path / "m.toml").write_text("")
+    ended = run(command, "m.toml", "--quiet", cwd=tmp_path)
+    assert (ended.code, f"→ moveout {command} -c m.toml --quiet" in ended.err) == (2, True), ended.err

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.case.secrets import redact
 from migrate.case.selection import parse_tags
-from migrate.cli.common.source_words import names_source
+from migrate.cli.common.source_words import names_source, refuse_case_file
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
@@ -158,6 +158,7 @@ Inventory = Annotated[
 def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str = "location") -> Endpoint:
     """Return the one location: that of the command line, else that of the case. Raises ``UsageError``."""
     for word in locations:
+        refuse_case_file(word)
         if names_source(word):
             raise UsageError(
                 f"{redact(word)} is no {noun}",

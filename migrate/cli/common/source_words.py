@@ -128,18 +128,32 @@ def names_source(word: str) -> bool:
 
 def as_option(command: str, words: Sequence[str], option: str) -> str:
     """Return the whole command line that was typed, with its last word as an option's value; "" where that names a
-    source only, or is the only word.
+    source only, or is the only word. Raises ``UsageError`` where one of them is a case file.
     """
+    for word in words:
+        refuse_case_file(word)
     if len(words) < 2 or names_source(words[-1]):
         return ""
-    typed = sys.argv[1:] if words[-1] in sys.argv[1:] else [*command.split(), *words]
-    place = len(typed) - 1 - typed[::-1].index(words[-1])
+    return _with_option(words[-1], option, [*command.split(), *words])
+
+
+def refuse_case_file(word: str) -> None:
+    """Raise ``UsageError`` for a case file where a source or a location belongs."""
+    if word.endswith(".toml") and Path(word).is_file():
+        raise UsageError(f"{word} is a case file", next_step=_with_option(word, "-c", ["COMMAND", word]))
+
+
+def _with_option(word: str, option: str, words: Sequence[str]) -> str:
+    """Return the command line that was typed, else these words, with one of them as the value of an option."""
+    typed = sys.argv[1:] if word in sys.argv[1:] else words
+    place = len(typed) - 1 - typed[::-1].index(word)
     corrected = [*typed[:place], option, *typed[place:]]
     return shlex.join(["moveout", *map(redact, corrected)])
 
 
 def _parse(word: str) -> SourceWord:
     check_url(word)
+    refuse_case_file(word)
     if is_pattern(word):
         return SourceWord(word, Endpoint(word))
     pair = _PAIR.fullmatch(word)
