@@ -51,6 +51,7 @@ GIVE_UP_AFTER = 10
 """After so many units in a row that the source denies, no more are tried."""
 _PAGE, _LEAST_READY = 200, 128
 """So many planned units are read at once, as soon as fewer are ready."""
+_TINY_BYTES = 2**19
 _JOIN_SECONDS = 5.0
 
 
@@ -184,11 +185,18 @@ class UnitRun:
             self._work.cancellation.cancel()
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
-        """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
+        """Return units for one worker: small ones are done together, as long as there is enough for all workers. A
+        worker gets twice as many of those that are no more than ``_TINY_BYTES`` together: a group costs more than they.
+        """
         options = self._run.options
-        most = max(1, min(self._together, self._plan.ready() // (2 * self._run.workers)))
+        share = self._plan.ready() // self._run.workers
         group: list[PlannedUnit] = []
-        while len(group) < most and self._error is None and (unit := self._plan.peek()) is not None:
+        group_bytes = 0
+        while self._error is None and (unit := self._plan.peek()) is not None:
+            group_bytes += unit.size_bytes
+            most = min(self._together, share if group_bytes <= _TINY_BYTES else share // 2)
+            if group and len(group) >= most:
+                break
             planned = PlannedUnit(unit, unit.id in self._recorded_ids)
             rate = None if options.rate_limiter is None else options.rate_limiter.present_rate
             if not options.seal_time.may_begin(planned.bytes_to_send, self._under_way_bytes, rate):
