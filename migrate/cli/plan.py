@@ -71,7 +71,7 @@ _VERDICT_STYLES: Mapping[str, str] = {
 }
 
 
-class LocationRoom(Struct, frozen=True):
+class BundleRoom(Struct, frozen=True):
     """The disk where the bundle is to lie: how much is free, how much the bundle takes about, and at most."""
 
     free_bytes: int
@@ -101,7 +101,7 @@ class Planned(Struct, frozen=True):
     bundle_rates: LocationRates | None
     destination_rates: LocationRates | None
     destinations: Sequence[DestinationPlan] = ()
-    room: LocationRoom | None = None
+    room: BundleRoom | None = None
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
@@ -315,7 +315,7 @@ def _draw_order(console: Console, order: MoveOrder) -> None:
     console.print(f"  expected value by the deadline: {value} (priority and value of a source: case file)")
 
 
-def _draw_room(console: Console, room: LocationRoom) -> None:
+def _draw_room(console: Console, room: BundleRoom) -> None:
     free = f"the bundle's location has {bytes_words(room.free_bytes)} free"
     expected, most = bytes_words(room.expected_bytes), bytes_words(room.most_bytes)
     if room.is_too_small:
@@ -541,12 +541,12 @@ def _location_rates(location: Endpoint) -> LocationRates | None:
         return None
 
 
-def _room(location: Endpoint, sources: Sequence[SourcePlan]) -> LocationRoom | None:
+def _room(location: Endpoint, sources: Sequence[SourcePlan]) -> BundleRoom | None:
     free = free_bytes(location.url, secrets=location.reveal())
     if free is None:
         return None
     expected = sum(source.bundle_bytes for source in sources)
-    return LocationRoom(free, expected, max(expected, sum(source.size_bytes for source in sources)))
+    return BundleRoom(free, expected, max(expected, sum(source.size_bytes for source in sources)))
 
 
 @verb(

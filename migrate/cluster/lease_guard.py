@@ -51,7 +51,7 @@ class LockFence:
                 self.check()
 
 
-class Fence:
+class LeaseFence:
     """Lets a worker commit while the lease is the lead's and moves; see ``migrate.bundle.lease.Fence``.
 
     The location is asked before every commit, and every few seconds between. ``cancellation`` is cancelled as soon as

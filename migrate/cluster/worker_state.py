@@ -19,12 +19,12 @@ from migrate.cluster import protocol
 from migrate.cluster.bandwidth_share import Allowance
 from migrate.cluster.batch_claims import Claims
 from migrate.cluster.dask_client import own_threads
-from migrate.cluster.lease_guard import LOOK_SECONDS, Fence, LockFence
+from migrate.cluster.lease_guard import LOOK_SECONDS, LeaseFence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.engines import registry
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitWork
-from migrate.restore.common.remote_rows import PartWriter, RowDestination
+from migrate.restore.common.remote_rows import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.objects.workers import Writing
@@ -73,8 +73,8 @@ class WorkerSession:
         self._held = ExitStack()
         self.fence.start()
 
-    def _fence(self) -> Fence | LockFence:
-        return Fence(
+    def _fence(self) -> LeaseFence | LockFence:
+        return LeaseFence(
             self._open(self.job.location, patience_seconds=LOOK_SECONDS), self.job.lease, self.cancellation
         )
 
@@ -186,9 +186,9 @@ class RowsSession(WorkerSession):
         super().__init__(job)
         self._name = job.name
         self._opening = threading.Lock()
-        self._rows: tuple[PartWriter, dict[str, PartFile]] | None = None
+        self._rows: tuple[PartLoader, dict[str, PartFile]] | None = None
 
-    def rows(self) -> tuple[PartWriter, Mapping[str, PartFile]]:
+    def rows(self) -> tuple[PartLoader, Mapping[str, PartFile]]:
         """Return what writes parts, and the parts by name. The bundle is read when they are wanted, not before: a
         session that is being opened has no share of the bandwidth yet.
         """

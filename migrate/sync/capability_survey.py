@@ -26,7 +26,7 @@ CAPABILITIES = "capabilities.json"
 _HOLDS = timedelta(days=1)
 
 
-class Survey(Struct, frozen=True):
+class CapabilitySurvey(Struct, frozen=True):
     """``capabilities`` of the destination, whether it ``encrypts`` by its own default, and what is lost of the
     bucket.
     """
@@ -48,7 +48,7 @@ def survey(
     classes: frozenset[str],
     samples: Sequence[ObjectSummary],
     later: Later,
-) -> Survey:
+) -> CapabilitySurvey:
     """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. ``samples``
     are a few objects of the source; without any it is listed. What was written for it is removed ``later``. Raises
     ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
@@ -63,7 +63,7 @@ def survey(
         tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
         capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
         losses = tuple(_losses(sides, keeps_versions=bool(versions.result()), tags_readable=tags.result()))
-        new_survey = Survey(capabilities, bool(encryption.result()), losses)
+        new_survey = CapabilitySurvey(capabilities, bool(encryption.result()), losses)
     value = capabilities.as_json() | {
         "version": 1,
         "tried": {"keys": sorted(keys), "classes": sorted(classes)},
@@ -76,7 +76,7 @@ def survey(
 
 def _kept(
     sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]
-) -> Survey | None:
+) -> CapabilitySurvey | None:
     try:
         recorded = canonical_json.decode(store.read(CAPABILITIES), CAPABILITIES)
         tried, bucket_losses = recorded["tried"], recorded["bucket_losses"]
@@ -91,7 +91,7 @@ def _kept(
     if not (fresh and is_same_server and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
         return None
     losses = tuple(Loss(sides.source.name, property_name, reason) for property_name, reason in bucket_losses)
-    return Survey(capabilities, bool(recorded.get("encrypts")), losses)
+    return CapabilitySurvey(capabilities, bool(recorded.get("encrypts")), losses)
 
 
 def _samples(sides: Sides) -> Sequence[ObjectSummary]:

@@ -28,7 +28,7 @@ from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import clear_probe_objects, is_probe_object, refused_markers
 from migrate.storage.s3.http.concurrent_requests import CONNECTIONS
 from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, Wish, read_source_settings
-from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
+from migrate.sync.capability_survey import CAPABILITIES, CapabilitySurvey, survey
 from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
 from migrate.sync.diff import Action, SyncStep
@@ -286,7 +286,7 @@ class _Sync(Struct):
         uploads.clear()
         return outcome
 
-    def _survey(self, plan: Plan) -> Survey:
+    def _survey(self, plan: Plan) -> CapabilitySurvey:
         """Return what the destination takes, and what a sync does not bring there."""
         keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
         capability_survey = survey(self.sides, self.record.store, keys, classes, plan.samples, self._later)
@@ -338,7 +338,7 @@ class _Sync(Struct):
                 report.write_removed(removal.removed)
             self.progress.end()
 
-    def _write_losses(self, report: SyncReport, plan: Plan, capability_survey: Survey) -> None:
+    def _write_losses(self, report: SyncReport, plan: Plan, capability_survey: CapabilitySurvey) -> None:
         """Write the ledger, as far as it is known by now."""
         known = chain(
             capability_survey.losses,

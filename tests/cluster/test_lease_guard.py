@@ -6,7 +6,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, look
-from migrate.cluster.lease_guard import Fence
+from migrate.cluster.lease_guard import LeaseFence
 from migrate.errors import BusyError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import is_dead
@@ -20,7 +20,7 @@ def store(tmp_path):
 
 
 def fence(store, lease_id, **more):
-    return Fence(store, lease_id, CancellationToken(), **more)
+    return LeaseFence(store, lease_id, CancellationToken(), **more)
 
 
 def test_the_lease_of_the_lead_lets_pass(store):
@@ -32,10 +32,10 @@ def test_no_lease_or_anothers_stops(store):
     """Where the directory is not the lead's at all, the error says what to look at."""
     stop = CancellationToken()
     with pytest.raises(BusyError, match="no lease of this run") as caught:
-        Fence(store, "mine", stop).start()
+        LeaseFence(store, "mine", stop).start()
     assert "shared directory" in caught.value.next_step
     with Lease(store, "export"), pytest.raises(BusyError, match="in use"):
-        Fence(store, "mine", stop).check()
+        LeaseFence(store, "mine", stop).check()
     assert stop.is_cancelled
 
 
@@ -43,7 +43,7 @@ def test_a_takeover_is_noticed_between_commits(store):
     """By looking, so that what is being written ends."""
     stop = CancellationToken()
     with Lease(store, "export", alone=False) as lease:
-        watch = Fence(store, lease.id, stop, look_seconds=0.02)
+        watch = LeaseFence(store, lease.id, stop, look_seconds=0.02)
         watch.start()
         watch.check()
         assert not stop.is_cancelled
@@ -55,7 +55,7 @@ def test_a_lease_that_does_not_move_stops(store):
     """The lead may be dead: another may take over soon."""
     stop = CancellationToken()
     with Lease(store, "export", alone=False, beat_seconds=1000) as lease:
-        watch = Fence(store, lease.id, stop, look_seconds=0.02, silence_seconds=0.2)
+        watch = LeaseFence(store, lease.id, stop, look_seconds=0.02, silence_seconds=0.2)
         watch.start()
         wait_until(lambda: stop.is_cancelled, 10)
         with pytest.raises(BusyError, match="not been heard of"):
@@ -65,7 +65,7 @@ def test_a_lease_that_does_not_move_stops(store):
 def test_a_lease_that_moves_goes_on(store):
     stop = CancellationToken()
     with Lease(store, "export", alone=False, beat_seconds=0.05) as lease:
-        watch = Fence(store, lease.id, stop, look_seconds=0.02, silence_seconds=5)
+        watch = LeaseFence(store, lease.id, stop, look_seconds=0.02, silence_seconds=5)
         watch.start()
         before = look(store)[0].beats
         wait_until(lambda: look(store)[0].beats > before + 5, 20)

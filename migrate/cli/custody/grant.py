@@ -238,7 +238,7 @@ def list_command(session: Session, words: LocationWord = None, case: CaseFile = 
     return Grants(store.location, made_grants.listed(store, accounts))
 
 
-class TakenBack(Struct, frozen=True):
+class RevokedGrants(Struct, frozen=True):
     """Grants that are no more, and those that end by themselves only."""
 
     name: str
@@ -289,7 +289,7 @@ def revoke_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
-) -> TakenBack:
+) -> RevokedGrants:
     """Take a grant back at once, as far as the server can.
 
     What it cannot is named, and the exit code is 3. Accounts are removed. Sessions end at once on MinIO; at AWS a
@@ -298,7 +298,7 @@ def revoke_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, _ = open_accounts(session, known_location(words, loaded))
-    return TakenBack(to, made_grants.revoke(store, accounts, to, signer))
+    return RevokedGrants(to, made_grants.revoke(store, accounts, to, signer))
 
 
 class Probed(Struct, frozen=True):

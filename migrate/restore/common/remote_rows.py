@@ -15,13 +15,13 @@ from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 
 OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
-"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartWriter.write``
+"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartLoader.write``
 does. It works as long as the session of the server's process (the number) holds the lock.
 """
 
 
-class PartWriter(Protocol):
-    """Copies parts into one database, from several threads."""
+class PartLoader(Protocol):
+    """Loads parts into one database, from several threads."""
 
     def write(self, part: PartFile) -> bool:
         """Copy a part unless it is there already; False where the database refuses some of its rows. Raises
@@ -43,6 +43,6 @@ class RowDestination(Protocol):
         """Tell whether the session of the server's process ``lead`` still holds the restore's lock."""
         ...
 
-    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> PartWriter:
+    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> PartLoader:
         """Return what copies parts of a bundle. ``cancellation`` ends what is under way."""
         ...
