@@ -96,7 +96,8 @@ class Restored(Struct, frozen=True):
             "at": self.at,
             "seconds": self.seconds,
             "restored": [
-                outcome.as_json() | {"url": self.destinations[outcome.source]} for outcome in self.outcomes
+                outcome.as_json() | {"url": self.destinations[outcome.source], "equal": outcome.is_equal}
+                for outcome in self.outcomes
             ],
             "failed": [failure.as_json() for failure in self.failures],
             "summary": [line.as_json() for line in self.summary()],

@@ -70,13 +70,15 @@ def _verified(later: Later, result: Mapping[str, Any]) -> Later:
 
 def _restored(later: Later, result: Mapping[str, Any]) -> Later:
     moment = str(result["at"])
-    checks, destination = [], dict(later.destination)
+    checks, destination, compared = [], dict(later.destination), dict(later.compared)
     for outcome in result["restored"]:
+        if outcome.get("equal"):
+            compared[str(outcome["source"])] = moment
         check_name = f"{outcome['source']} restored to {outcome['url']}"
         findings, left_out = _sentences(outcome["findings"]), _sentences(outcome.get("left_out", ()))
         checks.append(Checked(check_name, moment, findings, left_out))
         destination |= _digests(outcome["tables"])
-    return replace(later, checks=[*later.checks, *checks], destination=destination)
+    return replace(later, checks=[*later.checks, *checks], destination=destination, compared=compared)
 
 
 def _sentences(values: Sequence[Any]) -> list[str]:

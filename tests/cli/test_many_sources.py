@@ -50,7 +50,7 @@ def test_a_run_of_many_sources_has_one_line_a_stage(case, tmp_path, monkeypatch)
     assert ended.code == 0, ended.err
     assert "6 of 6 sources exported: 21 items" in ended.out
     assert "6 of 6 sources restored: 21 items" in ended.out
-    assert "6 of 6 sources agree: all rows and objects" in ended.out
+    assert "Compared row by row: all 6 sources." in ended.out
     stages, _, summary = ended.out.partition("source   exported")
     assert "wiki" not in stages.partition("export ")[2]
     assert summary.count("yes") == 4 * len(DATABASES)
