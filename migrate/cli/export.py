@@ -24,7 +24,7 @@ from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
 from migrate.cli import app
-from migrate.cli.common.cluster_options import ClusterOptions, machines
+from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import (
     AllowEmpty,
@@ -253,14 +253,13 @@ def run_export(
     before what the case file says. With a ``scheduler`` its workers do what they can. ``answers``: what the servers of
     the case hold, if they were asked just before.
     """
-    bwlimit = case.bwlimit if case else None
     note = session.progress.note
     with (
-        machines(session, scheduler, bwlimit) as cluster_machines,
+        machines(session, scheduler, case) as cluster_machines,
         reported(session, "export", location, case, endpoints),
         session.noting_silence(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
     ):
-        rate_limiter = cluster_machines.rate_limiter if cluster_machines else session.rate_limiter(bwlimit)
+        rate_limiter = rate_limiter_of(session, cluster_machines, case)
         cancellation = session.cancellation.child()
 
         def open_store(token: CancellationToken) -> MultipartStore:

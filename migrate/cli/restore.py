@@ -14,7 +14,7 @@ from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.cluster_options import ClusterOptions, machines
+from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, one_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
@@ -87,6 +87,15 @@ class Restored(Struct, frozen=True):
             for outcome in self.outcomes
             if outcome.is_equal
         ]
+
+    def log_details(self, only: Sequence[str]) -> dict[str, Any]:
+        """Return what the custody log says of it. ``only``: what was chosen of the sources."""
+        details: dict[str, Any] = {
+            "to": {outcome.source: self.destinations[outcome.source] for outcome in self.outcomes},
+            "findings": sum(len(outcome.findings) for outcome in self.outcomes),
+        }
+        failed = {failure.source: str(failure.error) for failure in self.failures}
+        return details | ({"failed": failed} if failed else {}) | ({"only": list(only)} if only else {})
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
@@ -209,102 +218,86 @@ def run_restore(
     workers of a cluster together.
     """
     with (
-        machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines,
+        machines(session, options.scheduler, case) as cluster_machines,
         reported(session, "restore", location, case, destinations),
         session.waiting_for_silent(*destinations.values()),
     ):
-        return _run_restore(
-            session, location, destinations, case, options, cluster_machines=cluster_machines, signers=signers
-        )
-
-
-def _run_restore(
-    session: Session,
-    location: Endpoint,
-    destinations: Mapping[str, Endpoint],
-    case: Case | None,
-    options: RestoreOptions,
-    *,
-    cluster_machines: Machines | None,
-    signers: Sequence[Signer],
-) -> Restored:
-    rate_limiter = (
-        cluster_machines.rate_limiter
-        if cluster_machines
-        else session.rate_limiter(case.bwlimit if case else None)
-    )
-    store = open_location(
-        location.url,
-        secrets=location.reveal(),
-        rate_limiter=rate_limiter,
-        note=session.progress.note,
-        cancellation=session.cancellation,
-    )
-    started = time.monotonic()
-    reader = BundleReader(store)
-    destinations = without_left_out(reader, destinations, session.progress.note)
-    check_kinds(reader, destinations)
-    report_store = open_location(
-        options.report_to or f"{REPORTS}/{reader.info.id}",
-        note=session.progress.note,
-        cancellation=session.cancellation,
-    )
-    outcomes, failures = [], []
-    records = restore_records(session, location)
-    for name, endpoint in destinations.items():
-        open_pool = (
-            _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
-        )
-        request = RestoreRequest(
-            reader,
-            name,
-            endpoint.url,
-            _workers(session, endpoint, case),
-            session.progress,
-            endpoint.reveal(),
-            merge=options.merge,
-            only=options.only,
-            report=report_store,
-            open_pool=open_pool,
+        store = open_location(
+            location.url,
+            secrets=location.reveal(),
+            rate_limiter=rate_limiter_of(session, cluster_machines, case),
+            note=session.progress.note,
             cancellation=session.cancellation,
-            pack_small_objects=options.snowball,
         )
-        try:
-            outcomes.append(restore_source(request, endpoint.shown, create=options.create or endpoint.create))
-            line = _summary_line(outcomes[-1])
-        except MoveoutError as exc:
-            session.progress.end(stopped=True)
-            if len(destinations) > 1:  # else the command ends with this error
-                session.progress.note(f"{name} could not be restored: {exc}")
-            failures.append(SourceFailure(name, endpoint.shown, exc))
-            line = failures[-1].summary(_NOT_RESTORED)
-        records.write(
-            RestoreRecord(
-                bundle=reader.info.id,
-                source=name,
-                destination=endpoint.shown,
-                at=now(),
-                result=line.word,
-                happened=line.happened,
-                next_step=line.next_step,
-                only=", ".join(options.only),
+        started = time.monotonic()
+        reader = BundleReader(store)
+        destinations = without_left_out(reader, destinations, session.progress.note)
+        check_kinds(reader, destinations)
+        report_store = open_location(
+            options.report_to or f"{REPORTS}/{reader.info.id}",
+            note=session.progress.note,
+            cancellation=session.cancellation,
+        )
+        outcomes, failures = [], []
+        records = restore_records(session, location)
+        for name, endpoint in destinations.items():
+            open_pool = (
+                _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
             )
+            request = RestoreRequest(
+                reader,
+                name,
+                endpoint.url,
+                _workers(session, endpoint, case),
+                session.progress,
+                endpoint.reveal(),
+                merge=options.merge,
+                only=options.only,
+                report=report_store,
+                open_pool=open_pool,
+                cancellation=session.cancellation,
+                pack_small_objects=options.snowball,
+            )
+            try:
+                outcomes.append(
+                    restore_source(request, endpoint.shown, create=options.create or endpoint.create)
+                )
+                line = _summary_line(outcomes[-1])
+            except MoveoutError as exc:
+                session.progress.end(stopped=True)
+                if len(destinations) > 1:  # else the command ends with this error
+                    session.progress.note(f"{name} could not be restored: {exc}")
+                failures.append(SourceFailure(name, endpoint.shown, exc))
+                line = failures[-1].summary(_NOT_RESTORED)
+            records.write(
+                RestoreRecord(
+                    bundle=reader.info.id,
+                    source=name,
+                    destination=endpoint.shown,
+                    at=now(),
+                    result=line.word,
+                    happened=line.happened,
+                    next_step=line.next_step,
+                    only=", ".join(options.only),
+                )
+            )
+        restored = Restored(
+            store.location,
+            {name: endpoint.shown for name, endpoint in destinations.items()},
+            outcomes,
+            time.monotonic() - started,
+            reader.info.id,
+            now(),
+            failures,
+            session.is_detailed(len(destinations)),
         )
-    shown = {name: endpoint.shown for name, endpoint in destinations.items()}
-    if signers:
-        from migrate.custody.log.events import record_if_allowed  # noqa: PLC0415  see ``signing_keys``
+        if signers:
+            from migrate.custody.log.events import record_if_allowed  # noqa: PLC0415  see ``signing_keys``
 
-        details: dict[str, Any] = {"to": {outcome.source: shown[outcome.source] for outcome in outcomes}}
-        details["findings"] = sum(len(outcome.findings) for outcome in outcomes)
-        details |= (
-            {"failed": {failure.source: str(failure.error) for failure in failures}} if failures else {}
-        )
-        details |= {"only": list(options.only)} if options.only else {}
-        if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
-            session.progress.note(failure)
-    seconds = time.monotonic() - started
-    detailed = session.is_detailed(len(destinations))
-    return Restored(store.location, shown, outcomes, seconds, reader.info.id, now(), failures, detailed)
+            failure = record_if_allowed(store, signers, "restored", restored.log_details(options.only))
+            if failure is not None:
+                session.progress.note(failure)
+        return restored
 
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:

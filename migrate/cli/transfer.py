@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -15,7 +15,14 @@ from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
 from migrate.case.secrets import redact
 from migrate.cli import app
-from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.cluster_options import (
+    THREADS,
+    Executor,
+    Scheduler,
+    machines,
+    rate_limiter_of,
+    which_scheduler,
+)
 from migrate.cli.common.findings import INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
@@ -31,9 +38,6 @@ from migrate.number_text import bytes_words, duration_words, things
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
-
-if TYPE_CHECKING:
-    from migrate.cluster.available_machines import Machines
 
 
 class Transferred(Struct, frozen=True):
@@ -99,73 +103,53 @@ def run_transfer(
     of the ``scheduler`` together.
     """
     with (
-        machines(session, scheduler, case.bwlimit if case else None) as cluster_machines,
+        machines(session, scheduler, case) as cluster_machines,
         reported(session, "transfer", destination, case),
     ):
-        return _run_transfer(
-            session, origin, destination, case, cluster_machines, recheck=recheck, signers=signers
+        cancellation = session.cancellation.child()
+        deadline = case.deadline if case else None
+        source = open_location(
+            origin.url,
+            secrets=origin.reveal(),
+            note=session.progress.note,
+            deadline=deadline,
+            cancellation=cancellation,
         )
+        destination_store = open_location(
+            destination.url,
+            secrets=destination.reveal(),
+            rate_limiter=rate_limiter_of(session, cluster_machines, case),
+            note=session.progress.note,
+            deadline=deadline,
+            cancellation=cancellation,
+        )
+        workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+        open_pool: OpenPool | None = None
+        if cluster_machines is not None:
+            from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cluster_options``
 
-
-def _run_transfer(
-    session: Session,
-    origin: Endpoint,
-    destination: Endpoint,
-    case: Case | None,
-    cluster_machines: Machines | None,
-    *,
-    recheck: bool,
-    signers: Sequence[Signer],
-) -> Transferred:
-    rate_limiter = (
-        cluster_machines.rate_limiter
-        if cluster_machines
-        else session.rate_limiter(case.bwlimit if case else None)
-    )
-    cancellation = session.cancellation.child()
-    deadline = case.deadline if case else None
-    source = open_location(
-        origin.url,
-        secrets=origin.reveal(),
-        note=session.progress.note,
-        deadline=deadline,
-        cancellation=cancellation,
-    )
-    destination_store = open_location(
-        destination.url,
-        secrets=destination.reveal(),
-        rate_limiter=rate_limiter,
-        note=session.progress.note,
-        deadline=deadline,
-        cancellation=cancellation,
-    )
-    workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
-    open_pool: OpenPool | None = None
-    if cluster_machines is not None:
-        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cluster_options``
-
-        parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
-        open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
-    outcome = transfer(
-        source,
-        destination_store,
-        workers=workers,
-        progress=session.progress,
-        recheck=recheck,
-        open_pool=open_pool,
-        cancellation=cancellation,
-    )
-    with ThreadPoolExecutor(1, thread_name_prefix="moveout-sealed") as threads:
-        reading = threads.submit(bundle_json.read_sealed, source)
-        if not outcome.findings:
-            details = {"files": outcome.files_moved + outcome.files_skipped}
-            if not record_transfer(source, destination_store, signers[0] if signers else None, details):
-                session.progress.note(
-                    f"the custody log at {destination_store.location} is its own; {source.location} has another"
-                )
-    sealed = reading.result()
-    complete = sealed is None or sealed.complete
-    return Transferred(source.location, destination_store.location, outcome, complete)
+            parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
+            open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
+        outcome = transfer(
+            source,
+            destination_store,
+            workers=workers,
+            progress=session.progress,
+            recheck=recheck,
+            open_pool=open_pool,
+            cancellation=cancellation,
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-sealed") as threads:
+            reading = threads.submit(bundle_json.read_sealed, source)
+            if not outcome.findings:
+                details = {"files": outcome.files_moved + outcome.files_skipped}
+                if not record_transfer(source, destination_store, signers[0] if signers else None, details):
+                    session.progress.note(
+                        f"the custody log at {destination_store.location} is its own; {source.location} has another"
+                    )
+        sealed = reading.result()
+        complete = sealed is None or sealed.complete
+        return Transferred(source.location, destination_store.location, outcome, complete)
 
 
 @verb(

@@ -44,7 +44,6 @@ from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.restore.restorer import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import compare_source
 from migrate.verify.row_repair import repair_from_bundle
@@ -267,86 +266,66 @@ def _draw_repairs(console: Console, source: str, tables: Sequence[TableRepair], 
         console.print(f"  and {count_words(len(tables) - SHOWN)} more (all with --json)")
 
 
+class VerifyOptions(Struct, frozen=True):
+    """How a bundle is verified. ``signers``: a file of keys that are trusted, instead of the case's. ``keys`` sign an
+    entry of the custody log. ``timestamp_ca``: the certificates of authorities that are trusted. ``values``: see
+    ``verify``.
+    """
+
+    signers: Path | None = None
+    keys: Sequence[Signer] = ()
+    timestamp_ca: Path | None = None
+    repair: Repair | None = None
+    values: bool = True
+
+
 def run_verify(
     session: Session,
     location: Endpoint,
     level: Level,
     against: Mapping[str, Endpoint],
     case: Case | None,
-    *,
-    signers: Path | None = None,
-    keys: Sequence[Signer] = (),
-    timestamp_ca: Path | None = None,
-    repair: Repair | None = None,
-    values: bool = True,
+    options: VerifyOptions | None = None,
 ) -> Verified:
     """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
-    into the custody log where there is a key to sign with. ``values``: see ``verify``.
+    into the custody log where there is a key to sign with.
     """
-    compared = [*against.values(), *(repair.sources.values() if repair else ())]
-    with reported(session, "verify", location, case, against), session.waiting_for_silent(*compared):
-        return _run_verify(
-            session,
-            location,
-            level,
-            against,
-            case,
-            signers=signers,
-            keys=keys,
-            timestamp_ca=timestamp_ca,
-            repair=repair,
-            values=values,
+    options = options or VerifyOptions()
+    repair = options.repair
+    compared_endpoints = [*against.values(), *(repair.sources.values() if repair else ())]
+    with (
+        reported(session, "verify", location, case, against),
+        session.waiting_for_silent(*compared_endpoints),
+    ):
+        trust = load_trust(options.signers, case)
+        store = session.store(location, case.bwlimit if case else None)
+        workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+        started = time.monotonic()
+        outcome = verify(store, level, workers=workers, progress=session.progress, values=options.values)
+        compared, failures = (
+            _compare_all(session, store, level, against, workers=workers, repair=repair)
+            if against
+            else ([], [])
         )
-
-
-def _run_verify(
-    session: Session,
-    location: Endpoint,
-    level: Level,
-    against: Mapping[str, Endpoint],
-    case: Case | None,
-    *,
-    signers: Path | None,
-    keys: Sequence[Signer],
-    timestamp_ca: Path | None,
-    repair: Repair | None,
-    values: bool,
-) -> Verified:
-    trust = load_trust(signers, case)
-    rate_limiter = session.rate_limiter(case.bwlimit if case else None)
-    store = open_location(
-        location.url,
-        secrets=location.reveal(),
-        rate_limiter=rate_limiter,
-        note=session.progress.note,
-        cancellation=session.cancellation,
-    )
-    workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
-    started = time.monotonic()
-    outcome = verify(store, level, workers=workers, progress=session.progress, values=values)
-    compared, failures = (
-        _compare_all(session, store, level, against, workers=workers, repair=repair) if against else ([], [])
-    )
-    deep = level is Level.FULL and not outcome.findings
-    signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
-    sealed = None if outcome.findings else bundle_json.read_sealed(store)
-    complete = sealed is None or sealed.complete
-    seconds = time.monotonic() - started
-    verified_bundle = Verified(
-        store.location,
-        level,
-        outcome,
-        compared,
-        seconds,
-        signed,
-        now(),
-        complete,
-        failures,
-        session.is_detailed(len(against)),
-    )
-    if (failure := record_if_allowed(store, keys, "verified", verified_bundle.log_details())) is not None:
-        session.progress.note(failure)
-    return verified_bundle
+        deep = level is Level.FULL and not outcome.findings
+        signed = check_signed(store, trust, deep=deep, timestamp_ca=options.timestamp_ca)
+        sealed = None if outcome.findings else bundle_json.read_sealed(store)
+        verified = Verified(
+            store.location,
+            level,
+            outcome,
+            compared,
+            time.monotonic() - started,
+            signed,
+            now(),
+            sealed is None or sealed.complete,
+            failures,
+            session.is_detailed(len(against)),
+        )
+        failure = record_if_allowed(store, options.keys, "verified", verified.log_details())
+        if failure is not None:
+            session.progress.note(failure)
+        return verified
 
 
 def _compare_all(
@@ -546,10 +525,12 @@ def verify_command(
         level,
         pairs,
         loaded,
-        signers=signers,
-        keys=keys,
-        timestamp_ca=timestamp_ca,
-        repair=_repair_options(location, pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
+        VerifyOptions(
+            signers,
+            keys,
+            timestamp_ca,
+            _repair_options(location, pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
+        ),
     )
     if len(pairs) == len(verified.failures) == 1 and not verified.outcome.findings:
         raise verified.failures[0].error

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
+from migrate.case.model import Case
 from migrate.cli.common.session import Session
 from migrate.errors import UsageError
+from migrate.storage.rate_limit import RateLimiter
 
 if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
@@ -59,12 +61,21 @@ def which_scheduler(executor: str, scheduler: str | None) -> str | None:
 
 
 @contextmanager
-def machines(session: Session, scheduler: str | None, bwlimit: str | None) -> Iterator[Machines | None]:
-    """Lend the machines of a scheduler; None without one."""
+def machines(session: Session, scheduler: str | None, case: Case | None) -> Iterator[Machines | None]:
+    """Lend the machines of a scheduler, with the bandwidth limit for all of them; None without one."""
     if scheduler is None:
         yield None
         return
     from migrate.cluster.available_machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
 
-    with connected(scheduler, session.rates(bwlimit)) as cluster_machines:
+    with connected(scheduler, session.rates(case.bwlimit if case else None)) as cluster_machines:
         yield cluster_machines
+
+
+def rate_limiter_of(
+    session: Session, cluster_machines: Machines | None, case: Case | None
+) -> RateLimiter | None:
+    """Return what keeps to the bandwidth limit: this machine's share of it in a cluster, else all of it."""
+    if cluster_machines is not None:
+        return cluster_machines.rate_limiter
+    return session.rate_limiter(case.bwlimit if case else None)

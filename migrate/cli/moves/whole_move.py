@@ -37,7 +37,7 @@ from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
-from migrate.cli.verify import REPAIR_STEP, Verified, run_verify
+from migrate.cli.verify import REPAIR_STEP, Verified, VerifyOptions, run_verify
 from migrate.discover.expand import Destinations
 from migrate.discover.left_behind import servers_without_sources
 from migrate.errors import (
@@ -258,7 +258,9 @@ class _Move:
         if compared:
             yield (
                 "compare",
-                lambda: run_verify(session, last, Level.QUICK, compared, case, keys=self._signers),
+                lambda: run_verify(
+                    session, last, Level.QUICK, compared, case, VerifyOptions(keys=self._signers)
+                ),
             )
 
     def _plan_options(self) -> PlanOptions:
@@ -279,8 +281,7 @@ class _Move:
             Level.FULL,
             {},
             self._case,
-            keys=self._signers,
-            values=self._keeps_bundle,
+            VerifyOptions(keys=self._signers, values=self._keeps_bundle),
         )
 
     def _equal(self) -> Mapping[str, SummaryLine]:
