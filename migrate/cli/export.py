@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
-from exporters.selection import EVERYTHING, Selection
 from exporters.structs import as_dict
 from migrate.bundle.bundle_json import CaseInfo
 from migrate.bundle.export_state import LocationKind, SourceName, look, read_state
@@ -53,7 +52,7 @@ from migrate.cli.common.sources import (
     followed,
     load_case,
     open_sources,
-    selection_of,
+    selected,
 )
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -244,13 +243,12 @@ def run_export(
     options: ExportOptions,
     *,
     signers: Sequence[Signer] = (),
-    selection: Selection = EVERYTHING,
     limits: Limits | None = None,
     scheduler: str | None = None,
     answers: Sequence[ServerAnswer] | None = None,
 ) -> Exported:
-    """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
-    before what the case file says. With a ``scheduler`` its workers do what they can. ``answers``: what the servers of
+    """Export the sources to the location; the sealed bundle is signed by every key. ``limits`` go before what the
+    case file says. With a ``scheduler`` its workers do what they can. ``answers``: what the servers of
     the case hold, if they were asked just before.
     """
     note = session.progress.note
@@ -300,12 +298,9 @@ def run_export(
             if cluster_machines is not None:
                 from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
 
-                selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
-                cluster = ExportCluster(cluster_machines, location, endpoints, selections, limits)
+                cluster = ExportCluster(cluster_machines, location, endpoints, limits)
                 options = replace(options, open_pool=cluster.open_pool)
-            with open_sources(
-                endpoints, selection=selection, limits=limits, note=note, cancellation=cancellation
-            ) as sources:
+            with open_sources(endpoints, limits=limits, note=note, cancellation=cancellation) as sources:
                 outcome = export(
                     sources,
                     store,
@@ -559,7 +554,8 @@ def export_command(
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
     if sources.follow:
         endpoints = followed(endpoints, parse_size(sources.retain) if sources.retain else None)
-    chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
+    words = {"current_only": selection.current_only, **selection.items.words()}
+    endpoints = selected(endpoints, from_words(words))
     options = ExportOptions(
         prove=proof.prove,
         strict_snapshot=proof.strict_snapshot,
@@ -570,7 +566,7 @@ def export_command(
     for sentence in overlaps(endpoints, location, loaded.transfer_to if loaded else None):
         session.progress.note(f"! {sentence}")
     if proof.dry_run:
-        return _would_export(session, endpoints, location, chosen, parsed_limits)
+        return _would_export(session, endpoints, location, parsed_limits)
     signers = signing.load(loaded)
     return announced(
         session,
@@ -583,7 +579,6 @@ def export_command(
             loaded,
             options,
             signers=signers,
-            selection=chosen,
             limits=parsed_limits,
             scheduler=cluster.chosen(),
         ),
@@ -594,7 +589,6 @@ def _would_export(
     session: Session,
     endpoints: Mapping[str, Endpoint],
     location: Endpoint,
-    selection: Selection,
     limits: Limits,
 ) -> WouldDo:
     """Look at the sources and at the location, and write nothing."""
@@ -606,7 +600,7 @@ def _would_export(
         )
     begun = read_state(store) is not None
     actions, problems, codes = [], [], []
-    with open_sources(endpoints, selection=selection, limits=limits, note=session.progress.note) as sources:
+    with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         for source in sources:
             try:
                 seen = source.survey()

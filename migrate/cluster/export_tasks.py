@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from exporters.api import Json, Shared, Source
 from exporters.limits import Limits
-from exporters.selection import Selection
 from exporters.structs import as_dict
 from migrate.bundle.commit_records import read_records
 from migrate.bundle.lease import Lease
@@ -29,21 +28,21 @@ class ExportCluster(Struct, frozen=True):
     machines: Machines
     location: Endpoint
     sources: Mapping[str, Endpoint]
-    selections: Mapping[str, Selection]
     limits: Limits
 
     def open_pool(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> UnitPool | None:
         """Return the pool that does the units of a source; None where its snapshot cannot be joined."""
         if not getattr(source, "shareable", False):
             return None
+        endpoint = self.sources[source.name]
         job = ExportJob(
             id=protocol.new_id(),
             location=Reach.of(self.location),
             lease=lease.id,
             limited=self.machines.limit is not None,
             name=source.name,
-            source=Reach.of(self.sources[source.name]),
-            selection=protocol.selection_json(self.selections[source.name]),
+            source=Reach.of(endpoint),
+            selection=protocol.selection_json(endpoint.selection),
             limits=protocol.limits_json(self.limits),
             ticket=cast("Shared", work.snapshot).ticket,
             rules=work.rules,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
+from msgspec.structs import replace
+
 from exporters.api import Shareable
 from exporters.engine import load_part
 from migrate.bundle import layout
@@ -115,13 +117,12 @@ class ExportSession(WorkerSession):
 
     def __init__(self, job: ExportJob) -> None:
         super().__init__(job)
-        selection, limits = protocol.selection_of(job.selection), protocol.limits_of(job.limits)
+        endpoint = replace(job.source.endpoint(), selection=protocol.selection_of(job.selection))
         try:
             source = open_source(
                 job.name,
-                job.source.endpoint(),
-                selection,
-                limits,
+                endpoint,
+                protocol.limits_of(job.limits),
                 self.notes.note,
                 cancellation=self.cancellation,
             )

@@ -15,7 +15,6 @@ from migrate.runtime.cancellation import CancellationToken
 def open_source(
     name: str,
     endpoint: Endpoint,
-    selection: Selection,
     limits: Limits,
     note: Note,
     *,
@@ -25,7 +24,7 @@ def open_source(
     if endpoint.error is not None:
         raise endpoint.error
     exporter = exporter_of(registry.engine_for(endpoint.url, endpoint.shown))
-    return exporter.open(name, endpoint.url, _Host(endpoint, selection, limits, note, cancellation))
+    return exporter.open(name, endpoint.url, _Host(endpoint, limits, note, cancellation))
 
 
 class _Host:
@@ -34,13 +33,11 @@ class _Host:
     def __init__(
         self,
         endpoint: Endpoint,
-        selection: Selection,
         limits: Limits,
         note: Note,
         cancellation: CancellationToken | None,
     ) -> None:
         self._endpoint = endpoint
-        self._selection = selection
         self._limits = limits
         self.note = note
         self._cancellation = cancellation
@@ -53,7 +50,7 @@ class _Host:
         return secret.reveal() if secret else None
 
     def selection(self) -> Selection:
-        return self._selection
+        return self._endpoint.selection
 
     def inventory(self) -> str | None:
         return self._endpoint.inventory

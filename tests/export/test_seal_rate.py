@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporters.limits import Limits
-from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.export import ExportOptions, export
 from migrate.export.open_sources import open_source
@@ -32,13 +31,8 @@ def test_large_objects_arrive_before_the_seal_at_a_small_rate(minio, bucket, tmp
             str(tmp_path / "bundle"), rate_limiter=limiter, at_once_bytes=SMALL_BYTES, cancellation=token
         )
 
-    source = open_source(
-        "photos",
-        Endpoint(f"s3://{bucket}?profile={minio.profile}"),
-        Selection(),
-        Limits(),
-        lambda _: None,
-    )
+    endpoint = Endpoint(f"s3://{bucket}?profile={minio.profile}")
+    source = open_source("photos", endpoint, Limits(), lambda _: None)
     moment = datetime.now(UTC) + timedelta(seconds=40)
     options = ExportOptions(seal_time=SealTime(moment), open_unit_store=open_store, rate_limiter=limiter)
     sealed = export(

@@ -200,16 +200,17 @@ def without_left_out(
     return {name: endpoint for name, endpoint in endpoints.items() if name not in left_out}
 
 
-def selection_of(endpoint: Endpoint, selection: Selection) -> Selection:
-    """Return which items of a source are wanted: by the options, else by the case file."""
-    return endpoint.selection if selection == EVERYTHING else selection
+def selected(endpoints: Mapping[str, Endpoint], selection: Selection) -> Mapping[str, Endpoint]:
+    """Return the sources such that these of their items are wanted; where all are, what the case file says."""
+    if selection == EVERYTHING:
+        return endpoints
+    return {name: replace(endpoint, selection=selection) for name, endpoint in endpoints.items()}
 
 
 @contextlib.contextmanager
 def open_sources(
     endpoints: Mapping[str, Endpoint],
     *,
-    selection: Selection = EVERYTHING,
     limits: Limits | None = None,
     note: Note = lambda _: None,
     cancellation: CancellationToken | None = None,
@@ -225,10 +226,7 @@ def open_sources(
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
-                chosen = selection_of(endpoint, selection)
-                source = open_source(
-                    name, endpoint, chosen, limits or Limits(), note, cancellation=cancellation
-                )
+                source = open_source(name, endpoint, limits or Limits(), note, cancellation=cancellation)
             except SourceError as exc:
                 if len(endpoints) > 1:  # else the command ends with this error
                     note(f"{name} cannot be opened: {exc}")
