@@ -4,7 +4,7 @@ an undo puts every setting back as it was.
 
 import re
 import secrets
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pymysql
@@ -16,6 +16,7 @@ from migrate.custody.hold.sources.mysql_server import Server
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere
 from tests.exporters.mysql.databases import run_sql
+from tests.tools.mysql_settings import kept_settings
 
 _SCRIPT = """
 CREATE TABLE posts (id int PRIMARY KEY, text text);
@@ -142,8 +143,7 @@ def test_one_database_of_several_is_not_held_but_the_administrator_gets_the_sql(
 def test_a_mariadb_server_becomes_read_only_where_that_is_meant(shop, tmp_path):
     path, before = tmp_path / "undo.json", shop.grants()
     words = ("hold", "source", f"app={shop.url}", "--reason", "asked", "--undo", path, "--yes")
-    session = shop.login("app", shop.other_name)
-    try:
+    with kept_settings(shop.url, names=["read_only"]), shop.login("app", shop.other_name) as session:
         held = call(*words, "--whole-server")
         assert (held.code, "SET GLOBAL read_only = ON" in held.out) == (0, True), held.out + held.err
         assert "moveout@127.0.0.1" in held.out
@@ -156,19 +156,13 @@ def test_a_mariadb_server_becomes_read_only_where_that_is_meant(shop, tmp_path):
         with session.cursor() as cursor:
             cursor.execute("INSERT INTO posts VALUES (2)")
         assert shop.grants() == before
-    finally:
-        session.close()
-        run_sql(shop.url, "SET GLOBAL read_only = OFF")
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_killed_anywhere_it_is_finished_or_undone(shop, tmp_path, late):
     before, one = shop.grants(), ServerHold(Server(parse_url(shop.url)))
-    try:
+    with kept_settings(shop.url, names=["read_only"]), closing(one):
         killed_everywhere(tmp_path / "undo.json", one, late=late)
-    finally:
-        one.close()
-        run_sql(shop.url, "SET GLOBAL read_only = OFF")
     assert shop.grants() == before
 
 

@@ -10,6 +10,7 @@ from migrate.doctor import mysql_destination, postgres_destination
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import as_role, login, run_sql
 from tests.tools.clients import boto_client
+from tests.tools.mysql_settings import kept_settings
 
 
 def by_object(examination):
@@ -72,18 +73,12 @@ def test_a_mariadb_whose_account_and_settings_do_not_do(other_mariadb):
             ("packets", "loses"),
             ("changes", "info"),
         ]
-        before = {}
-        for variable in ("log_bin_trust_function_creators", "max_allowed_packet"):
-            cursor.execute(f"SELECT @@GLOBAL.{variable}")
-            [[before[variable]]] = cursor.fetchall()
-        try:
+        names = ["log_bin_trust_function_creators", "max_allowed_packet"]
+        with kept_settings(other_mariadb.url, names=names):
             for finding in first:
                 if finding.fix:
                     cursor.execute(finding.fix.text)
             left = mysql_destination.examine(request).findings
-        finally:
-            for variable, value in before.items():
-                cursor.execute(f"SET GLOBAL {variable} = {value}")
         assert [f.check for f in left] == ["collations", "engines"]
         assert first[-1].fix.text == "GRANT BINLOG REPLAY ON *.* TO 'doctor_poor'@'%';"
 
@@ -184,7 +179,11 @@ def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):
 def test_settings_are_kept_over_a_restart_where_the_server_can(mysql, mariadb):
     """MySQL writes them down itself. MariaDB does not, so the fix says what its option file needs."""
     [fix] = settings_of(mysql)
-    with mysql.connect() as connection, connection.cursor() as cursor:
+    with (
+        kept_settings(mysql.url, names=["binlog_row_metadata"]),
+        mysql.connect() as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(fix)
         try:
             cursor.execute("SELECT variable_name, variable_value FROM performance_schema.persisted_variables")
@@ -192,7 +191,6 @@ def test_settings_are_kept_over_a_restart_where_the_server_can(mysql, mariadb):
             assert settings_of(mysql) == []
         finally:
             cursor.execute("RESET PERSIST binlog_row_metadata")
-            cursor.execute("SET GLOBAL binlog_row_metadata = DEFAULT")
     [fix] = settings_of(mariadb)
     assert (
         "SET GLOBAL binlog_row_metadata = 'FULL'; -- a restart forgets it: write into the option file" in fix

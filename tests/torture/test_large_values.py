@@ -10,6 +10,7 @@ import pytest
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.exporters.sqlite import databases as sqlite
+from tests.tools.mysql_settings import global_settings
 from tests.torture.command import LIMIT_BYTES, measured
 
 pytestmark = pytest.mark.torture
@@ -32,17 +33,16 @@ def on_postgres(postgres, other_postgres):
 
 @pytest.fixture
 def on_mariadb(mariadb, other_mariadb):
-    for server in (mariadb, other_mariadb):
-        mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = 1073741824")
     source, destination = mariadb.database(), other_mariadb.database()
     size = LARGE_MIB * MIB
-    mysql.run_sql(source, "CREATE TABLE t (id INT PRIMARY KEY, t LONGTEXT, b LONGBLOB)")
-    mysql.run_sql(source, f"INSERT INTO t VALUES (1, REPEAT('{TEXT}', {size // 22}), NULL), (2, 'small', '')")
-    mysql.run_sql(source, f"INSERT INTO t VALUES (3, NULL, REPEAT(X'00ff', {size // 2}))")
-    query = "SELECT id, MD5(t), MD5(b) FROM t ORDER BY id"
-    yield source, destination, lambda: mysql.fetch(source, query) == mysql.fetch(destination, query), 0
-    for server in (mariadb, other_mariadb):
-        mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
+    with global_settings(mariadb.url, other_mariadb.url, max_allowed_packet=2**30):
+        mysql.run_sql(source, "CREATE TABLE t (id INT PRIMARY KEY, t LONGTEXT, b LONGBLOB)")
+        mysql.run_sql(
+            source, f"INSERT INTO t VALUES (1, REPEAT('{TEXT}', {size // 22}), NULL), (2, 'small', '')"
+        )
+        mysql.run_sql(source, f"INSERT INTO t VALUES (3, NULL, REPEAT(X'00ff', {size // 2}))")
+        query = "SELECT id, MD5(t), MD5(b) FROM t ORDER BY id"
+        yield source, destination, lambda: mysql.fetch(source, query) == mysql.fetch(destination, query), 0
 
 
 @pytest.fixture

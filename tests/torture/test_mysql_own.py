@@ -13,6 +13,7 @@ from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.mysql_settings import global_settings, kept_settings
 
 pytestmark = pytest.mark.torture
 
@@ -24,12 +25,11 @@ SCRIPT = Path(__file__).with_name("mysql_own.sql")
 def databases(mysql, other_mysql):
     """The source with everything, and an empty destination; both servers are left as they were."""
     url, destination = mysql.database("own"), other_mysql.database("own_new")
-    run_sql(url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = OFF")
     try:
-        run_sql(url, SCRIPT.read_text())
-        yield url, destination
+        with global_settings(mysql.url, show_gipk_in_create_table_and_information_schema=0):
+            run_sql(url, SCRIPT.read_text())
+            yield url, destination
     finally:
-        run_sql(mysql.url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = ON")
         run_sql(mysql.url, "DROP DATABASE own; DROP TABLESPACE apart")
         run_sql(other_mysql.url, "DROP DATABASE own_new")
         for server in (mysql, other_mysql):
@@ -121,67 +121,70 @@ def test_default_roles_come_back(mysql, other_mysql, tmp_path):
 def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tmp_path):
     url, destination = mysql.database("logins_old"), other_mysql.database("logins_new")
     names = "'limited'@'%', 'partly'@'%'"
-    switch = "SET GLOBAL partial_revokes = {}".format
-    try:
-        run_sql(
-            url,
-            "CREATE TABLE t (id INT PRIMARY KEY); CREATE USER 'limited'@'%' IDENTIFIED BY 'x'"
-            " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3"
-            " PASSWORD HISTORY 3;"
-            f"GRANT SELECT ON logins_old.* TO 'limited'@'%'; {switch('ON')}; CREATE USER 'partly'@'%';"
-            "GRANT SELECT, INSERT ON *.* TO 'partly'@'%'; REVOKE INSERT ON logins_old.* FROM 'partly'@'%'",
-        )
-        assert export_database(url, tmp_path / "bundle").complete
-        losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
-        assert [one["item"] for one in losses if one["property"].startswith("expiry")] == [
-            "account 'limited'@'%'"
-        ]
-        reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
-        assert any("has no partial revokes" in note for note in outcome.notes)
-        assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [("GRANT USAGE ON *.* TO `partly`@`%`",)]
-        query = (
-            "SELECT ssl_type, x509_subject, x509_issuer, max_questions, max_user_connections FROM mysql.user"
-            " WHERE User = 'limited'"
-        )
-        assert fetch(destination, query) == fetch(url, query)
-        run_sql(destination, f"DROP USER {names}; DROP TABLE t; {switch('ON')}")
-        restore_from(reader, "app", destination, workers=1, progress=Silent())
-        assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
-            ("GRANT SELECT, INSERT ON *.* TO `partly`@`%`",),
-            ("REVOKE INSERT ON `logins_new`.* FROM `partly`@`%`",),
-        ]
-    finally:
-        for server in (mysql, other_mysql):
-            run_sql(server.url, f"DROP USER IF EXISTS {names}; {switch('OFF')}")
-            run_sql(server.url, "DROP DATABASE IF EXISTS logins_old; DROP DATABASE IF EXISTS logins_new")
+    switch = "SET GLOBAL partial_revokes = ON"
+    with kept_settings(mysql.url, other_mysql.url, names=["partial_revokes"]):
+        try:
+            run_sql(
+                url,
+                "CREATE TABLE t (id INT PRIMARY KEY); CREATE USER 'limited'@'%' IDENTIFIED BY 'x'"
+                " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3"
+                " PASSWORD HISTORY 3;"
+                f"GRANT SELECT ON logins_old.* TO 'limited'@'%'; {switch}; CREATE USER 'partly'@'%';"
+                "GRANT SELECT, INSERT ON *.* TO 'partly'@'%'; REVOKE INSERT ON logins_old.* FROM 'partly'@'%'",
+            )
+            assert export_database(url, tmp_path / "bundle").complete
+            losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
+            assert [one["item"] for one in losses if one["property"].startswith("expiry")] == [
+                "account 'limited'@'%'"
+            ]
+            reader = read_bundle(tmp_path / "bundle")
+            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            assert any("has no partial revokes" in note for note in outcome.notes)
+            assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
+                ("GRANT USAGE ON *.* TO `partly`@`%`",)
+            ]
+            query = (
+                "SELECT ssl_type, x509_subject, x509_issuer, max_questions, max_user_connections FROM mysql.user"
+                " WHERE User = 'limited'"
+            )
+            assert fetch(destination, query) == fetch(url, query)
+            run_sql(destination, f"DROP USER {names}; DROP TABLE t; {switch}")
+            restore_from(reader, "app", destination, workers=1, progress=Silent())
+            assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
+                ("GRANT SELECT, INSERT ON *.* TO `partly`@`%`",),
+                ("REVOKE INSERT ON `logins_new`.* FROM `partly`@`%`",),
+            ]
+        finally:
+            for server in (mysql, other_mysql):
+                run_sql(server.url, f"DROP USER IF EXISTS {names}")
+                run_sql(server.url, "DROP DATABASE IF EXISTS logins_old; DROP DATABASE IF EXISTS logins_new")
 
 
 def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, tmp_path):
     url, destination = mysql.database("long_old"), other_mysql.database("long_new")
-    large = "SET GLOBAL max_allowed_packet = {}".format
-    try:
-        for server in (mysql, other_mysql):
-            run_sql(server.url, large(2**27))
-        run_sql(
-            url,
-            "CREATE TABLE t (id INT PRIMARY KEY, j JSON, k JSON, b LONGBLOB); INSERT INTO t VALUES"
-            """ (1, JSON_OBJECT('it''s "q"', JSON_ARRAY(1.50, 2.5e0), 'long', REPEAT('a1.50,"', 2000000),"""
-            " 'end', 9.90, 'd', CAST('2024-01-01' AS DATE)), JSON_ARRAY(1.50), 'x'),"
-            " (2, JSON_ARRAY(7.70), JSON_ARRAY(1.50), REPEAT('z', 9000000))",
-        )
-        assert export_database(url, tmp_path / "bundle").complete
-        reader = read_bundle(tmp_path / "bundle")
-        assert ("`t`.`j`", "types within JSON") in {(one.item, one.property) for _, one in reader.losses()}
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
-        assert outcome.findings == ()
-        paths = ("j->'$.end'", "j->'$.*[0]'", "j->'$[0]'", "k->'$[0]'")
-        types = f"SELECT {', '.join(f'JSON_TYPE({path})' for path in paths)} FROM t"
-        assert fetch(destination, types) == fetch(url, types)
-        assert [row[0] for row in fetch(destination, types)] == ["DECIMAL", None]
-    finally:
-        for server, name in ((mysql, "long_old"), (other_mysql, "long_new")):
-            run_sql(server.url, f"{large('DEFAULT')}; DROP DATABASE {name}")
+    with global_settings(mysql.url, other_mysql.url, max_allowed_packet=2**27):
+        try:
+            run_sql(
+                url,
+                "CREATE TABLE t (id INT PRIMARY KEY, j JSON, k JSON, b LONGBLOB); INSERT INTO t VALUES"
+                """ (1, JSON_OBJECT('it''s "q"', JSON_ARRAY(1.50, 2.5e0), 'long', REPEAT('a1.50,"', 2000000),"""
+                " 'end', 9.90, 'd', CAST('2024-01-01' AS DATE)), JSON_ARRAY(1.50), 'x'),"
+                " (2, JSON_ARRAY(7.70), JSON_ARRAY(1.50), REPEAT('z', 9000000))",
+            )
+            assert export_database(url, tmp_path / "bundle").complete
+            reader = read_bundle(tmp_path / "bundle")
+            assert ("`t`.`j`", "types within JSON") in {
+                (one.item, one.property) for _, one in reader.losses()
+            }
+            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            assert outcome.findings == ()
+            paths = ("j->'$.end'", "j->'$.*[0]'", "j->'$[0]'", "k->'$[0]'")
+            types = f"SELECT {', '.join(f'JSON_TYPE({path})' for path in paths)} FROM t"
+            assert fetch(destination, types) == fetch(url, types)
+            assert [row[0] for row in fetch(destination, types)] == ["DECIMAL", None]
+        finally:
+            for server, name in ((mysql, "long_old"), (other_mysql, "long_new")):
+                run_sql(server.url, f"DROP DATABASE {name}")
 
 
 EXPRESSIONS = r"""CREATE TABLE t (id INT PRIMARY KEY, a TEXT DEFAULT ('x\\y''z"😀'),

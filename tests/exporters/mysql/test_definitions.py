@@ -19,6 +19,7 @@ from tests.exporters.mysql.databases import (
     run_sql,
 )
 from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.mysql_settings import global_settings
 
 ESCAPES = (Path(__file__).parent / "escapes.sql").read_text(encoding="utf-8")
 FOUND = "SELECT a, `b\\c`, d, HEX(CONVERT(l USING utf8mb4)), HEX(CONVERT(c USING utf8)), HEX(b) FROM of_texts, of_bytes"
@@ -64,7 +65,6 @@ SHOWN_TO_NOBODY = """
 SET sql_mode = 'IGNORE_BAD_TABLE_OPTIONS';
 CREATE TABLE t (a INT foo = bar, KEY (a) zip = zap) quux = 1;
 CREATE SEQUENCE s; CREATE TABLE log (a INT);
-SET GLOBAL log_bin_trust_function_creators = 1;
 CREATE FUNCTION writes() RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO log VALUES (1); RETURN 1; END;
 CREATE VIEW counts AS SELECT NEXT VALUE FOR s; CREATE VIEW a_writer AS SELECT writes() AS x;
 CREATE VIEW of_both AS SELECT * FROM a_writer, counts;
@@ -77,11 +77,12 @@ SELECT SLEEP(2);
 def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other_mariadb, tmp_path):
     """Unknown options of tables, views that write; events whose time is over are named."""
     url, destination = mariadb.database(), other_mariadb.database()
-    run_sql(url, SHOWN_TO_NOBODY)
-    run_sql(other_mariadb.url, "SET GLOBAL log_bin_trust_function_creators = 1")
-    before = definitions(url)
-    assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+    with global_settings(mariadb.url, other_mariadb.url, log_bin_trust_function_creators=1):
+        run_sql(url, SHOWN_TO_NOBODY)
+        before = definitions(url)
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.notes)) == ((), 1)
     assert "DROP TABLE `moveout_restore_left_out`" in outcome.notes[0]
     assert outcome.left_out == (

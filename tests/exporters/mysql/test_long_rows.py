@@ -9,6 +9,7 @@ from tests.exporters.mysql.databases import checksums, export_database, fetch, r
 from tests.parquet import check_parquet
 from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
+from tests.tools.mysql_settings import global_settings
 
 __all__ = ["short_long_rows"]
 
@@ -27,11 +28,8 @@ INSERT INTO wide VALUES (REPEAT('ü''', {2 * UNIT}), REPEAT('ü''', {2 * UNIT}))
 
 @pytest.fixture(scope="module")
 def large_packets(mariadb, other_mariadb):
-    for server in (mariadb, other_mariadb):
-        run_sql(server.url, "SET GLOBAL max_allowed_packet = 67108864")
-    yield
-    for server in (mariadb, other_mariadb):
-        run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
+    with global_settings(mariadb.url, other_mariadb.url, max_allowed_packet=2**26):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +66,9 @@ def test_they_come_back(source, bundle, other_mariadb):
 
 
 def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
-    run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 2097152")
-    try:
-        with pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised:
-            restore_from(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
-    finally:
-        run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 67108864")
+    with (
+        global_settings(other_mariadb.url, max_allowed_packet=2**21),
+        pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised,
+    ):
+        restore_from(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
     assert "SET GLOBAL max_allowed_packet = " in raised.value.next_step

@@ -5,6 +5,7 @@ import subprocess
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, client, fetch, run_sql
 from tests.tools.bundles import restore_from
+from tests.tools.mysql_settings import global_settings
 
 NAME = "replicated"
 SCRIPT = r"""
@@ -22,15 +23,15 @@ def test_the_binary_log_of_a_restore_makes_the_same_rows(my_exported, mariadb, o
     url, reader = my_exported(SCRIPT)
     destination, replica = other_mariadb.database(NAME), mariadb.database(NAME)
     try:
-        run_sql(destination, "SET GLOBAL binlog_format = STATEMENT; FLUSH BINARY LOGS")
-        (log, *_), *_ = fetch(destination, "SHOW MASTER STATUS")
-        assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+        with global_settings(other_mariadb.url, binlog_format="STATEMENT"):
+            run_sql(destination, "FLUSH BINARY LOGS")
+            (log, *_), *_ = fetch(destination, "SHOW MASTER STATUS")
+            assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
         run_sql(destination, "FLUSH BINARY LOGS")
         command = ["mariadb-binlog", f"--database={NAME}", other_mariadb.directory / "data" / log]
         output = subprocess.run(command, capture_output=True, check=True).stdout
         client("mariadb", replica, "--binary-mode", given=output.decode(errors="surrogateescape"))
         assert checksums(replica) == checksums(destination) == checksums(url)
     finally:
-        run_sql(destination, "SET GLOBAL binlog_format = MIXED")
         for server in (mariadb, other_mariadb):
             run_sql(server.url, f"DROP DATABASE {NAME}")

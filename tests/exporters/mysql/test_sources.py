@@ -13,6 +13,7 @@ from migrate.restore.mysql.grant_statements import Grants
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.mysql_settings import global_settings
 
 SOURCES = (Path(__file__).parents[3] / "docs/reference/privileges.md").read_text()
 
@@ -266,11 +267,8 @@ def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_ex
         "CREATE EVENT due ON SCHEDULE EVERY 1 SECOND DO DELETE FROM fed"
     )
     destination = other_mariadb.database()
-    run_sql(destination, "SET GLOBAL event_scheduler = ON")
-    try:
+    with global_settings(other_mariadb.url, event_scheduler="ON"):
         outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
-    finally:
-        run_sql(destination, "SET GLOBAL event_scheduler = OFF")
     assert outcome.findings == ()
     assert fetch(destination, "SELECT n FROM lax") == [(-1,)]
     assert [row[1] for row in fetch(destination, "SHOW EVENTS")] == ["due"]

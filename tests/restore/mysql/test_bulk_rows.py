@@ -5,6 +5,7 @@ import pytest
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
+from tests.tools.mysql_settings import global_settings
 
 TABLES = """
 CREATE TABLE kinds (
@@ -66,10 +67,7 @@ def test_what_is_refused_in_bulk_comes_as_sql(my_exported, other_mariadb, value,
 def test_a_binary_log_of_statements_gets_rows_as_sql(my_exported, other_mariadb):
     _, reader = my_exported("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_300")
     destination = other_mariadb.database()
-    run_sql(destination, "SET GLOBAL binlog_format = STATEMENT")
-    try:
+    with global_settings(other_mariadb.url, binlog_format="STATEMENT"):
         outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
-    finally:
-        run_sql(destination, "SET GLOBAL binlog_format = DEFAULT")
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, "SELECT count(*) FROM t") == [(300,)]

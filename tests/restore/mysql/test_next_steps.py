@@ -8,6 +8,7 @@ from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, run_sql
 from tests.restore.mysql.killed_repair import kill_repair
 from tests.tools.bundles import restore_from
+from tests.tools.mysql_settings import global_settings
 
 ZONE = """
 INSERT INTO mysql.time_zone VALUES (7777, 'N'); INSERT INTO mysql.time_zone_name VALUES ('Test/Zone', 7777);
@@ -21,7 +22,6 @@ SCRIPT = """
 CREATE TABLE t (id INT PRIMARY KEY); SET time_zone = 'Test/Zone';
 CREATE EVENT there ON SCHEDULE EVERY 1 DAY STARTS '2035-01-01 00:00:00' DISABLE DO DELETE FROM t;
 """
-TRUST = "SET GLOBAL log_bin_trust_function_creators = {}".format
 
 
 @pytest.fixture
@@ -69,17 +69,15 @@ def test_a_trigger_that_a_killed_repair_has_dropped_comes_back(my_exported, othe
 def test_a_function_of_which_the_destination_wants_more_waits_for_its_trust(
     my_exported, mariadb, other_mariadb
 ):
-    run_sql(mariadb.url, TRUST(1))
-    run_sql(other_mariadb.url, TRUST(0))
-    try:
+    with global_settings(mariadb.url, log_bin_trust_function_creators=1):
         url, reader = my_exported("CREATE TABLE t (id INT); CREATE FUNCTION f() RETURNS INT RETURN RAND()")
         destination = other_mariadb.database()
-        with pytest.raises(UsageError) as refused:
+        with (
+            global_settings(other_mariadb.url, log_bin_trust_function_creators=0),
+            pytest.raises(UsageError) as refused,
+        ):
             restored(reader, destination)
         assert refused.value.next_step.startswith("SET GLOBAL log_bin_trust_function_creators = 1")
-        run_sql(other_mariadb.url, TRUST(1))
-        assert restored(reader, destination).findings == ()
+        with global_settings(other_mariadb.url, log_bin_trust_function_creators=1):
+            assert restored(reader, destination).findings == ()
         assert definitions(destination) == definitions(url)
-    finally:
-        for server in (mariadb, other_mariadb):
-            run_sql(server.url, TRUST(0))

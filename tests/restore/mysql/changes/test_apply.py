@@ -12,6 +12,7 @@ from migrate.restore.mysql.changes.change_writer import open_change_writer
 from migrate.restore.mysql.changes.destination_events import start_events
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.restore.mysql.changes.conftest import mark_base
+from tests.tools.mysql_settings import global_settings
 
 TYPES = Path("tests/exporters/mysql/torture.sql")
 SCRIPT = """
@@ -61,13 +62,10 @@ def test_what_a_source_does_arrives(make_pair):
     before = fetch(pair.destination, "SELECT COUNT(*) FROM audit")
     pair.follow("TRUNCATE keyless; INSERT INTO keyless VALUES (7, 'after'); TRUNCATE TABLE `keyless`")
     assert fetch(pair.destination, "SELECT COUNT(*) FROM audit") == before  # no trigger acted
-    run_sql(pair.source, "SET GLOBAL log_bin_compress = ON, log_bin_compress_min_len = 10")
-    try:
+    with global_settings(pair.source, log_bin_compress=1, log_bin_compress_min_len=10):
         pair.follow(
             "INSERT INTO keyless VALUES (1, REPEAT('x', 500)); TRUNCATE /* a comment */ TABLE keyless"
         )
-    finally:
-        run_sql(pair.source, "SET GLOBAL log_bin_compress = OFF")
     assert pair.single_changes == 0
     run_sql(pair.source, "FLUSH BINARY LOGS")
     pair.follow("INSERT INTO keyless VALUES (1, 'in another file')")
