@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.exporters.postgres.databases import as_role, login
+from tests.tools.waiting import eventually
 
 
 @pytest.fixture
@@ -39,6 +41,13 @@ SETTINGS = """
 SELECT coalesce(r.rolname, ''), setdatabase = d.oid, setconfig
 FROM pg_db_role_setting LEFT JOIN pg_roles r ON r.oid = setrole, pg_database d
 WHERE datname = current_database() AND setdatabase IN (0, d.oid) ORDER BY 1, 2
+"""
+
+
+BEGINNING = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'object' AND mode = 'RowExclusiveLock' AND classid = 'pg_database'::regclass
+  AND objid = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
@@ -73,6 +82,26 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
     with psycopg.connect(url) as fresh:
         fresh.execute("INSERT INTO posts VALUES (3)")
     one.close()
+
+
+def test_a_session_that_began_before_a_hold_and_is_seen_after_it_is_ended(database, tmp_path):
+    """It reads its settings, then waits for a second; no view of the server has it before it is ready."""
+    url, _ = database
+    path, one = tmp_path / "undo.json", PostgresHold(url)
+    with (
+        contextlib.closing(one),
+        psycopg.connect(url, autocommit=True) as looks,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        begun = threads.submit(psycopg.connect, url, autocommit=True, options="-c post_auth_delay=1")
+        eventually(lambda: looks.execute(BEGINNING).fetchone() == (1,))
+        place(path, {"app": one})
+        assert (
+            source_hold.close_write_paths({"app": one}, undo_file.read(path)) == 2
+        )  # and the one that looks
+        with contextlib.closing(begun.result()) as session, pytest.raises(psycopg.OperationalError):
+            session.execute("INSERT INTO posts VALUES (1)")
+        take_back(path, {"app": one})
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -222,7 +251,10 @@ def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_po
                 source_hold.planned({"app": hold}, undo_file.new("test"))
         plan = source_hold.planned({"app": hold}, undo_file.new("test"))
         login(other_postgres, "hidden")
-        since = hold.mark()
-        with psycopg.connect(as_role(url, "hidden"), password=other_postgres.password):
-            (path,) = [path for path in hold.open_write_paths(since) if path.key.startswith("session")]
+        hidden = {"conninfo": as_role(url, "hidden"), "password": other_postgres.password}
+        with psycopg.connect(**hidden) as older:
+            since = hold.mark()
+            with psycopg.connect(**hidden):
+                (path,) = [path for path in hold.open_write_paths(since) if path.key.startswith("session")]
+            assert path.key == f"session {older.info.backend_pid}"
         assert (path.found, bool(plan.sources["app"].changes)) == ("hidden", True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import Ended
+from tests.tools.preloaded import compile_library
 
-SOURCE = Path(__file__).with_name("failing_disk.c")
 IMPATIENT = """
 from migrate.storage import retry
 retry.TOTAL_SECONDS = retry.RetryPolicy.__init__.__kwdefaults__["total_seconds"] = 3.0
@@ -50,27 +46,7 @@ class FailingDisk:
     @classmethod
     def build(cls, directory: Path) -> FailingDisk:
         """Compile the library; skip and say so where there is no compiler."""
-        compiler = shlex.split(os.environ.get("CC") or "cc")
-        if shutil.which(compiler[0]) is None:
-            pytest.skip("NOT TESTED: faults of a disk need a C compiler")
-        library = directory / "failing_disk.so"
-        subprocess.run(
-            [
-                *compiler,
-                "-O1",
-                "-Wall",
-                "-Werror",
-                "-shared",
-                "-fPIC",
-                "-o",
-                library,
-                SOURCE,
-                "-ldl",
-                "-lpthread",
-            ],
-            check=True,
-        )
-        return cls(library, directory / "calls")
+        return cls(compile_library("failing_disk", directory), directory / "calls")
 
     def run(self, folder: Path, words: list[str], failure: Failure | None = None) -> Ended:
         """Run moveout while calls for what lies below the folder fail."""

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from scripts.binaries import find_postgres
@@ -22,6 +23,7 @@ from scripts.outsiders.suite import Skipped
 from tests.exporters.mysql import databases as mysql_databases
 from tests.exporters.postgres import databases
 from tests.follow.move_case import write_move_case
+from tests.tools.preloaded import compile_library
 from tests.tools.waiting import eventually
 from tests.torture.command import MOVEOUT, followed_by_process, moveout, must
 
@@ -36,8 +38,9 @@ class Clock:
 
     def __init__(self, directory: Path, library: Path) -> None:
         self._file = directory / "clock"
+        steady_sleep = compile_library("steady_sleep", directory)
         self.environment = {
-            "LD_PRELOAD": str(shutil.copy(library, directory)),
+            "LD_PRELOAD": f"{steady_sleep}:{shutil.copy(library, directory)}",
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -145,11 +148,18 @@ def test_clocks_jump(whose, make_clock, servers, request, tmp_path, monkeypatch)
         ((first, last),) = ask(old, "SELECT min(at), max(at) FROM t")
         assert ((last - first).total_seconds() > 3600) == (whose != "follow")
         words = [str(MOVEOUT), "cutover", "-c", "moveout.toml", "--hold", "--whole-server", "--yes"]
-        with clock.jumping():
+        older = contextlib.ExitStack()
+        if whose == "postgresql":
+            clock.jump(2)
+            session = older.enter_context(contextlib.closing(psycopg.connect(old, autocommit=True)))
+        with older, clock.jumping():
             switched = subprocess.run(
                 words, env={**os.environ, **own_clock}, capture_output=True, text=True, check=False
             )
-        assert switched.returncode == 0, switched
+            assert switched.returncode == 0, switched
+            if whose == "postgresql":
+                with pytest.raises(psycopg.OperationalError):  # it is older, though it has a later start
+                    session.execute("INSERT INTO t (id) VALUES (0)")
         assert ask(new, "SELECT * FROM t ORDER BY 1") == ask(old, "SELECT * FROM t ORDER BY 1")
     finally:
         clock.jump(0)

@@ -61,8 +61,8 @@ class SourceHold(Protocol):
         ...
 
     def mark(self) -> str:
-        """Return what tells at this source what was begun before from what is begun from now on: its own clock's time,
-        or a number that it counts.
+        """Return what tells at this source what was begun before from what is begun from now on: the sessions that
+        there are, its own clock's time, or a number that it counts.
         """
         ...
 

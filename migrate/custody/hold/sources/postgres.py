@@ -19,6 +19,7 @@ from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.findings import Finding
 from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.custody.hold.sources.driver import translated
+from migrate.errors import UsageError
 
 _NAME = "default_transaction_read_only"
 _DATABASE = "the database"
@@ -36,9 +37,18 @@ _IS_CLIENT = """(a.backend_type = 'client backend' OR (a.backend_type IS NULL AN
     AND a.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_replication)))"""
 """Of other roles' sessions an ordinary role sees neither kind nor age, unless it has pg_read_all_stats."""
 _SESSIONS = f"""
-SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catalog.pg_stat_activity a
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND {_IS_CLIENT}
-  AND (backend_start IS NULL OR backend_start < %s::timestamptz) ORDER BY pid
+SELECT pid::text, coalesce((extract(epoch FROM backend_start) * 1000000)::bigint::text, ''), coalesce(usename, '?'),
+       coalesce(application_name, '')
+FROM pg_catalog.pg_stat_activity a
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND {_IS_CLIENT} ORDER BY pid
+"""
+_BEGINNING = """
+SELECT pid::text, virtualtransaction FROM pg_catalog.pg_locks
+WHERE locktype = 'object' AND classid = 'pg_catalog.pg_database'::regclass AND mode = 'RowExclusiveLock' AND granted
+  AND objid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
+"""
+"""Sessions that begin. Each has this lock from before it reads the settings until after it is in pg_stat_activity
+(postinit.c, InitPostgres), so it may have the settings of before.
 """
 _PREPARED = "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
 _OWNERS = """
@@ -55,6 +65,8 @@ ORDER BY 1
 """
 _NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
 _ENDING_SECONDS = 10.0
+_BEGINNING_SECONDS = 10.0
+_MARK = "sessions"
 _SHOWN = 20
 
 
@@ -137,11 +149,18 @@ class PostgresHold:
         return bool(value == other or (_is_on(value) and _is_on(other)))
 
     def mark(self) -> str:
-        """See ``SourceHold.mark``: the server's own clock."""
-        with self._translated():
-            row = self._connection.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None
-        return str(row[0].isoformat())
+        """See ``SourceHold.mark``: the sessions that there are, each with its start. The server's clock decides
+        nothing, since it may be set back.
+        """
+        beginning, end = self._rows(_BEGINNING), time.monotonic() + _BEGINNING_SECONDS
+        while beginning and time.monotonic() < end:
+            time.sleep(0.02)
+            still_there = self._rows(_BEGINNING)
+            beginning = [lock for lock in beginning if lock in still_there]
+        marked = [f"{pid}/" for pid, _ in beginning] + [
+            f"{pid}/{start}" for pid, start, *_ in self._rows(_SESSIONS)
+        ]
+        return " ".join((_MARK, *marked))
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_write_paths``: what a new session begins with, sessions from before, and
@@ -178,19 +197,33 @@ class PostgresHold:
             for (gid,) in rows
         ]
 
-    def _older(self, since: str) -> list[tuple[int, str, str]]:
+    def _older(self, since: str) -> list[tuple[str, str, str]]:
+        """Return process number, role and program of the sessions that the mark names. A start that could not be seen
+        is that of any session with this number.
+        """
+        kind, *entries = since.split()
+        if kind != _MARK:
+            raise UsageError(
+                f"{self.url}: what the undo file says of older sessions cannot be read",
+                next_step="moveout hold undo FILE, then hold the source again",
+            )
+        marked = dict(entry.split("/", 1) for entry in entries)
+        return [
+            (pid, user, program)
+            for pid, start, user, program in self._rows(_SESSIONS)
+            if pid in marked and (not start or not marked[pid] or start == marked[pid])
+        ]
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
         with self._translated():
-            return [
-                (int(a), str(b), str(c))
-                for a, b, c in self._connection.execute(_SESSIONS, (since,)).fetchall()
-            ]
+            return self._connection.execute(query.encode()).fetchall()
 
     def close_write_paths(self, since: str) -> int:
         """See ``SourceHold.close_write_paths``."""
         older_sessions = self._older(since)
         with self._translated():
             for pid, _, _ in older_sessions:
-                self._connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+                self._connection.execute("SELECT pg_terminate_backend(%s)", (int(pid),))
         end = time.monotonic() + _ENDING_SECONDS
         while self._older(since) and time.monotonic() < end:
             time.sleep(0.05)
