@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import zip_longest
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -18,6 +19,7 @@ from migrate.errors import UsageError
 ANY = "*"
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
+_ADDRESS = re.compile(r"(?P<host>\[[^]]*\]|[^:]*)(?::(?P<port>.*))?")
 
 
 def check_url(url: str) -> None:
@@ -127,15 +129,35 @@ def matches(pattern: str, name: str) -> bool:
 
 def server_key(url: str) -> tuple[str, ...]:
     """Return what is the same for all URLs of one server or account, as far as they say: engine and address, without
-    user and other options; of an account its profile.
+    user and other options; of an account its profile. It does not matter whether host and port stand before the path
+    or among the options.
     """
     parts = urlsplit(url)
     engine = registry.find(url)
     kind = engine.schemes[0] if engine else parts.scheme
     if _names(url) == "bucket":
         return kind, parts.query
-    options = [f"{name}={value}" for name, value in parse_qsl(parts.query) if name in _ADDRESS_OPTIONS]
-    return kind, parts.netloc.rpartition("@")[2].lower(), *sorted(options)
+    options = {name: value for name, value in parse_qsl(parts.query) if name in _ADDRESS_OPTIONS}
+    hosts, ports = _hosts_and_ports(parts.netloc.rpartition("@")[2])
+    if not any(hosts) and "hostaddr" in options:
+        hosts = [options.pop("hostaddr")]
+    if "host" in options:
+        hosts = options.pop("host").split(",")
+    if "port" in options:
+        ports = options.pop("port").split(",")
+    ports *= len(hosts) if len(ports) == 1 else 1
+    address = ",".join(
+        f"{host if host.startswith('/') else host.lower()} {port}"
+        for host, port in zip_longest(hosts, ports, fillvalue="")
+    )
+    return kind, address, *sorted(f"{name}={value}" for name, value in options.items())
+
+
+def _hosts_and_ports(addresses: str) -> tuple[list[str], list[str]]:
+    """Return the hosts of addresses between commas, without the brackets of IPv6, and their ports, "" for none."""
+    matches = [_ADDRESS.fullmatch(address) for address in addresses.split(",")]
+    hosts = [unquote(match["host"].strip("[]")) if match else "" for match in matches]
+    return hosts, [match["port"] or "" if match else "" for match in matches]
 
 
 def name_on(server: str, url: str) -> str | None:

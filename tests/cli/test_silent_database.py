@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -98,10 +99,17 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     assert agreed["compared"][0]["findings"] == []
 
 
-def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path):
-    old = servers.postgres("old-at-the-deadline")
+@pytest.mark.parametrize("by", ["tcp", "unix socket"])
+def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path, monkeypatch, by):
+    sockets = Path(tempfile.mkdtemp(dir="/tmp"))
+    sockets.chmod(0o777)
+    name, settings = f"old-at-the-deadline-{by[:3]}", [f"unix_socket_directories={sockets}"]
+    old = servers.postgres(name, settings=settings)
     source = make_rows(old, old.database())
     psycopg.connect(source, autocommit=True).execute("CREATE TABLE small AS SELECT 1 AS x").connection.close()
+    if by == "unix socket":
+        monkeypatch.setenv("PGPASSWORD", old.password)
+        source = f"postgresql://postgres@/{source.rpartition('/')[2]}?host={sockets}&port={old.port}"
     deadline = datetime.now(UTC) + timedelta(seconds=60)
     case = tmp_path / "moveout.toml"
     case.write_text(

@@ -6,7 +6,10 @@ import time
 import pytest
 
 from exporters.mysql.connection import contact as mysql_contact
+from exporters.mysql.connection import parse_url as parse_mysql_url
 from exporters.postgres.exporter import contact as postgres_contact
+from exporters.postgres.sessions.connection import parse_url as parse_postgres_url
+from migrate.case.server_url import bare_server, server_key
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
 from migrate.progress.server_contact import QUIET_SECONDS, ServerContact
@@ -82,6 +85,28 @@ def test_when_it_is_too_late_nobody_waits_for_a_silent_server_any_more():
     watched.end()
     watched.pass_seconds(5, is_quiet=False)
     assert watched.hung_up == [21, 22, 23]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@/app?host=/run/Sockets&port=5433",
+        "postgresql://me@%2Frun%2FSockets/app",
+        "postgresql://me@Old.example:5432/app?sslmode=require",
+        "postgresql://[::1]:5432/app",
+        "postgresql://a:1,b/app?hostaddr=10.0.0.1,10.0.0.2",
+        "postgresql:///app?hostaddr=10.0.0.1",
+        "mysql://me@localhost/app?socket=/run/mysqld.sock",
+        "mysql://me@[::1]/app",
+    ],
+)
+def test_connections_are_of_the_server_that_is_named_however_its_url_is_written(url):
+    """A connection is remembered by the URL that its engine shows."""
+    parse = parse_mysql_url if url.startswith("mysql") else parse_postgres_url
+    assert server_key(parse(url).url) == server_key(bare_server(url))
+    assert server_key(parse(parse(url).url).url) == server_key(bare_server(url))
+    assert server_key(url) != server_key("postgresql://me@elsewhere/app")
+    assert server_key(f"{url}{'&' if '?' in url else '?'}port=9") != server_key(url)
 
 
 def test_a_server_that_is_only_busy_is_asked_less_and_less_often_and_never_named():

@@ -165,13 +165,20 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
 
 def _shown(keywords: Mapping[str, str]) -> str:
     user = quote(keywords["user"], safe="") + "@" if keywords.get("user") else ""
-    host = keywords.get("host") or keywords.get("hostaddr") or ""
-    port = f":{keywords['port']}" if keywords.get("port") else ""
+    hosts = (keywords.get("host") or keywords.get("hostaddr") or "").split(",")
+    ports = keywords.get("port", "").split(",")
+    ports *= len(hosts) if len(ports) == 1 else 1
+    addresses = ",".join(map(_shown_address, hosts, ports))
     database = quote(keywords.get("dbname", ""), safe="")
-    shown_options = {word: keywords[word] for word in ("service", "sslmode") if word in keywords}
-    return f"postgresql://{user}{quote(host, safe=',:[].-')}{port}/{database}" + (
+    options = ("hostaddr", "service", "sslmode") if keywords.get("host") else ("service", "sslmode")
+    shown_options = {word: keywords[word] for word in options if word in keywords}
+    return f"postgresql://{user}{addresses}/{database}" + (
         "?" + urlencode(shown_options) if shown_options else ""
     )
+
+
+def _shown_address(host: str, port: str) -> str:
+    return (f"[{host}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
 
 
 def connect(
