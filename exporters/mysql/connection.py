@@ -23,13 +23,13 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, transla
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.driver_connection import DriverConnection
 from exporters.sql.open_connections import shut_socket, waking
-from exporters.sql.silent_servers import connected
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
-GREETING_SECONDS = 30
+GREETING_SECONDS = FIRST_ANSWER_SECONDS
 """How long a server may send nothing in the middle of a login. Before it greets, it may ask for the client's name."""
 LOCK_SECONDS = 60
 SCHEMES = ("mysql", "mariadb")

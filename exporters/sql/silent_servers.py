@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from exporters.errors import SourceSilentError
 
@@ -17,9 +18,11 @@ Connection = TypeVar("Connection")
 Wait = Callable[[float], bool]
 """Waits so many seconds; True, at once, where the command was cancelled."""
 
+FIRST_ANSWER_SECONDS = 30
+"""How long a server may send nothing at all that has never answered this process: its address may be wrong."""
 _AGAIN_SECONDS = 1.0
-_answered: set[str] = set()
-"""The URLs of databases that have answered this process."""
+_answered: dict[tuple[str, ...], str] = {}
+"""A URL of each server that has answered this process."""
 _waits: list[Wait] = []
 _NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
@@ -41,16 +44,28 @@ def waiting_for_silent(wait: Wait) -> Iterator[None]:
         _waits.remove(wait)
 
 
+def has_answered(is_meant: Callable[[str], bool]) -> bool:
+    """Tell whether a server has answered this process one of whose URLs is meant."""
+    return any(map(is_meant, list(_answered.values())))
+
+
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:
-    """Return a new connection to the database of a URL. Raises ``SourceSilentError`` where it has never answered,
-    nobody waits, or the command is cancelled.
+    """Return a new connection to the database of a URL. Raises ``SourceSilentError`` where its server has never
+    answered, nobody waits, or the command is cancelled.
     """
+    server = _server(url)
     while True:
         try:
             connection = connect()
         except SourceSilentError:
-            if url not in _answered or not _waits or _waits[-1](_AGAIN_SECONDS):
+            if server not in _answered or not _waits or _waits[-1](_AGAIN_SECONDS):
                 raise
         else:
-            _answered.add(url)
+            _answered[server] = url
             return connection
+
+
+def _server(url: str) -> tuple[str, ...]:
+    """Return what all URLs of one server have in common, as engines show them."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2], parts.query

@@ -364,7 +364,7 @@ def run_cutover(
     store, followed = _followed(session, case)
     with _not_switched(), ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
-        stack.enter_context(session.noting_silence(*endpoints_of(followed), may_end=False))
+        stack.enter_context(session.waiting_for_silent(*endpoints_of(followed), may_end=False))
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
         cutovers.take_over()

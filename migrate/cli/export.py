@@ -255,7 +255,7 @@ def run_export(
     with (
         machines(session, scheduler, case) as cluster_machines,
         reported(session, "export", location, case, endpoints),
-        session.noting_silence(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
+        session.waiting_for_silent(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
     ):
         rate_limiter = rate_limiter_of(session, cluster_machines, case)
         cancellation = session.cancellation.child()

@@ -13,6 +13,7 @@ from functools import partial
 
 from exporters.engine import load_part
 from exporters.sql.open_connections import hang_up
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, has_answered
 from migrate.case.model import Endpoint
 from migrate.case.server_url import bare_server, server_key
 from migrate.engines import registry
@@ -26,8 +27,8 @@ QUIET_SECONDS = 6.0
 """A server is asked when nothing has moved for so long."""
 _LEAST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 60.0
 """The pause after an answer: half as long as nothing has moved, within these limits."""
-_UNANSWERED_SECONDS = 8.0
-"""A login takes less, also on a slow link."""
+_UNANSWERED_SECONDS, _UNANSWERED_AT_END_SECONDS = 8.0, 5.0
+"""A login takes less, also on a slow link. A command that was cancelled waits less."""
 _AGAIN_SECONDS = 1.0
 
 Ask = Callable[[], None]
@@ -36,9 +37,11 @@ Ask = Callable[[], None]
 
 class ServerContact:
     """Asks one server while nothing moves, and calls ``note`` once it is silent, then once a minute, and when it
-    answers again. ``quiet_seconds``: for how long nothing has moved. ``give_up`` is called where the command was
-    cancelled some seconds ago, and cannot end because the server is silent: no driver stops waiting by itself. While it
-    is silent and it ``is_too_late`` to wait, ``hang_up`` is called again and again.
+    answers again. ``quiet_seconds``: for how long nothing has moved. A server that never ``has_answered`` is not waited
+    for.
+
+    No driver stops waiting by itself. While the server is silent and it ``is_too_late`` to wait, or the command was
+    cancelled some seconds ago, ``hang_up`` is called again and again. A cancelled one is ended by ``give_up``, if any.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ServerContact:
         give_up: Callable[[], None] | None = None,
         is_too_late: Callable[[], bool] = lambda: False,
         hang_up: Callable[[], None] = lambda: None,
+        has_answered: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._ask, self._note = name, ask, note
@@ -60,45 +64,63 @@ class ServerContact:
         self._asking: threading.Thread | None = None
         self._due = 0.0
         self._give_up, self._is_silent = give_up, False
+        self._is_ending, self._closed = False, threading.Event()
         self._is_too_late, self._hang_up = is_too_late, hang_up
+        self._has_answered = has_answered
         watch(self)
 
     def look(self) -> None:
         """See ``Watched``."""
+        if self._closed.is_set():
+            return
+        if self._cancellation.is_cancelled and not self._is_ending:
+            self._is_ending, self._due = True, self._clock()
         quiet = self._quiet_seconds()
-        if self._give_up is not None and self._cancellation.is_overdue and self._is_silent:
-            self._is_silent = False
-            self._give_up()
-        if self._is_silent and self._is_too_late():
-            self._hang_up()
-        if self._cancellation.is_cancelled or quiet < QUIET_SECONDS:
+        self._end_waiting()
+        if quiet < QUIET_SECONDS and not self._is_ending:
             return
         if self._asking is None:
             if self._clock() >= self._due:
                 self._asking = threading.Thread(target=self._contact, name="moveout-contact", daemon=True)
                 self._asking.start()
             return
-        if quiet < SILENT_SECONDS or self._outage.silent_seconds() < _UNANSWERED_SECONDS:
+        unanswered = self._outage.silent_seconds()
+        if self._is_ending:
+            self._is_silent = unanswered >= _UNANSWERED_AT_END_SECONDS
+            return
+        if unanswered < _UNANSWERED_SECONDS or quiet < SILENT_SECONDS:
             return
         self._outage.silent(quiet)
         self._is_silent = True
         if self._outage.is_note_due():
-            self._note(
-                f"{self._name} has not answered since {self._outage.since}; moveout waits until it does."
-                " Ctrl-C stops; the same command goes on later"
-            )
+            self._note(f"{self._name} has not answered since {self._outage.since}{self._what_follows()}")
+
+    def _what_follows(self) -> str:
+        if self._has_answered():
+            return "; moveout waits until it does. Ctrl-C stops; the same command goes on later"
+        until = self._outage.moment(FIRST_ANSWER_SECONDS)
+        return f", and never before; without an answer moveout gives up at about {until}. Ctrl-C stops"
+
+    def _end_waiting(self) -> None:
+        """Wake whoever waits for a silent server in vain, or end the command."""
+        if not self._is_silent:
+            return
+        if self._cancellation.is_overdue and self._give_up is not None:
+            give_up, self._give_up = self._give_up, None
+            give_up()
+        elif self._cancellation.is_overdue or self._is_too_late():
+            self._hang_up()
 
     def close(self) -> None:
         """Ask no more."""
-        self._is_silent = False
-        self._cancellation.cancel()
+        self._closed.set()
 
     def _contact(self) -> None:
         """Ask until there is an answer. A refusal is one."""
         under_way = self._outage.asked()
         try:
             while not self._is_answered():
-                if self._cancellation.wait(_AGAIN_SECONDS):
+                if self._closed.wait(_AGAIN_SECONDS):
                     return
         finally:
             self._outage.over(under_way)
@@ -134,15 +156,17 @@ def noted_silence(
     """
     with ExitStack() as stack:
         for name, ask in _servers(endpoints).items():
+            is_on_it = partial(_is_on, server_key(name))
             contact = ServerContact(
                 name,
                 ask,
                 quiet_seconds,
                 note,
-                cancellation.child(),
+                cancellation,
                 give_up=give_up,
                 is_too_late=is_too_late,
-                hang_up=partial(hang_up, partial(_is_on, server_key(name))),
+                hang_up=partial(hang_up, is_on_it),
+                has_answered=partial(has_answered, is_on_it),
             )
             stack.enter_context(closing(contact))
         yield

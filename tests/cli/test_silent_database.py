@@ -1,6 +1,7 @@
 """A server that is stopped for a while, as by a frozen machine: a line names it, and the command goes on to its end."""
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from migrate.errors import INTERRUPTED, IncompleteError
+from migrate.errors import INTERRUPTED, IncompleteError, UnreachableError
 from tests.cli.conftest import MOVEOUT, result, run
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
@@ -130,6 +131,27 @@ def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path,
             send(signal.SIGCONT, {*pids, *processes(old)})
     assert datetime.now(UTC) < deadline
     assert "the bundle is sealed now, to leave before the deadline" in output
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_server_that_is_silent_from_the_first_contact_on_is_given_up_when_it_was_said(
+    servers, tmp_path, kind
+):
+    server = getattr(servers, kind)(f"never-{kind}")
+    source = make_rows(server, server.database())
+    pids = processes(server)
+    send(signal.SIGSTOP, pids)
+    try:
+        ended = run("export", f"app={source}", "--to", tmp_path / "bundle")
+    finally:
+        send(signal.SIGCONT, {*pids, *processes(server)})
+    ended_at = datetime.now(UTC)
+    assert ended.code == UnreachableError.exit_code, ended.err
+    assert "waits until it does" not in ended.err
+    if kind == "mariadb":
+        (until,) = re.findall(r"gives up at about (\d\d:\d\d:\d\d) UTC", ended.err)
+        announced = datetime.fromisoformat(f"{ended_at:%Y-%m-%d}T{until}+00:00")
+        assert abs(announced - ended_at) < timedelta(seconds=5)
 
 
 def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_path):

@@ -1,7 +1,9 @@
 """A database server that falls silent while somebody waits for it: it is named, and named again when it answers."""
 
+import re
 import threading
 import time
+from datetime import datetime
 
 import pytest
 
@@ -9,6 +11,7 @@ from exporters.mysql.connection import contact as mysql_contact
 from exporters.mysql.connection import parse_url as parse_mysql_url
 from exporters.postgres.exporter import contact as postgres_contact
 from exporters.postgres.sessions.connection import parse_url as parse_postgres_url
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 from migrate.case.server_url import bare_server, server_key
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
@@ -21,9 +24,10 @@ from scripts.process import free_port
 class Contacted:
     """A contact whose clock, server and work are the test's."""
 
-    def __init__(self, ask=None):
+    def __init__(self, ask=None, give_up="given up"):
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
+        self.has_answered = True
         self.late, self.hung_up = float("inf"), []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
@@ -33,9 +37,10 @@ class Contacted:
             lambda: self.quiet,
             self.notes.append,
             self.cancellation,
-            give_up=lambda: self.notes.append("given up"),
+            give_up=give_up and (lambda: self.notes.append(give_up)),
             is_too_late=lambda: self.now > self.late,
             hang_up=lambda: self.hung_up.append(self.now),
+            has_answered=lambda: self.has_answered,
             clock=lambda: self.now,
         )
 
@@ -75,6 +80,19 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     watched.end()
     assert watched.notes[2].startswith("postgresql://old answers again, after 1")
     assert len(watched.notes) == 3
+
+
+def test_of_a_server_that_has_never_answered_it_is_said_when_it_is_given_up():
+    watched = Contacted()
+    watched.has_answered = False
+    watched.pass_seconds(20)
+    (line,) = watched.notes
+    since, until = (
+        datetime.fromisoformat(f"2026-01-01T{each}") for each in re.findall(r"\d\d:\d\d:\d\d", line)
+    )
+    assert (until - since).seconds == FIRST_ANSWER_SECONDS
+    assert ", and never before; without an answer moveout gives up at about " in line
+    watched.end()
 
 
 def test_when_it_is_too_late_nobody_waits_for_a_silent_server_any_more():
@@ -130,15 +148,25 @@ def test_a_refusal_is_an_answer_and_what_is_not_reached_is_asked_again():
     assert (watched.asked, watched.notes) == (2, [])
 
 
-@pytest.mark.parametrize("silent", [True, False])
-def test_an_interrupted_command_that_a_silent_server_holds_up_is_given_up(monkeypatch, silent):
+@pytest.mark.parametrize(("silent", "seconds"), [(True, 20), (True, 2), (False, 20), (False, 2)])
+def test_an_interrupted_command_that_a_silent_server_holds_up_is_given_up(monkeypatch, silent, seconds):
+    """Also where it is interrupted before the silence was noticed."""
     monkeypatch.setattr(cancellation, "GRACE_SECONDS", 0.0)
     watched = Contacted(None if silent else lambda: None)
-    watched.pass_seconds(20)
+    watched.pass_seconds(seconds)
     named = watched.notes.copy()
     watched.cancellation.cancel()
-    watched.pass_seconds(20)
+    watched.pass_seconds(11)
     assert watched.notes[len(named) :] == ["given up"] * silent
+    watched.end()
+
+
+def test_what_an_interrupted_command_that_must_not_be_killed_waits_for_is_woken(monkeypatch):
+    monkeypatch.setattr(cancellation, "GRACE_SECONDS", 0.0)
+    watched = Contacted(give_up=None)
+    watched.cancellation.cancel()
+    watched.pass_seconds(12)
+    assert watched.hung_up
     watched.end()
 
 

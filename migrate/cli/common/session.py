@@ -110,9 +110,9 @@ class Session(Struct):
     def noting_silence(
         self, *endpoints: Endpoint, may_end: bool = True, is_too_late: Callable[[], bool] = lambda: False
     ) -> AbstractContextManager[None]:
-        """Note it, as long as the context lasts, where a server of one of these databases is silent. A command that was
-        interrupted then ends all the same, as a kill would end it, if it ``may_end`` so. When it ``is_too_late``,
-        nobody waits for a silent server any more.
+        """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
+        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more. An interrupted command that
+        ``may_end`` as a kill would end it does so then.
         """
         from migrate.progress.server_contact import noted_silence  # noqa: PLC0415  most commands ask no database
 
@@ -123,11 +123,18 @@ class Session(Struct):
         )
 
     @contextlib.contextmanager
-    def waiting_for_silent(self, *endpoints: Endpoint) -> Iterator[None]:
+    def waiting_for_silent(
+        self, *endpoints: Endpoint, may_end: bool = True, is_too_late: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
         """Like ``noting_silence``; new connections, too, are waited for as long as a server is silent that has answered
         before.
         """
-        with self.noting_silence(*endpoints), waiting_for_silent(self.cancellation.wait):
+
+        def wait(seconds: float) -> bool:
+            return self.cancellation.wait(seconds) or is_too_late()
+
+        noted = self.noting_silence(*endpoints, may_end=may_end, is_too_late=is_too_late)
+        with noted, waiting_for_silent(wait):
             yield
 
     def _end_at_once(self) -> None:

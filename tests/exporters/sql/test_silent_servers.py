@@ -11,7 +11,7 @@ from exporters.errors import SourceSilentError
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
 from exporters.sql import silent_servers
-from exporters.sql.silent_servers import connected, waiting_for_silent
+from exporters.sql.silent_servers import connected, has_answered, waiting_for_silent
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -57,9 +57,30 @@ def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind,
     connection.close()
 
 
+def test_a_server_has_answered_where_any_of_its_databases_has(monkeypatch):
+    monkeypatch.setattr(silent_servers, "_answered", {})
+    answers = [None, SourceSilentError("timeout"), None]
+
+    def connect():
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    assert not has_answered(lambda _: True)
+    with waiting_for_silent(lambda _: False):
+        connected("mysql://me@old/app", connect)
+        assert has_answered(lambda url: url == "mysql://me@old/app")
+        connected("mysql://you@old/other", connect)
+        with pytest.raises(SourceSilentError):
+            connected("mysql://me@new/app", connect_in_vain)
+
+
+def connect_in_vain():
+    raise SourceSilentError("timeout")
+
+
 @pytest.mark.parametrize("case", ["never answered", "nobody waits", "cancelled"])
 def test_a_silent_server_is_an_error(monkeypatch, case):
-    monkeypatch.setattr(silent_servers, "_answered", set())
+    monkeypatch.setattr(silent_servers, "_answered", {})
     token, attempts = CancellationToken(), []
 
     def connect_in_vain():
@@ -67,7 +88,7 @@ def test_a_silent_server_is_an_error(monkeypatch, case):
         raise SourceSilentError("postgresql://old/app: connection timeout expired")
 
     if case != "never answered":
-        connected("postgresql://old/app", lambda: None)
+        connected("postgresql://me@old/another", lambda: None)
     if case == "cancelled":
         token.cancel()
     waiting = nullcontext() if case == "nobody waits" else waiting_for_silent(token.wait)
