@@ -48,7 +48,14 @@ class ExportCluster(Struct, frozen=True):
             rules=work.rules,
         )
         codec = _UnitCodec(work, executor)
-        return ClusterWorkerPool(self.machines, job, codec, lease=lease, note=work.progress.note)
+        return ClusterWorkerPool(
+            self.machines,
+            job,
+            codec,
+            lease=lease,
+            note=work.progress.note,
+            cancellation=work.cancellation,
+        )
 
 
 class _UnitCodec(Struct, frozen=True):

@@ -9,9 +9,12 @@ from typing import Generic, Protocol, Self, TypeVar
 from msgspec import Struct
 
 from exporters.api import Json
+from exporters.errors import SourceUnreachableError
 from migrate.cluster.available_machines import Machines
 from migrate.cluster.dispatch import HeldLock, begin
 from migrate.cluster.protocol import Job
+from migrate.errors import MoveoutError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note
 
 Item = TypeVar("Item")
@@ -52,7 +55,8 @@ _BATCHING = Batching()
 class ClusterWorkerPool(Generic[Item, Result]):
     """Sends items in batches. A batch takes a worker tens of milliseconds at least, so that what it costs the scheduler
     is little; and no more than need be, so that all workers end together. ``lease`` is given up when workers do not
-    stop in time after an error.
+    stop in time after an error. When ``cancellation`` is cancelled, all that is under way is taken back, and ends with
+    an error.
     """
 
     def __init__(
@@ -64,7 +68,9 @@ class ClusterWorkerPool(Generic[Item, Result]):
         lease: HeldLock,
         note: Note,
         batching: Batching = _BATCHING,
+        cancellation: CancellationToken | None = None,
     ) -> None:
+        self._cancellation = cancellation or CancellationToken()
         self._codec = codec
         self._lease = lease
         self._batching = batching
@@ -85,6 +91,9 @@ class ClusterWorkerPool(Generic[Item, Result]):
 
     def settle(self, seconds: float) -> Iterator[tuple[Item, Result | Exception]]:
         """See ``WorkerPool.settle``. Raises ``BusyError`` where a worker says that the lease is lost."""
+        if self._cancellation.is_cancelled:
+            yield from self._taken_back()
+            return
         responses: list[tuple[Item, Json]] = []
         for piece, response in self._dispatch.settle(seconds):
             item = self._under_way.pop(piece["id"])
@@ -94,6 +103,14 @@ class ClusterWorkerPool(Generic[Item, Result]):
                 responses.append((item, response))
         for (item, _), result in zip(responses, self._codec.decode(responses), strict=True):
             yield item, result
+
+    def _taken_back(self) -> Iterator[tuple[Item, MoveoutError]]:
+        """Stop all workers. What one has finished meanwhile lies there all the same."""
+        items = [*self._under_way.values(), *([] if self._following is None else [self._following])]
+        self._under_way, self._following = {}, None
+        self._dispatch.cancel()
+        for item in items:
+            yield item, SourceUnreachableError("it was taken back from the workers")
 
     def __enter__(self) -> Self:
         """Return the pool itself; the workers are under watch already."""

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from exporters.api import Shareable
 from exporters.engine import load_part
+from exporters.sql.silent_servers import waiting_for_silent
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
+from migrate.case.model import Endpoint
 from migrate.cluster import protocol
 from migrate.cluster.bandwidth_share import Allowance
 from migrate.cluster.batch_claims import Claims
@@ -26,6 +28,7 @@ from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob,
 from migrate.engines import registry
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitWork
+from migrate.progress.server_contact import noted_silence
 from migrate.restore.common.remote_rows import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore
@@ -60,10 +63,21 @@ class Notes(Silent):
             return notes
 
 
-class WorkerSession:
-    """One job's location and fence, kept from batch to batch. Raises what opening them raises."""
+def _moving() -> float:
+    """Return that nothing stands still: so the server is asked only once the job is at its end."""
+    return 0.0
 
-    def __init__(self, job: Job) -> None:
+
+def _ignore(_message: str) -> None:
+    """Say nothing."""
+
+
+class WorkerSession:
+    """One job's location and fence, kept from batch to batch. A ``database`` that falls silent is waited for as this
+    machine's own threads would; the lead says so. Raises what opening them raises.
+    """
+
+    def __init__(self, job: Job, database: Endpoint | None = None) -> None:
         self.job = job
         self.notes = Notes()
         self.cancellation = CancellationToken()
@@ -73,7 +87,14 @@ class WorkerSession:
         self.store = self._open(job.location, rate_limiter)
         self.fence = self._fence()
         self._held = ExitStack()
-        self.fence.start()
+        if database is not None:
+            self._held.enter_context(noted_silence([database], _moving, _ignore, self.cancellation))
+            self._held.enter_context(waiting_for_silent(self.cancellation.wait))
+        try:
+            self.fence.start()
+        except BaseException:
+            self.close()
+            raise
 
     def _fence(self) -> LeaseFence | LockFence:
         return LeaseFence(
@@ -116,7 +137,7 @@ class ExportSession(WorkerSession):
     """A source's snapshot, and the location."""
 
     def __init__(self, job: ExportJob) -> None:
-        super().__init__(job)
+        super().__init__(job, job.source.endpoint())
         endpoint = replace(job.source.endpoint(), selection=protocol.selection_of(job.selection))
         try:
             source = open_source(
@@ -184,7 +205,7 @@ class RowsSession(WorkerSession):
         endpoint = job.destination.endpoint()
         row_writer = registry.engine_for(endpoint.url, endpoint.shown).row_writer
         self._database: RowDestination = load_part(row_writer)(endpoint.url, endpoint.reveal())
-        super().__init__(job)
+        super().__init__(job, endpoint)
         self._name = job.name
         self._opening = threading.Lock()
         self._rows: tuple[PartLoader, dict[str, PartFile]] | None = None
