@@ -249,10 +249,6 @@ class Connection:
         with self.raw.cursor() as cursor:
             return int(cursor.execute(statement))
 
-    def shut(self) -> None:
-        """End what another thread waits for."""
-        shut_socket(self.raw._sock.fileno())  # noqa: SLF001  the driver has no other way to it
-
     def close(self) -> None:
         """End the session at once."""
         with contextlib.suppress(Exception):
@@ -267,7 +263,7 @@ def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connectio
     """Open a session; ``settings`` are further SET assignments. Who waits for a silent server: see
     ``silent_servers``. Raises ``SourceError``.
     """
-    return waking(address.url, connected(address.url, lambda: _connect(address, settings)), Connection.shut)
+    return connected(address.url, lambda: _connect(address, settings))
 
 
 def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
@@ -376,7 +372,8 @@ def _login(address: MysqlAddress, **tls: Any) -> Any:
 
 
 def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any:
-    return DriverConnection(
+    """Return a session of the driver's. Whoever waits for its login can be woken, too."""
+    raw = DriverConnection(
         host=address.host or "localhost",
         port=address.port,
         unix_socket=address.options.get("socket"),
@@ -387,8 +384,17 @@ def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any
         autocommit=True,
         max_allowed_packet=2**30,
         program_name="moveout",
+        defer_connect=True,
         **options,
     )
+    waking(address.url, raw, _shut)
+    raw.connect()
+    return raw
+
+
+def _shut(raw: Any) -> None:
+    """Shut the socket of a session: the driver has no other way to end what waits for it."""
+    shut_socket(raw._sock.fileno())  # noqa: SLF001
 
 
 def _from_option_file(word: str) -> str | None:

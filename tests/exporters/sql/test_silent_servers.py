@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import pytest
 
-from exporters.errors import SourceSilentError
+from exporters.errors import SourceSilentError, SourceUnreachableError
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
 from exporters.sql import silent_servers
+from exporters.sql.open_connections import hang_up
 from exporters.sql.silent_servers import connected, has_answered, waiting_for_silent
 from migrate.runtime.cancellation import CancellationToken
 
@@ -95,3 +98,14 @@ def test_a_silent_server_is_an_error(monkeypatch, case):
     with waiting, pytest.raises(SourceSilentError):
         connected("postgresql://old/app", connect_in_vain)
     assert len(attempts) == 1
+
+
+def test_a_login_that_a_silent_server_does_not_answer_is_ended_from_outside(mariadb):
+    address = mysql.parse_url(mariadb.database())
+    with stopped(mariadb, loses_packets=False), ThreadPoolExecutor() as threads:
+        waiting = threads.submit(mysql.connect, address)
+        begun = time.monotonic()
+        while not waiting.done() and time.monotonic() < begun + 10:
+            time.sleep(0.2)
+            hang_up(lambda url: url == address.url)
+        assert isinstance(waiting.exception(0), SourceUnreachableError)
