@@ -8,11 +8,17 @@ from contextlib import suppress
 from exporters.errors import SourceError
 from migrate.bundle import layout
 from migrate.errors import MoveoutError, NoSpaceError
+from migrate.number_text import bytes_words
 from migrate.storage.api import MultipartStore
 
 RESERVE_BYTES = 16 * 2**20
 _BYTES_A_UNIT = 1024
 """A unit has a file or more, and a file a line in each of two lists."""
+
+
+def _needed_bytes(units: int) -> int:
+    """Return how much the seal of so many units needs at most."""
+    return RESERVE_BYTES + units * _BYTES_A_UNIT
 
 
 class LocationFullError(SourceError, NoSpaceError):
@@ -36,7 +42,7 @@ class LocationRoom:
 
     def keep(self, units: int) -> None:
         """Begin to keep a reserve for the seal of so many units; a larger one only where twice as much is needed."""
-        needed = RESERVE_BYTES + units * _BYTES_A_UNIT
+        needed = _needed_bytes(units)
         if self._full is not None or needed < 2 * self._reserved_bytes:
             return
         self._reserved_bytes = needed
@@ -71,6 +77,18 @@ class LocationRoom:
         """Raise ``LocationFullError`` where the location is full: ``source`` need not be begun."""
         if self._full is not None:
             raise self._error(source, self._full)
+
+    def seal_error(self, error: NoSpaceError, units: int) -> NoSpaceError:
+        """Return why a bundle of so many units could not be sealed: the location is too small for it, for even what was
+        kept for the seal was not enough.
+        """
+        free, needed = self._store.free_bytes(), bytes_words(_needed_bytes(units))
+        left = "" if free is None else f" ({bytes_words(free)} left)"
+        return NoSpaceError(
+            f"{self._store.location} is too small: what was exported lies there, but there is no room for the"
+            f" manifests and reports that seal it{left}: {error}",
+            next_step=f"make room there, {needed} are enough, then run the same command again: what is done stays done",
+        )
 
     @staticmethod
     def _error(source: str, error: NoSpaceError) -> LocationFullError:

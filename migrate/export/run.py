@@ -32,7 +32,7 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
-from migrate.errors import UsageError
+from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource, no_source_error
@@ -177,17 +177,20 @@ def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome
     run.room.release()
     lift_rate_limit(run)
     run.progress.begin("seal", items=0, size_bytes=0)
-    sealed = seal(
-        run.store,
-        run.state,
-        run.ledger,
-        reconciliations,
-        executor=run.executor,
-        check=run.lease.check,
-        page=sealed_page,
-        left_behind=run.options.left_behind,
-        case=run.options.case,
-    )
+    try:
+        sealed = seal(
+            run.store,
+            run.state,
+            run.ledger,
+            reconciliations,
+            executor=run.executor,
+            check=run.lease.check,
+            page=sealed_page,
+            left_behind=run.options.left_behind,
+            case=run.options.case,
+        )
+    except NoSpaceError as exc:
+        raise run.room.seal_error(exc, run.ledger.unit_count()) from exc
     run.progress.end()
     return _outcome(run, sealed, broken)
 

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 from tests.cli.conftest import call
-from tests.tools.disks import grow, tiny_disk
+from tests.tools.disks import grow, resize, tiny_disk
 
 __all__ = ["tiny_disk"]
 
@@ -43,3 +43,31 @@ def test_nothing_is_sealed_where_nothing_had_room(tiny_disk, tmp_path):
     make_random_file(tmp_path / "large.db", 80)
     ended = call("export", f"large=sqlite://{tmp_path}/large.db", "--to", tiny_disk / "bundle")
     assert (ended.code, "make room there" in " ".join(ended.err.split())) == (8, True), ended
+
+
+def test_on_a_disk_of_a_megabyte_there_is_room_for_the_seal(tiny_disk, tmp_path):
+    resize(tiny_disk, "1m")
+    sources = []
+    for name, rows in {"first": 3, "second": 2, "large": 80}.items():
+        make_random_file(tmp_path / f"{name}.db", rows)
+        sources.append(f"{name}=sqlite://{tmp_path}/{name}.db")
+    ended = call("export", *sources, "--to", tiny_disk / "bundle")
+    assert (ended.code, "Sealed, INCOMPLETE" in ended.out) == (3, True), ended
+    assert call("verify", tiny_disk / "bundle", "--level", "full").code == 3
+
+
+def test_a_location_too_small_for_its_seal_is_named_so_and_the_same_command_goes_on(tiny_disk, tmp_path):
+    resize(tiny_disk, "88k")
+    with closing(sqlite3.connect(tmp_path / "first.db")) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    export = ("export", f"first=sqlite://{tmp_path}/first.db", "--to", tiny_disk / "bundle")
+    ended = call(*export)
+    words = " ".join(ended.err.split())
+    assert ended.code == 8, ended
+    assert (
+        "is too small: what was exported lies there, but there is no room for the manifests and reports"
+        in words
+    )
+    assert "make room there, 16.8 MB are enough" in words
+    resize(tiny_disk, "20m")
+    assert call(*export).code == 0

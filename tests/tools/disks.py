@@ -25,4 +25,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def grow(path: Path) -> None:
     """Make a small disk large enough."""
-    run(["mount", "-o", "remount,size=256m", str(path)], check=True)
+    resize(path, "256m")
+
+
+def resize(path: Path, size: str) -> None:
+    """Give a small disk another size, as ``mount`` names it."""
+    run(["mount", "-o", f"remount,size={size}", str(path)], check=True)

@@ -38,8 +38,8 @@ T = TypeVar("T")
 _TRIES = 20
 _TOGETHER = 32
 """How many files are made durable together: each by itself waits for the disk four times, and for its directory."""
-_ROOM_SHARE = 16
-"""A file that holds room takes at most such a part of what is free."""
+_ROOM_SHARE, _LEAST_ROOM_BYTES = 16, 512 * 2**10
+"""A file that holds room takes at most such a part of what is free; on a small disk so many bytes, or half of it."""
 
 
 class LocalStore(BaseStore):
@@ -212,7 +212,9 @@ class LocalStore(BaseStore):
 
     def keep_room(self, key: str, size_bytes: int) -> None:
         """See ``MultipartStore.keep_room``."""
-        self._put(key, list(incompressible.pieces(min(size_bytes, self.free_bytes() // _ROOM_SHARE))))
+        free_bytes = self.free_bytes()
+        most_bytes = max(free_bytes // _ROOM_SHARE, min(free_bytes // 2, _LEAST_ROOM_BYTES))
+        self._put(key, list(incompressible.pieces(min(size_bytes, most_bytes))))
 
     def free_files(self) -> int | None:
         """See ``MultipartStore.free_files``. Some file systems make inodes as they need them."""
