@@ -126,14 +126,13 @@ class UnitRun:
         )
 
     def _do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-        """Do units; raise why this source alone was cancelled: its time is over, or the location is full."""
+        """Do units. Where this source alone is read no more, raise why: see ``_stop``."""
         try:
             return self._work.do_all(units)
         except Cancelled:
-            if self._run.cancellation.is_cancelled:
+            if self._run.cancellation.is_cancelled or self._error is None:
                 raise
-            self._run.room.check(self._source)
-            raise self._run.options.seal_time.error(self._source) from None
+            raise self._error from None
 
     def run(self) -> SourceError | None:
         """Do all units; return the error for which the source was left, if it was. Raises the location's errors, but
@@ -179,10 +178,11 @@ class UnitRun:
         return True
 
     def _stop(self, error: SourceError) -> None:
-        """Begin no more units, and end those that are under way: it is time to seal, or the location is full."""
-        if self._error is None:
-            self._error = error
-            self._work.cancellation.cancel()
+        """Begin no more units, and end those that are under way: it is time to seal, or the location is full. A source
+        that was left before keeps the error for which it was.
+        """
+        self._error = self._error or error
+        self._work.cancellation.cancel()
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers. A

@@ -1,10 +1,12 @@
 """An export that is to be sealed before the deadline: what was read is sealed and named, and the next run goes on."""
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
@@ -67,6 +69,26 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert fractions["end", "export first"] >= 0.3, "what an earlier run has exported counts"
     assert (whole.complete, whole.stopped_early) == (True, False)
     assert big.exported[0] == "chunk/00000050"
+
+
+def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before(store):
+    clock, failed = Clock(), threading.Event()
+
+    def on_export(unit):
+        if unit.spec["start"] == 10:
+            failed.set()
+            raise SourceUnreachableError("no answer")
+        assert failed.wait(10)
+        time.sleep(0.5)
+        clock.strike()
+        time.sleep(1.5)
+
+    big = Numbers("big", "numbers://host/big", count=20, item_bytes=10**6, on_export=on_export)
+    options = ExportOptions(attempts=1, seal_time=SealTime(START + timedelta(minutes=30), clock))
+    sources = [Numbers("first", "numbers://host/first"), big]
+    sealed = export(sources, store, workers=2, progress=Silent(), options=options)
+    assert [(source.name, source.items) for source in sealed.sources] == [("first", 95), ("big", 0)]
+    assert [str(error) for _, error in sealed.broken] == ["no answer"]
 
 
 def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
