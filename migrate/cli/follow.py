@@ -256,15 +256,15 @@ def run_follow(
     started, handed_over = time.monotonic(), False
     for follower in followers:
         follower.start()
-    try:
-        with session.noting_silence(*endpoints_of(followed), may_end=False):
+    with session.noting_silence(*endpoints_of(followed), may_end=False):
+        try:
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
-    except KeyboardInterrupt:  # the usual end
-        pass
-    finally:
-        cancellation.cancel()
-    for follower in followers:
-        follower.join()
+        except KeyboardInterrupt:  # the usual end
+            pass
+        finally:
+            cancellation.cancel()
+        for follower in followers:
+            follower.join()
     states = [follower.state() for follower in followers]
     return Followed(store.location, states, time.monotonic() - started, handed_over)
 
