@@ -423,7 +423,7 @@ def run_plan(
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
         restored=destinations,
-        compared=[source.name for source in source_plans if _holds_objects(source.kind)],
+        compared=[source.name for source in source_plans if registry.holds_objects(source.kind)],
     )
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())
@@ -483,18 +483,12 @@ def _order(
         times,
         values={name: rank.value for name, rank in ranks.items() if rank.value is not None},
         priorities={name: rank.priority for name, rank in ranks.items() if rank.priority is not None},
-        divisible=_holds_objects,
+        divisible=registry.holds_objects,
         stages=LEAVING if reserve_seconds is None else ("export",),
     )
     order = propose(chosen, times.reference, shown.seconds_left - (reserve_seconds or 0.0))
     is_ranked = any(rank != Rank() for rank in ranks.values())
     return order if is_ranked or order.left_at_p90 else None
-
-
-def _holds_objects(kind: str) -> bool:
-    """Tell whether such a source holds objects: a part of it has a value, and its restore does not read it back."""
-    engine = registry.find(f"{kind}://")
-    return engine is not None and engine.contents == "objects"
 
 
 def _survey(

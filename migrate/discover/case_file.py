@@ -220,8 +220,7 @@ def _references(case: Case | None, url: str) -> dict[str, str]:
 
 def _comments(source: FoundSource) -> list[str]:
     """Return what was seen of a source, as sentences."""
-    engine = registry.find(source.url)
-    noun = "object" if engine is not None and engine.contents == "objects" else "table"
+    noun = "object" if registry.holds_objects(source.url) else "table"
     counts = [things(source.items, noun)] if source.items is not None else []
     counts += [bytes_words(source.size_bytes)] if source.size_bytes is not None else []
     seen = ", ".join([*counts, *source.facts])

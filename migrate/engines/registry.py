@@ -36,6 +36,12 @@ def engine_for(url: str, shown: str) -> Engine:
     )
 
 
+def holds_objects(url: str) -> bool:
+    """Tell whether a URL, or its scheme alone, is of an engine whose sources hold objects, not tables."""
+    engine = find(url)
+    return engine is not None and engine.contents == "objects"
+
+
 def require(engine: Engine, reference: str, done: str) -> str:
     """Return a part's reference. Raises ``UsageError`` where the engine lacks it: its sources cannot be ``done``."""
     if not reference:

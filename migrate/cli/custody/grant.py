@@ -365,8 +365,7 @@ def open_accounts(session: Session, location: Endpoint) -> tuple[MultipartStore,
 
 def need_s3(location: Endpoint) -> str:
     """Return the URL of a location in a bucket. Raises ``UsageError`` for any other."""
-    engine = registry.find(location.url)
-    if engine is None or engine.contents != "objects":
+    if not registry.holds_objects(location.url):
         raise UsageError(
             f"{location.shown} is no bucket: access to a directory is the operating system's to grant",
             next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",

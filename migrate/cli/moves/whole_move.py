@@ -479,10 +479,10 @@ def _all_up(stages: Mapping[str, Mapping[str, SummaryLine]], expected: Mapping[s
 
 
 def _stage_seconds(forecast: Forecast) -> dict[str, float]:
-    """Return how long each stage takes by the forecast."""
-    seconds: dict[str, float] = {}
+    """Return how long each stage takes by the forecast: no time where it has nothing to do."""
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     for stage in forecast.stages:
-        seconds[stage.stage] = seconds.get(stage.stage, 0.0) + stage.seconds.p50
+        seconds[stage.stage] += stage.seconds.p50
     return seconds
 
 
