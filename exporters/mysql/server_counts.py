@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pymysql
 
@@ -27,6 +28,7 @@ _BELOW = ("$**.*", "$**[*]")
 """Members of objects, and cells of arrays, at any depth."""
 
 
+Answer = TypeVar("Answer")
 _Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 
 _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
@@ -35,8 +37,8 @@ _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
 
 class Counting:
     """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot count while the rows
-    are read, because it has nothing else to do; it may be called again. ``result`` lets the other sessions help, once
-    they are free.
+    are read, because it has nothing else to do; it may be called again. ``on_holder`` lets it do something else, before
+    or after that. ``result`` lets the other sessions help, once they are free.
     """
 
     def __init__(self, session: MysqlSession, tables: Mapping[int, MysqlTable], *, workers: int) -> None:
@@ -46,19 +48,27 @@ class Counting:
         self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
         self._counts: dict[int, Counted | str] = {}
         self._losses: dict[int, list[Loss]] = {}
-        self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-count")
+        self._holder_pool = ThreadPoolExecutor(1, thread_name_prefix="moveout-holder")
         self._lock = threading.Lock()
         self._by_holder_future: Future[None] | None = None
+        self._on_holder: list[Future[Any]] = []
 
     def begin(self) -> None:
         """Count on the holder of the snapshot."""
         with self._lock:
             if self._by_holder_future is None:
-                self._by_holder_future = self._pool.submit(self._by_holder)
+                self._by_holder_future = self.on_holder(self._by_holder)
+
+    def on_holder(self, ask: Callable[[], Answer]) -> Future[Answer]:
+        """Have the holder of the snapshot asked by a thread that is the only one to ask it until ``result``."""
+        asked = self._holder_pool.submit(ask)
+        self._on_holder.append(asked)
+        return asked
 
     def result(self) -> dict[int, Counted | str]:
-        """Return the counts, or why a table could not be counted. From here on the holder is free. Raises
-        ``SourceError`` where the server has gone away.
+        """Return the counts, or why a table could not be counted. From here on the holder is free, but for what it was
+        asked by ``on_holder``. Raises ``SourceError`` where the server has gone away.
         """
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
@@ -72,10 +82,11 @@ class Counting:
         return [loss for number in self._tables for loss in self._losses.get(number, ())]
 
     def close(self) -> None:
-        """End everything; what the holder still counts is stopped, and its session with it."""
+        """End everything; what the holder still does is stopped, and its session with it."""
         self._left.clear()
-        if self._by_holder_future is not None and not self._by_holder_future.done():
+        if not all(asked.done() for asked in self._on_holder):
             _stop(self._session)
+        self._holder_pool.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
     def _by_holder(self) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
+from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.definitions.show_create import write_schema
+from exporters.mysql.definitions.show_create import Schema, read_schema
 from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, snapshot_lost
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
@@ -55,6 +58,7 @@ class MysqlSnapshot:
         self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._positions = snapshot_positions.remember(workspace, self.position)
+        self._defining: Future[Schema] | None = None
 
     def units(self) -> Iterator[Unit]:
         """Yield the plan's chunks."""
@@ -86,18 +90,29 @@ class MysqlSnapshot:
         digest = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
         return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
+    @property
+    def foresees_early(self) -> bool:
+        """See ``exporters.api.Foresighted``: definitions are of the time when they are read, best near the snapshot."""
+        return True
+
+    def foresee_finish(self) -> None:
+        """See ``exporters.api.Foresighted``: the holder reads the definitions, unless it is the one that reads rows."""
+        if self._session.rung != ONE_SESSION:
+            self._defining = self._counting.on_holder(self._read_schema)
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
         current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
-            missing = write_schema(self._session.holder, self._all_tables, sink)
+            schema = self._schema()
             has_definitions = not self._planned and not is_empty(
                 self._session.holder, self._session.address.database
             )
         except DRIVER_ERRORS as exc:
             raise snapshot_lost(exc, self._session.address.url) from exc
-        missing.losses.extend(self._counting.losses)
+        schema.write(sink)
+        schema.missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
         finished = MysqlFinish(
             tables,
@@ -107,9 +122,19 @@ class MysqlSnapshot:
             current_units,
             self._positions,
             self._session.server,
-            missing,
+            schema.missing,
         )
         return replace(summary(finished), has_definitions=has_definitions)
+
+    def _schema(self) -> Schema:
+        """Return the definitions. What failed while units were read is tried again."""
+        if self._defining is not None:
+            with suppress(*DRIVER_ERRORS, SourceError):
+                return self._defining.result()
+        return self._read_schema()
+
+    def _read_schema(self) -> Schema:
+        return read_schema(self._session.holder, self._all_tables)
 
     def close(self) -> None:
         """Count no more."""

@@ -90,24 +90,39 @@ class Missing(Struct, frozen=True):
     gaps: list[Gap] = field(default_factory=list)
 
 
-def write_schema(connection: Connection, tables: Sequence[MysqlTable], sink: Sink) -> Missing:
-    """Write all definitions and return what they do not hold. Raises the driver's errors."""
+class Schema(Struct, frozen=True):
+    """The files of all definitions, by their names, and what they do not hold."""
+
+    files: Mapping[str, bytes]
+    missing: Missing
+
+    def write(self, sink: Sink) -> None:
+        """Write the files."""
+        for name, data in self.files.items():
+            with sink.create(name) as file:
+                file.write(data)
+
+
+def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
+    """Return all definitions. Raises the driver's errors."""
     control, _ = find_control_tables(connection)
     finished = all(name.endswith(("_left_out", "_follow")) for name in control)
     missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
     missing.losses.extend(unrepresented_losses(connection))
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
-    _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
     shown = [
         definition | {"sql": for_people(connection, definition)} if "client" in definition else definition
         for definition in definitions
     ]
-    _write(sink, SCRIPT, script_of(shown, connection.defining_mode).encode(errors="surrogateescape"))
-    grants = read_grants(connection, missing.losses)
-    if grants:
-        _write(sink, GRANTS, grants.encode())
-    return missing
+    script = script_of(shown, connection.defining_mode)
+    files = {
+        DEFINITIONS: written.encode(errors="backslashreplace") + b"\n",
+        SCRIPT: script.encode(errors="surrogateescape"),
+    }
+    if grants := read_grants(connection, missing.losses):
+        files[GRANTS] = grants.encode()
+    return Schema(files, missing)
 
 
 def read_definitions(
@@ -326,8 +341,3 @@ def set_sequence(definition: Definition) -> str:
         f"SELECT SETVAL({quote_name(definition['name'])}, {int(definition['next'])}, 0,"
         f" {int(definition.get('rounds', 0))})"
     )
-
-
-def _write(sink: Sink, name: str, data: bytes) -> None:
-    with sink.create(name) as file:
-        file.write(data)

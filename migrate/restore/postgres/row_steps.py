@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 
 from msgspec.structs import replace
 
@@ -38,6 +39,7 @@ _ANALYZING_SESSIONS = 2
 
 def prepare(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
     """Prepare small parts until ``stop`` is set, where this process copies them into tables that are made now."""
+    import_module("exporters.postgres.rows.asyncpg_feed")  # by which rows are compared at the end
     prepared = PreparedParts(job.run.reader)
     if job.selection.definitions and job.selection.rows and job.open_pool is None:
         prepared.fill(parts_of(job.run.tables), stop)

@@ -1,11 +1,19 @@
-"""The server's own counts begin beside the rows, on the session that holds the snapshot."""
+"""The server's own counts, and the definitions, are read while the rows are, on the session that holds the snapshot."""
 
 import time
 
+import pymysql
+import pytest
+
 from exporters.mysql.connection import parse_url
 from exporters.mysql.consistent_snapshot import open_snapshot
+from exporters.mysql.definitions.show_create import SCRIPT, read_schema
 from exporters.mysql.server_counts import Counting
+from exporters.mysql.source import MysqlExporter
+from exporters.rate_sampling import MemoryWorkspace
+from exporters.testing import MemorySink
 from tests.exporters.mysql.databases import export_database, run_sql
+from tests.exporters.postgres.databases import NoBuckets
 from tests.tools.bundles import read_bundle
 
 SLOW = """
@@ -79,3 +87,25 @@ def counts_of(mariadb, url):
             (url.rpartition("/")[2],),
         )
         return cursor.fetchall()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_definitions_are_read_while_the_rows_are_and_again_where_that_fails(mariadb, monkeypatch, fails):
+    url, sink = mariadb.database(), MemorySink()
+    run_sql(url, "CREATE TABLE t (a INT); CREATE VIEW v AS SELECT 1 AS one")
+    source = MysqlExporter().open("app", url, NoBuckets())
+
+    def locked(*_):
+        raise pymysql.OperationalError(1205, "Lock wait timeout exceeded")
+
+    with source.snapshot(MemoryWorkspace(), workers=1) as snapshot:
+        if fails:
+            monkeypatch.setattr("exporters.mysql.snapshot.read_schema", locked)
+        snapshot.foresee_finish()
+        assert isinstance(snapshot._defining.exception(), pymysql.OperationalError) == fails
+        monkeypatch.setattr("exporters.mysql.snapshot.read_schema", read_schema)
+        run_sql(url, "DROP VIEW v")
+        snapshot.finish(iter(()), sink)
+    script = sink.files[SCRIPT].decode()
+    assert "CREATE TABLE `t`" in script
+    assert ("VIEW `v`" in script) == (not fails)
