@@ -224,8 +224,9 @@ class PostgresChangeLog:
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
     ) -> Iterator[RereadSnapshot]:
         """See ``exporters.engine.RereadableLog``. A slot for a moment exports the snapshot; it waits for the end of all
-        transactions that are open. What these wrote to a table that is only now published is in the snapshot. Without
-        the replication protocol a lock makes the position exact: for a moment nobody writes to the table.
+        transactions that are open, for a minute each at most. What these wrote to a table that is only now published is
+        in the snapshot. Without the replication protocol a lock makes the position exact: for a moment nobody writes to
+        the table.
         """
         limits = SessionLimits()
         with ExitStack() as stack:
@@ -248,8 +249,8 @@ class PostgresChangeLog:
                     position, snapshot = _locked_moment(lock, table, note)
                 else:
                     moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
-                    with WaitWatch(self._address, limits.application, note):
-                        position, snapshot = _create_slot(replication, f'"{moment}" TEMPORARY')
+                    with WaitWatch(self._address, limits.application, note) as watch:
+                        position, snapshot = _patiently(replication, f'"{moment}" TEMPORARY', table, watch)
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
             rows = stack.enter_context(live_rows(self._address, snapshot))
@@ -476,6 +477,19 @@ def _create_slot(
         replication, f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}"
     )
     return parse_lsn(position), snapshot
+
+
+def _patiently(
+    replication: psycopg.Connection[Any], slot: str, table: PostgresTable, watch: WaitWatch
+) -> tuple[int, str]:
+    """Create a slot, as ``_create_slot`` does. Raises ``SourceUnreachableError`` where a transaction stays open: the
+    slot waits for it by a lock.
+    """
+    replication.execute(f"SET lock_timeout = '{round(_PATIENCE_SECONDS * 1000)}ms'".encode())
+    try:
+        return _create_slot(replication, slot)
+    except psycopg.errors.LockNotAvailable as exc:
+        raise stays_locked(table.label, watch.last, "cannot be read again") from exc
 
 
 def _polling_words(refusal: BaseException) -> str:

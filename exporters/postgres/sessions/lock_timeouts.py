@@ -125,7 +125,7 @@ def holder(
 
 def stays_locked(label: str, wait: Wait | None, obstacle: str) -> SourceUnreachableError:
     """Return the error for a table that others keep locked for too long. Nothing was done, so it can be tried again."""
-    who = wait.sentence() if wait else "others keep it locked in turns"
+    who = wait.sentence() if wait else "others keep it locked, or a transaction open, in turns"
     return SourceUnreachableError(f"{label} {obstacle}: {who}", next_step=wait.step() if wait else LET_IT_END)
 
 

@@ -18,6 +18,7 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
+from exporters.postgres.changes import log as change_log
 from exporters.postgres.changes import pgoutput, replication
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.changes.slot import own_name
@@ -233,6 +234,29 @@ def test_an_open_transaction_is_waited_for_and_named(postgres, monkeypatch):
     with pytest.raises(ZeroDivisionError), log.open_base() as base:
         1 / 0  # noqa: B018
     assert log.state(base.log).lost
+
+
+def test_a_table_is_not_read_again_where_a_transaction_stays_open_and_who_holds_it_is_named(
+    postgres, monkeypatch
+):
+    monkeypatch.setattr(change_log, "_PATIENCE_SECONDS", 4.0)
+    url, notes = postgres.database(), []
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    with log_of(url) as (log, base):
+        with psycopg.connect(url, application_name="nightly-report") as other:
+            other.execute("INSERT INTO t VALUES (1)")
+            session = other.info.backend_pid
+            with (
+                pytest.raises(SourceUnreachableError, match=r"t. cannot be read again: .*nightly") as refused,
+                log.reread(base.log, "public", "t", notes.append),
+            ):
+                pass
+            assert f"pg_terminate_backend({session})" in refused.value.next_step
+            assert len(notes) == 1
+        with log.reread(base.log, "public", "t", notes.append):
+            pass
+        slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+        assert fetch(url, slots) == [(base.log["slot"],)]
 
 
 def test_the_least_privileges_are_enough(postgres):
