@@ -106,7 +106,10 @@ def export(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )
         unit_cancellation = cancellation.child()
-        stack.enter_context(waiting_for_silent(unit_cancellation.wait))
+        seal_time = options.seal_time
+        stack.enter_context(
+            waiting_for_silent(lambda seconds: unit_cancellation.wait(seconds) or seal_time.is_over)
+        )
         unit_store = options.open_unit_store(unit_cancellation) if options.open_unit_store else store
         run = ExportRun(
             store=noted,

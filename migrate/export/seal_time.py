@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
 from exporters.errors import SourceError
+from exporters.sql.open_connections import hang_up
 from migrate.errors import IncompleteError
+from migrate.storage.silence import watch
 
+_ALARM_SECONDS = 15.0
 _UNDER_WAY_SHARE = 0.1
 """What is under way at once may take so much of the time that is left."""
 
@@ -56,6 +61,39 @@ class SealTime(Struct, frozen=True):
         """Raise ``SealTimeError`` if the moment has come."""
         if self.is_over:
             raise self.error(source)
+
+
+class _Alarm:
+    """Wakes those who wait for the database of a URL, now and then from the moment of the seal on. In between they may
+    tidy up at the server.
+    """
+
+    def __init__(self, seal_time: SealTime, url: str) -> None:
+        self._seal_time, self._url = seal_time, url
+        self.is_off = False
+        self._due = 0.0
+        watch(self)
+
+    def look(self) -> None:
+        """See ``Watched``."""
+        if self._seal_time.is_over and not self.is_off and time.monotonic() >= self._due:
+            self._due = time.monotonic() + _ALARM_SECONDS
+            hang_up(lambda url: url == self._url)
+
+
+@contextmanager
+def woken_at_the_seal(seal_time: SealTime, url: str) -> Iterator[None]:
+    """Have whoever waits for the database of a URL get an error when it is time to seal: a server that is not silent
+    may wait itself, for transactions of others say, and for longer than there is time.
+    """
+    if seal_time.moment is None:
+        yield
+        return
+    alarm = _Alarm(seal_time, url)
+    try:
+        yield
+    finally:
+        alarm.is_off = True
 
 
 def seal_time_before(deadline: datetime | None, reserve_seconds: float | None) -> SealTime:

@@ -29,6 +29,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
 from migrate.export.lost_source import LostSource
+from migrate.export.seal_time import woken_at_the_seal
 from migrate.export.source_units import ExportRun, UnitRun
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
@@ -152,15 +153,19 @@ def _read_snapshot(
 def _opened(
     run: ExportRun, source: Source, workspace: StoreWorkspace, stack: ExitStack, patience_seconds: float
 ) -> Snapshot:
-    """Take a snapshot of a source; for some seconds again where it cannot be reached: a server begins anew, say."""
+    """Take a snapshot of a source; for some seconds again where it cannot be reached: a server begins anew, say. When
+    it is time to seal, nobody waits for it any more.
+    """
     until = time.monotonic() + patience_seconds
-    while True:
-        try:
-            return stack.enter_context(run.followed.snapshot(source, workspace, run.workers))
-        except SourceUnreachableError:
-            is_over = run.options.seal_time.is_over or time.monotonic() >= until
-            if is_over or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
-                raise
+    with woken_at_the_seal(run.options.seal_time, source.url):
+        while True:
+            try:
+                return stack.enter_context(run.followed.snapshot(source, workspace, run.workers))
+            except SourceUnreachableError as exc:
+                if run.options.seal_time.is_over:
+                    raise run.options.seal_time.error(source.name) from exc
+                if time.monotonic() >= until or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
+                    raise
 
 
 def lift_rate_limit(run: ExportRun) -> None:

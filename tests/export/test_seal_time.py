@@ -4,11 +4,15 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
+from migrate.case.model import Endpoint
+from migrate.changes.change_logs import followable
+from migrate.cli.common.sources import open_sources
 from migrate.export import ExportOptions, export
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.progress.meter import Meter
@@ -176,3 +180,23 @@ def test_nothing_is_sealed_where_nothing_was_read_in_time(store):
         go(store, [Numbers()], seal_time=SealTime(START, clock))
     assert raised.value.exit_code == 3
     assert go(store, [Numbers()]).complete
+
+
+def test_a_slot_that_waits_for_a_transaction_of_others_holds_up_no_seal(postgres, store):
+    url, slots = postgres.database(), "SELECT slot_name FROM pg_replication_slots WHERE database = %s"
+    endpoint, first = Endpoint(url), Numbers("first", "numbers://host/first")
+    seal_time = SealTime(datetime.now(UTC) + timedelta(seconds=4))
+    options = ExportOptions(follow=followable({"app": endpoint}), seal_time=seal_time)
+    with psycopg.connect(url) as other:
+        other.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        other.commit()
+        other.execute("INSERT INTO t VALUES (1)")
+        with open_sources({"app": endpoint}) as (app,):
+            sealed = export([first, app], store, workers=1, progress=Silent(), options=options)
+        assert datetime.now(UTC) < seal_time.moment + timedelta(seconds=10)
+        assert {source.name: source.items for source in sealed.sources} == {"first": 95, "app": 0}
+        ((_, error),) = sealed.broken
+        assert isinstance(error, SealTimeError)
+        other.commit()
+        time.sleep(0.5)
+        assert other.execute(slots, (url.rpartition("/")[2],)).fetchall() == []

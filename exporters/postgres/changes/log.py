@@ -134,7 +134,7 @@ class PostgresChangeLog:
     @contextmanager
     def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
         """See ``ChangeLog``. The slot waits for the end of all transactions that are open."""
-        limits = SessionLimits()
+        limits, maker = SessionLimits(), 0
         with ExitStack() as stack:
             try:
                 with closing(connect(self._address)) as control:
@@ -148,16 +148,18 @@ class PostgresChangeLog:
                 replication = self._replication(stack, limits.application)
                 with WaitWatch(self._address, limits.application, note):
                     if replication is not None:
+                        maker = replication.info.backend_pid
                         base = self._make_slot(replication, followed)
                     else:
                         note(f"! {self._name}: {self._detour}")
                         control = stack.enter_context(closing(connect(self._address, limits.application)))
+                        maker = control.info.backend_pid
                         base = self._make_slot_by_sql(control, followed, note)
             except DRIVER_ERRORS as exc:
-                self._discard()
+                self._discard(maker)
                 raise translate(exc, self._address.url) from exc
             except BaseException:
-                self._discard()
+                self._discard(maker)
                 raise
             try:
                 yield base
@@ -380,9 +382,13 @@ class PostgresChangeLog:
         control.execute(f"DROP PUBLICATION IF EXISTS {quote_name(publication)}".encode())
         return had_slot or had_publication
 
-    def _discard(self) -> None:
-        """Remove what was begun, as far as the server still answers."""
+    def _discard(self, maker: int = 0) -> None:
+        """Remove what was begun, as far as the server still answers. The process ``maker`` of the server may still make
+        the slot, although our connection to it is gone: it waits for transactions of others. So it is ended first.
+        """
         with suppress(*DRIVER_ERRORS, SourceError), closing(connect(self._address)) as control:
+            if maker:
+                control.execute("SELECT pg_terminate_backend(%s)", (maker,))
             self._drop(control)
 
     def _explained(self, error: SourceError, log: Mapping[str, Any], after: int) -> SourceError:
