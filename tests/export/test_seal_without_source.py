@@ -6,6 +6,7 @@ from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
 from migrate.export import export, seal_unasked
+from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
@@ -35,7 +36,7 @@ def test_where_every_source_was_finished_the_bundle_is_complete(store):
 
 
 def test_where_one_was_not_the_word_complete_is_refused(store):
-    stopped(store, Numbers(), at="data/app/numbers/00000050.txt")
+    stopped(store, Numbers(item_bytes=SMALL_BYTES), at="data/app/numbers/00000050.txt")
     done = seal(store)
     assert (done.complete, done.exit_code) == (False, 3)
     assert "not asked again by this seal" in str(done.sources[0].reasons)
