@@ -18,6 +18,7 @@ DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
 """What the driver may raise while it talks to a server."""
 
 _LOGIN = {1045, 1698, 1862, 1820, 3118, 4151, 2059, 2061}
+_EXPIRED = {1820, 1862}
 _NOT_GRANTED = {1044, 1142, 1143, 1227, 1370, 1095, 1290}
 _NO_DATABASE = {1049}
 _NO_TABLE = {1146, 1109, 1051}
@@ -30,6 +31,9 @@ _SYSTEM_TABLES = {1545, 1547, 1548, 1558, 1728, 1805}
 
 _PASSWORD_STEP = (
     "Check user and password: the case file's, else MYSQL_PWD or ~/.my.cnf ([client] password=…)."  # noqa: S105
+)
+_EXPIRED_STEP = (
+    "The password has expired: set a new one as this account (SET PASSWORD = …), and give that one here."
 )
 _GRANT_STEP = (
     "Check the database's name; use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on it."
@@ -78,7 +82,8 @@ def translate(error: BaseException, source: str) -> SourceError:
     number, message = number_of(error), message_of(error)
     if number in _LOGIN:
         return SourceNotAllowedError(
-            f"{source}: the server refuses the login: {message}", next_step=_PASSWORD_STEP
+            f"{source}: the server refuses the login: {message}",
+            next_step=_EXPIRED_STEP if number in _EXPIRED else _PASSWORD_STEP,
         )
     if number in _NOT_GRANTED:
         return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)

@@ -20,8 +20,9 @@ from exporters.errors import (
 DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
 """What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""
 
-_PASSWORD_STEP = (
-    "Check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."  # noqa: S105
+_LOGIN_STEP = (
+    "Check the user, and the password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."
+    " It may have expired, too (VALID UNTIL of the role)."
 )
 _GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data."
 LOCKS_STEP = (
@@ -52,7 +53,7 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     message = in_one_line(error)
     if state.startswith("28"):
         return SourceNotAllowedError(
-            f"{source}: the server refuses the login: {message}", next_step=_PASSWORD_STEP
+            f"{source}: the server refuses the login: {message}", next_step=_LOGIN_STEP
         )
     if state == "42501":
         return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)

@@ -54,6 +54,18 @@ def test_a_wrong_password_is_not_allowed(minio, versitygw, make_bucket, monkeypa
             assert "not-the-password" not in f"{error.value!s}{error.value.next_step}"
 
 
+def test_a_right_that_is_missing_is_named(minio, monkeypatch, tmp_path):
+    class Refusing(HttpProxy):
+        def handle(self, _asked):
+            return refusal(403, "AccessDenied")
+
+    with Refusing(minio.endpoint) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        with pytest.raises(NotAllowedError) as error:
+            S3Store(parse(f"s3://bucket/x?profile={name}")).put("a", b"x")
+    assert "PutObject" in error.value.next_step
+
+
 @pytest.mark.parametrize(
     ("code", "status", "next_step"),
     [

@@ -248,11 +248,13 @@ def _run(
         output, errors = _communicated(process, stdin, stop or threading.Event())
     if process.returncode == 0:
         return output
-    message = " ".join(errors.decode(errors="replace").split())
     program = Path(os.fsdecode(arguments[0])).name
+    lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
+    message = " ".join(lines.split())
     if "permission denied" in message:
         raise SourceNotAllowedError(
-            f"{program}: {message}", next_step="Use a role that may read the whole database."
+            f"{program}: {message}",
+            next_step="Use a role that may read the whole database; moveout doctor has the SQL for this one.",
         )
     if names_snapshot(message):
         raise snapshot_lost(program, message)

@@ -105,7 +105,8 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     status = int(metadata.get("HTTPStatusCode", 0))
     # An answer to HEAD has no body, and so no words of the server's.
     reason = error.get("Message", "") or (responses.get(status, "") if code == str(status) else "")
-    message = f"{what}: {code}{f': {reason}' if reason else ''}"
+    is_said = reason.replace(" ", "").rstrip(".") == code  # MinIO's "Access Denied." of AccessDenied
+    message = f"{what}: {code}{f': {reason}' if reason and not is_said else ''}"
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
             message,
@@ -119,7 +120,7 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
             f"{message} (archived)", next_step="ask for it to be brought back, then run the same again"
         )
     if code in _DENIED or status in {401, 403}:
-        usual = "check the credentials and what they are permitted to do here"
+        usual = f"check the credentials, and that they permit {exc.operation_name} here"
         return NotAllowedError(message, next_step=_DENIED_NEXT.get(code, usual))
     if code in _GONE or status == 404:
         return GoneError(message, next_step="check the name of the bucket and the prefix")

@@ -288,9 +288,14 @@ def test_errors_have_their_kinds(mariadb, monkeypatch):
         open_("mysql://moveout@127.0.0.1")
     with pytest.raises(SourceUsageError, match="tls"):
         open_("mysql://moveout@127.0.0.1/mysql?tls=yes")
+    user = f"late_{secrets.token_hex(4)}"
+    run_sql(mariadb.url, f"CREATE USER {user} IDENTIFIED BY 'wrong' PASSWORD EXPIRE")
     monkeypatch.setenv("MYSQL_PWD", "wrong")
     with pytest.raises(SourceNotAllowedError, match="refuses the login"):
         open_(mariadb.url)
+    with pytest.raises(SourceNotAllowedError) as expired:
+        open_(mariadb.url_of("information_schema", user))
+    assert "SET PASSWORD" in expired.value.next_step
 
 
 def test_the_password_may_stand_in_the_option_file(mariadb, monkeypatch, tmp_path):

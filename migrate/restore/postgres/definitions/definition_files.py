@@ -259,6 +259,13 @@ def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
             f"{section} cannot be restored: {reason}",
             next_step="Restore as the owner of the destination database or as a superuser.",
         )
+    if isinstance(
+        error, psycopg.errors.DuplicateSchema | psycopg.errors.DuplicateTable | psycopg.errors.DuplicateObject
+    ):
+        return UsageError(
+            f"{section} cannot be restored: {reason}",
+            next_step="Nothing of it was kept. Drop what is there, or restore rows alone: --only data.",
+        )
     return UsageError(
         f"{section} cannot be restored: {reason}",
         next_step="Nothing of it was kept. Compare the servers' versions and extensions, then try again.",
