@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,7 +23,6 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.live_digests import live_tables
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -63,12 +64,12 @@ from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.dialect import adapter_for
 from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.kept_triggers import make_kept_triggers
-from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
-from migrate.restore.mysql.values.value_differences import held_otherwise
 from migrate.restore.restorer import RestoreRequest
 
+_FOR_ROWS = ("migrate.restore.mysql.load_rows", "exporters.mysql.live_digests")
+"""What works on rows: imported while the server makes the tables."""
 _SYSTEM = re.compile(r"/\*!80003 SRID (\d+) \*/")
 _NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
 
@@ -254,7 +255,10 @@ def _made(
     if alone:
         definer.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
-    make_all(job, definer, definitions, BEFORE_ROWS)
+    with ThreadPoolExecutor(1) as pool:
+        for module in _FOR_ROWS if run.selection.rows else ():
+            pool.submit(import_module, module)
+        make_all(job, definer, definitions, BEFORE_ROWS)
     written = _rows(job) if run.selection.rows else WrittenRows(0, 0)
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
@@ -397,6 +401,8 @@ def _in_the_way(job: MysqlRestore, definitions: Sequence[Definition], *, merge: 
 
 def _rows(job: MysqlRestore) -> WrittenRows:
     """Write the parts that are not done."""
+    from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished  # noqa: PLC0415  see ``_made``
+
     run, connection = job.run, job.destination.connection
     parts = parts_of(_present(job))
     done = empty_unfinished(connection, parts, mysql_destination.read_done(connection))
@@ -445,6 +451,8 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     the bundle has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are
     compared as it has them, and the values named.
     """
+    from exporters.mysql.live_digests import live_tables  # noqa: PLC0415  see ``_made``
+
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
     run = replace(job.run, tables=tables)
@@ -461,6 +469,8 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
     """Return the findings that are more than values which the destination holds or computes otherwise; those are
     losses.
     """
+    from migrate.restore.mysql.values.value_differences import held_otherwise  # noqa: PLC0415  see ``_made``
+
     others = []
     for difference in compare_tables(run.tables, run.found):
         table = difference.table
