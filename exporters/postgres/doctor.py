@@ -35,7 +35,7 @@ from exporters.postgres.changes.timelines import FAILOVER_VERSION
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions.collation import read_locale
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.unrepresented import unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate

@@ -16,7 +16,7 @@ import psycopg
 from exporters.api import Host
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import limits_of, note_of
-from exporters.postgres.definitions.pg_dump import ask_newest, find_tools
+from exporters.postgres.definitions.dump_programs import ask_newest, find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate
 from exporters.postgres.sessions.connection import connect, connect_once, parse_url, system_identifier
 from exporters.postgres.sessions.session_limits import SessionLimits

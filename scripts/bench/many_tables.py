@@ -22,7 +22,7 @@ from statistics import median
 
 import psycopg
 
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.dump_programs import find_tools
 from scripts.bench.postgres import server
 from scripts.bench.tables import MOVEOUT
 from scripts.bench.turns import as_installed

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psycopg
 
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.dump_programs import find_tools
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.restore import PostgresRestorer
 from migrate.restore.restorer import RestoreRequest

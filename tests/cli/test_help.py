@@ -152,7 +152,10 @@ def test_commands_import_nothing_that_they_have_no_use_for(tmp_path):
 @pytest.mark.parametrize(
     ("module", "unused"),
     [
-        ("exporters.postgres.exporter", ("asyncpg", "exporters._rows", "jinja2", "migrate", "pyarrow")),
+        (
+            "exporters.postgres.exporter",
+            ("asyncpg", "exporters._rows", "exporters.postgres.definitions.pg_dump", "migrate", "pyarrow"),
+        ),
         ("exporters.postgres.source", ("asyncpg", "jinja2", "migrate", "pyarrow.compute", "pyarrow.parquet")),
     ],
 )

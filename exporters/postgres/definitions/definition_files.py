@@ -23,6 +23,7 @@ from exporters.postgres.charset.server_conversion import asking
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions import pg_dump, roles
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
+from exporters.postgres.definitions.dump_programs import Tools, find_tools
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, read_refreshes
 from exporters.postgres.definitions.sequences import read_sequences
@@ -124,7 +125,7 @@ def _read(
 ) -> DefinitionFiles:
     """Run pg_dump, and ask for what it leaves out meanwhile."""
     holder, seconds = session.holder, session.session_limits.limits.lock_seconds
-    tools = pg_dump.find_tools(session.version // 10000)
+    tools = find_tools(session.version // 10000)
     environment = _environment(session)
     locked = lock_timeouts.kept(holder, session.locked, seconds=seconds)
     nameless = unsayable(holder)
@@ -190,7 +191,7 @@ def _spoken(session: PostgresSession) -> str:
 
 
 def _additions(
-    session: PostgresSession, tools: pg_dump.Tools, left_out: Sequence[int]
+    session: PostgresSession, tools: Tools, left_out: Sequence[int]
 ) -> Mapping[tuple[str, bool], _Additions]:
     """Return what each script lacks, by its section and whether it is the portable one."""
     holder, spoken = session.holder, _spoken(session)
@@ -211,7 +212,7 @@ def _additions(
 
 def _scripts(
     session: PostgresSession,
-    tools: pg_dump.Tools,
+    tools: Tools,
     definitions: bytes,
     additions: Mapping[tuple[str, bool], _Additions],
     pool: Executor,
@@ -246,7 +247,7 @@ def _losses(session: PostgresSession, tables: Sequence[PostgresTable]) -> list[L
 
 
 def _lists(
-    session: PostgresSession, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools
+    session: PostgresSession, sequences: Sequence[Mapping[str, Any]], tools: Tools
 ) -> tuple[dict[str, bytes], list[Loss]]:
     """Return the files that are no SQL, by their names, and the settings that are secret."""
     holder = session.holder
@@ -274,7 +275,7 @@ def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding
             yield bytes(row[0]) if row else b""
 
 
-def _globals(tools: pg_dump.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
+def _globals(tools: Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
     losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the destination")]
     try:
         return pg_dump.dump_globals(tools, environment), losses

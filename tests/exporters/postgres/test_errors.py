@@ -16,7 +16,8 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.postgres.definitions.pg_dump import Tools, dump_definitions, find_tools
+from exporters.postgres.definitions.dump_programs import Tools, find_tools
+from exporters.postgres.definitions.pg_dump import dump_definitions
 from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -77,7 +78,7 @@ def test_a_newer_server_than_any_pg_dump_is_a_usage_error():
 
 def test_a_pg_dump_without_its_pg_restore_is_none(monkeypatch, postgres, tmp_path):
     (tmp_path / "pg_dump").symlink_to(postgres.bin_dir / "pg_dump")
-    monkeypatch.setattr("exporters.postgres.definitions.pg_dump._directories", lambda: [tmp_path])
+    monkeypatch.setattr("exporters.postgres.definitions.dump_programs._directories", lambda: [tmp_path])
     with pytest.raises(SourceUsageError, match="no pg_dump with its pg_restore") as caught:
         find_tools(12)
     assert "pg_restore" in caught.value.next_step
