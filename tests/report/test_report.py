@@ -150,6 +150,8 @@ def test_an_incomplete_bundle_says_so_before_anything_else(tmp_path):
     assert not outcome.complete
     page = parse((tmp_path / "REPORT.html").read_bytes())
     assert page.text.index("Incomplete.") < page.text.index("Sealed")
+    assert page.text.index("the same moveout export adds what is missing") < page.text.index("Sealed")
+    assert "This page is named, with its SHA-256" in " ".join(page.text.split())
     assert "unreadable <b>" in page.text
 
 
