@@ -56,7 +56,7 @@ class Certified(Struct, frozen=True):
             wrap=True,
         )
         for line in erased.document.value["not_verified"]:
-            console.print(Text(f"  - {line}"))
+            console.print(Text(f"  - {line}"), wrap=True)
 
 
 @verb(app, "erase", workers=True)

@@ -118,13 +118,15 @@ def _requires(case: _Case) -> Verdict:
         )
     if case.starts:
         return case.verdict("met", f"{case.names} is in the log", None, case.starts[0], *case.events[:1])
-    return case.verdict("unknown", f"neither {case.names} nor {case.event_names} is in the log yet", None)
+    return case.verdict("unknown", f"not in the log yet: {case.names}; {case.event_names}", None)
 
 
 def _happens(case: _Case) -> Verdict:
     if case.after is not None:
         return case.verdict("met", f"{case.event_names} is in the log", None, case.starts[0], case.after)
-    return case.verdict("due", f"no {case.event_names} yet; the rule names no day", None, case.starts[0])
+    return case.verdict(
+        "due", f"not in the log yet: {case.event_names}; the rule names no day", None, case.starts[0]
+    )
 
 
 def _within(case: _Case) -> Verdict:
@@ -136,7 +138,7 @@ def _within(case: _Case) -> Verdict:
         return case.verdict(state, reason, due, *shown, case.after)
     if case.now <= due:
         return case.verdict("due", f"{case.event_names} by {_shown(due)}", due, *shown)
-    return case.verdict("breached", f"no {case.event_names} by {_shown(due)}", due, *shown)
+    return case.verdict("breached", f"not in the log by {_shown(due)}: {case.event_names}", due, *shown)
 
 
 def _end(case: _Case) -> tuple[datetime, *tuple[_Seen, ...]]:
@@ -161,7 +163,7 @@ def _not_before(case: _Case) -> Verdict:
         reason = f"{case.event_names} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
         return case.verdict(state, reason, due, case.starts[-1], case.events[0])
     if case.now < due:
-        return case.verdict("due", f"no {case.event_names} before {_shown(due)}", due, case.starts[-1])
+        return case.verdict("due", f"{case.event_names} not before {_shown(due)}", due, case.starts[-1])
     return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
 
 
