@@ -116,9 +116,9 @@ class ChunkExport:
         first_texts: Sequence[bytes] = (),
         parse_exactly: Callable[[], Typed] | None = None,
     ) -> None:
-        """Take a block of rows. ``first_texts``: those of the first ``rows_to_prove``
-        rows. ``parse_exactly`` types the block the slow way; without it the caller has compared every value. Raises
-        ``SourceError`` where the rows do not render to their texts again.
+        """Take a block of rows. ``first_texts``: those of the first ``rows_to_prove`` rows. ``parse_exactly`` types the
+        block the slow way; without it the caller has compared every value. Raises ``SourceError`` where the rows do not
+        render to their texts again.
         """
         typed, digest = block.typed, block.digest
         if typed.rows != digest.rows:

@@ -30,7 +30,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
                 to_prove = chunk.rows_to_prove
                 chunk.add(
                     parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove),
-                    first_texts=first_lines(block, to_prove) if to_prove else (),
+                    first_texts=first_lines(block, to_prove),
                     parse_exactly=partial(parse_block_exactly, block, layout),
                 )
         return chunk.finish(sent_rows)

@@ -40,6 +40,8 @@ def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
 
 def first_lines(block: bytes | bytearray, count: int) -> list[bytes]:
     """Return the first ``count`` lines of a block of whole lines. The others are not split."""
+    if not count:
+        return []
     lines = bytes(block).split(b"\n", count)[:-1]
     if any(line.count(b'"') % 2 for line in lines):  # a newline inside quotes
         return _split_quoted(bytes(block))[:count]
