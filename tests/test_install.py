@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from migrate import errors
-from migrate.case import model
+from migrate.case import loader
 from tests.cli.conftest import command_line
 from tests.docs.pages import ROOT, blocks
 
@@ -69,7 +69,7 @@ def test_the_job_has_a_case_file_and_a_command_that_moveout_takes(tmp_path):
     parts = {part["kind"]: part for part in yaml.safe_load_all(text)}
     assert set(parts) == {"ConfigMap", "PersistentVolumeClaim", "Job"}
     (tmp_path / "moveout.toml").write_text(parts["ConfigMap"]["data"]["moveout.toml"])
-    case = model.load(tmp_path / "moveout.toml")
+    case = loader.load(tmp_path / "moveout.toml")
     assert set(case.sources) == set(case.destinations) == {"shop", "media"}
     job = parts["Job"]["spec"]
     assert set(job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]) == HUMAN_NEEDED

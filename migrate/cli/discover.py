@@ -15,7 +15,8 @@ from rich.table import Table
 from exporters.discovery import Discovery, FoundSource, NotTaken
 from exporters.errors import SourceGoneError
 from exporters.structs import as_dict
-from migrate.case.model import Case, Endpoint, load
+from migrate.case.loader import load
+from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile

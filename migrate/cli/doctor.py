@@ -15,7 +15,8 @@ from rich.table import Table
 from exporters import _rows
 from exporters.doctor import SEVERITIES, Finding, Fix
 from exporters.structs import as_dict
-from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
+from migrate.case.deadline import names_no_zone, parse_deadline
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb

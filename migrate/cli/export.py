@@ -18,7 +18,8 @@ from migrate.bundle.bundle_json import CaseInfo
 from migrate.bundle.export_state import LocationKind, SourceName, look, read_state
 from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
-from migrate.case.model import Case, Endpoint, gently, parse_limits
+from migrate.case.limits import gently, parse_limits
+from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable

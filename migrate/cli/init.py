@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
-from migrate.case.model import Endpoint, parse_deadline
+from migrate.case.deadline import parse_deadline
+from migrate.case.model import Endpoint
 from migrate.case.server_url import as_url
 from migrate.case.template import new_text as example_text
 from migrate.cli import app

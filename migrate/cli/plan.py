@@ -14,7 +14,8 @@ from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
-from migrate.case.model import Case, Endpoint, Rank, parse_deadline
+from migrate.case.deadline import parse_deadline
+from migrate.case.model import Case, Endpoint, Rank
 from migrate.case.overlaps import overlaps
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs

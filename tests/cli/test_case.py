@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from migrate.case.model import Rank, load, parse_deadline
+from migrate.case.deadline import parse_deadline
+from migrate.case.loader import load
+from migrate.case.model import Rank
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
 from migrate.engines import registry

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from exporters.discovery import FoundSource
-from migrate.case.model import load
+from migrate.case.loader import load
 from migrate.discover.source_names import source_name
 from scripts.process import free_port
 from tests.cli.conftest import call

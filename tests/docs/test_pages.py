@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from migrate import errors
-from migrate.case import model
+from migrate.case import loader
 from scripts import docs
 from tests.docs.pages import ALL, DOCS, ROOT, blocks, text_of, without_code
 
@@ -99,7 +99,7 @@ def _classes(kind):
 def test_the_case_file_reference():
     page = text_of("docs/reference/case-file.md")
     assert page == docs.case_file(), "run: python -m scripts.docs reference"
-    for section, keys in model._SECTIONS.items():
+    for section, keys in loader._SECTIONS.items():
         assert f"[{section}]" in page
         assert not [key for key in keys if f"`{key}`" not in page]
 
@@ -107,7 +107,7 @@ def test_the_case_file_reference():
 def test_case_files_in_guides_are_loaded(tmp_path):
     for page in ("docs/guides/leave-aws.md", "docs/guides/handover.md"):
         (tmp_path / "case.toml").write_text(blocks(page, "toml")[0])
-        assert model.load(tmp_path / "case.toml").sources
+        assert loader.load(tmp_path / "case.toml").sources
 
 
 def test_every_dependency_is_explained():

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from migrate.case.model import load
+from migrate.case.loader import load
 from migrate.storage.s3.access.minio_accounts import Accounts
 from migrate.storage.s3.client import parse
 from scripts.servers import S3Server

@@ -11,7 +11,8 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.case.model import Case, Endpoint, parse_deadline
+from migrate.case.deadline import parse_deadline
+from migrate.case.model import Case, Endpoint
 from migrate.case.secrets import redact
 from migrate.case.selection import parse_tags
 from migrate.cli.common.source_words import names_source, refuse_case_file

@@ -17,7 +17,8 @@ from migrate.bundle import layout
 from migrate.bundle.bundle_json import read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.reader import BundleReader, not_sealed
-from migrate.case.model import Case, Endpoint, load
+from migrate.case.loader import load
+from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import overlaps, shared_identities
 from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session

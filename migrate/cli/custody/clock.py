@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
-from migrate.case.model import parse_deadline
+from migrate.case.deadline import parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb

@@ -13,7 +13,8 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.case.model import Endpoint, parse_deadline
+from migrate.case.deadline import parse_deadline
+from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings

@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from migrate.case.loader import load as load_case
 from migrate.case.model import Case, Endpoint
-from migrate.case.model import load as load_case
 from migrate.cli.common.options import HoldOptions
 from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
-from migrate.case.model import load
+from migrate.case.loader import load
 from migrate.discover.aws import services
 from migrate.discover.aws.account import discover
 from migrate.discover.aws.connection import Failure

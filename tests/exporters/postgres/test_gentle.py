@@ -7,7 +7,7 @@ import pytest
 
 from exporters.postgres.sessions import gentle_pace
 from exporters.postgres.sessions.gentle_pace import LONGEST_PAUSE_SECONDS, GentleReads, Pace, ServerLoad
-from migrate.case.model import gently, parse_limits
+from migrate.case.limits import gently, parse_limits
 from tests.exporters.postgres.databases import column, run_sql
 from tests.exporters.postgres.test_session_settings import LimitedHost, counting, export_with
 from tests.tools.bundles import read_bundle

@@ -25,7 +25,7 @@ from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.sql.row_blocks import text_of
-from migrate.case.model import parse_limits
+from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export
 from migrate.runtime.progress import Silent
