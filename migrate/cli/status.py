@@ -240,7 +240,7 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         return
     share = "" if state.fraction is None else f" at {state.fraction:.0%}"
     if state.ended:
-        console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"))
+        console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"), wrap=True)
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from migrate.errors import NoSpaceError
 from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
+from tests.tools.terminal import Terminal
 
 TOO_MANY = 1100
 
@@ -199,3 +201,17 @@ def test_what_ended_a_source_is_said_once(tmp_path):
     assert (ended.code, ended.out.count("there is no file")) == (3, 1), ended.out
     begun = call("restore", "nowhere", "new.db", cwd=tmp_path)
     assert (begun.code, "there is nothing at" in begun.err) == (7, True), begun.err
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [lambda terminal: terminal.type("\x04"), lambda terminal: terminal.process.send_signal(signal.SIGINT)],
+    ids=["ctrl-d", "ctrl-c"],
+)
+def test_a_question_may_be_left(tmp_path, leave):
+    terminal = Terminal("init", tmp_path / "m.toml")
+    terminal.wait_for("to fill in:")
+    leave(terminal)
+    assert terminal.end() == 130
+    assert "stopped\r\n→ run the same command again" in terminal.text
+    assert "Traceback" not in terminal.text

@@ -60,7 +60,11 @@ class Terminal:
     def answer(self, question, text):
         """Wait for a question, and type the answer."""
         self.wait_for(question)
-        os.write(self._leader, text.encode() + b"\n")
+        self.type(text + "\n")
+
+    def type(self, keys):
+        """Type keys: ``\\x04`` is Ctrl-D."""
+        os.write(self._leader, keys.encode())
 
     def shares(self, seconds):
         """The per cents that it showed in the last seconds, oldest first."""

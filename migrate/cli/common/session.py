@@ -161,13 +161,26 @@ class Session(Struct):
 
     def ask(self, question: str, *, default: str = "") -> str:
         """Ask for some words on a terminal."""
-        return str(typer.prompt(question, default=default, show_default=bool(default), err=True)).strip()
+        with _interruptible():
+            answer = typer.prompt(question, default=default, show_default=bool(default), err=True)
+        return str(answer).strip()
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
         if not self.can_ask:
             raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to mean it")
-        return typer.confirm(question, err=True)
+        with _interruptible():
+            return typer.confirm(question, err=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take Ctrl-C and Ctrl-D at a question for what they are."""
+    try:
+        yield
+    except typer.Abort:
+        typer.echo(err=True)  # the question has no end of line
+        raise KeyboardInterrupt from None
 
 
 def export_workers() -> int:

@@ -50,9 +50,9 @@ class LocalStore(BaseStore):
     together = _TOGETHER
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute()
-        named = Path(os.path.abspath(root))  # noqa: PTH100  symbolic links stay as they were named
-        self.location = (named if named.resolve() == self.root.resolve() else self.root).as_uri()
+        given, named = Path(root).absolute(), Path(os.path.abspath(root))  # noqa: PTH100  links stay as they were named
+        self.root = named if named.resolve() == given.resolve() else given
+        self.location = self.root.as_uri()
         self._work = self.root / "_work"
         self._temporary = self._work / ".tmp"
         self._lock = lock.DirectoryLock(self._work)
