@@ -156,7 +156,9 @@ class Walk:
 
     def _see(self, frame: FrameType, event: str, _argument: Any) -> None:
         code, route = frame.f_code, self._route
-        if event not in {"call", "return"} or not code.co_filename.startswith(str(_ROOT)):
+        # A module that is imported on the way runs its own body, and those of its classes.
+        is_function = code.co_flags & inspect.CO_OPTIMIZED
+        if event not in {"call", "return"} or not is_function or not code.co_filename.startswith(str(_ROOT)):
             return
         file, name = code.co_filename.removeprefix(str(_ROOT)), code.co_qualname
         step = 1 if event == "call" else -1
