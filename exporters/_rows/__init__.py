@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 PURE_VARIABLE: Final = "MOVEOUT_PURE_PYTHON"
 """The environment variable that turns the compiled core off, whatever its value, unless it is empty."""
-_INTERFACE = 8
+_INTERFACE = 9
 """What ``_core.INTERFACE`` has to be: a core that was built from other sources is not used."""
 
 

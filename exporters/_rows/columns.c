@@ -6,9 +6,9 @@
 #include "sixteen.h"
 #include "values.h"
 
-#define ALWAYS_INLINE __attribute__((always_inline))
-
 enum { UUID_BYTES = 16 };
+
+static const ColumnKind BYTES_KIND = {.letter = 'r'};
 
 static bool allocate(Bytes *buffer, size_t size) {
     *buffer = (Bytes){calloc(size + !size, 1), size};
@@ -53,7 +53,19 @@ static inline bool read_bits(Field field, int64_t *bits) {
     return field.size && field.text[0] == 'r' && read_integer(digits, INT64_MIN, INT64_MAX, bits);
 }
 
-/* The letters of values that take as many bits each. */
+static inline bool is_small_decimal(ColumnKind kind) {
+    return kind.letter == 'd' && kind.precision <= MOST_SMALL_DIGITS;
+}
+
+static inline bool read_scaled(Field field, ColumnKind kind, size_t row, unsigned char *values) {
+    __int128 number;
+    if (!read_decimal(field, kind.precision, kind.scale, &number)) return false;
+    if (is_small_decimal(kind)) memcpy(values + row * sizeof(int64_t), &number, sizeof(int64_t));
+    else memcpy(values + row * sizeof number, &number, sizeof number);
+    return true;
+}
+
+/* The letters of values that take as many bits each; small decimals take half as many. */
 static const char fixed_letters[] = "bcBhHiolfRDTSZUd";
 static const unsigned char bits_of_fixed[] = {1, 8, 8, 16, 16, 32, 32, 64, 64, 64, 32, 64, 64, 64, 128, 128};
 
@@ -71,7 +83,7 @@ static inline bool read_value(Field field, ColumnKind kind, size_t row, unsigned
         case 'l': return read_integer(field, INT64_MIN, INT64_MAX, numbers + row);
         case 'f': return read_double(field, (double *)(void *)values + row);
         case 'R': return read_bits(field, numbers + row);
-        case 'd': return read_decimal(field, kind.precision, kind.scale, (__int128 *)(void *)values + row);
+        case 'd': return read_scaled(field, kind, row, values);
         case 'D': return read_date(field, (int32_t *)(void *)values + row);
         case 'T': return read_time(field, kind.scale, numbers + row);
         case 'S': return read_timestamp(field, kind.scale, false, numbers + row);
@@ -94,21 +106,12 @@ static Result fill_fixed(const Fields *fields, size_t number, ColumnKind kind, s
     return TAKEN;
 }
 
-/* Offsets, and room for values of up to as many bytes as the fields have. */
-static bool allocate_text(const Fields *fields, size_t number, Column *column) {
-    size_t size = 0;
-    for (size_t row = 0; row < fields->rows; row++) size += field_at(fields, row, number).size;
-    return allocate(&column->buffers[OFFSETS], (fields->rows + 1) * sizeof(int32_t)) &&
-           allocate(&column->buffers[VALUES], size);
+static inline unsigned char *copy_bytes(const unsigned char *from, size_t size, unsigned char *to) {
+    return (unsigned char *)memcpy(to, from, size) + size;
 }
 
-/* Copies the bytes of a value; returns the end of the copy, NULL where it is none of the kind. */
-typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, ColumnKind kind, unsigned char *to);
-
 /* Text without its quotes. */
-static inline unsigned char *copy_text(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
-    (void)kind;
-    if (!fields->has_quotes || field.text[0] != '"') return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
+static inline unsigned char *copy_unquoted(Field field, unsigned char *to) {
     const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
     while (end - from >= (ptrdiff_t)sizeof(Sixteen)) {
         Sixteen bytes = sixteen_at(from);
@@ -122,36 +125,18 @@ static inline unsigned char *copy_text(const Fields *fields, Field field, Column
     return to;
 }
 
-static inline unsigned char *copy_hex(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
-    (void)fields, (void)kind;
-    return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
-}
-
 /* What SQLite has as text or blob: its class, the number of its bytes, a colon, the bytes. */
-static inline unsigned char *copy_sized(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
-    (void)fields;
+static inline unsigned char *copy_sized(Field field, unsigned char class, unsigned char *to) {
     const unsigned char *colon = memchr(field.text, ':', field.size);
-    if (!colon || field.text[0] != kind.precision) return NULL;
-    size_t size = (size_t)(field.text + field.size - colon - 1);
-    return (unsigned char *)memcpy(to, colon + 1, size) + size;
+    if (!colon || field.text[0] != class) return NULL;
+    return copy_bytes(colon + 1, (size_t)(field.text + field.size - colon - 1), to);
 }
 
-static inline ALWAYS_INLINE Result fill_variable(const Fields *fields, size_t number, ColumnKind kind, CopyValue copy,
-                                                     Column *column) {
-    if (!allocate_text(fields, number, column)) return NO_MEMORY;
-    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
-    unsigned char *values = column->buffers[VALUES].data, *to = values;
-    for (size_t row = 0; row < fields->rows; row++) {
-        Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_MEMORY;
-        } else if (!(to = copy(fields, field, kind, to))) {
-            return REFUSED;
-        }
-        offsets[row + 1] = (int32_t)(to - values);
-    }
-    column->buffers[VALUES].size = (size_t)(to - values);
-    return TAKEN;
+/* Copy the bytes of a value; return the end of the copy, NULL where it is none of the kind. */
+static inline unsigned char *copy_value(Field field, ColumnKind kind, bool has_quotes, unsigned char *to) {
+    if (kind.letter == 'X') return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
+    if (kind.letter == 's') return copy_sized(field, kind.precision, to);
+    return has_quotes && field.text[0] == '"' ? copy_unquoted(field, to) : copy_bytes(field.text, field.size, to);
 }
 
 /* Whether each value of a column is UTF-8: all of them are, and none begins within a character. */
@@ -163,9 +148,24 @@ static bool values_are_utf8(const Column *column, size_t rows) {
     return is_utf8(values.data, values.size);
 }
 
-static Result fill_text(const Fields *fields, size_t number, bool must_be_utf8, Column *column) {
-    Result result = fill_variable(fields, number, (ColumnKind){0}, copy_text, column);
-    return result == TAKEN && must_be_utf8 && !values_are_utf8(column, fields->rows) ? REFUSED : result;
+static Result fill_variable(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    size_t most_bytes = 0;
+    for (size_t row = 0; row < fields->rows; row++) most_bytes += field_at(fields, row, number).size;
+    if (!allocate(&column->buffers[OFFSETS], (fields->rows + 1) * sizeof(int32_t))) return NO_MEMORY;
+    if (!allocate(&column->buffers[VALUES], most_bytes)) return NO_MEMORY;
+    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
+    unsigned char *values = column->buffers[VALUES].data, *to = values;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field field = field_at(fields, row, number);
+        if (is_null(fields, field)) {
+            if (!set_null(column, fields, row)) return NO_MEMORY;
+        } else if (!(to = copy_value(field, kind, fields->has_quotes, to))) {
+            return REFUSED;
+        }
+        offsets[row + 1] = (int32_t)(to - values);
+    }
+    column->buffers[VALUES].size = (size_t)(to - values);
+    return kind.letter == 't' && !values_are_utf8(column, fields->rows) ? REFUSED : TAKEN;
 }
 
 static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
@@ -201,7 +201,7 @@ static bool cut_array(unsigned char *text, size_t at, size_t end, bool with_quot
 
 /* Lists of what the precision says, a letter: their text is cut into items, and these become a column of their own. */
 static Result fill_list(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
-    Result result = fill_text(fields, number, false, column);
+    Result result = fill_variable(fields, number, BYTES_KIND, column);
     if (result != TAKEN) return result;
     Bytes text = column->buffers[VALUES];
     int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
@@ -233,13 +233,9 @@ bool is_known(ColumnKind kind) {
 
 static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
     const char *letter = strchr(fixed_letters, kind.letter);
-    if (letter) return fill_fixed(fields, number, kind, bits_of_fixed[letter - fixed_letters], column);
-    switch (kind.letter) {
-        case 'X': return fill_variable(fields, number, kind, copy_hex, column);
-        case 's': return fill_variable(fields, number, kind, copy_sized, column);
-        case 'L': return fill_list(fields, number, kind, column);
-        default: return fill_text(fields, number, kind.letter == 't', column);
-    }
+    if (!letter) return (kind.letter == 'L' ? fill_list : fill_variable)(fields, number, kind, column);
+    size_t value_bits = (size_t)bits_of_fixed[letter - fixed_letters] >> is_small_decimal(kind);
+    return fill_fixed(fields, number, kind, value_bits, column);
 }
 
 Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
@@ -247,5 +243,5 @@ Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column 
     if (result != REFUSED) return result;
     release_column(column);
     column->is_raw = true;
-    return fill_text(fields, number, false, column);
+    return fill_variable(fields, number, BYTES_KIND, column);
 }

@@ -11,10 +11,10 @@ typedef struct {
 } ColumnKind;
 
 /* Whether a letter is one of: b bool, c h i l integers of 8, 16, 32 and 64 bits, B H o of 8, 16 and 32 without sign, f
- * double, R double of SQLite, d decimal, D date, T time, S timestamp, Z timestamp with time zone, each with as many digits
- * of a second as the scale says or ANY_DIGITS, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are, s
- * bytes of SQLite's class that stands as precision (t or b), L lists of the letter that stands as precision (one of
- * bhilofDTSZt); and whether its precision and scale are those of a decimal. */
+ * double, R double of SQLite, d decimal, of 64 bits up to MOST_SMALL_DIGITS, else of 128, D date, T time, S timestamp, Z
+ * timestamp with time zone, each with as many digits of a second as the scale says or ANY_DIGITS, U uuid, X bytes in
+ * hexadecimal, t text in UTF-8, r bytes as they are, s bytes of SQLite's class that stands as precision (t or b), L lists
+ * of the letter that stands as precision (one of bhilofDTSZt); and whether its precision and scale are those of a decimal. */
 bool is_known(ColumnKind kind);
 
 typedef struct {

@@ -15,7 +15,7 @@
 #include "sqlite_rows.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 8, KIND_BYTES = sizeof(ColumnKind), COUNT_BYTES = 2 };
+enum { INTERFACE = 9, KIND_BYTES = sizeof(ColumnKind), COUNT_BYTES = 2 };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -61,15 +61,9 @@ static PyObject *as_object(Bytes *bytes) {
 }
 
 static PyObject *as_column(Column *column) {
-    PyObject *buffers[BUFFERS];
-    for (int i = 0; i < BUFFERS; i++) {
-        buffers[i] = i == VALUES && column->items ? as_column(column->items) : as_object(&column->buffers[i]);
-        if (buffers[i]) continue;
-        while (i-- > 0) Py_DECREF(buffers[i]);
-        return NULL;
-    }
-    return Py_BuildValue("(ONNNn)", column->is_raw ? Py_True : Py_False, buffers[VALIDITY], buffers[OFFSETS],
-                         buffers[VALUES], (Py_ssize_t)column->nulls);
+    PyObject *values = column->items ? as_column(column->items) : as_object(&column->buffers[VALUES]);
+    return Py_BuildValue("(ONNNn)", column->is_raw ? Py_True : Py_False, as_object(&column->buffers[VALIDITY]),
+                         as_object(&column->buffers[OFFSETS]), values, (Py_ssize_t)column->nulls); /* NULL if one is */
 }
 
 /* Cuts rows into fields: of a block of so many bytes, or up to so many of a statement. */

@@ -45,16 +45,14 @@ bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *val
     if (!begins_as_number(digits, whole) || (whole > precision - scale && !(whole == 1 && digits[0] == '0')))
         return false;
     if (scale && digits[whole] != '.') return false;
-    unsigned __int128 magnitude = 0;
-    for (size_t i = 0; i < count;) {
-        uint64_t part = 0, power = 1; /* up to 18 digits are added up as 64 bits */
-        for (; i < count && power < 1000000000000000000; i++) {
-            if (scale && i == whole) continue;
-            if (!is_digit(digits[i])) return false;
-            part = part * 10 + (digits[i] - '0');
-            power *= 10;
-        }
-        magnitude = magnitude * power + part;
+    uint64_t small = 0;
+    bool is_small = precision <= MOST_SMALL_DIGITS;
+    if (is_small && !(add_digits(digits, whole, &small) && add_digits(digits + whole + 1, scale, &small))) return false;
+    unsigned __int128 magnitude = small;
+    for (size_t i = is_small ? count : 0; i < count; i++) {
+        if (scale && i == whole) continue;
+        if (!is_digit(digits[i])) return false;
+        magnitude = magnitude * 10 + (digits[i] - '0');
     }
     if (is_negative && !magnitude) return false;
     *value = is_negative ? -(__int128)magnitude : (__int128)magnitude;
@@ -62,38 +60,36 @@ bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *val
 }
 
 bool read_double(Field field, double *value) {
-    enum { MOST_DIGITS = 15, MOST_ZEROS = 3 }; /* the server prints 0.0001 like this, and 1e-05 */
+    enum { MOST_DIGITS = 15, MOST_ZEROS = 4 }; /* the server prints 0.0001 like this, and 1e-05 */
     static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
-                                    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19};
+                                    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18};
     bool is_negative = field.size && field.text[0] == '-';
     const unsigned char *digits = field.text + is_negative;
     size_t count = field.size - is_negative, whole = 0;
     while (whole < count && digits[whole] != '.') whole++;
     size_t behind = count > whole ? count - whole - 1 : 0;
     if (!begins_as_number(digits, whole) || (count > whole && (!behind || digits[count - 1] == '0'))) return false;
-    if (whole + behind > MOST_DIGITS + 1 + MOST_ZEROS) return false;
+    if (whole + behind > MOST_DIGITS + MOST_ZEROS) return false;
     uint64_t magnitude = 0;
-    size_t zeros = 0; /* before the first digit that counts */
     if (!add_digits(digits, whole, &magnitude) || !add_digits(digits + whole + 1, behind, &magnitude)) return false;
-    while (zeros < whole + behind && digits[zeros + (zeros >= whole)] == '0') zeros++;
-    if (whole + behind - zeros > MOST_DIGITS || zeros > 1 + MOST_ZEROS || (!magnitude && (is_negative || behind)))
-        return false;
-    /* Both are exact, so the quotient is the nearest double. */
-    double quotient = (double)magnitude / powers[behind];
+    double number = (double)magnitude;
+    if (number >= powers[MOST_DIGITS]) return false;
+    if (magnitude ? number * powers[MOST_ZEROS] < powers[behind] : is_negative || behind) return false;
+    double quotient = number / powers[behind]; /* both are exact, so this is the nearest double */
     *value = is_negative ? -quotient : quotient;
     return true;
 }
 
 bool read_date(Field field, int32_t *days) {
-    static const unsigned char days_of_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    static const uint16_t days_before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
+    static const uint16_t days_before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365};
     const unsigned char *text = field.text;
     uint64_t year = 0, month = 0, day = 0;
     if (field.size != DATE_CHARACTERS || text[4] != '-' || text[7] != '-') return false;
     if (!add_digits(text, 4, &year) || !add_digits(text + 5, 2, &month) || !add_digits(text + 8, 2, &day)) return false;
     if (!year || month - 1 > 11) return false;
     bool is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    if (day - 1 >= days_of_month[month - 1] + (uint64_t)(month == 2 && is_leap)) return false;
+    uint64_t days_of_month = days_before[month] - days_before[month - 1] + (month == 2 && is_leap);
+    if (day - 1 >= days_of_month) return false;
     uint64_t past = year - 1;
     uint64_t since_year_1 = past * 365 + past / 4 - past / 100 + past / 400 + days_before[month - 1] +
                             (month > 2 && is_leap) + day - 1;

@@ -7,6 +7,8 @@
 /* Decimal digits, a minus before them; no zero before other digits, no minus before zero. */
 bool read_integer(Field field, int64_t least, int64_t most, int64_t *value);
 
+enum { MOST_SMALL_DIGITS = 18 }; /* a number of so many digits has 64 bits */
+
 /* numeric(precision, scale) with precision <= 38: exactly as many digits behind the point as the scale says. */
 bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *value);
 

@@ -7,7 +7,7 @@ stands in a side column. What a column is stands in the metadata of its field, s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 from msgspec import Struct
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 MAX_DECIMAL_DIGITS = 38
+SMALL_DECIMAL_DIGITS = 18
+"""Decimals of so many digits fit 64 bits. The compiled core makes them like that, and Parquet keeps them so."""
+
+
+def small_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which values take less memory and become the same Parquet."""
+    if pa.types.is_decimal128(kind) and kind.precision <= SMALL_DECIMAL_DIGITS:
+        return pa.decimal64(kind.precision, kind.scale)
+    return kind
 
 
 class Kind(Struct, frozen=True):
@@ -139,10 +148,18 @@ class Layout(Struct, frozen=True):
         """Return the Arrow schema with the side columns of these positions."""
         return pa.schema([*self.fields, *(self.sides[i] for i in sorted(with_sides))])
 
+    def arrays(self, typed: Typed, with_sides: frozenset[int]) -> list[pa.Array]:
+        """Return the columns of that schema, some of them in a smaller type: see ``Typed``."""
+        return [*typed.columns, *(typed.side(i, self.sides[i].type) for i in sorted(with_sides))]
+
     def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch that has exactly these side columns."""
-        sides = [typed.side(i, self.sides[i].type) for i in sorted(with_sides)]
-        return pa.RecordBatch.from_arrays([*typed.columns, *sides], schema=self.schema(with_sides))
+        """Return a record batch of that schema."""
+        schema = self.schema(with_sides)
+        arrays = [
+            as_type(field.type, values)
+            for field, values in zip(schema, self.arrays(typed, with_sides), strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _field(column: Column) -> pa.Field:
@@ -161,7 +178,9 @@ def _field(column: Column) -> pa.Field:
 
 
 class Typed(Struct, frozen=True):
-    """A block as arrays, a column each; ``sides`` by their column's position, only where some value needs it."""
+    """A block as arrays, a column each; ``sides`` by their column's position, only where some value needs it. A column
+    may have the ``small_type`` of its field's type.
+    """
 
     columns: tuple[pa.Array, ...]
     sides: Mapping[int, pa.Array]
@@ -179,6 +198,11 @@ class ParsedBlock(Struct, frozen=True):
     typed: Typed
     digest: RowsDigest
     text_bytes: int
+
+
+def as_type(data_type: pa.DataType, values: Any) -> Any:
+    """Return values that may be of a smaller type as what their field says."""
+    return values if values.type == data_type else pc.cast(values, data_type)
 
 
 def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout, rows: int) -> Typed:

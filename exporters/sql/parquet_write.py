@@ -20,7 +20,7 @@ from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.api import Sink
-from exporters.sql.columns import Typed
+from exporters.sql.columns import SMALL_DECIMAL_DIGITS, Typed, as_type, small_type
 from exporters.sql.large_values.long_values import Spooled
 from exporters.sql.large_values.parquet_footer import Chunk, groups_of, merged, order_of
 from exporters.sql.large_values.parquet_splice import Sequential, SplicedFile
@@ -29,8 +29,6 @@ from exporters.sql.parquet_read import leaves_of
 _SAMPLE_ROWS = 20_000
 _FEW = 0.05
 """A column whose sample has at most this share of distinct values is written with a dictionary."""
-_INTEGER_DECIMAL_DIGITS = 18
-"""Parquet keeps decimals of so many digits as integers."""
 _ENCODINGS = {"integer": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"}
 """Smaller than plain and quicker to write, since less is left for zstd (measured: half the time for keys and
 amounts).
@@ -93,22 +91,12 @@ def with_few_values(table: pa.Table) -> list[str]:
     return names
 
 
-def small_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type in which values take less memory and become the same Parquet, where that costs nothing.
-
-    What a cast of decimals takes is saved when they are written; a dictionary of texts takes more than it saves.
-    """
-    if pa.types.is_decimal128(kind) and kind.precision <= _INTEGER_DECIMAL_DIGITS:
-        return pa.decimal64(kind.precision, kind.scale)
-    return kind
-
-
 @lru_cache(1024)
 def _physical(data_type: pa.DataType) -> str:
     """Return how Parquet keeps a type, as far as an encoding hangs on it."""
     data_type = data_type.storage_type if isinstance(data_type, pa.BaseExtensionType) else data_type
     if pa.types.is_decimal(data_type):
-        return "integer" if data_type.precision <= _INTEGER_DECIMAL_DIGITS else ""
+        return "integer" if data_type.precision <= SMALL_DECIMAL_DIGITS else ""
     if pa.types.is_string(data_type) or pa.types.is_binary(data_type):
         return "text"
     is_integer = pa.types.is_integer(data_type) or pa.types.is_date(data_type)
@@ -179,10 +167,17 @@ class GroupedFile:
             self._end_group()
             self._spliced.finish()
             return
-        table = _empty(self._schema) if self._single is None else self._single
+        table = _empty(self._schema) if self._single is None else self._as_stored(self._single)
         few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
         compression: Literal["zstd", "none"] = "zstd" if self._held_bytes > _SMALL_BYTES else "none"
         self._stream.write(encoded(table, dictionaries=few, compression=compression))
+
+    def _as_stored(self, table: pa.Table) -> pa.Table:
+        """Return a table with no column of a smaller type than the file's."""
+        columns = [
+            as_type(field.type, values) for field, values in zip(self._schema, table.columns, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _splice(self) -> SplicedFile:
         """Return the file that takes row groups; where it is begun now, the first piece goes into the open one."""
@@ -210,7 +205,7 @@ class GroupedFile:
             self._held_bytes += sum(map(len, chunk.pages))
         for name, held in self._values.items():
             values = table.column(name)
-            small = values if values.type == held.type else pc.cast(values, held.type)
+            small = as_type(held.type, values)
             self._values[name] = pa.chunked_array([*held.chunks, *small.chunks], held.type)
             self._held_bytes += small.nbytes
 
@@ -253,8 +248,8 @@ class PartLayout(Protocol):
         """Return the schema of a file with the side columns of these positions."""
         ...
 
-    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch of that schema."""
+    def arrays(self, typed: Typed, with_sides: frozenset[int]) -> list[pa.Array]:
+        """Return the columns of that schema, some of them in a smaller type."""
         ...
 
 
@@ -300,15 +295,28 @@ class PartWriter(Struct):
         self._write_piece()
         self.sink.advance(items=typed.rows)
         file = self._open(typed.sides)
-        file.write_long(pa.Table.from_batches([self.layout.batch(typed, self._sides)]), long)
+        file.write_long(self._table([typed]), long)
 
     def _write_piece(self) -> None:
         piece, size = self._piece, self._piece_bytes
         self._piece, self._piece_bytes = [], 0
         if piece:
             file = self._open(position for typed in piece for position in typed.sides)
-            batches = [self.layout.batch(typed, self._sides) for typed in piece]
-            file.write(pa.Table.from_batches(batches), size)
+            file.write(self._table(piece), size)
+
+    def _table(self, piece: Sequence[Typed]) -> pa.Table:
+        """Return blocks as a table of the open file. A column has a smaller type where it has that in all blocks."""
+        columns, fields = [], []
+        for stored, *arrays in zip(
+            self.layout.schema(self._sides),
+            *(self.layout.arrays(typed, self._sides) for typed in piece),
+            strict=True,
+        ):
+            first = arrays[0].type
+            data_type = first if all(values.type == first for values in arrays) else stored.type
+            columns.append(pa.chunked_array([as_type(data_type, values) for values in arrays], data_type))
+            fields.append(stored.with_type(data_type))
+        return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
     def _open(self, sides: Iterable[int]) -> GroupedFile:
         """Return a file that has these side columns: the open one, if it has them, else the next."""

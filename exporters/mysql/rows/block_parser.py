@@ -19,7 +19,7 @@ from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, typed_block
+from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -85,7 +85,7 @@ class BlockParser:
         kind = self._layout.columns[number].kind
         letter = chr(self.core_kinds[3 * number])
         if letter not in {_TEXT, _BYTES} and not is_raw:
-            return array_of(kind.stored, rows, buffers, nulls), None
+            return array_of(small_type(kind.stored), rows, buffers, nulls), None
         text_as = self._types[number] if is_raw else pa.binary() if letter == _BYTES else pa.string()
         text = array_of(text_as, rows, buffers, nulls)
         self._check_lengths(number, text)

@@ -20,7 +20,7 @@ from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import split_lines
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, typed_block
+from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
 from exporters.sql.value_codec import TEXT, merged_sides, parse_exactly, parse_leniently, split_utf8
 
 _LETTERS: Mapping[pa.DataType, str] = {
@@ -51,6 +51,8 @@ class BlockParser:
         self._layout = layout
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
         """The columns as the core takes them."""
+        self._types = [small_type(column.kind.parsed) for column in layout.columns]
+        """What it makes of them, where it takes them as they are parsed."""
 
     def parse(self, block: bytes | bytearray, *, compare: bool = True) -> ParsedBlock:
         """Return a block of whole lines, parsed. ``compare`` and errors: see ``parse_block``."""
@@ -60,8 +62,10 @@ class BlockParser:
             return ParsedBlock(typed, digest_texts(split_lines(bytes(block), typed.rows)), len(block))
         rows, digest, buffers = parsed
         columns = [
-            _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
-            for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
+            _typed(column.kind, parsed_as, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
+            for column, parsed_as, (is_raw, *arrow_buffers, nulls) in zip(
+                self._layout.columns, self._types, buffers, strict=True
+            )
         ]
         typed = typed_block(columns, self._layout, rows)
         return ParsedBlock(typed, digest_of_core(rows, digest), len(block))
@@ -80,7 +84,14 @@ def _core_kind(kind: Kind) -> bytes:
 
 
 def _typed(
-    kind: Kind, rows: int, buffers: list[Any], nulls: int, *, is_raw: bool, compare: bool
+    kind: Kind,
+    parsed_as: pa.DataType,
+    rows: int,
+    buffers: list[Any],
+    nulls: int,
+    *,
+    is_raw: bool,
+    compare: bool,
 ) -> tuple[pa.Array, pa.Array | None]:
     """Return the values of a column and, if some are not of its type, their text. ``buffers``: see ``_core.pyi``."""
     array = partial(array_of, rows=rows, buffers=buffers, nulls=nulls)
@@ -95,7 +106,7 @@ def _typed(
         return pa.uuid().wrap_array(array(pa.binary(16))), None
     if kind.name in _LETTERS_BY_NAME:
         return array(kind.stored), None
-    return type_text(kind, array(kind.parsed), compare=compare)
+    return type_text(kind, array(parsed_as), compare=compare)
 
 
 def _lists(stored: pa.DataType, rows: int, buffers: list[Any], nulls: int) -> pa.Array:

@@ -64,12 +64,16 @@ class Layout(Struct, frozen=True):
             fields += [main, side] if position in with_sides else [main]
         return pa.schema(fields)
 
-    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch of that schema."""
+    def arrays(self, typed: Typed, with_sides: frozenset[int]) -> list[pa.Array]:
+        """Return the columns of that schema."""
         arrays = []
         for position, main in enumerate(typed.columns):
             arrays += [main, typed.side(position, pa.string())] if position in with_sides else [main]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema(with_sides))
+        return arrays
+
+    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
+        """Return a record batch of that schema."""
+        return pa.RecordBatch.from_arrays(self.arrays(typed, with_sides), schema=self.schema(with_sides))
 
     @property
     def names(self) -> list[tuple[str, str]]:

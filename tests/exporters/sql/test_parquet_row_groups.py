@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.sql import parquet_write
-from exporters.sql.columns import Layout, Typed
+from exporters.sql.columns import Layout, Typed, small_type
 from exporters.sql.parquet_write import GroupedFile, PartWriter, encoded, with_few_values
 from tests.exporters.sql.test_long_values import Column, ToDirectory, typed
 
@@ -186,6 +187,29 @@ def test_a_group_ends_at_its_size_or_where_too_much_is_held(tmp_path, monkeypatc
     assert groups(2**20, 2**20) == [400]
     assert groups(2**20, 300) == [150, 150, 100]
     assert groups(1, 2**20) == [50] * 8
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_columns_of_smaller_types_become_the_same_file(tmp_path, monkeypatch, blocks):
+    """Some blocks have a column in a smaller type, some in the field's: those that were typed exactly."""
+    kind = SqlType("numeric", built_in=True, modifier=((9 << 16) | 2) + 4)
+    layout = Layout.of([Column("few", kind_of(kind)), Column("many", kind_of(kind))])
+    monkeypatch.setattr(parquet_write, "_PIECE_BYTES", 1)
+    monkeypatch.setattr(parquet_write, "_LEAF_BYTES", 1)
+
+    def file(*, is_small):
+        with PartWriter(layout, ToDirectory(tmp_path), "a") as writer:
+            for block in range(blocks):
+                data_type = pa.decimal128(9, 2)
+                numbers = [[Decimal(i % n) for i in range(block, block + 2000)] for n in (7, 9999)]
+                to = small_type(data_type) if is_small(block) else data_type
+                writer.add(Typed(tuple(pa.array(values, to) for values in numbers), {}, 2000), 100)
+        return (tmp_path / "a.parquet").read_bytes()
+
+    plain = file(is_small=lambda _: False)
+    assert pq.read_schema(pa.BufferReader(plain)).types == [pa.decimal128(9, 2)] * 2
+    assert file(is_small=lambda _: True) == plain
+    assert file(is_small=lambda block: block % 2) == plain
 
 
 @pytest.mark.parametrize(("rows", "compression"), [(100, "UNCOMPRESSED"), (10_000, "ZSTD")])
