@@ -10,6 +10,8 @@ enum { UUID_BYTES = 16 };
 
 static const ColumnKind BYTES_KIND = {.letter = 'r'};
 
+static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+
 static bool allocate(Bytes *buffer, size_t size) {
     *buffer = (Bytes){calloc(size + !size, 1), size};
     return buffer->data != NULL;
@@ -22,16 +24,9 @@ void release_column(Column *column) {
     *column = (Column){0};
 }
 
-/* Note that a row is NULL. The validity bitmap is made with the first one. */
-static bool set_null(Column *column, const Fields *fields, size_t row) {
-    Bytes *validity = &column->buffers[VALIDITY];
-    if (!validity->data) {
-        if (!allocate(validity, (fields->rows + 7) / 8)) return false;
-        memset(validity->data, 0xFF, validity->size);
-    }
-    validity->data[row / 8] &= (unsigned char)~(1u << row % 8);
+static inline void set_null(Column *column, size_t row) {
+    column->buffers[VALIDITY].data[row / 8] &= (unsigned char)~(1u << row % 8);
     column->nulls++;
-    return true;
 }
 
 static inline bool read_bool(Field field, size_t bit, unsigned char *place) {
@@ -97,17 +92,10 @@ static Result fill_fixed(const Fields *fields, size_t number, ColumnKind kind, s
     unsigned char *values = column->buffers[VALUES].data;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_MEMORY;
-        } else if (!read_value(field, kind, row, values)) {
-            return REFUSED;
-        }
+        if (is_null(fields, field)) set_null(column, row);
+        else if (!read_value(field, kind, row, values)) return REFUSED;
     }
     return TAKEN;
-}
-
-static inline unsigned char *copy_bytes(const unsigned char *from, size_t size, unsigned char *to) {
-    return (unsigned char *)memcpy(to, from, size) + size;
 }
 
 /* Text without its quotes. */
@@ -129,23 +117,16 @@ static inline unsigned char *copy_unquoted(Field field, unsigned char *to) {
 static inline unsigned char *copy_sized(Field field, unsigned char class, unsigned char *to) {
     const unsigned char *colon = memchr(field.text, ':', field.size);
     if (!colon || field.text[0] != class) return NULL;
-    return copy_bytes(colon + 1, (size_t)(field.text + field.size - colon - 1), to);
+    size_t size = (size_t)(field.text + field.size - colon - 1);
+    return (unsigned char *)memcpy(to, colon + 1, size) + size;
 }
 
 /* Copy the bytes of a value; return the end of the copy, NULL where it is none of the kind. */
 static inline unsigned char *copy_value(Field field, ColumnKind kind, bool has_quotes, unsigned char *to) {
     if (kind.letter == 'X') return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
     if (kind.letter == 's') return copy_sized(field, kind.precision, to);
-    return has_quotes && field.text[0] == '"' ? copy_unquoted(field, to) : copy_bytes(field.text, field.size, to);
-}
-
-/* Whether each value of a column is UTF-8: all of them are, and none begins within a character. */
-static bool values_are_utf8(const Column *column, size_t rows) {
-    const int32_t *offsets = (const int32_t *)(const void *)column->buffers[OFFSETS].data;
-    Bytes values = column->buffers[VALUES];
-    for (size_t row = 0; row < rows; row++)
-        if ((size_t)offsets[row] < values.size && (values.data[offsets[row]] & 0xC0) == 0x80) return false;
-    return is_utf8(values.data, values.size);
+    if (has_quotes && field.text[0] == '"') return copy_unquoted(field, to);
+    return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
 }
 
 static Result fill_variable(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
@@ -155,20 +136,17 @@ static Result fill_variable(const Fields *fields, size_t number, ColumnKind kind
     if (!allocate(&column->buffers[VALUES], most_bytes)) return NO_MEMORY;
     int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
     unsigned char *values = column->buffers[VALUES].data, *to = values;
+    bool begins_within = false; /* a character, as no value of UTF-8 does */
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_MEMORY;
-        } else if (!(to = copy_value(field, kind, fields->has_quotes, to))) {
-            return REFUSED;
-        }
+        if (is_null(fields, field)) set_null(column, row);
+        else if (!(to = copy_value(field, kind, fields->has_quotes, to))) return REFUSED;
         offsets[row + 1] = (int32_t)(to - values);
+        begins_within |= offsets[row + 1] > offsets[row] && (values[offsets[row]] & 0xC0) == 0x80;
     }
-    column->buffers[VALUES].size = (size_t)(to - values);
-    return kind.letter == 't' && !values_are_utf8(column, fields->rows) ? REFUSED : TAKEN;
+    size_t size = column->buffers[VALUES].size = (size_t)(to - values);
+    return kind.letter == 't' && (begins_within || !is_utf8(values, size)) ? REFUSED : TAKEN;
 }
-
-static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
 
 /* Cut an array of one dimension, as array_out prints it (src/backend/utils/adt/arrayfuncs.c of PostgreSQL). An item stands
  * in quotes exactly where it needs them. Escaped quotes become doubled ones, as they stand in CSV; NULL becomes a field
@@ -217,8 +195,6 @@ static Result fill_list(const Fields *fields, size_t number, ColumnKind kind, Co
     }
     if (result == TAKEN) result = fill(&items, 0, (ColumnKind){.letter = kind.precision, .scale = kind.scale}, column->items);
     free(items.bounds);
-    free(text.data);
-    column->buffers[VALUES] = (Bytes){0};
     return result;
 }
 
@@ -233,6 +209,9 @@ bool is_known(ColumnKind kind) {
 
 static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
     const char *letter = strchr(fixed_letters, kind.letter);
+    Bytes *validity = &column->buffers[VALIDITY];
+    if (!allocate(validity, (fields->rows + 7) / 8)) return NO_MEMORY;
+    memset(validity->data, 0xFF, validity->size);
     if (!letter) return (kind.letter == 'L' ? fill_list : fill_variable)(fields, number, kind, column);
     size_t value_bits = (size_t)bits_of_fixed[letter - fixed_letters] >> is_small_decimal(kind);
     return fill_fixed(fields, number, kind, value_bits, column);
@@ -243,5 +222,5 @@ Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column 
     if (result != REFUSED) return result;
     release_column(column);
     column->is_raw = true;
-    return fill_variable(fields, number, BYTES_KIND, column);
+    return fill(fields, number, BYTES_KIND, column);
 }

@@ -25,7 +25,7 @@ typedef struct {
 enum { VALIDITY, OFFSETS, VALUES, BUFFERS };
 
 typedef struct Column {
-    Bytes buffers[BUFFERS]; /* without data where the type has no such buffer, or no value is NULL */
+    Bytes buffers[BUFFERS]; /* without data where the type has no such buffer */
     struct Column *items;   /* of lists, instead of values */
     size_t nulls;
     bool is_raw; /* some value is none of the kind: the column has the text of all of them, as bytes */

@@ -62,8 +62,9 @@ static PyObject *as_object(Bytes *bytes) {
 
 static PyObject *as_column(Column *column) {
     PyObject *values = column->items ? as_column(column->items) : as_object(&column->buffers[VALUES]);
-    return Py_BuildValue("(ONNNn)", column->is_raw ? Py_True : Py_False, as_object(&column->buffers[VALIDITY]),
-                         as_object(&column->buffers[OFFSETS]), values, (Py_ssize_t)column->nulls); /* NULL if one is */
+    PyObject *validity = column->nulls ? as_object(&column->buffers[VALIDITY]) : Py_NewRef(Py_None);
+    return Py_BuildValue("(ONNNn)", column->is_raw ? Py_True : Py_False, validity, as_object(&column->buffers[OFFSETS]),
+                         values, (Py_ssize_t)column->nulls); /* NULL if one is */
 }
 
 /* Cuts rows into fields: of a block of so many bytes, or up to so many of a statement. */

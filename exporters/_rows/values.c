@@ -28,9 +28,8 @@ bool read_integer(Field field, int64_t least, int64_t most, int64_t *value) {
     bool is_negative = field.size && field.text[0] == '-';
     const unsigned char *digits = field.text + is_negative;
     size_t count = field.size - is_negative;
-    if (count > 19 || !begins_as_number(digits, count)) return false; /* 19 digits fit 64 bits without a sign */
-    uint64_t magnitude = 0;
-    if (!add_digits(digits, count, &magnitude)) return false;
+    uint64_t magnitude = 0; /* 19 digits fit it */
+    if (count > 19 || !begins_as_number(digits, count) || !add_digits(digits, count, &magnitude)) return false;
     if (is_negative ? !magnitude || magnitude > 0 - (uint64_t)least : magnitude > (uint64_t)most) return false;
     *value = (int64_t)(is_negative ? 0 - magnitude : magnitude);
     return true;
@@ -88,8 +87,7 @@ bool read_date(Field field, int32_t *days) {
     if (!add_digits(text, 4, &year) || !add_digits(text + 5, 2, &month) || !add_digits(text + 8, 2, &day)) return false;
     if (!year || month - 1 > 11) return false;
     bool is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    uint64_t days_of_month = days_before[month] - days_before[month - 1] + (month == 2 && is_leap);
-    if (day - 1 >= days_of_month) return false;
+    if (day - 1 >= (uint64_t)days_before[month] - days_before[month - 1] + (month == 2 && is_leap)) return false;
     uint64_t past = year - 1;
     uint64_t since_year_1 = past * 365 + past / 4 - past / 100 + past / 400 + days_before[month - 1] +
                             (month > 2 && is_leap) + day - 1;
@@ -108,11 +106,9 @@ bool read_time(Field field, unsigned digits, int64_t *microseconds) {
     if (!add_digits(text, 2, &hours) || !add_digits(text + 3, 2, &minutes) || !add_digits(text + 6, 2, &seconds))
         return false;
     if (hours > 23 || minutes > 59 || seconds > 59) return false;
-    if (digits) {
-        if (digits > 6 || text[CLOCK_CHARACTERS] != '.' || !add_digits(text + CLOCK_CHARACTERS + 1, digits, &fraction))
-            return false;
-        for (; digits < 6; digits++) fraction *= 10;
-    }
+    if (digits > 6 || (digits && text[CLOCK_CHARACTERS] != '.')) return false;
+    if (!add_digits(text + CLOCK_CHARACTERS + 1, digits, &fraction)) return false;
+    for (; digits < 6; digits++) fraction *= 10;
     *microseconds = (int64_t)((hours * 3600 + minutes * 60 + seconds) * 1000000 + fraction);
     return true;
 }
