@@ -221,11 +221,12 @@ def array_of(
     buffers: Sequence[Buffer | None],
     nulls: int,
     *,
-    children: Sequence[pa.Array] = (),
+    children: list[pa.Array] | None = None,
 ) -> pa.Array:
     """Return the array of a column that the compiled core has filled: of validity, offsets and values, those that the
     type has; of lists with their items as ``children``.
     """
-    validity, *data = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
-    used = [buffer for buffer in data if buffer is not None]
-    return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls, children=list(children) or None)
+    validity, *data = buffers
+    used = [pa.py_buffer(buffer) for buffer in data if buffer is not None]
+    used.insert(0, None if validity is None else pa.py_buffer(validity))
+    return pa.Array.from_buffers(data_type, rows, used, nulls, children=children)

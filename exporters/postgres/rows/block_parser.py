@@ -51,8 +51,8 @@ class BlockParser:
         self._layout = layout
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
         """The columns as the core takes them."""
-        self._types = [small_type(column.kind.parsed) for column in layout.columns]
-        """What it makes of them, where it takes them as they are parsed."""
+        self._direct = [_direct_type(column.kind) for column in layout.columns]
+        """What it makes of them at once; None where its buffers are not yet the column."""
 
     def parse(self, block: bytes | bytearray, *, compare: bool = True) -> ParsedBlock:
         """Return a block of whole lines, parsed. ``compare`` and errors: see ``parse_block``."""
@@ -62,9 +62,11 @@ class BlockParser:
             return ParsedBlock(typed, digest_texts(split_lines(bytes(block), typed.rows)), len(block))
         rows, digest, buffers = parsed
         columns = [
-            _typed(column.kind, parsed_as, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
-            for column, parsed_as, (is_raw, *arrow_buffers, nulls) in zip(
-                self._layout.columns, self._types, buffers, strict=True
+            (array_of(direct, rows, arrow_buffers, nulls), None)
+            if direct is not None and not is_raw
+            else _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
+            for column, direct, (is_raw, *arrow_buffers, nulls) in zip(
+                self._layout.columns, self._direct, buffers, strict=True
             )
         ]
         typed = typed_block(columns, self._layout, rows)
@@ -83,15 +85,15 @@ def _core_kind(kind: Kind) -> bytes:
     return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, _ANY_DIGITS])
 
 
+def _direct_type(kind: Kind) -> pa.DataType | None:
+    """Return the type of a column whose values are what the core has made, or None."""
+    if kind.name in _LETTERS_BY_NAME:
+        return None if kind.name == "uuid" else kind.stored
+    return small_type(kind.stored) if kind.parsed == kind.stored and not kind.compared else None
+
+
 def _typed(
-    kind: Kind,
-    parsed_as: pa.DataType,
-    rows: int,
-    buffers: list[Any],
-    nulls: int,
-    *,
-    is_raw: bool,
-    compare: bool,
+    kind: Kind, rows: int, buffers: list[Any], nulls: int, *, is_raw: bool, compare: bool
 ) -> tuple[pa.Array, pa.Array | None]:
     """Return the values of a column and, if some are not of its type, their text. ``buffers``: see ``_core.pyi``."""
     array = partial(array_of, rows=rows, buffers=buffers, nulls=nulls)
@@ -104,9 +106,7 @@ def _typed(
         return _lists(kind.stored, rows, buffers, nulls), None
     if kind.name == "uuid":
         return pa.uuid().wrap_array(array(pa.binary(16))), None
-    if kind.name in _LETTERS_BY_NAME:
-        return array(kind.stored), None
-    return type_text(kind, array(parsed_as), compare=compare)
+    return type_text(kind, array(kind.parsed), compare=compare)
 
 
 def _lists(stored: pa.DataType, rows: int, buffers: list[Any], nulls: int) -> pa.Array:
