@@ -90,7 +90,7 @@ def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("a=s3://x",), ("a=s3://x", "b=postgresql://h/d"), ("s3://x", "s3://y")],
+    [("a=s3://x",), ("a=s3://x", "b=postgresql://h/d"), ("a=s3://x", "b=s3://y", "c=s3://z")],
 )
 def test_wrong_words(arguments: tuple[str, ...]) -> None:
     code, output = told(*arguments)
