@@ -390,7 +390,9 @@ def _reread(
             f"{source} is not followed", next_step=f"the followed sources are {', '.join(followed)}"
         )
     session.progress.note(f"{source}: reading {table_label((schema, name))} again")
-    repaired, position = reread_tables(
-        followed[source], schema, name, cancellation=session.cancellation, note=session.progress.note
-    )
+    endpoints = endpoints_of([followed[source]])
+    with session.waiting_for_silent(*endpoints, may_end=False):
+        repaired, position = reread_tables(
+            followed[source], schema, name, cancellation=session.cancellation, note=session.progress.note
+        )
     return {(source, *table): ResyncedTable(source, result, position) for table, result in repaired.items()}

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import pytest
 
 from migrate.errors import INTERRUPTED, IncompleteError, UnreachableError
 from tests.cli.conftest import MOVEOUT, result, run
+from tests.follow.move_case import write_move_case
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
 
@@ -167,6 +169,22 @@ def test_a_restore_waits_where_only_new_connections_have_no_answer(servers, tmp_
     assert destination.rpartition("/")[0] + " has not answered since" in printed
     agreed = result("verify", tmp_path / "bundle", "--against", f"app={destination}")
     assert agreed["compared"][0]["findings"] == []
+
+
+def test_a_resync_names_a_silent_source_and_waits_for_it(servers, tmp_path, monkeypatch):
+    old, new = (servers.postgres(f"resync-{side}", settings=["wal_level=logical"]) for side in ("old", "new"))
+    source, destination = make_rows(old, old.database()), new.database()
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, source, destination)
+    for command in ("export", "restore"):
+        assert run(command, "-c", "moveout.toml").code == 0
+    with psycopg.connect(source) as other:  # the resync waits for it, and so is seen to be at work
+        other.execute("CREATE TABLE late (id int)")
+        commit = threading.Timer(20, other.commit)
+        commit.start()
+        printed = run_with_stopped(old, "is in the way", "resync", "-c", "moveout.toml", "app:public.t")
+        commit.join()
+    assert source.rpartition("/")[0] + " has not answered since" in printed
 
 
 @pytest.mark.parametrize("stopped", ["source", "destination"])
