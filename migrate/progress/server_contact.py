@@ -78,6 +78,7 @@ class ServerContact:
         quiet = self._quiet_seconds()
         self._end_waiting()
         if quiet < QUIET_SECONDS and not self._is_ending:
+            self._due = min(self._due, self._clock())
             return
         if self._asking is None:
             if self._clock() >= self._due:

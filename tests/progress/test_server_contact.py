@@ -57,6 +57,9 @@ class Contacted:
             if thread.name == "moveout-contact":
                 thread.join(10)
 
+    def ask_in_vain(self):
+        self._answer = self._wait
+
     def _ask(self):
         self.asked += 1
         self._answer()
@@ -134,6 +137,16 @@ def test_a_server_that_is_only_busy_is_asked_less_and_less_often_and_never_named
     watched.pass_seconds(600)
     assert 8 < watched.asked < 20
     assert watched.notes == []
+
+
+def test_a_server_that_was_busy_for_long_is_named_as_soon_when_it_falls_silent_later():
+    watched = Contacted(lambda: None)
+    watched.pass_seconds(200)
+    watched.pass_seconds(1, is_quiet=False)
+    watched.ask_in_vain()
+    watched.pass_seconds(16)
+    assert len(watched.notes) == 1
+    watched.end()
 
 
 def test_a_refusal_is_an_answer_and_what_is_not_reached_is_asked_again():
