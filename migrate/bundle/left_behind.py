@@ -28,14 +28,17 @@ class LeftBehind(Struct, frozen=True):
     left_out: Sequence[tuple[str, str]] = ()
     not_taken: Sequence[NotTaken] = ()
 
-    def sentences(self) -> Iterator[str]:
-        """Yield what was seen and is not in the case, a sentence for each server."""
+    def sentences(self, said: str = "") -> Iterator[str]:
+        """Yield what was seen and is not in the case, a sentence for each server; a reason that was ``said`` is not
+        repeated.
+        """
         for server in self.servers:
             if server.names:
                 more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
                 yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
             if server.reason:
-                yield f"What else is on {server.url} could not be listed: {server.reason}"
+                reason = ", for the same reason." if server.reason in said else f": {server.reason}"
+                yield f"What else is on {server.url} could not be listed{reason}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``meta/bundle.json`` holds it."""

@@ -87,7 +87,7 @@ class Diagnosis(Struct, frozen=True):
                     console.print(f"deadline {entry.url}, here {entry.examination.facts['here']}")
         for severity in SEVERITIES:
             _draw_findings(console, examined, severity)
-        counted = [f"{count} {severity}" for severity, count in _count(examined) if count]
+        counted = [f"{severity} {count}" for severity, count in _count(examined) if count]
         console.print(f"{things(len(examined), 'examination')}: {', '.join(counted) or 'nothing was found'}.")
         console.print(f"Rows of tables will be read by {_rows.row_path()} code.", style="dim")
         for path in self.scripts:

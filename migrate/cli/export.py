@@ -155,7 +155,7 @@ class Exported(Struct, frozen=True):
         if not summary.complete:
             step = summary.broken[0][1].next_step if is_told and summary.broken else ""
             console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
-        draw_left_behind(console, self.left_behind)
+        draw_left_behind(console, self.left_behind, dict(summary.broken).values())
         if self.compared:
             names = ", ".join(self.compared)
             console.print(

@@ -170,7 +170,7 @@ class Planned(Struct, frozen=True):
             _draw_order(console, self.order)
         if self.room is not None:
             _draw_room(console, self.room)
-        draw_left_behind(console, self.left_behind)
+        draw_left_behind(console, self.left_behind, (unread.error for unread in self.unread))
 
 
 def _rates(rates: LocationRates | None) -> dict[str, float] | None:

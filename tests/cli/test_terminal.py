@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from migrate.cli.common import rich_terminal
-from migrate.cli.common.source_summary import SummaryLine, draw_summary
+from migrate.cli.common.source_summary import SummaryLine, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
@@ -110,6 +110,10 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     assert " ".join(line[8:] for line in wrapped[1:3]) == why
     assert wrapped[2].startswith("        ")
     assert wrapped[3] == "        → mkdir -p /srv/new"
+    written = io.StringIO()
+    narrow = RichConsole(file=written, force_terminal=True, color_system=None, width=50, soft_wrap=True)
+    draw_rows(Console(narrow), [(("notes", "no" * 10, "much to say of it"), "")])
+    assert written.getvalue().splitlines() == [f"notes  {'no' * 10}  ", "       much to say of it"]
 
 
 def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ _KNOWN_STEP = (
     "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
 )
 _UNKNOWN_STEP = "once the server answers, moveout discover -c CASE lists what else is there"
-_LEAST_COLUMNS = 20
+_LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""
 LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
@@ -74,12 +74,14 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
     return IncompleteError.exit_code if others else max(codes)
 
 
-def left_behind_lines(left_behind: LeftBehind | None) -> tuple[list[str], str]:
-    """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it."""
+def left_behind_lines(left_behind: LeftBehind | None, said: str) -> tuple[list[str], str]:
+    """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. Reasons
+    that were ``said`` are not repeated.
+    """
     if left_behind is None:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
-    return list(left_behind.sentences()), step
+    return list(left_behind.sentences(said)), step
 
 
 def gap_words(gap: Gap) -> str:
@@ -87,9 +89,11 @@ def gap_words(gap: Gap) -> str:
     return plain(f"{gap.disposition}: {gap.item}: {gap.reason}")
 
 
-def draw_left_behind(console: Console, left_behind: LeftBehind | None) -> None:
-    """Print what was seen on the servers of a case and is not in it."""
-    sentences, step = left_behind_lines(left_behind)
+def draw_left_behind(
+    console: Console, left_behind: LeftBehind | None, errors: Iterable[MoveoutError]
+) -> None:
+    """Print what was seen on the servers of a case and is not in it. ``errors`` were printed before."""
+    sentences, step = left_behind_lines(left_behind, "\n".join(map(str, errors)))
     for sentence in sentences:
         console.print(Text(f"! {plain(sentence)}", style="yellow"))
     if sentences:
@@ -112,22 +116,26 @@ def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> No
         padded = [plain(cell).ljust(width) for cell, width in zip(cells, widths, strict=False)]
         style = "dim" if number == 0 else "yellow" if next_step else ""
         before = "".join(f"{cell}  " for cell in padded)
-        for line in _wrapped(console, before, plain(cells[-1])):
+        for line in _wrapped(console, before, plain(cells[-1]), widths[0] + 2):
             console.print(Text(line, style))
         if next_step:
             console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))
 
 
-def _wrapped(console: Console, before: str, text: str) -> Sequence[str]:
-    """Return a text behind another one as lines that fit a terminal; elsewhere as one line."""
-    if not console.is_terminal or console.width - len(before) < _LEAST_COLUMNS:
+def _wrapped(console: Console, before: str, text: str, indent: int) -> Sequence[str]:
+    """Return a text behind another one as lines that fit a terminal, or below it where there is little room; elsewhere
+    as one line.
+    """
+    if not console.is_terminal or not text:
         return [before + text]
-    indent = " " * len(before)
-    return textwrap.wrap(
+    is_behind = console.width - len(before) >= _LEAST_COLUMNS
+    first, indent = (before, len(before)) if is_behind else (" " * indent, indent)
+    lines = textwrap.wrap(
         text,
         console.width,
-        initial_indent=before,
-        subsequent_indent=indent,
+        initial_indent=first,
+        subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
-    ) or [before]
+    )
+    return lines if is_behind else [before, *lines]

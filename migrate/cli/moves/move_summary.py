@@ -101,7 +101,7 @@ class Moved(Struct, frozen=True):
             )
         for server in self.unlisted:
             yield f"NOTHING of {server} is out: what it holds could not be listed."
-        seen, step = left_behind_lines(self.left_behind)
+        seen, step = left_behind_lines(self.left_behind, "\n".join(self._problems()))
         yield from seen
         if seen:
             yield f"→ {step}"
@@ -144,6 +144,10 @@ class Moved(Struct, frozen=True):
     def _problem(self, source: str) -> SummaryLine | None:
         lines = (self.stages.get(stage, {}).get(source) for stage in self._columns)
         return next((line for line in lines if line is not None and line.word != "yes"), None)
+
+    def _problems(self) -> Iterator[str]:
+        problems = map(self._problem, self.sources)
+        return (problem.happened for problem in problems if problem is not None)
 
     def _next_step(self, source: str) -> str:
         problem = self._problem(source)
@@ -191,9 +195,10 @@ class Moved(Struct, frozen=True):
     def _up_sentence(self, deadline: datetime, up_at: datetime) -> str:
         left = (deadline - up_at).total_seconds()
         when = f"{duration_words(abs(left))} {'before' if left >= 0 else 'after'} the deadline"
+        subject = "Everything" if self._all_out else "All that is out"
         if self.was_up_before:
-            return f"Everything was up before this run, and was compared again {when}."
-        return f"Everything was up and compared {when}."
+            return f"{subject} was up before this run, and was compared again {when}."
+        return f"{subject} was up and compared {when}."
 
 
 def _names(names: Sequence[str]) -> str:
