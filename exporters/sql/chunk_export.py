@@ -48,7 +48,7 @@ class ExportedChunk(Struct, frozen=True):
 
 class Octets:
     """Adds up the bytes of every column that is kept as text or bytes: what the server adds up itself under the same
-    snapshot. Beside the count of rows it is the guard against a reader that drops, cuts or doubles something, since it
+    snapshot. Besides the count of rows it is the guard against a reader that drops, cuts or doubles something, since it
     comes from the server and not through our stream.
     """
 

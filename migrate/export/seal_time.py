@@ -43,7 +43,7 @@ class SealTime(Struct, frozen=True):
     def may_begin(self, size_bytes: int, under_way_bytes: int, bytes_per_second: float | None) -> bool:
         """Tell whether a unit may begin while others are under way, with which it shares a limit on bytes a second
         (None: there is none). All together may take a tenth of the time that is left, so that they arrive one after the
-        other: if all began at once, none would be whole in time. Beside nothing a unit may always begin.
+        other: if all began at once, none would be whole in time. Where none is under way a unit may always begin.
         """
         if self.moment is None or bytes_per_second is None or not under_way_bytes:
             return True
