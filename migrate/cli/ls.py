@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
-from migrate.number_text import bytes_words, count_words
+from migrate.number_text import bytes_words, count_words, things
 
 _LIMIT = 1000
 
@@ -98,10 +99,7 @@ def ls_command(
             [dict(zip(names, table_row, strict=True)) for table_row in matching_tables],
             lines,
         )
-    if source is None:  # a pattern is for buckets, and often there is but one
-        buckets = [table_row for table_row in reader.sources if single_objects.is_bucket(reader, table_row)]
-        source = buckets[0] if len(buckets) == 1 else None
-    name = source_name(reader, source)
+    name = source_name(reader, source, rest)
     if not single_objects.is_bucket(reader, name):
         return _list_tables(session, reader, name, rest)
     object_filter = ObjectQuery(globs=tuple(rest), versions=versions)
@@ -110,7 +108,7 @@ def ls_command(
         session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
     shown = rows[:limit]
     lines = [
-        f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {plain(row.name if versions else row.key)}"
+        f"{bytes_words(row.size_bytes):>9}  {_moment(row.modified)}  {plain(row.name if versions else row.key)}"
         + ("  deleted" if row.is_delete_marker else "")
         for row in shown
     ]
@@ -121,6 +119,11 @@ def ls_command(
         lines,
         len(rows) > limit,
     )
+
+
+def _moment(modified: datetime | None) -> str:
+    """Return when an object was written, UTC, in as many characters as where that is not known."""
+    return f"{modified:%Y-%m-%d %H:%M:%SZ}" if modified else " " * 20
 
 
 def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
@@ -150,5 +153,5 @@ def _list_tables(session: Session, reader: BundleReader, name: str, globs: Seque
         {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
         for row in matching_tables
     ]
-    lines = [f"{table_row['items']:>14}  {plain(str(table_row['name']))}" for table_row in shown]
+    lines = [f"{things(row.items, 'row'):>19}  {plain(table_rows.full_name(row))}" for row in matching_tables]
     return Listing(reader.store.location, "tables", shown, lines)

@@ -73,6 +73,8 @@ def test_what_is_there_is_listed(location):
     assert (len(first["objects"]), first["more"]) == (1, True)
     assert "line" in call("ls", location, "--source", "app").out
     assert call("get", location, "line").out == call("get", location, "line", "--source", "app").out
+    assert "MB  20" in call("ls", location, "big").out
+    assert call("get", location, "big", "--to", "-").out
     assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
     no_table = call("ls", location, "x*", "--source", "app")
     assert (no_table.code, no_table.out, "app has no table x*" in no_table.err) == (0, "", True)

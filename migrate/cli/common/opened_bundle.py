@@ -105,14 +105,15 @@ def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[s
 
 def source_name(reader: BundleReader, name: str | None, items: Sequence[str] = ()) -> str:
     """Return the source that is meant: the named one, else the only one, else the only one with a table that ``items``
-    name. Raises ``UsageError``.
+    name, else the only bucket that may have them. Raises ``UsageError``.
     """
     known = list(reader.sources)
     if name is not None:
         return reader.info.source(name).name
-    if len(known) > 1:
+    if len(known) > 1 and items:
         tables = [row for row in reader.catalog() if row.has_rows]
         having = {row.source for row in tables if {row.name, table_rows.full_name(row)} & {*items}}
+        having = having or {name for name in known if single_objects.is_bucket(reader, name)}
         known = list(having) if len(having) == 1 else known
     if len(known) != 1:
         raise UsageError(
