@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC
@@ -21,6 +22,7 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.case.limits import gently, parse_limits
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import overlaps
+from migrate.case.secrets import redact
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
 from migrate.cli import app
@@ -91,6 +93,8 @@ class Exported(Struct, frozen=True):
     """The sources whose later changes are kept."""
     compared: Sequence[str] = ()
     """Sources whose log cannot be followed, so that delta passes find what they write."""
+    typed_location: str = ""
+    """The location as it was typed, for the next commands; "" where a case file or a whole move has them."""
 
     @property
     def exit_code(self) -> int:
@@ -156,6 +160,9 @@ class Exported(Struct, frozen=True):
             step = summary.broken[0][1].next_step if is_told and summary.broken else ""
             console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
         draw_left_behind(console, self.left_behind, dict(summary.broken).values())
+        self._draw_next_steps(console)
+
+    def _draw_next_steps(self, console: Console) -> None:
         if self.compared:
             names = ", ".join(self.compared)
             console.print(
@@ -168,6 +175,12 @@ class Exported(Struct, frozen=True):
                     f"→ moveout follow takes what is written to {names} from now on; give it soon: until then only"
                     " the source's log has it"
                 )
+            )
+        if self.outcome.complete and self.typed_location and console.is_terminal:
+            where = shlex.quote(redact(self.typed_location))
+            console.print(f"→ moveout verify {where} checks every byte")
+            console.print(
+                f"→ moveout restore {where} URL … brings it up; moveout transfer {where} LOCATION copies it"
             )
 
     def summary(self) -> Sequence[SummaryLine]:
@@ -569,7 +582,7 @@ def export_command(
     if proof.dry_run:
         return _would_export(session, endpoints, location, parsed_limits)
     signers = signing.load(loaded)
-    return announced(
+    exported = announced(
         session,
         loaded,
         status_page,
@@ -584,6 +597,7 @@ def export_command(
             scheduler=cluster.chosen(),
         ),
     )
+    return replace(exported, typed_location=to or "")
 
 
 def _would_export(

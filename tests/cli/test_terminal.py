@@ -129,6 +129,7 @@ def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):
     ):
         output = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out)
         assert [line for line in output.splitlines() if len(line) > 60 and " " in line.strip()] == [], output
+        assert ("→ moveout restore " in output) == (words[0] == "export"), output
 
 
 ODD = "no\ttable\nin \x1b[31mred\x9b2J\u202ecod "
