@@ -21,7 +21,7 @@ from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect_once
 from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
-from exporters.postgres.sessions.session_limits import explained
+from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.open_connections import shut_socket, waking
@@ -161,7 +161,7 @@ class Counting:
             self._busy.append(counter)
         return counter
 
-    def _connected(self, application: str) -> psycopg.Connection[Any]:
+    def _connected(self, session_limits: SessionLimits) -> psycopg.Connection[Any]:
         """Connect; again where the server lets nobody in for now. A silent one is waited for as long as others do."""
         address = self._session.address
         until = time.monotonic() + _PATIENCE_SECONDS
@@ -169,7 +169,7 @@ class Counting:
         def connect() -> psycopg.Connection[Any]:
             if self._closed.is_set():
                 raise SourceUnreachableError(f"{address.url}: nobody waits for its counts any more")
-            return connect_once(address, application)
+            return connect_once(address, session_limits.application, settings=session_limits.timeouts())
 
         while True:
             try:
@@ -183,8 +183,7 @@ class Counting:
 
     def _opened(self) -> _Counter:
         session_limits = self._session.session_limits
-        connection = self._connected(session_limits.application)
-        connection.execute(session_limits.timeouts().encode())
+        connection = self._connected(session_limits)
         transaction = Transaction(
             self._session.exported, lambda statements: connection.execute(statements.encode())
         )

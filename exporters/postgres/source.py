@@ -46,9 +46,8 @@ class PostgresSource:
 
     def survey(self) -> Survey:
         """Return the planner's estimates of every table."""
-        with connect(self._address) as connection:
+        with connect(self._address, settings=self._session_limits.timeouts()) as connection:
             try:
-                connection.execute(self._session_limits.timeouts().encode())
                 read = partial(read_tables, connection)
                 tables = lock_timeouts.around(
                     connection, read, seconds=self._session_limits.limits.lock_seconds

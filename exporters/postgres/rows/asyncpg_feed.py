@@ -18,7 +18,7 @@ from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_stream import PAUSE_SECONDS, SMALL_BYTES, copy_stream
-from exporters.postgres.sessions.connection import UNHURRIED, PostgresAddress, pin_statement
+from exporters.postgres.sessions.connection import PostgresAddress, pin_statement
 from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.row_blocks import RowBlocks, SentRows
 
@@ -43,9 +43,7 @@ class AsyncpgFeed:
     async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
         try:
-            await connection.execute(UNHURRIED)
-            await connection.execute(pin_statement())
-            await connection.execute(timeouts)
+            await connection.execute(f"{pin_statement()}; {timeouts}")
         except BaseException:
             connection.terminate()
             raise

@@ -77,17 +77,15 @@ those with which the source's sessions begin.
 """
 
 
-UNHURRIED = "SET statement_timeout = 0"
-"""Comes first: a short one of the role's would end the pinning itself."""
-
-
 def pin_statement() -> str:
-    """Return one statement that pins every setting the server has, and sets UTF-8. It asks for single settings: to list
-    all of them takes a server longer than all else that a session begins with.
+    """Return the statements that pin every setting the server has, and set UTF-8, for one request. They ask for single
+    settings: to list all of them takes a server longer than all else that a session begins with. A short timeout of the
+    role's goes first: it would end the others (from PostgreSQL 11 on each statement has its own).
     """
     values = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return (
-        f"SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
+        "SET statement_timeout = 0;"
+        f" SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
         " WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL;"
         " SELECT set_config('client_encoding', 'UTF8', false)"
     )
@@ -182,17 +180,17 @@ def _shown_address(host: str, port: str) -> str:
 
 
 def connect(
-    address: PostgresAddress, application: str = "moveout", **own: str
+    address: PostgresAddress, application: str = "moveout", *, settings: str = "", **own: str
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Who waits for a
-    silent server: see ``silent_servers``. Raises ``SourceError``.
+    """Open a control connection, autocommit, with pinned settings. ``settings``: statements that set more of them;
+    ``own``: more keywords of libpq. Who waits for a silent server: see ``silent_servers``. Raises ``SourceError``.
     """
-    connection = connected(address.url, lambda: connect_once(address, application, **own))
+    connection = connected(address.url, lambda: connect_once(address, application, settings=settings, **own))
     return waking(address.url, connection, lambda open_connection: shut_socket(open_connection.fileno()))
 
 
 def connect_once(
-    address: PostgresAddress, application: str = "moveout", **own: str
+    address: PostgresAddress, application: str = "moveout", *, settings: str = "", **own: str
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Like ``connect``, but do not wait for a silent server."""
     # Python has no codec for some other encodings.
@@ -206,8 +204,7 @@ def connect_once(
     except psycopg.Error as exc:
         raise _why_not(address, exc) from exc
     try:
-        connection.execute(UNHURRIED)
-        connection.execute(pin_statement())
+        connection.execute(f"{pin_statement()}; {settings}".encode())
     except psycopg.Error as exc:
         connection.close()
         raise translate(exc, address.url) from exc

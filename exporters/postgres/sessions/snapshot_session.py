@@ -79,11 +79,9 @@ def open_snapshot(
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
         watch = stack.enter_context(_watch(address, session_limits)) if session_limits.watches else None
-        holder = stack.enter_context(closing(connect(address, session_limits.application)))
+        settings = session_limits.timeouts()  # to ask for a table's size is to wait for its lock
+        holder = stack.enter_context(closing(connect(address, session_limits.application, settings=settings)))
         try:
-            holder.execute(
-                session_limits.timeouts().encode()
-            )  # to ask for a table's size is to wait for its lock
             beginning = _Beginning(holder, log, session_limits, snapshot)
             stack.push(beginning.give_up)
             if tolerant:
@@ -110,9 +108,9 @@ def join_snapshot(
     """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
     ``SourceError``, among them where that holder is gone.
     """
-    with closing(connect(address, session_limits.application)) as holder:
+    settings = session_limits.timeouts()
+    with closing(connect(address, session_limits.application, settings=settings)) as holder:
         try:
-            holder.execute(session_limits.timeouts().encode())
             holder.execute(begin_statement(ticket["exported"]).encode())
             without = {int(oid): reason for oid, reason in ticket["locked"].items()}
             tables = note_refusals(holder, read_tables(holder, without))
