@@ -178,10 +178,9 @@ class Exported(Struct, frozen=True):
             )
         if self.outcome.complete and self.typed_location and console.is_terminal:
             where = shlex.quote(redact(self.typed_location))
-            console.print(f"→ moveout verify {where} checks every byte")
-            console.print(
-                f"→ moveout restore {where} URL … brings it up; moveout transfer {where} LOCATION copies it"
-            )
+            console.print(f"→ check every byte: moveout verify {where}")
+            console.print(f"→ copy it to another host: moveout transfer {where} LOCATION")
+            console.print(f"→ bring it up there: moveout restore {where} URL …")
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
