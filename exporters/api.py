@@ -238,6 +238,17 @@ class ReadingAhead(Protocol):
 
 
 @runtime_checkable
+class InterruptibleCount(Protocol):
+    """A snapshot whose ``finish`` waits for counts of the source's own, which may take long."""
+
+    def count_no_more(self) -> None:
+        """Give up counts that are not there yet, so that ``finish`` returns soon. Each is a gap. May be called again.
+        Thread-safe.
+        """
+        ...
+
+
+@runtime_checkable
 class Foresighted(Protocol):
     """A snapshot that can begin what ``finish`` needs while the last units are exported."""
 

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import pymysql
@@ -15,12 +16,12 @@ import pymysql
 from exporters.api import Loss
 from exporters.errors import SourceError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
-from exporters.mysql.connection import connect
+from exporters.mysql.connection import MysqlAddress, connect
 from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, snapshot_lost
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
-from exporters.sql.source_summary import Counted
+from exporters.sql.source_summary import GIVEN_UP, Counted
 
 PROPERTY = "types within JSON"
 _HIDDEN = ("DECIMAL", "UNSIGNED INTEGER", "DATE", "TIME", "DATETIME", "BLOB", "BIT", "OPAQUE")
@@ -53,6 +54,9 @@ class Counting:
         self._lock = threading.Lock()
         self._by_holder_future: Future[None] | None = None
         self._on_holder: list[Future[Any]] = []
+        self._busy: set[int] = set()
+        """The sessions that count just now, by the server's numbers of them."""
+        self._is_given_up = False
 
     def begin(self) -> None:
         """Count on the holder of the snapshot."""
@@ -73,8 +77,21 @@ class Counting:
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
         for future in [*work, *([self._by_holder_future] if self._by_holder_future else [])]:
-            future.result()
-        return {number: self._counts[number] for number in self._tables}
+            try:
+                future.result()
+            except SourceError:
+                if not self._is_given_up:
+                    raise
+        return {number: self._counts.get(number, GIVEN_UP) for number in self._tables}
+
+    def give_up(self) -> None:
+        """Count no more: ``result`` returns why. It may be called again."""
+        self._is_given_up = True
+        self._left.clear()
+        with self._lock:
+            busy = list(self._busy)
+        for thread_id in busy:
+            _end_query(self._session.address, thread_id)
 
     @property
     def losses(self) -> list[Loss]:
@@ -102,8 +119,23 @@ class Counting:
             while True:
                 number = self._left.popleft()
                 table = self._tables[number]
-                self._counts[number] = _count(table, use)
+                self._counts[number] = _count(table, partial(self._used, use))
                 self._losses[number] = _hidden_types(table, use)
+
+    def _used(self, use: _Use, ask: Callable[[Feed], bytes | str]) -> bytes | str:
+        """Ask by a session, which can be told to give up meanwhile."""
+
+        def watched(feed: Feed) -> bytes | str:
+            thread_id = feed.connection.raw.thread_id()
+            with self._lock:
+                self._busy.add(thread_id)
+            try:
+                return ask(feed)
+            finally:
+                with self._lock:
+                    self._busy.discard(thread_id)
+
+        return use(watched)
 
 
 def _count(table: MysqlTable, use: _Use) -> Counted | str:
@@ -143,14 +175,19 @@ def _ask(feed: Feed, query: str) -> bytes | str:
 def _stop(session: MysqlSession) -> None:
     """Stop the holder's query on the server, and wake the thread that waits for its result."""
     raw = session.holder.raw
-    with contextlib.suppress(SourceError, *DRIVER_ERRORS):
-        killer = connect(session.address)
-        try:
-            killer.run(f"KILL QUERY {raw.thread_id()}")
-        finally:
-            killer.close()
+    _end_query(session.address, raw.thread_id())
     with contextlib.suppress(OSError, AttributeError):
         raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  closing it would wake no thread
+
+
+def _end_query(address: MysqlAddress, thread_id: int) -> None:
+    """End the query of a session on the server, as far as that answers."""
+    with contextlib.suppress(SourceError, *DRIVER_ERRORS):
+        killer = connect(address)
+        try:
+            killer.run(f"KILL QUERY {thread_id}")
+        finally:
+            killer.close()
 
 
 def json_columns(table: MysqlTable) -> Sequence[MysqlColumn]:

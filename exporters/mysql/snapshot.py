@@ -126,6 +126,10 @@ class MysqlSnapshot:
         )
         return replace(summary(finished), has_definitions=has_definitions)
 
+    def count_no_more(self) -> None:
+        """See ``exporters.api.InterruptibleCount``."""
+        self._counting.give_up()
+
     def _schema(self) -> Schema:
         """Return the definitions. What failed while units were read is tried again."""
         if self._defining is not None:

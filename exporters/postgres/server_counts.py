@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -26,22 +26,13 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.silent_servers import connected
-from exporters.sql.source_summary import Counted
+from exporters.sql.source_summary import GIVEN_UP, Counted
 
 Answer = TypeVar("Answer")
-_CANCEL_SECONDS = 5.0
+_CANCEL_SECONDS, _GIVE_UP_SECONDS = 5.0, 1.0
 _CANCEL_AGAIN_SECONDS = 0.05
 _PATIENCE_SECONDS, _CONNECT_AGAIN_SECONDS = 90.0, 2.0
 """How long a connection is tried again, about as long as units are, and the pause between two attempts."""
-
-
-def _result(count: Future[Counted]) -> Counted | str:
-    try:
-        return count.result()
-    except SourceError as exc:
-        if type(exc) is not SourceError:
-            raise
-        return str(exc)
 
 
 class _Counter(Struct, frozen=True, eq=False):
@@ -82,6 +73,7 @@ class Counting:
         self._idle: list[_Counter] = []
         self._busy: list[_Counter] = []
         self._closed = threading.Event()
+        self._is_given_up = False
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-count")
         largest = sorted(tables, key=lambda number: -tables[number].size_bytes)
         futures = {number: self._pool.submit(self._count, tables[number]) for number in largest}
@@ -91,7 +83,29 @@ class Counting:
         """Wait for the counts; in place of one that could not be had because of the table itself is the reason. Raises
         ``SourceError`` where it is the server's or the role's.
         """
-        return {number: _result(count) for number, count in self._counts.items()}
+        return {number: self._result(count) for number, count in self._counts.items()}
+
+    def _result(self, count: Future[Counted]) -> Counted | str:
+        try:
+            return count.result()
+        except (SourceError, CancelledError) as exc:
+            if self._is_given_up:
+                return GIVEN_UP
+            if type(exc) is not SourceError:
+                raise
+            return str(exc)
+
+    def give_up(self) -> None:
+        """Count no more: ``result`` returns why. What is being counted is cancelled, and whoever waits for it is woken.
+        It may be called again.
+        """
+        self._is_given_up = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._cancel(_GIVE_UP_SECONDS)
+        with self._lock:
+            for counter in self._busy:
+                with suppress(OSError, psycopg.Error):
+                    shut_socket(counter.connection.fileno())
 
     def close(self) -> None:
         """End everything."""
@@ -104,12 +118,12 @@ class Counting:
         for counter in self._idle:
             counter.connection.close()
 
-    def _cancel(self) -> None:
-        """Cancel what is being counted."""
+    def _cancel(self, seconds: float = _CANCEL_SECONDS) -> None:
+        """Cancel what is being counted; wait so long for each answer."""
         with self._lock:
             for counter in self._busy:
                 with suppress(psycopg.Error):
-                    counter.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                    counter.connection.cancel_safe(timeout=seconds)
 
     def _count(self, table: PostgresTable) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
@@ -139,6 +153,8 @@ class Counting:
     def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
         counter = self._taken()
         try:
+            if self._is_given_up:
+                raise SourceUnreachableError(f"{self._session.address.url}: {GIVEN_UP}")
             result = ask(counter)
         except psycopg.Error as exc:
             counter.connection.close()

@@ -255,6 +255,11 @@ class PostgresSnapshot:
         with self._holder_lock:
             return read_definitions(self._session, self._all_tables, self._stop)
 
+    def count_no_more(self) -> None:
+        """See ``exporters.api.InterruptibleCount``."""
+        if self._counting is not None:
+            self._counting.give_up()
+
     def close(self) -> None:
         """End what is under way, and close the connections for rows and counts."""
         self._stop.set()

@@ -25,6 +25,10 @@ def of_a_restore(item: str, *, finished: bool = False) -> Loss:
 BYTES = "bytes of text and binary values"
 
 
+GIVEN_UP = "there was no time left before the deadline"
+"""Why a table was not counted whose count was given up."""
+
+
 class Counted(Struct, frozen=True):
     """What a server counts of a table: its rows, and the bytes of text and binary columns by name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
+from exporters.api import InterruptibleCount, Snapshot
 from exporters.errors import SourceError
 from exporters.sql.open_connections import hang_up
 from migrate.errors import IncompleteError
 from migrate.storage.silence import watch
 
-_ALARM_SECONDS = 15.0
+_TIDY_UP_SECONDS, _COUNT_AGAIN_SECONDS = 15.0, 2.0
 _UNDER_WAY_SHARE = 0.1
 """What is under way at once may take so much of the time that is left."""
 
@@ -30,15 +32,24 @@ def _now() -> datetime:
 
 
 class SealTime(Struct, frozen=True):
-    """The moment from which on an export reads no more; None: it reads to the end."""
+    """The moment from which on an export reads no more; None: it reads to the end. ``reserve_seconds`` are left then
+    until the deadline.
+    """
 
     moment: datetime | None = None
     now: Callable[[], datetime] = _now
+    reserve_seconds: float = 0.0
 
     @property
     def is_over(self) -> bool:
         """Whether the moment has come."""
         return self.moment is not None and self.now() >= self.moment
+
+    @property
+    def is_count_over(self) -> bool:
+        """Whether half of the reserve is over: nothing is counted any more."""
+        half = timedelta(seconds=self.reserve_seconds / 2)
+        return self.moment is not None and self.now() >= self.moment + half
 
     def may_begin(self, size_bytes: int, under_way_bytes: int, bytes_per_second: float | None) -> bool:
         """Tell whether a unit may begin while others are under way, with which it shares a limit on bytes a second
@@ -64,32 +75,44 @@ class SealTime(Struct, frozen=True):
 
 
 class _Alarm:
-    """Wakes those who wait for the database of a URL, now and then from the moment of the seal on. In between they may
-    tidy up at the server.
-    """
+    """Does something as soon as ``is_due``, and again after some seconds, until it is off."""
 
-    def __init__(self, seal_time: SealTime, url: str) -> None:
-        self._seal_time, self._url = seal_time, url
+    def __init__(self, is_due: Callable[[], bool], act: Callable[[], None], again_seconds: float) -> None:
+        self._is_due, self._act, self._again_seconds = is_due, act, again_seconds
         self.is_off = False
-        self._due = 0.0
+        self._next = 0.0
         watch(self)
 
     def look(self) -> None:
-        """See ``Watched``."""
-        if self._seal_time.is_over and not self.is_off and time.monotonic() >= self._due:
-            self._due = time.monotonic() + _ALARM_SECONDS
-            hang_up(lambda url: url == self._url)
+        """See ``Watched``. What it does may take a moment, and others are looked at meanwhile."""
+        if not self.is_off and time.monotonic() >= self._next and self._is_due():
+            self._next = time.monotonic() + self._again_seconds
+            threading.Thread(target=self._act, name="moveout-alarm", daemon=True).start()
 
 
 @contextmanager
 def woken_at_the_seal(seal_time: SealTime, url: str) -> Iterator[None]:
     """Have whoever waits for the database of a URL get an error when it is time to seal: a server that is not silent
-    may wait itself, for transactions of others say, and for longer than there is time.
+    may wait itself, for transactions of others say, and for longer than there is time. In between they may tidy up at
+    the server.
     """
     if seal_time.moment is None:
         yield
         return
-    alarm = _Alarm(seal_time, url)
+    alarm = _Alarm(lambda: seal_time.is_over, lambda: hang_up(lambda other: other == url), _TIDY_UP_SECONDS)
+    try:
+        yield
+    finally:
+        alarm.is_off = True
+
+
+@contextmanager
+def counted_in_time(seal_time: SealTime, snapshot: Snapshot) -> Iterator[None]:
+    """Have a snapshot give up its counts when half of the time is over that is kept for the seal."""
+    if seal_time.moment is None or not isinstance(snapshot, InterruptibleCount):
+        yield
+        return
+    alarm = _Alarm(lambda: seal_time.is_count_over, snapshot.count_no_more, _COUNT_AGAIN_SECONDS)
     try:
         yield
     finally:
@@ -101,4 +124,4 @@ def seal_time_before(deadline: datetime | None, reserve_seconds: float | None) -
     if deadline is None or reserve_seconds is None:
         return SealTime()
     moment = deadline - timedelta(seconds=reserve_seconds)
-    return SealTime(moment if moment > _now() else None)
+    return SealTime(moment if moment > _now() else None, reserve_seconds=reserve_seconds)

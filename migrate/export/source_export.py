@@ -29,7 +29,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
 from migrate.export.lost_source import LostSource
-from migrate.export.seal_time import woken_at_the_seal
+from migrate.export.seal_time import counted_in_time, woken_at_the_seal
 from migrate.export.source_units import ExportRun, UnitRun
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
@@ -147,7 +147,8 @@ def _read_snapshot(
         if error is not None or units.failed:
             _load_records(run, source.name)  # what an earlier run has of a unit that failed now
         is_whole = error is None and not units.failed
-        reading.summary = _finish_source(run, source, snapshot, complete=is_whole)
+        with counted_in_time(run.options.seal_time, snapshot):
+            reading.summary = _finish_source(run, source, snapshot, complete=is_whole)
 
 
 def _opened(

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
+from exporters.mysql import server_counts as mysql_counts
+from exporters.postgres import server_counts as postgres_counts
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
@@ -22,6 +24,7 @@ from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
+from tests.exporters.postgres.databases import run_sql
 from tests.faults import Fault, FaultPlan, Faulty
 
 START = datetime(2026, 11, 25, 18, tzinfo=UTC)
@@ -200,3 +203,46 @@ def test_a_slot_that_waits_for_a_transaction_of_others_holds_up_no_seal(postgres
         other.commit()
         time.sleep(0.5)
         assert other.execute(slots, (url.rpartition("/")[2],)).fetchall() == []
+
+
+def slow_postgres(server, monkeypatch):
+    url = server.database()
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY, x text); INSERT INTO t VALUES (1, 'a')")
+    slow_rows = "FROM public.t, (SELECT pg_sleep(40)) AS slow"
+    monkeypatch.setattr(postgres_counts, "rows_of", lambda *_: slow_rows)
+    return url
+
+
+def slow_mariadb(server, monkeypatch):
+    url = server.database()
+    with server.connect(url.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+        cursor.execute("INSERT INTO t VALUES (1, 'a')")
+        connection.commit()
+    monkeypatch.setattr(mysql_counts, "_SUM", f"SLEEP(40) + {mysql_counts._SUM}")
+    return url
+
+
+@pytest.mark.parametrize(
+    ("kind", "slow"),
+    [("postgres", slow_postgres), pytest.param("mariadb", slow_mariadb, marks=pytest.mark.torture)],
+)
+def test_a_count_that_takes_longer_than_there_is_time_is_given_up(kind, slow, request, store, monkeypatch):
+    """What was read is sealed with its definitions; that it was not counted is a gap."""
+    endpoint = Endpoint(slow(request.getfixturevalue(kind), monkeypatch))
+    seal_time = SealTime(datetime.now(UTC) + timedelta(seconds=2), reserve_seconds=6)
+    with open_sources({"app": endpoint}) as opened:
+        options = ExportOptions(seal_time=seal_time)
+        sealed = export(opened, store, workers=2, progress=Silent(), options=options)
+    assert datetime.now(UTC) < seal_time.moment + timedelta(seconds=8)
+    ((source,),) = [sealed.sources]
+    assert (sealed.exit_code, source.items) == (3, 1)
+    assert [gap.reason for _, gap in BundleReader(store).gaps()] == [
+        "its rows cannot be counted: there was no time left before the deadline"
+    ]
+    assert any(
+        file.key.startswith("data/app/schema/") for file in BundleReader(store).source_files("app", "")
+    )
+    monkeypatch.undo()
+    with open_sources({"app": endpoint}) as opened:
+        assert export(opened, store, workers=2, progress=Silent(), options=ExportOptions()).complete
