@@ -278,6 +278,8 @@ def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: 
         _draw_source(console, source)
     for name in export_status.left_out:
         console.print(Text(f"  {name}  {left_out_line(name).happened}"))
+    if export_status.state == "incomplete":
+        console.print("  → once the reasons are gone, run the same export again: it adds what is missing")
 
 
 def _source_words(source: SourceStatus) -> str:
