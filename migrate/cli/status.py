@@ -243,6 +243,7 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"), wrap=True)
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
+    console.print("  → what is done stays done; run the same command again to go on")
 
 
 def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
@@ -262,9 +263,11 @@ def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
 
 
 def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: bool) -> None:
+    words = _STATES[export_status.state]
+    if export_status.state == "stopped" and not with_holder:  # the report of its command says the rest
+        words = words.partition(";")[0]
     console.print(
-        f"  {_STATES[export_status.state]}"
-        + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""),
+        f"  {words}" + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""),
         wrap=True,
     )
     if with_holder and export_status.holder and export_status.state == "exporting":

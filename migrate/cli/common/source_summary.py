@@ -116,15 +116,15 @@ def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> No
         padded = [plain(cell).ljust(width) for cell, width in zip(cells, widths, strict=False)]
         style = "dim" if number == 0 else "yellow" if next_step else ""
         before = "".join(f"{cell}  " for cell in padded)
-        for line in _wrapped(console, before, plain(cells[-1]), widths[0] + 2):
+        for line in lines_behind(console, before, plain(cells[-1]), widths[0] + 2):
             console.print(Text(line, style))
         if next_step:
             console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))
 
 
-def _wrapped(console: Console, before: str, text: str, indent: int) -> Sequence[str]:
-    """Return a text behind another one as lines that fit a terminal, or below it where there is little room; elsewhere
-    as one line.
+def lines_behind(console: Console, before: str, text: str, indent: int) -> Sequence[str]:
+    """Return a text behind another one as lines that fit a terminal, or below it, at the ``indent``, where there is
+    little room; elsewhere as one line.
     """
     if not console.is_terminal or not text:
         return [before + text]

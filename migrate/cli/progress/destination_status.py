@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case
+from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
@@ -119,14 +120,11 @@ def draw_destinations(console: Console, statuses: Sequence[DestinationStatus], s
     if not any(status.record for status in statuses):
         return
     console.print(Text(headline(statuses, sources), style="bold"))
-    for line in _lines(statuses):
-        console.print(line)
-
-
-def _lines(statuses: Sequence[DestinationStatus]) -> Iterator[Text]:
     width = max(len(status.source) for status in statuses)
     for status in statuses:
         words, next_step = status.words()
-        yield Text(f"  {status.source.ljust(width)}  {plain(words)}", "" if status.is_up else "yellow")
+        before = f"  {status.source.ljust(width)}  "
+        for line in lines_behind(console, before, plain(words), 4):
+            console.print(Text(line, "" if status.is_up else "yellow"))
         if next_step:
-            yield Text(f"  {' ' * width}  → {plain(next_step)}")
+            console.print(Text(f"  {' ' * width}  → {plain(next_step)}"))
