@@ -179,7 +179,7 @@ class Closing(Struct, frozen=True):
         small = "number" in spec
         listed = self.inventory.included(spec["shard"], spec["start"], spec["rows"])
         missing = [(row_number, summary) for row_number, summary in listed if _belongs(summary, small=small)]
-        reason = f"unit {unit.id} was not finished"
+        reason = f"the export ended before it was read (unit {unit.id})"
         gaps = [Gap(summary.name, "failed", reason) for _, summary in missing]
         name = self.bucket.name
         table = index_rows.to_table(
