@@ -38,8 +38,8 @@ _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
 
 class Counting:
     """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot count while the rows
-    are read, because it has nothing else to do; it may be called again. ``on_holder`` lets it do something else, before
-    or after that. ``result`` lets the other sessions help, once they are free.
+    are read, because it has nothing else to do; it may be called again. ``on_holder`` lets it do something else between
+    two tables. ``result`` lets the other sessions help, once they are free.
     """
 
     def __init__(self, session: MysqlSession, tables: Mapping[int, MysqlTable], *, workers: int) -> None:
@@ -52,8 +52,10 @@ class Counting:
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-count")
         self._holder_pool = ThreadPoolExecutor(1, thread_name_prefix="moveout-holder")
         self._lock = threading.Lock()
-        self._by_holder_future: Future[None] | None = None
-        self._on_holder: list[Future[Any]] = []
+        self._counted_by_holder: Future[None] | None = None
+        """Of the last table that it was to count."""
+        self._asked: Future[Any] | None = None
+        """What it was to do last."""
         self._busy: set[int] = set()
         """The sessions that count just now, by the server's numbers of them."""
         self._is_given_up = False
@@ -61,13 +63,18 @@ class Counting:
     def begin(self) -> None:
         """Count on the holder of the snapshot."""
         with self._lock:
-            if self._by_holder_future is None:
-                self._by_holder_future = self.on_holder(self._by_holder)
+            if self._counted_by_holder is None:
+                self._counted_by_holder = self._ask(self._count_by_holder)
 
     def on_holder(self, ask: Callable[[], Answer]) -> Future[Answer]:
-        """Have the holder of the snapshot asked by a thread that is the only one to ask it until ``result``."""
+        """Have the holder of the snapshot asked as soon as it has counted the table that it counts now."""
+        with self._lock:
+            return self._ask(ask)
+
+    def _ask(self, ask: Callable[[], Answer]) -> Future[Answer]:
+        """Have the holder asked by its own thread. The caller has the lock."""
         asked = self._holder_pool.submit(ask)
-        self._on_holder.append(asked)
+        self._asked = asked
         return asked
 
     def result(self) -> dict[int, Counted | str]:
@@ -76,13 +83,20 @@ class Counting:
         """
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
-        for future in [*work, *([self._by_holder_future] if self._by_holder_future else [])]:
-            try:
-                future.result()
-            except SourceError:
-                if not self._is_given_up:
-                    raise
+        for future in work:
+            self._wait_for(future)
+        while (last := self._counted_by_holder) is not None:
+            self._wait_for(last)
+            if last is self._counted_by_holder:
+                break
         return {number: self._counts.get(number, GIVEN_UP) for number in self._tables}
+
+    def _wait_for(self, counted: Future[None]) -> None:
+        try:
+            counted.result()
+        except SourceError:
+            if not self._is_given_up:
+                raise
 
     def give_up(self) -> None:
         """Count no more: ``result`` returns why. It may be called again."""
@@ -101,26 +115,37 @@ class Counting:
     def close(self) -> None:
         """End everything; what the holder still does is stopped, and its session with it."""
         self._left.clear()
-        if not all(asked.done() for asked in self._on_holder):
+        if self._asked is not None and not self._asked.done():
             _stop(self._session)
         self._holder_pool.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
-    def _by_holder(self) -> None:
+    def _count_by_holder(self) -> None:
+        """Count a table on the holder. The next one comes after what it was asked meanwhile."""
         feed = Feed(self._session.holder)
         try:
-            self._all(lambda ask: ask(feed))
+            counted = self._count_one(lambda ask: ask(feed))
         except DRIVER_ERRORS as exc:
             raise snapshot_lost(exc, self._session.address.url) from exc
+        if counted and self._left:
+            with self._lock:
+                self._counted_by_holder = self._ask(self._count_by_holder)
 
     def _all(self, use: _Use) -> None:
         """Count the tables that no other thread has begun to count."""
-        with contextlib.suppress(IndexError):
-            while True:
-                number = self._left.popleft()
-                table = self._tables[number]
-                self._counts[number] = _count(table, partial(self._used, use))
-                self._losses[number] = _hidden_types(table, use)
+        while self._count_one(use):
+            pass
+
+    def _count_one(self, use: _Use) -> bool:
+        """Count a table that no other thread has begun to count; return whether there was one."""
+        try:
+            number = self._left.popleft()
+        except IndexError:
+            return False
+        table = self._tables[number]
+        self._counts[number] = _count(table, partial(self._used, use))
+        self._losses[number] = _hidden_types(table, use)
+        return True
 
     def _used(self, use: _Use, ask: Callable[[Feed], bytes | str]) -> bytes | str:
         """Ask by a session, which can be told to give up meanwhile."""
