@@ -12,9 +12,10 @@ from tests.cli.test_silent_database import processes, send
 from tests.cluster.conftest import committed, wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
-from tests.exporters.postgres.databases import run_sql
+from tests.exporters.postgres.databases import fetch, run_sql
 
 pytestmark = pytest.mark.torture
+TABLES = 8
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def old(servers, request):
 @pytest.fixture
 def app(old):
     url = old.database()
-    run_sql(url, made(8))
+    run_sql(url, made(TABLES))
     return url
 
 
@@ -82,3 +83,18 @@ def test_ctrl_c_ends_an_export_whose_workers_wait(pair, old, app, location, begi
     finally:
         send(signal.SIGCONT, {*pids, *processes(old)})
     assert run(*words, *by(pair)).code == 0
+
+
+def test_where_the_lead_loses_its_snapshot_the_workers_join_a_new_one(pair, old, app, location, begin):
+    export = begin("export", f"app={app}", "--to", location, *by(pair), "--bwlimit", "1M")
+    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    assert committed(location, "app") < TABLES, "there is something left to read"
+    fetch(
+        app,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'moveout-%' AND datname = current_database()",
+    )
+    ended = export.end()
+    assert ended.code == 0, ended.err
+    assert ended.err.count("is read under a new snapshot") == 1
+    assert "is given nothing more" not in ended.err

@@ -2,6 +2,7 @@
 missing is read under a new snapshot at once, and nothing is tried in vain.
 """
 
+import threading
 import time
 
 import psycopg
@@ -21,6 +22,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
 from tests.exporters.postgres.databases import fetch
+from tests.tools.processes import kill_server
 
 TABLES = 3
 SLOTS = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
@@ -112,6 +114,36 @@ def test_what_is_followed_gets_a_new_base_and_the_old_one_is_removed_from_the_se
         assert positions == [1, 1]
         assert fetch(url, SLOT_NAMES) == [(base["log"]["slot"],)]
         connection.execute("SELECT pg_drop_replication_slot(%s)", (base["log"]["slot"],))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
+def test_a_server_that_takes_a_while_to_begin_anew_is_waited_for(kind, make, servers, tmp_path):
+    server = getattr(servers, kind)(f"anew-{kind}")
+    url, _, connection = make(server)
+    connection.close()
+    is_over = threading.Event()
+
+    def start_again():
+        is_over.wait(15)
+        server.child.start_again(server.accepts)
+        is_over.wait()  # the server ends with the thread that has started it
+        server.child.stop()
+
+    again = threading.Thread(target=start_again)
+
+    def kill_for_a_while():
+        kill_server(server)
+        again.start()
+
+    store = open_location(str(tmp_path / "bundle"))
+    progress = Watching([kill_for_a_while, lambda: None])
+    with open_sources({"app": Endpoint(url)}) as opened:
+        outcome = export(opened, store, workers=2, progress=progress, options=ExportOptions())
+    is_over.set()
+    again.join()
+    assert outcome.complete, outcome.broken
+    assert len([note for note in progress.notes if "new snapshot" in note]) == 1, progress.notes
 
 
 def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(postgres, tmp_path):
