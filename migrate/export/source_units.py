@@ -150,8 +150,8 @@ class UnitRun:
         units = ledger.totals(self._source).units
         if isinstance(self._error, SealTimeError) and self._plan.has_all and units == self._plan.totals.units:
             self._error = None  # what was under way when the time came was the rest
-        if self._error is None and self._denied_in_a_row and not units:
-            self._error = self._last_denial
+        if not units:
+            self._error = self._error or self._last_denial
         if self._error is None:
             for unit_id in self._recorded_ids:  # in the plan no more; the seal removes their files
                 store.delete(layout.commit_record(self._source, unit_id))
@@ -162,10 +162,8 @@ class UnitRun:
     def _step(self) -> bool:
         """Hand out units, and take in what became of others. Return whether there is more to do."""
         if self._pool.idle and (self._error is not None or self._plan.is_drained):
-            if self._error is None and self._plan.error is not None:
-                if not isinstance(self._plan.error, SourceError):
-                    raise self._plan.error
-                self._error = self._plan.error
+            if self._error is None:
+                self._error = self._plan.source_error()
             return False
         seal_time = self._run.options.seal_time
         if seal_time.is_over:
@@ -285,15 +283,15 @@ class _Plan:
         """What has been planned so far."""
         self.has_all = False
         """Whether every unit has been planned."""
-        self.error: MoveoutError | None = None
-        """What ended the planning too early."""
         self._snapshot = snapshot
         self._ledger = ledger
         self._source = source
         self._progress = progress
+        self._error: MoveoutError | None = None
         self._stop = threading.Event()
-        self._last = 0
-        self._buffer: deque[tuple[int, Unit]] = deque()
+        self._read_to = 0
+        """The number of the last unit that was read from the ledger."""
+        self._buffer: deque[Unit] = deque()
         self._thread = threading.Thread(target=self._fill, name="moveout-plan", daemon=True)
 
     def __enter__(self) -> Self:
@@ -305,6 +303,12 @@ class _Plan:
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
 
+    def source_error(self) -> SourceError | None:
+        """Return what of the source ended the planning too early, if anything. Raises what else did."""
+        if self._error is None or isinstance(self._error, SourceError):
+            return self._error
+        raise self._error
+
     @property
     def is_drained(self) -> bool:
         """Whether nothing is left to hand out and nothing will come."""
@@ -313,17 +317,18 @@ class _Plan:
     def ready(self) -> int:
         """Return how many units can be handed out now, up to some number."""
         if len(self._buffer) < _LEAST_READY:
-            last = self._buffer[-1][0] if self._buffer else self._last
-            self._buffer.extend(self._ledger.planned(self._source, last, _PAGE))
+            for number, unit in self._ledger.planned(self._source, self._read_to, _PAGE):
+                self._buffer.append(unit)
+                self._read_to = number
         return len(self._buffer)
 
     def peek(self) -> Unit | None:
         """Return the unit that is next, None where there is none now."""
-        return self._buffer[0][1] if self._buffer or self.ready() else None
+        return self._buffer[0] if self._buffer or self.ready() else None
 
     def pop(self) -> None:
         """Take out the unit that is next."""
-        self._last, _ = self._buffer.popleft()
+        self._buffer.popleft()
 
     def _fill(self) -> None:
         try:
@@ -333,10 +338,10 @@ class _Plan:
                 self._add(unit)
             self.has_all = True
         except MoveoutError as exc:
-            self.error = exc
+            self._error = exc
         except Exception as exc:
-            self.error = SourceError(f"{self._source} could not be planned: {exc!r}")
-            self.error.__cause__ = exc
+            self._error = SourceError(f"{self._source} could not be planned: {exc!r}")
+            self._error.__cause__ = exc
 
     def _add(self, unit: Unit) -> None:
         if not layout.is_payload_name(unit.id):

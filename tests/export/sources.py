@@ -33,7 +33,8 @@ def nothing(unit: Unit) -> None:
 @dataclass
 class Numbers:
     """The numbers below ``count``, each planned as ``item_bytes``. ``on_export`` is called with each unit before it
-    writes; what it raises, the unit raises. ``padding`` is written in front of each number.
+    writes; what it raises, the unit raises. ``on_plan`` is called with the number of each unit, and may plan another
+    one in its place. ``padding`` is written in front of each number.
     """
 
     name: str = "app"
@@ -43,6 +44,7 @@ class Numbers:
     padding: bytes = b""
     on_export: Callable[[Unit], None] = nothing
     on_finish: Callable[[], None] = lambda: None
+    on_plan: Callable[[int], Unit | None] = lambda _: None
     holds: bool = True
     gaps: dict[int, Gap] = field(default_factory=dict)
     losses: Sequence[Loss] = ()
@@ -72,7 +74,7 @@ class NumbersSnapshot:
     def units(self) -> Iterator[Unit]:
         for start in range(0, self.source.count, UNIT_ITEMS):
             items = min(UNIT_ITEMS, self.source.count - start)
-            yield Unit(
+            yield self.source.on_plan(start // UNIT_ITEMS) or Unit(
                 f"chunk/{start:08d}", items, items * self.source.item_bytes, {"start": start, "items": items}
             )
 

@@ -13,6 +13,7 @@ from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.export import export
+from migrate.export.plan_totals import read_summary
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitWork
 from migrate.runtime.cancellation import CancellationToken
@@ -20,6 +21,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES, StoreWrapper
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
+from tests.tools.waiting import eventually
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
 
@@ -59,6 +61,15 @@ def test_the_status_of_a_location_is_told_from_the_location_alone(tmp_path):
     status = export_status(store)
     assert (status.state, status.bundle_id, status.holder) == ("complete", outcome.bundle_id, None)
     assert (status.sources[0].done.items, status.sources[0].finished) == (95, True)
+
+
+def test_how_much_there_is_to_do_is_known_while_the_first_unit_is_exported(tmp_path):
+    store = open_location(str(tmp_path))
+
+    def look(unit):
+        eventually(lambda: (summary := read_summary(store, "app")) and summary.whole)
+
+    assert export([Numbers(on_export=look)], store, workers=1, progress=Silent()).complete
 
 
 def test_progress_adds_up_to_the_totals(tmp_path):

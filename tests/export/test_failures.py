@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from migrate.bundle import layout
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
+from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.lost_source import LostSource
+from migrate.export.plan_totals import read_summary
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
+from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
@@ -33,8 +37,22 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 ROOT = Path(__file__).parents[2]
 
 
-def go(store, *sources, workers=2, **options):
-    return export(sources, store, workers=workers, progress=Silent(), options=ExportOptions(**options))
+class Counting(Silent):
+    """Keeps what it hears of gaps, and notes."""
+
+    def __init__(self):
+        self.gaps, self.notes = 0, []
+
+    def count_gaps(self, count):
+        self.gaps += count
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def go(store, *sources, workers=2, progress=None, **options):
+    progress = progress or Silent()
+    return export(sources, store, workers=workers, progress=progress, options=ExportOptions(**options))
 
 
 def raising(error: BaseException, *starts: int):
@@ -83,13 +101,58 @@ def test_counts_that_differ_make_the_bundle_incomplete(store):
 
 def test_one_failing_unit_does_not_stop_the_others(store):
     """A defect in the exporter is told with its unit; the rest is there, and the next run gets it."""
-    broken = go(store, Numbers(on_export=raising(ValueError("a defect"), 20)))
+    progress = Counting()
+    gaps = {13: Gap("13", "failed", "it changed")}
+    broken = go(store, Numbers(gaps=gaps, on_export=raising(ValueError("a defect"), 20)), progress=progress)
     assert broken.exit_code == 3
     assert "unit chunk/00000020 (10 items) failed: ValueError('a defect')" in broken.sources[0].reasons
-    assert broken.sources[0].items == 85
+    assert "app: unit chunk/00000020 failed: ValueError('a defect')" in progress.notes
+    assert (broken.sources[0].items, progress.gaps) == (84, 11)
     source = Numbers()
     assert go(store, source).complete
-    assert source.exported == ["chunk/00000020"]
+    assert source.exported == ["chunk/00000010", "chunk/00000020"]
+
+
+def test_units_that_are_denied_now_and_then_do_not_stop_the_others(store, monkeypatch):
+    monkeypatch.setattr(units_module, "GIVE_UP_AFTER", 3)
+    denied = raising(SourceNotAllowedError("denied"), 20, 30, 50, 60)
+    outcome = go(store, Numbers(on_export=denied), workers=1)
+    assert (outcome.exit_code, outcome.sources[0].items, outcome.broken) == (3, 55, [])
+
+
+def test_what_a_run_has_done_is_known_though_it_ended_at_the_last_moment(store):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(store, Numbers(on_finish=interrupt))
+    assert export_status(store).sources[0].done == Totals(10, 95, 380)
+    assert read_summary(store, "app").done == Totals(10, 95, 380)
+
+
+def test_a_location_without_room_for_the_plan_is_full(store):
+    tokens = []
+    plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), prefix=layout.plan_summary("app")))
+    faulty = Faulty(store, plan)
+    options = {"open_unit_store": lambda token: tokens.append(token) or faulty}
+    with pytest.raises(NoSpaceError, match="the location is full, so app was not read to its end: no room"):
+        go(faulty, Numbers(on_export=lambda _: tokens[0].wait(5)), **options)
+    assert go(store, Numbers()).complete
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_a_pool_elsewhere_does_one_unit_at_a_time_where_a_source_allows_that(store, is_single):
+    sizes, progress = [], Counting()
+
+    def open_pool(source, work, lease, executor):
+        def do_all(units):
+            sizes.append(len(units))
+            return work.do_all(units)
+
+        return None if is_single else ThreadWorkerPool(do_all, 1, name="elsewhere")
+
+    assert go(store, Numbers(), workers=1, progress=progress, open_pool=open_pool).complete
+    assert (sizes, "one machine" in str(progress.notes)) == (([], True) if is_single else ([1] * 10, False))
 
 
 @pytest.mark.parametrize("error", [SourceNotAllowedError("denied"), SourceGoneError("gone")])
@@ -101,6 +164,39 @@ def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error
     assert [name for name, _ in outcome.broken] == ["app"]
     assert verify(store, Level.COMPLETE, workers=1, progress=Silent()).findings == []
     assert go(store, Numbers()).complete
+
+
+@pytest.mark.parametrize(
+    ("ended", "message"),
+    [
+        (ValueError("a defect"), r"app could not be planned: ValueError\('a defect'\)"),
+        (SourceGoneError("gone"), "gone"),
+        (Unit("../other", 1, 4, {}), "app: '../other' cannot be the id of a unit"),
+    ],
+)
+def test_what_was_planned_before_the_plan_broke_off_is_sealed(store, ended, message):
+    outcome = go(store, Numbers(on_plan=ending(ended)))
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 20)
+    [(name, error)] = outcome.broken
+    assert (name, bool(re.fullmatch(message, str(error)))) == ("app", True), error
+    assert go(store, Numbers()).complete
+
+
+def test_an_error_that_is_none_of_the_source_ends_the_export(store):
+    with pytest.raises(DamageError):
+        go(store, Numbers(on_plan=ending(DamageError("a", expected="b", found="c"))))
+    assert export_status(store).state == "stopped"
+
+
+def ending(ended):
+    """Let a plan end after two units: by an error, or by a last unit."""
+
+    def on_plan(number: int) -> Unit | None:
+        if number == 2 and isinstance(ended, Exception):
+            raise ended
+        return ended if number == 2 else None
+
+    return on_plan
 
 
 def test_a_source_that_denies_everything_leaves_nothing_sealed(store):
@@ -175,6 +271,20 @@ def test_a_full_location_stops_the_run_and_keeps_what_is_done(tmp_path):
     again = Numbers(item_bytes=SMALL_BYTES)
     assert go(inner, again).complete
     assert len(again.exported) == 7
+
+
+def test_who_has_lost_the_location_begins_nothing_more_and_ends_what_is_under_way(store):
+    token, leases, ended = CancellationToken(), [], []
+
+    def lose(unit: Unit) -> None:
+        leases[0].abandon()
+        ended.append(token.wait(5))
+
+    options = ExportOptions(open_pool=lambda _source, _work, lease, _executor: leases.append(lease))
+    source = Numbers(item_bytes=10**6, on_export=lose)
+    with pytest.raises(BusyError, match="abandoned"):
+        export([source], store, workers=1, progress=Silent(), options=options, cancellation=token)
+    assert ended == [True]
 
 
 def test_a_sealed_bundle_is_not_made_again(store):
