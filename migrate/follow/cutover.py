@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct, field
 
-from exporters.changes import ChangeStream
 from exporters.engine import load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.structs import as_dict
@@ -142,17 +141,18 @@ class Cutover(Struct):
     followed: FollowedSource
     store: Store
     cancellation: CancellationToken
-    workers: int = 2
+    workers: int
     report: Callable[[str], None] = lambda _: None
     progress: Progress = field(default_factory=Silent)
     _early: EarlyComparison | None = None
-    _open_capture: _OpenCapture | None = None
+    _capture_to: Callable[..., None] | None = None
+    _open_stream: ExitStack = field(default_factory=ExitStack)
 
     def catch_up(self) -> Mark:
         """Capture and apply what the source has written until now, and compare what that has touched, where both sides
         were compared before; return what the destination has then. Raises errors of both servers and of the location.
         """
-        return self._drain(Stages(lambda _: None))[0]
+        return self._drain(Stages(lambda _: None), is_held=False)[0]
 
     def compare_early(self) -> None:
         """Compare both sides while the source is in use. Of what is equal only those rows are read again that the log
@@ -167,9 +167,8 @@ class Cutover(Struct):
             self.report(f"waiting until {sessions[0]} has been idle at the destination for a while")
             self.cancellation.wait(_COUNTED_SECONDS)
             self.cancellation.check()
-        mark, _ = self._drain(Stages(lambda _: None))
+        mark, _ = self._retried(self._capture_and_apply)
         self.cancellation.wait(_COUNTED_SECONDS)
-        self.cancellation.check()
         early = EarlyComparison(mark, read_states(source, destination, is_settled=True))
         with (
             keyed_rows(source, is_one_moment=True) as source_rows,
@@ -232,9 +231,8 @@ class Cutover(Struct):
 
     def close(self) -> None:
         """Stop reading the log."""
-        open_capture, self._open_capture = self._open_capture, None
-        if open_capture is not None:
-            open_capture.close()
+        self._capture_to = None
+        self._open_stream.close()
 
     def activate(self) -> None:
         """Let the destination act by itself: no changes are applied any more."""
@@ -278,7 +276,7 @@ class Cutover(Struct):
         source_digests, destination_digests, _ = reading.result()
         return source_digests, destination_digests
 
-    def _drain(self, stages: Stages, *, is_held: bool = False) -> tuple[Mark, str]:
+    def _drain(self, stages: Stages, *, is_held: bool) -> tuple[Mark, str]:
         """Capture and apply up to where the source's log ends now; return the mark, and that position as text. Where
         both sides were compared before, compare the rows that these changes have touched. ``is_held``: nothing is
         written at the source meanwhile.
@@ -316,14 +314,19 @@ class Cutover(Struct):
         )
 
     def _retried(self, step: Callable[[], Result]) -> Result:
-        """Do a step. A follow that has just begun may be in the way for a moment."""
+        """Do a step; a cancelled run does half of it, and ends here. A follow that has just begun may be in the way for
+        a moment.
+        """
         waited = 0.0
         while True:
             try:
-                return step()
+                result = step()
             except (BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError):
                 if waited >= _CONTENTION_SECONDS:
                     raise
+            else:
+                self.cancellation.check()
+                return result
             self.cancellation.wait(_AGAIN_SECONDS)
             self.cancellation.check()
             waited += _AGAIN_SECONDS
@@ -349,46 +352,27 @@ class Cutover(Struct):
                     with suppress(SourceError):  # else the server's count shows that it is not known
                         of_server = writer.written_of_server()
                     self._early.add_written(writer.written, of_server, touched)
-        self.cancellation.check()
         return mark
 
     def _capture(self) -> str:
-        """Capture up to where the source's log ends now; return that position as text."""
+        """Capture up to where the source's log ends now; return that position as text. The stream stays open: one that
+        is opened anew makes PostgreSQL decode the last seconds of its log again.
+        """
         followed = self.followed
         folder = followed.folder(self.store)
         folder.require_begun()
         log = followed.open_log()
         end = log.end(followed.log)
         try:
-            if self._open_capture is None:
-                self._open_capture = _OpenCapture(
-                    log.stream(followed.log, resume_position(folder, followed.base), folder), Capture(folder)
-                )
-            self._open_capture.run_to(end, self.cancellation)
+            if self._capture_to is None:
+                after = resume_position(folder, followed.base)
+                stream = self._open_stream.enter_context(log.stream(followed.log, after, folder))
+                self._capture_to = partial(Capture(folder).run, stream, self.cancellation)
+            self._capture_to(end=end)
         except BaseException:
             self.close()
             raise
-        self.cancellation.check()
         return log.show(end)
-
-
-class _OpenCapture:
-    """A capture that goes on where it was, each time it is asked to. A stream that is opened anew makes PostgreSQL
-    decode the last seconds of its log again.
-    """
-
-    def __init__(self, stream: AbstractContextManager[ChangeStream], capture: Capture) -> None:
-        self._stack = ExitStack()
-        self._stream = self._stack.enter_context(stream)
-        self._capture = capture
-
-    def run_to(self, end: int, cancellation: CancellationToken) -> None:
-        """Capture up to a position."""
-        self._capture.run(self._stream, cancellation, end=end)
-
-    def close(self) -> None:
-        """Stop reading the log."""
-        self._stack.close()
 
 
 class Stages(Struct):

@@ -254,7 +254,7 @@ class DeltaCutover(Struct):
 
     followed: DeltaSource
     cancellation: CancellationToken
-    workers: int = 2
+    workers: int
     report: Callable[[str], None] = lambda _: None
     _passes_with_rows: int = 0
 

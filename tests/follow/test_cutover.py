@@ -13,12 +13,8 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from migrate.case.model import Endpoint
 from migrate.custody.log import custody_log
-from migrate.errors import BusyError, DamageError
-from migrate.follow.cutover import RECORD, VERSION, Cutover, read_record
-from migrate.follow.followed import FollowedSource
-from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.follow.cutover import Cutover
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -141,20 +137,9 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     assert "NOT SWITCHED" in refused.out
     run_sql(old, TRANSFER.format(1, 2))  # released
     run_sql(new, "DELETE FROM accounts WHERE id = 99")
-    still_equal = Cutover._still_equal
-
-    def write_and_look(self, mark):
-        run_sql(old, TRANSFER.format(1, 2))
-        return still_equal(self, mark)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Cutover, "_still_equal", write_and_look)
-        written = call("cutover", "-c", "moveout.toml", "--json")
-    assert (written.code, written.json["error"]["switched"]) == (5, False), written
-    assert "was written to while it was compared" in written.json["error"]["message"]
     without_hold = call("cutover", "-c", "moveout.toml", "--json")
     assert (without_hold.code, without_hold.json["result"]["switched"]) == (0, True), without_hold
-    assert fetch(new, "SELECT count(*) FROM log") == [(2,)]
+    assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
 
 
 def test_no_error_before_the_switch_has_the_exit_code_of_a_switch_with_gaps(move):
@@ -589,51 +574,3 @@ def test_a_column_that_only_the_source_has_is_named_with_what_to_do(move):
     assert "have other definitions: column" in refused.json["error"]["message"]
     run_sql(new, "ALTER TABLE keyless ADD COLUMN more int")
     assert call(*words).code == 0
-
-
-@pytest.mark.parametrize("sources", ["", '"sources": 5, ', '"sources": [{}], '])
-def test_a_record_that_is_something_else_is_damage(tmp_path, sources):
-    store = open_location(str(tmp_path))
-    store.put(RECORD, f'{{{sources}"version": {VERSION}}}'.encode())
-    with pytest.raises(DamageError, match="a record of a cutover"):
-        read_record(store)
-
-
-UNREACHED = FollowedSource(
-    "app", Endpoint("postgresql://nowhere/a"), Endpoint("postgresql://nowhere/b"), 0, {}, "case"
-)
-
-
-def test_a_follow_that_has_just_begun_is_waited_for_a_while(monkeypatch):
-    monkeypatch.setattr("migrate.follow.cutover._AGAIN_SECONDS", 1 / 128)
-    monkeypatch.setattr("migrate.follow.cutover._CONTENTION_SECONDS", 4 / 128)
-    tries = []
-
-    def capture(_):
-        tries.append(1)
-        if len(tries) != 3:
-            raise BusyError("a follow is at work")
-        return "end"
-
-    monkeypatch.setattr(Cutover, "_capture", capture)
-    monkeypatch.setattr(Cutover, "_apply", lambda _: "mark")
-    cutover = Cutover(UNREACHED, None, CancellationToken())
-    assert cutover.catch_up() == "mark"
-    with pytest.raises(BusyError, match="at work"):
-        cutover.catch_up()
-    assert len(tries) == 3 + 5
-
-
-def test_who_waits_for_sessions_at_the_destination_says_so_and_can_be_stopped(monkeypatch):
-    token, reports = CancellationToken(), []
-
-    def report(text):
-        reports.append(text)
-        if "pool" in text:
-            token.cancel()
-
-    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: ["mover (pool)"])
-    with pytest.raises(Cancelled):
-        Cutover(UNREACHED, None, token, report=report).compare_early()
-    waiting = "waiting until mover (pool) has been idle at the destination for a while"
-    assert reports == ["compare before the hold", waiting]

@@ -1,0 +1,368 @@
+"""The steps of a cutover one by one, each without the command; and its record."""
+
+import contextlib
+import json
+import sqlite3
+import time
+from types import SimpleNamespace
+
+import pytest
+from msgspec.structs import replace
+
+from exporters.engine import WriteState
+from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.row_digest import RowsDigest
+from migrate.bundle.findings import Finding
+from migrate.case.model import Endpoint
+from migrate.changes.apply import Mark
+from migrate.changes.remainder import Carried
+from migrate.errors import (
+    AlreadyExistsError,
+    BusyError,
+    DamageError,
+    IncompleteError,
+    NoSpaceError,
+    UnreachableError,
+)
+from migrate.follow import cutover
+from migrate.follow.cutover import (
+    RECORD,
+    VERSION,
+    Cutover,
+    CutoverRecord,
+    ProvenBucket,
+    ProvenSource,
+    read_record,
+    remove_record,
+    write_record,
+    written_since,
+)
+from migrate.follow.early_comparison import EarlyComparison
+from migrate.follow.followed import FollowedSource
+from migrate.follow.handover import cutover_lease
+from migrate.follow.table_digests import recorded_digests
+from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.waiting import eventually
+
+SCRIPT = """
+CREATE TABLE goods (id int PRIMARY KEY, n int); INSERT INTO goods SELECT g, g FROM generate_series(1, 20) g;
+CREATE TABLE still (id int PRIMARY KEY); INSERT INTO still VALUES (1);
+ANALYZE;
+"""
+UNREACHED = FollowedSource(
+    "app", Endpoint("postgresql://nowhere/a"), Endpoint("postgresql://nowhere/b"), 0, {}, "case"
+)
+
+
+class Counted(Silent):
+    """Sums up what it hears."""
+
+    def __init__(self):
+        self.total = self.done = 0
+
+    def grow(self, *, items=0, size_bytes=0):
+        self.total += items
+
+    def advance(self, *, items=0, size_bytes=0):
+        self.done += items
+
+
+def written_after(function, url, statement):
+    """Let a function of the cutover write to a database when it has ended."""
+    call = getattr(cutover, function)
+
+    def call_and_write(*words, **options):
+        result = call(*words, **options)
+        run_sql(url, statement)
+        return result
+
+    return call_and_write
+
+
+def test_rows_that_change_while_they_are_compared_are_left_to_the_next_time_and_under_the_hold_are_an_error(
+    make_followed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cutover, "_COUNTED_SECONDS", 0.5)
+    followed, store, reports = make_followed(SCRIPT), open_location(str(tmp_path)), []
+    followed.folder(store).begin()
+    progress = Counted()
+    with contextlib.closing(
+        Cutover(followed, store, CancellationToken(), 2, report=reports.append, progress=progress)
+    ) as steps:
+        run_sql(followed.source.url, "UPDATE goods SET n = 0 WHERE id = 1")
+        steps.catch_up()
+        assert fetch(followed.destination.url, "SELECT n FROM goods WHERE id = 1") == [(0,)]
+        with monkeypatch.context() as patch:
+            for function, statement in (
+                ("read_states", "UPDATE goods SET n = -7 WHERE id = 7"),
+                ("read_digests", "UPDATE goods SET n = -8 WHERE id = 8"),
+            ):
+                patch.setattr(cutover, function, written_after(function, followed.source.url, statement))
+            steps.compare_early()
+        assert (progress.total, progress.done) == (42, 42)
+        run_sql(followed.source.url, "UPDATE goods SET n = -1 WHERE id < 4")
+        apply = Cutover._apply
+
+        def apply_and_write(self, touched=()):
+            mark = apply(self, touched)
+            run_sql(followed.source.url, "UPDATE goods SET n = -2 WHERE id < 3")
+            return mark
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Cutover, "_apply", apply_and_write)
+            steps.catch_up()
+        assert fetch(followed.destination.url, "SELECT n FROM goods WHERE id = 1") == [(-1,)]
+        reports.clear()
+        begun = time.monotonic()
+        proven = steps.prove()
+        seconds = time.monotonic() - begun
+        reports_of_proof = [*reports]
+        still_equal = Cutover._still_equal
+
+        def write_and_look(self, mark):
+            run_sql(followed.source.url, "INSERT INTO goods VALUES (99, 99)")
+            return still_equal(self, mark)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Cutover, "_still_equal", write_and_look)
+            with pytest.raises(BusyError, match="app was written to while it was compared"):
+                steps.prove()
+    assert (proven.differences, proven.rows, proven.read_whole) == ([], 21, {})
+    assert (proven.compared_early, proven.compared_by_key) == (
+        ["public.goods", "public.still"],
+        {"public.goods": 2},
+    )
+    assert reports_of_proof == [
+        "drain",
+        "compare rows that were written to",
+        "ask both servers what was written",
+        "carry over what the log lacks",
+        "compare whole tables",
+        "drain",
+    ]
+    assert {*proven.seconds} == {*reports_of_proof}
+    assert min(proven.seconds.values()) >= 0
+    assert sum(proven.seconds.values()) <= seconds
+
+
+def test_a_connection_that_breaks_is_made_anew_and_a_stop_is_obeyed(make_followed, tmp_path, monkeypatch):
+    """Changes after another snapshot than that of the destination are not applied."""
+    monkeypatch.setattr(cutover, "_AGAIN_SECONDS", 0.1)
+    followed, store, token = make_followed(SCRIPT), open_location(str(tmp_path)), CancellationToken()
+    readers = "FROM pg_replication_slots WHERE active AND database = current_database()"
+    with contextlib.closing(Cutover(followed, store, token, 2)) as steps:
+        with pytest.raises(UnreachableError, match="has no folder"):
+            steps.catch_up()
+        followed.folder(store).begin()
+        steps.catch_up()
+        fetch(followed.source.url, f"SELECT pg_terminate_backend(active_pid) {readers}")
+        run_sql(followed.source.url, "DELETE FROM still")
+        steps.catch_up()
+        assert fetch(followed.destination.url, "SELECT * FROM still") == []
+        token.cancel()
+        for step in (steps.catch_up, steps.prove):
+            with pytest.raises(Cancelled):
+                step()
+    eventually(lambda: fetch(followed.source.url, f"SELECT slot_name {readers}") == [])
+    later = replace(followed, base=followed.open_log().end(followed.log))
+    later.folder(store).begin()
+    with (
+        contextlib.closing(Cutover(later, store, CancellationToken(), 2)) as steps,
+        pytest.raises(IncompleteError, match="was restored from a snapshot at"),
+    ):
+        steps.catch_up()
+
+
+def read_until(ended):
+    """Read a table until something ends that, for a moment at most."""
+
+    def read(*, advance, **_):
+        for _ in range(1000):
+            if ended():
+                return {("", "t"): RowsDigest(2)}
+            advance(1, 1)
+            time.sleep(0.001)
+        return {}
+
+    return read
+
+
+def test_changes_are_captured_as_long_as_both_sides_are_read(monkeypatch):
+    monkeypatch.setattr(cutover, "_CAPTURE_SECONDS", 0.001)
+    captured = []
+    monkeypatch.setattr(Cutover, "_capture", lambda _: captured.append(1))
+    steps = Cutover(UNREACHED, None, CancellationToken(), 2)
+    read = read_until(lambda: len(captured) > 1)
+    assert steps._read_and_capture(read, read) == ({("", "t"): RowsDigest(2)},) * 2
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_the_reading_ends_where_changes_cannot_be_captured_or_the_run_is_stopped(monkeypatch, is_stopped):
+    monkeypatch.setattr(cutover, "_CAPTURE_SECONDS", 0.001)
+    token, reading = CancellationToken(), []
+
+    def capture(_):
+        if is_stopped:
+            token.cancel()
+        else:
+            raise NoSpaceError("full")
+
+    def read(**options):
+        try:
+            read_until(lambda: False)(**options)
+        except Cancelled:
+            reading.append("ended")
+            raise
+
+    monkeypatch.setattr(Cutover, "_capture", capture)
+    with pytest.raises(Cancelled if is_stopped else NoSpaceError):
+        Cutover(UNREACHED, None, token, 2)._read_and_capture(read, read)
+    assert reading == ["ended", "ended"]
+
+
+NAME = ("public", "t")
+LAGGING = {NAME: (WriteState("s", 10), WriteState("d", 22))}
+COUNTED = {NAME: (WriteState("s", 10), WriteState("d", 23))}
+STRANGER = "somebody else may have written to it at the destination"
+
+
+@pytest.mark.parametrize(
+    ("states", "logged", "sessions", "reason"),
+    [
+        ([LAGGING, LAGGING, COUNTED], {NAME}, [], ""),
+        ([LAGGING], {NAME}, [], STRANGER),
+        ([COUNTED], set(), [], "not all of its changes are in the log"),
+        (
+            [COUNTED], {NAME}, ["a (b)"],
+            "a (b) is connected to the destination, and may have written to it",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_servers_say_is_waited_for_a_while(monkeypatch, states, logged, sessions, reason):
+    monkeypatch.setattr(cutover, "_COUNTED_SECONDS", 0.2)
+    log = SimpleNamespace(logged_tables=lambda _: logged)
+    monkeypatch.setattr(FollowedSource, "open_log", lambda _: log)
+    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: sessions)
+    monkeypatch.setattr(cutover, "read_states", lambda *_: states.pop(0) if len(states) > 1 else states[0])
+    steps, digests = Cutover(UNREACHED, None, CancellationToken(), 2), {NAME: RowsDigest(1)}
+    assert steps._still_equal(Mark(0)) == ({}, {})
+    before = {NAME: (WriteState("s", 10), WriteState("d", 20))}
+    steps._early = EarlyComparison(Mark(0), before, digests=dict(digests), written={NAME: 3})
+    expected = ({}, {NAME: reason}) if reason else (digests, {})
+    assert steps._still_equal(Mark(0)) == expected
+
+
+RECORDED = CutoverRecord(
+    "2026-11-28T00:00:00.000+00:00",
+    "2026-11-28T00:00:09.000+00:00",
+    9.0,
+    [
+        ProvenSource(
+            "app",
+            "0/17",
+            Carried({"sequences": 2}, ["a note"], ["a view"]),
+            [Finding("public.t", "has other rows", "2", "3", [])],
+            {"public.s": [5, "f0"], "public.t": [2, "0f"]},
+            {"drain": 1.0, "compare whole tables": 2.5, "a stage of later": 0.5},
+            ["public.m"],
+            ["public.s"],
+            {"public.s": 1},
+            {"public.t": "it was emptied"},
+        )
+    ],
+    [ProvenBucket("media", 3, 42, "", 0.5)],
+)
+
+
+def test_a_record_is_read_as_it_was_written_and_can_be_removed(tmp_path):
+    store = open_location(str(tmp_path))
+    assert read_record(store) is None
+    with cutover_lease(store, Silent()) as lease:
+        write_record(store, RECORDED, lease)
+    assert json.loads(store.read(RECORD))["version"] == 1
+    record = read_record(store)
+    assert record == RECORDED
+    assert [*record.sources[0].seconds] == [*RECORDED.sources[0].seconds]
+    assert record.sources[0].rows == 5
+    remove_record(store)
+    assert read_record(store) is None
+
+
+@pytest.mark.parametrize("sources", ["", '"sources": 5, ', '"sources": [{}], '])
+def test_a_record_that_is_something_else_is_damage(tmp_path, sources):
+    store = open_location(str(tmp_path))
+    store.put(RECORD, f'{{{sources}"version": {VERSION}}}'.encode())
+    with pytest.raises(DamageError, match="a record of a cutover"):
+        read_record(store)
+
+
+def test_what_was_written_since_the_cutover_is_named(tmp_path):
+    endpoint = Endpoint(f"sqlite://{tmp_path}/app.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.executescript("CREATE TABLE t (id); CREATE TABLE u (id); INSERT INTO t VALUES (1), (2)")
+        tables = recorded_digests(endpoint, workers=1)
+        sources = [
+            ProvenSource(name, "", Carried(), [], recorded, {})
+            for name, recorded in (("other", {}), ("app", tables), ("an", {}))
+        ]
+        record = CutoverRecord("", "", 0.0, sources)
+        assert written_since(record, "app", endpoint, workers=1) == []
+        database.executescript("UPDATE t SET id = 3 WHERE id = 2; CREATE TABLE v (id)")
+    later = [
+        Finding("main.t", "was written to since", "2", "2"),
+        Finding("main.v", "was written to since", "0", "0"),
+    ]
+    assert written_since(record, "app", endpoint, workers=1) == later
+    assert written_since(record, "unknown", endpoint, workers=1) == []
+
+
+@pytest.mark.parametrize(
+    "error", [BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError, NoSpaceError]
+)
+def test_a_follow_that_has_just_begun_is_waited_for_a_while(monkeypatch, error):
+    monkeypatch.setattr(cutover, "_AGAIN_SECONDS", 1 / 128)
+    monkeypatch.setattr(cutover, "_CONTENTION_SECONDS", 4 / 128)
+    tries, token = [], CancellationToken()
+
+    def capture(_):
+        tries.append(1)
+        if len(tries) == 9:
+            token.cancel()
+        if len(tries) != 3:
+            raise error("a follow is at work")
+        return "end"
+
+    monkeypatch.setattr(Cutover, "_capture", capture)
+    monkeypatch.setattr(Cutover, "_apply", lambda _: "mark")
+    steps = Cutover(UNREACHED, None, token, 1)
+    if error is NoSpaceError:
+        with pytest.raises(error):
+            steps.catch_up()
+        assert tries == [1]
+        return
+    begun = time.monotonic()
+    assert steps.catch_up() == "mark"
+    assert time.monotonic() - begun >= 2 / 128
+    with pytest.raises(error, match="at work"):
+        steps.catch_up()
+    assert len(tries) == 3 + 5
+    with pytest.raises(Cancelled):
+        steps.catch_up()
+
+
+def test_who_waits_for_sessions_at_the_destination_says_so_and_can_be_stopped(monkeypatch):
+    token, reports = CancellationToken(), []
+
+    def report(text):
+        reports.append(text)
+        if "pool" in text:
+            token.cancel()
+
+    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: ["mover (pool)"])
+    with pytest.raises(Cancelled):
+        Cutover(UNREACHED, None, token, 2, report=report).compare_early()
+    waiting = "waiting until mover (pool) has been idle at the destination for a while"
+    assert reports == ["compare before the hold", waiting]
