@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,8 +29,8 @@ from scripts.mutants.traces import Traces
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
 _FIRST, _MOST_TESTS = 5, 60
-_SLOWEST_SECONDS = 25.0
-_STARTED_SECONDS = 90
+_QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py::.+?)(?: - .*)?$", re.MULTILINE)
 
 
 class WarmTests:
@@ -173,6 +175,8 @@ class Trials:
     def __init__(self, runner: WarmTests, tree: Path) -> None:
         self._runner = runner
         self._tree = tree
+        self._failing: set[str] = set()
+        """Tests that fail without any mutant."""
         self._clock = 0
         """Each text of a module gets a time of its own, else Python takes what it has compiled before."""
 
@@ -180,31 +184,43 @@ class Trials:
         """Return ``killed``, ``timeout``, ``survived``, ``unreached``, or ``unclear`` where the tests fail anyway."""
         outcome = "unreached"
         for chosen in choose(mutant, tests):
-            outcome = self._judge(mutant, chosen, 40 + 4 * sum(tests[name]["seconds"] for name in chosen))
+            outcome = self._judge(mutant, {name: float(tests[name]["seconds"]) for name in chosen})
             if outcome != "survived":
                 break
         return outcome
 
-    def _judge(self, mutant: Mutant, chosen: Sequence[str], seconds: float) -> str:
-        answer = self._run(mutant.module, mutant.code, chosen, seconds)
-        if answer["code"] == 0:
-            return "survived"
-        if answer["code"] > 0 and answer["code"] not in {4, 5}:
-            return "killed"
+    def _judge(self, mutant: Mutant, timings: Mapping[str, float]) -> str:
+        """Run tests with a mutant. The failure of a slow one counts where it passes without the mutant; others are left
+        out from then on.
+        """
+        chosen, seconds = list(timings), 30 + 4 * max(timings.values())
         original = (CHECKOUT / mutant.module).read_text(encoding="utf-8")
-        control = self._run(mutant.module, original, chosen, seconds)
-        if control["code"]:
-            print(f"  the tests fail without the mutant: {control['output']}", flush=True)
-            return "unclear"
-        return "timeout" if answer["code"] == -1 else "killed"
+        while chosen := [name for name in chosen if name not in self._failing]:
+            answer = self._run(mutant.module, mutant.code, chosen, seconds)
+            if answer["code"] == 0:
+                return "survived"
+            failed = _FAILED.findall(answer["output"])
+            if failed and timings.get(failed[0], math.inf) < _QUICK_SECONDS:
+                return "killed"
+            control = self._run(mutant.module, original, failed or chosen, seconds)
+            if control["code"] == 0:
+                return "timeout" if answer["code"] == -1 else "killed"
+            print(f"  a test fails without the mutant: {control['output']}", flush=True)
+            self._failing.update(failed)
+            if not failed:
+                break
+        return "unclear"
 
     def _run(self, module: str, code: str, tests: Sequence[str], seconds: float) -> dict[str, Any]:
+        """Run tests of at most so many seconds each with a text of a module."""
         path = self._tree / module
         original = (CHECKOUT / module).read_text(encoding="utf-8")
         self._write(path, code)
         try:
             name = module.removesuffix(".py").replace("/", ".")
-            return self._runner.run(tests, ["-x"], timeout=seconds, module=name)
+            return self._runner.run(
+                tests, ["-x", f"--timeout={seconds:.0f}"], timeout=len(tests) * seconds, module=name
+            )
         finally:
             self._write(path, original)
 

@@ -77,8 +77,10 @@ _FOLLOW = (
             "follower",
             "handover",
             "resync",
+            "status_cutover",
             "follow_command",
             "cutover",
+            "cutover_steps",
         )
     ),
 )

@@ -196,7 +196,7 @@ def _run(request: dict[str, Any], directory: Path) -> None:
 
 
 def _tidy(servers: Servers) -> None:
-    """Drop slots, prepared transactions and databases that killed tests have left."""
+    """Drop slots, prepared transactions, databases and roles that killed tests have left."""
     for server in servers.databases:
         with psycopg.connect(server.url, password=server.password, autocommit=True) as connection:
             for gid, database in connection.execute("SELECT gid, database FROM pg_prepared_xacts").fetchall():
@@ -217,6 +217,11 @@ def _tidy(servers: Servers) -> None:
             for (name,) in connection.execute(names).fetchall():
                 with contextlib.suppress(psycopg.Error):
                     connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            roles = "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\\_%'"
+            for (name,) in connection.execute(roles).fetchall():
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute(f'DROP OWNED BY "{name}"')
+                    connection.execute(f'DROP ROLE "{name}"')
 
 
 if __name__ == "__main__":
