@@ -107,8 +107,8 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         return record
 
     def do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-        """Do units one after the other; return what became of each. Small ones that are not recorded are committed
-        together. Raises the location's errors.
+        """Do units one after the other; return in their order what became of each. Small ones that are not recorded are
+        committed together. Raises the location's errors.
         """
         settled: list[SettledUnit] = []
         unreachable: SourceUnreachableError | None = None
@@ -137,7 +137,9 @@ class UnitWork(Struct, frozen=True, kw_only=True):
                     settled.append((unit, exc))
                 if group.is_full:
                     settled += self._commit_group(group.take())
-            return settled + self._commit_group(group.take())
+            settled += self._commit_group(group.take())
+        places = {planned.unit.id: place for place, planned in enumerate(units)}
+        return sorted(settled, key=lambda each: places[each[0].id])
 
     def _with_retries(self, progress: _UnitProgress, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached, but not under a snapshot that is lost."""
