@@ -130,7 +130,7 @@ def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, t
             engine.run_sql(old, "UPDATE accounts SET balance = 0 WHERE id = 2")
 
     cutover = DeltaCutover(
-        DeltaSource("app", Endpoint(old), Endpoint(new), store), CancellationToken(), report=report
+        DeltaSource("app", Endpoint(old), Endpoint(new), store), CancellationToken(), 2, report=report
     )
     is_written = False
     assert cutover.prove().differences == []
