@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +32,33 @@ class Cost:
         return f"{self.seconds:7.2f} s {self.cpu_seconds:7.2f} s of CPU {self.peak_bytes / MB:6.0f} MB"
 
 
+_WAITER = """
+import json, os, sys, time
+started = time.monotonic()
+nothing = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=nothing)
+_, status, used = os.wait4(pid, 0)
+seconds = time.monotonic() - started
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+"""Starts a command from a small process. The peak of one that is started by a large process counts the memory of that
+(Linux, ``exec_mmap``).
+"""
+
+
 def cost_of(command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> Cost:
     """Run a command, with ``variables`` in addition to those of the environment, and return what it took. Raises
     ``subprocess.CalledProcessError``.
     """
     known = {**os.environ, **(variables or {})}
     known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
-    started = time.monotonic()
-    process = subprocess.Popen(command, env=known, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * _RSS_UNIT_BYTES)
+    waiting = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _WAITER, *command], env=known, stdout=subprocess.PIPE, check=True
+    )
+    exit_code, seconds, cpu_seconds, peak = json.loads(waiting.stdout)
+    if exit_code:
+        raise subprocess.CalledProcessError(exit_code, command)
+    return Cost(seconds, cpu_seconds, peak * _RSS_UNIT_BYTES)
 
 
 def used_by(pid: int) -> float:
