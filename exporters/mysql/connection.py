@@ -391,12 +391,12 @@ def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any
         defer_connect=True,
         **options,
     )
-    waking(address.url, raw, _shut)
+    waking(address.url, raw, shut)
     raw.connect()
     return raw
 
 
-def _shut(raw: Any) -> None:
+def shut(raw: Any) -> None:
     """Shut the socket of a session: the driver has no other way to end what waits for it."""
     shut_socket(raw._sock.fileno())  # noqa: SLF001
 

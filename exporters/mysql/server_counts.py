@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import pymysql
 from exporters.api import Loss
 from exporters.errors import SourceError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
-from exporters.mysql.connection import MysqlAddress, connect
+from exporters.mysql.connection import MysqlAddress, connect, shut
 from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, snapshot_lost
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -148,7 +147,7 @@ class Counting:
         return True
 
     def _used(self, use: _Use, ask: Callable[[Feed], bytes | str]) -> bytes | str:
-        """Ask by a session, which can be told to give up meanwhile."""
+        """Ask by a session, whose query ``give_up`` can end meanwhile."""
 
         def watched(feed: Feed) -> bytes | str:
             thread_id = feed.connection.raw.thread_id()
@@ -202,7 +201,7 @@ def _stop(session: MysqlSession) -> None:
     raw = session.holder.raw
     _end_query(session.address, raw.thread_id())
     with contextlib.suppress(OSError, AttributeError):
-        raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  closing it would wake no thread
+        shut(raw)  # closing it would wake no thread
 
 
 def _end_query(address: MysqlAddress, thread_id: int) -> None:

@@ -28,8 +28,8 @@ class LeftBehind(Struct, frozen=True):
     left_out: Sequence[tuple[str, str]] = ()
     not_taken: Sequence[NotTaken] = ()
 
-    def sentences(self, said: str = "") -> Iterator[str]:
-        """Yield what was seen and is not in the case, a sentence for each server; a reason that was ``said`` is not
+    def sentences(self, printed: str = "") -> Iterator[str]:
+        """Yield what was seen and is not in the case, a sentence for each server; a reason that was ``printed`` is not
         repeated.
         """
         for server in self.servers:
@@ -37,7 +37,7 @@ class LeftBehind(Struct, frozen=True):
                 more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
                 yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
             if server.reason:
-                reason = ", for the same reason." if server.reason in said else f": {server.reason}"
+                reason = ", for the same reason." if server.reason in printed else f": {server.reason}"
                 yield f"What else is on {server.url} could not be listed{reason}"
 
     def as_json(self) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
 
 
 class _Reader:
-    """Turns the parsed document into a ``Case``; knows the file's name for its complaints."""
+    """Turns the parsed document into a ``Case``; its complaints name the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

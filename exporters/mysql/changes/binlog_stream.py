@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import threading
 import time
@@ -37,7 +36,7 @@ from exporters.mysql.changes.binlog_events import (
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles, make_position, number_of, start_of
 from exporters.mysql.changes.logged_statements import plain_statement, read_statement
-from exporters.mysql.connection import Connection
+from exporters.mysql.connection import Connection, shut
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 
 FORMAT_TABLE = 0
@@ -126,7 +125,7 @@ class BinlogStream:
             self._ready.notify_all()
         with suppress(OSError, AttributeError):  # it is closed already
             # A close alone does not wake the thread: it would wait for the next heartbeat.
-            self._connection.raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001
+            shut(self._connection.raw)
         self._connection.close()
         self._thread.join()
 

@@ -61,9 +61,9 @@ def find_tools(server_major: int) -> Tools:
 
 def ask_newest() -> None:
     """Ask the pg_dump that ``find_tools`` looks at first for its version, which is remembered."""
-    for directory in _directories():
-        _major(directory / "pg_dump")
-        return
+    newest = next(_directories(), None)
+    if newest is not None:
+        _major(newest / "pg_dump")
 
 
 def _directories() -> Iterator[Path]:

@@ -74,14 +74,14 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
     return IncompleteError.exit_code if others else max(codes)
 
 
-def left_behind_lines(left_behind: LeftBehind | None, said: str) -> tuple[list[str], str]:
+def left_behind_lines(left_behind: LeftBehind | None, printed: str) -> tuple[list[str], str]:
     """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. Reasons
-    that were ``said`` are not repeated.
+    that were ``printed`` are not repeated.
     """
     if left_behind is None:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
-    return list(left_behind.sentences(said)), step
+    return list(left_behind.sentences(printed)), step
 
 
 def gap_words(gap: Gap) -> str:

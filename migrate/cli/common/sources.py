@@ -202,7 +202,7 @@ def without_left_out(
 
 
 def selected(endpoints: Mapping[str, Endpoint], selection: Selection) -> Mapping[str, Endpoint]:
-    """Return the sources such that these of their items are wanted; where all are, what the case file says."""
+    """Return the sources such that these of their items are chosen; where all are, what the case file says."""
     if selection == EVERYTHING:
         return endpoints
     return {name: replace(endpoint, selection=selection) for name, endpoint in endpoints.items()}
