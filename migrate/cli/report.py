@@ -16,9 +16,8 @@ from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
-from migrate.cli.common.options import CaseFile, LocationWord, one_location
+from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import destinations_of, known_secrets, load_case, named_destinations
 from migrate.cli.common.terminal import Console
 from migrate.cli.verify import Verified, run_verify
@@ -94,8 +93,7 @@ def report_command(
     what to it, and what was verified and restored since.
     """
     loaded = load_case(case)
-    locations, source_words = locations_and_sources(words or [])
-    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    location, source_words = location_and_sources(words, loaded)
     pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     store = session.store(location)

@@ -16,11 +16,10 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.dry_run import DryRun, WouldDo
-from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, one_location
+from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
-from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import (
     check_kinds,
     chosen_destinations,
@@ -369,8 +368,7 @@ def restore_command(
     The same command again goes on where an earlier run stopped.
     """
     loaded = load_case(case)
-    locations, source_words = locations_and_sources(words or [])
-    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    location, source_words = location_and_sources(words, loaded)
     destinations = chosen_destinations(location, source_words, loaded)
     if dry_run:
         return _would_restore(session, location, destinations, create=create)

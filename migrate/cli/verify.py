@@ -19,12 +19,11 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, one_location
+from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
-from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import (
     check_kinds,
     destinations_of,
@@ -513,8 +512,7 @@ def verify_command(
     With --repair it makes rows that differ equal. Objects of buckets are repaired by moveout sync.
     """
     loaded = load_case(case)
-    locations, source_words = locations_and_sources(words or [])
-    location = one_location(locations, (loaded.transfer_to or loaded.bundle) if loaded else None)
+    location, source_words = location_and_sources(words, loaded)
     pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)

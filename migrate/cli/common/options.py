@@ -15,7 +15,7 @@ from migrate.case.deadline import parse_deadline
 from migrate.case.model import Case, Endpoint
 from migrate.case.secrets import redact
 from migrate.case.selection import parse_tags
-from migrate.cli.common.source_words import names_source, refuse_case_file
+from migrate.cli.common.source_words import locations_and_sources, names_source, refuse_case_file
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
@@ -177,6 +177,14 @@ def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str 
             f"no {noun} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
         )
     return fallback
+
+
+def location_and_sources(words: Sequence[str] | None, case: Case | None) -> tuple[Endpoint, list[str]]:
+    """Return the one location of a bundle, else where the case has it last, and the words that name sources. Raises
+    ``UsageError``.
+    """
+    locations, source_words = locations_and_sources(words or [])
+    return one_location(locations, (case.transfer_to or case.bundle) if case else None), source_words
 
 
 def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
