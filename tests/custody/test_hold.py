@@ -245,6 +245,22 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
         put_hold((open_location(url), open_object_lock(url)), provider, terms)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("SHA256:COUNSEL", "is no fingerprint"), ("stranger", "is of no key in")]
+)
+def test_no_hold_is_placed_that_nobody_could_end(there, locked, make_key, provider, tmp_path, name, said):
+    """As with the words of the guide that were left in the case file."""
+    (tmp_path / "signers").write_text(f"provider {provider.public.line}\n")
+    fingerprint = name if ":" in name else make_key(name).public.fingerprint
+    names = f'["{provider.public.fingerprint}", "{fingerprint}"]'
+    case = tmp_path / "case.toml"
+    case.write_text(f'[custody]\nsigners = "signers"\nrelease_keys = {names}\nrelease_quorum = 2\n')
+    words = ["hold", "place", locked[2], "-c", case, "--key", make_key.path_of("provider"), "--legal"]
+    refused = call(*words, "--until", "1d", "--reason", "x")
+    assert (refused.code, said in refused.err) == (2, True), refused.err
+    assert bundle_hold.survey(*there, workers=4).legal == 0
+
+
 def test_the_commands(location, locked, make_key):
     key = make_key.path_of("provider")
     assert call("sign", location.location, "--key", key).code == 0

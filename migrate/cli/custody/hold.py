@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -16,7 +17,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_trust, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
@@ -28,8 +29,12 @@ from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.registry import open_object_lock
 
+if TYPE_CHECKING:
+    from migrate.custody.signing.allowed_signers import Trust
+
 app.add_typer(group, name="hold")
 
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
 _Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the custody log.")]
 
@@ -121,6 +126,7 @@ def place_command(
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_location(words, loaded))
     custody = custody_of(loaded)
+    _check_release_keys(custody.release_keys, load_trust(None, loaded))
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
         "until": terms.until.isoformat(),
@@ -135,6 +141,22 @@ def place_command(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
     return HeldBundle(store.location, protection)
+
+
+def _check_release_keys(fingerprints: Sequence[str], trust: Trust | None) -> None:
+    """Raise ``UsageError`` where one is of no key, or of none that the case's list has: nobody could end the hold."""
+    known = {public.fingerprint for public in trust.names} if trust else None
+    for fingerprint in fingerprints:
+        if _FINGERPRINT.fullmatch(fingerprint) is None:
+            wrong = "is no fingerprint"
+        elif known is not None and trust is not None and fingerprint not in known:
+            wrong = f"is of no key in {trust.source}"
+        else:
+            continue
+        raise UsageError(
+            f"[custody] release_keys: {fingerprint} {wrong}, and a hold that names it might never end",
+            next_step="moveout keys show FILE prints the fingerprint, and the line for the list of signers",
+        )
 
 
 @verb(group, "extend", title="hold extend", workers=True)
