@@ -62,7 +62,9 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
 def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(told):
     entries = told((0, "sealed"))
     rules = rulebook.load("eu-data-act")
-    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + DAY)] == ["erasure"]
+    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + DAY)] == [
+        "retrieval", "erasure"
+    ]  # fmt: skip
     assert states("eu-data-act", told((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
     entries = told((0, "sealed"), (1, "received"))
     assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 2 * DAY)] == [
@@ -168,6 +170,22 @@ def test_rules_that_make_no_sense_are_refused_with_the_location(tmp_path, text, 
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
         rulebook.load(str(file))
+
+
+def test_what_is_kept_from_an_event_on_is_not_erased_before_the_log_has_it(told):
+    """Else a receipt that nobody acknowledged lets a bundle go on the day it was signed."""
+    rules = rulebook.load("sec-17a-4")
+    (breach,) = clock.would_breach(rules, told((0, "received")), {"erasing"}, THEN + 9999 * DAY)
+    assert (breach.rule.id, breach.why) == ("six-years", "the log does not say when it began (sealed)")
+
+
+def test_a_clock_that_was_set_back_makes_no_time_to_keep_shorter(told):
+    rules, events = rulebook.load("eu-data-act"), {"erasing"}
+    entries = told((0, "sealed"), (-400, "received"), (-400, "acknowledged"))
+    assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + DAY)] == ["retrieval"]
+    assert clock.would_breach(rules, entries, events, THEN + 32 * DAY) == []
+    noted_end = noted(1, "transition-end", -400)
+    assert clock.would_breach(rules, told((-500, "received"), noted_end), events, THEN + DAY) == []
 
 
 def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):

@@ -58,7 +58,7 @@ def do(store, vault, signer, **more):
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
     vault = open_object_lock(kept.location)
-    reasons = erase.check(kept, erase.removable(vault), [])
+    reasons = erase.check(kept, erase.removable(vault), [], provider.public)
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
         do(kept, vault, provider, reasons=reasons)
@@ -71,12 +71,25 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
     vault = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
-    assert erase.check(kept, erase.removable(vault), []) == ["its receipt names damage: 1 findings"]
+    assert erase.check(kept, erase.removable(vault), [], provider.public) == [
+        "its receipt names damage: 1 findings"
+    ]
     other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
-    assert erase.check(kept, erase.removable(vault), []) == ["its receipt names damage: 1 findings"]
+    assert erase.check(kept, erase.removable(vault), [], provider.public) == [
+        "its receipt names damage: 1 findings"
+    ]
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(vault), []) == []
+    assert erase.check(kept, erase.removable(vault), [], provider.public) == []
+
+
+def test_ones_own_receipt_is_none(kept, provider, customer):
+    receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider])
+    versions = erase.removable(open_object_lock(kept.location))
+    assert erase.check(kept, versions, [], provider.public) == ["nobody but you has signed a receipt for it"]
+    assert erase.check(kept, versions, [], customer.public) == []
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, versions, [], provider.public) == []
 
 
 def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
@@ -97,7 +110,7 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
 
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), []) == []
+    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], provider.public) == []
     done = do(kept, open_object_lock(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
@@ -200,7 +213,7 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [])
+    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], provider.public)
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
@@ -253,7 +266,10 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
         Bucket=url.split("/")[2], Key="b/", Body=b""
     )  # as some consoles make folders
     versions = erase.removable(vault)
-    assert (erase.check_holds(vault, versions, workers=4), erase.check(store, versions, [])) == ([], [])
+    assert (
+        erase.check_holds(vault, versions, workers=4),
+        erase.check(store, versions, [], provider.public),
+    ) == ([], [])
     do(store, vault, provider)
     assert all(one.key.startswith("sig/") for one in vault.versions())
 

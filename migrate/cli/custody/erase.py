@@ -13,7 +13,7 @@ from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.clock import Rules, load_rules
@@ -84,7 +84,7 @@ def erase_command(
     there. The same command again finishes what was begun.
     """
     loaded = load_case(case)
-    signers = [] if dry_run else need_keys(key, passphrase, loaded)
+    signers = (load_keys if dry_run else need_keys)(key, passphrase, loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     held: list[str] = []
@@ -98,7 +98,7 @@ def erase_command(
         ]
         versions = erase.removable(vault)
         held = erase.check_holds(vault, versions, workers=workers)
-        reasons = erase.check(store, versions, breaches)
+        reasons = erase.check(store, versions, breaches, signers[0].public if signers else None)
         if not dry_run:
             erase.refuse_held(held)
             erase.refuse(reasons, override)

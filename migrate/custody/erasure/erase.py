@@ -23,7 +23,7 @@ from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
-from migrate.custody.signing.keys import Signer
+from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, NotAllowedError
 from migrate.number_text import count_words, things
 from migrate.runtime.progress import Progress
@@ -69,26 +69,29 @@ def check_holds(vault: ObjectLock, versions: Sequence[FileVersion], *, workers: 
     return [f"{count_words(len(locked))} of {things(len(versions), 'version')} are held {', '.join(words)}"]
 
 
-def check(store: MultipartStore, versions: Sequence[FileVersion], breaches: Sequence[Verdict]) -> list[str]:
+def check(
+    store: MultipartStore, versions: Sequence[FileVersion], breaches: Sequence[Verdict], by: PublicKey | None
+) -> list[str]:
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
-    there is no receipt, that what is another's would go with it.
+    there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
     """
     reasons = []
     if other_files := unknown_files(store, (version.key for version in versions)):
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
-    return [*reasons, *_unreceived(store)]
+    return [*reasons, *_unreceived(store, by)]
 
 
-def _unreceived(store: MultipartStore) -> list[str]:
+def _unreceived(store: MultipartStore, by: PublicKey | None) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
     log, root = custody_log.read(store), new_event(store, "erasing").root
-    receipt_details = [
+    all_details = [
         entry.what.details for event in ("received", "acknowledged") for entry in log.find(event, root)
     ]
+    receipt_details = [entry for entry in all_details if by is None or entry.get("by") != by.fingerprint]
     if not receipt_details:
-        return ["nobody has signed a receipt for it"]
+        return [f"nobody{' but you' if all_details else ''} has signed a receipt for it"]
     if all(entry.get("findings") != 0 for entry in receipt_details):
         return [f"its receipt names damage: {receipt_details[-1].get('findings')} findings"]
     return []

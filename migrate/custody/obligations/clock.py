@@ -33,8 +33,13 @@ class Verdict(Struct, frozen=True):
 
 
 class _Seen(Struct, frozen=True):
+    """An event of the log. ``latest`` is the latest moment of the log up to it: it was not before, whatever a clock
+    said that was set back. What was noted happened when the note says.
+    """
+
     moment: datetime
     number: int
+    latest: datetime
 
 
 def judge(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Verdict]:
@@ -45,24 +50,28 @@ def judge(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Ve
 def would_breach(
     rules: RuleSet, entries: Sequence[LogEntry], events: Collection[str], now: datetime
 ) -> list[Verdict]:
-    """Return the rules that one of ``events`` would breach if it happened now, whatever happened before."""
+    """Return the rules that one of ``events`` would breach if it happened now, whatever happened before. What must not
+    happen before a time counts, too, where the log does not say when that time began.
+    """
     verdicts = []
     for case in _cases(rules, entries, now):
         if not set(case.rule.event).isdisjoint(events) and case.rule.kind in {"not-before", "requires"}:
             verdict = _judge(replace(case, events=()))
-            if verdict.state in {"due", "unknown"} and (case.starts or case.rule.kind == "requires"):
+            if verdict.state in {"due", "unknown"}:
                 verdicts.append(verdict)
     return verdicts
 
 
 def _cases(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> Iterator[_Case]:
     seen_by_event: dict[str, list[_Seen]] = {}
+    latest = datetime.min.replace(tzinfo=UTC)
     for entry in entries:
-        event, moment = entry.what.event, entry.moment
+        latest = max(latest, entry.moment)
+        event, seen = entry.what.event, _Seen(entry.moment, entry.number, latest)
         if event == "noted":
             event = f"noted:{entry.what.details.get('what')}"
-            moment = _noted(entry)
-        seen_by_event.setdefault(event, []).append(_Seen(moment, entry.number))
+            seen = _Seen(_noted(entry), entry.number, _noted(entry))
+        seen_by_event.setdefault(event, []).append(seen)
 
     def of(names: Sequence[str]) -> list[_Seen]:
         return sorted(
@@ -157,14 +166,15 @@ def _end(case: _Case) -> tuple[datetime, *tuple[_Seen, ...]]:
 
 def _not_before(case: _Case) -> Verdict:
     assert case.rule.period is not None
-    due = later(case.starts[-1].moment, case.rule.period)
+    start = max(case.starts, key=lambda seen: seen.latest)
+    due = later(start.latest, case.rule.period)
     if case.events:
         state: State = "met" if case.events[0].moment >= due else "breached"
         reason = f"{case.event_names} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
-        return case.verdict(state, reason, due, case.starts[-1], case.events[0])
+        return case.verdict(state, reason, due, start, case.events[0])
     if case.now < due:
-        return case.verdict("due", f"{case.event_names} not before {_shown(due)}", due, case.starts[-1])
-    return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
+        return case.verdict("due", f"{case.event_names} not before {_shown(due)}", due, start)
+    return case.verdict("met", f"the time was over at {_shown(due)}", due, start)
 
 
 def later(moment: datetime, period: Period) -> datetime:
