@@ -59,6 +59,7 @@ GLOBALS = "schema/globals.sql"
 SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
 SETTINGS = "schema/settings.json"
+DATABASE = "schema/database.json"
 LARGE_OBJECTS = "schema/large-objects.json"
 EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
@@ -251,7 +252,7 @@ def _lists(
 ) -> tuple[dict[str, bytes], list[Loss]]:
     """Return the files that are no SQL, by their names, and the settings that are secret."""
     holder = session.holder
-    lists, losses = {SEQUENCES: _json(sequences)}, []
+    lists, losses = {SEQUENCES: _json(sequences), DATABASE: _json(fetch(holder, roles.DATABASE))}, []
     for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
         keepable, secret = roles.keepable(fetch(holder, query), session.position["database"])
         lists[name] = _json(keepable)

@@ -9,9 +9,9 @@ from typing import Any
 from exporters.api import Loss
 
 ROLES = """
-WITH RECURSIVE using_it(oid) AS (
-  SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
-    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+WITH RECURSIVE this(oid) AS (SELECT oid FROM pg_database WHERE datname = current_database()), using_it(oid) AS (
+  SELECT s.refobjid FROM pg_shdepend s, this WHERE s.refclassid = 'pg_authid'::regclass
+    AND (s.dbid = this.oid OR s.classid = 'pg_database'::regclass AND s.objid = this.oid)
   UNION SELECT relowner FROM pg_class UNION SELECT nspowner FROM pg_namespace
   UNION SELECT proowner FROM pg_proc UNION SELECT typowner FROM pg_type
   UNION SELECT setrole FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
@@ -43,6 +43,17 @@ FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN 
 WHERE d.datname = current_database() ORDER BY r.rolname NULLS FIRST
 """
 """``ALTER DATABASE … SET`` (no role) and ``ALTER ROLE … IN DATABASE … SET``."""
+
+DATABASE = """
+SELECT r.rolname::text AS owner, r.oid = 10 AS bootstrap, d.datconnlimit AS connection_limit,
+  shobj_description(d.oid, 'pg_database') AS comment, CASE WHEN d.datacl IS NOT NULL THEN coalesce((
+    SELECT json_agg(json_build_array(coalesce(g.rolname, ''), x.privilege_type, x.is_grantable) ORDER BY x.ordinality)
+    FROM aclexplode(d.datacl) WITH ORDINALITY AS x LEFT JOIN pg_roles g ON g.oid = x.grantee), '[]') END AS privileges
+FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE d.datname = current_database()
+"""
+"""What a database itself has. ``privileges`` as in ``large_objects.METADATA``; ``bootstrap``: the owner is the server's
+first superuser.
+"""
 
 TELLTALE = (
     r"(?!password_encryption)[\w.]*(?:passw|secret|token|credential|api_?key|access_?key|private_?key)[\w.]*"

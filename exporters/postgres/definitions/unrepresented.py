@@ -15,11 +15,10 @@ from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.sql.source_summary import of_a_restore
 
 _LOSSES = """
-SELECT 'database ' || current_database(), 'comment', 'the destination database has its own'
-  FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
-UNION SELECT 'database ' || current_database(), 'privileges on the database',
-    'the destination database has its own'
-  FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
+SELECT 'database ' || current_database(), 'tablespace',
+    'it was in ' || t.spcname || '; the destination''s default is used'
+  FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+  WHERE datname = current_database() AND t.spcname <> 'pg_default'
 UNION SELECT 'user mapping for ' || u.usename || ' on foreign server ' || u.srvname, 'option',
     o.name || ' is left out of pre-data.sql; set it again on the destination'
   FROM pg_user_mappings u
@@ -62,8 +61,6 @@ UNION SELECT 'prepared transaction ' || gid, 'all of it',
   FROM pg_prepared_xacts WHERE database = current_database()
 UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this server; make it again on the destination'
   FROM pg_replication_slots WHERE database = current_database()
-UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit || '; the destination has its own'
-  FROM pg_database WHERE datname = current_database() AND datconnlimit <> -1
 """
 _OF_A_RESTORE = """
 SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname IN ('finished', 'follow'))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -40,6 +40,7 @@ from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
+from migrate.restore.postgres.definitions.roles import differing_database
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.restorer import RestoreRequest
@@ -154,16 +155,32 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     if settings and merge:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
+    database = _lacking(job, state) if selection.is_everything and not merge else {}
     record = job.run.record(job.left_out, job.notes, job.losses)
     base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
     rows = job.run.reader.catalog() if base is not None else ()
     names = [(row.schema, row.name) for row in rows if row.source == job.run.source and is_users_table(row)]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
     missing_tables = sorted(map(".".join, absent))
-    last = pre_data.Last(script, entries, settings, job.run.superseded, base, missing_tables)
+    last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
+
+
+def _lacking(job: PostgresRestore, state: State) -> dict[str, Any]:
+    """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
+    source = job.definitions().database()
+    if source is None:
+        return {}
+    lacking, new = differing_database(job.destination.connection, source, portable=state.portable)
+    if lacking and not new:
+        words = ", ".join(
+            f"{name.replace('_', ' ')} {value or 'the default'}" for name, value in lacking.items()
+        )
+        job.notes.append(f"the database keeps what it has of its own; at the source: {words}")
+        return {}
+    return lacking
 
 
 def _tried_again(job: PostgresRestore, state: State) -> set[str]:

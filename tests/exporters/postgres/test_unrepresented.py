@@ -62,7 +62,7 @@ def answers(url: str, password: str) -> bool:
 
 def test_what_is_of_the_server_and_what_is_broken_is_named(server, tmp_path):
     run_sql(server + "postgres", "CREATE TABLESPACE elsewhere LOCATION ''")
-    run_sql(server + "postgres", "CREATE DATABASE app CONNECTION LIMIT 7")
+    run_sql(server + "postgres", "CREATE DATABASE app")
     url = server + "app"
     run_sql(url, SCRIPT)
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -72,7 +72,6 @@ def test_what_is_of_the_server_and_what_is_broken_is_named(server, tmp_path):
     assert export_database(url, tmp_path / "bundle").complete
     losses = {(loss.item, loss.property) for _, loss in read_bundle(tmp_path / "bundle").losses()}
     assert losses - {("roles", "password")} == {
-        ("database app", "connection limit"),
         ("index public.broken", "definition"),
         ("prepared transaction in doubt", "all of it"),
         ("replication slot follower", "all of it"),
@@ -84,3 +83,12 @@ def test_what_is_of_the_server_and_what_is_broken_is_named(server, tmp_path):
         ('constraint "own name" of table public.k1', "name"),
         ('constraint "own name" of table public.k11', "name"),
     }
+
+
+def test_the_tablespace_of_a_database_is_named(server, tmp_path):
+    run_sql(server + "postgres", "CREATE TABLESPACE apart LOCATION ''")
+    run_sql(server + "postgres", "CREATE DATABASE moved TABLESPACE apart")
+    run_sql(server + "moved", "CREATE TABLE t AS SELECT 1 AS a")
+    assert export_database(server + "moved", tmp_path / "bundle").complete
+    losses = {(loss.item, loss.property) for _, loss in read_bundle(tmp_path / "bundle").losses()}
+    assert ("database moved", "tablespace") in losses

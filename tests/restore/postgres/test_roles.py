@@ -62,20 +62,20 @@ def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_pos
 def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    make = "DROP ROLE IF EXISTS landlord; CREATE ROLE landlord LOGIN CREATEROLE PASSWORD '{}'"
+    make = "DROP ROLE IF EXISTS freeholder; CREATE ROLE freeholder LOGIN CREATEROLE PASSWORD '{}'"
     for server in (postgres, other_postgres):
         run_sql(server.url, make.format(server.password))
     url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url,
-        "DROP ROLE IF EXISTS seer; CREATE ROLE seer BYPASSRLS; CREATE SCHEMA s AUTHORIZATION landlord;"
-        "CREATE TABLE s.t AS SELECT 1 AS x; ALTER TABLE s.t OWNER TO landlord; GRANT SELECT ON s.t TO seer",
+        "DROP ROLE IF EXISTS seer; CREATE ROLE seer BYPASSRLS; CREATE SCHEMA s AUTHORIZATION freeholder;"
+        "CREATE TABLE s.t AS SELECT 1 AS x; ALTER TABLE s.t OWNER TO freeholder; GRANT SELECT ON s.t TO seer",
     )
-    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO landlord")
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO freeholder")
     try:
         assert export_database(url, tmp_path / "bundle").complete
         monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-        where = destination.replace("postgres@", "landlord@")
+        where = destination.replace("postgres@", "freeholder@")
         reader = read_bundle(tmp_path / "bundle")
         outcome = restore_from(reader, "app", where, workers=1, progress=Silent())
         assert outcome.left_out == ('BYPASSRLS of role "seer": only a superuser gives that',)
@@ -84,8 +84,10 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
         monkeypatch.delenv("PGPASSWORD", raising=False)
         for one, server in ((url, postgres), (destination, other_postgres)):
             run_sql(one, "DROP SCHEMA IF EXISTS s CASCADE; DROP ROLE IF EXISTS seer")
-            run_sql(one, f"ALTER DATABASE {one.rpartition('/')[2]} OWNER TO postgres; DROP OWNED BY landlord")
-            run_sql(server.url, "DROP ROLE landlord")
+            run_sql(
+                one, f"ALTER DATABASE {one.rpartition('/')[2]} OWNER TO postgres; DROP OWNED BY freeholder"
+            )
+            run_sql(server.url, "DROP ROLE freeholder")
 
 
 @pytest.mark.parametrize(
@@ -100,3 +102,35 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
 def test_a_setting_is_written_as_it_was_said(stored, written):
     name, _, value = stored.partition("=")
     assert setting(name, value) == written
+
+
+OWN = """
+DROP ROLE IF EXISTS freeholder, leaser; CREATE ROLE freeholder; CREATE ROLE leaser;
+CREATE TABLE t AS SELECT 1 AS a; COMMENT ON DATABASE {db} IS E'it''s \\ ours';
+ALTER DATABASE {db} OWNER TO freeholder; ALTER DATABASE {db} CONNECTION LIMIT 7;
+REVOKE CONNECT ON DATABASE {db} FROM PUBLIC; GRANT CONNECT ON DATABASE {db} TO leaser WITH GRANT OPTION;
+"""
+DATABASE = """
+SELECT datdba::regrole::text, replace(datacl::text, session_user, ''), datconnlimit,
+  shobj_description(oid, 'pg_database')
+FROM pg_database WHERE datname = current_database()
+"""
+
+
+def test_a_new_database_gets_the_owner_and_privileges_of_the_source_and_another_keeps_its_own(
+    postgres, other_postgres, tmp_path
+):
+    url, new, other = postgres.database(), other_postgres.database(), other_postgres.database()
+    run_sql(url, OWN.replace("{db}", url.rpartition("/")[2]))
+    run_sql(other, f"COMMENT ON DATABASE {other.rpartition('/')[2]} IS 'mine'")
+    kept = fetch(other, DATABASE)
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    outcome = restore_from(reader, "app", new, workers=1, progress=Silent())
+    assert (outcome.left_out, fetch(new, DATABASE)) == ((), fetch(url, DATABASE))
+    assert fetch(new, DATABASE)[0][0] == "freeholder"
+    outcome = restore_from(reader, "app", other, workers=1, progress=Silent())
+    assert (outcome.left_out, fetch(other, DATABASE)) == ((), kept)
+    (note,) = [note for note in outcome.notes if "of its own" in note]
+    assert "owner freeholder" in note
+    assert "connection limit 7" in note

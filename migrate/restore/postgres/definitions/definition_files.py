@@ -70,6 +70,10 @@ class Definitions(Struct, frozen=True):
         """Return what is set for the database, and for roles in it."""
         return self._objects("settings.json")
 
+    def database(self) -> Mapping[str, Any] | None:
+        """Return the database's owner, privileges, comment and connection limit, where the bundle has them."""
+        return next(iter(self._objects("database.json")), None)
+
     def large_objects(self) -> Sequence[Mapping[str, Any]]:
         """Return owner, privileges and comment of every large object, where pre-data does not have them."""
         return self._objects("large-objects.json")
@@ -211,23 +215,36 @@ def describe_large_objects(
     for large_object in objects:
         name = f"LARGE OBJECT {int(large_object['oid'])}"
         statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]
-        if large_object["privileges"] is not None and not portable:
-            statements.append(f"REVOKE ALL ON {name} FROM {quote_name(large_object['owner'])}")
-            statements += [
-                f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
-                + (" WITH GRANT OPTION" if grantable else "")
-                for role, privilege, grantable in large_object["privileges"]
-            ]
+        if not portable:
+            statements += grants(name, large_object["owner"], large_object["privileges"])
         if large_object["comment"]:
             statements.append(f"COMMENT ON {name} IS {quote_literal(large_object['comment'])}")
         if statements:
             yield f"owner, privileges and comment of {name}", "; ".join(statements)
 
 
+def grants(
+    name: str, owner: str, privileges: Sequence[Sequence[Any]] | None, *, public: str = ""
+) -> list[str]:
+    """Return the statements that give an object these privileges instead of those that a new one has. ``public``: whose
+    those are besides its owner's. Raises ``DamageError``.
+    """
+    if privileges is None:
+        return []
+    return [
+        f"REVOKE ALL ON {name} FROM {quote_name(owner)}{public}",
+        *(
+            f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+            + (" WITH GRANT OPTION" if grantable else "")
+            for role, privilege, grantable in privileges
+        ),
+    ]
+
+
 def _word(privilege: str) -> str:
     """Return a privilege's name from the bundle, only where it is one word."""
     if not privilege.isalpha():
-        raise DamageError("schema/large-objects.json", expected="a privilege", found=privilege)
+        raise DamageError("schema/", expected="a privilege", found=privilege)
     return privilege
 
 

@@ -27,7 +27,12 @@ from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Sc
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import refusal_of
-from migrate.restore.postgres.definitions.roles import make_roles, missing_roles, set_for_database
+from migrate.restore.postgres.definitions.roles import (
+    describe_database,
+    make_roles,
+    missing_roles,
+    set_for_database,
+)
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 from migrate.restore.postgres.destination import State
@@ -243,15 +248,17 @@ def _make_in_batches(
 
 
 class Last(Struct, frozen=True):
-    """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
-    triggers, which from then on may forbid anything). ``superseded``: bundles of whose restores nothing is recorded any
-    more. ``base``: the position of the snapshot, where the source's changes are followed; None where they are not, or
-    only a part of its rows was restored. ``missing_tables``: those of the bundle that are not here, ``schema.name``.
+    """What a restore does at its end: ``settings`` of the ``database`` and what it is given itself, and ``entries`` of
+    the script of post-data (event triggers, which from then on may forbid anything). ``superseded``: bundles of whose
+    restores nothing is recorded any more. ``base``: the position of the snapshot, where the source's changes are
+    followed; None where they are not, or only a part of its rows was restored. ``missing_tables``: those of the bundle
+    that are not here, ``schema.name``.
     """
 
     script: Script
     entries: Sequence[DumpEntry]
     settings: Sequence[Mapping[str, Any]]
+    database: Mapping[str, Any] = field(default_factory=dict)
     superseded: Sequence[str] = ()
     base: int | None = None
     missing_tables: Sequence[str] = ()
@@ -271,6 +278,7 @@ def finish(
             if last.base is not None:
                 begin_mark(connection, state.source, last.base, last.missing_tables)
             left_out = set_for_database(connection, last.settings)
+            left_out += describe_database(connection, last.database)
             with under_settings(connection, last.script):
                 left_out += [
                     word for entry in last.entries if (word := refusal_of(connection, entry.label, entry.sql))

@@ -8,7 +8,10 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.definitions.roles import DATABASE
 from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.query_rows import fetch
+from migrate.restore.postgres.definitions.definition_files import grants
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 
@@ -121,6 +124,40 @@ def set_for_database(connection: psycopg.Connection[Any], settings: Sequence[Map
         )
         refused += set_all(connection, whose, setting["settings"])
     return refused
+
+
+def differing_database(
+    connection: psycopg.Connection[Any], source: Mapping[str, Any], *, portable: bool
+) -> tuple[dict[str, Any], bool]:
+    """Return what a database lacks of the source's own owner, privileges, comment and connection limit, and whether it
+    may be given: it is as the role that is connected has made it. ``portable``: without owner and privileges.
+    """
+    (here,) = fetch(connection, DATABASE)
+    new = here["owner"] == connection.info.user and here["privileges"] is None
+    new = new and here["comment"] is None and here["connection_limit"] == -1
+    there = {**source, "owner": here["owner"]} if source["bootstrap"] else source
+    names = (
+        ("comment", "connection_limit")
+        if portable
+        else ("owner", "privileges", "comment", "connection_limit")
+    )
+    return {name: there[name] for name in names if there[name] != here[name]}, new
+
+
+def describe_database(connection: psycopg.Connection[Any], lacking: Mapping[str, Any]) -> list[str]:
+    """Give the database what ``differing_database`` says, within the caller's transaction; return what is refused."""
+    name = f"DATABASE {quote_name(connection.info.dbname)}"
+    owner = lacking.get("owner", connection.info.user)
+    statements = []
+    if "connection_limit" in lacking:
+        statements.append(f"ALTER {name} CONNECTION LIMIT {int(lacking['connection_limit'])}")
+    if "comment" in lacking:
+        statements.append(f"COMMENT ON {name} IS {quote_literal(lacking['comment'])}")
+    if "owner" in lacking:
+        statements.append(f"ALTER {name} OWNER TO {quote_name(owner)}")
+    statements += grants(name, owner, lacking.get("privileges"), public=", PUBLIC")
+    refused = (refusal_of(connection, sql, sql.encode()) for sql in statements)
+    return [*filter(None, refused)]
 
 
 def set_all(connection: psycopg.Connection[Any], whose: str, settings: Sequence[str]) -> list[str]:
