@@ -54,7 +54,7 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
         assert "added-later" in shell(again, 3)
     finally:
         old_host.postgres.execute('DROP DATABASE "added-later"')
-    export, restore = both.strip().splitlines()
+    export, restore = both.replace("\\\n", " ").strip().splitlines()
     shell(export.replace("/*", "/a*"), 0)
     other_postgres.execute("DROP DATABASE app")
     shell(restore.replace("s3://*", "s3://n*"), 0)

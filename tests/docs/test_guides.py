@@ -142,7 +142,7 @@ def test_minute_of_downtime(shell, postgres, other_postgres, tmp_path):
         "postgresql://owner@db.new.example/shop": new,
     }
     (tmp_path / "moveout.toml").write_text(replace(blocks(page, "toml")[0], addresses))
-    base, follow, foresee, switch, back, clean = blocks(page, "sh")
+    base, follow, foresee, switch, back, clean, *_others = blocks(page, "sh")
     shell(base, PGPASSWORD=None)
     run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
     shell(follow, PGPASSWORD=None)  # "nothing is behind", where the server's log has not grown meanwhile
