@@ -23,9 +23,10 @@ from migrate.cli.common.terminal import Console
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
-from migrate.errors import OK, IncompleteError, NotAllowedError, UsageError
+from migrate.errors import OK, IncompleteError, UsageError
 from migrate.report import Checked, Event, Later, add_result, gather, page
 from migrate.storage.api import Store
+from migrate.storage.local.whole_file import write_whole
 from migrate.verify import Level
 
 
@@ -106,7 +107,7 @@ def report_command(
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
-    _write(out, page(gather(reader, later)))
+    write_whole(out, page(gather(reader, later)))
     return Reported(store.location, out, verified, reader.info.complete)
 
 
@@ -168,12 +169,3 @@ def _results_of(command: str, result: dict[str, Any]) -> list[tuple[str, dict[st
         for step in result["steps"]
         if step["step"] in commands and "bundle" in (step["result"] or {})
     ]
-
-
-def _write(file: Path, data: bytes) -> None:
-    try:
-        file.write_bytes(data)
-    except OSError as exc:
-        raise NotAllowedError(
-            f"{file} cannot be written: {exc.strerror}", next_step="add --out FILE, somewhere else"
-        ) from exc

@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
-from migrate.errors import DamageError, MoveoutError, UsageError
+from migrate.errors import DamageError, UsageError
+from migrate.storage.local.errors import translated
+from migrate.storage.local.whole_file import write_whole
 
 DocumentsTo = Annotated[
     Path | None, typer.Option("--to", metavar="DIR", help="Write the receipt and signatures here too.")
@@ -48,14 +50,13 @@ def read_directory(directory: Path, kind: str) -> list[Document]:
 
 
 def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:
-    """Write a document and signatures into a directory; return the files' names."""
-    try:
+    """Write a document and signatures into a directory; return the files' names. Raises like ``write_whole``."""
+    with translated(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        files = {document.key: document.data, **signatures}
-        for key, data in files.items():
-            (directory / key.rpartition("/")[2]).write_bytes(data)
-    except OSError as exc:
-        raise MoveoutError(
-            f"{directory} cannot be written: {exc.strerror}", next_step="name another: --to DIR"
-        ) from exc
-    return [str(directory / key.rpartition("/")[2]) for key in files]
+    files = {
+        directory / key.rpartition("/")[2]: data
+        for key, data in {document.key: document.data, **signatures}.items()
+    }
+    for path, data in files.items():
+        write_whole(path, data)
+    return [str(path) for path in files]

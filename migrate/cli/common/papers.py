@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,21 @@ from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
 from migrate.number_text import count_words, exact_bytes_words, things
 from migrate.report.render import render
-from migrate.storage.local.errors import translate_os
+from migrate.storage.local.whole_file import write_whole
+
+
+def _new_page(path: Path | None) -> Path | None:
+    """Refuse a page that cannot be made before anything is signed or erased."""
+    if path is not None and os.path.lexists(path):
+        raise typer.BadParameter(f"{path} exists already; name another file")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {path.parent}; make it, or name another file")
+    return path
+
 
 PageFile = Annotated[
-    Path | None, typer.Option("--page", metavar="FILE", help="Write it as a page to print, too.")
+    Path | None,
+    typer.Option("--page", metavar="FILE", callback=_new_page, help="Write it as a page to print, too."),
 ]
 
 _CHECKED = {
@@ -174,13 +186,9 @@ def grant_paper(
 
 def write_page(path: Path, paper: Paper) -> None:
     """Write a page that is not there yet. Raises errors of ``migrate.errors``."""
-    try:
-        with path.open("xb") as file:
-            file.write(paper_page(paper))
-    except FileExistsError:
-        raise NotEmptyError(f"{path} exists already", next_step="name another: --page FILE") from None
-    except OSError as exc:
-        raise translate_os(exc, path) from exc
+    if os.path.lexists(path):
+        raise NotEmptyError(f"{path} exists already", next_step="name another: --page FILE")
+    write_whole(path, paper_page(paper))
 
 
 def _party(public: PublicKey, name: str) -> str:

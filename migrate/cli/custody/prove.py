@@ -23,6 +23,7 @@ from migrate.custody.tree import bundle_tree, leaf_json
 from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
+from migrate.storage.local.whole_file import write_whole
 
 SUFFIX = ".tlog-proof"
 
@@ -83,7 +84,7 @@ def prove_command(
     written = []
     for proof in bundle_tree.prove(store, is_asked, needle):
         file = to / f"{sha256(proof.leaf).hexdigest()[:16]}{SUFFIX}"
-        file.write_bytes(proof.encode())
+        write_whole(file, proof.encode())
         written.append((str(file), proof.item))
     missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
     if missing or not written:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from exporters.structs import WithSecrets
 from migrate.custody.signing import ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
+from migrate.storage.local.errors import translate_os
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -137,7 +138,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
             next_step="name another, or remove it if it is not needed",
         ) from exc
     except OSError as exc:
-        raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
+        raise translate_os(exc, path) from exc
     return key_file
 
 
@@ -255,7 +256,11 @@ def public_half(path: Path) -> Path:
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink()
+        raise

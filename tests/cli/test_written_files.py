@@ -1,0 +1,64 @@
+"""What commands write for people and for the other side: whole, or not at all; and never asked for too late."""
+
+import os
+from contextlib import suppress
+
+import pytest
+
+from migrate.export import export
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.cli.conftest import call
+from tests.export.sources import Numbers
+from tests.tools.disks import resize, tiny_disk
+
+__all__ = ["tiny_disk"]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A sealed bundle and a key: (directory, file)."""
+    export([Numbers(count=3)], open_location(str(tmp_path / "bundle")), workers=1, progress=Silent())
+    assert call("keys", "init", tmp_path / "key", "--name", "me").code == 0
+    return tmp_path / "bundle", tmp_path / "key"
+
+
+def test_a_full_disk_costs_nothing_that_stood_there_and_leaves_nothing_half(bundle, tiny_disk):
+    location, key = bundle
+    page, mail = tiny_disk / "page.html", tiny_disk / "mail"
+    assert call("report", location, "--out", page).code == 0
+    mail.mkdir()
+    before = page.read_bytes()
+    with suppress(OSError), (tiny_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    for words in (
+        ("report", location, "--out", page),
+        ("receive", location, "--key", key, "--to", mail),
+        ("keys", "init", tiny_disk / "other"),
+        ("receive", location, "--key", key, "--page", tiny_disk / "receipt.html"),
+    ):
+        full = call(*words)
+        assert (full.code, "No space left on device" in full.err) == (8, True), full.err
+    assert page.read_bytes() == before
+    assert {path.name for path in tiny_disk.rglob("*")} == {"page.html", "mail", "filler"}
+    resize(tiny_disk, "8m")
+    assert call("keys", "init", tiny_disk / "other").code == 0
+
+
+@pytest.mark.parametrize("name", ["there.html", "no/such/page.html"])
+def test_a_page_that_cannot_be_made_is_refused_before_anything_is_done(bundle, tmp_path, name):
+    location, key = bundle
+    (tmp_path / "there.html").touch()
+    words = ("--yes", "--override", "a test", "--page", tmp_path / name)
+    refused = call("erase", location, "--key", key, *words)
+    assert (refused.code, "name another file" in " ".join(refused.err.split())) == (2, True), refused.err
+    assert (location / "tagmanifest-sha256.txt").exists()
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(bundle, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert call("report", bundle[0], "--out", tmp_path / "pipe").code == 0
+    assert (b"<html" in os.read(reader, 2**20), (tmp_path / "pipe").is_fifo()) == (True, True)
+    os.close(reader)
