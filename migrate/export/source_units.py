@@ -252,6 +252,8 @@ class UnitRun:
 
     def _fail(self, unit: Unit, exc: Exception) -> None:
         message = str(exc) if isinstance(exc, SourceError) else repr(exc)
+        if isinstance(exc, MemoryError):
+            message = "there was no memory left for it; fewer --workers need less"
         self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {message}")
         self._run.progress.count_gaps(unit.items)
         self._run.progress.note(f"{self._source}: unit {unit.id} failed: {message}")

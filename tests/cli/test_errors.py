@@ -1,7 +1,10 @@
 """What goes wrong ends with its own exit code, one sentence, a next step, no traceback, no secret."""
 
 import os
+import resource
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +74,21 @@ def test_a_database_that_is_not_empty(shop, tmp_path, other_postgres):
     with psycopg.connect(new) as connection:
         connection.execute("CREATE TABLE precious (id int)")
     check(call("restore", tmp_path / "b", f"app={new}"), 2, "precious")
+
+
+def test_a_limit_of_memory_is_no_defect():
+    bundle = Path(__file__).parents[1] / "golden" / "bundle"
+    limit = 100 * 2**20
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("moveout"), "verify", bundle],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+    assert "no memory left" in ended.stderr
+    assert "fewer --workers" in ended.stderr
 
 
 def test_a_location_without_a_bundle(tmp_path):

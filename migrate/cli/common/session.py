@@ -364,8 +364,16 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         return _interrupted(session)
     except Exception as exc:
         session.meter.break_off()
-        traceback.print_exc(file=sys.stderr)
         session.write_log("traceback", text=traceback.format_exc())
+        if _is_short_of_memory(exc):
+            return _fail(
+                session,
+                1,
+                "error",
+                f"there is no memory left for this command ({exc or 'MemoryError'})",
+                _MORE_MEMORY,
+            )
+        traceback.print_exc(file=sys.stderr)
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.meter.close()
@@ -375,6 +383,18 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         answer.draw(session.out)
     session.write_log("result", exit_code=answer.exit_code, result=answer.as_json())
     return answer.exit_code
+
+
+_MORE_MEMORY = (
+    "what is done stays done; run the same command again with fewer --workers, or raise the limit of memory or of"
+    " threads (ulimit, MemoryMax= and TasksMax= of systemd, limits of a container)"
+)
+_SHORT_OF_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
+
+
+def _is_short_of_memory(exc: Exception) -> bool:
+    """Tell whether the system refused memory, a thread, or room for a library."""
+    return isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY)
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
