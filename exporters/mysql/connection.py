@@ -315,7 +315,7 @@ def _optional_names(connection: Connection) -> Sequence[str]:
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        _connect(parse_url(url, password=secrets.get("password"))).close()
+        _connect(parse_server_url(url, password=secrets.get("password"))).close()
     except SourceError as exc:
         is_answered = exc.__cause__ is not None and is_refused(exc.__cause__)
         if isinstance(exc, SourceUnreachableError) and not is_answered:

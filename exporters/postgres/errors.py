@@ -98,7 +98,9 @@ def snapshot_lost(source: str, message: str) -> SourceSnapshotLostError:
 
 def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
     """Return the source error of a new connection that has had no answer."""
-    return SourceSilentError(f"{source}: {in_one_line(error)}", next_step=_AGAIN_STEP)
+    return SourceSilentError(
+        f"{source}: no answer from the server: {in_one_line(error)}", next_step=_AGAIN_STEP
+    )
 
 
 def _is_passing(error: BaseException, state: str) -> bool:

@@ -18,7 +18,13 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import limits_of, note_of
 from exporters.postgres.definitions.dump_programs import ask_newest, find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate
-from exporters.postgres.sessions.connection import connect, connect_once, parse_url, system_identifier
+from exporters.postgres.sessions.connection import (
+    connect,
+    connect_once,
+    parse_server_url,
+    parse_url,
+    system_identifier,
+)
 from exporters.postgres.sessions.session_limits import SessionLimits
 
 if TYPE_CHECKING:
@@ -58,7 +64,7 @@ def _database_identity(connection: psycopg.Connection[Any]) -> str:
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        connect_once(parse_url(url, password=secrets.get("password"))).close()
+        connect_once(parse_server_url(url, password=secrets.get("password"))).close()
     except SourceError as exc:
         if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
             raise

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from exporters.errors import SourceSilentError
+from exporters.errors import SourceSilentError, SourceUnreachableError
 
 Connection = TypeVar("Connection")
 Wait = Callable[[float], bool]
@@ -24,6 +24,8 @@ _AGAIN_SECONDS = 1.0
 _answered: dict[tuple[str, ...], str] = {}
 """A URL of each server that has answered this process."""
 _waits: list[Wait] = []
+_left_out: list[Callable[[str], bool]] = []
+"""Each tells whether a URL is on a server that a command goes on without."""
 _NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
@@ -49,17 +51,41 @@ def has_answered(is_meant: Callable[[str], bool]) -> bool:
     return any(map(is_meant, list(_answered.values())))
 
 
+@contextmanager
+def left_out(is_meant: Callable[[str], bool]) -> Iterator[None]:
+    """As long as the context lasts, connect no more to a server that is silent: who asks for it hears so at once."""
+    _left_out.append(is_meant)
+    try:
+        yield
+    finally:
+        _left_out.remove(is_meant)
+
+
+def silence(url: str) -> SourceSilentError | None:
+    """Return the error of a database whose server a command goes on without; None where there is an answer."""
+    if not any(is_meant(url) for is_meant in _left_out):
+        return None
+    return SourceSilentError(
+        f"{url}: the server has not answered for {FIRST_ANSWER_SECONDS} s",
+        next_step="Look at the server and the network, then give the same command again.",
+    )
+
+
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:
     """Return a new connection to the database of a URL. Raises ``SourceSilentError`` where its server has never
-    answered, nobody waits, or the command is cancelled.
+    answered, nobody waits, the server is ``left_out``, or the command is cancelled.
     """
     server = _server(url)
     while True:
+        if (error := silence(url)) is not None:
+            raise error
         try:
             connection = connect()
         except SourceSilentError:
             if server not in _answered or not _waits or _waits[-1](_AGAIN_SECONDS):
                 raise
+        except SourceUnreachableError as exc:
+            raise silence(url) or exc from exc  # else its login was ended from outside
         else:
             _answered[server] = url
             return connection

@@ -150,13 +150,15 @@ def _end_following(
     removed: list[str] = []
     absent: list[str] = []
     failed: dict[str, MoveoutError] = {}
-    for thing in kept:
-        if failed and thing.is_at_location:
-            break  # somebody may still read them
-        try:
-            (removed if thing.remove() else absent).append(thing.what)
-        except MoveoutError as exc:
-            failed[thing.what] = exc
+    sources = case.sources if case else {}
+    with session.going_on_without_silent(*sources.values(), *destinations.values()):
+        for thing in kept:
+            if failed and thing.is_at_location:
+                break  # somebody may still read them
+            try:
+                (removed if thing.remove() else absent).append(thing.what)
+            except MoveoutError as exc:
+                failed[thing.what] = exc
     return Ended(store.location, removed, failed, absent=absent, unfinished=unfinished)
 
 
@@ -165,17 +167,16 @@ def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint])
     there.
     """
     unfinished = []
-    for name, endpoint in destinations.items():
-        reference = registry.engine_for(endpoint.url, endpoint.shown).unfinished_restore
-        if not reference:
-            continue
-        try:
-            restore = load_part(reference)(endpoint.url, endpoint.reveal())
-        except MoveoutError as exc:
-            session.progress.note(f"{name}: whether a restore has not ended is not known: {exc}")
-            continue
-        if restore is not None:
-            unfinished.append(_AtDestination(endpoint.shown, restore))
+    with session.going_on_without_silent(*destinations.values()):
+        for name, endpoint in destinations.items():
+            reference = registry.engine_for(endpoint.url, endpoint.shown).unfinished_restore
+            try:
+                restore = load_part(reference)(endpoint.url, endpoint.reveal()) if reference else None
+            except MoveoutError as exc:
+                session.progress.note(f"{name}: whether a restore has not ended is not known: {exc}")
+                continue
+            if restore is not None:
+                unfinished.append(_AtDestination(endpoint.shown, restore))
     return unfinished
 
 

@@ -107,7 +107,8 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error))
+        why = str(answer.error).removeprefix(f"{answer.url}: ").removeprefix(f"{answer.url}/: ")
+        line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), why)
         console.print(line, wrap=True)
         if answer.error is not None and answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
@@ -253,7 +254,8 @@ def run_discover(
     """Ask the servers, and write or amend the case file at ``path``, unless none of them answered. ``new_text`` makes
     the text of a new one. ``whole_servers``: a URL of one database or bucket stands for all of its server.
     """
-    answers = ask_servers(endpoints, session.progress)
+    with session.going_on_without_silent(*endpoints):
+        answers = ask_servers(endpoints, session.progress)
     if not whole_servers:
         answers = only_named(endpoints, answers)
     if path is None or not _discoveries(answers):

@@ -195,7 +195,9 @@ def run_doctor(
     move = MoveEndpoints(
         sources, destinations, locations, workers, until, is_local, options.unfilled, servers
     )
-    examinations = examine_all(move, progress=session.progress)
+    looked_at = [*sources.values(), *destinations.values(), *servers]
+    with session.going_on_without_silent(*looked_at):
+        examinations = examine_all(move, progress=session.progress)
     findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
     return Diagnosis(examinations, scripts, only_findings)

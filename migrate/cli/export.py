@@ -346,7 +346,7 @@ def _with_case(
     from migrate.discover import left_behind  # noqa: PLC0415  it asks whole servers, for a case
 
     if answers is None:
-        answers = left_behind.ask_case_servers(case, session.progress)
+        answers = left_behind.ask_case_servers(case, session.progress, session.listed)
     stays = left_behind.find_left_behind(case, endpoints, answers)
     deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
     return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline))

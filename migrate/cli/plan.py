@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
+from exporters.sql.silent_servers import silence
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.deadline import parse_deadline
@@ -26,7 +27,7 @@ from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import ask_case_servers, find_left_behind
-from migrate.discover.servers import ServerAnswer
+from migrate.discover.servers import ServerAnswer, servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
@@ -409,11 +410,16 @@ def run_plan(
     rate_limiter = session.rate_limiter(case.bwlimit if case else None)
     limits = case.limits if case else None
     session.meter.expect(endpoints)
-    with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
-        source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
+    destinations = case.destinations if case else {}
+    servers = servers_of(case) if case else []
+    looked_at = [*endpoints.values(), *destinations.values(), *servers]
+    with session.going_on_without_silent(*looked_at):
+        with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
+            source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
+        answers = ask_case_servers(case, session.progress, session.listed) if case else None
+        checked = check_destinations(source_plans, destinations, options.examined)
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
-    destinations = case.destinations if case else {}
     is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
     locations = [location for location in (bundle, destination) if location] if is_sampled else []
     rates = _measure(locations, session.progress)
@@ -439,14 +445,13 @@ def run_plan(
             *(source.name for source in source_plans if source.survey.goes_on),
         ],
     )
-    answers = ask_case_servers(case, session.progress) if case else None
     return Planned(
         source_plans,
         works,
         shown,
         route.bundle,
         route.destination,
-        check_destinations(source_plans, destinations, options.examined),
+        checked,
         _room(bundle, source_plans) if bundle else None,
         unread,
         find_left_behind(case, endpoints, answers) if case and answers is not None else None,
@@ -502,8 +507,9 @@ def _survey(
         try:
             source_plans.append(survey(source, workers=workers, sampled_from_seconds=sampled_from_seconds))
         except SourceError as exc:
-            errors.append((source.name, exc))
-            unread.append(SourceFailure(source.name, source.url, exc))
+            error = silence(source.url) or exc
+            errors.append((source.name, error))
+            unread.append(SourceFailure(source.name, source.url, error))
         progress.end()
     if not source_plans:
         raise no_source_error(errors)

@@ -350,11 +350,15 @@ def status_command(
         if session.json:
             raise UsageError("--watch shows, --json answers once", next_step="leave one of them out")
         _watch(session, locations, loaded)
-    return _status(locations, loaded)
+    return _status(session, locations, loaded)
 
 
-def _status(locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False) -> Status:
-    statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
+def _status(
+    session: Session, locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False
+) -> Status:
+    asked = [*case.sources.values(), *case.destinations.values()] if case else []
+    with session.going_on_without_silent(*asked):
+        statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
     exports = [status.export for status in statuses if status.export is not None]
     records = newest(record for status in statuses for record in status.restores)
     return Status(statuses, case.deadline if case else None, destination_statuses(case, exports, records))
@@ -431,7 +435,7 @@ def _watch_until_ended(
 ) -> None:
     ended_at: float | None = None
     while True:
-        status = _status(locations, case, quick=True)
+        status = _status(session, locations, case, quick=True)
         show(status)
         if status.alive:
             ended_at = time.monotonic()
@@ -451,7 +455,7 @@ def _serve(session: Session, locations: Sequence[Endpoint], case: Case | None, a
 
     def answers() -> tuple[bytes, dict[str, Any]]:
         try:
-            status = _status(locations, case)
+            status = _status(session, locations, case)
         except MoveoutError as exc:
             status = Status([LocationStatus(locations[0].shown, error=str(exc))])
         return page_of(status, case.name if case else ""), status.as_json()

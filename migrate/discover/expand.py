@@ -40,14 +40,15 @@ def expand_sources(
     recorded: Sequence[SourceName] = (),
     left_out: Sequence[LeftOut] = (),
     ask: bool = True,
+    listed: list[ServerAnswer] | None = None,
 ) -> dict[str, Endpoint]:
     """Return sources with each pattern replaced by what matches it now. What is a source of its own already, or left
     out, is not taken twice.
 
     ``recorded`` are the sources of the bundle that an earlier run has begun: they keep their names, and one that is
     gone from its server cannot be opened. A server that does not answer, or that nobody ``ask``s, stands for those of
-    them that are its own; else for one source, which cannot be opened for that reason. Raises the server's error where
-    nothing else is named.
+    them that are its own; else for one source, which cannot be opened for that reason. What they answered is added to
+    ``listed``. Raises the server's error where nothing else is named.
     """
     patterns = {name: endpoint for name, endpoint in endpoints.items() if is_pattern(endpoint.url)}
     _refuse_prefixes(patterns.values())
@@ -57,6 +58,8 @@ def expand_sources(
             expanded |= _recorded_on(endpoint, recorded, expanded)
         return expanded
     answers = ask_servers(list(patterns.values()), progress, names_only=True) if patterns else []
+    if listed is not None:
+        listed += answers
     for (name, endpoint), answer in zip(patterns.items(), answers, strict=True):
         for gap in answer.discovery.gaps if answer.discovery else ():
             progress.note(f"{answer.url}: {gap}")

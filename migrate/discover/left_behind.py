@@ -6,15 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 
 from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.case.model import Case, Endpoint
-from migrate.case.server_url import bare_server, covers
+from migrate.case.server_url import bare_server, covers, server_key
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
 from migrate.engines import registry
 from migrate.runtime.progress import Progress
 
 
-def ask_case_servers(case: Case, progress: Progress) -> list[ServerAnswer]:
-    """Return what the servers of a case hold, by name. Raises ``UsageError`` for a URL that nothing reads."""
-    return ask_servers(servers_of(case), progress, names_only=True)
+def ask_case_servers(
+    case: Case, progress: Progress, listed: Sequence[ServerAnswer] = ()
+) -> list[ServerAnswer]:
+    """Return what the servers of a case hold, by name. Those that were ``listed`` just before are not asked again.
+    Raises ``UsageError`` for a URL that nothing reads.
+    """
+    servers = {server_key(server.url): server for server in servers_of(case)}
+    answers = {server_key(answer.url): answer for answer in listed}
+    missing = {key: server for key, server in servers.items() if key not in answers}
+    if missing:
+        asked = ask_servers([*missing.values()], progress, names_only=True)
+        answers |= zip(missing, asked, strict=True)
+    return [answers[key] for key in servers]
 
 
 def find_left_behind(

@@ -222,6 +222,8 @@ def _examine(
     endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mapping[str, Any], *, follow: bool
 ) -> Examination:
     """Let the engine examine an endpoint. Raises ``MoveoutError`` where it cannot be asked at all."""
+    if endpoint.error is not None:
+        raise endpoint.error
     if not doctor:
         problem = "moveout's engine for it examines nothing"
         return Examination(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 
+from msgspec import Struct
+
 from exporters.engine import load_part
+from exporters.errors import SourceSilentError
 from exporters.sql.open_connections import hang_up
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, has_answered
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, has_answered, left_out
 from migrate.case.model import Endpoint
 from migrate.case.server_url import bare_server, server_key
 from migrate.engines import registry
@@ -23,13 +26,29 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.outage import SILENT_SECONDS, Outage
 from migrate.storage.silence import watch
 
-QUIET_SECONDS = 6.0
-"""A server is asked when nothing has moved for so long."""
 _LEAST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 60.0
 """The pause after an answer: half as long as nothing has moved, within these limits."""
-_UNANSWERED_SECONDS, _UNANSWERED_AT_END_SECONDS = 8.0, 5.0
-"""A login takes less, also on a slow link. A command that was cancelled waits less."""
 _AGAIN_SECONDS = 1.0
+
+
+class Patience(Struct, frozen=True):
+    """How long a command waits for a server. It is asked when nothing has moved for ``quiet_seconds``. It is silent
+    where a login has had no answer for ``login_seconds``, and nothing has moved for ``silent_seconds``. After
+    ``limit_seconds`` without an answer the command goes on without it. A cancelled one ends once the login has had none
+    for ``end_seconds``.
+    """
+
+    quiet_seconds: float = 6.0
+    login_seconds: float = 8.0
+    silent_seconds: float = SILENT_SECONDS
+    end_seconds: float = 5.0
+    limit_seconds: float | None = None
+
+
+WORKING = Patience()
+"""Of a command that moves data: a server that has answered before is waited for without end."""
+LOOKING = Patience(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
+"""Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
 
 Ask = Callable[[], None]
 """Logs in and out again. Raises ``UnreachableError`` where there is no answer."""
@@ -42,6 +61,7 @@ class ServerContact:
 
     No driver stops waiting by itself. While the server is silent and it ``is_too_late`` to wait, or the command was
     cancelled some seconds ago, ``hang_up`` is called again and again. A cancelled one is ended by ``give_up``, if any.
+    A command whose ``patience`` has a limit goes on without the server then.
     """
 
     def __init__(
@@ -56,6 +76,8 @@ class ServerContact:
         is_too_late: Callable[[], bool] = lambda: False,
         hang_up: Callable[[], None] = lambda: None,
         has_answered: Callable[[], bool] = lambda: True,
+        leave_out: Callable[[], AbstractContextManager[None]] = nullcontext,
+        patience: Patience = WORKING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._ask, self._note = name, ask, note
@@ -64,9 +86,11 @@ class ServerContact:
         self._asking: threading.Thread | None = None
         self._due = 0.0
         self._give_up, self._is_silent = give_up, False
-        self._is_ending, self._closed = False, threading.Event()
+        self._is_ending = self._is_left_out = False
+        self._closed = threading.Event()
         self._is_too_late, self._hang_up = is_too_late, hang_up
-        self._has_answered = has_answered
+        self._has_answered, self._leave_out = has_answered, leave_out
+        self._patience, self._left_out = patience, ExitStack()
         watch(self)
 
     def look(self) -> None:
@@ -77,7 +101,7 @@ class ServerContact:
             self._is_ending, self._due = True, self._clock()
         quiet = self._quiet_seconds()
         self._end_waiting()
-        if quiet < QUIET_SECONDS and not self._is_ending:
+        if quiet < self._patience.quiet_seconds and not self._is_ending and not self._is_left_out:
             self._due = min(self._due, self._clock())
             return
         if self._asking is None:
@@ -87,16 +111,27 @@ class ServerContact:
             return
         unanswered = self._outage.silent_seconds()
         if self._is_ending:
-            self._is_silent = unanswered >= _UNANSWERED_AT_END_SECONDS
+            self._is_silent = unanswered >= self._patience.end_seconds
             return
-        if unanswered < _UNANSWERED_SECONDS or quiet < SILENT_SECONDS:
+        if (
+            self._is_left_out
+            or unanswered < self._patience.login_seconds
+            or quiet < self._patience.silent_seconds
+        ):
             return
         self._outage.silent(quiet)
         self._is_silent = True
         if self._outage.is_note_due():
             self._note(f"{self._name} has not answered since {self._outage.since}{self._what_follows()}")
+        limit = self._patience.limit_seconds
+        if limit is not None and unanswered >= limit:
+            self._is_left_out = True
+            self._left_out.enter_context(self._leave_out())
 
     def _what_follows(self) -> str:
+        limit = self._patience.limit_seconds
+        if limit is not None:
+            return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
         if self._has_answered():
             return "; moveout waits until it does. Ctrl-C stops; the same command goes on later"
         until = self._outage.moment(FIRST_ANSWER_SECONDS)
@@ -106,15 +141,17 @@ class ServerContact:
         """Wake whoever waits for a silent server in vain, or end the command."""
         if not self._is_silent:
             return
-        if self._cancellation.is_overdue and self._give_up is not None:
+        is_ending = self._cancellation.is_overdue or (self._is_ending and not self._patience.end_seconds)
+        if is_ending and self._give_up is not None:
             give_up, self._give_up = self._give_up, None
             give_up()
-        elif self._cancellation.is_overdue or self._is_too_late():
+        elif is_ending or self._is_left_out or self._is_too_late():
             self._hang_up()
 
     def close(self) -> None:
         """Ask no more."""
         self._closed.set()
+        self._left_out.close()
 
     def _contact(self) -> None:
         """Ask until there is an answer. A refusal is one."""
@@ -125,7 +162,8 @@ class ServerContact:
                     return
         finally:
             self._outage.over(under_way)
-        self._is_silent = False
+        self._is_silent = self._is_left_out = False
+        self._left_out.close()
         seconds = self._outage.end()
         if seconds and not self._cancellation.is_cancelled:
             self._note(f"{self._name} answers again, after {duration_words(seconds)}")
@@ -135,8 +173,9 @@ class ServerContact:
     def _is_answered(self) -> bool:
         try:
             self._ask()
-        except UnreachableError:
-            return False
+        except UnreachableError as exc:
+            is_refusal = self._patience.limit_seconds is not None and not isinstance(exc, SourceSilentError)
+            return is_refusal and not self._is_left_out  # else we have hung up
         except MoveoutError:
             pass
         return True
@@ -150,6 +189,7 @@ def noted_silence(
     cancellation: CancellationToken,
     give_up: Callable[[], None] | None = None,
     is_too_late: Callable[[], bool] = lambda: False,
+    patience: Patience = WORKING,
 ) -> Iterator[None]:
     """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. From
     when it ``is_too_late`` on, whoever waits for a silent one gets an error. Buckets need none of it: each request to
@@ -168,6 +208,8 @@ def noted_silence(
                 is_too_late=is_too_late,
                 hang_up=partial(hang_up, is_on_it),
                 has_answered=partial(has_answered, is_on_it),
+                leave_out=partial(left_out, is_on_it),
+                patience=patience,
             )
             stack.enter_context(closing(contact))
         yield

@@ -46,6 +46,14 @@ def test_a_whole_server_leaves_and_comes_up_under_the_same_names(
     assert call("verify", bundle, "--against", new_pg, new_my, new_s3).code == 0
 
 
+def test_a_run_lists_each_server_once(old_host, tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(f'[bundle]\nlocation = "bundle"\n[[source]]\nurl = "{old_host.my}/*"\n')
+    ended = call("run", "-c", case)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("  discover  ") == 1, ended.err
+
+
 def test_a_case_sends_each_server_to_a_new_one(old_host, other_mariadb, tmp_path):
     case = tmp_path / "moveout.toml"
     text = f"""

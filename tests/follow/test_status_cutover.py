@@ -3,10 +3,14 @@
 import pytest
 
 from exporters.postgres.changes.log import PostgresChangeLog
+from exporters.postgres.sessions import connection
 from migrate.follow import status
+from migrate.progress import server_contact
+from migrate.progress.server_contact import Patience
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
 from tests.follow.move_case import write_move_case
+from tests.tools.processes import stopped
 
 
 @pytest.fixture
@@ -40,6 +44,15 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
     assert cutover_seconds() is None
     assert len(asked) == 2, "what status has asked is the first of two measurements"
     assert "cutover can begin" not in " ".join(call("status", "-c", "moveout.toml").out.split())
+
+
+def test_a_silent_server_is_named_and_left_out(old, postgres, monkeypatch):
+    monkeypatch.setattr(server_contact, "LOOKING", Patience(0.5, 0.5, 1.0, 0.0, limit_seconds=4.0))
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 5)
+    with stopped(postgres):
+        ended = call("status", "-c", "moveout.toml")
+    assert f"{old.rpartition('/')[0]} has not answered since" in ended.err
+    assert "no answer from the server" in " ".join(ended.out.split())
 
 
 def test_the_rest_is_reckoned_by_how_fast_it_becomes_less():

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
@@ -15,7 +16,7 @@ from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 from migrate.case.server_url import bare_server, server_key
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
-from migrate.progress.server_contact import QUIET_SECONDS, ServerContact
+from migrate.progress.server_contact import LOOKING, WORKING, ServerContact
 from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken
 from scripts.process import free_port
@@ -24,11 +25,11 @@ from scripts.process import free_port
 class Contacted:
     """A contact whose clock, server and work are the test's."""
 
-    def __init__(self, ask=None, give_up="given up"):
+    def __init__(self, ask=None, give_up="given up", patience=WORKING):
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
-        self.late, self.hung_up = float("inf"), []
+        self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
         self.contact = ServerContact(
@@ -41,8 +42,16 @@ class Contacted:
             is_too_late=lambda: self.now > self.late,
             hang_up=lambda: self.hung_up.append(self.now),
             has_answered=lambda: self.has_answered,
+            leave_out=self._leave_out,
+            patience=patience,
             clock=lambda: self.now,
         )
+
+    @contextmanager
+    def _leave_out(self):
+        self.left_out.append(self.now)
+        yield
+        self.left_out.append("no more")
 
     def pass_seconds(self, seconds, *, is_quiet=True):
         for _ in range(seconds):
@@ -108,6 +117,39 @@ def test_when_it_is_too_late_nobody_waits_for_a_silent_server_any_more():
     assert watched.hung_up == [21, 22, 23]
 
 
+def test_a_command_that_only_looks_names_a_silent_server_early_and_goes_on_without_it():
+    watched = Contacted(patience=LOOKING)
+    watched.pass_seconds(6)
+    (line,) = watched.notes
+    assert "; moveout goes on without it at " in line
+    watched.pass_seconds(25)
+    assert (watched.left_out, watched.hung_up) == ([], [])
+    watched.pass_seconds(3)
+    assert (watched.left_out, watched.hung_up) == ([32.0], [33.0, 34.0])
+    watched.end()
+    watched.pass_seconds(2)
+    assert watched.left_out == [32.0, "no more"]
+    assert watched.notes[1].startswith("postgresql://old answers again, after ")
+
+
+def test_a_command_that_only_looks_ends_at_once_where_a_silent_server_holds_it_up():
+    watched = Contacted(patience=LOOKING)
+    watched.pass_seconds(8)
+    watched.cancellation.cancel()
+    watched.pass_seconds(2)
+    assert watched.notes[1:] == ["given up"]
+    watched.end()
+
+
+def test_a_closed_port_is_an_answer_to_a_command_that_only_looks():
+    def ask():
+        raise UnreachableError("refused")
+
+    watched = Contacted(ask, patience=LOOKING)
+    watched.pass_seconds(60)
+    assert watched.notes == []
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -156,7 +198,7 @@ def test_a_refusal_is_an_answer_and_what_is_not_reached_is_asked_again():
         raise answers.pop(0)
 
     watched = Contacted(ask)
-    watched.pass_seconds(int(QUIET_SECONDS))
+    watched.pass_seconds(int(WORKING.quiet_seconds))
     watched.end()
     assert (watched.asked, watched.notes) == (2, [])
 

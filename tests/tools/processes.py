@@ -30,3 +30,14 @@ def kill_server(server: Any) -> None:
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     process.wait()
+
+
+@contextmanager
+def stopped(server):
+    """Stop the main process of a server, so that it lets nobody in: the system takes connections, nothing answers."""
+    main = server.child.popen.pid
+    os.kill(main, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(main, signal.SIGCONT)

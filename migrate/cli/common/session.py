@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeGuard, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeGuard, cast, get_type_hints
 
 import typer
 from msgspec import Struct, field
@@ -34,6 +34,9 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
+
+if TYPE_CHECKING:
+    from migrate.discover.servers import ServerAnswer
 
 JSON_VERSION = 1
 _NO_FACTS: Mapping[str, Any] = {}
@@ -78,6 +81,8 @@ class Session(Struct):
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     """Cancelled by a signal: Ctrl-C, SIGTERM, a terminal that is closed."""
     log: LogFile | None = None
+    listed: list[ServerAnswer] = field(default_factory=list)
+    """What the servers of patterns have answered."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the JSON of an error says besides."""
 
@@ -136,6 +141,17 @@ class Session(Struct):
         noted = self.noting_silence(*endpoints, may_end=may_end, is_too_late=is_too_late)
         with noted, waiting_for_silent(wait):
             yield
+
+    def going_on_without_silent(self, *endpoints: Endpoint) -> AbstractContextManager[None]:
+        """Note it, as long as the context lasts, where a server of one of these databases is silent, and go on without
+        it after ``LOOKING.limit_seconds``: for a command that only looks, which Ctrl-C ends at once.
+        """
+        from migrate.progress.server_contact import LOOKING, noted_silence  # noqa: PLC0415  most ask no database
+
+        meter, note = self.meter, self.progress.note
+        return noted_silence(
+            endpoints, meter.quiet_seconds, note, self.cancellation, self._end_at_once, patience=LOOKING
+        )
 
     def _end_at_once(self) -> None:
         """End the process, whatever its threads wait for."""

@@ -94,13 +94,15 @@ def expanded(
         return endpoints
     from migrate.discover.expand import expand_sources  # noqa: PLC0415  it asks servers
 
-    return expand_sources(
-        endpoints,
-        session.progress,
-        recorded=recorded_sources(location) if location else (),
-        left_out=case.left_out if case else (),
-        ask=ask,
-    )
+    with session.going_on_without_silent(*endpoints.values()):
+        return expand_sources(
+            endpoints,
+            session.progress,
+            recorded=recorded_sources(location) if location else (),
+            left_out=case.left_out if case else (),
+            ask=ask,
+            listed=session.listed,
+        )
 
 
 def _has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
