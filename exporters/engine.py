@@ -282,7 +282,7 @@ class LiveReader(Protocol):
         """Return the digest of every table of a live database by (schema, name), as of one moment, and of the
         materialized views and tables of extensions that ``also`` names. ``unread`` fills up with the tables that the
         server does not read, and why; without it such a table is an error. The tables ``without`` are not read. Raises
-        ``SourceError``.
+        ``SourceError``: ``SourceSnapshotLostError`` where a session has ended in the middle.
         """
         ...
 

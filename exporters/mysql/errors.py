@@ -9,9 +9,9 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
-    SourceSnapshotLostError,
     SourceUnreachableError,
 )
+from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.silent_servers import is_silence
 
 DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
@@ -24,6 +24,8 @@ _NO_DATABASE = {1049}
 _NO_TABLE = {1146, 1109, 1051}
 _CHANGED = {1412}
 _PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
+_ENDED = {1053, 1077, 1927, 4031}
+"""The server shuts down, or has ended the session."""
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
 _NOT_CONNECTED = 2003
 _TOO_LARGE = {1153, 1301}
@@ -68,13 +70,15 @@ def message_of(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def snapshot_lost(error: BaseException, source: str) -> SourceError:
+def last_session_error(error: BaseException, source: str) -> SourceError:
     """Return the source error of the last session of a snapshot: it has ended, unless it has only refused something."""
-    if is_refused(error):
-        return translate(error, source)
-    return SourceSnapshotLostError(
-        f"{source}: the session that held the snapshot has ended: {message_of(error)}"
-    )
+    return translate(error, source) if is_refused(error) else snapshot_lost(source, message_of(error))
+
+
+def has_ended(error: SourceUnreachableError) -> bool:
+    """Tell whether a session has ended, by whomever."""
+    cause = error.__cause__
+    return cause is not None and (not is_refused(cause) or number_of(cause) in _ENDED)
 
 
 def translate(error: BaseException, source: str) -> SourceError:

@@ -11,9 +11,10 @@ from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut, largest_chunk
 from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, has_ended, translate
 from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, RowsDigest
+from exporters.sql.lost_snapshots import lost_with_sessions
 
 
 def live_tables(
@@ -28,7 +29,10 @@ def live_tables(
     """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``,
     and without some tables. Raises ``SourceError``.
     """
-    with open_snapshot(address, workers=max(1, workers)) as (session, tables):
+    with (
+        open_snapshot(address, workers=max(1, workers)) as (session, tables),
+        lost_with_sessions(address.url, has_ended),
+    ):
         compared = [
             _without(table, without)
             for table in tables

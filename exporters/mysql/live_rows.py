@@ -10,11 +10,13 @@ from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
+from exporters.mysql.errors import has_ended
 from exporters.mysql.live_digests import digests_of
 from exporters.mysql.rows import keyed_rows
 from exporters.mysql.rows.chunk_export import digest_query
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest
+from exporters.sql.lost_snapshots import lost_with_sessions
 from exporters.sql.row_blocks import LongRowText
 from exporters.touched_rows import RowKey
 
@@ -99,7 +101,10 @@ def live_rows(address: MysqlAddress, *, readers: int = 1, is_one_moment: bool = 
     """Open the database for so many readers at once, under one snapshot, or each under one of its own. Raises
     ``SourceError``.
     """
-    with open_snapshot(address, workers=readers, is_one_moment=is_one_moment) as (session, tables):
+    with (
+        open_snapshot(address, workers=readers, is_one_moment=is_one_moment) as (session, tables),
+        lost_with_sessions(address.url, has_ended),
+    ):
         yield MysqlRows(session, tables)
 
 

@@ -17,7 +17,7 @@ from exporters.errors import SourceError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
 from exporters.mysql.connection import MysqlAddress, connect, shut
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, snapshot_lost
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, last_session_error, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.source_summary import GIVEN_UP, Counted
@@ -125,7 +125,7 @@ class Counting:
         try:
             counted = self._count_one(lambda ask: ask(feed))
         except DRIVER_ERRORS as exc:
-            raise snapshot_lost(exc, self._session.address.url) from exc
+            raise last_session_error(exc, self._session.address.url) from exc
         if counted and self._left:
             with self._lock:
                 self._counted_by_holder = self._ask(self._count_by_holder)

@@ -16,7 +16,7 @@ from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.definitions.show_create import Schema, read_schema
 from exporters.mysql.discovery import is_empty
-from exporters.mysql.errors import DRIVER_ERRORS, snapshot_lost
+from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION
@@ -110,7 +110,7 @@ class MysqlSnapshot:
                 self._session.holder, self._session.address.database
             )
         except DRIVER_ERRORS as exc:
-            raise snapshot_lost(exc, self._session.address.url) from exc
+            raise last_session_error(exc, self._session.address.url) from exc
         schema.write(sink)
         schema.missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}

@@ -13,9 +13,9 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
-    SourceSnapshotLostError,
     SourceUnreachableError,
 )
+from exporters.sql.lost_snapshots import snapshot_lost
 
 DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
 """What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""
@@ -91,9 +91,10 @@ def names_snapshot(message: str) -> bool:
     return _SNAPSHOT.search(message) is not None
 
 
-def snapshot_lost(source: str, message: str) -> SourceSnapshotLostError:
-    """Return the source error of a snapshot whose session has ended."""
-    return SourceSnapshotLostError(f"{source}: the session that held the snapshot has ended: {message}")
+def has_ended(error: SourceUnreachableError) -> bool:
+    """Tell whether a connection has ended, by whomever; a server that starts lets nobody in for a while."""
+    state = sqlstate(error)
+    return error.__cause__ is not None and (not state or state.startswith(("08", "57P")))
 
 
 def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:

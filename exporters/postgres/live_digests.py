@@ -13,11 +13,13 @@ from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import cut, largest_chunk
+from exporters.postgres.errors import has_ended
 from exporters.postgres.rows.chunk_export import digest_rows, digest_small
 from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import Advance, RowsDigest
+from exporters.sql.lost_snapshots import lost_with_sessions
 
 Name = tuple[str, str]
 """The schema and the name of a table."""
@@ -69,7 +71,10 @@ def live_tables(
     """
     address = parse_url(url) if isinstance(url, str) else url
     to_read = to_read or TablesToRead()
-    with open_snapshot(address, snapshot=snapshot) as (session, tables):
+    with (
+        open_snapshot(address, snapshot=snapshot) as (session, tables),
+        lost_with_sessions(address.url, has_ended),
+    ):
         feeds = Feeds(session, workers=workers)
         chosen = list(to_read.chosen(tables))
         most_bytes = largest_chunk(chosen, workers)

@@ -9,7 +9,7 @@ from exporters.engine import KEYED_READERS, Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
 from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.rows import keyed_rows
 from exporters.postgres.rows.chunk_export import digest_rows
@@ -26,6 +26,7 @@ from exporters.postgres.rows.row_hashes import (
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
 from exporters.row_digest import Advance, RowsDigest
+from exporters.sql.lost_snapshots import lost_with_sessions
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, in_blocks
 from exporters.touched_rows import RowKey
 
@@ -177,7 +178,10 @@ def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
 @contextmanager
 def live_rows(address: PostgresAddress, snapshot: str = "") -> Iterator[PostgresRows]:
     """Open the database under one snapshot, or that of another session. Raises ``SourceError``."""
-    with open_snapshot(address, snapshot=snapshot) as (session, tables):
+    with (
+        open_snapshot(address, snapshot=snapshot) as (session, tables),
+        lost_with_sessions(address.url, has_ended),
+    ):
         # each reader may have to ask, in the middle of its rows, how characters are converted
         feeds = Feeds(session, workers=2 * KEYED_READERS)
         try:

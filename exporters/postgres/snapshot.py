@@ -17,7 +17,7 @@ from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.definition_files import DefinitionFiles, read_definitions
 from exporters.postgres.discovery import OWN_OBJECTS
-from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, snapshot_lost
+from exporters.postgres.errors import DRIVER_ERRORS, in_one_line
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import typed_together
@@ -26,6 +26,7 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout, ParsedBlock
+from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.open_connections import waking
 
 

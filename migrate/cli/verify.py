@@ -377,7 +377,6 @@ def _compare(
     records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
 
     def compare() -> Sequence[Finding]:
-        digests.clear()
         return compare_source(
             reader,
             name,

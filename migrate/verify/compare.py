@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from exporters.engine import load_part
+from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
@@ -14,6 +16,10 @@ from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.verify.live_database import Accepts, compare_database
+
+_MOST_SNAPSHOTS = 3
+_PATIENCE_SECONDS, _AGAIN_SECONDS = 90.0, 2.0
+"""A server that begins anew lets nobody in for so long at most, and is asked so often."""
 
 
 class Compare(Protocol):
@@ -50,7 +56,8 @@ def compare_source(
     cancellation: CancellationToken | None = None,
 ) -> Sequence[Finding]:
     """Return what differs between a source and what lives at the endpoint. ``digests`` and ``accepted``: see
-    ``compare_database``. Raises ``UsageError`` where the engine cannot be compared.
+    ``compare_database``. Where the snapshot of a live database is lost, it begins again under a new one. Raises
+    ``UsageError`` where the engine cannot be compared.
     """
     engine = registry.engine_for(endpoint.url, endpoint.shown)
     secrets = endpoint.reveal()
@@ -66,13 +73,41 @@ def compare_source(
             secrets=secrets,
             cancellation=cancellation,
         )
-    return compare_database(
-        reader,
-        source,
-        endpoint.url,
-        workers=workers,
-        progress=progress,
-        secrets=secrets,
-        digests=digests,
-        accepted=accepted,
-    )
+
+    def compare_tables() -> Sequence[Finding]:
+        digests.clear()
+        return compare_database(
+            reader,
+            source,
+            endpoint.url,
+            workers=workers,
+            progress=progress,
+            secrets=secrets,
+            digests=digests,
+            accepted=accepted,
+        )
+
+    return _under_new_snapshots(source, compare_tables, progress, cancellation or CancellationToken())
+
+
+def _under_new_snapshots(
+    source: str,
+    compare: Callable[[], Sequence[Finding]],
+    progress: Progress,
+    cancellation: CancellationToken,
+) -> Sequence[Finding]:
+    """Compare; where the snapshot is lost, begin again, so often at most. A server that begins anew is waited for."""
+    lost, until = 0, 0.0
+    while True:
+        try:
+            return compare()
+        except SourceUnreachableError as exc:
+            if isinstance(exc, SourceSnapshotLostError):
+                lost, until = lost + 1, time.monotonic() + _PATIENCE_SECONDS
+                if lost < _MOST_SNAPSHOTS:
+                    progress.note(f"! {exc}; {source} is compared from its beginning, under a new snapshot")
+            if lost == _MOST_SNAPSHOTS or time.monotonic() >= until:
+                raise
+        progress.end(stopped=True)
+        cancellation.sleep(_AGAIN_SECONDS)
+        cancellation.check()

@@ -43,11 +43,11 @@ class Watching(Silent):
         self.notes.append(message)
 
 
-def postgres_source(server):
+def postgres_source(server, rows=1000):
     url = server.database()
     connection = psycopg.connect(url, autocommit=True)
     for number in range(TABLES):
-        connection.execute(f"CREATE TABLE t{number} AS SELECT g FROM generate_series(1, 1000) g")
+        connection.execute(f"CREATE TABLE t{number} AS SELECT g FROM generate_series(1, {rows}) g")
 
     def end_sessions():
         connection.execute(
@@ -58,12 +58,12 @@ def postgres_source(server):
     return url, end_sessions, connection
 
 
-def mariadb_source(server):
+def mariadb_source(server, rows=1000):
     url = server.database()
     connection = server.connect(url.rpartition("/")[2])
     with connection.cursor() as cursor:
         for number in range(TABLES):
-            cursor.execute(f"CREATE TABLE t{number} (g int PRIMARY KEY) SELECT seq AS g FROM seq_1_to_1000")
+            cursor.execute(f"CREATE TABLE t{number} (g int PRIMARY KEY) SELECT seq AS g FROM seq_1_to_{rows}")
 
     def end_sessions():
         with connection.cursor() as cursor:

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from pymysql.constants import CR
 
-from exporters.errors import SourceSnapshotLostError
 from exporters.mysql.connection import Connection
-from exporters.mysql.errors import DRIVER_ERRORS, number_of, snapshot_lost, translate
+from exporters.mysql.errors import DRIVER_ERRORS, last_session_error, number_of, translate
 from exporters.mysql.rows.protocol_rows import RowBlock, Wire, payloads_of
 from exporters.mysql.rows.row_columns import value_at
+from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.row_blocks import LongRowText
 
 _Result = TypeVar("_Result")
@@ -73,7 +73,9 @@ class Feeds:
             result = work(feed)
         except DRIVER_ERRORS as exc:
             self._settle(feed, alive=0 < number_of(exc) < CR.CR_ERROR_FIRST)
-            raise translate(exc, self._where) if self._alive else snapshot_lost(exc, self._where) from exc
+            raise (
+                translate(exc, self._where) if self._alive else last_session_error(exc, self._where)
+            ) from exc
         except Exception:
             self._settle(feed, alive=True)
             raise
@@ -104,7 +106,7 @@ class Feeds:
                 return self._idle.get(timeout=1)
             except Empty:
                 continue
-        raise SourceSnapshotLostError(f"{self._where}: all sessions of the snapshot have ended")
+        raise snapshot_lost(self._where, "no other session has it")
 
     def close(self) -> None:
         """Close the idle sessions."""
