@@ -33,7 +33,7 @@ STAGED = ROOT / "build" / "docs"
 MAN = ROOT / "build" / "man"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 """Pages that lie next to ``docs/`` and are pages of the site, too. The README is its home."""
-COMMON = ("--json", "--quiet", "--no-input", "--help")
+COMMON = ("--json", "--quiet", "--verbose", "--log-file", "--no-input", "--help")
 """Options that every command takes: explained once."""
 EXAMPLES = "Examples:"
 HEAD = """\

@@ -210,7 +210,7 @@ class Handover:
         text = (self.provider.directory / "grant-acme-grant.ini").read_text()
         with (self.customer.directory / "aws-config").open("a") as file:
             file.write(text)
-        self.customer.run("grant", "test", self.granted, "--beside", "another-customer", "-q")
+        self.customer.run("grant", "test", self.granted, "--outside", "another-customer", "-q")
 
     def receive(self) -> None:
         """The customer fetches it and signs for it."""

@@ -38,41 +38,41 @@ machine. Read when pyarrow is imported.
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Prepare": {
         "init": ("init", "Write a case file."),
-        "discover": ("discover", "Find what there is, and write the case file."),
-        "doctor": ("doctor", "Say what would go wrong, and how to mend it."),
-        "plan": ("plan", "Forecast the move."),
+        "discover": ("discover", "List what servers hold, and write the case file."),
+        "doctor": ("doctor", "Say what would go wrong, and how to repair it."),
+        "plan": ("plan", "Forecast how long the move takes."),
     },
     "Move": {
-        "run": ("run", "Do all of it in order, skipping what is done."),
+        "run": ("run", "Do the whole move, and skip what is done."),
         "export": ("export", "Write and seal a bundle of the sources."),
-        "seal": ("seal", "Seal what an export left, without asking its sources again."),
-        "transfer": ("transfer", "Move a sealed bundle to another location."),
-        "restore": ("restore", "Bring databases and buckets up from a bundle."),
-        "follow": ("follow", "Capture what followed databases write, and apply it."),
+        "seal": ("seal", "Seal an unfinished export without its sources."),
+        "transfer": ("transfer", "Copy a sealed bundle to another location."),
+        "restore": ("restore", "Restore databases and buckets from a bundle."),
+        "follow": ("follow", "Apply what the sources have written since their export."),
         "resync": ("follow", "Read followed tables again, while the source is written to."),
-        "sync": ("sync", "Copy a bucket or a database; again: only what has changed."),
-        "cutover": ("cutover", "Switch followed databases to their new place."),
-        "clean": ("clean", "Clear a dead run's leavings, after asking."),
+        "sync": ("sync", "Copy a bucket or a database; repeated, only what has changed."),
+        "cutover": ("cutover", "Switch to the new databases, if both sides are equal."),
+        "clean": ("clean", "Remove what interrupted runs left behind, after asking."),
     },
     "Look": {
         "status": ("status", "Say what is done and what is left."),
-        "report": ("report", "Write the page about a bundle, with what is known now."),
+        "report": ("report", "Write a report about a bundle, with what is known now."),
         "ls": ("ls", "List what is in a bundle: tables, buckets, their objects."),
         "get": ("get", "Read single objects, or rows of a table, out of a bundle."),
         "sql": ("sql", "Query a bundle's tables with SQL, by DuckDB."),
     },
     "Prove": {
-        "verify": ("verify", "Check a bundle, or compare it with what lives."),
-        "keys": ("custody.keys", "Keys to sign with."),
-        "sign": ("custody.sign", "Sign a sealed bundle, which says whose it is."),
+        "verify": ("verify", "Check a bundle, or compare it with live databases and buckets."),
+        "keys": ("custody.keys", "Make and show keys to sign with."),
+        "sign": ("custody.sign", "Sign a sealed bundle."),
         "audit": ("custody.audit", "Check samples of a signed bundle, and sign the result."),
         "prove": ("custody.prove", "Write a proof that an object, or a row, is in the bundle."),
-        "check-proof": ("custody.check_proof", "Check such a proof, without the bundle."),
+        "check-proof": ("custody.check_proof", "Check a proof without the bundle."),
     },
     "Hand over": {
-        "custody": ("custody.log", "The record of who did what to a bundle."),
-        "hold": ("custody.hold", "Keep a bundle, or its sources, as they are for a time."),
-        "grant": ("custody.grant", "Read access to one bundle, for a time."),
+        "custody": ("custody.log", "Read and add to the record of who did what to a bundle."),
+        "hold": ("custody.hold", "Protect a bundle, or its sources, from changes for a time."),
+        "grant": ("custody.grant", "Give read access to one bundle, for a time."),
         "receive": ("custody.receive", "Verify a bundle, then sign a receipt for it."),
         "acknowledge": ("custody.acknowledge", "Counter-sign the customer's receipt for a bundle."),
         "clock": ("custody.clock", "Say of each obligation whether it is met, due or breached."),
@@ -103,12 +103,12 @@ Environment:
   AWS_PROFILE, AWS_ACCESS_KEY_ID, …  for buckets, as AWS's tools read them
   PGPASSWORD, PGPASSFILE, …          for PostgreSQL, as psql reads them
   MYSQL_PWD                          for MySQL and MariaDB
-  TMPDIR                             where long values and SQLite copies wait
+  TMPDIR                             for long values and SQLite copies
   NO_COLOR                           no colours
 
 \b
-moveout help COMMAND says all about one command.
-What is done stays done: the same command again goes on."""
+moveout help COMMAND explains one command.
+After any failure, repeat the same command: it continues."""
 
 
 _UsageError: Any = typer.BadParameter.__base__
@@ -257,7 +257,7 @@ def _load(name: str) -> Any:
 app = typer.Typer(
     name="moveout",
     cls=_Verbs,
-    help="Databases and object storage leave a host, whole and provably, before the deadline.",
+    help="Move databases and buckets off a host before a deadline, and prove that nothing is missing.",
     no_args_is_help=True,
     add_completion=False,  # typer's own options take no shell: they guess it from the process above
     epilog=_EPILOG,
@@ -315,11 +315,11 @@ def _root(
             "--show-completion",
             callback=show_callback,
             metavar="SHELL",
-            help="Print it, to be installed by hand.",
+            help="Print the completion script.",
         ),
     ] = None,
 ) -> None:
-    """Databases and object storage leave a host, whole and provably, before the deadline."""
+    """Move databases and buckets off a host before a deadline, and prove that nothing is missing."""
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -183,20 +183,25 @@ def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint])
 @verb(app, "clean")
 def clean_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="LOCATION", help="The bundle, or where it was to be written."),
+    ] = None,
     case: CaseFile = None,
     *,
     yes: Yes = False,
     dry_run: DryRun = False,
     changes: Annotated[
         bool,
-        typer.Option("--changes", help="Remove what export --follow made instead, at the servers and here."),
+        typer.Option(
+            "--changes", help="Remove instead what following has made, at the servers and at the location."
+        ),
     ] = False,
 ) -> Cleaned | Ended:
-    """Clear a dead run's leavings, after asking.
+    """Remove what interrupted runs left behind, after asking.
 
-    Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
-    With --changes it ends the following of databases. A restore that has not ended is named, with what removes its
+    Aborts unfinished multipart uploads and removes temporary files, never a file of a bundle. With --changes it
+    ends the following of databases. It also names restores that have not finished, and how to remove their
     progress.
     """
     loaded = load_case(case)

@@ -147,7 +147,7 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
         f"{count_words(count)} {kind}" for kind, count in source.carried.counts.items() if count
     )
     if carried:
-        console.print(Text(f"  carried besides the log: {carried}", style="dim"))
+        console.print(Text(f"  carried outside of the log: {carried}", style="dim"))
     console.print(Text(f"  {stages}", style="dim"))
     for name in source.missing:
         console.print(Text(f"  ! {name} is MISSING at the new side: the restore left it out", style="yellow"))
@@ -309,22 +309,25 @@ def cutover_command(
     options: HoldOptions = _NO_HOLD,
     undo: Annotated[
         bool,
-        typer.Option("--undo", help="Go back: release the old databases, say what the new ones have since."),
+        typer.Option(
+            "--undo",
+            help="Go back: release the old databases, and name the tables of the new ones that were written to.",
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Catch up, say what would be done, hold nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be done, and hold nothing.")
     ] = False,
     bucket_options: BucketOptions = _AS_SYNCED,
     signing: SigningOptions = _NO_KEYS,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Switched | TakenBack | WouldDo:
-    """Switch followed databases to their new place.
+    """Switch to the new databases, if both sides are equal.
 
-    A moveout follow that is at work ends by itself. Both sides are compared table by table while the old one is in use.
-    Then it is held, all it wrote arrives, and tables that were written to are compared again. Where all is equal a
-    record is written; else nothing is switched, and the old side is released. The buckets of the case join: they are
-    synced and compared in the same window.
+    A running moveout follow ends by itself. Both sides are compared while the old databases are in use. Then these
+    are held, their last changes are applied, and tables that were written to are compared again. If all are equal,
+    the switch is recorded; otherwise nothing is switched, and the old databases are released. Buckets of the case
+    are synced and compared, too.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:

@@ -211,18 +211,20 @@ def discover_command(
     case: CaseFile = None,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="CASE", help="Write the case file, or add to it what it lacks."),
+        typer.Option(
+            "--to", metavar="CASE", help="The case file to write; an existing one gets what it lacks."
+        ),
     ] = None,
     print_policy: Annotated[
         bool,
-        typer.Option("--print-policy", help="Print the IAM policy that aws:// needs, and ask nothing."),
+        typer.Option("--print-policy", help="Print the IAM policy that aws:// needs, and do nothing else."),
     ] = False,
 ) -> Discovered | LeastPolicy:
-    """Find what there is, and write the case file.
+    """List what servers hold, and write the case file.
 
-    Lists databases, buckets and SQLite files with their sizes, and says what may not be read and what moveout does not
-    take. A URL of one database or bucket takes that one, and names what else its server holds. With a case file it adds
-    what is new, marks what is gone, and leaves all else as it is.
+    Lists databases, buckets and SQLite files with their sizes. Says what may not be read, and what moveout does not
+    move. A URL of one database or bucket lists that one, and names what else its server holds. With a case file it
+    adds what is new and marks what is gone; your own changes are kept.
     """
     if print_policy:
         return LeastPolicy(policy())

@@ -224,18 +224,20 @@ def doctor_command(
     case: CaseFile = None,
     *,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="LOCATION", help="Where the bundle is to lie.")
+        str | None, typer.Option("--to", metavar="LOCATION", help="Where the bundle will be written.")
     ] = None,
     deadline: Annotated[
-        str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
+        str | None, typer.Option(metavar="T", help="A time, or 30h, 90m, 2d from now.")
     ] = None,
     fixes: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write all fixes there, one script a server.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write all fixes into this directory, one script a server."),
     ] = None,
 ) -> Diagnosis:
-    """Say what would go wrong, and how to mend it.
+    """Say what would go wrong, and how to repair it.
 
-    Examine every source, destination and location at once, and change nothing. Exit code 3: something will be missing.
+    Examines every source, destination and location at once. Servers are only read; small test files are written to
+    locations and destination buckets, and removed. Exit code 3: something will be missing.
     """
     loaded = load_case(case)
     sources = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)

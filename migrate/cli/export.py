@@ -425,7 +425,7 @@ class _ProofOptions(Struct, frozen=True):
         bool,
         typer.Option(
             "--prove",
-            help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
+            help="Read all rows back from the Parquet files, and compare them with what the source sent.",
         ),
     ] = False
     dry_run: DryRun = False
@@ -433,7 +433,7 @@ class _ProofOptions(Struct, frozen=True):
         bool,
         typer.Option(
             "--strict-snapshot",
-            help="One snapshot or none: after an interruption read everything again under the new one.",
+            help="Use one snapshot for everything: after an interruption, read everything again under a new one.",
         ),
     ] = False
 
@@ -446,7 +446,7 @@ class _SourceOptions(Struct, frozen=True):
         bool,
         typer.Option(
             "--follow",
-            help="Keep what databases write from the snapshot on, next to the bundle, for moveout follow.",
+            help="Keep what databases write after the snapshot, next to the bundle, for moveout follow.",
         ),
     ] = False
     retain: Annotated[
@@ -454,12 +454,12 @@ class _SourceOptions(Struct, frozen=True):
         typer.Option(
             "--retain",
             metavar="SIZE",
-            help="With --follow: so much of its log a server may keep; with more, following ends.",
+            help="With --follow: the most log that a server may keep. Above it, following ends.",
         ),
     ] = None
     drop: Annotated[
         list[str] | None,
-        typer.Option("--drop", metavar="NAME", help="Take this source out of the bundle; may be repeated."),
+        typer.Option("--drop", metavar="NAME", help="Remove this source from the bundle; may be repeated."),
     ] = None
 
 
@@ -483,24 +483,31 @@ class _LimitOptions(Struct, frozen=True):
     ] = False
     max_connections: Annotated[
         int | None,
-        typer.Option("--max-connections", min=2, metavar="N", help="To a source database, at once."),
+        typer.Option(
+            "--max-connections",
+            min=2,
+            metavar="N",
+            help="Open at most so many connections to a source database.",
+        ),
     ] = None
     statement_timeout: Annotated[
         str | None,
         typer.Option(
-            "--statement-timeout", metavar="TIME", help="End a statement on the source after 30m, 2h …"
+            "--statement-timeout",
+            metavar="TIME",
+            help="End statements on the source that take longer: 30m, 2h.",
         ),
     ] = None
     lock_timeout: Annotated[
         str | None,
-        typer.Option("--lock-timeout", metavar="TIME", help="Wait so long for a lock (default 60s)."),
+        typer.Option("--lock-timeout", metavar="TIME", help="How long to wait for a lock (default: 60s)."),
     ] = None
     archived: Annotated[
         str | None,
         typer.Option(
             "--archived",
             metavar="TIER",
-            help="Bring archived objects back by bulk, standard, expedited; auto: by the deadline; no: not at all.",
+            help="Retrieve archived objects: bulk, standard, expedited, auto (cheapest in time), no.",
         ),
     ] = None
 
@@ -538,7 +545,11 @@ def export_command(
     *,
     case: CaseFile = None,
     to: Annotated[
-        str | None, typer.Option(metavar="LOCATION", help="Directory or s3://bucket/prefix.")
+        str | None,
+        typer.Option(
+            metavar="LOCATION",
+            help="Where to write the bundle: a directory or s3://bucket/prefix?profile=NAME.",
+        ),
     ] = None,
     sources: _SourceOptions = _AS_NAMED,
     signing: SigningOptions = _NO_KEYS,
@@ -551,7 +562,7 @@ def export_command(
 ) -> Exported | WouldDo:
     """Write and seal a bundle of the sources.
 
-    The same command again goes on where an earlier run stopped, from anywhere.
+    If it was interrupted, repeat the command to continue, on any machine.
     """
     loaded = load_case(case)
     location = Endpoint(to) if to else (loaded.bundle if loaded else None)

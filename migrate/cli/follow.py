@@ -199,20 +199,23 @@ def follow_command(
     case: CaseFile = None,
     until_caught_up: Annotated[
         bool,
-        typer.Option("--until-caught-up", help="End once all is applied that was written before it began."),
+        typer.Option(
+            "--until-caught-up",
+            help="End when everything is applied that was written before the command began.",
+        ),
     ] = False,
     delta: Annotated[
         bool,
         typer.Option(
             "--delta",
-            help="Compare the tables of sources that were exported without --follow, again and again.",
+            help="Compare tables again and again, for sources that were exported without --follow.",
         ),
     ] = False,
 ) -> Followed:
-    """Capture what followed databases write, and apply it.
+    """Apply what the sources have written since their export.
 
-    It goes to their destinations, and runs until Ctrl-C, or until moveout cutover begins. The same command again goes
-    on where it was. Where a log cannot be followed, tables are compared in delta passes instead.
+    Needs export --follow, or follow = true in the case. Runs until Ctrl-C, or until moveout cutover begins; repeat
+    the command to continue. Tables are compared again and again where the server's log cannot be read.
     """
     loaded = load_case(case)
     locations, source_words = locations_and_sources(words or [])
@@ -345,7 +348,7 @@ def resync_command(
     tables: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME:SCHEMA.TABLE …", help="The source, and which table; of MySQL: NAME:TABLE."
+            metavar="NAME:SCHEMA.TABLE …", help="Source and table; in MySQL and MariaDB NAME:TABLE."
         ),
     ],
     *,
@@ -353,8 +356,8 @@ def resync_command(
 ) -> Resynced:
     """Read followed tables again, while the source is written to.
 
-    Rows that differ are written, and changes are applied from there on. End moveout follow before. For a table that has
-    got a replica identity, was made or rewritten since the base, or was written to at the destination.
+    For a table that was created or rewritten since the export, that got a replica identity, or that was written to
+    at the destination. Rows that differ are written, then changes are applied again. End moveout follow first.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:

@@ -112,20 +112,21 @@ def get_command(
         typer.Option(
             "--to",
             metavar="DIR",
-            help="Where objects (default: here) or tables (default: stdout) are written; - for stdout.",
+            help="Where to write objects (default: here) or tables (default: stdout); - for stdout.",
         ),
     ] = None,
     version_id: Version = None,
     rows: Annotated[
-        str | None, typer.Option("--rows", metavar="FROM:TO", help="Of a table: these rows, counted from 0.")
+        str | None,
+        typer.Option("--rows", metavar="FROM:TO", help="Only these rows of a table, counted from 0."),
     ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Got:
     """Read single objects, or rows of a table, out of a bundle.
 
-    Only the bytes that are asked for are fetched, and checked. Rows are written as JSON, a line each. With a key the
-    custody log says how much was fetched.
+    Fetches and checks only the bytes that are needed. Rows are printed as JSON, one a line. With a key the custody
+    log records how much was fetched.
     """
     reader, keys = open_bundle(session, words or [], case)
     if not keys and to in {None, _STDOUT}:

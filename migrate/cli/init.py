@@ -63,14 +63,14 @@ def init(
         list[str] | None,
         typer.Argument(
             metavar="[CASE] [URL …]",
-            help="Where to write it (default: moveout.toml); the old host's servers, accounts and directories.",
+            help="The file to write (default: moveout.toml), and the old host's servers, accounts and directories.",
         ),
     ] = None,
 ) -> WrittenCase | Discovered:
     """Write a case file.
 
-    With URLs, and on a terminal by the answers to its questions, it asks the servers what they hold, as discover does.
-    Else it is an example with comments.
+    With URLs it lists what these servers hold, as discover does. On a terminal it asks for the URLs. Otherwise it
+    writes an example with comments.
     """
     urls = [word for word in words or [] if "://" in word or Path(word).is_dir()]
     paths = [Path(word) for word in words or [] if word not in urls]

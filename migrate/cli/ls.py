@@ -71,13 +71,13 @@ def ls_command(
     source: Source = None,
     *,
     versions: Annotated[
-        bool, typer.Option("--versions", help="Also older versions and delete markers.")
+        bool, typer.Option("--versions", help="Show older versions and delete markers, too.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="List at most so many.")] = _LIMIT,
 ) -> Listing:
     """List what is in a bundle: tables, buckets, their objects.
 
-    Reads the catalog or the parts of the index that matter; no payload.
+    Reads the catalog or parts of the index, and no data.
     """
     reader, rest = open_bundle(session, words or [], case)
     if source is None and not rest:

@@ -567,12 +567,13 @@ def plan_command(
     *,
     case: CaseFile = None,
     deadline: Annotated[
-        str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
+        str | None, typer.Option(metavar="T", help="A time, or 30h, 90m, 2d from now.")
     ] = None,
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="LOCATION", help="Where the bundle will lie: its speed, and whether it has room."
+            metavar="LOCATION",
+            help="Where the bundle will be written: measures its speed, and whether there is room.",
         ),
     ] = None,
     what_if: Annotated[
@@ -580,13 +581,14 @@ def plan_command(
         typer.Option(
             "--what-if",
             metavar="MEANS",
-            help="With other means: workers=8,link=10Gbit; and what it would take.",
+            help="Forecast with other means: workers=8,link=10Gbit. Also says what would be enough.",
         ),
     ] = None,
 ) -> Planned:
-    """Forecast the move.
+    """Forecast how long the move takes.
 
-    Say what is there, how long each stage takes (measured now), and how likely the deadline is met.
+    Lists the sources, measures them for a moment, and says how long each stage takes and how likely the deadline is
+    met.
     """
     loaded = load_case(case)
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)

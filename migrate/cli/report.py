@@ -72,26 +72,31 @@ def report_command(
     *,
     case: CaseFile = None,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write it; outside of the bundle.")
+        Path, typer.Option(metavar="FILE", help="The file to write, outside of the bundle.")
     ] = Path(layout.REPORT),
     level: Annotated[
-        Level | None, typer.Option(help="Verify for it: quick, complete, or full (every byte and value).")
+        Level | None,
+        typer.Option(help="Verify the bundle first: quick, complete, or full (every byte and value)."),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[NAME=]URL", help="Compare for it with a live database or bucket; may be repeated."
+            metavar="[NAME=]URL",
+            help="Compare the bundle with a live database or bucket first; may be repeated.",
         ),
     ] = None,
     result: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What run, verify or restore wrote with --json; may be repeated."),
+        typer.Option(
+            metavar="FILE",
+            help="Include the output that run, verify or restore wrote with --json; may be repeated.",
+        ),
     ] = None,
 ) -> Reported:
-    """Write the page about a bundle, with what is known now.
+    """Write a report about a bundle, with what is known now.
 
-    A sealed bundle has such a page in it, which never changes; this one says besides when the bundle arrived, who did
-    what to it, and what was verified and restored since.
+    REPORT.html in a bundle never changes. This report adds when the bundle arrived, who did what to it, and what
+    was verified and restored since.
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)

@@ -340,7 +340,10 @@ def restore_command(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="Of databases: schema, data, or a table; may be repeated."),
+        typer.Option(
+            metavar="WHAT",
+            help="Restore only a part of databases: schema, data, or a table; may be repeated.",
+        ),
     ] = None,
     create: Create = False,
     signing: SigningOptions = _NO_KEYS,
@@ -349,23 +352,23 @@ def restore_command(
         typer.Option(
             "--report-to",
             metavar="LOCATION",
-            help=f"Where a bucket's restore says what became of it (default: {REPORTS}/ID).",
+            help=f"Where to write reports on restored buckets (default: {REPORTS}/ID).",
         ),
     ] = None,
     snowball: Annotated[
         bool,
         typer.Option(
             "--snowball",
-            help="To MinIO: many small objects in one request. They keep their times; the server keeps no checksums.",
+            help="MinIO only: send many small objects in one request. They keep their times, but get no checksums.",
         ),
     ] = False,
     cluster: ClusterOptions = _NO_CLUSTER,
     status_page: StatusPage = None,
     dry_run: DryRun = False,
 ) -> Restored | WouldDo:
-    """Bring databases and buckets up from a bundle.
+    """Restore databases and buckets from a bundle.
 
-    The same command again goes on where an earlier run stopped.
+    If it was interrupted, repeat the command to continue.
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)

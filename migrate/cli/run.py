@@ -35,15 +35,13 @@ def run_command(
     status_page: StatusPage = None,
     keep_following: Annotated[
         bool,
-        typer.Option(
-            "--keep-following", help="Of followed databases: go on until Ctrl-C or moveout cutover."
-        ),
+        typer.Option("--keep-following", help="Follow databases until Ctrl-C or moveout cutover."),
     ] = False,
 ) -> Evacuated:
-    """Do all of it in order, skipping what is done.
+    """Do the whole move, and skip what is done.
 
-    Examine, plan, export, transfer, verify, restore, and compare what was restored. Databases with follow = true are
-    followed until they have caught up; moveout cutover makes the switch.
+    Examines, plans, exports, transfers, verifies, restores, and compares what was restored. Databases with follow =
+    true are followed until they have caught up; moveout cutover makes the switch.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None or not loaded.sources:

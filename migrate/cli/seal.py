@@ -21,17 +21,17 @@ from migrate.export import seal_unasked
 def seal_command(
     session: Session,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="LOCATION", help="Where an export was at work.")
+        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the unfinished export lies.")
     ] = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Exported:
-    """Seal what an export left, without asking its sources again.
+    """Seal an unfinished export without its sources.
 
-    The host may be gone. Complete only where every source had been finished and all counts agree; else INCOMPLETE, and
-    what is missing by name. An export can still go on from there.
+    For sources that are gone. The bundle is complete only if every source was finished and all counts agree;
+    otherwise it is INCOMPLETE, and names what is missing. A later export can continue it.
     """
     loaded = load_case(case)
     location = one_location(words or [], loaded.bundle if loaded else None)

@@ -76,15 +76,17 @@ def sql_command(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=1, metavar="N", help=f"At most so many rows (default: {_LIMIT}; --csv: all)."
+            "--limit", min=1, metavar="N", help=f"Print at most so many rows (default: {_LIMIT}; --csv: all)."
         ),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a line of names.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, with the names of columns first.")
+    ] = False,
 ) -> Selected:
     """Query a bundle's tables with SQL, by DuckDB.
 
-    Tables have their own names: schema.table, and source.schema.table where the bundle has several sources. A bucket's
-    index is the table objects. Only what the query needs is fetched. Needs pip install 'moveout[sql]'.
+    Tables are named schema.table, or source.schema.table if the bundle has several sources. The index of a bucket
+    is source.objects. Fetches only what the query needs. Needs pip install 'moveout[sql]'.
     """
     reader, rest = open_bundle(session, words or [], case)
     if len(rest) != 1:

@@ -327,17 +327,15 @@ def status_command(
     ] = None,
     case: CaseFile = None,
     *,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, until the work ends or Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the work ends, or Ctrl-C.")] = False,
     serve: Annotated[
         str | None,
-        typer.Option("--serve", metavar="HOST:PORT", help="Serve it as a web page, until Ctrl-C."),
+        typer.Option("--serve", metavar="HOST:PORT", help="Serve a web page until Ctrl-C."),
     ] = None,
 ) -> Status:
     """Say what is done and what is left.
 
-    Told from the location alone: also while another process works on it, and after a crash.
+    Needs only the location. Works while another process writes there, and after a crash.
     """
     words = words or []
     if case is None and len(words) == 1 and Path(words[0]).is_file():

@@ -97,7 +97,7 @@ class _HowToSync(Struct, frozen=True):
     recheck: Annotated[
         bool,
         typer.Option(
-            "--recheck", help="Look at every object on both sides: changed tags show in no listing."
+            "--recheck", help="Ask for every object on both sides, because listings do not show changed tags."
         ),
     ] = False
     cutover: Annotated[
@@ -113,11 +113,13 @@ class _HowToSync(Struct, frozen=True):
         Wish,
         typer.Option(
             "--settings",
-            help="Settings of the bucket: write those that the destination has not set itself, replace its own, too, "
+            help="Bucket settings: write those that the destination has not set, replace its own, too, "
             "or leave all of them alone.",
         ),
     ] = Wish.WRITE
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False
 
     def options(self, selection: Selection) -> SyncOptions:
         """Return them as ``sync`` takes them."""
@@ -144,7 +146,7 @@ class _DatabaseOptions(Struct, frozen=True):
         typer.Option(
             "--work",
             metavar="DIR",
-            help="Of a database: where its base and its changes lie meanwhile; about as much room as an export.",
+            help="Databases only: the working folder. It needs as much room as an export.",
         ),
     ] = None
     hold: HoldOptions = _NO_HOLD
@@ -186,7 +188,7 @@ def sync_command(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="Where the record and the report lie (default: below .moveout-sync/ in the destination bucket); of"
+            help="Where to keep record and report (default: below .moveout-sync/ in the destination bucket); of"
             " several buckets in a folder each.",
         ),
     ] = None,
@@ -195,11 +197,11 @@ def sync_command(
     signing: SigningOptions = _NO_KEYS,
     databases: _DatabaseOptions = _NO_DATABASES,
 ) -> Answer:
-    """Copy a bucket or a database; again: only what has changed.
+    """Copy a bucket or a database; repeated, only what has changed.
 
-    One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed
-    without --delete. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own. A database
-    goes through a working folder, until nothing is behind; --cutover makes the switch.
+    If it was interrupted, repeat the command to continue. Nothing is removed without --delete. Of a whole account,
+    or with a case file and no URLs, each bucket is copied by itself. A database is copied through a working folder,
+    then its changes are applied; --cutover makes the switch.
     """
     loaded = load_case(case)
     if (ends := _database_pair(pairs or [], loaded, how, databases)) is not None:

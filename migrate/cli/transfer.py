@@ -174,7 +174,8 @@ def transfer_command(
     *,
     case: CaseFile = None,
     recheck: Annotated[
-        bool, typer.Option("--recheck", help="Hash what lies at the destination and replace what differs.")
+        bool,
+        typer.Option("--recheck", help="Hash all files at the destination, and replace those that differ."),
     ] = False,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
@@ -182,9 +183,9 @@ def transfer_command(
     scheduler: Scheduler = None,
     status_page: StatusPage = None,
 ) -> Transferred:
-    """Move a sealed bundle to another location.
+    """Copy a sealed bundle to another location.
 
-    The same command again goes on where an earlier run stopped, and moves nothing if all is there.
+    If it was interrupted, repeat the command to continue. Nothing is copied that is there already.
     """
     loaded = load_case(case)
     origin, destination = _ends(locations or [], loaded)

@@ -491,7 +491,7 @@ def verify_command(
         typer.Option(
             "--from",
             metavar="[NAME=]URL",
-            help="With --repair: take the rows of a live source; may be repeated.",
+            help="With --repair: take the rows from a live source; may be repeated.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -505,10 +505,10 @@ def verify_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Verified:
-    """Check a bundle, or compare it with what lives.
+    """Check a bundle, or compare it with live databases and buckets.
 
-    Alone it hashes every byte; with --against it compares rows and objects, after a quick check of the bundle.
-    With --repair it makes rows that differ equal. Objects of buckets are repaired by moveout sync.
+    Without --against it hashes every byte. With --against it compares rows and objects, after a quick check of the
+    bundle. With --repair it makes rows that differ equal; objects of buckets are repaired by moveout sync.
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)

@@ -119,7 +119,8 @@ class _Transfer:
             progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
             surveyed = make_room(self._destination, sealed, surveyed, self._origin.location)
         self._present, self._resumed = surveyed.present, surveyed.begun
-        _log.info("%d of %d files lie at the destination", len(self._present), len(sealed.files))
+        here = sum(file.key in self._present for file in sealed.files)
+        _log.info("%d of %d files lie at the destination", here, len(sealed.files))
         # Before its first byte a transfer says that it is under way: where nothing lies there are no uploads.
         look = any(not key.startswith((layout.LEASE, layout.PROGRESS)) for key in self._present)
         uploads = _by_key(self._destination.uploads()) if look else {}

@@ -332,7 +332,7 @@ def test_the_commands(kept, make_key, tmp_path, servers):
     config = tmp_path / "config"
     config.write_text(Path(servers.environment["AWS_CONFIG_FILE"]).read_text() + file.read_text())
     env, granted = {"AWS_CONFIG_FILE": str(config)}, url.replace("profile=minio", "profile=visit")
-    tested = call("grant", "test", granted, "--beside", "acme/bundle-2", env=env)
+    tested = call("grant", "test", granted, "--outside", "acme/bundle-2", env=env)
     assert tested.code == 0, tested.out + tested.err
     assert "visit" in call("grant", "list", url).out
     revoked = call("grant", "revoke", url, "--to", "visit", "--key", key)

@@ -336,7 +336,7 @@ def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):
     config.write_text(Path(servers.environment["AWS_CONFIG_FILE"]).read_text() + file.read_text())
     env = {"AWS_CONFIG_FILE": str(config)}
     granted_url = url.replace("minio", "acme")
-    tested = call("grant", "test", granted_url, "--beside", "acme/bundle-2", env=env)
+    tested = call("grant", "test", granted_url, "--outside", "acme/bundle-2", env=env)
     assert tested.code == 0, tested.out + tested.err
     assert call("verify", granted_url, env=env).code == 0
     assert call("grant", "revoke", url, "--to", "acme", "--key", key).code == 0

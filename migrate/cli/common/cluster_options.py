@@ -21,14 +21,12 @@ THREADS, DASK = "threads", "dask"
 
 Executor = Annotated[
     str,
-    typer.Option(
-        "--executor", metavar="KIND", help="Who does the work: threads here, or the workers of dask."
-    ),
+    typer.Option("--executor", metavar="KIND", help="Who does the work: threads, or the workers of dask."),
 ]
 Scheduler = Annotated[
     str | None,
     typer.Option(
-        "--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786, or a scheduler file."
+        "--scheduler", metavar="ADDRESS", help="The Dask scheduler: tcp://host:8786, or a scheduler file."
     ),
 ]
 

@@ -16,7 +16,8 @@ from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import write_whole
 
 DocumentsTo = Annotated[
-    Path | None, typer.Option("--to", metavar="DIR", help="Write the receipt and signatures here too.")
+    Path | None,
+    typer.Option("--to", metavar="DIR", help="Write the receipt and signatures to this directory, too."),
 ]
 
 

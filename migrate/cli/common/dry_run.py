@@ -12,7 +12,7 @@ from exporters.structs import as_dict
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
 
 class WouldDo(Struct, frozen=True):

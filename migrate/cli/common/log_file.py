@@ -26,7 +26,11 @@ from migrate.storage.local.errors import translate_os
 _LOGGERS = ("migrate", "exporters")
 LogFileOption = Annotated[
     Path | None,
-    typer.Option("--log-file", metavar="FILE", help="Append what happens, a JSON object a line; no secrets."),
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="Append a log to this file, one JSON object a line, without secrets.",
+    ),
 ]
 
 

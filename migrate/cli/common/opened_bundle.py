@@ -70,7 +70,7 @@ Source = Annotated[
     typer.Option(
         "--source",
         metavar="NAME",
-        help="Which source, where the bundle has several.",
+        help="The source, if the bundle has several.",
         autocompletion=complete_source,
     ),
 ]

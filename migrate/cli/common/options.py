@@ -18,27 +18,31 @@ from migrate.case.selection import parse_tags
 from migrate.cli.common.source_words import locations_and_sources, names_source, refuse_case_file
 from migrate.errors import UsageError
 
-LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
+LocationWord = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."),
+]
 LocationAndDestinations = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="LOCATION [NAME=]URL …",
-        help="The bundle, and the database or bucket where each source comes up.",
+        help="The bundle, and the database or bucket for each source.",
     ),
 ]
 SourcePairs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME=]URL …",
-        help="What leaves: postgresql://me@host/db s3://media?profile=old shop.db. Named after itself, or by NAME=.",
+        help="The sources: postgresql://me@host/db s3://media?profile=old shop.db. NAME= gives another name.",
     ),
 ]
 AllowEmpty = Annotated[
     bool,
-    typer.Option("--allow-empty", help="A source with nothing in it, or nothing that matches, is all right."),
+    typer.Option("--allow-empty", help="Accept a source that is empty, or in which nothing matches."),
 ]
 Create = Annotated[
-    bool, typer.Option("--create", help="Make databases and buckets that do not exist, as the source was.")
+    bool,
+    typer.Option("--create", help="Create missing databases and buckets, with the settings of the source."),
 ]
 
 CaseFile = Annotated[
@@ -50,30 +54,30 @@ Delete = Annotated[
     bool,
     typer.Option(
         "--delete",
-        help="Of buckets: remove at the destination what the source does not have; the report says what.",
+        help="Buckets only: remove objects at the destination that the source does not have. The report lists them.",
     ),
 ]
 Overwrite = Annotated[
     bool,
     typer.Option(
-        "--overwrite", help="Of buckets: replace objects of the destination that no sync has written."
+        "--overwrite", help="Buckets only: replace objects at the destination that no sync has written."
     ),
 ]
 CurrentOnly = Annotated[
     bool,
-    typer.Option("--current-only", help="Of a bucket that keeps versions, only the current ones."),
+    typer.Option("--current-only", help="Buckets only: no older versions."),
 ]
 Include = Annotated[
     list[str] | None,
     typer.Option(
         "--include",
         metavar="GLOB",
-        help="Of buckets, only keys that match: 'photos/**', '*.jpg'; may be repeated.",
+        help="Buckets only: keys that match, as 'photos/**', '*.jpg'; may be repeated.",
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="Of buckets, no keys that match; may be repeated."),
+    typer.Option("--exclude", metavar="GLOB", help="Buckets only: no keys that match; may be repeated."),
 ]
 MinSize = Annotated[
     str | None, typer.Option("--min-size", metavar="SIZE", help="No smaller objects, such as 1K.")
@@ -98,27 +102,25 @@ class HoldOptions(Struct, frozen=True):
 
     hold: Annotated[
         bool,
-        typer.Option(
-            "--hold", help="Make the old databases read-only; else what writes there must have stopped."
-        ),
+        typer.Option("--hold", help="Make the old databases read-only. Without it, stop what writes there."),
     ] = False
     whole_server: Annotated[
         bool,
         typer.Option(
             "--whole-server",
-            help="With --hold: all databases of a MariaDB server become read-only, if it has no such mode for one.",
+            help="With --hold: make a whole MariaDB server read-only. It cannot do that to one database.",
         ),
     ] = False
     compare_all: Annotated[
         bool,
         typer.Option(
             "--compare-all",
-            help="Read all tables whole under the hold, instead of what was written to since a first comparison.",
+            help="Compare all tables whole during the hold, not only what was written to since the first comparison.",
         ),
     ] = False
     file: Annotated[
         Path,
-        typer.Option("--undo-file", metavar="FILE", help="Where it is written how the old databases were."),
+        typer.Option("--undo-file", metavar="FILE", help="The file that records the old settings."),
     ] = Path("moveout-cutover.json")
 
 
@@ -151,7 +153,7 @@ Inventory = Annotated[
     typer.Option(
         "--inventory",
         metavar="[NAME=]MANIFEST",
-        help="Count a bucket's objects by its S3 Inventory too: the report's manifest.json; may be repeated.",
+        help="Compare a bucket's listing with its S3 Inventory: the report's manifest.json; may be repeated.",
     ),
 ]
 

@@ -207,27 +207,33 @@ def export_workers() -> int:
 TRANSFER_WORKERS = 8
 """How many parts travel at once by default."""
 
-_JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
+_JSON = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")
+]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
 _VERBOSE = Annotated[
     bool,
     typer.Option(
         "--verbose",
         "-v",
-        help="Say what is asked of whom and what is tried again; the details of every source, however many.",
+        help="Print requests, retries, and the details of every source.",
     ),
 ]
 _WORKERS = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How much is done at once."),
+    typer.Option(
+        "--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How many pieces of work run at once."
+    ),
 ]
 _BWLIMIT = Annotated[
     str | None,
     typer.Option(
-        "--bwlimit", metavar="RATE", help="Bytes a second: 10M, or by time of day '08:00,10M 19:00,off'."
+        "--bwlimit",
+        metavar="RATE",
+        help="Limit bytes a second: 10M, or by time of day '08:00,10M 19:00,off'.",
     ),
 ]
-_NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
+_NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail if an answer is needed.")]
 
 
 def verb(

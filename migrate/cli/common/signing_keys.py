@@ -28,7 +28,7 @@ KeyFiles = Annotated[
         "--key",
         metavar="FILE",
         envvar="MOVEOUT_KEY",
-        help="A private key to sign with, or FILE.pub of one that the ssh-agent has; may be repeated.",
+        help="The private key to sign with, or FILE.pub of a key in the ssh-agent; may be repeated.",
     ),
 ]
 Passphrase = Annotated[
@@ -36,7 +36,7 @@ Passphrase = Annotated[
     typer.Option(
         "--passphrase",
         metavar="REF",
-        help="Where the key's passphrase is: env:VAR, file:PATH, command:PROGRAM …",
+        help="The key's passphrase: env:VAR, file:PATH, command:PROGRAM …",
     ),
 ]
 
@@ -54,9 +54,7 @@ class SigningOptions(Struct, frozen=True):
 
 Signers = Annotated[
     Path | None,
-    typer.Option(
-        "--signers", metavar="FILE", help="Whose signatures count: an allowed_signers file of OpenSSH's."
-    ),
+    typer.Option("--signers", metavar="FILE", help="Trusted signers: an allowed_signers file of OpenSSH."),
 ]
 
 

@@ -61,10 +61,10 @@ class Acknowledged(Struct, frozen=True):
 @verb(app, "acknowledge")
 def acknowledge_command(
     session: Session,
-    location: Annotated[
-        str, typer.Argument(metavar="LOCATION", help="Where the bundle lies that was fetched.")
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="The bundle that was received.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="RECEIPT", help="The receipt, with its signatures next to it.")
     ],
-    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie next to it.")],
     *,
     to: DocumentsTo = None,
     case: CaseFile = None,
@@ -75,8 +75,8 @@ def acknowledge_command(
 ) -> Acknowledged:
     """Counter-sign the customer's receipt for a bundle.
 
-    Checked first: its signature, and that it is for this very bundle. Your signature is written next to the receipt
-    too. The same command again changes nothing.
+    Checks first that the receipt is signed and belongs to this bundle. Your signature is written next to the
+    receipt, too. Repeating the command changes nothing.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]

@@ -59,14 +59,14 @@ def audit_command(
     words: LocationWord = None,
     *,
     confidence: Annotated[
-        float, typer.Option(metavar="SHARE", help="How sure one wants to be, below 1.")
+        float, typer.Option(metavar="SHARE", help="The confidence to reach, below 1.")
     ] = 0.99,
-    loss: Annotated[
-        float, typer.Option(metavar="SHARE", help="That less than this share is damaged.")
-    ] = 0.001,
+    loss: Annotated[float, typer.Option(metavar="SHARE", help="The share of damage to rule out.")] = 0.001,
     seed: Annotated[
         str | None,
-        typer.Option(metavar="HEX", help="Draw what an earlier audit drew; by default by chance."),
+        typer.Option(
+            metavar="HEX", help="The seed of an earlier audit, to check the same samples (default: random)."
+        ),
     ] = None,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -75,7 +75,7 @@ def audit_command(
 ) -> Result:
     """Check samples of a signed bundle, and sign the result.
 
-    They are drawn by a seed that nobody knew; every byte of them is hashed.
+    Samples are drawn from a random seed. Every byte of them is hashed.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]

@@ -74,9 +74,9 @@ def check_proof_command(
     case: CaseFile = None,
     signers: Signers = None,
 ) -> CheckedProof:
-    """Check such a proof, without the bundle.
+    """Check a proof without the bundle.
 
-    The way up to the root, and who signed that.
+    Checks the hashes up to the root, and who signed the root.
     """
     del session
     trust = load_trust(signers, load_case(case))

@@ -26,7 +26,7 @@ Rules = Annotated[
     typer.Option(
         "--rules",
         metavar="NAME",
-        help=f"{', '.join(rulebook.BUILT_IN)}, or a file of your contract's; may be repeated.",
+        help=f"{', '.join(rulebook.BUILT_IN)}, or a file with your contract's rules; may be repeated.",
     ),
 ]
 _STYLES = {"met": "green", "due": "yellow", "breached": "bold red", "unknown": "dim"}
@@ -103,15 +103,13 @@ def clock_command(
     words: LocationWord = None,
     *,
     rules: Rules = None,
-    at: Annotated[
-        str | None, typer.Option(metavar="T", help="Judge as of this moment instead of now.")
-    ] = None,
+    at: Annotated[str | None, typer.Option(metavar="T", help="Judge as of this time instead of now.")] = None,
     case: CaseFile = None,
 ) -> Judged:
     """Say of each obligation whether it is met, due or breached.
 
-    With the entry of the custody log that shows it; unknown where none does. Notices and ends of contracts are no doing
-    of moveout's: write them down with `moveout custody note`.
+    Names the entry of the custody log that shows it; without an entry the answer is unknown. moveout does not see
+    notices and ends of contracts: record them with `moveout custody note`.
     """
     loaded = load_case(case)
     location = known_location(words, loaded)

@@ -68,7 +68,7 @@ def erase_command(
     override: Annotated[
         str,
         typer.Option(
-            metavar="REASON", help="Erase although something speaks against it; is signed and stays."
+            metavar="REASON", help="Erase although something forbids it. The reason is signed and kept."
         ),
     ] = "",
     case: CaseFile = None,
@@ -80,8 +80,8 @@ def erase_command(
 ) -> Certified | WouldDo:
     """Remove a bundle for good, and sign a certificate of it.
 
-    Every version, and then it lists again. Only where nothing is held, the clock's rules allow it, and a receipt is
-    there. The same command again finishes what was begun.
+    Removes every version, then lists the location again. Refused while a hold or a rule of the clock forbids it, or
+    a receipt is missing. If it was interrupted, repeat the command to finish.
     """
     loaded = load_case(case)
     signers = (load_keys if dry_run else need_keys)(key, passphrase, loaded)

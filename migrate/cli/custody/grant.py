@@ -29,15 +29,15 @@ from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.number_text import moment_words, things
 from migrate.storage.api import MultipartStore
 
-group = typer.Typer(help="Read access to one bundle, for a time.", no_args_is_help=True)
+group = typer.Typer(help="Give read access to one bundle, for a time.", no_args_is_help=True)
 app.add_typer(group, name="grant")
 
 ToName = Annotated[
-    str, typer.Option("--to", metavar="NAME", help="Whom: lower-case letters, digits and '-'.")
+    str, typer.Option("--to", metavar="NAME", help="Name of the reader: lower-case letters, digits and '-'.")
 ]
 CredentialFile = Annotated[
     Path | None,
-    typer.Option("--file", metavar="FILE", help="Where the credential goes; by default grant-NAME.ini."),
+    typer.Option("--file", metavar="FILE", help="The file for the credential (default: grant-NAME.ini)."),
 ]
 _SOONER = {
     "elsewhere": "a grant of another location: moveout grant revoke THAT LOCATION",
@@ -89,7 +89,9 @@ def _granted_url(location: str, name: str) -> str:
 def create_command(
     session: Session,
     to: ToName,
-    expires: Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")],
+    expires: Annotated[
+        str, typer.Option(metavar="T", help="The end: 2027-01-31T00:00:00Z, or 30d from now.")
+    ],
     words: LocationWord = None,
     *,
     file: CredentialFile = None,
@@ -100,7 +102,7 @@ def create_command(
 ) -> Created:
     """Let somebody read this bundle, by an account of MinIO.
 
-    Exactly this bundle, until a day: the account has a policy of its own. The credential is written to a file that only
+    The account can read this bundle and nothing else, until a day. The credential is written to a file that only
     you can read, as a profile for AWS's configuration.
     """
     grant.check_name(to)
@@ -124,12 +126,15 @@ def create_command(
 def session_command(
     session: Session,
     to: ToName,
-    expires: Annotated[str, typer.Option(metavar="T", help="A role of AWS allows at most 12h: 12h.")],
+    expires: Annotated[
+        str,
+        typer.Option(
+            metavar="T", help="The end, for example 12h from now: the most that a role of AWS allows."
+        ),
+    ],
     words: LocationWord = None,
     *,
-    role: Annotated[
-        str, typer.Option(metavar="ARN", help="Of which role at AWS; MinIO takes the account itself.")
-    ] = "",
+    role: Annotated[str, typer.Option(metavar="ARN", help="AWS only: the role of the session.")] = "",
     file: CredentialFile = None,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -138,8 +143,8 @@ def session_command(
 ) -> Created:
     """Let somebody read this bundle, by a session of AWS.
 
-    Exactly this bundle, by a session at AWS's token service (or MinIO's) with a policy of its own. A session ends by
-    itself. At AWS no single one can be taken back: use a role of its own for each grant.
+    The session can read this bundle and nothing else, and ends by itself. AWS cannot revoke a single session, so
+    use a separate role for each grant. MinIO has sessions, too.
     """
     from migrate.storage.s3.access import sts_sessions  # noqa: PLC0415  boto3 takes half a second to import
 
@@ -174,14 +179,14 @@ def session_command(
 def links_command(
     session: Session,
     to: ToName,
-    expires: Annotated[str, typer.Option(metavar="T", help="At most 7 days from now: 7d.")],
+    expires: Annotated[str, typer.Option(metavar="T", help="The end, at most 7d from now.")],
     words: LocationWord = None,
     *,
     file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where the script goes; by default fetch-NAME.sh. List and page go next to it.",
+            help="The script (default: fetch-NAME.sh). List and page are written next to it.",
         ),
     ] = None,
     case: CaseFile = None,
@@ -191,7 +196,7 @@ def links_command(
 ) -> Linked:
     """Let somebody read this bundle, by links.
 
-    For a server that makes no accounts: a script for curl, a list for aria2, and a page for people.
+    For servers that cannot create accounts. Writes a script for curl, a list for aria2, and a page with the links.
     """
     grant.check_name(to)
     until = moment_to_come(expires)
@@ -233,7 +238,7 @@ class Grants(Struct, frozen=True):
 
 @verb(group, "list", title="grant list")
 def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
-    """Print whom the bundle was granted to, and what is open."""
+    """List the grants of a bundle, and which are open."""
     store, accounts, _ = open_accounts(session, known_location(words, load_case(case)))
     return Grants(store.location, made_grants.listed(store, accounts))
 
@@ -290,10 +295,11 @@ def revoke_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> RevokedGrants:
-    """Take a grant back at once, as far as the server can.
+    """Revoke a grant at once, as far as the server can.
 
-    What it cannot is named, and the exit code is 3. Accounts are removed. Sessions end at once on MinIO; at AWS a
-    role's sessions end together, by the role's owner. Links end with the key that signed them.
+    If something cannot be revoked, it is named, and the exit code is 3. Accounts are removed. Sessions of MinIO end
+    at once; at AWS the owner of the role can end all its sessions together. Links end with the key that signed
+    them.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -333,14 +339,14 @@ def probe_command(
     session: Session,
     words: LocationWord = None,
     case: CaseFile = None,
-    beside: Annotated[
-        str, typer.Option(metavar="KEY", help="A key elsewhere in the bucket that must not be readable.")
+    outside: Annotated[
+        str, typer.Option(metavar="KEY", help="A key outside of the bundle that must not be readable.")
     ] = "",
 ) -> Probed:
     """Prove that a grant reads the bundle, and does no more.
 
-    With the granted credential: a location with its profile. What is tried concerns names that do not exist: it does no
-    harm if it is allowed after all.
+    Give the location with the profile of the grant. Forbidden requests are tried on names that do not exist, so
+    they do no harm if they are allowed.
     """
     from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
     from migrate.storage.s3.access import permission_probe  # noqa: PLC0415  boto3 takes half a second to import
@@ -348,7 +354,7 @@ def probe_command(
     location = known_location(words, load_case(case))
     store = session.store(location)
     tried = permission_probe.forbidden(
-        client.parse(need_s3(location), secrets=location.reveal()), known=beside
+        client.parse(need_s3(location), secrets=location.reveal()), known=outside
     )
     workers = session.workers(default=TRANSFER_WORKERS)
     return Probed(store.location, grant.probe(store, tried, workers=workers, progress=session.progress))

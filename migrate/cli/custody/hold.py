@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 app.add_typer(group, name="hold")
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-_Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
-_Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the custody log.")]
+_Until = Annotated[str, typer.Option(metavar="T", help="The end: 2027-01-31T00:00:00Z, or 30d from now.")]
+_Reason = Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the custody log.")]
 
 
 class Firmness(StrEnum):
@@ -108,10 +108,10 @@ def place_command(
     words: LocationWord = None,
     *,
     legal: Annotated[
-        bool, typer.Option("--legal", help="Without an end besides, until it is released.")
+        bool, typer.Option("--legal", help="Add a legal hold, which lasts until it is released.")
     ] = False,
     mode: Annotated[
-        Firmness, typer.Option(help="compliance: nobody can end it before its time, whoever he is.")
+        Firmness, typer.Option(help="compliance: nobody can end the hold earlier, not even an administrator.")
     ] = Firmness.GOVERNANCE,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -119,8 +119,8 @@ def place_command(
 ) -> HeldBundle:
     """Lock every version of every file of a bundle.
 
-    Each lock is read back. The bucket must have Object Lock. The same command again goes on where an earlier one
-    stopped; no lock is weakened.
+    Each lock is read back. The bucket must have Object Lock. No existing lock is weakened. If it was interrupted,
+    repeat the command to finish.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -169,9 +169,9 @@ def extend_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> HeldBundle:
-    """Make a hold last longer, on the terms that it has.
+    """Extend a hold, on the same terms.
 
-    What was added since is held too.
+    Files that were added since are locked, too.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -221,14 +221,14 @@ def status_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="LOCATION", help="Of a bundle; or an undo file, or URLs of sources."),
+        typer.Argument(metavar="LOCATION", help="The bundle, an undo file, or URLs of sources."),
     ] = None,
     *,
     try_as: TryAs = "",
     case: CaseFile = None,
 ) -> HeldBundle | Frozen:
-    """Read every lock again, and name what is not protected. With an undo file, or URLs of sources: what of the hold on
-    these sources is in force.
+    """Read every lock again, and name what is not protected. With an undo file, or URLs of sources: say which holds
+    on these sources are in force.
     """
     loaded = load_case(case)
     sources = source_status(words or [], loaded, try_as)
@@ -278,9 +278,9 @@ def release_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Released:
-    """End a hold, by the keys that it names.
+    """End a hold, with the keys that it names.
 
-    By as many of them as it says.
+    It needs as many of these keys as the hold says.
     """
     loaded = load_case(case)
     signers = need_keys(key, passphrase, loaded)

@@ -25,12 +25,12 @@ from migrate.custody.hold.sources.source_hold import Standing
 from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
 
-group = typer.Typer(help="Keep a bundle, or its sources, as they are for a time.", no_args_is_help=True)
+group = typer.Typer(help="Protect a bundle, or its sources, from changes for a time.", no_args_is_help=True)
 
 TryAs = Annotated[
     str,
     typer.Option(
-        metavar="PROFILE", help="Of a bucket: try deletion with this AWS profile, an ordinary account's."
+        metavar="PROFILE", help="Buckets only: try a deletion with this AWS profile of an ordinary account."
     ),
 ]
 
@@ -75,23 +75,23 @@ class Frozen(Struct, frozen=True):
 @verb(group, "source", title="hold source")
 def source_command(
     session: Session,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the undo file.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the undo file.")],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=]URL …", help="What shall be held.")
+        list[str] | None, typer.Argument(metavar="[NAME=]URL …", help="The sources to hold.")
     ] = None,
     *,
     file: Annotated[
-        Path, typer.Option("--undo", metavar="FILE", help="Where it is written how everything was.")
+        Path, typer.Option("--undo", metavar="FILE", help="The file that records the old settings.")
     ] = Path("moveout-hold.json"),
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions", help="End a database's sessions from before: they may still write."),
+        typer.Option("--end-sessions", help="End open sessions of a database, because they may still write."),
     ] = False,
     whole_server: Annotated[
         bool,
         typer.Option(
             "--whole-server",
-            help="MariaDB, old MySQL: make the server read-only, with all of its databases.",
+            help="MariaDB, old MySQL: make the whole server read-only.",
         ),
     ] = False,
     try_as: TryAs = "",
@@ -100,9 +100,9 @@ def source_command(
 ) -> Frozen:
     """Hold the sources until they are exported.
 
-    Nothing can be deleted from a bucket, a database becomes read-only. What will be done is shown first. How everything
-    was goes into the undo file before anything is changed. The same command again finishes what was begun; `moveout
-    hold undo FILE` takes it back, finished or not.
+    Nothing can be deleted from a bucket, and a database becomes read-only. The changes are shown first. The old
+    settings are written to the undo file before anything is changed. If it was interrupted, repeat the command to
+    finish; `moveout hold undo FILE` reverts it at any time.
     """
     loaded = load_case(case)
     endpoints = expanded(session, choose(parse_pairs(words or []), loaded), loaded)
@@ -149,15 +149,15 @@ def undo_command(
     *,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Though somebody else has changed a setting since: put back what was."),
+        typer.Option("--force", help="Also restore settings that somebody else has changed since."),
     ] = False,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Undone:
-    """Take a hold on sources back.
+    """Undo a hold on sources.
 
-    Every setting becomes what it was, also where the hold was only begun. What somebody else has changed since is left
-    alone and named. The same command again finishes what was begun.
+    Restores every setting, also of a hold that was interrupted. A setting that somebody else has changed since is
+    left alone and named. If it was interrupted, repeat the command to finish.
     """
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))

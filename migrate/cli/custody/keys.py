@@ -20,7 +20,7 @@ from migrate.custody.signing import keys, ssh_agent
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK
 
-group = typer.Typer(help="Keys to sign with.", no_args_is_help=True)
+group = typer.Typer(help="Make and show keys to sign with.", no_args_is_help=True)
 app.add_typer(group, name="keys")
 
 
@@ -65,19 +65,19 @@ def _principal(public: PublicKey) -> str:
 @verb(group, "init", title="keys init")
 def init_command(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes.")] = Path(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file for the private key.")] = Path(
         "moveout.key"
     ),
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Your name, or your house's: it goes with the public key."),
+        typer.Option(metavar="NAME", help="Your name, or your organization's. It is part of the public key."),
     ] = None,
     passphrase: Passphrase = None,
     *,
     to_agent: Annotated[
         bool,
         typer.Option(
-            "--agent", help="Give it to the running ssh-agent too: --key FILE.pub then signs by it."
+            "--agent", help="Add the key to the running ssh-agent, too: then sign with --key FILE.pub."
         ),
     ] = False,
 ) -> Keys:
@@ -98,14 +98,14 @@ def show_command(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE …", help="FILE.pub, or FILE that has it next to it: no passphrase is needed."
+            metavar="FILE …", help="FILE.pub, or FILE if FILE.pub lies next to it. No passphrase is needed."
         ),
     ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     case: CaseFile = None,
 ) -> Keys:
-    """Print the public half: what others need to check your signatures."""
+    """Print the public key: others check your signatures with it."""
     del session
     if files:
         return Keys(tuple(map(keys.load_public, map(keys.public_half, files))))

@@ -34,7 +34,7 @@ from migrate.errors import OK, DamageError, UsageError
 from migrate.number_text import count_words, things
 from migrate.storage.registry import open_location
 
-group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
+group = typer.Typer(help="Read and add to the record of who did what to a bundle.", no_args_is_help=True)
 app.add_typer(group, name="custody")
 
 
@@ -150,10 +150,10 @@ def verify_command(
         ),
     ] = None,
 ) -> RecordedEvent:
-    """Check the custody log, every signature of it.
+    """Check the custody log and all its signatures.
 
-    Also its order, that nothing is missing, and that it is about this bundle. A log that was put back whole to an
-    earlier state is found by comparing it with another copy (--with).
+    Also checks its order, that no entry is missing, and that it belongs to this bundle. If somebody restored an old
+    state of the whole log, only a comparison with another copy shows it (--with).
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
@@ -206,21 +206,28 @@ class Added(Struct, frozen=True):
 @verb(group, "note", title="custody note")
 def note_command(
     session: Session,
-    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")],
+    location: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."
+        ),
+    ],
     what: Annotated[
         str,
-        typer.Argument(metavar="WHAT", help="notice, transition, extension, request, end, …: see the rules."),
+        typer.Argument(
+            metavar="WHAT", help="The event: notice, transition, extension, request, end, … (see the rules)."
+        ),
     ],
     *,
-    at: Annotated[str | None, typer.Option(metavar="T", help="When it was; by default now.")] = None,
-    text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about it.")] = "",
+    at: Annotated[str | None, typer.Option(metavar="T", help="When it happened (default: now).")] = None,
+    text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about the event.")] = "",
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Added:
-    """Write down what happened outside of moveout.
+    """Record an event that happened outside of moveout.
 
-    A notice, the end of a contract: the clock's rules count from it.
+    For example a notice, or the end of a contract. The rules of moveout clock count from it.
     """
     if not what or any(character.isspace() or not character.isprintable() for character in what):
         raise UsageError(
@@ -238,14 +245,19 @@ def note_command(
 @verb(group, "add", title="custody add")
 def add_command(
     session: Session,
-    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A document; its signatures lie next to it.")],
+    location: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A document, with its signatures next to it.")],
     *,
     case: CaseFile = None,
 ) -> Added:
-    """Keep a document that the other side sent.
+    """Add a document of the other side to the bundle.
 
-    With its signatures, next to the bundle; both are checked first.
+    The document and its signatures are checked, then stored next to the bundle.
     """
     endpoint = known_location([location], load_case(case))
     store = session.store(endpoint)

@@ -55,21 +55,23 @@ class Proved(Struct, frozen=True):
 @verb(app, "prove", bwlimit=True)
 def prove_command(
     session: Session,
-    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the signed bundle lies.")],
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="The signed bundle.")],
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of objects.")] = None,
     *,
     case: CaseFile = None,
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this source.")] = None,
-    table: Annotated[str | None, typer.Option(metavar="[SCHEMA.]TABLE", help="The parts of a table.")] = None,
+    table: Annotated[
+        str | None, typer.Option(metavar="[SCHEMA.]TABLE", help="Prove the parts of a table.")
+    ] = None,
     row: Annotated[
         str | None, typer.Option(metavar="COLUMN=VALUE", help="With --table: the part that holds this row.")
     ] = None,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the proofs go.")] = Path(),
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The directory for the proofs.")] = Path(),
 ) -> Proved:
     """Write a proof that an object, or a row, is in the bundle.
 
-    A small file; of a row it proves the part of the table that has it. The file shows this one item, and can be checked
-    without the bundle by anyone who has the signer's public key.
+    For a row it proves the part of the table that holds the row. The file shows this item alone. Anyone who has the
+    signer's public key can check it without the bundle.
     """
     endpoint = known_location([location], load_case(case))
     store = session.store(endpoint)

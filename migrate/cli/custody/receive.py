@@ -87,9 +87,8 @@ def receive_command(
 ) -> Received:
     """Verify a bundle, then sign a receipt for it.
 
-    The receipt names its root, the level and the findings. It goes next to the bundle; where one may only read there,
-    into files (--to, or here). The same command again finishes a receipt that was begun, and gives one that was signed
-    for the same again.
+    The receipt names the root hash, the level and the findings. It is stored next to the bundle; if you may not
+    write there, in files here or in --to. If it was interrupted, repeat the command to finish.
     """
     loaded = load_case(case)
     own_keys = need_keys(key, passphrase, loaded)

@@ -76,13 +76,13 @@ def sign_command(
     passphrase: Passphrase = None,
     timestamp: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A timestamp authority (RFC 3161) that shall say when this was."),
+        typer.Option(metavar="URL", help="A timestamp authority (RFC 3161), to prove when it was signed."),
     ] = None,
 ) -> SignedBundle:
-    """Sign a sealed bundle, which says whose it is.
+    """Sign a sealed bundle.
 
-    Anyone can check that with ssh-keygen. Several keys may sign, at once or one after the other; the same command again
-    changes nothing.
+    Anyone can check the signature with ssh-keygen. Several keys may sign, at once or one after the other. Repeating
+    the command changes nothing.
     """
     loaded = load_case(case)
     location = one_location(words or [], loaded.bundle if loaded else None)

@@ -21,7 +21,7 @@ StatusPage = Annotated[
     typer.Option(
         "--status-page",
         metavar="FILE|LOCATION",
-        help="Write a page every 30 s that shows how far this is: FILE.html, or status.html at a location.",
+        help="Write a page with the progress every 30 s: FILE.html, or status.html at a location.",
     ),
 ]
 _LOOK_SECONDS = 1.0
