@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,14 @@ from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease, LeaseState
-from migrate.errors import AlreadyExistsError, BusyError, NoSpaceError, UnreachableError, UsageError
+from migrate.errors import (
+    AlreadyExistsError,
+    BusyError,
+    DamageError,
+    NoSpaceError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName
 from migrate.runtime.progress import Silent
@@ -83,8 +91,9 @@ def test_a_stale_lease_of_another_machine_is_taken_over_after_a_while(store):
     began = time.monotonic()
     with Lease(store, "export", progress=notes, **QUICK):
         assert 1.0 <= time.monotonic() - began < 5
-    assert "waiting up to 1 s" in notes.said[0]
-    assert "took over" in notes.said[1]
+    for note, words in zip(notes.said, ("waiting up to 1 s", "took over"), strict=True):
+        assert words in note
+        assert "other-host, process 4711" in note
 
 
 def test_a_beating_lease_of_another_machine_is_refused(directory):
@@ -131,8 +140,126 @@ def test_a_process_id_that_is_used_again_means_nothing(directory):
 
 def test_garbage_in_the_lease_is_waited_for_like_a_stranger(directory):
     directory.put(layout.LEASE, b"\xff{")
-    with Lease(directory, "export", **QUICK) as held:
+    notes = Notes()
+    with Lease(directory, "export", progress=notes, **QUICK) as held:
         held.check()
+    assert ["unreadable lease" in note for note in notes.said] == [True, True]
+
+
+def test_a_lease_that_goes_while_it_is_watched_is_free(directory):
+    """It is asked for ten times until it counts as stale; here it is gone at the third time."""
+    left_by(directory, ELSEWHERE)
+    plan = FaultPlan(Fault("stat", lambda call: (directory.delete(layout.LEASE), call()), nth=5))
+    notes, began = Notes(), time.monotonic()
+    with Lease(Faulty(directory, plan), "export", progress=notes, beat_seconds=1, stale_seconds=2):
+        assert time.monotonic() - began >= 0.6
+    plan.assert_all_fired()
+    assert len(notes.said) == 1
+
+
+def test_a_lease_that_exists_and_is_not_shown_is_asked_for_a_few_times(directory, monkeypatch):
+    monkeypatch.setattr(lease, "_UNSEEN", 3)
+    exists = fail(AlreadyExistsError(layout.LEASE))
+    with Lease(Faulty(directory, FaultPlan(Fault("create", exists, times=2))), "export", **QUICK) as held:
+        assert held.is_there()
+    plan, began = FaultPlan(Fault("create", exists, times=4)), time.monotonic()
+    with pytest.raises(UsageError, match="neither takes"):
+        Lease(Faulty(directory, plan), "export", **QUICK).__enter__()
+    assert time.monotonic() - began >= 0.2
+    assert plan._calls == [3]
+
+
+def test_a_lease_that_changes_while_it_is_read_is_read_again(directory):
+    state = left_by(directory, ELSEWHERE)
+
+    def beat_after(call):
+        data = call()
+        directory.put(layout.LEASE, lease.encode(replace(state, beats=4)))
+        return data
+
+    plan = FaultPlan(Fault("read", beat_after))
+    seen, info = lease.look(Faulty(directory, plan))
+    plan.assert_all_fired()
+    assert (seen.beats, info.etag) == (4, directory.stat(layout.LEASE).etag)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"), [("beats", "many"), ("beats", None), ("process", 3), ("process", {}), ("id", ...)]
+)
+def test_a_malformed_lease_is_damage(change, value):
+    state = LeaseState("someone", "export", ELSEWHERE, "2026-01-01T00:00:00+00:00", 3)
+    content = json.loads(lease.encode(state))
+    assert content["version"] == 1
+    assert lease.decode(lease.encode(state)) == state
+    content[change] = value
+    if value is ...:
+        del content[change]
+    with pytest.raises(DamageError, match="a lease"):
+        lease.decode(json.dumps(content).encode())
+
+
+def test_a_lease_is_there_where_its_own_location_has_it(directory, tmp_path):
+    with Lease(directory, "export") as held:
+        assert lease.look(directory)[0].beats == 0
+        assert held._etag == lease.look(directory)[1].etag
+        for beats in (1, 2):
+            held._beat()
+            assert lease.look(directory)[0].beats == beats
+        assert held.is_there()
+        assert held.is_there(LocalStore(tmp_path))
+        assert not held.is_there(LocalStore(tmp_path / "elsewhere"))
+        directory.put(layout.LEASE, b"{")
+        assert not held.is_there()
+        left_by(directory, ELSEWHERE)
+        assert not held.is_there()
+
+
+def test_a_takeover_leaves_a_lease_that_beats(directory):
+    left_by(directory, replace(process_identity.this_process(), started="1"))
+    with Lease(directory, "export") as held:
+        assert held._etag == lease.look(directory)[1].etag
+
+
+def test_a_process_that_does_not_release_its_lease_ends(tmp_path):
+    code = (
+        "import sys; from migrate.bundle.lease import Lease; from migrate.storage.local.store import LocalStore;"
+        "Lease(LocalStore(sys.argv[1]), 'export').__enter__()"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=60)
+    state, _ = lease.look(LocalStore(tmp_path))
+    assert process_identity.is_dead(state.process)
+    lease.clear_dead(LocalStore(tmp_path))
+    assert lease.look(LocalStore(tmp_path)) is None
+
+
+@pytest.mark.parametrize("content", [None, b"{", "elsewhere", "alive"])
+def test_only_the_lease_of_a_dead_process_of_this_machine_is_cleared(directory, content):
+    if isinstance(content, bytes):
+        directory.put(layout.LEASE, content)
+    elif content is not None:
+        left_by(directory, ELSEWHERE if content == "elsewhere" else process_identity.this_process())
+    before = lease.look(directory)
+    lease.clear_dead(directory)
+    assert lease.look(directory) == before
+
+
+def test_who_does_not_take_the_lease_waits_until_nobody_has_it(directory):
+    def refuse_live() -> tuple[float, list[str]]:
+        notes, began = Notes(), time.monotonic()
+        lease.refuse_live(directory, progress=notes, stale_seconds=0.5)
+        return time.monotonic() - began, notes.said
+
+    assert refuse_live()[1] == []
+    left_by(directory, replace(process_identity.this_process(), started="1"))
+    assert refuse_live()[1] == []
+    with Lease(directory, "export"), pytest.raises(BusyError, match="in use: export"):
+        refuse_live()
+    for leave in (lambda: left_by(directory, ELSEWHERE), lambda: directory.put(layout.LEASE, b"{")):
+        leave()
+        seconds, (note,) = refuse_live()
+        assert seconds >= 0.5
+        assert "waiting up to" in note
+    lease.refuse_live(directory, stale_seconds=0.1)
 
 
 def test_a_run_that_lost_its_lease_is_told_and_leaves_the_other_alone(directory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -23,11 +24,14 @@ from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
 from migrate.bundle.seal import Sealed, clean_work, compare, seal, unseal
-from migrate.errors import DamageError, UsageError
+from migrate.bundle.seal import _write_files as write_files
+from migrate.errors import BusyError, DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
+from migrate.storage.api import PART_BYTES, MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.storage.local.store import LocalStore
 from migrate.verify import Level, verify
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 STATE = new_state([SourceName("app", "toy://app", "file 1"), SourceName("shop", "toy://shop")])
 
@@ -54,7 +58,7 @@ def unit(store: LocalStore, name: str, items: int = 1, source="app") -> CommitRe
     )
 
 
-def seal_it(store: LocalStore, gaps: dict[str, list[Gap]] | None = None, **options: object) -> Sealed:
+def seal_it(store: MultipartStore, gaps=None, finals=(), **options: object) -> Sealed:
     """Seal from the records that there are, as an export does."""
     from migrate.bundle.commit_records import read_group, read_record
 
@@ -63,13 +67,17 @@ def seal_it(store: LocalStore, gaps: dict[str, list[Gap]] | None = None, **optio
             ledger.add_all(read_group(store, "app", info.key))
         for unit_id in record_ids(store, "app"):
             ledger.add(read_record(store, "app", unit_id))
+        for final in finals:
+            ledger.add_final(final)
         reconciliations = []
         for source in ("app", "shop"):
             ledger.add_gaps(source, (gaps or {}).get(source, []))
             totals, counts = ledger.totals(source), ledger.gap_counts(source)
             entries = [CatalogEntry("table", 1, "", "t", totals.items, totals.size_bytes, "", {})]
             enumerations = [Enumeration("rows", way, totals.items) for way in ("counted", "exported")]
-            summary = SourceSummary(entries, enumerations, positions=ledger.positions(source) and [{"at": 1}])
+            summary = SourceSummary(
+                entries, enumerations, positions=ledger.positions(source) and [{"at": 0}, {"at": 1}]
+            )
             reasons = reasons_incomplete(summary, totals, counts)
             own_gaps = list(ledger.gaps(source))
             dispositions = {"exported": totals.items, **counts}
@@ -78,7 +86,8 @@ def seal_it(store: LocalStore, gaps: dict[str, list[Gap]] | None = None, **optio
                     source, f"toy://{source}", summary, totals, dispositions, own_gaps, reasons
                 )
             )
-        return seal(store, STATE, ledger, reconciliations, executor=executor, check=lambda: None, **options)
+        options = {"check": lambda: None, **options}
+        return seal(store, STATE, ledger, reconciliations, executor=executor, **options)
 
 
 def findings(store: LocalStore) -> list[str]:
@@ -97,8 +106,15 @@ def test_a_complete_bundle_says_what_is_in_it_and_leaves_no_work(store):
         len(list(store.list(layout.DATA))),
         sum(info.size_bytes for info in store.list(layout.DATA)),
     )
-    assert [row.items for row in reader.catalog()] == [5, 0]
-    info = reader.info
+    assert [(row.items, row.position) for row in reader.catalog()] == [(5, {"at": 1}), (0, {})]
+    info, labels = reader.info, reader.bag_info
+    assert labels["Bagging-Date"] == info.sealed[:10]
+    assert [labels[f"Moveout-Source-{name}"] for name in ("app", "shop")] == [
+        "5 items, complete",
+        "0 items, complete",
+    ]
+    tags = [line.partition("  ")[2] for line in store.read(layout.TAG_MANIFEST).decode().splitlines()]
+    assert tags == sorted(tags)
     assert [(source.name, source.kind, source.identity, source.complete) for source in info.sources] == [
         ("app", "toy", "file 1", True),
         ("shop", "toy", "", True),
@@ -117,6 +133,7 @@ def test_an_incomplete_bundle_names_its_gaps_and_can_be_continued(store):
     reader = BundleReader(store)
     assert list(reader.gaps()) == [("shop", Gap("x", "failed", "gone"))]
     assert (reader.info.complete, reader.bag_info["Moveout-Status"]) == (False, "incomplete")
+    assert "complete" not in reader.bag_info["Moveout-Source-shop"]
     assert [source.complete for source in reader.info.sources] == [True, False]
     store.put("sig/custody.jsonl", b"{}")
     store.put("sig/bundle.sig", b"x")
@@ -159,6 +176,76 @@ def test_a_file_that_is_not_as_its_record_says_voids_that_record_alone(store, un
     assert seal_it(store).complete
 
 
+def test_a_file_of_a_whole_source_that_is_gone_voids_what_says_that_the_source_is_done(store):
+    with FileWriter(store, "data/app/schema.sql") as file:
+        file.write(b"CREATE")
+    written = FileRecord(file.key, file.size_bytes, file.sha256, file.crc64nvme)
+    final = FinalRecord("app", SourceSummary([], []), [written])
+    write_final(store, final)
+    store.delete(file.key)
+    with pytest.raises(DamageError, match=r"data/app/schema.sql.*found no such file$"):
+        seal_it(store, finals=[final])
+    finals = {info.key for info in store.list(layout.WORK) if info.key.endswith("final.json")}
+    assert finals == {layout.final_record("shop")}
+    assert sorted(record_ids(store, "app")) == ["big", "one", "two"]
+
+
+def test_a_group_of_records_that_is_damaged_meanwhile_stays(store):
+    """Records are only voided where all of them can be read."""
+    (group, *_) = [info.key for info in group_infos(store, "app")]
+    calls = count(1)
+
+    def damage() -> None:
+        if next(calls) == 2:
+            store.put(group, b"{")
+            store.delete("data/app/big")
+
+    with pytest.raises(DamageError, match=group):
+        seal_it(store, check=damage)
+    assert group in {info.key for info in group_infos(store, "app")}
+
+
+def test_a_run_that_must_stop_goes_no_further(store):
+    """It is asked before each step, the last time before the file that makes it a sealed bundle."""
+    steps = ("data/app/stray", layout.CATALOG, layout.MANIFEST, layout.BUNDLE_META, layout.TAG_MANIFEST)
+    store.put(steps[0], b"stray")
+    seen = []
+    for number in range(1, 6):
+        calls = count(1)
+
+        def stop_here(number: int = number, calls: count = calls) -> None:
+            if next(calls) == number:
+                raise BusyError("stop")
+
+        with pytest.raises(BusyError):
+            seal_it(store, check=stop_here)
+        there = {info.key for info in store.list()}
+        seen.append([steps.index(key) for key in steps if key in there])
+    assert seen == [[0], [0, 1], [1], [1, 2], [1, 2, 3]]
+    assert seal_it(store).complete
+
+
+def test_a_half_upload_that_cannot_be_dropped_ends_the_seal(store):
+    store.begin("data/app/half")
+    plan = FaultPlan(Fault("abort", fail(UnreachableError("no answer"))))
+    with pytest.raises(UnreachableError, match="no answer"):
+        seal_it(Faulty(store, plan))
+    plan.assert_all_fired()
+    with pytest.raises(UsageError, match="not sealed yet"):
+        findings(store)
+
+
+def test_a_manifest_that_could_not_be_written_leaves_no_upload(store):
+    long_name = "x" * PART_BYTES
+    plan = FaultPlan(Fault("begin", fail(UnreachableError("no answer")), prefix=layout.MANIFEST))
+    with ProgressDatabase() as ledger, ThreadPoolExecutor(1) as executor:
+        ledger.add_files([FileRecord(f"data/{long_name}{end}", 0, "0" * 64, 0) for end in "ab"])
+        with pytest.raises(UnreachableError, match="no answer"):
+            write_files(Faulty(store, plan), ledger, executor)
+    plan.assert_all_fired()
+    assert list(store.uploads()) == []
+
+
 def test_several_files_that_are_missing_are_counted(store):
     for name in ("one", "two"):
         store.delete(f"data/app/{name}")
@@ -192,6 +279,15 @@ def test_what_says_that_there_is_work_goes_last(store, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             clean_work(store, executor)
         assert [info.key for info in store.list(layout.WORK)] == sorted([layout.EXPORT_STATE, layout.LEASE])
+
+
+def test_all_work_is_removed_however_much_it_is(store):
+    store.together = 1
+    for number in range(300):
+        store.put(f"{layout.WORK}app/{number}", b"")
+    with ThreadPoolExecutor(4) as executor:
+        clean_work(store, executor)
+    assert list(store.list(layout.WORK)) == []
 
 
 def stop(key: str) -> None:
