@@ -81,6 +81,7 @@ _FOLLOW = (
             "follow_command",
             "cutover",
             "cutover_steps",
+            "mysql_cutover",
         )
     ),
 )
@@ -103,6 +104,7 @@ PACKAGES = (
     ),
     Package("changes", ("migrate/changes",), _FOLLOW),
     Package("follow", ("migrate/follow",), _FOLLOW),
+    Package("cutover", ("migrate/cli/cutover.py",), _FOLLOW),
 )
 """In the order of the report."""
 

@@ -32,6 +32,7 @@ from migrate.storage.retry import Retrying, RetryPolicy
 from scripts.servers import S3Server
 from tests.exporters.objects.test_history import make_old_shop
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
+from tests.tools.waiting import eventually
 
 ELSEWHERE = ProcessName("other-host", "another machine", 4711, "1")
 QUICK = {"beat_seconds": 0.1, "stale_seconds": 1.0}
@@ -385,10 +386,11 @@ def test_an_interrupt_while_the_heartbeat_begins_leaves_no_lease(directory, monk
         start(thread)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        Lease(directory, "export", **QUICK).__enter__()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupt)
+        Lease(directory, "export").__enter__()
     assert lease.look(directory) is None
+    eventually(lambda: "moveout-lease" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):

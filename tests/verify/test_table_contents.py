@@ -28,7 +28,7 @@ class Counted(Silent):
     """Counts items and bytes, of all that there are."""
 
     def __init__(self) -> None:
-        self.total, self.done = Counter[str](), Counter[str]()
+        self.total, self.done, self.notes = Counter[str](), Counter[str](), []
 
     def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         self.grow(items=items, size_bytes=size_bytes)
@@ -38,6 +38,9 @@ class Counted(Silent):
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
         self.done.update(items=items, size_bytes=size_bytes)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +176,18 @@ def test_a_full_verification_reads_each_part_of_a_table_once_where_it_fits_into_
     assert times == ({1.0} if in_memory_bytes else {2.0})
     files = [info.size_bytes for info in store.list("data/")]
     assert progress.done == progress.total == {"items": len(files), "size_bytes": sum(files)}
+    assert progress.notes == []
+
+
+def test_a_part_that_is_gone_is_named_and_other_tables_are_read(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    part = next((copy / "data/app/tables").glob("*people*/*.parquet"))
+    part.unlink()
+    outcome = verify(open_location(str(copy)), Level.FULL, workers=2, progress=Silent())
+    key = str(part.relative_to(copy))
+    missing = [finding.what for finding in outcome.findings if finding.key == key]
+    assert missing == ["is missing; it is in the catalog", "is missing; it is in the manifest"]
+    assert {digest.name for digest in outcome.tables} == {"others", "nobody"}
 
 
 def test_a_damaged_part_that_is_read_once_is_named_with_its_hash(bundle, tmp_path):

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from exporters.objects.index_rows import INDEX
 from migrate.engines import registry
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
-from migrate.runtime.progress import Silent
+from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from tests.export.sources import Numbers
@@ -54,6 +55,49 @@ def test_a_whole_bundle_has_no_findings(bundle, level):
     outcome = look(bundle, level)
     assert outcome.findings == []
     assert outcome.files == 14
+
+
+class Watched(Silent):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.begun, self.done, self.notes, self.ended = [], Counter[str](), [], 0
+
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
+        self.begun.append((what, items, size_bytes))
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.done.update(items=items, size_bytes=size_bytes)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def end(self, *, stopped: bool = False) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("values", [True, False])
+@pytest.mark.parametrize("level", Level)
+def test_how_far_it_is_and_which_values_were_not_compared_is_said(bundle, level, values):
+    """No engine reads the files of the source."""
+    progress = Watched()
+    store = open_location(str(bundle))
+    outcome = verify(store, level, workers=2, progress=progress, values=values)
+    size_bytes = outcome.size_bytes if level is Level.FULL else 0
+    assert progress.begun == [(f"verify {level.value}", 14, size_bytes)]
+    assert progress.done == {"items": 14, "size_bytes": size_bytes}
+    assert progress.ended == 1
+    is_read = level is Level.FULL and values
+    assert ["numbers:// sources" in note for note in progress.notes] == [True] * is_read
+    assert outcome.values == is_read
+    assert outcome.bundle == json.loads(store.read("meta/bundle.json"))["id"]
+
+
+def test_without_the_sum_of_its_payload_the_total_is_not_known(bundle):
+    (bundle / "bag-info.txt").write_text("none")
+    progress = Watched()
+    verify(open_location(str(bundle)), Level.FULL, workers=2, progress=progress)
+    assert progress.begun == [("verify full", 0, 0)]
 
 
 def test_one_flipped_bit_in_any_file_is_found_and_named(bundle):
@@ -183,25 +227,45 @@ def test_an_index_that_was_sealed_and_is_none_is_named(bundle):
     assert "data/app/index/" not in problems
 
 
+def pack_objects(bundle: Path, source: str, unit: str, objects: dict[str, bytes], stored: bytes) -> str:
+    """Write ``stored`` as a pack in place of a unit's file, and an index of objects; return the pack's key."""
+    pack = f"data/{source}/packs/0.tar"
+    put_in_place_of(bundle, f"data/{source}/numbers/{unit}.txt", pack, stored)
+    rows, offset = [], 0
+    for key, body in objects.items():
+        rows.append(
+            dict.fromkeys(INDEX.names)
+            | {"key": key, "size": len(body), "length": len(body), "offset": offset}
+            | {"sha256": hashlib.sha256(body).hexdigest(), "pack": "packs/0.tar", "disposition": "exported"}
+        )
+        offset += len(body)
+    written = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, INDEX), written)
+    index = f"data/{source}/index/objects-0.parquet"
+    put_in_place_of(bundle, f"data/{source}/index/numbers.txt", index, written.getvalue())
+    return pack
+
+
 @pytest.mark.usefixtures("numbers_are_objects")
 def test_an_object_that_is_another_one_in_its_pack_is_named(bundle):
     objects = {"one": b"12345", "two": b"1234567"}
-    pack = "data/app/packs/0.tar"
-    put_in_place_of(bundle, "data/app/numbers/00000090.txt", pack, b"12345" + b"1234568")
-    places = {"one": 0, "two": 5}
-    rows = [
-        dict.fromkeys(INDEX.names)
-        | {"key": key, "size": len(body), "length": len(body), "offset": places[key]}
-        | {"sha256": hashlib.sha256(body).hexdigest(), "pack": "packs/0.tar", "disposition": "exported"}
-        for key, body in objects.items()
-    ]
-    written = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, INDEX), written)
-    index = "data/app/index/objects-0.parquet"
-    put_in_place_of(bundle, "data/app/index/numbers.txt", index, written.getvalue())
+    pack = pack_objects(bundle, "app", "00000090", objects, b"12345" + b"1234568")
     found = [str(finding) for finding in look(bundle, Level.FULL).findings if finding.key.startswith(pack)]
     assert len(found) == 1
     assert "'two'" in found[0]
+
+
+@pytest.mark.usefixtures("numbers_are_objects")
+def test_the_objects_of_each_bucket_are_counted_by_themselves(tmp_path):
+    sources = [Numbers(count=2), Numbers("shop", "numbers://host/shop", count=1)]
+    export(sources, open_location(str(tmp_path)), workers=1, progress=Silent())
+    pack_objects(tmp_path, "app", "00000000", {"one": b"1", "two": b"2"}, b"12")
+    pack_objects(tmp_path, "shop", "00000000", {"three": b"3"}, b"3")
+    payload = [path.stat().st_size for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    info = (tmp_path / "bag-info.txt").read_text()
+    oxum = f"Payload-Oxum: {sum(payload)}.{len(payload)}"
+    seal_anew(tmp_path, "bag-info.txt", re.sub(r"Payload-Oxum: \S+", oxum, info).encode())
+    assert look(tmp_path, Level.FULL).findings == []
 
 
 @pytest.mark.usefixtures("numbers_are_objects")
