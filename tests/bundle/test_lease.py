@@ -386,9 +386,10 @@ def test_an_interrupt_while_the_heartbeat_begins_leaves_no_lease(directory, monk
         start(thread)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupt)
-        Lease(directory, "export").__enter__()
+        with pytest.raises(KeyboardInterrupt):
+            Lease(directory, "export").__enter__()
     assert lease.look(directory) is None
     eventually(lambda: "moveout-lease" not in {thread.name for thread in threading.enumerate()})
 
