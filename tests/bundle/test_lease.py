@@ -77,7 +77,8 @@ def test_the_lease_is_there_while_held_and_gone_after(store):
 
 
 def test_a_living_process_of_this_machine_is_refused_at_once(store):
-    with Lease(store, "transfer", **QUICK):
+    """Also where its heartbeat is late."""
+    with Lease(store, "transfer", beat_seconds=60):
         began = time.monotonic()
         with pytest.raises(BusyError, match=rf"transfer on .*, process {os.getpid()}, since 20") as caught:
             Lease(store, "export", **QUICK).__enter__()
@@ -389,7 +390,7 @@ def test_an_interrupt_while_the_heartbeat_begins_leaves_no_lease(directory, monk
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            Lease(directory, "export").__enter__()
+            Lease(directory, "export", beat_seconds=1000).__enter__()
     assert lease.look(directory) is None
     eventually(lambda: "moveout-lease" not in {thread.name for thread in threading.enumerate()})
 

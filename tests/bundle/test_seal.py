@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from exporters.api import CatalogEntry, Enumeration, Gap, Outcome, SourceSummary, Unit
+from exporters.api import CatalogEntry, Enumeration, Gap, Loss, Outcome, SourceSummary, Unit
 from migrate.bundle import layout
 from migrate.bundle.commit_records import (
     CommitRecord,
@@ -23,7 +26,7 @@ from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
-from migrate.bundle.seal import Sealed, clean_work, compare, seal, unseal
+from migrate.bundle.seal import Sealed, SealedTables, clean_work, compare, seal, unseal
 from migrate.bundle.seal import _write_files as write_files
 from migrate.errors import BusyError, DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
@@ -122,6 +125,37 @@ def test_a_complete_bundle_says_what_is_in_it_and_leaves_no_work(store):
     assert info.left_behind is not None
     assert list(info.left_behind.sentences()) == ["Also on toy://host, not in this case: other.db."]
     assert "data/gaps.parquet" not in {file.key for file in reader.manifest()}
+
+
+def test_a_page_is_made_of_what_is_sealed_and_sealed_with_it(store):
+    """It lies next to the data, and may read the indexes of buckets."""
+    table = io.BytesIO()
+    pq.write_table(pa.table({"key": ["a", "b"], "size": [1, 2]}), table)
+    key = "data/app/index/objects-0.parquet"
+    with FileWriter(store, key) as file:
+        file.write(table.getvalue())
+    written = FileRecord(key, file.size_bytes, file.sha256, file.crc64nvme)
+    losses = [Loss("t", "comment", "too long")]
+    final = FinalRecord("app", SourceSummary([], [], losses=losses), [written])
+    write_final(store, final)
+
+    def page(tables: SealedTables) -> bytes:
+        assert [each.name for each in tables.reconciliation()] == ["app", "shop"]
+        assert [row.items for row in tables.catalog()] == [5, 0]
+        assert list(tables.losses()) == [("app", losses[0])]
+        assert list(tables.gaps()) == [("shop", Gap("x", "failed", "gone"))]
+        files, size_bytes = tables.payload[1], tables.payload[0]
+        keys = [
+            batch.column("key").to_pylist()
+            for source in ("app", "shop")
+            for batch in tables.index(source, columns=["key"])
+        ]
+        return f"{tables.info.id} {files} {size_bytes} {keys}".encode()
+
+    sealed = seal_it(store, {"shop": [Gap("x", "failed", "gone")]}, finals=[final], page=page)
+    expected = f"{STATE.id} {sealed.files} {sealed.size_bytes} [['a', 'b']]"
+    assert store.read(layout.REPORT) == expected.encode()
+    assert findings(store) == []
 
 
 def test_an_incomplete_bundle_names_its_gaps_and_can_be_continued(store):
