@@ -25,7 +25,7 @@ from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.limits import gently, parse_limits, parse_seconds
 from migrate.case.model import Case, Custody, Endpoint, LeftOut, Notify, Rank, ServerMove
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
-from migrate.case.server_url import as_url, is_of_server, is_pattern
+from migrate.case.server_url import as_url, is_of_server, is_pattern, source_url
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.quantities import parse_size
@@ -199,7 +199,7 @@ class _Reader:
             name = self._text(table, key, section_name, default=table["url"] if is_unnamed else None)
             if name in endpoints:
                 self._fail(f"{section_name}: {name!r} stands there twice")
-            url = self._resolve(self._text(table, "url", f"{section_name} ({name})"))
+            url = source_url(self._resolve(self._text(table, "url", f"{section_name} ({name})")))
             report = (
                 self._resolve(self._text(table, "inventory", section_name)) if "inventory" in table else None
             )

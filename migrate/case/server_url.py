@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import zip_longest
+from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -17,6 +18,7 @@ from migrate.engines import registry
 from migrate.errors import UsageError
 
 ANY = "*"
+_FILE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
 _ADDRESS = re.compile(r"(?P<host>\[[^]]*\]|[^:]*)(?::(?P<port>.*))?")
@@ -39,6 +41,16 @@ def as_url(word: str) -> str:
         return word
     scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
     return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
+
+
+def is_path_of_file(word: str) -> bool:
+    """Tell whether a word is called like the file of a database, there or not yet."""
+    return "://" not in word and word.lower().endswith(_FILE_SUFFIXES) and not Path(word).is_dir()
+
+
+def source_url(word: str) -> str:
+    """Return the URL of a source, which may be written as the path of a database file."""
+    return as_url(word) if is_path_of_file(word) or ("://" not in word and Path(word).is_file()) else word
 
 
 def is_pattern(url: str) -> bool:

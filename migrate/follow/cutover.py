@@ -417,7 +417,8 @@ def written_meanwhile(source: str) -> BusyError:
     """Return the error for a source that does not keep still."""
     return BusyError(
         f"{source} was written to while it was compared",
-        next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
+        next_step="stop what writes there, and give the command again. --hold does not bind an account that may do"
+        " everything (SUPER, READ_ONLY ADMIN), nor a session that sets itself to read write",
     )
 
 

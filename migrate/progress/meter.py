@@ -10,7 +10,14 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
-from migrate.progress.state import SHOWN_TASKS, ProgressState, StageProgress, State, TaskProgress
+from migrate.progress.state import (
+    SHOWN_TASKS,
+    ProgressState,
+    StageProgress,
+    State,
+    TaskProgress,
+    is_enough,
+)
 from migrate.runtime.progress import OF_NO_SOURCE, SourceTask
 from migrate.storage.inflight_limit import gone_bytes
 
@@ -376,7 +383,9 @@ class Meter:
         while len(moves) > _LEAST_MOVES and now - moves[1][0] > 3 * _RATE_WINDOW_SECONDS:
             moves.popleft()
         moved, seconds = fraction - moves[0][1], now - moves[0][0]
-        return (1 - fraction) * seconds / moved if moved > 0 and seconds >= _LEAST_SECONDS else None
+        if moved <= 0 or seconds < _LEAST_SECONDS or not is_enough(moved, seconds):
+            return None
+        return (1 - fraction) * seconds / moved
 
 
 def _rates(task: _Task, now: float, items: int, size_bytes: int) -> tuple[float, float]:

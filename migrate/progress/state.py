@@ -18,6 +18,14 @@ SHOWN_TASKS = 200
 """So many tasks of a stage are kept; a stage has one or two a source."""
 
 
+_SURE_FRACTION, _SURE_SECONDS = 0.01, 30.0
+
+
+def is_enough(fraction: float, seconds: float) -> bool:
+    """Tell whether what was done in this time says how long the rest takes: the first bytes take longer than others."""
+    return fraction >= _SURE_FRACTION or seconds >= _SURE_SECONDS
+
+
 class TaskProgress(Struct, frozen=True):
     """One task of a stage, such as ``export app``. ``items`` and ``size_bytes`` are done, by this run or an earlier
     one; totals are 0 where they are unknown. Rates per second, over the last moments. ``seconds`` since it began.
@@ -47,7 +55,11 @@ class TaskProgress(Struct, frozen=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at the present rate; None where nothing moves, or nothing is known of the rest."""
+        """How long the rest takes at the present rate; None where nothing moves, nothing is known of the rest, or too
+        little was seen.
+        """
+        if not is_enough(self.fraction or 0.0, self.seconds):
+            return None
         if self.total_bytes and self.bytes_rate >= 1:
             return max(0.0, (self.total_bytes - self.size_bytes) / self.bytes_rate)
         if not self.total_bytes and self.total_items and self.items_rate >= 1:

@@ -204,3 +204,18 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
         assert call("init", *words).code == 2
     two = call("init", tmp_path / "x.toml", tmp_path / "missing")
     assert (two.code, "would both be the case file" in " ".join(two.err.split())) == (2, True)
+
+
+def test_a_database_file_may_stand_as_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+[[source]]
+name = "notes"
+url = "/srv/it's 100%.db"
+[[destination]]
+source = "notes"
+url = "new/notes.sqlite"
+"""
+    case = load(write(tmp_path, text))
+    assert case.sources["notes"].url == "sqlite:///srv/it%27s%20100%25.db"
+    assert case.destinations["notes"].url == f"sqlite://{tmp_path}/new/notes.sqlite"

@@ -228,6 +228,23 @@ def test_all_of_it_takes_no_less_time_than_what_is_under_way():
     assert state.seconds_left >= state.tasks[-1].seconds_left
 
 
+def test_the_first_rows_do_not_say_how_long_the_rest_takes():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.expect(["app"])
+    meter.begin("export app", items=80_000, size_bytes=27_000_000, of=SourceTask("app", 1.0))
+    for _ in range(4):
+        clock.now += 1
+        meter.advance(items=1, size_bytes=25)
+        state = meter.state()
+    assert (state.seconds_left, state.tasks[-1].seconds_left) == (None, None)
+    for _ in range(4):
+        clock.now += 8
+        meter.advance(items=1, size_bytes=25)
+        state = meter.state()
+    assert state.seconds_left > 1e6, "so slow for so long, it is"
+
+
 def test_what_stopped_before_its_end_is_not_shown_as_done():
     written = io.StringIO()
     progress = LineProgress(Console(RichConsole(file=written, highlight=False)))

@@ -16,12 +16,21 @@ from migrate.bundle import layout
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Endpoint
 from migrate.case.secrets import redact
-from migrate.case.server_url import ANY, as_url, bare_server, check_url, is_pattern, join, names_files
+from migrate.case.server_url import (
+    ANY,
+    as_url,
+    bare_server,
+    check_url,
+    is_path_of_file,
+    is_pattern,
+    join,
+    names_files,
+    source_url,
+)
 from migrate.engines import registry
 from migrate.errors import UsageError
 
 _PAIR = re.compile(r"([^/=]+)=(.+)", re.DOTALL)
-_FILE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _BUCKET = "bucket"
 
 
@@ -120,7 +129,7 @@ def locations_and_sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def names_source(word: str) -> bool:
     """Tell whether a word can only name a source: no directory, and no bucket without a name before it."""
-    if _PAIR.fullmatch(word) or is_pattern(word) or _is_file(word):
+    if _PAIR.fullmatch(word) or is_pattern(word) or is_path_of_file(word):
         return True
     engine = _engine_of(word)
     return engine is not None and engine.url_names != _BUCKET
@@ -158,8 +167,7 @@ def _parse(word: str) -> SourceWord:
         return SourceWord(word, Endpoint(word))
     pair = _PAIR.fullmatch(word)
     name, url = pair.groups() if pair else ("", word)
-    if _is_file(url) or ("://" not in url and Path(url).is_file()):
-        url = as_url(url)
+    url = source_url(url)
     if not pair and "://" not in url:
         folder = as_url(word) if Path(word).is_dir() else ""
         raise UsageError(
@@ -209,11 +217,6 @@ def _valid_name(word: SourceWord, taken: Collection[str]) -> str:
 
     own = word.name or urlsplit(word.endpoint.url).path.rpartition("/")[2] or own_name(word.endpoint.url)
     return source_name(FoundSource(word.endpoint.url, unquote(own)), taken)
-
-
-def _is_file(word: str) -> bool:
-    """Tell whether a word is called like the file of a database, there or not yet."""
-    return "://" not in word and word.lower().endswith(_FILE_SUFFIXES) and not Path(word).is_dir()
 
 
 def _engine_of(word: str) -> Engine | None:
