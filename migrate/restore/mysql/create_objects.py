@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 import pymysql
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from exporters.mysql.catalog import ELSEWHERE
@@ -15,7 +17,8 @@ from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIA
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.errors import message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
-from migrate.errors import NotEmptyError
+from migrate.errors import NotEmptyError, SourceError
+from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.definitions import (
@@ -27,7 +30,12 @@ from migrate.restore.mysql.definitions import (
     step_of,
 )
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
-from migrate.restore.mysql.destination import MysqlDestination, mark_done, read_done
+from migrate.restore.mysql.destination import (
+    DestinationConnection,
+    MysqlDestination,
+    mark_done,
+    read_done,
+)
 from migrate.restore.mysql.table_ddl import options_of, unplaced
 from migrate.runtime.crash_points import durable
 
@@ -42,6 +50,12 @@ _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _MARKED_TOGETHER = 100
 _LATE = frozenset({"view", "trigger", "event"})
+_SESSIONS = 4
+"""So many sessions make tables at once, or as many as there are workers: a server waits for its disk several times for
+each table, and not more often for several.
+"""
+_TABLES_EACH = 4
+"""A session of fewer tables is not worth its login."""
 
 
 def make_all(
@@ -56,9 +70,18 @@ def make_all(
         names = dict.fromkeys(f"{item['kind']}s" for item in todo)
         job.run.progress.note(f"{job.run.source}: making {', '.join(names)}")
     made = _Made(job)
+    tables = [item for item in todo if item["kind"] == "table"]
     for item in todo:
-        if item["kind"] not in _LATE:
+        if item["kind"] not in {*_LATE, "table"}:
             _make(job, definer, item, made)
+    created = _create_at_once(job, tables)
+    for item in tables:
+        if (words := created.get(item["name"])) is None:
+            _make(job, definer, item, made)
+        else:
+            job.notes.extend(words.notes)
+            job.left_out.extend(words.left_out)
+            made.add(item)
     views = [item for item in todo if item["kind"] == "view"]
     for item, error in definer.make_views(views, made.add):
         _leave_out(job, item, error)
@@ -66,6 +89,32 @@ def make_all(
         if item["kind"] in _LATE and item["kind"] != "view":
             _make(job, definer, item, made)
     made.write()
+
+
+class _Words(Struct, frozen=True):
+    """What there is to say about a table that was made."""
+
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def _create_at_once(job: MysqlRestore, tables: Sequence[Definition]) -> Mapping[str, _Words]:
+    """Make tables by several sessions, return what there is to say about each. Those that were refused are not among
+    them: one may need another table, or be made without a part. Nor are those for which there was no session.
+    """
+    created: dict[str, _Words] = {}
+
+    def create(connection: DestinationConnection, table: Definition) -> None:
+        words = _Words()
+        with suppress(pymysql.Error):
+            Definer(connection, words.notes, words.left_out).make(table)
+            created[table["name"]] = words
+
+    sessions = min(max(_SESSIONS, job.run.workers), len(tables) // _TABLES_EACH)
+    if sessions > 1:
+        with suppress(SourceError):
+            ConnectionWorkers(job.destination.connection.another, sessions).run(tables, create)
+    return created
 
 
 class _Made:

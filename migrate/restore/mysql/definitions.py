@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import pymysql
@@ -76,8 +77,12 @@ class Definer:
         self._connection = connection
         self._notes, self._left_out = notes, left_out
         self._without_definers = False
-        self._collation = str(connection.value("SELECT @@collation_database"))
         self._ours = False
+
+    @cached_property
+    def _collation(self) -> str:
+        """The database's own, unless ``_database_as`` has set another one."""
+        return str(self._connection.value("SELECT @@collation_database"))
 
     def set_database(self, definition: Definition) -> None:
         """Give the database the source's defaults, on which routines' and new tables' own depend."""
@@ -133,8 +138,8 @@ class Definer:
         """Let the database have the collation that it had when a routine, trigger or event was made: the charset of its
         parameters and variables depends on it. A database that others use stays as it is.
         """
-        collation = str(definition.get("database_collation", self._collation))
-        if collation == self._collation:
+        collation = definition.get("database_collation")
+        if collation is None or collation == self._collation:
             yield
         elif not self._ours:
             self._notes.append(

@@ -1,0 +1,42 @@
+"""Many tables are made by several sessions at once, in whichever order; what is refused there is made afterwards."""
+
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.exporters.mysql.databases import fetch, run_sql
+from tests.tools.bundles import restore_from
+
+TABLES = 12
+
+
+def test_tables_that_refer_to_each_other_are_made_by_several_sessions(
+    mariadb, my_exported, other_mariadb, tmp_path
+):
+    circle = ";".join(
+        f"CREATE TABLE at_once_{n} (id INT PRIMARY KEY, next INT, CONSTRAINT to_{(n + 1) % TABLES} FOREIGN KEY (next)"
+        f" REFERENCES at_once_{(n + 1) % TABLES} (id)); INSERT INTO at_once_{n} VALUES ({n}, {n + 1})"
+        for n in range(TABLES)
+    )
+    placed = (
+        f"CREATE TABLE placed (id INT PRIMARY KEY) ENGINE=MyISAM DATA DIRECTORY='{mariadb.directory / 'tmp'}'"
+    )
+    url, reader = my_exported(
+        f"SET foreign_key_checks = 0; {circle}; {placed}; INSERT INTO placed VALUES (1)"
+    )
+    destination = other_mariadb.database()
+    run_sql(destination, "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1")
+    try:
+        kept = open_location(str(tmp_path / "kept"))
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    finally:
+        run_sql(destination, "SET GLOBAL general_log = 0; SET GLOBAL log_output = 'FILE'")
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert outcome.losses == 1  # that `placed` does not lie where it lay
+    made = fetch(
+        destination,
+        "SELECT COUNT(*), COUNT(DISTINCT thread_id) FROM mysql.general_log"
+        " WHERE argument LIKE 'CREATE TABLE `at_once%'",
+    )
+    assert (made[0][0], made[0][1] > 1) == (TABLES, True)
+    for number in range(TABLES):
+        statement = f"SHOW CREATE TABLE at_once_{number}"
+        assert fetch(destination, statement) == fetch(url, statement)
