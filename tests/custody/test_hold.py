@@ -293,4 +293,8 @@ def test_the_commands(location, locked, make_key):
     assert (free.code, "finding" in free.out, "→ moveout hold place" in free.out) == (3, False, True), (
         free.out
     )
+    again = call("hold", "extend", locked[2], "--until", "4d", "--key", key)
+    assert (again.code, "was released on " in again.err, "(received)" in again.err) == (2, True, True)
+    assert "→ moveout hold place " in again.err
+    assert not call("hold", "status", locked[2], "--json").json["result"]["held"]
     assert call("custody", "verify", locked[2]).code == 0

@@ -171,7 +171,7 @@ def extend_command(
 ) -> HeldBundle:
     """Extend a hold, on the same terms.
 
-    Files that were added since are locked, too.
+    Files that were added since are locked, too. A hold that was released is not extended: place a new one.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -182,6 +182,12 @@ def extend_command(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
         )
     before = standing[-1].what.details
+    if (released := bundle_hold.release_of(store, standing[-1])) is not None:
+        raise UsageError(
+            f"the hold at {store.location} was released on {moment_words(released.moment)}"
+            f" ({released.what.details.get('reason', 'no reason is recorded')}), so there is none to extend",
+            next_step="moveout hold place LOCATION --until T --reason TEXT holds the bundle again",
+        )
     moment = moment_to_come(until)
     if (end := _end(before)) is not None and moment < end:
         raise UsageError(

@@ -247,6 +247,12 @@ def standing_at(store: Store) -> list[LogEntry]:
     return [entry for entry in holds if entry.number > released] or holds[-1:]
 
 
+def release_of(store: Store, hold: LogEntry) -> LogEntry | None:
+    """Return the release that ended a hold, by the log; None where it stands."""
+    released = custody_log.read(store).at(store.location, "released")
+    return next((entry for entry in released if entry.number > hold.number), None)
+
+
 def _need_keys(hold: LogEntry, signers: Sequence[Signer]) -> None:
     """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
     details = hold.what.details
