@@ -54,6 +54,7 @@ from migrate.cli.common.sources import (
     expanded,
     followed,
     load_case,
+    named_as_begun,
     open_sources,
     selected,
 )
@@ -573,7 +574,8 @@ def export_command(
             next_step=meant
             or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or [bundle] location in the case file",
         )
-    endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
+    typed = named_as_begun(session, parse_pairs(pairs or []), location)
+    endpoints = expanded(session, choose(typed, loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
     if sources.follow:

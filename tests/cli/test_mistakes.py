@@ -215,3 +215,23 @@ def test_a_question_may_be_left(tmp_path, leave):
     assert terminal.end() == 130
     assert "stopped\r\n→ run the same command again" in terminal.text
     assert "Traceback" not in terminal.text
+
+
+def test_a_source_of_a_bundle_keeps_its_name_however_it_is_typed_later(tmp_path):
+    make_file(tmp_path / "app.db")
+    make_file(tmp_path / "other.db")
+    url, bundle = f"sqlite://{tmp_path}/app.db", tmp_path / "bundle"
+    assert call("export", f"shop={url}", "--to", bundle).code == 0
+    for word, name in ((url, "app"), (tmp_path / "app.db", "app"), (f"new={url}", "new")):
+        ended = call("export", word, "--to", bundle)
+        assert (
+            ended.code,
+            f"{name} is the source shop of this bundle, and keeps that name" in ended.err,
+        ) == (
+            0,
+            True,
+        ), ended.err
+    ended = call("export", f"new=sqlite://{tmp_path}/other.db", "--to", bundle)
+    assert (ended.code, "holds the bundle of shop=" in " ".join(ended.err.split())) == (2, True)
+    ended = call("export", f"shop=sqlite://{tmp_path}/other.db", f"new={url}", "--to", bundle)
+    assert (ended.code, "holds the bundle of shop=" in " ".join(ended.err.split())) == (2, True)

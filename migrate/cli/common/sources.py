@@ -19,13 +19,14 @@ from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.reader import BundleReader, not_sealed
 from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
-from migrate.case.overlaps import overlaps, shared_identities
+from migrate.case.overlaps import names_same, overlaps, shared_identities
 from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import names_of_bundle, parse_pairs
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -112,12 +113,34 @@ def _has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
 
 def recorded_sources(location: Endpoint) -> Sequence[SourceName]:
     """Return the sources of the bundle at a location, finished or not; none where there is no bundle."""
-    store = open_location(location.url, secrets=location.reveal())
+    return _sources_at(open_location(location.url, secrets=location.reveal()))
+
+
+def _sources_at(store: Store) -> Sequence[SourceName]:
     state = read_state(store)
     if state is not None:
         return state.sources
     sealed = read_sealed(store)
     return [SourceName(source.name, source.url) for source in sealed.sources] if sealed else []
+
+
+def named_as_begun(
+    session: Session, pairs: Mapping[str, Endpoint], location: Endpoint
+) -> Mapping[str, Endpoint]:
+    """Return the sources of the command line. One that the bundle at the location has under another name keeps that
+    name, which is noted: nobody has to know how the export was typed that began it.
+    """
+    recorded = _sources_at(session.store(location)) if pairs else ()
+    known = {source.name for source in recorded}
+    named: dict[str, Endpoint] = {}
+    for name, endpoint in pairs.items():
+        same = [source.name for source in recorded if names_same(source.url, endpoint.url)]
+        if len(same) == 1 and name not in known and same[0] not in pairs.keys() | named.keys():
+            session.progress.note(f"{name} is the source {same[0]} of this bundle, and keeps that name")
+            named[same[0]] = endpoint
+        else:
+            named[name] = endpoint
+    return named
 
 
 def destinations_of(
