@@ -62,7 +62,7 @@ class ExamineRequest(Struct, frozen=True):
 
     ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move. ``create``: a
     destination that is missing is made by the restore. ``follow``: what the source writes after its snapshot is to
-    arrive, too.
+    arrive, too. ``may_be_empty``: the case says so.
     """
 
     url: str
@@ -73,6 +73,7 @@ class ExamineRequest(Struct, frozen=True):
     needs: Mapping[str, Any] = field(default_factory=dict)
     create: bool = False
     follow: bool = False
+    may_be_empty: bool = False
 
     def missing(self, name: str, error: MoveoutError, fix: Fix, *, may_create: bool = True) -> Finding:
         """Return the finding that a destination is missing. ``may_create``: this role may make it."""

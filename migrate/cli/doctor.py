@@ -36,6 +36,8 @@ _NAME_WIDTH = 20
 """A longer name takes several lines, so that the words next to it stay whole."""
 _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
+_SHOWN_INFO = 2
+"""Of what costs nothing, so many are printed of all sources that come to the same."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("server", "TLS", "rights", "snapshot", "changes"),
     "destination": ("server", "TLS", "rights", "ready", ""),
@@ -94,7 +96,9 @@ class Diagnosis(Struct, frozen=True):
             console.print(f"fixes: {path}")
         fixes = [finding.fix for entry in examined for finding in entry.examination.findings if finding.fix]
         if not self.scripts and any(fix.kind != "advice" for fix in fixes):
-            console.print("→ moveout doctor … --fixes DIR writes them as one script a server.", style="dim")
+            console.print(
+                "→ moveout doctor … --fixes DIR writes the fixes, a script for each server.", style="dim"
+            )
 
 
 def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
@@ -129,12 +133,16 @@ def _draw_findings(console: Console, examined: Sequence[Examined], severity: str
             if finding.severity == severity:
                 label = entry.name if entry.kind == entry.name else f"{entry.kind} {entry.name}"
                 names.setdefault(finding, []).append(label)
-    for _, group in groupby(names.items(), key=lambda item: (item[0].check, item[1])):
-        similar = list(group)
-        for finding, named in similar[:_SHOWN]:
+    groups: dict[Any, list[tuple[Finding, list[str]]]] = {}
+    for finding, named in names.items():
+        kin = (finding.consequence,) if severity == "info" else (*named,)
+        groups.setdefault((finding.check, kin), []).append((finding, named))
+    shown = _SHOWN_INFO if severity == "info" else _SHOWN
+    for similar in groups.values():
+        for finding, named in similar[:shown]:
             _draw_finding(console, finding, ", ".join(named))
-        if len(similar) > _SHOWN:
-            more = f"       and {len(similar) - _SHOWN:,} more like these (all with --json or --fixes)"
+        if len(similar) > shown:
+            more = f"       and {len(similar) - shown:,} more like these (all with --json or --fixes)"
             console.print(more, style="dim")
 
 

@@ -246,7 +246,7 @@ def _contents(source: _ExaminedBucket, survey: dict[str, Any]) -> Iterator[Findi
             "The export has them brought back, and waits for hours.",
             iam.on_objects(source.location, source.server, "RestoreObject"),
         )
-    if not seen.rows:
+    if not seen.rows and not source.request.may_be_empty:
         problem = "nothing is there" if source.location.folder else "it is empty"
         advice = Fix(
             "advice", "Check the name of the bucket, and the prefix, unless it is meant to be empty."

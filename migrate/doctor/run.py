@@ -240,6 +240,7 @@ def _examine(
             needs,
             create=endpoint.create,
             follow=follow,
+            may_be_empty=endpoint.may_be_empty,
         )
     )
 

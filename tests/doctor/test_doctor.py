@@ -362,3 +362,21 @@ def test_a_sealed_bundle_and_a_missing_directory_of_a_destination(tmp_path):
     [fix] = result.fixes("a", kind="destination").values()
     subprocess.run(fix, shell=True, check=True)
     assert doctor("-c", case).code == 0
+
+
+def test_what_the_restore_makes_is_printed_twice_and_then_counted(minio, other_minio, make_bucket, tmp_path):
+    sources = [(f"media-{i}", f"s3://{make_bucket(minio)}?profile={minio.profile}") for i in range(4)]
+    case = case_of(tmp_path / "case.toml", sources)
+    moved = f'[[destination]]\nfrom = "s3://?profile={minio.profile}"\nto = "s3://?profile={other_minio.profile}"\n'
+    case.write_text(f"{case.read_text()}\n{moved}")
+    printed = call("doctor", "-c", case)
+    assert printed.out.count("The restore makes it.") == 2
+    assert "and 2 more like these" in printed.out
+
+
+def test_a_bucket_that_may_be_empty_is_no_finding(minio, make_bucket, tmp_path):
+    url = f"s3://{make_bucket(minio)}?profile={minio.profile}"
+    case = case_of(tmp_path / "case.toml", [("media", url)])
+    assert len(doctor("-c", case).findings("media", severity=("info",))) == 1
+    case.write_text(case.read_text().replace(url + '"', url + '"\nmay_be_empty = true'))
+    assert doctor("-c", case).findings("media", severity=("info",)) == {}
