@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -332,6 +333,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault(*_KEEP_MEMORY)
     malloc.share()
+    _open_streams()
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)
@@ -340,3 +342,20 @@ def main() -> None:
     finally:
         # The process ends: its last collection, of all modules' objects, would take a fifth of a second.
         gc.freeze()
+        _drop_unwritten()
+
+
+def _open_streams() -> None:
+    """Lead streams that were closed nowhere: else the next file would get their number, and what libraries print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - it stays open
+
+
+def _drop_unwritten() -> None:
+    """Drop what stdout and stderr refuse to take, which has been said: Python would end with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,14 +1,18 @@
-"""What commands write for people and for the other side: whole, or not at all; and never asked for too late."""
+"""What commands write for people and for the other side: whole, or not at all; and never asked for too late. What they
+print may be lost, and costs nothing else.
+"""
 
 import os
-from contextlib import suppress
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
 
 import pytest
 
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call
+from tests.cli.conftest import MOVEOUT, call
 from tests.export.sources import Numbers
 from tests.tools.disks import resize, tiny_disk
 
@@ -62,3 +66,20 @@ def test_what_is_no_file_is_written_to_and_stays_what_it_is(bundle, tmp_path):
     assert call("report", bundle[0], "--out", tmp_path / "pipe").code == 0
     assert (b"<html" in os.read(reader, 2**20), (tmp_path / "pipe").is_fifo()) == (True, True)
     os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [("2> /dev/full", 0), ("> /dev/full", 8), ("--json > /dev/full", 8), ("<&- >&- 2>&-", 0)],
+)
+def test_what_is_printed_to_a_full_disk_or_nowhere_ends_no_run(tmp_path, streams, code):
+    """A log that fills its disk ended an export with its first line; streams that were closed ended it, too."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    line = f"{MOVEOUT} export a=a.db --to bundle {streams}"
+    ended = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
+    assert ("the result cannot be written: No space left on device" in ended.stderr) == bool(code)
+    assert call("verify", tmp_path / "bundle").code == 0

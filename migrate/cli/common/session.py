@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import json
@@ -26,7 +27,7 @@ from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
-from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
+from migrate.errors import INTERRUPTED, OK, MoveoutError, NoSpaceError, UsageError
 from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
@@ -157,8 +158,9 @@ class Session(Struct):
         """End the process, whatever its threads wait for."""
         self.meter.break_off()
         code = _interrupted(self)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
     def write_log(self, event: str, **details: Any) -> None:
@@ -387,23 +389,28 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
     except Exception as exc:
         session.meter.break_off()
         session.write_log("traceback", text=traceback.format_exc())
-        if _is_short_of_memory(exc):
-            return _fail(
-                session,
-                1,
-                "error",
-                f"there is no memory left for this command ({exc or 'MemoryError'})",
-                _MORE_MEMORY,
-            )
+        if (error := _of_the_system(exc)) is not None:
+            return _fail(session, error.exit_code, error.code, str(error), error.next_step)
         traceback.print_exc(file=sys.stderr)
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.meter.close()
-    if session.json:
-        _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
-    else:
-        answer.draw(session.out)
+    return _show(session, answer)
+
+
+def _show(session: Session, answer: Answer) -> int:
+    """Print the answer, and return the exit code: that of a full disk where all went well and nobody can read it."""
     session.write_log("result", exit_code=answer.exit_code, result=answer.as_json())
+    try:
+        if session.json:
+            _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
+        else:
+            answer.draw(session.out)
+    except OSError as exc:
+        error = _of_the_system(exc)
+        step = "→ what is done stays done: moveout status LOCATION"
+        session.err.print(f"moveout: the result cannot be written: {exc.strerror}\n{step}")
+        return answer.exit_code or (error.exit_code if error else 1)
     return answer.exit_code
 
 
@@ -414,9 +421,15 @@ _MORE_MEMORY = (
 _SHORT_OF_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
 
 
-def _is_short_of_memory(exc: Exception) -> bool:
-    """Tell whether the system refused memory, a thread, or room for a library."""
-    return isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY)
+def _of_the_system(exc: Exception) -> MoveoutError | None:
+    """Return what to say where the system refused memory, a thread, or room on a disk; None for a defect."""
+    if isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY):
+        message = f"there is no memory left for this command ({exc or 'MemoryError'})"
+        return MoveoutError(message, next_step=_MORE_MEMORY)
+    if isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        step = "make room there, then run the same command again: what is done stays done"
+        return NoSpaceError(f"{exc.filename or 'the output'}: {exc.strerror}", next_step=step)
+    return None
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -466,7 +479,8 @@ def _interrupted(session: Session) -> int:
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
     if session.json:
-        print_error(session.command, exit_code, code, message, next_step, session.facts)
+        with contextlib.suppress(OSError):
+            print_error(session.command, exit_code, code, message, next_step, session.facts)
     session.write_log("error", exit_code=exit_code, code=code, text=message, next=next_step)
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:

@@ -117,7 +117,17 @@ class Console:
     ) -> None:
         """Print texts, or what rich can draw. On a terminal a text is broken at spaces if it is to ``wrap``: by default
         next steps, warnings and errors. All else is left as it is, so that it can be copied.
+
+        What cannot be written to stderr is dropped: a full disk below a run's log ends no run. Raises ``OSError`` where
+        stdout cannot be written.
         """
+        try:
+            self._print(*objects, style=style, end=end, wrap=wrap)
+        except OSError:
+            if not self._stderr:
+                raise
+
+    def _print(self, *objects: object, style: str | None, end: str, wrap: bool | None) -> None:
         if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):
             if wrap is not False and self.is_terminal:
                 from migrate.cli.common.rich_terminal import wrapped  # noqa: PLC0415  20 ms
