@@ -20,6 +20,7 @@ from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
 from migrate.verify import Level, table_contents, verify
 from migrate.verify.run import READ_ONCE_BYTES
+from tests.tools.bundles import put_in_place_of
 
 PART = "data/app/tables/1/"
 
@@ -188,6 +189,17 @@ def test_a_part_that_is_gone_is_named_and_other_tables_are_read(bundle, tmp_path
     missing = [finding.what for finding in outcome.findings if finding.key == key]
     assert missing == ["is missing; it is in the catalog", "is missing; it is in the manifest"]
     assert {digest.name for digest in outcome.tables} == {"others", "nobody"}
+
+
+def test_a_part_that_only_the_catalog_knows_is_named(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    part = next((copy / "data/app/tables").glob("*people*/*.parquet"))
+    key = str(part.relative_to(copy))
+    put_in_place_of(copy, key, key.replace(".parquet", ".parquet2"), part.read_bytes())
+    outcome = verify(open_location(str(copy)), Level.FULL, workers=2, progress=Silent())
+    assert [finding.what for finding in outcome.findings if finding.key == key] == [
+        "is missing; it is in the catalog"
+    ]
 
 
 def test_a_damaged_part_that_is_read_once_is_named_with_its_hash(bundle, tmp_path):

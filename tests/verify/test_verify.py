@@ -23,6 +23,7 @@ from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from tests.export.sources import Numbers
+from tests.tools.bundles import put_in_place_of, seal_anew
 
 
 @pytest.fixture(scope="module")
@@ -178,15 +179,11 @@ def crash() -> None:
     raise KeyboardInterrupt
 
 
-def seal_anew(bundle: Path, key: str, data: bytes) -> None:
-    """Write a file, and its hash into the lists of hashes."""
-    (bundle / key).write_bytes(data)
-    tags = "tagmanifest-sha256.txt"
-    for manifest, name in (("manifest-sha256.txt", key), (tags, key), (tags, "manifest-sha256.txt")):
-        digest = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
-        lines = (bundle / manifest).read_text().splitlines()
-        lines = [f"{digest}  {name}" if line.endswith(f"  {name}") else line for line in lines]
-        (bundle / manifest).write_text("".join(f"{line}\n" for line in lines))
+def test_a_list_of_files_that_was_sealed_and_is_none_is_named(bundle):
+    seal_anew(bundle, "meta/files.jsonl", b"none\n")
+    assert "meta/files.jsonl" in {
+        finding.key.partition(" ")[0] for finding in look(bundle, Level.FULL).findings
+    }
 
 
 def test_a_catalog_that_was_sealed_and_is_none_is_named(bundle):
@@ -200,22 +197,6 @@ def test_a_catalog_that_was_sealed_and_is_none_is_named(bundle):
 def numbers_are_objects(monkeypatch):
     engine = Engine("Numbers", ("numbers",), "", contents="objects")
     monkeypatch.setattr(registry, "_by_scheme", lambda: {"numbers": engine})
-
-
-def put_in_place_of(bundle: Path, old: str, new: str, data: bytes) -> None:
-    """Write a file in place of one of the bundle; the new name stands at the same place of the lists."""
-    (bundle / new).parent.mkdir(exist_ok=True)
-    (bundle / old).rename(bundle / new)
-    (bundle / new).write_bytes(data)
-    sha256 = hashlib.sha256(data).hexdigest()
-    lines = (bundle / "meta/files.jsonl").read_text().splitlines()
-    for number, record in enumerate(map(json.loads, lines)):
-        if record["key"] == old:
-            record |= {"key": new, "size_bytes": len(data), "sha256": sha256}
-            lines[number] = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    seal_anew(bundle, "meta/files.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    manifest = re.sub(rf"\w+  {old}\n", f"{sha256}  {new}\n", (bundle / "manifest-sha256.txt").read_text())
-    seal_anew(bundle, "manifest-sha256.txt", manifest.encode())
 
 
 @pytest.mark.usefixtures("numbers_are_objects")
