@@ -6,6 +6,7 @@ import sqlite3
 import time
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -82,6 +83,18 @@ def written_after(function, url, statement):
     return call_and_write
 
 
+def counted_calls(patch, owner, name):
+    """Return a list that gets an item at each call of a method."""
+    call, calls = getattr(owner, name), []
+
+    def call_and_count(*words, **options):
+        calls.append(name)
+        return call(*words, **options)
+
+    patch.setattr(owner, name, call_and_count)
+    return calls
+
+
 def test_rows_that_change_while_they_are_compared_are_left_to_the_next_time_and_under_the_hold_are_an_error(
     make_followed, tmp_path, monkeypatch
 ):
@@ -117,8 +130,11 @@ def test_rows_that_change_while_they_are_compared_are_left_to_the_next_time_and_
         assert fetch(followed.destination.url, "SELECT n FROM goods WHERE id = 1") == [(-1,)]
         reports.clear()
         begun = time.monotonic()
-        proven = steps.prove()
+        with monkeypatch.context() as patch:
+            captured = counted_calls(patch, Cutover, "_capture")
+            proven = steps.prove()
         seconds = time.monotonic() - begun
+        assert len(captured) == 2, "what is held needs no third look at its log"
         reports_of_proof = [*reports]
         still_equal = Cutover._still_equal
 
@@ -236,7 +252,7 @@ STRANGER = "somebody else may have written to it at the destination"
         ([LAGGING], {NAME}, [], STRANGER),
         ([COUNTED], set(), [], "not all of its changes are in the log"),
         (
-            [COUNTED], {NAME}, ["a (b)"],
+            [COUNTED], {NAME}, ["a (b)", "c"],
             "a (b) is connected to the destination, and may have written to it",
         ),
     ],
@@ -361,8 +377,35 @@ def test_who_waits_for_sessions_at_the_destination_says_so_and_can_be_stopped(mo
         if "pool" in text:
             token.cancel()
 
-    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: ["mover (pool)"])
+    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: ["mover (pool)", "another"])
     with pytest.raises(Cancelled):
         Cutover(UNREACHED, None, token, 2, report=report).compare_early()
     waiting = "waiting until mover (pool) has been idle at the destination for a while"
     assert reports == ["compare before the hold", waiting]
+
+
+def test_sessions_that_stay_at_the_destination_are_waited_for_a_while_only(monkeypatch):
+    monkeypatch.setattr(cutover, "COUNTED_AFTER_SECONDS", 0.02)
+    monkeypatch.setattr(cutover, "_COUNTED_SECONDS", 0.01)
+    monkeypatch.setattr(Cutover, "recent_sessions", lambda _: ["mover (pool)"])
+
+    def capture(_):
+        raise NoSpaceError("it goes on")
+
+    monkeypatch.setattr(Cutover, "_capture", capture)
+    with pytest.raises(NoSpaceError, match="it goes on"):
+        Cutover(UNREACHED, None, CancellationToken(), 2).compare_early()
+
+
+def test_who_is_at_work_at_the_destination_is_asked_of_its_server(make_followed, tmp_path):
+    followed = make_followed(SCRIPT)
+    steps = Cutover(followed, open_location(str(tmp_path)), CancellationToken(), 2)
+    with psycopg.connect(followed.destination.url, application_name="mover") as connection:
+        connection.execute("INSERT INTO still VALUES (9)")
+        assert ["mover" in session for session in steps.recent_sessions()] == [True]
+        connection.rollback()
+    done = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FollowedSource, "activate", lambda followed: done.append(followed.name))
+        steps.activate()
+    assert done == ["app"]
