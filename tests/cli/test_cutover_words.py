@@ -32,7 +32,7 @@ app  2 tables with 7 rows equal on both sides, up to 0/17
   2 tables of them compared before the hold; under it the rows that were written to since: 3 rows
   read whole under the hold: public.0, public.1, public.2, public.3, public.4, …: it was emptied
   read whole under the hold: public.x: it has no key
-  carried besides the log: 1,200 sequences
+  carried outside of the log: 1,200 sequences
   drain 1.0 s, compare whole tables 2.0 s
   ! public.m is MISSING at the new side: the restore left it out
   ! view v is MISSING at the new side
