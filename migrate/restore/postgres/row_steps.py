@@ -24,11 +24,9 @@ from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.rows import large_objects
-from migrate.restore.postgres.rows.generated_columns import computed_otherwise
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import PreparedParts
-from migrate.restore.postgres.rows.recoded_values import held_otherwise
-from migrate.restore.postgres.rows.refused_value_losses import without_refused
+from migrate.restore.postgres.rows.value_differences import explained
 from migrate.restore.postgres.statistics import Analysis
 from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import run_all
@@ -125,11 +123,7 @@ def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     """Return the differences that are more than values which the destination computes by itself, does not take or has
     no bytes for; those are losses, by name.
     """
-    otherwise = (
-        computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
-        if compare_tables(run.tables, run.found)
-        else {}
-    )
+    otherwise = explained(job, run) if compare_tables(run.tables, run.found) else {}
     for losses in otherwise.values():
         job.losses.extend(losses)
         job.left_out.extend(
