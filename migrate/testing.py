@@ -32,7 +32,7 @@ from migrate.restore.restorer import RestoreRequest, finished_restores, missing_
 from migrate.runtime.progress import OF_NO_SOURCE, Progress, Silent, SourceTask
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from migrate.verify.compare import compare_source
+from migrate.verify.compare import ComparisonRequest, compare_source
 
 SOURCE = "app"
 
@@ -96,16 +96,17 @@ class EngineContract(ExporterContract):
     def _differences(self, reader: BundleReader, url: str) -> Sequence[object]:
         """Return what ``verify --against`` says."""
         records = finished_restores(reader, SOURCE, url, secrets=self._secrets(url))
-        findings = compare_source(
+        request = ComparisonRequest(
             reader,
             SOURCE,
-            _endpoint(url, self.secret_references),
-            workers=self.workers,
-            progress=Silent(),
+            url,
+            self.workers,
+            Silent(),
+            self._secrets(url),
             read_all=True,
-            digests=[],
             accepted=[record.accepts for record in records],
         )
+        findings = compare_source(request, url)
         return [*findings, *missing_from(reader, SOURCE, records)]
 
     def test_parquet_has_the_rows_that_were_exported(self) -> None:

@@ -44,7 +44,7 @@ from migrate.repair.repair import TableRepair
 from migrate.restore.restorer import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
 from migrate.verify import Level, VerifyOutcome, verify
-from migrate.verify.compare import compare_source
+from migrate.verify.compare import ComparisonRequest, compare_source
 from migrate.verify.row_repair import repair_from_bundle
 
 _CHECKED = {
@@ -373,23 +373,19 @@ def _compare(
     if repair is not None and name in repair.sources:
         return _compare_with_source(session, name, repair.sources[name], endpoint, dry_run=repair.dry_run)
     require_content(reader, name)
-    digests: list[TableDigest] = []
     records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
-
-    def compare() -> Sequence[Finding]:
-        return compare_source(
-            reader,
-            name,
-            endpoint,
-            workers=workers,
-            progress=session.progress,
-            read_all=level is Level.FULL,
-            digests=digests,
-            accepted=[record.accepts for record in records],
-            cancellation=session.cancellation,
-        )
-
-    findings = compare()
+    request = ComparisonRequest(
+        reader,
+        name,
+        endpoint.url,
+        workers,
+        session.progress,
+        endpoint.reveal(),
+        read_all=level is Level.FULL,
+        accepted=[record.accepts for record in records],
+        cancellation=session.cancellation,
+    )
+    findings = compare_source(request, endpoint.shown)
     repaired: Sequence[TableRepair] = ()
     labels = {finding.key for finding in findings if not finding.incomplete} if repair is not None else set()
     if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
@@ -399,13 +395,14 @@ def _compare(
         repaired = repair_from_bundle(
             reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=session.cancellation
         )
-        findings = findings if repair.dry_run else compare()
+        if not repair.dry_run:
+            findings = compare_source(request, endpoint.shown)
     left_out = missing_from(reader, name, records)
     return Compared(
         name,
         endpoint.shown,
         findings,
-        digests,
+        request.digests,
         left_out,
         repaired,
         dry_run=repair is not None and repair.dry_run,

@@ -6,108 +6,77 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
+from msgspec import Struct, field
+
 from exporters.engine import load_part
 from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
+from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
-from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
-from migrate.verify.live_database import Accepts, compare_database
+
+_OF_TABLES = "migrate.verify.live_database:compare_database"
 
 _MOST_SNAPSHOTS = 3
 _PATIENCE_SECONDS, _AGAIN_SECONDS = 90.0, 2.0
 """A server that begins anew lets nobody in for so long at most, and is asked so often."""
 
+Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
+"""Takes a table (schema, name) and what was found of it, None for no table."""
+
+
+class ComparisonRequest(Struct, frozen=True):
+    """What is compared, and with what lives where.
+
+    ``source`` is its name in the bundle; ``url`` that of the same kind, opened by ``secrets``. ``read_all``: read every
+    byte, where less would do. ``digests`` fills up with what was read of tables. ``accepted`` return whether a table's
+    difference is known and reported elsewhere. ``cancellation`` ends what is under way.
+    """
+
+    reader: BundleReader
+    source: str
+    url: str
+    workers: int
+    progress: Progress
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    read_all: bool = False
+    digests: list[TableDigest] = field(default_factory=list)
+    accepted: Sequence[Accepts] = ()
+    cancellation: CancellationToken | None = None
+
 
 class Compare(Protocol):
-    """Compares a source whose contents are no tables with a live one."""
+    """Compares a source with a live one."""
 
-    def __call__(
-        self,
-        reader: BundleReader,
-        source: str,
-        url: str,
-        *,
-        workers: int,
-        progress: Progress,
-        read_all: bool,
-        secrets: Mapping[str, str],
-        cancellation: CancellationToken | None,
-    ) -> Sequence[Finding]:
-        """Return what differs. ``read_all``: read every byte, where less would do. Raises errors of ``migrate.errors``
-        and ``exporters.errors`` where it cannot be read.
-        """
+    def __call__(self, request: ComparisonRequest) -> Sequence[Finding]:
+        """Return what differs. Raises errors of ``migrate.errors`` and ``exporters.errors`` where it cannot be read."""
         ...
 
 
-def compare_source(
-    reader: BundleReader,
-    source: str,
-    endpoint: Endpoint,
-    *,
-    workers: int,
-    progress: Progress,
-    read_all: bool,
-    digests: list[TableDigest],
-    accepted: Sequence[Accepts] = (),
-    cancellation: CancellationToken | None = None,
-) -> Sequence[Finding]:
-    """Return what differs between a source and what lives at the endpoint. ``digests`` and ``accepted``: see
-    ``compare_database``. Where the snapshot of a live database is lost, it begins again under a new one. Raises
-    ``UsageError`` where the engine cannot be compared.
+def compare_source(request: ComparisonRequest, shown: str) -> Sequence[Finding]:
+    """Return what differs; ``shown`` is the URL without secrets. Where the snapshot of a live database is lost, it
+    begins again under a new one, so often at most. A server that begins anew is waited for. Raises ``UsageError`` where
+    the engine cannot be compared; see ``Compare``.
     """
-    engine = registry.engine_for(endpoint.url, endpoint.shown)
-    secrets = endpoint.reveal()
-    if engine.comparison:
-        compare = cast("Compare", load_part(engine.comparison))
-        return compare(
-            reader,
-            source,
-            endpoint.url,
-            workers=workers,
-            progress=progress,
-            read_all=read_all,
-            secrets=secrets,
-            cancellation=cancellation,
-        )
-
-    def compare_tables() -> Sequence[Finding]:
-        digests.clear()
-        return compare_database(
-            reader,
-            source,
-            endpoint.url,
-            workers=workers,
-            progress=progress,
-            secrets=secrets,
-            digests=digests,
-            accepted=accepted,
-        )
-
-    return _under_new_snapshots(source, compare_tables, progress, cancellation or CancellationToken())
-
-
-def _under_new_snapshots(
-    source: str,
-    compare: Callable[[], Sequence[Finding]],
-    progress: Progress,
-    cancellation: CancellationToken,
-) -> Sequence[Finding]:
-    """Compare; where the snapshot is lost, begin again, so often at most. A server that begins anew is waited for."""
+    engine = registry.engine_for(request.url, shown)
+    compare = cast("Compare", load_part(engine.comparison or _OF_TABLES))
+    cancellation = request.cancellation or CancellationToken()
     lost, until = 0, 0.0
     while True:
+        request.digests.clear()
         try:
-            return compare()
+            return compare(request)
         except SourceUnreachableError as exc:
             if isinstance(exc, SourceSnapshotLostError):
                 lost, until = lost + 1, time.monotonic() + _PATIENCE_SECONDS
                 if lost < _MOST_SNAPSHOTS:
-                    progress.note(f"! {exc}; {source} is compared from its beginning, under a new snapshot")
+                    words = f"{request.source} is compared from its beginning, under a new snapshot"
+                    request.progress.note(f"! {exc}; {words}")
             if lost == _MOST_SNAPSHOTS or time.monotonic() >= until:
                 raise
-        progress.end(stopped=True)
+        request.progress.end(stopped=True)
         cancellation.sleep(_AGAIN_SECONDS)
         cancellation.check()

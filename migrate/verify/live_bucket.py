@@ -15,12 +15,13 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
+from migrate.verify.compare import ComparisonRequest
 
 T = TypeVar("T")
 Pair = tuple[ObjectSummary, ObjectRow]
@@ -31,27 +32,20 @@ _WINDOW_BYTES = 8 * 2**20
 _NAMED_EXTRA = 1000
 
 
-def compare_bucket(
-    reader: BundleReader,
-    source: str,
-    url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    read_all: bool = False,
-    secrets: Mapping[str, str] | None = None,
-    cancellation: CancellationToken | None = None,
-) -> Sequence[Finding]:
-    """Compare every object of a source with the bucket at ``url``: is it there, with the same size, content, headers,
-    metadata, tags, and locks that still hold; and is there anything else. Where the bundle has all versions, so they
-    are compared, each with the one that stands in its place, the oldest first.
+def compare_bucket(request: ComparisonRequest) -> Sequence[Finding]:
+    """Compare every object of a source with a bucket: is it there, with the same size, content, headers, metadata,
+    tags, and locks that still hold; and is there anything else. Where the bundle has all versions, so they are
+    compared, each with the one that stands in its place, the oldest first.
 
     Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
     ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
     one cannot look.
     """
-    cancellation = (cancellation or CancellationToken()).child()
-    destination = open_destination_bucket(url, secrets=secrets, cancellation=cancellation, note=progress.note)
+    reader, source, progress = request.reader, request.source, request.progress
+    cancellation = (request.cancellation or CancellationToken()).child()
+    destination = open_destination_bucket(
+        request.url, secrets=request.secrets, cancellation=cancellation, note=progress.note
+    )
     findings: list[Finding] = []
     history = has_history(reader, source)
     if history and not destination.versioning():
@@ -66,11 +60,13 @@ def compare_bucket(
             pairs = _pairs(reader, source, destination, listed, findings)
 
         def compare(batch: list[Pair]) -> list[Finding]:
-            findings = list(_compare(destination, batch, read_all=read_all))
+            findings = list(_compare(destination, batch, read_all=request.read_all))
             progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
             return findings
 
-        pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1, cancellation=cancellation)
+        pool = ThreadWorkerPool(
+            compare, request.workers, name="moveout-compare", ahead=1, cancellation=cancellation
+        )
         compared = 0
         for batch, batch_findings in run_all(pool, _batches(pairs)):
             compared += len(batch)

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from exporters.engine import live_reader_of, part_reader_of
-from exporters.row_digest import RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
-from migrate.bundle.reader import BundleReader
-from migrate.bundle.table_comparison import TableDifference, TableDigest, compare_tables, digests_of
+from migrate.bundle.table_comparison import TableDifference, compare_tables, digests_of
 from migrate.engines import registry
 from migrate.number_text import things
-from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.progress import SourceTask
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.table_differences import Looker
 
-Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
-"""Takes a table (schema, name) and what was found of it, None for no table."""
 NO_TABLE = 0
 """The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
 
 
-def compare_database(
-    reader: BundleReader,
-    source: str,
-    url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    secrets: Mapping[str, str] | None = None,
-    digests: list[TableDigest] | None = None,
-    accepted: Sequence[Accepts] = (),
-) -> list[Finding]:
-    """Compare row counts and digests of every table and materialized view of ``source`` with the database at ``url``,
-    which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read. ``accepted``
-    return whether a table's difference is known and reported elsewhere. A table that the export could not read, and
-    that is empty in the database, is no difference but the bundle's gap.
+def compare_database(request: ComparisonRequest) -> list[Finding]:
+    """Compare row counts and digests of every table and materialized view of a source with those of a database; of
+    those that differ find the rows. A table that the export could not read, and that is empty in the database, is no
+    difference but the bundle's gap.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
+    reader, source, url, progress = request.reader, request.source, request.url, request.progress
     engine = registry.engine_for(url, url)
     registry.require(engine, engine.part_reader, "compared")
     registry.require(engine, engine.live_reader, "compared")
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
-    secrets = secrets or {}
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
-    items = sum(table.items for table in tables)
     progress.begin(
         f"compare {source}",
-        items=items,
+        items=sum(table.items for table in tables),
         size_bytes=sum(table.size_bytes for table in tables),
         of=SourceTask(source),
     )
@@ -57,16 +41,15 @@ def compare_database(
     live = dict(
         live_reader.live_tables(
             url,
-            secrets=secrets,
-            workers=workers,
+            secrets=request.secrets,
+            workers=request.workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
             also={(table.schema, table.name) for table in tables if _derived(table)},
             unread=unread,
         )
     )
     progress.end()
-    if digests is not None:
-        digests += digests_of(source, live)
+    request.digests.extend(digests_of(source, live))
     names = [(table.schema, table.name) for table in tables]
     findings = [
         Finding(part_reader.label(*name), f"could not be compared: {unread[name]}", incomplete=True)
@@ -74,10 +57,12 @@ def compare_database(
         if name in unread
     ]
     with ExitStack() as stack:
-        looker = Looker(live_reader, part_reader, reader, url, secrets, stack)
+        looker = Looker(live_reader, part_reader, reader, url, request.secrets, stack)
         for difference in compare_tables(tables, live):
             digest = live.get(difference.name)
-            if difference.name in unread or any(accepts(difference.name, digest) for accepts in accepted):
+            if difference.name in unread or any(
+                accepts(difference.name, digest) for accepts in request.accepted
+            ):
                 continue
             finding = _finding(difference, part_reader.label(*difference.name))
             if finding is not None and digest is not None:

@@ -10,6 +10,7 @@ import pytest
 from migrate.errors import NotEmptyError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
@@ -62,7 +63,7 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [(loss["item"], loss["property"]) for loss in losses] == [("table `kept_apart`", "location")]
-    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())) == []
     for query in (
         "SELECT my_row_id, a FROM hidden ORDER BY 1",
         "SELECT id, CAST(j AS CHAR), JSON_TYPE(j), JSON_TYPE(j->'$.l[1]'), JSON_TYPE(j->'$[0]') FROM priced",

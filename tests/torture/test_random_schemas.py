@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import find_postgres_of
 from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, run_sql
@@ -113,4 +114,4 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     assert set(fetch(destination, _MEMBERS)) <= set(fetch(url, _MEMBERS))
     if same_version:
         assert entries(destination) == entries(url)
-    assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())) == []

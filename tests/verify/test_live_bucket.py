@@ -11,6 +11,7 @@ import pytest
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, fill, make_shop, take_out
@@ -20,7 +21,9 @@ __all__ = ["make_shop"]
 
 
 def compare(reader: BundleReader, shop: Shop, *, read_all: bool = False) -> Sequence[Finding]:
-    return compare_bucket(reader, "shop", shop.url, workers=2, progress=Silent(), read_all=read_all)
+    return compare_bucket(
+        ComparisonRequest(reader, "shop", shop.url, workers=2, progress=Silent(), read_all=read_all)
+    )
 
 
 def test_every_difference_is_found(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:

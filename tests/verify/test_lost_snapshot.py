@@ -12,7 +12,7 @@ from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import compare as compare_module
-from migrate.verify.compare import compare_source
+from migrate.verify.compare import ComparisonRequest, compare_source
 from tests.export.test_lost_snapshot import TABLES, mariadb_source, postgres_source
 
 ENGINES = pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def compared(kind, make, request, tmp_path, monkeypatch):
     store = open_location(str(tmp_path / "bundle"))
     with open_sources({"app": Endpoint(url)}) as opened:
         assert export(opened, store, workers=2, progress=Silent()).complete
-    compare = partial(compare_source, BundleReader(store), "app", Endpoint(url), workers=1, read_all=False)
+    request = partial(ComparisonRequest, BundleReader(store), "app", url, 1)
     with connection:
-        yield compare, end_sessions
+        yield lambda **options: compare_source(request(**options), url), end_sessions
 
 
 @ENGINES

@@ -7,6 +7,7 @@ import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.tools.bundles import read_bundle
 from tests.verify.fresh_databases import (
@@ -72,7 +73,7 @@ def database(request, tmp_path, monkeypatch):
 
 def compare(database) -> list[Finding]:
     reader = read_bundle(database.location)
-    return compare_database(reader, "app", database.url, workers=2, progress=Silent())
+    return compare_database(ComparisonRequest(reader, "app", database.url, workers=2, progress=Silent()))
 
 
 def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):

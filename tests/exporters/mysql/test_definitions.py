@@ -7,6 +7,7 @@ import pytest
 
 from migrate.restore.mysql.table_ddl import inheriting, items_of
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import (
     checksums,
@@ -49,7 +50,7 @@ def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
     outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     check(escapes, destination)
-    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())) == []
     with (
         open_database(destination) as connection,
         pytest.raises(pymysql.Error, match=r"CONSTRAINT `c.+d` failed"),

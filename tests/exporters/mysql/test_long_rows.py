@@ -4,6 +4,7 @@ import pytest
 
 from exporters.errors import SourceUsageError
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
 from tests.parquet import check_parquet
@@ -62,7 +63,7 @@ def test_they_come_back(source, bundle, other_mariadb):
     assert checksums(destination) == checksums(source)
     query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
     assert fetch(destination, query) == fetch(source, query)
-    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())) == []
 
 
 def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):

@@ -10,6 +10,7 @@ from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
@@ -137,7 +138,7 @@ def test_compare_names_changed_missing_and_added_tables(my_exported):
         "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); CREATE TABLE c (x INT)"
     )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x INT)")
-    findings = compare_database(reader, "app", url, workers=2, progress=Silent())
+    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent()))
     assert {finding.key: finding.what for finding in findings} == {
         "`a`": (
             "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, run_sql
 from tests.exporters.mysql.values import STRATEGIES
@@ -31,4 +32,4 @@ def test_every_row_comes_back(mariadb, other_mariadb, tmp_path_factory, rows):
     assert check_parquet(reader, reader.catalog()) == []
     assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     assert checksums(destination) == checksums(url)
-    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())) == []

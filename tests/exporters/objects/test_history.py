@@ -21,6 +21,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
@@ -49,7 +50,10 @@ def restore(reader: BundleReader, url: str, account: Path | None = None, **more:
 def compare(reader: BundleReader, url: str) -> list[str]:
     """What differs. At the end the progress has come to all that is there, delete markers and others' objects too."""
     progress = Meter()
-    differences = [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=progress)]
+    differences = [
+        str(one)
+        for one in compare_bucket(ComparisonRequest(reader, "shop", url, workers=2, progress=progress))
+    ]
     task = progress.current()
     assert task is not None
     assert task.items == task.total_items

@@ -5,6 +5,7 @@ import pytest
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
 from tests.tools.bundles import read_bundle, restore_from
@@ -50,7 +51,10 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
     assert sorted(extensions(destinations[0]), key=str) == sorted(extensions(url), key=str)
     assert dump(destinations[0]) == dump(url)
     assert fetch(destinations[0], "SELECT m, a, (SELECT b FROM added) FROM uses") == [(1, 1, "b")]
-    assert compare_database(bundle, "app", destinations[0], workers=2, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(bundle, "app", destinations[0], workers=2, progress=Silent()))
+        == []
+    )
 
     run_sql(url, OPERATOR)
     run_sql(
@@ -68,5 +72,7 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
         "operator public.===(integer,integer) of extension lo: the extension does not make it here",
     }
     assert any("extension citext is of version" in note for note in restored.notes)
-    compared = compare_database(bundle, "app", destinations[1], workers=2, progress=Silent())
+    compared = compare_database(
+        ComparisonRequest(bundle, "app", destinations[1], workers=2, progress=Silent())
+    )
     assert [(finding.key, finding.incomplete) for finding in compared] == [('"public"."added"', True)]

@@ -11,6 +11,7 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
@@ -176,4 +177,9 @@ def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(
             assert joined.locked == session.locked != {}
         with pytest.raises(SourceUnreachableError), open_snapshot(parse_url(url), session_limits):
             raise AssertionError
-    assert compare_database(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent()) == []
+    assert (
+        compare_database(
+            ComparisonRequest(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent())
+        )
+        == []
+    )

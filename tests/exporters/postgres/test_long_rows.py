@@ -4,6 +4,7 @@ import pytest
 
 from exporters.postgres.rows.copy_feed import Feeds
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, has_xml, run_sql
 from tests.parquet import check_parquet
@@ -70,13 +71,13 @@ def test_they_come_back(source, bundle, other_postgres):
     for table in ("plain", "odd", "one", "computed"):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
         assert fetch(destination, query) == fetch(source, query)
-    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())) == []
 
 
 def test_a_long_value_that_differs_is_found(bundle, other_postgres):
     destination = other_postgres.database()
     restore_from(bundle, "app", destination, workers=2, progress=Silent())
     run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
-    (finding,) = compare_database(bundle, "app", destination, workers=2, progress=Silent())
+    (finding,) = compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent()))
     (row,) = finding.rows
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "800"),), ["t"])

@@ -15,6 +15,7 @@ from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.restore.postgres.definitions import after_rows
 from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
@@ -114,7 +115,10 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
     assert outcome.complete, outcome.sources
     assert not done & redone.keys()
     assert set(redone.values()) == {1}
-    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
     assert outcome.complete, outcome.sources
     assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
     reader = read_bundle(location)
-    assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())) == []
     assert len(reader.reconciliation()[0].summary.positions) == 2
 
 
@@ -162,7 +166,7 @@ def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
     (row,) = (row for row in reader.catalog() if row.name == "big")
     assert len(row.details["chunks"]) > 20
     monkeypatch.undo()
-    assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())) == []
 
 
 def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
@@ -188,7 +192,10 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
         connection.execute("RELEASE s")
         connection.commit()
     assert export_database(big, location).complete
-    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,10 @@ def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunk
     run_sql(big, change)
     outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
-    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        == []
+    )
 
 
 def parts_done(url: str) -> int:

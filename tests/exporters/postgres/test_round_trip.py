@@ -8,6 +8,7 @@ import pytest
 from exporters.postgres.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import column, dump, export_database, fetch, has_xml, run_sql, table
 from tests.parquet import check_parquet
@@ -90,7 +91,10 @@ def test_nothing_of_the_restore_stays_in_the_destination(restored):
 
 
 def test_compare_finds_nothing_in_an_equal_database(torture, torture_bundle):
-    assert compare_database(torture_bundle, "app", torture, workers=2, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(torture_bundle, "app", torture, workers=2, progress=Silent()))
+        == []
+    )
 
 
 def test_compare_names_changed_missing_and_added_tables(exported):
@@ -98,7 +102,7 @@ def test_compare_names_changed_missing_and_added_tables(exported):
         "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 1 AS x; CREATE TABLE c (x int)"
     )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x int)")
-    findings = compare_database(reader, "app", url, workers=2, progress=Silent())
+    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent()))
     assert {finding.key: finding.what for finding in findings} == {
         '"public"."a"': (
             "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"
@@ -187,5 +191,5 @@ def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exporte
     url, reader = exported(
         "CREATE TABLE t AS SELECT n AS x, E'a\\nb' AS t FROM generate_series(1, 1000) n; CREATE TABLE e ()"
     )
-    assert compare_database(reader, "app", url, workers=1, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent())) == []
     assert table(reader, "t").items == 1000

@@ -7,6 +7,7 @@ import pytest
 from exporters.postgres import chunk_plan
 from exporters.postgres.live_digests import live_tables
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
@@ -81,4 +82,6 @@ def test_databases_of_this_version_leave_and_come_back(server, other_postgres, t
         if newest >= major:
             newer = other_postgres.database()
             assert restore_from(reader, "app", newer, workers=2, progress=Silent()).findings == ()
-            assert compare_database(reader, "app", newer, workers=2, progress=Silent()) == []
+            assert (
+                compare_database(ComparisonRequest(reader, "app", newer, workers=2, progress=Silent())) == []
+            )

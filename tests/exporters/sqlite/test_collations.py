@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import export_file, restore_file, url_of
 from tests.tools.bundles import read_bundle
@@ -45,7 +46,10 @@ def test_keys_in_an_order_of_the_application_come_back(tmp_path):
     (note,) = [note for note in restored.notes if "REINDEX" in note]
     assert note.startswith("keys by the collation my own, which only the application has")
     reader = read_bundle(tmp_path / "bundle")
-    assert compare_database(reader, "app", url_of(destination), workers=1, progress=Silent()) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", url_of(destination), workers=1, progress=Silent()))
+        == []
+    )
     with closing(of_application(destination)) as connection:
         connection.execute('REINDEX "my own"')
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

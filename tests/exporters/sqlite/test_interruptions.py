@@ -16,6 +16,7 @@ from exporters.sqlite.snapshot import SqliteSnapshot
 from migrate.restore.sqlite import load_rows as sqlite_rows
 from migrate.restore.sqlite import restore as sqlite_restore
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
 from tests.exporters.sqlite.databases import (
@@ -164,7 +165,12 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     assert outcome.complete, outcome.sources
     assert redone
     assert not done & redone.keys()
-    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
+    assert (
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
+        )
+        == []
+    )
 
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
@@ -176,7 +182,12 @@ def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, r
     first, *_, last = sorted(unit for unit in done | redone.keys() if ".big/" in unit)
     changed = {first, last, "tables/0002.main.counted/000000", "tables/0003.main.sqlite_sequence/000000"}
     assert done & redone.keys() <= changed
-    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
+    assert (
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
+        )
+        == []
+    )
     assert len(read_bundle(location).reconciliation()[0].summary.positions) == 2
 
 

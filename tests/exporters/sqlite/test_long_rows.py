@@ -4,6 +4,7 @@ import pytest
 
 from exporters.sqlite.rows import chunk_export
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, url_of
 from tests.parquet import check_parquet
@@ -62,7 +63,9 @@ def test_they_come_back(source, location):
     assert restore_file(location, destination).findings == ()
     assert everything(destination) == everything(source)
     assert (
-        compare_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
+        )
         == []
     )
 
@@ -72,7 +75,7 @@ def test_a_long_value_that_differs_is_found(source, location):
     restore_file(location, destination)
     run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
     differences = compare_database(
-        read_bundle(location), "app", url_of(destination), workers=2, progress=Silent()
+        ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
     )
     ((row,),) = [one.rows for one in differences]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

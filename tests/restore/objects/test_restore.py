@@ -23,6 +23,7 @@ from migrate.storage.s3.capability_probe import probe
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.store import S3Store
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.export.victims import run
@@ -41,7 +42,9 @@ def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOu
 def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[str]:
     return [
         str(one)
-        for one in compare_bucket(reader, "shop", url, workers=2, progress=Silent(), read_all=read_all)
+        for one in compare_bucket(
+            ComparisonRequest(reader, "shop", url, workers=2, progress=Silent(), read_all=read_all)
+        )
     ]
 
 

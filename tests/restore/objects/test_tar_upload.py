@@ -10,6 +10,7 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, fill, take_out
@@ -55,7 +56,10 @@ def test_a_tar_becomes_objects(
     ]
     assert len(objects) < 20 < len(destination.keys())
     assert sorted(destination.keys()) == sorted(shop.keys())
-    assert list(compare_bucket(reader, "shop", destination.url, workers=2, progress=Silent())) == []
+    assert (
+        list(compare_bucket(ComparisonRequest(reader, "shop", destination.url, workers=2, progress=Silent())))
+        == []
+    )
     for key in ("tagged/07", "described"):
         old, new = (one.boto.head_object(Bucket=one.name, Key=key) for one in (shop, destination))
         for name in ("ETag", "Metadata", "ContentType"):

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
@@ -37,7 +38,10 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
     assert [loss["item"] for loss in losses if loss["property"] == "generated values"] == labels
     assert fetch(destination, "SELECT g FROM stale ORDER BY id") == [(3,), (6,)]
     differing = {
-        one.key for one in compare_database(reader, "app", destination, workers=1, progress=Silent())
+        one.key
+        for one in compare_database(
+            ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())
+        )
     }
     assert differing == {'"public"."alone"', '"public"."stale_1"', '"public"."stale_2"'}
 

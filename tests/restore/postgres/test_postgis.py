@@ -5,6 +5,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.parquet import check_parquet
@@ -76,4 +77,4 @@ def test_they_come_back(source, bundle, other_postgres):
     )
     systems = "SELECT count(*), max(srid) FROM spatial_ref_sys"
     assert fetch(destination, systems) == fetch(source, systems)
-    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())) == []

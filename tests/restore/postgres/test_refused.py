@@ -5,6 +5,7 @@ import pytest
 
 from exporters.postgres.live_digests import live_tables
 from migrate.runtime.progress import Silent
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import dump, export_database, fetch, make_refused, run_sql, script
 from tests.parquet import check_parquet
@@ -23,7 +24,9 @@ def remade(postgres, other_postgres, tmp_path):
         assert check_parquet(reader, reader.catalog()) == []
         outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
         assert outcome.findings == ()
-        compared = compare_database(reader, "app", destination, workers=2, progress=Silent())
+        compared = compare_database(
+            ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())
+        )
         assert all(finding.incomplete for finding in compared)
         assert live_tables(destination) == live_tables(url)
         return url, destination, outcome

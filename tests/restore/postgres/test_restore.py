@@ -19,6 +19,7 @@ from migrate.restore.postgres.definitions import post_data_order
 from migrate.restore.postgres.definitions import pre_data as sql_define
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, run_sql
@@ -426,9 +427,9 @@ def test_rows_hashed_by_an_enum_find_their_partition(exported, other_postgres):
         url, "SELECT c::text, n FROM paint ORDER BY 1, 2"
     )
     assert any("anew" in note for note in outcome.notes)
-    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
+    assert compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())) == []
     run_sql(destination, "UPDATE paint SET n = 0 WHERE c = 'red' AND n = 1")
-    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) != []
+    assert compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())) != []
 
 
 def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported, other_postgres):
