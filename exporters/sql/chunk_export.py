@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 import pyarrow as pa
@@ -21,16 +21,6 @@ PROVED_ROWS = 2000
 """So many of the first rows are rendered back to their texts."""
 _MEASURED_BLOCKS = 8
 """The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
-
-
-class RowFormat(Struct, frozen=True):
-    """How an engine writes rows as texts. ``render``: many rows; ``render_long``: one row, in pieces; ``read_long``
-    makes a row of such pieces.
-    """
-
-    render: Callable[[pa.RecordBatch], Sequence[bytes]]
-    render_long: Callable[[LongRow], Iterator[bytes]]
-    read_long: Callable[[Iterator[bytes], Layout, Spool], TypedRow]
 
 
 class ExportedChunk(Struct, frozen=True):
@@ -93,10 +83,9 @@ class ChunkExport:
     needs a side column that the file has not). The files are open until ``finish``, or the context ends.
     """
 
-    def __init__(self, layout: Layout, sink: Sink, stem: str, row_format: RowFormat) -> None:
+    def __init__(self, layout: Layout, sink: Sink, stem: str) -> None:
         self._layout = layout
         self._parts = PartWriter(layout, sink, stem)
-        self._format = row_format
         self._proved = False
         self._text_bytes = 0
         self._digest = RowsDigest()
@@ -113,12 +102,12 @@ class ChunkExport:
         self,
         block: ParsedBlock,
         *,
-        first_texts: Sequence[bytes] = (),
+        begins_with: Callable[[pa.RecordBatch], bool] | None = None,
         parse_exactly: Callable[[], Typed] | None = None,
     ) -> None:
-        """Take a block of rows. ``first_texts``: those of the first ``rows_to_prove`` rows. ``parse_exactly`` types the
-        block the slow way; without it the caller has compared every value. Raises ``SourceError`` where the rows do not
-        render to their texts again.
+        """Take a block of rows. ``begins_with`` renders rows, and tells whether the block's text begins with them;
+        ``parse_exactly`` types the block the slow way. Without them the caller has compared every value. Raises
+        ``SourceError`` where the rows do not render to their texts again.
         """
         typed, digest = block.typed, block.digest
         if typed.rows != digest.rows:
@@ -126,14 +115,16 @@ class ChunkExport:
                 f"{digest.rows} lines were parsed as {typed.rows} rows",
                 next_step="Please report the table's definition.",
             )
-        if parse_exactly is not None and not self._proved:
-            typed = self._prove(typed, first_texts, parse_exactly)
+        if begins_with is not None and parse_exactly is not None and not self._proved:
+            typed = self._prove(typed, begins_with, parse_exactly)
         self._text_bytes += block.text_bytes
         self._digest += digest
         self._octets.add(typed)
         self._parts.add(typed, block.text_bytes)
 
-    def _prove(self, typed: Typed, first_texts: Sequence[bytes], parse_exactly: Callable[[], Typed]) -> Typed:
+    def _prove(
+        self, typed: Typed, begins_with: Callable[[pa.RecordBatch], bool], parse_exactly: Callable[[], Typed]
+    ) -> Typed:
         """Return ``typed`` if its first rows render to their texts again, else what the slow way makes of them.
 
         Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
@@ -142,18 +133,24 @@ class ChunkExport:
         """
         for is_exact in (False, True):
             parsed = parse_exactly() if is_exact else typed
-            batch = self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]
-            if list(self._format.render(batch)) == list(first_texts):
+            if begins_with(self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]):
                 self._proved = True
                 return parsed
         raise _changed()
 
-    def add_long(self, text: LongRowText) -> None:
-        """Take a row with long values. Raises ``SourceError`` unless it renders to its text again."""
+    def add_long(
+        self,
+        text: LongRowText,
+        read: Callable[[Iterator[bytes], Layout, Spool], TypedRow],
+        render: Callable[[LongRow], Iterator[bytes]],
+    ) -> None:
+        """Take a row with long values. ``read`` makes it of the pieces of its text, ``render`` makes these again.
+        Raises ``SourceError`` unless they are the same.
+        """
         with Spool() as spool:
-            row = self._format.read_long(text.pieces, self._layout, spool)
+            row = read(text.pieces, self._layout, spool)
             batch = self._layout.batch(row.typed, frozenset(row.typed.sides))
-            digest = digest_pieces(self._format.render_long(LongRow(batch, row.long)))
+            digest = digest_pieces(render(LongRow(batch, row.long)))
             if digest.digest != row.digest:
                 raise _changed()
             self._text_bytes += row.text_bytes

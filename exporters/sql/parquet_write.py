@@ -167,17 +167,15 @@ class GroupedFile:
             self._end_group()
             self._spliced.finish()
             return
-        table = _empty(self._schema) if self._single is None else self._as_stored(self._single)
+        table = _empty(self._schema)
+        if self._single is not None:  # some columns may be of a smaller type than the file's
+            columns = zip(self._schema, self._single.columns, strict=True)
+            table = pa.Table.from_arrays(
+                [as_type(field.type, values) for field, values in columns], schema=self._schema
+            )
         few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
         compression: Literal["zstd", "none"] = "zstd" if self._held_bytes > _SMALL_BYTES else "none"
         self._stream.write(encoded(table, dictionaries=few, compression=compression))
-
-    def _as_stored(self, table: pa.Table) -> pa.Table:
-        """Return a table with no column of a smaller type than the file's."""
-        columns = [
-            as_type(field.type, values) for field, values in zip(self._schema, table.columns, strict=True)
-        ]
-        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _splice(self) -> SplicedFile:
         """Return the file that takes row groups; where it is begun now, the first piece goes into the open one."""

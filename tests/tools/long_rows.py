@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from exporters.mysql.rows import protocol_rows
-from exporters.postgres.rows import copy_feed, copy_stream, long_lines
+from exporters.postgres.rows import asyncpg_feed, copy_feed, long_lines
 from exporters.sql import chunk_export
 from exporters.sql.large_values import long_values
 from exporters.sqlite.rows import byte_counts, row_batches
@@ -22,7 +22,7 @@ def short_long_rows():
         for module in (
             protocol_rows,
             copy_feed,
-            copy_stream,
+            asyncpg_feed,
             long_lines,
             long_values,
             sqlite_long_rows,
@@ -41,6 +41,8 @@ def long_rows():
     real = chunk_export.ChunkExport.add_long
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            chunk_export.ChunkExport, "add_long", lambda self, row: (found.append(row), real(self, row))
+            chunk_export.ChunkExport,
+            "add_long",
+            lambda self, row, *how: (found.append(row), real(self, row, *how)),
         )
         yield found

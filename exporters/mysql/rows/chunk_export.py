@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import pyarrow as pa
+
 from exporters.api import Sink
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range, row_select
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.block_parser import BlockParser, digest_block
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload
-from exporters.mysql.rows.protocol_rows import first_payloads
+from exporters.mysql.rows.protocol_rows import RowBlock, first_payloads
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest
-from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
+from exporters.sql.chunk_export import ChunkExport, ExportedChunk
 from exporters.sql.columns import Layout
 from exporters.sql.row_blocks import LongRowText, digest_long
 
@@ -26,18 +28,21 @@ def export_rows(
 ) -> ExportedChunk:
     """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
     parser = BlockParser(layout, table.label)
-    with ChunkExport(layout, sink, stem, _PAYLOADS) as chunk:
+    with ChunkExport(layout, sink, stem) as chunk:
         for block in feed.blocks(row_select(table, keys)):
             if isinstance(block, LongRowText):
-                chunk.add_long(block)
-                continue
-            to_prove = chunk.rows_to_prove
-            chunk.add(
-                parser.parse(block),
-                first_texts=first_payloads(block, to_prove),
-                parse_exactly=partial(parser.parse_exactly, block),
-            )
+                chunk.add_long(block, read_payload, payload_pieces)
+            else:
+                chunk.add(
+                    parser.parse(block),
+                    begins_with=partial(_begins_with, block),
+                    parse_exactly=partial(parser.parse_exactly, block),
+                )
         return chunk.finish()
+
+
+def _begins_with(block: RowBlock, rows: pa.RecordBatch) -> bool:
+    return list(texts_of(rows)) == first_payloads(block, rows.num_rows)
 
 
 def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:
@@ -54,6 +59,3 @@ def digest_query(feed: Feed, query: str, advance: Advance | None = None) -> Rows
         if advance is not None:
             advance(part.rows, size_bytes)
     return digest
-
-
-_PAYLOADS = RowFormat(texts_of, payload_pieces, read_payload)

@@ -1,13 +1,15 @@
 """A feed by asyncpg: blocks of COPY output, cut at the protocol's messages by the compiled core or by asyncpg.
 
-Nothing imports this module before rows are read: see ``open_feed``.
+asyncpg has logged in, and collects a row before it hands it over; so for one COPY the connection is read here
+(PostgreSQL documentation, "Message Formats"), and long rows are never whole in memory. The server still makes the whole
+line. Nothing imports this module before rows are read: see ``open_feed``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,13 +19,24 @@ from exporters import _rows
 from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.rows.copy_stream import PAUSE_SECONDS, SMALL_BYTES, copy_stream
 from exporters.postgres.sessions.connection import PostgresAddress, pin_statement
+from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.open_connections import shut_socket, waking
-from exporters.sql.row_blocks import RowBlocks, SentRows
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 FEED_ERRORS = (*DRIVER_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What asyncpg may raise while it talks to a server."""
+_DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
+_HEAD = 5
+"""A message's kind, and its length without the kind."""
+_LENGTH = 4
+_READ_BYTES = 5 * 2**18
+"""What is read at once becomes a block of about ``BLOCK_BYTES``. A busy program finds several MB in the socket."""
+_SMALL_BYTES = 128 * 2**10
+_PAUSE_SECONDS = 0.001
+"""After a small read wait for more to arrive: to be woken for every few rows costs more than the rows. Not before so
+much has come: a small table has no more. The loop serves one connection, so nothing else waits.
+"""
 
 
 class AsyncpgFeed:
@@ -92,8 +105,8 @@ class AsyncpgFeed:
             while arrived or not task.done():
                 for block in arrived:
                     yield block
-                    if not first and len(block) < SMALL_BYTES:
-                        time.sleep(PAUSE_SECONDS)
+                    if not first and len(block) < _SMALL_BYTES:
+                        time.sleep(_PAUSE_SECONDS)
                     first = False
                 arrived.clear()
                 if not task.done():
@@ -122,3 +135,151 @@ class AsyncpgFeed:
                 task.result()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
+
+
+class _Received(asyncio.BufferedProtocol):
+    """What has arrived on a connection and was not taken yet. The loop runs only while more is waited for. Rows that
+    ``are_text``, in COPY's text format, become lines of CSV by the compiled core.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, are_text: bool = False) -> None:
+        self._loop = loop
+        self._are_text = are_text
+        self.buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
+        self.size = 0
+        self._all_bytes = self._last_bytes = 0
+        self._lost: BaseException | None = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend room for what arrives."""
+        del sizehint
+        return memoryview(self.buffer)[self.size : self.size + _READ_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See ``asyncio.BufferedProtocol``."""
+        self.size += nbytes
+        self._all_bytes += nbytes
+        self._last_bytes = nbytes
+        self._loop.stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.BaseProtocol``."""
+        self._lost = exc or ConnectionResetError("the server closed the connection")
+        self._loop.stop()
+
+    def wait(self) -> None:
+        """Wait for more. Raises ``OSError`` where the connection is lost."""
+        if self._lost is not None:
+            raise self._lost
+        if self._last_bytes < _SMALL_BYTES < self._all_bytes:
+            time.sleep(_PAUSE_SECONDS)
+        before = self.size
+        self._loop.run_forever()
+        if self.size == before and self._lost is not None:
+            raise self._lost
+
+    def take(self) -> tuple[list[tuple[int, bytes | bytearray]], int]:
+        """Take the messages that have arrived up to a long row, by kind and body, and the head of that row. Return
+        them, and how many bytes the long row has; 0 where none comes next. Rows without another message between them
+        are one body. Raises ``ConnectionError``.
+        """
+        taken: list[tuple[int, list[bytes | bytearray]]] = []
+        start = long_row_bytes = 0
+        with memoryview(self.buffer)[: self.size] as view:
+            while len(view) - start >= _HEAD:
+                kind = view[start]
+                size = int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH
+                if size < 0:
+                    raise ConnectionError("the server sent what is no message of its protocol")
+                begin, end = start + _HEAD, start + _HEAD + size
+                if kind == _DATA and size > LONG_BYTES:
+                    start, long_row_bytes = begin, size
+                    break
+                if end > len(view):
+                    break
+                if kind == _DATA and _rows.core is not None:
+                    body, size = _rows.core.whole_rows(view[start:], LONG_BYTES, self._are_text)
+                    end = start + size
+                else:
+                    body = bytes(view[begin:end])
+                if kind == _DATA and taken and taken[-1][0] == _DATA:
+                    taken[-1][1].append(body)
+                else:
+                    taken.append((kind, [body]))
+                start = end
+        self._drop(start)
+        messages = [(kind, parts[0] if len(parts) == 1 else b"".join(parts)) for kind, parts in taken]
+        return messages, long_row_bytes
+
+    def pieces(self, left: int) -> Iterator[bytes]:
+        """Yield the row of so many bytes that arrives, without the newline at its end. One in the text format is held:
+        whoever foresees a long row has it come as CSV.
+        """
+        if self._are_text:
+            yield _as_csv(b"".join(self._pieces(left)))
+        else:
+            yield from self._pieces(left)
+
+    def _pieces(self, left: int) -> Iterator[bytes]:
+        while left:
+            if not self.size:
+                self.wait()
+            piece = bytes(self.buffer[: min(left, self.size)])
+            self._drop(len(piece))
+            left -= len(piece)
+            yield piece if left else piece[:-1]
+
+    def _drop(self, size: int) -> None:
+        """Forget what was taken from the beginning."""
+        rest = self.buffer[size : self.size]
+        self.buffer[: len(rest)] = rest
+        self.size = len(rest)
+
+
+def _as_csv(line: bytes) -> bytes:
+    """Return a line of COPY's text format as one of CSV, both without a newline."""
+    assert _rows.core is not None
+    message = b"d" + (_LENGTH + len(line) + 1).to_bytes(_LENGTH, "big") + line + b"\n"
+    return bytes(_rows.core.whole_rows(message, len(message), True)[0][:-1])
+
+
+def copy_stream(
+    connection: Any, loop: asyncio.AbstractEventLoop, statement: str, *, are_text: bool = False
+) -> RowBlocks:
+    """Run a COPY to the client on an asyncpg connection, or several, separated by semicolons. Yield the rows of each,
+    then the server's count of them. ``are_text``: rows arrive in COPY's text format, and are lines of CSV here. Raises
+    ``PostgresError``, ``OSError``.
+    """
+    transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
+    received = _Received(loop, are_text=are_text)
+    errors: list[BaseException] = []
+    transport.set_protocol(received)
+    try:
+        query = statement.encode() + b"\0"
+        transport.write(b"Q" + (len(query) + _LENGTH).to_bytes(_LENGTH, "big") + query)
+        while True:
+            messages, long_row_bytes = received.take()
+            for kind, body in messages:
+                if kind in {_DATA, _COMPLETE}:
+                    yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
+                elif kind == _ERROR:
+                    errors.append(_error(bytes(body)))
+                elif kind == _READY:
+                    if errors:
+                        raise errors.pop()  # kept in a variable, it would keep this frame and the buffer, and they it
+                    return
+            if long_row_bytes:
+                pieces = received.pieces(long_row_bytes)
+                yield LongRowText(pieces)
+                for _ in pieces:
+                    pass
+            elif not messages:
+                received.wait()
+    finally:
+        transport.set_protocol(usual)
+
+
+def _error(body: bytes) -> BaseException:
+    fields = [part.decode(errors="replace") for part in body.split(b"\0") if part]
+    error: BaseException = asyncpg.PostgresError.new({field[0]: field[1:] for field in fields})
+    return error

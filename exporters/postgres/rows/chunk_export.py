@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 
+import pyarrow as pa
+
 from exporters.api import Sink
 from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block_exactly
-from exporters.postgres.rows.csv_rows import first_lines, lines_of
+from exporters.postgres.rows.csv_rows import block_of
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows
-from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
+from exporters.sql.chunk_export import ChunkExport, ExportedChunk
 from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
 
@@ -20,25 +22,29 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     another.
     """
     sent_rows, parser = 0, BlockParser(layout)
-    with closing(source), ChunkExport(layout, sink, stem, _CSV) as chunk:
+    with closing(source), ChunkExport(layout, sink, stem) as chunk:
         for block in in_blocks(source):
             if isinstance(block, SentRows):
                 sent_rows = block.count
             elif isinstance(block, LongRowText):
-                chunk.add_long(block)
+                chunk.add_long(block, read_line, line_pieces)
             elif layout.columns:
                 to_prove = chunk.rows_to_prove
                 chunk.add(
                     parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove),
-                    first_texts=first_lines(block, to_prove),
+                    begins_with=partial(_begins_with, block),
                     parse_exactly=partial(parse_block_exactly, block, layout),
                 )
         return chunk.finish(sent_rows)
 
 
+def _begins_with(block: bytes | bytearray, rows: pa.RecordBatch) -> bool:
+    return block.startswith(block_of(rows))
+
+
 def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
     """Do the same for the rows of a small chunk (``small_chunks``)."""
-    with ChunkExport(layout, sink, stem, _CSV) as export:
+    with ChunkExport(layout, sink, stem) as export:
         if chunk.typed.rows:
             export.add(chunk)
         return export.finish()
@@ -69,6 +75,3 @@ def digest_small(rows: SmallRows, advance: Advance | None, *, has_columns: bool)
     if advance is not None:
         advance(digest.rows, len(rows.block))
     return digest if has_columns else digest_empty_rows(rows.sent_rows)
-
-
-_CSV = RowFormat(lines_of, line_pieces, read_line)

@@ -38,16 +38,6 @@ def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
     return lines if rows is None or len(lines) == rows else _split_quoted(block)
 
 
-def first_lines(block: bytes | bytearray, count: int) -> list[bytes]:
-    """Return the first ``count`` lines of a block of whole lines. The others are not split."""
-    if not count:
-        return []
-    lines = bytes(block).split(b"\n", count)[:-1]
-    if any(line.count(b'"') % 2 for line in lines):  # a newline inside quotes
-        return _split_quoted(bytes(block))[:count]
-    return lines
-
-
 def _split_quoted(block: bytes) -> list[bytes]:
     """Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes."""
     if len(block) > _LARGE_BYTES:

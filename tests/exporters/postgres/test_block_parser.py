@@ -15,7 +15,7 @@ from xxhash import xxh3_128_intdigest
 
 from exporters import _rows
 from exporters.postgres.catalog import PostgresColumn
-from exporters.postgres.rows import copy_stream
+from exporters.postgres.rows import asyncpg_feed
 from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block, parse_block_exactly
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.csv_rows import lines_of, split_lines
@@ -345,7 +345,7 @@ def check_messages(monkeypatch, stream: bytes) -> None:
 
     def cut() -> object:
         with asyncio.Runner() as runner:
-            arrived = copy_stream._Received(runner.get_loop())
+            arrived = asyncpg_feed._Received(runner.get_loop())
             arrived.get_buffer(0)[: len(stream)] = stream
             arrived.buffer_updated(len(stream))
             try:
@@ -355,7 +355,7 @@ def check_messages(monkeypatch, stream: bytes) -> None:
             return taken, arrived.buffer[: arrived.size]
 
     with monkeypatch.context() as patch:
-        patch.setattr(copy_stream, "LONG_BYTES", 10)
+        patch.setattr(asyncpg_feed, "LONG_BYTES", 10)
         compiled = cut()
         patch.setattr(_rows, "core", None)
         assert cut() == compiled

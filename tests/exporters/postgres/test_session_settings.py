@@ -19,7 +19,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
 from exporters.postgres.doctor import examine
 from exporters.postgres.exporter import PostgresExporter
-from exporters.postgres.rows import asyncpg_feed, copy_feed, copy_stream
+from exporters.postgres.rows import asyncpg_feed, copy_feed
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
@@ -306,7 +306,7 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
         gc.disable()
         try:
             assert is_refused(feeds)
-            assert not [known for known in gc.get_objects() if isinstance(known, copy_stream._Received)]
+            assert not [known for known in gc.get_objects() if isinstance(known, asyncpg_feed._Received)]
         finally:
             gc.enable()
             feeds.close()

@@ -14,7 +14,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.block_parser import digest_block, parse_block
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import block_of, first_lines, split_lines
+from exporters.postgres.rows.csv_rows import block_of, split_lines
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan
@@ -64,7 +64,6 @@ def table(
 )
 def test_lines_end_at_newlines_outside_of_quotes(block, lines, monkeypatch):
     assert split_lines(block) == lines
-    assert [first_lines(block, count) for count in range(4)] == [lines[:count] for count in range(4)]
     monkeypatch.setattr(csv_rows, "_LARGE_BYTES", 0)  # as large blocks are split
     assert split_lines(block) == lines
 
