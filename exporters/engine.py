@@ -8,8 +8,8 @@ that a command waits for no driver that it does not need. Only ``exporter`` is r
 read are here; those that write are with their users:
 
 ==================== ===========================================================
-``restorer``         ``migrate.restore.restorer.Restorer``
-``create``           ``migrate.restore.restorer.CreateDestination``
+``restorer``         ``migrate.restore.common.api.Restorer``
+``create``           ``migrate.restore.common.api.CreateDestination``
 ``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``

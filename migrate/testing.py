@@ -27,8 +27,8 @@ from migrate.case.secrets import Secret
 from migrate.engines import registry
 from migrate.errors import NotEmptyError
 from migrate.export import export
-from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.restorer import RestoreRequest, finished_restores, missing_from, restore_source
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
+from migrate.restore.source_restore import finished_restores, missing_from, restore_source
 from migrate.runtime.progress import OF_NO_SOURCE, Progress, Silent, SourceTask
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify

@@ -34,9 +34,9 @@ from exporters.postgres.exporter import PostgresExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
+from migrate.restore.common.api import RestoreRequest
 from migrate.restore.objects.restore import BucketRestorer
 from migrate.restore.postgres.restore import PostgresRestorer
-from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket

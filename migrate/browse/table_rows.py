@@ -28,7 +28,7 @@ def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
 
     Raises ``GoneError`` where there is none, ``UsageError`` where there are several.
     """
-    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    tables = reader.tables(source)
     matches = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
     if not matches:
         raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls LOCATION shows them")

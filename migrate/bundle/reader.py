@@ -138,6 +138,10 @@ class BundleReader:
                 raise DamageError(layout.CATALOG, expected="the bundle's sources", found=repr(row.source))
         return rows
 
+    def tables(self, source: str) -> list[CatalogRow]:
+        """Return the tables and materialized views of a source. Raises ``DamageError``."""
+        return [row for row in self.catalog() if row.source == source and row.has_rows]
+
     def losses(self) -> Iterator[tuple[str, Loss]]:
         """Yield (source, loss) from the loss ledger."""
         return catalog.read_losses(self.open(layout.LOSSES), layout.LOSSES)
@@ -147,6 +151,10 @@ class BundleReader:
         if next(self.files(layout.GAPS), None) is None:
             return iter(())
         return catalog.read_gaps(self.open(layout.GAPS), layout.GAPS)
+
+    def failed(self, source: str) -> Iterator[Gap]:
+        """Yield the gaps of a source that its export could not get."""
+        return (gap for owner, gap in self.gaps() if owner == source and gap.disposition == "failed")
 
     def reconciliation(self) -> list[SourceReconciliation]:
         """Return the reconciliation, a source each. Raises ``DamageError``."""

@@ -194,7 +194,7 @@ def _has_wildcard(key: str) -> bool:
 
 def _table_names(reader: BundleReader, source: str, keys: Sequence[str]) -> list[str]:
     """Return the tables that are meant: those that are named or match; all of them where there is no key."""
-    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    tables = reader.tables(source)
     names: list[str] = []
     for key in keys or ["*"]:
         if not _has_wildcard(key) or any(key in {row.name, table_rows.full_name(row)} for row in tables):

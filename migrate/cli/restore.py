@@ -32,9 +32,9 @@ from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
-from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.restore_records import RestoreRecord
-from migrate.restore.restorer import RestoreRequest, restore_source
+from migrate.restore.source_restore import restore_source
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, Usage
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
-from migrate.restore.restorer import finished_restores, missing_from, require_content
+from migrate.restore.source_restore import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import ComparisonRequest, compare_source

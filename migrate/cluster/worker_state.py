@@ -31,7 +31,6 @@ from migrate.export.unit_runner import UnitWork
 from migrate.progress.server_contact import noted_silence
 from migrate.restore.common.remote_rows import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.objects.workers import Writing
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
@@ -217,10 +216,10 @@ class RowsSession(WorkerSession):
         with self._opening:
             if self._rows is None:
                 reader = BundleReader(self.store)
-                run = TableRestore.of(reader, self._name, workers=1, progress=self.notes)
                 writer = self._database.writer(reader, workers=own_threads(), cancellation=self.cancellation)
                 self._held.callback(writer.close)
-                self._rows = writer, {part.name: part for part in parts_of(run.tables)}
+                tables = [row for row in reader.tables(self._name) if row.kind == "table"]
+                self._rows = writer, {part.name: part for part in parts_of(tables)}
             return self._rows
 
     def _fence(self) -> LockFence:

@@ -30,7 +30,7 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
     registry.require(engine, engine.part_reader, "compared")
     registry.require(engine, engine.live_reader, "compared")
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
-    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    tables = reader.tables(source)
     progress.begin(
         f"compare {source}",
         items=sum(table.items for table in tables),
@@ -69,7 +69,7 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
                 progress.note(f"{source}: looking for the rows of {finding.key} that differ")
                 finding = looker.look(difference.table, finding)
             findings += [finding] if finding is not None else []
-    gaps = {gap.item for owner, gap in reader.gaps() if owner == source and gap.disposition == "failed"}
+    gaps = {gap.item for gap in reader.failed(source)}
     others = {part_reader.label(*name): live[name].rows for name in sorted(live.keys() - set(names))}
     return [
         *findings,

@@ -36,11 +36,7 @@ def repair_from_bundle(
     engine = registry.engine_for(endpoint.url, endpoint.shown)
     _check_not_followed(engine, reader, source, endpoint)
     part_reader = part_reader_of(engine)
-    tables = [
-        row
-        for row in reader.catalog()
-        if row.source == source and row.has_rows and part_reader.label(row.schema, row.name) in labels
-    ]
+    tables = [row for row in reader.tables(source) if part_reader.label(row.schema, row.name) in labels]
     with open_repair(engine, endpoint) as destination:
         pairs = (_bundle_pair(part_reader, reader, table, destination) for table in tables)
         return repair_tables(pairs, destination, part_reader, dry_run=dry_run, cancellation=cancellation)

@@ -27,8 +27,8 @@ import psycopg
 
 from exporters.postgres.definitions.dump_programs import find_tools
 from migrate.bundle.reader import BundleReader
+from migrate.restore.common.api import RestoreRequest
 from migrate.restore.postgres.restore import PostgresRestorer
-from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from scripts.bench.postgres import load, server

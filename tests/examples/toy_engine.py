@@ -216,7 +216,7 @@ class CsvLiveRows:
             take([text_of(row) for row in batch])
 
 
-# ---- Restore: ``migrate.restore.restorer.Restorer``
+# ---- Restore: ``migrate.restore.common.api.Restorer``
 
 
 class CsvRestorer:
@@ -226,9 +226,7 @@ class CsvRestorer:
                 "CSV files are restored whole, into a directory of their own",
                 next_step="leave --only and --merge out",
             )
-        run = TableRestore.of(
-            request.reader, request.source, workers=request.workers, progress=request.progress
-        )
+        run = TableRestore.of(request)
         folder = folder_of(request.url)
         state = folder / STATE
         if state.exists():  # an earlier restore was interrupted

@@ -10,7 +10,8 @@ import psycopg
 import pymysql
 
 from migrate.bundle.reader import BundleReader
-from migrate.restore.restorer import RestoreRequest, restore_source
+from migrate.restore.common.api import RestoreRequest
+from migrate.restore.source_restore import restore_source
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.export.victims import run

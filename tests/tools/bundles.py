@@ -7,7 +7,8 @@ from pathlib import Path
 
 from migrate.bundle.reader import BundleReader
 from migrate.engines import registry
-from migrate.restore.restorer import RestoreRequest, restorer_of
+from migrate.restore.common.api import RestoreRequest
+from migrate.restore.source_restore import restorer_of
 from migrate.storage.registry import open_location
 
 

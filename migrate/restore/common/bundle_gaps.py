@@ -14,7 +14,7 @@ def lacking_of(reader: BundleReader, source: str) -> list[str]:
     """Return a sentence for each item of a source that its export could not get; where none is named, for each reason
     why the source is incomplete.
     """
-    gaps = (gap for owner, gap in reader.gaps() if owner == source and gap.disposition == "failed")
+    gaps = reader.failed(source)
     named = [f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in islice(gaps, _NAMED)]
     if not named and not reader.info.source(source).complete:
         reconciliations = (entry for entry in reader.reconciliation() if entry.name == source)

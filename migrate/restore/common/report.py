@@ -17,10 +17,12 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import replace
 
 from exporters.api import Loss
 from migrate.bundle import canonical_json
 from migrate.bundle.catalog import losses_schema
+from migrate.restore.common.api import RestoreOutcome
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
 
@@ -56,6 +58,11 @@ class RestoreReport:
             while batch := list(islice(rows, _BATCH)):
                 self.losses += len(batch)
                 write([tuple(_text(value) for value in row) for row in batch])
+
+    def add_losses(self, outcome: RestoreOutcome, losses: Iterable[Loss]) -> RestoreOutcome:
+        """Write the loss ledger, and return the outcome with it."""
+        self.write_losses(losses)
+        return replace(outcome, losses=self.losses, report=self.location)
 
     @contextmanager
     def versions(self) -> Iterator[VersionMap]:

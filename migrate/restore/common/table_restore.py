@@ -15,9 +15,9 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, hash_file
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
 from migrate.errors import NotEmptyError
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.common.outcome import RestoreOutcome, Retry
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import PartFile, ProgressTotal, parts_of
 from migrate.runtime.progress import Progress, SourceTask
@@ -97,19 +97,12 @@ class TableRestore(Struct, frozen=True):
         return State(self.reader.info.id, self.source, self.selection.words())
 
     @staticmethod
-    def of(
-        reader: BundleReader,
-        source: str,
-        *,
-        workers: int,
-        progress: Progress,
-        only: Iterable[str] = (),
-        earlier: Sequence[FinishedRestore] = (),
-    ) -> TableRestore:
+    def of(request: RestoreRequest) -> TableRestore:
         """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
+        reader, source, earlier = request.reader, request.source, request.earlier
         reader.info.source(source)
-        selection = Selection.parse(only)
-        rows = [row for row in reader.catalog() if row.source == source and row.has_rows]
+        selection = Selection.parse(request.only)
+        rows = reader.tables(source)
         chosen = selection.choose(rows)
         tables = [row for row in chosen if row.kind == "table"]
         retried = {name for record in earlier for name, digest in record.tables.items() if digest is None}
@@ -120,7 +113,15 @@ class TableRestore(Struct, frozen=True):
         ]
         refused = frozenset(name for record in earlier for name in record.refused())
         return TableRestore(
-            reader, source, tables, workers, progress, selection, views, refused=refused, earlier=earlier
+            reader,
+            source,
+            tables,
+            request.workers,
+            request.progress,
+            selection,
+            views,
+            refused=refused,
+            earlier=earlier,
         )
 
     @property

@@ -31,9 +31,9 @@ from migrate.changes.apply import Mark
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.existing_tables import in_the_way, not_empty
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
@@ -66,7 +66,6 @@ from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counter
 from migrate.restore.mysql.kept_triggers import make_kept_triggers
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
-from migrate.restore.restorer import RestoreRequest
 
 _FOR_ROWS = ("migrate.restore.mysql.load_rows", "exporters.mysql.live_digests")
 """What works on rows: imported while the server makes the tables."""
@@ -82,14 +81,7 @@ class MysqlRestorer:
         ``NotEmptyError`` if the database holds something else and neither ``merge`` nor a selection is given,
         ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
         """
-        run = TableRestore.of(
-            request.reader,
-            request.source,
-            workers=request.workers,
-            progress=request.progress,
-            only=request.only,
-            earlier=request.earlier,
-        )
+        run = TableRestore.of(request)
         address = parse_url(request.url, password=request.secrets.get("password"))
         try:
             names = [definition["name"] for definition in read_definitions(request.reader, request.source)]
@@ -100,9 +92,8 @@ class MysqlRestorer:
                 outcome = _restore(job, merge=request.merge)
                 if adapter is None and not job.losses:
                     return outcome
-                ledger = RestoreReport(request.report, request.source)
-                ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
-                return replace(outcome, losses=ledger.losses, report=ledger.location)
+                losses = [*(adapter.losses if adapter is not None else ()), *job.losses]
+                return RestoreReport(request.report, request.source).add_losses(outcome, losses)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
 

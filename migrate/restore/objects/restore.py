@@ -28,10 +28,10 @@ from migrate.bundle.object_index import (
 )
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.missing_destination import naming_create
-from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle
@@ -41,7 +41,6 @@ from migrate.restore.objects.existing import Present, PresentObjects, PresentVer
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat
 from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool, write_all
-from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.s3.capability_probe import (

@@ -25,8 +25,8 @@ from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as postgres_destination
@@ -43,7 +43,6 @@ from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
 from migrate.restore.postgres.definitions.roles import differing_database
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
-from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.crash_points import durable
 
 if TYPE_CHECKING:
@@ -61,14 +60,7 @@ class PostgresRestorer:
         holds something else and neither ``merge`` nor a selection is given, ``BusyError``, ``DamageError``,
         ``UsageError`` and errors of ``exporters.errors``.
         """
-        run = TableRestore.of(
-            request.reader,
-            request.source,
-            workers=request.workers,
-            progress=request.progress,
-            only=request.only,
-            earlier=request.earlier,
-        )
+        run = TableRestore.of(request)
         names = frozenset(run.selection.names([*run.tables, *run.views]))
         address = parse_url(request.url, password=request.secrets.get("password"))
         try:
@@ -77,9 +69,7 @@ class PostgresRestorer:
                 outcome = _restore(job, merge=request.merge)
                 if not job.losses:
                     return outcome
-                ledger = RestoreReport(request.report, request.source)
-                ledger.write_losses(job.losses)
-                return replace(outcome, losses=ledger.losses, report=ledger.location)
+                return RestoreReport(request.report, request.source).add_losses(outcome, job.losses)
         except DRIVER_ERRORS as exc:
             raise destination_error(exc, address.url) from exc
 

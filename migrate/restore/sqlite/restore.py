@@ -20,10 +20,9 @@ from exporters.sqlite.identifiers import label
 from exporters.sqlite.live_digests import quiet_tables
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.finished_record import FinishedRestore, now_there, unique
-from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
-from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
@@ -52,9 +51,7 @@ class SqliteRestorer:
         check_library()
         reader, source, merge = request.reader, request.source, request.merge
         address = parse_url(request.url)
-        run = TableRestore.of(
-            reader, source, workers=request.workers, progress=request.progress, only=request.only
-        )
+        run = TableRestore.of(request)
         files = read_files(reader, source)
         if files is None:
             job = SqliteRestore.of(run, Definitions.read(reader, source), address)

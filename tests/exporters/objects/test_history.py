@@ -16,7 +16,7 @@ from exporters.selection import Selection
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress.meter import Meter
-from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from exporters.bucket_api import Bucket
 from exporters.sqlite.source import SqliteExporter
 from migrate.export import ExportOutcome, export
-from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.tools.bundles import read_bundle, restore_from

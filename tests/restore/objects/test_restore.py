@@ -14,7 +14,7 @@ from exporters.objects import key_oddities
 from migrate.bundle.object_index import object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
-from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.registry import open_location

@@ -9,7 +9,6 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.sql.columns import EXACT_OF, TYPE
 from exporters.sql.parquet_read import open_part
 from migrate.restore.common.table_parts import parts_of
-from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.destination import State, begin_state, open_destination
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
@@ -158,7 +157,7 @@ def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
 @pytest.mark.skipif(_rows.core is None, reason="NOT TESTED: the compiled core is not built here")
 def test_the_core_makes_the_same_bytes_of_every_type(exported, monkeypatch):
     _, reader = exported(rows_of_all_types())
-    parts = parts_of(TableRestore.of(reader, "app", workers=1, progress=Silent()).tables)
+    parts = parts_of(reader.tables("app"))
     made = {part.table.name: bytes_of(reader, part) for part in parts}
     monkeypatch.setattr(_rows, "core", None)
     assert {part.table.name: bytes_of(reader, part) for part in parts} == made
@@ -193,7 +192,7 @@ def test_small_tables_are_encoded_together(exported, other_postgres):
     ]
     url, reader = exported("".join(statements))
     destination = other_postgres.database()
-    parts = parts_of(TableRestore.of(reader, "app", workers=1, progress=Silent()).tables)
+    parts = parts_of(reader.tables("app"))
     prepared = PreparedParts(reader)
     prepared.prepare(parts)
     types = (
@@ -225,7 +224,7 @@ def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
 
 def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(exported, other_postgres, sent):
     _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
-    parts = parts_of(TableRestore.of(reader, "app", workers=1, progress=Silent()).tables)
+    parts = parts_of(reader.tables("app"))
     for declared in ("bigint", "numeric"):
         destination = other_postgres.database()
         run_sql(destination, f"CREATE TABLE t (n {declared}, d date)")

@@ -1,11 +1,11 @@
-"""The contract of restores, and a restore of one source, whichever engine it is of."""
+"""A restore of one source, whichever engine it is of, and what restores have left out of a live one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import cast
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.engine import Engine, live_reader_of, load_part, part_reader_of
@@ -14,70 +14,10 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.engines import registry
 from migrate.errors import IncompleteError, NotEmptyError, UsageError
+from migrate.restore.common.api import CreateDestination, RestoreOutcome, Restorer, RestoreRequest, Retry
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, few, now_there, subject_of, unique
-from migrate.restore.common.outcome import RestoreOutcome, Retry
 from migrate.restore.common.selection import LEFT_OUT, Selection
-from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore
-
-
-class RestoreRequest(Struct, frozen=True):
-    """What shall be restored, and where to.
-
-    ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
-    that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
-    what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
-    of this process; None where the engine has no use for one. ``cancellation`` ends what is under
-    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of this bundle, or
-    of bundles that it continues; in addition to ``only``, the definitions that they left out are made, and their
-    records are replaced.
-    """
-
-    reader: BundleReader
-    source: str
-    url: str
-    workers: int
-    progress: Progress
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    merge: bool = False
-    only: Sequence[str] = ()
-    report: MultipartStore | None = None
-    open_pool: Any = None
-    cancellation: CancellationToken | None = None
-    pack_small_objects: bool = False
-    earlier: Sequence[FinishedRestore] = ()
-
-
-class Restorer(Protocol):
-    """Restores sources of one engine.
-
-    - A destination that holds something else is refused (``NotEmptyError``), and not touched.
-    - The same request after an interruption goes on; after success it changes nothing.
-    - What is restored is read back and compared with the bundle. What differs is a finding of the outcome.
-    - What the destination cannot hold is named in the outcome's ``left_out``.
-    """
-
-    def restore(self, request: RestoreRequest) -> RestoreOutcome:
-        """Restore one source. Raises errors of ``migrate.errors`` and ``exporters.errors``."""
-        ...
-
-    def finished(
-        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
-    ) -> Sequence[FinishedRestore]:
-        """Return what earlier restores of a source left out of a destination, as it is recorded there."""
-        ...
-
-
-class CreateDestination(Protocol):
-    """Makes the database or bucket that a restore names, as the source was, where the destination allows it."""
-
-    def __call__(self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
-        """Return a sentence that says what was made; "" where the destination exists. Raises errors of
-        ``migrate.errors`` and ``exporters.errors``.
-        """
-        ...
 
 
 def restorer_of(engine: Engine) -> Restorer:
@@ -229,7 +169,7 @@ def _lacking_tables(
 ) -> _Lacking | None:
     """Compare a destination with the bundle; None where nothing is lacking, or something else differs."""
     reader, source = request.reader, request.source
-    rows = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    rows = reader.tables(source)
     live = live_reader_of(engine).live_tables(
         request.url,
         secrets=request.secrets,
@@ -247,7 +187,7 @@ def _lacking_tables(
         if not any(record.accepts(difference.name, live.get(difference.name)) for record in records)
     ]
     label = part_reader_of(engine).label
-    gaps = {gap.item for owner, gap in reader.gaps() if owner == source and gap.disposition == "failed"}
+    gaps = {gap.item for gap in reader.failed(source)}
     others = [
         name
         for name in live.keys() - {(row.schema, row.name) for row in rows}

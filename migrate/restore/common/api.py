@@ -1,0 +1,117 @@
+"""The contract of restores: what shall be restored, who does it, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from exporters.structs import as_dict
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.bundle.table_comparison import TableDigest
+from migrate.restore.common.finished_record import FinishedRestore
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+
+
+class RestoreRequest(Struct, frozen=True):
+    """What shall be restored, and where to.
+
+    ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
+    that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
+    what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
+    of this process; None where the engine has no use for one. ``cancellation`` ends what is under
+    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of this bundle, or
+    of bundles that it continues; in addition to ``only``, the definitions that they left out are made, and their
+    records are replaced.
+    """
+
+    reader: BundleReader
+    source: str
+    url: str
+    workers: int
+    progress: Progress
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    merge: bool = False
+    only: Sequence[str] = ()
+    report: MultipartStore | None = None
+    open_pool: Any = None
+    cancellation: CancellationToken | None = None
+    pack_small_objects: bool = False
+    earlier: Sequence[FinishedRestore] = ()
+
+
+class Retry(Struct, frozen=True):
+    """What earlier restores left out: their records, and the tables and materialized views of the bundle that the
+    destination lacks.
+    """
+
+    records: Sequence[FinishedRestore]
+    absent: Sequence[CatalogRow]
+
+
+class RestoreOutcome(Struct, frozen=True):
+    """``items``: rows or objects of the source in the destination now; ``skipped_items`` of them were there already
+    from an earlier run. ``computed_items``: rows of materialized views, which the destination computes. ``size_bytes``:
+    payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
+    what the user should know. ``losses``: rows of the restore's own loss ledger, which is stored with its report at
+    ``report``. ``left_out``: what could not be made because the destination refuses it, or the bundle, incomplete as it
+    is, lacks what it needs. ``tables``: what was read back from the destination at the end. ``is_equal``: every
+    table and materialized view of the source was read back, and no other was there; each has the bundle's rows.
+    ``retry``: where nothing was done, what can be tried again.
+    """
+
+    source: str
+    items: int
+    size_bytes: int
+    skipped_items: int = 0
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    losses: int = 0
+    report: str = ""
+    left_out: tuple[str, ...] = ()
+    tables: tuple[TableDigest, ...] = ()
+    retry: Retry | None = None
+    computed_items: int = 0
+    is_equal: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is stored in the report."""
+        fields = as_dict(replace(self, retry=None, tables=()))
+        del fields["retry"], fields["is_equal"]
+        tables = tuple(table.as_json() for table in self.tables)
+        return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}
+
+
+class Restorer(Protocol):
+    """Restores sources of one engine.
+
+    - A destination that holds something else is refused (``NotEmptyError``), and not touched.
+    - The same request after an interruption goes on; after success it changes nothing.
+    - What is restored is read back and compared with the bundle. What differs is a finding of the outcome.
+    - What the destination cannot hold is named in the outcome's ``left_out``.
+    """
+
+    def restore(self, request: RestoreRequest) -> RestoreOutcome:
+        """Restore one source. Raises errors of ``migrate.errors`` and ``exporters.errors``."""
+        ...
+
+    def finished(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Sequence[FinishedRestore]:
+        """Return what earlier restores of a source left out of a destination, as it is recorded there."""
+        ...
+
+
+class CreateDestination(Protocol):
+    """Makes the database or bucket that a restore names, as the source was, where the destination allows it."""
+
+    def __call__(self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+        """Return a sentence that says what was made; "" where the destination exists. Raises errors of
+        ``migrate.errors`` and ``exporters.errors``.
+        """
+        ...
