@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.structs import as_dict
@@ -32,23 +30,18 @@ from migrate.cli.common.terminal import Console, Text
 from migrate.cli.follow import endpoints_of
 from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
-from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import (
     OK,
-    BusyError,
     DamageError,
     IncompleteError,
     MoveoutError,
     NotEqualError,
-    UnreachableError,
     UsageError,
 )
+from migrate.follow.all_cutovers import AllCutovers
 from migrate.follow.cutover import (
-    COUNTED_AFTER_SECONDS,
-    Cutover,
     CutoverRecord,
     ProvenBucket,
     ProvenSource,
@@ -57,26 +50,16 @@ from migrate.follow.cutover import (
     write_record,
     written_since,
 )
-from migrate.follow.delta import DeltaCutover, DeltaSource, sources_to_follow
+from migrate.follow.delta import sources_to_follow
 from migrate.follow.followed import FollowedSource
-from migrate.follow.handover import cutover_lease, take_over
+from migrate.follow.handover import cutover_lease
+from migrate.follow.held_sources import HeldSources, SwitchedSource, open_holds
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.api import Store
 
-_QUIET_SECONDS = 10.0
-"""Without a hold: so long nothing may arrive before the source counts as stopped."""
-_POLL_SECONDS = 1.0
-_CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.9
-"""Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
-shortest time before the next one has to be.
-"""
-_RELEASE_SECONDS = 60.0
 _NAMED_TABLES = 5
 _REASON = "cutover"
 _NO_KEYS, _AS_SYNCED, _NO_HOLD = SigningOptions(), BucketOptions(), HoldOptions()
-Result = TypeVar("Result")
-SwitchedSource = FollowedSource | DeltaSource
-SourceCutover = Cutover | DeltaCutover
 
 
 class Switched(Struct, frozen=True):
@@ -217,86 +200,6 @@ class TakenBack(Struct, frozen=True):
         console.print("The old side may be written to again")
 
 
-class _Cutovers(Struct):
-    """The sources of one command."""
-
-    session: Session
-    store: Store
-    followed: Sequence[SwitchedSource]
-    cutovers: Mapping[str, SourceCutover] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        workers = self.session.workers(default=export_workers())
-        self.cutovers = {source.name: self._cutover(source, workers) for source in self.followed}
-
-    def _cutover(self, source: SwitchedSource, workers: int) -> SourceCutover:
-        cancellation, report = self.session.cancellation, self._reporter(source.name)
-        if isinstance(source, DeltaSource):
-            return DeltaCutover(source, cancellation, workers, report)
-        return Cutover(source, self.store, cancellation, workers, report, self.session.progress)
-
-    def _reporter(self, name: str) -> Callable[[str], None]:
-        return lambda stage: self.session.progress.note(f"{name}: {stage}")
-
-    def each(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
-        """Do a step for all sources at once; the first error ends it."""
-        with ThreadPoolExecutor(len(self.cutovers)) as pool:
-            return list(pool.map(step, self.cutovers.values()))
-
-    def close(self) -> None:
-        """Stop reading the logs."""
-        for cutover in self.cutovers.values():
-            cutover.close()
-
-    def take_over(self) -> None:
-        """Wait until no follow is at work, and catch up."""
-
-        def step(cutover: SourceCutover) -> None:
-            take_over(cutover.followed, self.session.cancellation, cutover.report)
-            cutover.catch_up()
-
-        self.each(step)
-
-    def compare_early(self) -> None:
-        """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
-        it.
-        """
-        progress = self.session.progress
-        progress.begin("compare before the hold", items=0, size_bytes=0)
-        self.each(lambda cutover: cutover.compare_early())
-        progress.end()
-
-    def catch_up(self) -> None:
-        """Catch up again and again, until that is short, or no longer becomes shorter: what was written during the last
-        time arrives under the hold. As long as somebody was just at work at a destination, go on for a while.
-        """
-        shortest, counted_by = math.inf, time.monotonic() + COUNTED_AFTER_SECONDS
-        for number in itertools.count(1):
-            begun = time.monotonic()
-            self.each(_catch_up)
-            seconds = time.monotonic() - begun
-            self.session.progress.note(
-                f"caught up in {duration_words(seconds)}, round {number} before the hold"
-            )
-            is_short = seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER or number >= _CATCH_UPS
-            shortest = min(shortest, seconds)
-            if is_short:
-                if time.monotonic() >= counted_by or not any(self.each(_recent_sessions)):
-                    return
-                self.session.cancellation.wait(_POLL_SECONDS)
-                self.session.cancellation.check()
-
-    def wait_until_quiet(self) -> None:
-        """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
-        self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
-        before, since = self.each(_catch_up), time.monotonic()
-        while time.monotonic() - since < _QUIET_SECONDS:
-            self.session.cancellation.wait(_POLL_SECONDS)
-            self.session.cancellation.check()
-            if (now := self.each(_catch_up)) != before:
-                before, since = now, time.monotonic()
-
-
 @verb(
     app,
     "cutover",
@@ -369,7 +272,7 @@ def run_cutover(
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
         stack.enter_context(session.waiting_for_silent(*endpoints_of(followed), may_end=False))
         lease = stack.enter_context(cutover_lease(store, session.progress))
-        cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
+        cutovers = stack.enter_context(_cutovers_of(session, store, followed))
         cutovers.take_over()
         if not options.compare_all:
             cutovers.compare_early()
@@ -377,13 +280,15 @@ def run_cutover(
         cutovers.catch_up()
         if hold is None:
             cutovers.wait_until_quiet()
-            return _switch(cutovers, buckets, None, lease)
+            return _switch(session, cutovers, buckets, None, lease)
         try:
-            return _switch(cutovers, buckets, hold, lease)
+            return _switch(session, cutovers, buckets, hold, lease)
         except BaseException as error:
             if isinstance(error, MoveoutError) and session.facts.get("switched") is False:
                 with suppress(MoveoutError):  # the next lines say that they are held
-                    _release(session, followed, hold)
+                    hold.release_after_error(
+                        followed, session.cancellation, lambda words: session.err.print(Text(words))
+                    )
             if options.file.exists():
                 session.facts["undo"] = str(options.file)
                 words = (
@@ -410,37 +315,16 @@ def _confirmed_hold(
     stack: ExitStack,
     *,
     yes: bool,
-) -> _Hold:
+) -> HeldSources:
     """Say what the hold changes, and ask. Raises ``UsageError`` where the answer is no."""
-    holds = _open_holds(followed, stack, whole_server=options.whole_server)
+    holds = stack.enter_context(open_holds(followed, whole_server=options.whole_server))
     known = undo_file.read(options.file) or undo_file.new(_REASON)
     plan = source_hold.planned(holds, known)
     for name, change in source_hold.pending(holds, plan):
         session.err.print(Text(f"  {name}: {change.says}"))
     if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
         raise UsageError("nothing was changed")
-    return _Hold(options.file, holds, plan)
-
-
-def _release(session: Session, followed: Sequence[SwitchedSource], hold: _Hold) -> None:
-    """Release the old databases after an error. One that does not answer is asked again for a minute, since nobody can
-    write there until then.
-    """
-    left, ends_at, last_error = list(followed), time.monotonic() + _RELEASE_SECONDS, ""
-    while hold.file.exists() and left:
-        source = left.pop(0)
-        try:
-            with hold.reopened([source]) as reopened:
-                reopened.release()
-        except UnreachableError as error:
-            if time.monotonic() >= ends_at or session.cancellation.wait(_POLL_SECONDS):
-                raise
-            if last_error != str(error):
-                last_error = str(error)
-                session.err.print(
-                    Text(f"{source.name} is held, and is released as soon as possible: {last_error}")
-                )
-            left.append(source)
+    return HeldSources(options.file, holds, plan)
 
 
 def _followed(session: Session, case: Case) -> tuple[Store, list[SwitchedSource]]:
@@ -452,63 +336,14 @@ def _followed(session: Session, case: Case) -> tuple[Store, list[SwitchedSource]
     return store, sources_to_follow(store, sources, destinations)
 
 
-def _open_holds(
-    followed: Sequence[SwitchedSource], stack: ExitStack, *, whole_server: bool = False
-) -> dict[str, SourceHold]:
-    holds, request = {}, HoldRequest(whole_server=whole_server)
-    for source in followed:
-        holds[source.name] = source_hold.open_hold(source.source, request)
-        stack.callback(holds[source.name].close)
-    return holds
+def _cutovers_of(session: Session, store: Store, followed: Sequence[SwitchedSource]) -> closing[AllCutovers]:
+    workers = session.workers(default=export_workers())
+    return closing(AllCutovers(followed, store, workers, session.progress, session.cancellation))
 
 
-class _Hold(Struct, frozen=True):
-    """The old databases, and how they are held. ``file`` is the undo file."""
-
-    file: Path
-    holds: Mapping[str, SourceHold]
-    plan: UndoFile
-
-    def place(self) -> None:
-        """Hold them. Raises ``BusyError`` where they can still be written to."""
-        source_hold.place(self.file, self.holds, self.plan)
-        known = undo_file.read(self.file) or self.plan
-        source_hold.close_write_paths(self.holds, known)
-        self.require()
-
-    def require(self) -> None:
-        """Raise ``BusyError`` where they can be written to: some holds end with a restart of the server."""
-        standings = source_hold.survey(self.holds, undo_file.read(self.file) or self.plan)
-        if open_paths := [finding for standing in standings for finding in standing.findings]:
-            raise BusyError(
-                f"the old side can still be written to: {open_paths[0]}",
-                next_step="end that, then give the same command again",
-            )
-
-    def require_still(self, followed: Sequence[SwitchedSource]) -> None:
-        """See ``require``; a source whose session has ended meanwhile gets a new one."""
-        for source in followed:
-            try:
-                replace(self, holds={source.name: self.holds[source.name]}).require()
-            except BusyError:
-                raise
-            except UnreachableError:
-                with self.reopened([source]) as reopened:
-                    reopened.require()
-
-    @contextmanager
-    def reopened(self, followed: Sequence[SwitchedSource]) -> Iterator[_Hold]:
-        """Give the hold of some of them by new sessions: the older ones may have ended with the network."""
-        with ExitStack() as stack:
-            yield replace(self, holds=_open_holds(followed, stack, whole_server=True))
-
-    def release(self) -> None:
-        """Make them as they were; nothing happens where nothing was changed."""
-        if (known := undo_file.read(self.file)) is not None:
-            source_hold.take_back(self.file, self.holds, known, force=False)
-
-
-def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, lease: Lease) -> Switched:
+def _switch(
+    session: Session, cutovers: AllCutovers, buckets: CutoverBuckets, hold: HeldSources | None, lease: Lease
+) -> Switched:
     """Hold, prove, and write the record where all is equal; else release."""
     begun, held_at = time.monotonic(), datetime.now(UTC)
     if hold:
@@ -527,13 +362,12 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
         if hold:
-            hold.require_still(cutovers.followed)
+            hold.require_still(cutovers.sources)
         cutovers.each(lambda cutover: cutover.activate())
         lease.check()
-        facts = cutovers.session.facts
-        facts["switched"] = None  # not known, where the location does not answer
+        session.facts["switched"] = None  # not known, where the location does not answer
         write_record(cutovers.store, record, lease)
-        facts["switched"] = True
+        session.facts["switched"] = True
         return replace(switched, notes=_tell_custody_log(cutovers.store, buckets.signers, record))
     if hold:
         hold.release()
@@ -574,8 +408,7 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
     undone: list[str] = []
     known = undo_file.read(file)
     if known is not None:
-        with ExitStack() as stack:
-            holds = _open_holds([source for source in followed if source.name in known.sources], stack)
+        with open_holds([source for source in followed if source.name in known.sources]) as holds:
             undone = [change.undo_says for _, change in source_hold.undoable(holds, known, force=False)]
             source_hold.take_back(file, holds, known, force=False)
     details = {
@@ -591,32 +424,13 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
     return TakenBack(record.switched_at if record else "", written, undone, notes)
 
 
-def _catch_up(cutover: SourceCutover) -> object:
-    """Catch up; return something that is equal as long as nothing is written."""
-    return cutover.catch_up()
-
-
-def _recent_sessions(cutover: SourceCutover) -> Sequence[str]:
-    """Return who was just at work at the destination."""
-    return cutover.recent_sessions()
-
-
-def _catch_up_unless_followed(cutover: SourceCutover) -> bool:
-    """Catch up; True where a follow is at work, which does that."""
-    if cutover.followed.is_at_work():
-        return True
-    cutover.catch_up()
-    return False
-
-
 def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions) -> WouldDo:
     """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
     store, followed = _followed(session, case)
-    with _not_switched(), closing(_Cutovers(session, store, followed)) as cutovers:
-        at_work = cutovers.each(_catch_up_unless_followed)
+    with _not_switched(), _cutovers_of(session, store, followed) as cutovers:
+        at_work = cutovers.catch_up_unless_followed()
     actions = []
-    with ExitStack() as stack:
-        holds = _open_holds(followed, stack, whole_server=options.whole_server) if options.hold else {}
+    with open_holds(followed if options.hold else (), whole_server=options.whole_server) as holds:
         for name, hold in holds.items():
             actions += [f"would hold {name}: {change.says}" for change in source_hold.permitted_changes(hold)]
     for source, is_followed in zip(followed, at_work, strict=True):

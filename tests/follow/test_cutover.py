@@ -127,7 +127,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
 
 
 def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
-    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.5)
     old, new = move
     bring_over()
     run_sql(new, "INSERT INTO accounts VALUES (99, 1)")
@@ -302,8 +302,8 @@ def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
         source["read_whole"]["public.goods"],
     )
     run_sql(new, "DROP TRIGGER tamper ON goods; UPDATE goods SET n = 6 WHERE id IN (4, 5)")
-    for module in ("follow", "cli"):
-        monkeypatch.setattr(f"migrate.{module}.cutover.COUNTED_AFTER_SECONDS", 0)
+    for module in ("cutover", "all_cutovers"):
+        monkeypatch.setattr(f"migrate.follow.{module}.COUNTED_AFTER_SECONDS", 0)
     with psycopg.connect(new, autocommit=True, application_name="intruder") as session:
         compare_early = Cutover.compare_early
 
@@ -419,7 +419,7 @@ CREATE TABLE other_odd (id int PRIMARY KEY, v own); INSERT INTO other_odd VALUES
 
 
 def test_a_table_that_the_restore_left_out_stops_nothing_and_is_named(move, other_postgres, monkeypatch):
-    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.5)
     old, new = move
     run_sql(old, OWN_TYPE)
     login(other_postgres, "mover")

@@ -38,7 +38,7 @@ INSERT INTO notes VALUES (1, 'a', 3, 'x'); INSERT INTO new_name VALUES (1); SELE
 @pytest.fixture
 def move(postgres, other_postgres, tmp_path, monkeypatch):
     """The old and the new database, the base between them."""
-    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.5)
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BASE)
     monkeypatch.chdir(tmp_path)

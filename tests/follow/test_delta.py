@@ -97,7 +97,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert (again["passes"], again["rows"]) == (2, 0)
     assert again["tables_read"] == (0 if engine is postgres else 3)
     engine.run_sql(old, "INSERT INTO quiet VALUES (7)")
-    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.1)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.1)
     hold = () if engine is mysql else ("--hold", "--yes")  # which would hold the whole server
     switched = call("cutover", *case, *hold, "--json")
     assert switched.code == 0, switched

@@ -1,0 +1,132 @@
+"""The cutovers of all sources of a case, side by side: each step is done for all of them before the next one begins."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from migrate.follow.cutover import COUNTED_AFTER_SECONDS, Cutover
+from migrate.follow.delta import DeltaCutover, DeltaSource
+from migrate.follow.handover import take_over
+from migrate.follow.held_sources import SwitchedSource
+from migrate.number_text import duration_words
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+
+_QUIET_SECONDS = 10.0
+"""Without a hold: so long nothing may arrive before the source counts as stopped."""
+_POLL_SECONDS = 1.0
+_CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.9
+"""Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
+shortest time before the next one has to be.
+"""
+Result = TypeVar("Result")
+SourceCutover = Cutover | DeltaCutover
+
+
+class AllCutovers:
+    """The cutovers of sources whose changes lie in ``store``; ``close`` stops reading their logs."""
+
+    def __init__(
+        self,
+        sources: Sequence[SwitchedSource],
+        store: Store,
+        workers: int,
+        progress: Progress,
+        cancellation: CancellationToken,
+    ) -> None:
+        self.sources, self.store = sources, store
+        self._progress, self._cancellation = progress, cancellation
+
+        def cutover_of(source: SwitchedSource) -> SourceCutover:
+            def report(stage: str) -> None:
+                progress.note(f"{source.name}: {stage}")
+
+            if isinstance(source, DeltaSource):
+                return DeltaCutover(source, cancellation, workers, report)
+            return Cutover(source, store, cancellation, workers, report, progress)
+
+        self._cutovers: Mapping[str, SourceCutover] = {source.name: cutover_of(source) for source in sources}
+
+    def each(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
+        """Do a step for all sources at once; the first error ends it."""
+        with ThreadPoolExecutor(len(self._cutovers)) as pool:
+            return list(pool.map(step, self._cutovers.values()))
+
+    def close(self) -> None:
+        """Stop reading the logs."""
+        for cutover in self._cutovers.values():
+            cutover.close()
+
+    def take_over(self) -> None:
+        """Wait until no follow is at work, and catch up."""
+
+        def step(cutover: SourceCutover) -> None:
+            take_over(cutover.followed, self._cancellation, cutover.report)
+            cutover.catch_up()
+
+        self.each(step)
+
+    def catch_up_unless_followed(self) -> list[bool]:
+        """Catch up; True for each source that a follow is at work on, which does that."""
+
+        def step(cutover: SourceCutover) -> bool:
+            is_at_work = cutover.followed.is_at_work()
+            if not is_at_work:
+                cutover.catch_up()
+            return is_at_work
+
+        return self.each(step)
+
+    def compare_early(self) -> None:
+        """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
+        it.
+        """
+        self._progress.begin("compare before the hold", items=0, size_bytes=0)
+        self.each(lambda cutover: cutover.compare_early())
+        self._progress.end()
+
+    def catch_up(self) -> None:
+        """Catch up again and again, until that is short, or no longer becomes shorter: what was written during the last
+        time arrives under the hold. As long as somebody was just at work at a destination, go on for a while.
+        """
+        shortest, counted_by = math.inf, time.monotonic() + COUNTED_AFTER_SECONDS
+        for number in itertools.count(1):
+            begun = time.monotonic()
+            self.each(_catch_up)
+            seconds = time.monotonic() - begun
+            self._progress.note(f"caught up in {duration_words(seconds)}, round {number} before the hold")
+            is_short = seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER or number >= _CATCH_UPS
+            shortest = min(shortest, seconds)
+            if is_short:
+                if time.monotonic() >= counted_by or not any(self.each(_recent_sessions)):
+                    return
+                self._pause()
+
+    def wait_until_quiet(self) -> None:
+        """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
+        self._progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
+        before, since = self.each(_catch_up), time.monotonic()
+        while time.monotonic() - since < _QUIET_SECONDS:
+            self._pause()
+            if (now := self.each(_catch_up)) != before:
+                before, since = now, time.monotonic()
+
+    def _pause(self) -> None:
+        self._cancellation.wait(_POLL_SECONDS)
+        self._cancellation.check()
+
+
+def _catch_up(cutover: SourceCutover) -> object:
+    """Catch up; return something that is equal as long as nothing is written."""
+    return cutover.catch_up()
+
+
+def _recent_sessions(cutover: SourceCutover) -> Sequence[str]:
+    """Return who was just at work at the destination."""
+    return cutover.recent_sessions()
