@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 
 from exporters.api import (
@@ -25,13 +25,17 @@ from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.listing import inventory
+from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
 from exporters.objects.listing.s3_inventory_report import Files
-from exporters.objects.listing.second_listing import Begun
+from exporters.objects.listing.second_listing import Begun, Relisting
 from exporters.objects.outage_detection import Outage
 from exporters.objects.rate_estimate import Census, estimate
-from exporters.objects.source_summary import Closing, ReadReport
+from exporters.objects.source_summary import Closing, FinishedUnits
 from exporters.selection import EVERYTHING, Selection
+
+ReadReport = Callable[[Totals], ReportComparison]
+"""Reads the S3 Inventory report that the listing is held against."""
 
 
 class ObjectExporter:
@@ -200,10 +204,14 @@ class ObjectSnapshot:
         """See ``Snapshot.finish``."""
         planned = unit_plan.cut(self._inventory, self._bucket.name)
         second_listing, self._again = self._again, None
+        totals = self._inventory.totals
         try:
-            return Closing(
-                self._bucket, self._inventory, self._workspace, planned, second_listing, self._report
-            ).run(done, sink)
+            with closing(FinishedUnits(done)) as finished:
+                relisting = Relisting(self._bucket, totals, second_listing)
+                report = self._report(totals) if self._report else None
+                return Closing(
+                    self._bucket, self._inventory, self._workspace, finished, relisting, report
+                ).run(planned, sink)
         finally:
             if second_listing is not None:
                 second_listing.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -30,9 +30,9 @@ from exporters.api import (
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
-from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
+from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.listing.s3_inventory_check import ReportComparison
-from exporters.objects.listing.second_listing import Begun, Relisting
+from exporters.objects.listing.second_listing import Relisting
 from exporters.objects.pack import rows_file
 
 INDEX_ROWS = 1_000_000
@@ -40,8 +40,6 @@ INDEX_ROWS = 1_000_000
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
 _TAG_SAMPLES = 3
-ReadReport = Callable[[Totals], ReportComparison]
-"""Reads the S3 Inventory report that the listing is held against."""
 _NAMED_GAPS = 100_000
 """So many objects that were not had are named one by one; they are in memory."""
 
@@ -86,92 +84,72 @@ class ObjectCounts(Struct):
 
 
 class Closing(Struct, frozen=True):
-    """The end of an export of one bucket."""
+    """The end of an export of one bucket. ``relisting``: its second listing; ``report_comparison``: with an inventory
+    report, where there is one. ``counts`` fills up.
+    """
 
     bucket: Bucket
     inventory: Inventory
     workspace: Workspace
-    planned: Iterable[Unit]
-    begun: Begun | None = None
-    """The second listing, where it is under way."""
-    report: ReadReport | None = None
+    finished: FinishedUnits
+    relisting: Relisting
+    report_comparison: ReportComparison | None = None
+    counts: ObjectCounts = field(default_factory=ObjectCounts)
 
-    def run(self, done: Iterable[DoneUnit], sink: Sink) -> SourceSummary:
+    def run(self, planned: Iterable[Unit], sink: Sink) -> SourceSummary:
         """Write the index and the settings, return the summary. Raises ``SourceError``."""
-        finished = FinishedUnits(done)
-        relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
-        report_comparison = self.report(self.inventory.totals) if self.report else None
-        tally = ObjectCounts()
         with ThreadPoolExecutor(2, thread_name_prefix="moveout-settings") as aside:
             settings = aside.submit(self.bucket.configuration)
             tags_readable = aside.submit(self._tags_readable)
-            try:
-                _write_index(self._tables(finished, relisting, report_comparison, tally), sink, tally)
-            finally:
-                finished.close()
-            relisting.end()
-            tally.gaps.extend(relisting.gaps())
+            _write_index(self._tables(planned), sink, self.counts)
+            self.relisting.end()
+            self.counts.gaps.extend(self.relisting.gaps())
             configuration = settings.result()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
-        if report_comparison is not None:
-            report_comparison.end()
-        losses = [*self._losses(configuration, tags_readable=tags_readable.result()), *relisting.losses()]
-        return self._summary(tally, relisting, report_comparison, losses)
+        if self.report_comparison is not None:
+            self.report_comparison.end()
+        losses = self._losses(configuration, tags_readable=tags_readable.result())
+        return self._summary([*losses, *self.relisting.losses()])
 
-    def _tables(
-        self,
-        finished: FinishedUnits,
-        relisting: Relisting,
-        report_comparison: ReportComparison | None,
-        tally: ObjectCounts,
-    ) -> Iterator[pa.Table]:
+    def _tables(self, planned: Iterable[Unit]) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
-        for shard, gathered in _by_shard(self.planned):
+        for shard, gathered in _by_shard(planned):
             # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
-            yield self._compared(
-                shard, self._rows(gathered, finished, tally), relisting, report_comparison, tally
-            )
+            yield self._compared(shard, self._rows(gathered))
 
-    def _rows(self, gathered: Iterable[Unit], finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
+    def _rows(self, gathered: Iterable[Unit]) -> pa.Table:
         """Return the work rows of a shard's units, in the order of the listing."""
-        parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
+        parts = [self._unit_rows(unit) for unit in gathered]
         table = pa.concat_tables(parts)
         return pc.take(table, pc.sort_indices(table, sort_keys=[("position", "ascending")]))
 
-    def _compared(
-        self,
-        shard: int,
-        table: pa.Table,
-        relisting: Relisting,
-        report_comparison: ReportComparison | None,
-        tally: ObjectCounts,
-    ) -> pa.Table:
+    def _compared(self, shard: int, table: pa.Table) -> pa.Table:
         """Compare a shard's work rows with the listings; return its rows of the index."""
         listed = self.inventory.shard(shard)
         before = listed["etag"].to_pylist()
         etags = list(before)
-        tally.reread += _put_read(etags, table)
+        self.counts.reread += _put_read(etags, table)
         versions = listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
-        relisting.compare(listed["key"].to_pylist(), versions, etags, before)
-        if report_comparison is not None:
-            report_comparison.compare(listed)
+        self.relisting.compare(listed["key"].to_pylist(), versions, etags, before)
+        if self.report_comparison is not None:
+            self.report_comparison.compare(listed)
         return table.drop_columns(["position"])
 
-    def _unit_rows(self, unit: Unit, finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
+    def _unit_rows(self, unit: Unit) -> pa.Table:
         spec = unit.spec
         if "excluded" in spec:
             return unit_plan.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
         if "number" in spec:
-            if (name := finished.pack(unit.id)) is not None:
+            if (name := self.finished.pack(unit.id)) is not None:
                 data = self.workspace.read(name)
                 if data is not None:
                     return pq.ParquetFile(io.BytesIO(data)).read()
-        elif (row := finished.large(unit.id)) is not None:
+        elif (row := self.finished.large(unit.id)) is not None:
             return index_rows.to_table([row])
-        return self._missing(unit, tally)
+        return self._missing(unit)
 
-    def _missing(self, unit: Unit, tally: ObjectCounts) -> pa.Table:
+    def _missing(self, unit: Unit) -> pa.Table:
         """Return rows that say that a unit was not done, and note each object as a gap, so that the summary adds up; of
         very many the whole unit as one.
         """
@@ -186,34 +164,29 @@ class Closing(Struct, frozen=True):
             index_rows.missing(name, row_number, summary, gap)
             for (row_number, summary), gap in zip(missing, gaps, strict=True)
         )
-        if len(gaps) > 1 and len(tally.gaps) + len(gaps) > _NAMED_GAPS:
+        if len(gaps) > 1 and len(self.counts.gaps) + len(gaps) > _NAMED_GAPS:
             item = f"{len(gaps)} objects from {gaps[0].item!r} to {gaps[-1].item!r}"
             gaps = [Gap(item, "failed", reason)]
-        tally.gaps += gaps
+        self.counts.gaps += gaps
         return table
 
-    def _summary(
-        self,
-        tally: ObjectCounts,
-        relisting: Relisting,
-        report_comparison: ReportComparison | None,
-        losses: Sequence[Loss],
-    ) -> SourceSummary:
-        totals = self.inventory.totals
+    def _summary(self, losses: Sequence[Loss]) -> SourceSummary:
+        totals, counts = self.inventory.totals, self.counts
+        relisting, report_comparison = self.relisting, self.report_comparison
         name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
         entry = CatalogEntry(
             kind="bucket",
             number=0,
             schema="",
             name=name,
-            items=tally.exported,
-            size_bytes=tally.size_bytes,
+            items=counts.exported,
+            size_bytes=counts.size_bytes,
             digest="",
             details={
                 "bucket": self.bucket.name,
                 "prefix": self.bucket.prefix,
-                "index_files": tally.files,
-                "newer_than_listed": tally.reread,
+                "index_files": counts.files,
+                "newer_than_listed": counts.reread,
                 "history": bool(totals.versions),
                 "delete_markers": totals.delete_markers,
                 "choice": totals.choice,
@@ -226,10 +199,10 @@ class Closing(Struct, frozen=True):
             entries=[entry],
             enumerations=[
                 Enumeration(kind, "the listing", totals.objects),
-                Enumeration(kind, "rows of the index", tally.rows),
+                Enumeration(kind, "rows of the index", counts.rows),
                 *enumerations,
             ],
-            gaps=tally.gaps,
+            gaps=counts.gaps,
             losses=[*losses, *(report_comparison.losses() if report_comparison else ())],
             positions=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
@@ -294,17 +267,17 @@ def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
         yield shard, gathered
 
 
-def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: ObjectCounts) -> None:
+def _write_index(tables: Iterator[pa.Table], sink: Sink, counts: ObjectCounts) -> None:
     """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
     left: list[pa.Table] = [next(tables, index_rows.INDEX.empty_table())]
     while left:
-        with sink.create(f"index/objects-{tally.files:06d}.parquet") as file:
-            left = _write_file(left.pop(), tables, file, tally)
-        tally.files += 1
+        with sink.create(f"index/objects-{counts.files:06d}.parquet") as file:
+            left = _write_file(left.pop(), tables, file, counts)
+        counts.files += 1
 
 
 def _write_file(
-    first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: ObjectCounts
+    first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, counts: ObjectCounts
 ) -> list[pa.Table]:
     """Return the table that did not go into the file, if there is one."""
     written = 0
@@ -314,14 +287,14 @@ def _write_file(
         while table is not None and written + table.num_rows <= INDEX_ROWS:
             writer.write_table(table, row_group_size=_GROUP_ROWS)
             written += table.num_rows
-            _count(table, tally)
+            _count(table, counts)
             table = None  # before the next one is made
             table = next(tables, None)
     return [] if table is None else [table]
 
 
-def _count(table: pa.Table, tally: ObjectCounts) -> None:
-    tally.rows += table.num_rows
+def _count(table: pa.Table, counts: ObjectCounts) -> None:
+    counts.rows += table.num_rows
     sizes = pc.filter(table["size"], pc.equal(table["disposition"], "exported"))
-    tally.exported += len(sizes)
-    tally.size_bytes += pc.sum(sizes).as_py() or 0
+    counts.exported += len(sizes)
+    counts.size_bytes += pc.sum(sizes).as_py() or 0

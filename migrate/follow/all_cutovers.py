@@ -98,35 +98,31 @@ class AllCutovers:
         shortest, counted_by = math.inf, time.monotonic() + COUNTED_AFTER_SECONDS
         for number in itertools.count(1):
             begun = time.monotonic()
-            self.each(_catch_up)
+            self._catch_up_once()
             seconds = time.monotonic() - begun
             self._progress.note(f"caught up in {duration_words(seconds)}, round {number} before the hold")
             is_short = seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER or number >= _CATCH_UPS
             shortest = min(shortest, seconds)
             if is_short:
-                if time.monotonic() >= counted_by or not any(self.each(_recent_sessions)):
+                if time.monotonic() >= counted_by or not any(
+                    self.each(lambda cutover: cutover.recent_sessions())
+                ):
                     return
                 self._pause()
 
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self._progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
-        before, since = self.each(_catch_up), time.monotonic()
+        before, since = self._catch_up_once(), time.monotonic()
         while time.monotonic() - since < _QUIET_SECONDS:
             self._pause()
-            if (now := self.each(_catch_up)) != before:
+            if (now := self._catch_up_once()) != before:
                 before, since = now, time.monotonic()
+
+    def _catch_up_once(self) -> list[object]:
+        """Catch up; return something that is equal as long as nothing is written."""
+        return self.each(lambda cutover: cutover.catch_up())
 
     def _pause(self) -> None:
         self._cancellation.wait(_POLL_SECONDS)
         self._cancellation.check()
-
-
-def _catch_up(cutover: SourceCutover) -> object:
-    """Catch up; return something that is equal as long as nothing is written."""
-    return cutover.catch_up()
-
-
-def _recent_sessions(cutover: SourceCutover) -> Sequence[str]:
-    """Return who was just at work at the destination."""
-    return cutover.recent_sessions()
