@@ -230,13 +230,15 @@ class CsvRestorer:
         folder = folder_of(request.url)
         state = folder / STATE
         if state.exists():  # an earlier restore was interrupted
-            run.ours(State(*json.loads(state.read_text())), where=str(folder), how="empty the directory")
+            run.require_same(
+                State(*json.loads(state.read_text())), where=str(folder), how="empty the directory"
+            )
         elif folder.exists() and any(folder.iterdir()):
             if differences(run, request.url):
                 raise NotEmptyError(
                     f"{folder} holds something else already", next_step="Name an empty directory."
                 )
-            return run.already("directory")
+            return run.nothing_to_do("directory")
         folder.mkdir(parents=True, exist_ok=True)
         write(state, json.dumps([run.state.bundle, run.state.source]))  # before anything else
         parts = parts_of(run.tables)  # this engine's exporter writes one part a table

@@ -15,7 +15,7 @@ _SHOWN = 5
 
 def source_database(run: TableRestore) -> str:
     """Return the name of the source's database, "" where the bundle does not record it."""
-    return str(run.said("database") or "")
+    return str(run.position_value("database") or "")
 
 
 def naming(database: str, *, quote: str) -> re.Pattern[str]:

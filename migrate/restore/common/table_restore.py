@@ -82,7 +82,7 @@ class TableRestore(Struct, frozen=True):
     progress: Progress
     selection: Selection = field(default_factory=Selection)
     views: Sequence[CatalogRow] = ()
-    found: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
+    destination_digests: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
     """What ``compare`` has read of the destination."""
     refused: frozenset[str] = frozenset()
     """What messages call the definitions that ``earlier`` restores could not make."""
@@ -143,7 +143,7 @@ class TableRestore(Struct, frozen=True):
                 records += [record.for_successor() for record in read(bundle)]
         return records, same
 
-    def said(self, name: str) -> Any:
+    def position_value(self, name: str) -> Any:
         """Return the value in the last recorded position of the source that has one, None where none has."""
         return self.reader.last_position_value(self.source, name)
 
@@ -201,7 +201,7 @@ class TableRestore(Struct, frozen=True):
         items = self._items(label)
         return unique(loss for record in self.earlier for loss in record.losses if loss.item not in items)
 
-    def ours(self, state: Unfinished, *, where: str, how: str) -> None:
+    def require_same(self, state: Unfinished, *, where: str, how: str) -> None:
         """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
         get rid of it.
         """
@@ -215,7 +215,7 @@ class TableRestore(Struct, frozen=True):
             f"{where} holds an unfinished restore of {what}", next_step=f"Finish that one, or {how}."
         )
 
-    def already(
+    def nothing_to_do(
         self,
         where: str,
         records: Sequence[FinishedRestore] = (),
@@ -250,7 +250,7 @@ class TableRestore(Struct, frozen=True):
         )
         missing = tuple(unique(left_out, self._lacking()))
         names = {(row.schema, row.name) for row in (*self.tables, *self.views)}
-        is_whole = self.selection.is_everything and self.found.keys() == names
+        is_whole = self.selection.is_everything and self.destination_digests.keys() == names
         return RestoreOutcome(
             self.source,
             copied,
@@ -259,7 +259,7 @@ class TableRestore(Struct, frozen=True):
             tuple(findings),
             tuple(notes),
             left_out=missing,
-            tables=digests_of(self.source, self.found),
+            tables=digests_of(self.source, self.destination_digests),
             computed_items=computed,
             is_equal=is_whole and not findings and not missing,
         )
@@ -268,10 +268,10 @@ class TableRestore(Struct, frozen=True):
         """Return how many rows of a table or view the destination has: all, where ``compare`` was not asked; of a view
         that could not be read there, none.
         """
-        digest = self.found.get((table.schema, table.name))
+        digest = self.destination_digests.get((table.schema, table.name))
         if digest is not None:
             return min(table.items, digest.rows)
-        return 0 if self.found and table.kind != "table" else table.items
+        return 0 if self.destination_digests and table.kind != "table" else table.items
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""
@@ -281,7 +281,7 @@ class TableRestore(Struct, frozen=True):
         """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
         damaged file of such a table.
         """
-        differences = compare_tables(tables, self.found)
+        differences = compare_tables(tables, self.destination_digests)
         present_tables = [difference.table for difference in differences if difference.what != "missing"]
         damaged = self._damaged(present_tables, label) if present_tables else ()
         return [*sentences(differences, label), *damaged]
@@ -299,7 +299,7 @@ class TableRestore(Struct, frozen=True):
 
     def _accepted(self, table: CatalogRow, records: Sequence[FinishedRestore]) -> bool:
         name = table.schema, table.name
-        return any(record.accepts(name, self.found.get(name)) for record in records)
+        return any(record.accepts(name, self.destination_digests.get(name)) for record in records)
 
     def record(
         self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
@@ -311,7 +311,7 @@ class TableRestore(Struct, frozen=True):
         for table in (*self.tables, *self.views):
             tables.pop((table.schema, table.name), None)
         for table in (*self.tables, *self.views) if self.selection.rows else ():
-            digest = self.found.get((table.schema, table.name))
+            digest = self.destination_digests.get((table.schema, table.name))
             if compare_table(table, digest) is not None:
                 tables[table.schema, table.name] = digest
         only = "" if self.selection.left_out else self.selection.words()
@@ -361,7 +361,7 @@ class TableRestore(Struct, frozen=True):
         )
         digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
-        self.found.update(digests)
+        self.destination_digests.update(digests)
 
 
 class WrittenRows(Struct, frozen=True):

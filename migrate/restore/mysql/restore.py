@@ -118,7 +118,7 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         mysql_left_out.begin(destination.connection, state, every=run.whole and not merge)
         mysql_destination.begin_state(destination, state)
     how = f"drop the database (the state is in table {destination.connection.control.about})"
-    run.ours(state, where=destination.address.url, how=how)
+    run.require_same(state, where=destination.address.url, how=how)
     definer = Definer(destination.connection, job.notes, job.left_out)
     if run.selection.definitions:
         _note_names(job, definitions)
@@ -314,8 +314,8 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     if not findings:
         _begin_following(job)
     notes = [mysql_left_out.how_to_forget(connection)] if records else []
-    absent = {(table.schema, table.name) for table in run.tables} - run.found.keys()
-    return run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
+    absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
+    return run.nothing_to_do("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
 def _begin_following(job: MysqlRestore) -> None:
@@ -463,7 +463,7 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
     from migrate.restore.mysql.values.value_differences import held_otherwise  # noqa: PLC0415  see ``_made``
 
     others = []
-    for difference in compare_tables(run.tables, run.found):
+    for difference in compare_tables(run.tables, run.destination_digests):
         table = difference.table
         losses = held_otherwise(run, job.destination, table)
         job.losses.extend(losses)

@@ -94,7 +94,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     _check_ours(job, state)
     done = postgres_destination.read_done(destination)
     if selection.definitions:
-        pre_data.go_on(destination.connection, _wanted(job, state, alone=not merge), done)
+        pre_data.go_on(destination.connection, _definition_request(job, state, alone=not merge), done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
     from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
 
@@ -190,7 +190,7 @@ def _note_locale(job: PostgresRestore) -> None:
     """Note, before anything is made, that the destination sorts text otherwise than the source: partitions, checks and
     ranges of text may refuse rows then.
     """
-    there, here = job.run.said("locale"), read_locale(job.destination.connection)
+    there, here = job.run.position_value("locale"), read_locale(job.destination.connection)
     if there is None or same(there, here):
         return
     words = f"text sorts as {create_words(here)} here, at the source as {create_words(there)}"
@@ -255,7 +255,7 @@ def _check_ours(job: PostgresRestore, state: State) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
     where = job.destination.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
-    job.run.ours(state, where=where, how=how)
+    job.run.require_same(state, where=where, how=how)
 
 
 def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
@@ -285,7 +285,7 @@ def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
         from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
 
         differing = row_steps.compared(job, run).differing(records)
-        findings = sentences(compare_tables(differing, run.found), quote_qualified)
+        findings = sentences(compare_tables(differing, run.destination_digests), quote_qualified)
         if same or not findings:
             row_steps.note_recomputed(job)
             return _already(job, records, findings)
@@ -356,7 +356,9 @@ def _already(
     notes = [postgres_left_out.HOW_TO_FORGET] if records else []
     names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
-    return job.run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
+    return job.run.nothing_to_do(
+        "database", records, findings, left_out=job.left_out, notes=notes, absent=absent
+    )
 
 
 def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:
@@ -385,7 +387,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
     postgres_left_out.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
-        return pre_data.define(connection, _wanted(job, job.state, alone=alone))
+        return pre_data.define(connection, _definition_request(job, job.state, alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
     absent = postgres_destination.absent_tables(connection, names)
     missing = [quote_qualified(*name) for name in names if name in absent]
@@ -400,9 +402,9 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
     return job.state
 
 
-def _wanted(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.Wanted:
+def _definition_request(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.DefinitionRequest:
     tables = job.defined if job.selection.is_part else None
-    return pre_data.Wanted(
+    return pre_data.DefinitionRequest(
         job.definitions(),
         state,
         tables,

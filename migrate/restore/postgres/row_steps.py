@@ -123,7 +123,7 @@ def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     """Return the differences that are more than values which the destination computes by itself, does not take or has
     no bytes for; those are losses, by name.
     """
-    otherwise = explained(job, run) if compare_tables(run.tables, run.found) else {}
+    otherwise = explained(job, run) if compare_tables(run.tables, run.destination_digests) else {}
     for losses in otherwise.values():
         job.losses.extend(losses)
         job.left_out.extend(
@@ -158,7 +158,7 @@ def note_recomputed(job: PostgresRestore) -> None:
     for view in job.run.views:
         if (view.schema, view.name) in job.unread:
             continue
-        digest = job.run.found.get((view.schema, view.name))
+        digest = job.run.destination_digests.get((view.schema, view.name))
         if digest == RowsDigest(view.items, int(view.digest, 16)):
             continue
         loss = Loss(

@@ -68,7 +68,7 @@ def load_part(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Mo
             return not_empty(run, conflict, where)
         _begin(job, destination, stand_ins)
     else:
-        run.ours(state, where=where, how="remove the file")
+        run.require_same(state, where=where, how="remove the file")
     if not run.selection.definitions:
         _put_aside(job, destination)
     written, damaged = (

@@ -120,10 +120,10 @@ def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
             if same and not findings:
                 remaining, notes = _retry(job, records) if records else ((), [])
                 how = [sqlite_left_out.how_to_forget(address)] if remaining else []
-                return run.already("file", remaining, notes=[*notes, *how])
+                return run.nothing_to_do("file", remaining, notes=[*notes, *how])
             if not findings or same:
                 how = [sqlite_left_out.how_to_forget(address)] if records else []
-                return run.already("file", records, findings, notes=how)
+                return run.nothing_to_do("file", records, findings, notes=how)
         if merge and run.whole:
             raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
         raise loaded
@@ -154,7 +154,7 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
         with durable("restore.sqlite.tables"):
             connection.execute("COMMIT")
     else:
-        run.ours(state, where=str(job.address.path), how="remove the file")
+        run.require_same(state, where=str(job.address.path), how="remove the file")
     written, damaged = (
         bring_rows(job, destination, stand_ins) if run.selection.rows else (WrittenRows(0, 0), [])
     )

@@ -38,7 +38,7 @@ def held_otherwise(run: TableRestore, destination: MysqlDestination, table: Cata
     """Return which values of a table the destination has otherwise, nothing where that does not explain all of it.
     Raises ``DamageError``, ``SourceError``.
     """
-    there = run.found.get(("", table.name))
+    there = run.destination_digests.get(("", table.name))
     if there is None or there.rows != table.items:
         return []
     mariadb = destination.connection.is_mariadb

@@ -60,7 +60,7 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
         )
         runner = StepRunner(
             job.destination.address,
-            script.head + begun_as(connection, job.run.said("sessions")),
+            script.head + begun_as(connection, job.run.position_value("sessions")),
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
         )

@@ -178,7 +178,7 @@ def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
     """Record as lost the rows of tables that their extensions fill, where those are others."""
     for table in job.run.tables:
         name = table.schema, table.name
-        digest = job.run.found.get(name, RowsDigest())
+        digest = job.run.destination_digests.get(name, RowsDigest())
         if (
             name not in names
             or name in job.unread

@@ -54,10 +54,10 @@ FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespa
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
-class Wanted(Struct, frozen=True):
+class DefinitionRequest(Struct, frozen=True):
     """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
     ``orders``: the tables' columns, as the source has them. ``was_left_out``: whether an earlier restore could not make
-    the entry of a label, which is wanted in addition to the tables. ``retried``: only such entries are; one
+    the entry of a label, which is asked for in addition to the tables. ``retried``: only such entries are; one
     whose object is there already costs only itself.
     """
 
@@ -70,53 +70,57 @@ class Wanted(Struct, frozen=True):
     retried: bool = False
 
 
-def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
+def define(connection: psycopg.Connection[Any], request: DefinitionRequest) -> State:
     """Make it all in one transaction: first with owners and privileges, then, where the destination does not
     permit that, without. A database whose server cannot lock so many tables in one transaction is made in
     several. What is left out is recorded in the destination (``left_out``). Returns the state that was begun.
     """
     try:
-        return _define(connection, wanted, portable=False)
+        return _define(connection, request, portable=False)
     except _REFUSED as exc:
         refused = " ".join(str(exc).split())
     note = f"owners and privileges were left out, because the destination refused them: {refused}"
     try:
-        return _define(connection, wanted, portable=True, notes=[note])
+        return _define(connection, request, portable=True, notes=[note])
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
 
-def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
+def go_on(connection: psycopg.Connection[Any], request: DefinitionRequest, done: AbstractSet[str]) -> None:
     """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
     if _PRE_DATA in done:
         return
-    portable = wanted.state.portable
+    portable = request.state.portable
     try:
-        script = _script(connection, wanted, _read_missing(done), portable=portable)
-        _make_in_batches(connection, script, done, wanted, portable=portable)
+        script = _script(connection, request, _read_missing(done), portable=portable)
+        _make_in_batches(connection, script, done, request, portable=portable)
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
 
 def _define(
-    connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool, notes: Sequence[str] = ()
+    connection: psycopg.Connection[Any],
+    request: DefinitionRequest,
+    *,
+    portable: bool,
+    notes: Sequence[str] = (),
 ) -> State:
-    state = wanted.state.made(portable=portable)
+    state = request.state.made(portable=portable)
     try:
-        missing = _find_missing(connection, wanted)
-        script = _script(connection, wanted, missing, portable=portable)
+        missing = _find_missing(connection, request)
+        script = _script(connection, request, missing, portable=portable)
         try:
             with durable("restore.postgres.pre_data"), connection.transaction():
-                _begin(connection, wanted, state, notes)
+                _begin(connection, request, state, notes)
                 postgres_destination.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
-                    left_out = _make_all(connection, script.entries, wanted, portable=portable)
+                    left_out = _make_all(connection, script.entries, request, portable=portable)
                 postgres_left_out.add(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with durable("restore.postgres.begin"), connection.transaction():
-                _begin(connection, wanted, state, notes)
+                _begin(connection, request, state, notes)
                 postgres_destination.mark_done(connection, *missing.words())
-            _make_in_batches(connection, script, set(), wanted, portable=portable)
+            _make_in_batches(connection, script, set(), request, portable=portable)
     except _REFUSED:
         raise
     except psycopg.Error as exc:
@@ -124,14 +128,16 @@ def _define(
     return state
 
 
-def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, notes: Sequence[str]) -> None:
+def _begin(
+    connection: psycopg.Connection[Any], request: DefinitionRequest, state: State, notes: Sequence[str]
+) -> None:
     """Make roles and the state, within the caller's transaction."""
     postgres_destination.begin_state(connection, state)
-    roles = [] if state.portable else wanted.definitions.roles()
+    roles = [] if state.portable else request.definitions.roles()
     missing = missing_roles(connection, roles)
     refused = make_roles(connection, roles, missing)
-    if wanted.alone and not state.portable:
-        begin_as_dumped(connection, wanted.definitions)
+    if request.alone and not state.portable:
+        begin_as_dumped(connection, request.definitions)
     if missing:
         notes = [f"these roles were made and have no password yet: {', '.join(missing)}", *notes]
     postgres_left_out.add(connection, _ROLES, refused, notes)
@@ -155,10 +161,10 @@ def _read_missing(done: AbstractSet[str]) -> _Missing:
     return _Missing(tables, frozenset(name[0] for name in names if len(name) == 1))
 
 
-def _find_missing(connection: psycopg.Connection[Any], wanted: Wanted) -> _Missing:
-    if wanted.tables is None:
+def _find_missing(connection: psycopg.Connection[Any], request: DefinitionRequest) -> _Missing:
+    if request.tables is None:
         return _Missing()
-    tables = postgres_destination.absent_tables(connection, wanted.tables)
+    tables = postgres_destination.absent_tables(connection, request.tables)
     schemas = {schema for schema, _ in tables}
     return _Missing(
         tables,
@@ -167,13 +173,13 @@ def _find_missing(connection: psycopg.Connection[Any], wanted: Wanted) -> _Missi
 
 
 def _script(
-    connection: psycopg.Connection[Any], wanted: Wanted, missing: _Missing, *, portable: bool
+    connection: psycopg.Connection[Any], request: DefinitionRequest, missing: _Missing, *, portable: bool
 ) -> Script:
-    script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
-    extensions = wanted.definitions.extensions()
-    if wanted.tables is None:
+    script = read_script(connection, request.definitions.section("pre-data", portable=portable))
+    extensions = request.definitions.extensions()
+    if request.tables is None:
         return Script(script.head, with_versions(connection, script.entries, extensions))
-    chosen = select_entries(script.entries, missing.tables, wanted.was_left_out)
+    chosen = select_entries(script.entries, missing.tables, request.was_left_out)
     schemas_made = [
         entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in missing.schemas
     ]
@@ -195,33 +201,41 @@ def _without_present(
 
 
 def _make_all(
-    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], wanted: Wanted, *, portable: bool
+    connection: psycopg.Connection[Any],
+    entries: Sequence[DumpEntry],
+    request: DefinitionRequest,
+    *,
+    portable: bool,
 ) -> list[str]:
     """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
     must be there; return what was left out.
     """
-    extensions = wanted.definitions.extensions()
-    if wanted.tables is not None:
+    extensions = request.definitions.extensions()
+    if request.tables is not None:
         names = {entry.name for entry in entries if entry.kind == "EXTENSION"}
         extensions = [extension for extension in extensions if extension["name"] in names]
     if not extensions:
-        return _make(connection, entries, wanted, portable=portable)
+        return _make(connection, entries, request, portable=portable)
     first = [entry for entry in entries if entry.kind in _BEFORE_MEMBERS]
-    left_out = _make(connection, first, wanted, portable=portable)
+    left_out = _make(connection, first, request, portable=portable)
     added = members(connection, extensions, portable=portable)
     rest = [entry for entry in entries if entry.kind not in _BEFORE_MEMBERS]
-    return [*left_out, *_make(connection, [*added, *rest], wanted, portable=portable)]
+    return [*left_out, *_make(connection, [*added, *rest], request, portable=portable)]
 
 
 def _make(
-    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], wanted: Wanted, *, portable: bool
+    connection: psycopg.Connection[Any],
+    entries: Sequence[DumpEntry],
+    request: DefinitionRequest,
+    *,
+    portable: bool,
 ) -> list[str]:
     """Run the entries within the caller's transaction; return what was left out. To others than superusers a refusal
     for lack of privileges matters only once owners and privileges are left out.
     """
     privileged = portable or is_superuser(connection)
-    alone = wanted.alone or wanted.retried
-    maker = EntryMaker(connection, alone=alone, privileged=privileged, orders=wanted.orders)
+    alone = request.alone or request.retried
+    maker = EntryMaker(connection, alone=alone, privileged=privileged, orders=request.orders)
     return maker.make(_without_present(connection, entries))
 
 
@@ -229,7 +243,7 @@ def _make_in_batches(
     connection: psycopg.Connection[Any],
     script: Script,
     done: AbstractSet[str],
-    wanted: Wanted,
+    request: DefinitionRequest,
     *,
     portable: bool,
 ) -> None:
@@ -241,7 +255,7 @@ def _make_in_batches(
             postgres_destination.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
-                left_out = _make(connection, batch, wanted, portable=portable)
+                left_out = _make(connection, batch, request, portable=portable)
             postgres_left_out.add(connection, name, left_out)
     with durable("restore.postgres.pre_data_batches"), connection.transaction():
         postgres_destination.mark_done(connection, _PRE_DATA)

@@ -43,12 +43,13 @@ def explained(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]
     differing = [
         table
         for table in run.tables
-        if (digest := run.found.get(_name(table))) is not None and to_hex(digest.digest) != table.digest
+        if (digest := run.destination_digests.get(_name(table))) is not None
+        and to_hex(digest.digest) != table.digest
     ]
     losses_of_table = _computed_otherwise(job, run, differing)
     for table in differing:
         for expected, losses in (_as_sent(job, run, table), _as_taken(job, run, table)):
-            if losses and expected == run.found[_name(table)]:
+            if losses and expected == run.destination_digests[_name(table)]:
                 losses_of_table[_name(table)] = losses
     return losses_of_table
 
@@ -68,7 +69,7 @@ def _computed_otherwise(
             column["name"] for column in table.details.get("columns", ()) if column.get("generated")
         ]
         for table in differing
-        if run.found[_name(table)].rows == table.items
+        if run.destination_digests[_name(table)].rows == table.items
     }
     doubtful = [table for table in differing if columns.get(_name(table))]
     if not doubtful:
