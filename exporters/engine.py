@@ -77,7 +77,7 @@ class Engine(Struct, frozen=True):
     """A function that makes a destination that does not exist: for ``restore --create``."""
     unfinished_restore: str = ""
     """A function ``(url, secrets)`` that returns what a restore that has not ended keeps at a destination
-    (``migrate.restore.common.unfinished_restore.UnfinishedRestore``), or None: for ``clean``.
+    (``migrate.restore.common.api.UnfinishedRestore``), or None: for ``clean``.
     """
     row_repair: str = ""
     """A function that opens a destination whose rows are made equal to others: for ``verify --repair``."""

@@ -22,7 +22,7 @@ from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
 from migrate.number_text import bytes_words, duration_words, things
-from migrate.restore.common.unfinished_restore import UnfinishedRestore
+from migrate.restore.common.api import UnfinishedRestore
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
 

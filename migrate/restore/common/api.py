@@ -115,3 +115,15 @@ class CreateDestination(Protocol):
         ``migrate.errors`` and ``exporters.errors``.
         """
         ...
+
+
+class UnfinishedRestore(Struct, frozen=True):
+    """A restore that has not ended, seen from its destination, for ``clean``: which it is, as far as that is written.
+    It goes on by what it keeps there. ``objects``: what that is, for people. ``removal``: the statement that removes
+    them, for a restore that never goes on; all else stays.
+    """
+
+    bundle: str
+    source: str
+    objects: str
+    removal: str

@@ -9,7 +9,7 @@ from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_name
-from migrate.restore.common.unfinished_restore import UnfinishedRestore
+from migrate.restore.common.api import UnfinishedRestore
 
 
 def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestore | None:

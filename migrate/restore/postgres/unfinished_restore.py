@@ -8,7 +8,7 @@ from contextlib import closing
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
-from migrate.restore.common.unfinished_restore import UnfinishedRestore
+from migrate.restore.common.api import UnfinishedRestore
 
 _OWN = ("about", "done", "left_out")
 _TABLES = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = %s"

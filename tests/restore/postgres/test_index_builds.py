@@ -1,6 +1,7 @@
 """Indexes of large tables share the processors and the memory of the server."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,10 @@ def test_large_b_trees_are_made_so_and_all_else_as_the_session_is(other_postgres
         DumpEntry(number, kind.strip(), "x", "public", sql.encode())
         for number, (kind, sql) in enumerate(_ENTRIES.items())
     ]
-    runner = StepRunner(address, b"", workers=1, advance=lambda: None)
-    runner.run(stages(entries, {("public", "t"): 50 * _MB}), set())
+    runner = StepRunner(address, b"", set(), workers=1, advance=lambda: None)
+    with closing(runner):
+        runner.make(stages(entries, {("public", "t"): 50 * _MB}))
+        runner.finish()
     assert runner.left_out == []
     processors = count_processors(Path("/sys/devices/system/cpu/online").read_text())
     workers = min(int(default), processors - 1)

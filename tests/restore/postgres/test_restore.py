@@ -551,7 +551,7 @@ def test_sessions_that_make_indexes_sort_in_half_of_the_servers_buffers(other_po
     )
     monkeypatch.setattr(sql_steps, "MEMORY_KB", 1024)
     for sessions, expected_kb in ((2, buffers_kb // 4), (buffers_kb // 2, 2048)):
-        runner = sql_steps.StepRunner(parse_url(url), b"", workers=sessions, advance=lambda: None)
+        runner = sql_steps.StepRunner(parse_url(url), b"", set(), workers=sessions, advance=lambda: None)
         with closing(runner._connect()) as connection:
             query = "SELECT setting::int8 FROM pg_settings WHERE name = 'maintenance_work_mem'"
             assert connection.execute(query).fetchone() == (expected_kb,)

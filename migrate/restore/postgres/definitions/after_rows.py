@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -27,8 +28,8 @@ from migrate.restore.postgres.definitions.definition_files import (
     set_sequences,
 )
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script
-from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner
-from migrate.restore.postgres.definitions.post_data_order import Stage, stages
+from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner, mark_of
+from migrate.restore.postgres.definitions.post_data_order import Stage, split_at_rows, stages
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import State
@@ -50,28 +51,30 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
         remaining = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
         script = replace(script, entries=remaining)
     planned = _stages(job, script)
-    steps = sum(len(stage.steps) for stage in planned)
+    steps = [step for stage in planned for step in stage.steps]
     if steps:
         progress.begin(
             f"indexes and constraints of {job.run.source}",
-            items=steps,
+            items=len(steps),
             size_bytes=0,
             of=job.run.indexes_task,
         )
+        progress.skip(items=sum(mark_of(step) in done for step in steps))
         runner = StepRunner(
             job.destination.address,
             script.head + begun_as(connection, job.run.position_value("sessions")),
+            done,
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
         )
-
-        def write_rows() -> None:
+        before_rows, others = split_at_rows(planned)
+        with closing(runner):
+            runner.rows_missing = bool(job.damaged)
+            runner.make(before_rows)
             _write_refused_parts(job)
             runner.rows_missing = bool(job.damaged)
-
-        runner.rows_missing = bool(job.damaged)
-        progress.skip(items=runner.count_done(planned, done))
-        runner.run(planned, done, write_rows)
+            runner.make(others)
+            runner.finish()
         job.left_out.extend(runner.left_out)
         progress.end()
     else:

@@ -44,16 +44,23 @@ _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAv
 
 
 class StepRunner:
-    """Makes entries in the destination. ``head``: the settings under which the script is run. An entry that the server
-    refuses is tried again when all others are there. What it refuses even then is named in ``left_out``, and not marked
-    as done: a later run tries it again.
+    """Makes entries in the destination that are not ``done``. ``head``: the settings under which the script is run. An
+    entry that the server refuses is tried again by ``finish``. What it refuses even then is named in ``left_out``, and
+    not marked as done: a later run tries it again.
     """
 
     def __init__(
-        self, address: PostgresAddress, head: bytes, *, workers: int, advance: Callable[[], None]
+        self,
+        address: PostgresAddress,
+        head: bytes,
+        done: AbstractSet[str],
+        *,
+        workers: int,
+        advance: Callable[[], None],
     ) -> None:
         self._address = address
         self._head = head
+        self._done = done
         self._workers = max(1, workers)
         self._advance = advance
         self._refused: list[tuple[PostDataStep, psycopg.Error]] = []
@@ -67,43 +74,31 @@ class StepRunner:
         self.rows_missing = False
         """Some rows are still to come, in a later run. What depends on them is made, and not marked as done."""
 
-    @staticmethod
-    def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
-        """Return how many steps an earlier run has made."""
-        return sum(mark_of(step) in done for stage in stages for step in stage.steps)
+    def make(self, stages: Sequence[Stage]) -> None:
+        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
+            for stage in stages:
+                todo = [step for step in stage.steps if mark_of(step) not in self._done]
+                made = (step for step in stage.steps if step.makes_index and mark_of(step) in self._done)
+                self._indexed.update(step.entry.number for step in made)
+                if stage.parallel:
+                    self._at_once(pool, todo)
+                else:
+                    while todo:
+                        self._make_each(_taken(todo, (), TOGETHER))
 
-    def run(
-        self, stages: Sequence[Stage], done: AbstractSet[str], write_rows: Callable[[], None] = lambda: None
-    ) -> None:
-        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised.
-        ``write_rows`` is called once, before the first stage that needs all rows.
-        """
-        first = next((number for number, stage in enumerate(stages) if stage.needs_rows), len(stages))
-        steps = [step for stage in stages for step in stage.steps]
-        self._indexed = {step.entry.number for step in steps if step.makes_index and mark_of(step) in done}
-        try:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
-                for number, stage in enumerate([*stages, Stage((), parallel=False)]):
-                    if number == first:
-                        write_rows()
-                    todo = [step for step in stage.steps if mark_of(step) not in done]
-                    if stage.parallel:
-                        self._at_once(pool, todo)
-                    else:
-                        while todo:
-                            self._make_each(_taken(todo, (), TOGETHER))
-            self._again()
-            if not self.rows_missing:
-                self._for_new_rows()
-            self.left_out += [f"{step.entry.label}: {first_line(error)}" for step, error in self._refused]
-        finally:
-            while self._idle:
-                self._idle.pop().close()
-
-    def _again(self) -> None:
+    def finish(self) -> None:
         """Try what was refused as long as something of it succeeds, with an aid only if nothing does without."""
         while self._refused and any(self._retry(aid) for aid in Aid):
             pass
+        if not self.rows_missing:
+            self._for_new_rows()
+        self.left_out += [f"{step.entry.label}: {first_line(error)}" for step, error in self._refused]
+
+    def close(self) -> None:
+        """Close the connections that are not at work."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _for_new_rows(self) -> None:
         """Make foreign keys that rows violate, as they do at the source, where they came by another way: for rows to

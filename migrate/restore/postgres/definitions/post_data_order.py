@@ -162,6 +162,12 @@ class Stage(Struct, frozen=True):
         return any(step.entry.kind not in _STRUCTURE for step in self.steps)
 
 
+def split_at_rows(stages: Sequence[Stage]) -> tuple[Sequence[Stage], Sequence[Stage]]:
+    """Return the stages before the first one that needs all rows, and the others."""
+    first = next((number for number, stage in enumerate(stages) if stage.needs_rows), len(stages))
+    return stages[:first], stages[first:]
+
+
 class _Segment(Struct):
     """The entries between two that must keep their place in the order."""
 
