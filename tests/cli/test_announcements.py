@@ -31,12 +31,16 @@ class Listener(HTTPServer):
 
     def __init__(self):
         self.events = events = []
+        self.is_broken = False
         self.credentials = credentials = []
 
         class Keep(BaseHTTPRequestHandler):
             def do_POST(self):
                 credentials.append(self.headers["Authorization"])
                 events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                if self.server.is_broken:
+                    self.wfile.write(b"HELLO\r\n\r\n")
+                    return
                 self.send_response(204)
                 self.end_headers()
 
@@ -163,6 +167,14 @@ def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):
     assert (
         "there is no directory" in call("export", "-c", case, "--status-page", tmp_path / "no" / "x.html").err
     )
+
+
+def test_an_answer_that_is_no_http_costs_no_later_notification(tmp_path, listener):
+    listener.is_broken = True
+    ended = call("run", "-c", write_case(tmp_path, f'{{ url = "{listener.url}" }}'))
+    assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+    assert listener.events[-1]["event"] == "ended"
+    assert "the notification of stage_ended failed: HELLO" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -86,7 +87,7 @@ class Notifier:
                 if target:
                     try:
                         send(target, data)
-                    except (OSError, ValueError, subprocess.SubprocessError) as exc:
+                    except (OSError, ValueError, HTTPException, subprocess.SubprocessError) as exc:
                         self._session.meter.note(
                             f"the notification of {event['event']} failed: {_reason(exc)}"
                         )
