@@ -96,7 +96,7 @@ def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
         by_reason.setdefault(table.reason, []).append(table.name)
     for reason, names in by_reason.items():
         note(
-            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}:"
+            f"the changes of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''} cannot be followed:"
             f" {reason_words(reason, len(names))}"
             " (moveout doctor prints what mends it; else the cutover reads the rows again)"
         )

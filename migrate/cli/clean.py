@@ -71,7 +71,7 @@ class Cleaned(Struct, frozen=True):
             console.print(f"{things(len(self.leavings), 'leaving')} removed from {self.location}")
         else:
             for leaving in self.leavings if self.dry_run else ():
-                console.print(Text(f"would remove: {_words(leaving)}"))
+                console.print(Text(f"would remove: {_words(leaving)}"), wrap=True)
             console.print("Nothing was removed.")
         for one in self.unfinished:
             one.draw(console)
@@ -114,15 +114,15 @@ class Ended(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what was removed."""
         for what in self.removed:
-            console.print(Text(f"removed: {what}"))
+            console.print(Text(f"removed: {what}"), wrap=True)
         for what in self.absent:
-            console.print(Text(f"nothing to remove: {what}"))
+            console.print(Text(f"nothing to remove: {what}"), wrap=True)
         for what in self.kept:
-            console.print(Text(f"would remove: {what}"))
+            console.print(Text(f"would remove: {what}"), wrap=True)
         for what, error in self.failed.items():
-            console.print(Text(f"not removed: {what}: {error}"))
+            console.print(Text(f"not removed: {what}: {error}"), wrap=True)
             if error.next_step:
-                console.print(Text(f"  → {error.next_step}"))
+                console.print(Text(f"  → {error.next_step}"), wrap=True)
         if not self.removed and not self.absent and not self.kept and not self.failed:
             console.print(f"Nothing is followed from {self.location}")
         for one in self.unfinished:

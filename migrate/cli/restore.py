@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
     from migrate.custody.signing.keys import Signer
 
+_NAMED = 4
 _SHOWN = 20
 _NOT_RESTORED = "not restored"
 REPORTS = "moveout-restored"
@@ -147,10 +148,10 @@ class Restored(Struct, frozen=True):
             f" → {self.destinations[outcome.source]}",
             wrap=True,
         )
-        if outcome.losses and outcome.report:
+        if outcome.lost and outcome.report:
             console.print(
                 Text(
-                    f"  the destination cannot hold all: {_losses_words(outcome.losses)} listed in {outcome.report}",
+                    f"  not as at the source: {_lost_words(outcome)}; see {outcome.report}/losses.parquet",
                     style="dim",
                 ),
                 wrap=True,
@@ -165,8 +166,10 @@ class Restored(Struct, frozen=True):
                 console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
 
 
-def _losses_words(count: int) -> str:
-    return f"{count_words(count)} {'loss is' if count == 1 else 'losses are'}"
+def _lost_words(outcome: RestoreOutcome) -> str:
+    """Return what properties were lost, the first by name."""
+    more = f" and {len(outcome.lost) - _NAMED} more" if len(outcome.lost) > _NAMED else ""
+    return f"{', '.join(outcome.lost[:_NAMED])}{more}"
 
 
 def _is_whole(outcome: RestoreOutcome) -> bool:

@@ -158,19 +158,19 @@ def _delta_words(record: DeltaRecord) -> str:
 def _draw_changes(console: Console, location: LocationStatus) -> None:
     """Print how far changes after the snapshots are."""
     if location.switched:
-        console.print(Text(f"  {_switched_words(location.switched)}"))
+        console.print(Text(f"  {_switched_words(location.switched)}"), wrap=True)
     for followed in location.followed:
         _draw_followed(console, followed)
     for record in location.deltas:
-        console.print(Text(f"  {_delta_words(record)}"))
+        console.print(Text(f"  {_delta_words(record)}"), wrap=True)
         for table in record.unequal:
-            console.print(Text(f"    ! {table}", style="yellow"))
+            console.print(Text(f"    ! {table}", style="yellow"), wrap=True)
 
 
 def _draw_followed(console: Console, followed: FollowStatus) -> None:
-    console.print(Text(f"  {_followed_words(followed)}"))
+    console.print(Text(f"  {_followed_words(followed)}"), wrap=True)
     if followed.problem:
-        console.print(Text(f"    ! {followed.problem}", style="yellow"))
+        console.print(Text(f"    ! {followed.problem}", style="yellow"), wrap=True)
 
 
 def _followed_words(followed: FollowStatus) -> str:

@@ -17,7 +17,7 @@ from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.storage.api import Store
 
 VERSION = 1
-UP, FAILED = "yes", "no"
+UP, IN_PART, FAILED = "yes", "in part", "no"
 
 
 class RestoreRecord(Struct, frozen=True):

@@ -235,6 +235,6 @@ def test_tables_that_are_not_followed_are_named_by_reason_each_in_good_english()
     note_not_followed([NotFollowed("a", reason, ""), NotFollowed("b", reason, "")], notes.append)
     note_not_followed([NotFollowed("a", reason, "")], notes.append)
     assert [note.partition(" (")[0] for note in notes] == [
-        "changes do not follow of a, b: each has no primary key",
-        "changes do not follow of a: it has no primary key",
+        "the changes of a, b cannot be followed: each has no primary key",
+        "the changes of a cannot be followed: it has no primary key",
     ]

@@ -103,7 +103,7 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
         assert first_bases
         done = run(*words, "--bwlimit", "20K")  # which takes so long that segments are written meanwhile
         assert done.code == 0, done.err
-        assert 'changes do not follow of "public"."keyless": it has no primary key' in " ".join(
+        assert 'the changes of "public"."keyless" cannot be followed: it has no primary key' in " ".join(
             done.err.split()
         )
         assert "moveout follow takes what is written to app" in " ".join(done.out.split())

@@ -44,7 +44,9 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     try:
         exported = call("export", "-c", "moveout.toml", "--follow")
         assert exported.code == 0, exported
-        assert "changes do not follow of plain: MyISAM has no transactions" in " ".join(exported.err.split())
+        assert "the changes of plain cannot be followed: MyISAM has no transactions" in " ".join(
+            exported.err.split()
+        )
         assert call("restore", "-c", "moveout.toml").code == 0
         followed = call("follow", "-c", "moveout.toml", "--until-caught-up")
         assert followed.code == 0, followed

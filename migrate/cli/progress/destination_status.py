@@ -18,7 +18,7 @@ from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export.status import ExportStatus
 from migrate.number_text import local_moment_words, things
-from migrate.restore.restore_records import FAILED, UP, RestoreRecord
+from migrate.restore.restore_records import FAILED, IN_PART, UP, RestoreRecord
 
 _SHOWN = 8
 
@@ -37,6 +37,11 @@ class DestinationStatus(Struct, frozen=True):
     def is_up(self) -> bool:
         """Whether all that the bundle has of the source is there."""
         return self.record is not None and self.record.is_up and self.is_current
+
+    @property
+    def is_partly_up(self) -> bool:
+        """Whether all that the bundle has of the source is there but for what was left out by name."""
+        return self.record is not None and self.record.result == IN_PART and self.is_current
 
     @property
     def is_refused(self) -> bool:
@@ -106,13 +111,22 @@ def destination_statuses(
 def headline(statuses: Sequence[DestinationStatus], sources: int) -> str:
     """Return how many of so many ``sources`` are up, and which are not that should be."""
     names = list(dict.fromkeys(status.source for status in statuses))
-    missing = list(dict.fromkeys(status.source for status in statuses if not status.is_up))
-    total, up = max(sources, len(names)), len(names) - len(missing)
+    partly = list(dict.fromkeys(status.source for status in statuses if status.is_partly_up))
+    missing = [
+        name
+        for name in dict.fromkeys(status.source for status in statuses if not status.is_up)
+        if name not in partly
+    ]
+    total, up = max(sources, len(names)), len(names) - len(missing) - len(partly)
     if up == total:
         return f"on the new host: {'all ' * (total > 1)}{things(total, 'source')} up"
-    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    named = f"; not: {', '.join(missing[:_SHOWN])}{more}" if missing else ""
+    named = _listed("in part", partly) + _listed("not", missing)
     return f"on the new host: {up} of {things(total, 'source')} up{named}"
+
+
+def _listed(words: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; {words}: {', '.join(names[:_SHOWN])}{more}" if names else ""
 
 
 def draw_destinations(console: Console, statuses: Sequence[DestinationStatus], sources: int) -> None:

@@ -59,10 +59,10 @@ class RestoreOutcome(Struct, frozen=True):
     from an earlier run. ``computed_items``: rows of materialized views, which the destination computes. ``size_bytes``:
     payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
     what the user should know. ``losses``: rows of the restore's own loss ledger, which is stored with its report at
-    ``report``. ``left_out``: what could not be made because the destination refuses it, or the bundle, incomplete as it
-    is, lacks what it needs. ``tables``: what was read back from the destination at the end. ``is_equal``: every
-    table and materialized view of the source was read back, and no other was there; each has the bundle's rows.
-    ``retry``: where nothing was done, what can be tried again.
+    ``report``; ``lost``: their properties. ``left_out``: what could not be made because the destination refuses it, or
+    the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
+    end. ``is_equal``: every table and materialized view of the source was read back, and no other was there; each has
+    the bundle's rows. ``retry``: where nothing was done, what can be tried again.
     """
 
     source: str
@@ -78,11 +78,12 @@ class RestoreOutcome(Struct, frozen=True):
     retry: Retry | None = None
     computed_items: int = 0
     is_equal: bool = False
+    lost: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
         fields = as_dict(replace(self, retry=None, tables=()))
-        del fields["retry"], fields["is_equal"]
+        del fields["retry"], fields["is_equal"], fields["lost"]
         tables = tuple(table.as_json() for table in self.tables)
         return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}
 

@@ -45,6 +45,12 @@ class RestoreReport:
     def __init__(self, store: MultipartStore | None, source: str) -> None:
         self._store, self._source = store, source
         self.losses = 0
+        self._lost: dict[str, None] = {}
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The properties that were lost, each once."""
+        return tuple(self._lost)
 
     @property
     def location(self) -> str:
@@ -57,12 +63,13 @@ class RestoreReport:
         with self._table("losses.parquet", losses_schema()) as write:
             while batch := list(islice(rows, _BATCH)):
                 self.losses += len(batch)
+                self._lost |= dict.fromkeys(lost for _, _, lost, _ in batch)
                 write([tuple(_text(value) for value in row) for row in batch])
 
     def add_losses(self, outcome: RestoreOutcome, losses: Iterable[Loss]) -> RestoreOutcome:
         """Write the loss ledger, and return the outcome with it."""
         self.write_losses(losses)
-        return replace(outcome, losses=self.losses, report=self.location)
+        return replace(outcome, losses=self.losses, lost=self.lost, report=self.location)
 
     @contextmanager
     def versions(self) -> Iterator[VersionMap]:

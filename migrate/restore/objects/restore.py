@@ -224,6 +224,7 @@ class _Restore:
             self._report.losses,
             self._report.location,
             left_out=(*run.left_out(), *self._lacking()),
+            lost=self._report.lost,
         )
         settings = [{"property": loss.property, "reason": loss.reason} for loss in self._lost_settings]
         report = outcome.as_json() | {"destination": self._destination.url, "settings": settings}
