@@ -53,10 +53,13 @@ class DestinationConnection(Connection):
 
 
 class MysqlDestination(Struct, frozen=True):
-    """The database and the session on which everything but rows is done; it holds the lock."""
+    """The database and the session on which everything but rows is done; it holds the lock. ``existing``: the control
+    tables that were there when it began.
+    """
 
     address: MysqlAddress
     connection: DestinationConnection
+    existing: frozenset[str]
 
 
 @contextmanager
@@ -75,9 +78,9 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
                     f"another restore works on {address.url}",
                     next_step="Wait for it, or end its session (SHOW PROCESSLIST).",
                 )
-        _, others = find_control_tables(connection)
+        existing, others = find_control_tables(connection)
         control = ControlTables.apart_from({*names, *others})
-        yield MysqlDestination(address, DestinationConnection(address, connection.raw, control))
+        yield MysqlDestination(address, DestinationConnection(address, connection.raw, control), existing)
     finally:
         connection.close()
 
@@ -107,8 +110,7 @@ def _content_query(connection: Connection, own_names: Collection[str], *, limit:
 def read_state(destination: MysqlDestination) -> State | None:
     """Return what an earlier restore left, None where there was none."""
     connection = destination.connection
-    control, _ = find_control_tables(connection)
-    if connection.control.about not in control:
+    if connection.control.about not in destination.existing:
         return None
     rows = connection.rows(f"SELECT bundle, source, only_ FROM {connection.about}")
     return State(*rows[0]) if rows else None

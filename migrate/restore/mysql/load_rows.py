@@ -1,5 +1,6 @@
-"""Rows into the destination: one transaction a part, together with the note that it is done. Tables without
-transactions are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
+"""Rows into the destination: one transaction a part, or for several small ones, together with the note that they are
+done. Tables without transactions are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them
+within one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
-from migrate.restore.common.table_parts import PartFile, damage, parts_of, readable
+from migrate.restore.common.table_parts import (
+    AttemptProgress,
+    PartFile,
+    batches_of,
+    damage,
+    parts_of,
+    readable,
+)
 from migrate.restore.mysql.definitions import needs_the_user
 from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Relaxation, loosen
 from migrate.restore.mysql.destination import DestinationConnection, make_empty, mark_done, read_done
@@ -54,6 +62,10 @@ _STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
 _BULK_ROWS = 256
 """Fewer rows of a part come as SQL: to prepare a statement takes as long as they."""
+_BATCH_BYTES, _BATCH_PARTS = 2**19, 64
+"""Of small parts so much, and so many, are one transaction: to begin and to end one takes as long as a few rows, and as
+a server's disk takes.
+"""
 _TRIES = 5
 _FEW = 256
 """So many rows are tried at once where some are refused."""
@@ -92,13 +104,40 @@ class RowWriter:
         """
         self._write_all_momentary(parts)
         unreadable = {part.table.name for part, _ in self.damaged}
-        self._workers.run([part for part in parts if part.table.name not in unreadable], self._write_or_wait)
+        todo = [part for part in parts if part.table.name not in unreadable]
+        plain = [part for part in todo if _is_plain(part)]
+        batches = batches_of(plain, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS)
+        self._workers.run([*batches, *([part] for part in todo if not _is_plain(part))], self._write_batch)
         if self._refused:
             with closing(self._destination.another()) as connection:
                 for table in {part.table.name: part.table for part in self._refused}.values():
                     self._write_late(
                         connection, table, [p for p in self._refused if p.table.name == table.name]
                     )
+
+    def _write_batch(self, connection: DestinationConnection, parts: Sequence[PartFile]) -> None:
+        """Write parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
+        of its own.
+        """
+        if len(parts) > 1 and self._write_together(connection, parts):
+            return
+        for part in parts:
+            self._write_or_wait(connection, part)
+
+    def _write_together(self, connection: DestinationConnection, parts: Sequence[PartFile]) -> bool:
+        """Write parts in one transaction; tell whether that was possible."""
+        with translated(parts[0]):
+            try:
+                self._transaction(connection, parts, in_bulk=connection.takes_bulk)
+            except pymysql.Error as exc:
+                if not is_refused(exc):
+                    raise
+            except DamageError:
+                pass  # it is named where that part is alone
+            else:
+                return True
+            connection.run("ROLLBACK")
+            return False
 
     def _write_or_wait(self, connection: DestinationConnection, part: PartFile) -> None:
         with translated(part):
@@ -147,7 +186,7 @@ class RowWriter:
         in_bulk = connection.takes_bulk and _may_be_in_bulk(part)
         for left in reversed(range(_TRIES)):
             try:
-                self._transaction(connection, part, in_bulk=in_bulk)
+                self._transaction(connection, [part], in_bulk=in_bulk)
             except pymysql.Error as exc:
                 if not is_refused(exc):
                     raise
@@ -163,32 +202,39 @@ class RowWriter:
             else:
                 return
 
-    def _transaction(self, connection: DestinationConnection, part: PartFile, *, in_bulk: bool) -> None:
-        """Insert all rows of a part, ``in_bulk`` where they can be. What was shown of one that fails is taken back."""
-        shown_rows = shown_bytes = 0
+    def _transaction(
+        self, connection: DestinationConnection, parts: Sequence[PartFile], *, in_bulk: bool
+    ) -> None:
+        """Insert all rows of parts, ``in_bulk`` where they can be. What was shown of one that fails is taken back."""
+        has_transactions = all(map(transactional, parts))
+        progress = AttemptProgress(self._advance)
         try:
-            if transactional(part):
+            if has_transactions:
                 connection.run("BEGIN")
-                mark_done(connection, part.name)
-            opened = self._open(connection, part)
-            values = (some for rows in opened.rows() for some in opened.values(rows, in_bulk=in_bulk))
-            readable_values = readable(part, values, READ_ERRORS, self._workers.cancellation)
-            with closing(BulkInsert(connection.raw, opened.prepared)) as bulk:
-                for statement in opened.statements(readable_values):
-                    if statement.types:
-                        bulk.run(statement.types, statement.pieces)
-                    else:
-                        send(connection.raw, statement.pieces)
-                    size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
-                    self._advance(statement.rows, size_bytes)
-                    shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
-            if not transactional(part):
-                mark_done(connection, part.name)
+                mark_done(connection, *(part.name for part in parts))
+            for part in parts:
+                self._insert(connection, part, progress, in_bulk=in_bulk and _may_be_in_bulk(part))
+            if not has_transactions:
+                mark_done(connection, *(part.name for part in parts))
             with durable("restore.mysql.rows"):
                 connection.run("COMMIT")
         except (pymysql.Error, DamageError):
-            self._advance(-shown_rows, -shown_bytes)
+            progress.take_back()
             raise
+
+    def _insert(
+        self, connection: DestinationConnection, part: PartFile, progress: AttemptProgress, *, in_bulk: bool
+    ) -> None:
+        opened = self._open(connection, part)
+        values = (some for rows in opened.rows() for some in opened.values(rows, in_bulk=in_bulk))
+        readable_values = readable(part, values, READ_ERRORS, self._workers.cancellation)
+        with closing(BulkInsert(connection.raw, opened.prepared)) as bulk:
+            for statement in opened.statements(readable_values):
+                if statement.types:
+                    bulk.run(statement.types, statement.pieces)
+                else:
+                    send(connection.raw, statement.pieces)
+                progress.add(part, statement.rows)
 
     def _open(self, connection: DestinationConnection, part: PartFile) -> _Opened:
         try:
@@ -503,8 +549,13 @@ def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: boo
     return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
 
 
+def _is_plain(part: PartFile) -> bool:
+    """Tell whether rows may be written together with those of other tables."""
+    return transactional(part) and not history_of(part.table)
+
+
 def _may_be_in_bulk(part: PartFile) -> bool:
-    return part.rows >= _BULK_ROWS and transactional(part) and not history_of(part.table)
+    return part.rows >= _BULK_ROWS and _is_plain(part)
 
 
 def transactional(part: PartFile) -> bool:

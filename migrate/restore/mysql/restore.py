@@ -115,7 +115,8 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         if (outcome := _already(job, definitions, merge=merge)) is not None:
             return outcome
         state = run.state
-        mysql_left_out.begin(destination.connection, state, every=run.whole and not merge)
+        has_records = destination.connection.control.left_out in destination.existing
+        mysql_left_out.begin(destination.connection, state, every=has_records and run.whole and not merge)
         mysql_destination.begin_state(destination, state)
     how = f"drop the database (the state is in table {destination.connection.control.about})"
     run.require_same(state, where=destination.address.url, how=how)

@@ -1,4 +1,6 @@
-"""Many tables are made by several sessions at once, in whichever order; what is refused there is made afterwards."""
+"""Many small tables are made by several sessions at once, in whichever order, and their rows are one transaction. What
+is refused there is made afterwards.
+"""
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -8,7 +10,7 @@ from tests.tools.bundles import restore_from
 TABLES = 12
 
 
-def test_tables_that_refer_to_each_other_are_made_by_several_sessions(
+def test_tables_that_refer_to_each_other_are_made_and_filled_together(
     mariadb, my_exported, other_mariadb, tmp_path
 ):
     circle = ";".join(
@@ -16,12 +18,10 @@ def test_tables_that_refer_to_each_other_are_made_by_several_sessions(
         f" REFERENCES at_once_{(n + 1) % TABLES} (id)); INSERT INTO at_once_{n} VALUES ({n}, {n + 1})"
         for n in range(TABLES)
     )
-    placed = (
-        f"CREATE TABLE placed (id INT PRIMARY KEY) ENGINE=MyISAM DATA DIRECTORY='{mariadb.directory / 'tmp'}'"
-    )
-    url, reader = my_exported(
-        f"SET foreign_key_checks = 0; {circle}; {placed}; INSERT INTO placed VALUES (1)"
-    )
+    folder = mariadb.directory / "tmp"  # is taken, because both servers are on this machine
+    elsewhere = f"CREATE TABLE elsewhere (id INT PRIMARY KEY) ENGINE=MyISAM DATA DIRECTORY='{folder}'"
+    filled = "INSERT INTO elsewhere VALUES (1)"
+    url, reader = my_exported(f"SET foreign_key_checks = 0; {circle}; {elsewhere}; {filled}")
     destination = other_mariadb.database()
     run_sql(destination, "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1")
     try:
@@ -30,13 +30,18 @@ def test_tables_that_refer_to_each_other_are_made_by_several_sessions(
     finally:
         run_sql(destination, "SET GLOBAL general_log = 0; SET GLOBAL log_output = 'FILE'")
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert outcome.losses == 1  # that `placed` does not lie where it lay
+    assert outcome.losses == 1  # that `elsewhere` does not lie where it lay
     made = fetch(
         destination,
         "SELECT COUNT(*), COUNT(DISTINCT thread_id) FROM mysql.general_log"
         " WHERE argument LIKE 'CREATE TABLE `at_once%'",
     )
     assert (made[0][0], made[0][1] > 1) == (TABLES, True)
+    noted = fetch(
+        destination,
+        "SELECT argument FROM mysql.general_log WHERE argument LIKE 'INSERT INTO `moveout_restore_done`%tables/%'",
+    )
+    assert sorted(statement.count("at_once") for (statement,) in noted) == [0, TABLES]
     for number in range(TABLES):
         statement = f"SHOW CREATE TABLE at_once_{number}"
         assert fetch(destination, statement) == fetch(url, statement)
