@@ -16,7 +16,7 @@ from exporters.sql.silent_servers import silence
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.deadline import parse_deadline
-from migrate.case.model import Case, Endpoint, Rank
+from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import overlaps
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
@@ -42,7 +42,6 @@ from migrate.number_text import (
 )
 from migrate.plan import (
     Forecast,
-    Interval,
     LocationRates,
     MoveRoute,
     ReferenceClass,
@@ -54,10 +53,10 @@ from migrate.plan import (
 )
 from migrate.plan.cost_model import reference
 from migrate.plan.forecast import MoveTimes
-from migrate.plan.move_order import MoveOrder, candidates, propose
+from migrate.plan.move_order import MoveOrder, order_of_move
 from migrate.plan.run_history import read_history
-from migrate.plan.stage_work import LEAVING, StageWork
-from migrate.plan.what_if import Needed, WhatIf, leaving_time, needed
+from migrate.plan.stage_work import StageWork
+from migrate.plan.what_if import Alternative, WhatIf, alternative
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.registry import free_bytes, open_location
 
@@ -84,14 +83,6 @@ class BundleRoom(Struct, frozen=True):
     def is_too_small(self) -> bool:
         """Whether not even the expected bundle fits."""
         return self.free_bytes < self.expected_bytes
-
-
-class Alternative(Struct, frozen=True):
-    """The time until all has left by other means, and what is needed at least for the deadline."""
-
-    means: WhatIf
-    leaves: Interval
-    needed: Needed | None
 
 
 class Planned(Struct, frozen=True):
@@ -456,45 +447,18 @@ def run_plan(
         unread,
         find_left_behind(case, endpoints, answers) if case and answers is not None else None,
         answers,
-        _alternative(options.what_if, source_plans, route, known, shown.seconds_left)
+        alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,
         list(overlaps(endpoints, bundle, destination)),
         session.is_detailed(len(endpoints)),
-        _order(shown, MoveTimes(known, works), endpoints, case.reserve_seconds if case else None),
+        order_of_move(
+            shown,
+            MoveTimes(known, works),
+            {name: endpoint.rank for name, endpoint in endpoints.items()},
+            case.reserve_seconds if case else None,
+        ),
     )
-
-
-def _alternative(
-    means: WhatIf,
-    sources: Sequence[SourcePlan],
-    route: MoveRoute,
-    known: ReferenceClass,
-    seconds_left: float | None,
-) -> Alternative:
-    least = None if seconds_left is None else needed(sources, route, means, known, seconds_left)
-    return Alternative(means, leaving_time(means.works(sources, route), known), least)
-
-
-def _order(
-    shown: Forecast, times: MoveTimes, endpoints: Mapping[str, Endpoint], reserve_seconds: float | None
-) -> MoveOrder | None:
-    """Return the order in which sources should leave; None without a deadline, or where all fit and none is ranked.
-    With a reserve, the export must end before it; else export and transfer before the deadline.
-    """
-    if shown.seconds_left is None:
-        return None
-    ranks = {name: endpoint.rank for name, endpoint in endpoints.items()}
-    chosen = candidates(
-        times,
-        values={name: rank.value for name, rank in ranks.items() if rank.value is not None},
-        priorities={name: rank.priority for name, rank in ranks.items() if rank.priority is not None},
-        divisible=registry.holds_objects,
-        stages=LEAVING if reserve_seconds is None else ("export",),
-    )
-    order = propose(chosen, times.reference, shown.seconds_left - (reserve_seconds or 0.0))
-    is_ranked = any(rank != Rank() for rank in ranks.values())
-    return order if is_ranked or order.left_at_p90 else None
 
 
 def _survey(

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from migrate.plan.forecast import MoveTimes, ReferenceClass
+from migrate.case.model import Rank
+from migrate.engines import registry
+from migrate.plan.forecast import Forecast, MoveTimes, ReferenceClass
 from migrate.plan.stage_work import LEAVING
 
 EXACT_SOURCES = 10
@@ -51,27 +53,37 @@ Weights = Sequence[float]
 """How much each scenario counts; together 1."""
 
 
-def candidates(
-    times: MoveTimes,
-    *,
-    values: Mapping[str, float],
-    priorities: Mapping[str, int],
-    divisible: Callable[[str], bool],
-    stages: Sequence[str] = LEAVING,
-) -> list[Candidate]:
+def order_of_move(
+    shown: Forecast, times: MoveTimes, ranks: Mapping[str, Rank], reserve_seconds: float | None
+) -> MoveOrder | None:
+    """Return the order in which sources should leave; None without a deadline, or where all fit and none is ranked.
+    With a reserve, the export must end before it; else export and transfer before the deadline.
+    """
+    if shown.seconds_left is None:
+        return None
+    chosen = candidates(times, ranks, LEAVING if reserve_seconds is None else ("export",))
+    order = propose(chosen, times.reference, shown.seconds_left - (reserve_seconds or 0.0))
+    is_ranked = any(rank != Rank() for rank in ranks.values())
+    return order if is_ranked or order.left_at_p90 else None
+
+
+def candidates(times: MoveTimes, ranks: Mapping[str, Rank], stages: Sequence[str]) -> list[Candidate]:
     """Return the sources of a move, each with the time of the stages that must end before the deadline."""
     works = [work for work in times.works if work.stage in stages]
     kinds = {work.source: work.kind for work in works}
-    return [
-        Candidate(
-            name,
-            times.totals([work for work in works if work.source == name]),
-            values.get(name, DEFAULT_VALUE),
-            priorities.get(name, DEFAULT_PRIORITY),
-            divisible(kind),
+    chosen = []
+    for name, kind in kinds.items():
+        rank = ranks.get(name, Rank())
+        chosen.append(
+            Candidate(
+                name,
+                times.totals([work for work in works if work.source == name]),
+                DEFAULT_VALUE if rank.value is None else rank.value,
+                DEFAULT_PRIORITY if rank.priority is None else rank.priority,
+                divisible=registry.holds_objects(kind),
+            )
         )
-        for name, kind in kinds.items()
-    ]
+    return chosen
 
 
 def propose(sources: Sequence[Candidate], reference: ReferenceClass, limit_seconds: float) -> MoveOrder:

@@ -120,3 +120,23 @@ def needed(
         if leaving_time(works, reference).p90 <= seconds_left:
             return Needed(workers, link_rate)
     return Needed(None, link_rate)
+
+
+class Alternative(Struct, frozen=True):
+    """The time until all has left by other means, and what is needed at least for the deadline; None without one."""
+
+    means: WhatIf
+    leaves: Interval
+    needed: Needed | None
+
+
+def alternative(
+    means: WhatIf,
+    sources: Sequence[SourcePlan],
+    route: MoveRoute,
+    reference: ReferenceClass,
+    seconds_left: float | None,
+) -> Alternative:
+    """Return what other means come to."""
+    least = None if seconds_left is None else needed(sources, route, means, reference, seconds_left)
+    return Alternative(means, leaving_time(means.works(sources, route), reference), least)

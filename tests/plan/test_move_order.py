@@ -5,8 +5,10 @@ import random
 
 import pytest
 
+from migrate.case.model import Rank
 from migrate.plan.forecast import MoveTimes
 from migrate.plan.move_order import EXACT_SOURCES, Candidate, best_order, candidates, describe
+from migrate.plan.stage_work import LEAVING
 from tests.plan.plans import past, work
 
 SURE = [1.0]
@@ -86,9 +88,7 @@ def test_many_sources_are_nearly_as_good():
 def test_candidates_have_the_time_until_they_have_left():
     works = [work("db", 10), work("db", 99, stage="compare"), work("pics", 20, kind="s3")]
     times = MoveTimes(past(1.0, 2.0), works)
-    choices = candidates(
-        times, values={"db": 3.0}, priorities={"pics": 1}, divisible=lambda kind: kind == "s3"
-    )
+    choices = candidates(times, {"db": Rank(value=3.0), "pics": Rank(priority=1)}, LEAVING)
     assert choices == [
         Candidate("db", [10.0, 20.0], 3.0),
         Candidate("pics", [20.0, 40.0], 1.0, 1, divisible=True),
