@@ -24,7 +24,7 @@ from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, HoldOptions, Yes
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.follow import endpoints_of
@@ -59,7 +59,7 @@ from migrate.storage.api import Store
 
 _NAMED_TABLES = 5
 _REASON = "cutover"
-_NO_KEYS, _AS_SYNCED, _NO_HOLD = SigningOptions(), BucketOptions(), HoldOptions()
+_AS_SYNCED, _NO_HOLD = BucketOptions(), HoldOptions()
 
 
 class Switched(Struct, frozen=True):
@@ -225,7 +225,7 @@ def cutover_command(
         bool, typer.Option("--dry-run", help="Say what would be done, and hold nothing.")
     ] = False,
     bucket_options: BucketOptions = _AS_SYNCED,
-    signing: SigningOptions = _NO_KEYS,
+    signing: SigningOptions = NO_KEYS,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Switched | TakenBack | WouldDo:

@@ -38,7 +38,7 @@ from migrate.cli.common.options import (
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, draw_signed
 from migrate.cli.common.source_summary import (
     SourceFailure,
     SummaryLine,
@@ -520,8 +520,7 @@ class _LimitOptions(Struct, frozen=True):
         return gently(limits) if self.gentle else limits
 
 
-_NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
-    SigningOptions(),
+_ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
     _ExportSelection(),
     ClusterOptions(),
     _LimitOptions(),
@@ -553,7 +552,7 @@ def export_command(
         ),
     ] = None,
     sources: _SourceOptions = _AS_NAMED,
-    signing: SigningOptions = _NO_KEYS,
+    signing: SigningOptions = NO_KEYS,
     selection: _ExportSelection = _ALL,
     inventory: Inventory = None,
     proof: _ProofOptions = _NO_PROOF,

@@ -25,7 +25,7 @@ from migrate.cli import app
 from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.log.events import record_if_allowed
@@ -120,8 +120,7 @@ def get_command(
         str | None,
         typer.Option("--rows", metavar="FROM:TO", help="Only these rows of a table, counted from 0."),
     ] = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> Got:
     """Read single objects, or rows of a table, out of a bundle.
 
@@ -134,7 +133,7 @@ def get_command(
             "nothing is named to get",
             next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
         )
-    signers = load_keys(key, passphrase, load_case(case))
+    signers = signing.load(load_case(case))
     name = source_name(reader, source, keys)
     if single_objects.is_bucket(reader, name):
         output = _get_objects(

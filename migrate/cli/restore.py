@@ -18,7 +18,7 @@ from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_li
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
-from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
@@ -320,7 +320,7 @@ def _open_pool(
     return open_pool
 
 
-_NO_KEYS, _NO_CLUSTER = SigningOptions(), ClusterOptions()
+_NO_CLUSTER = ClusterOptions()
 
 
 @verb(
@@ -349,7 +349,7 @@ def restore_command(
         ),
     ] = None,
     create: Create = False,
-    signing: SigningOptions = _NO_KEYS,
+    signing: SigningOptions = NO_KEYS,
     report_to: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,7 @@ import typer
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of
 from migrate.cli.common.sources import load_case
 from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
@@ -25,8 +25,7 @@ def seal_command(
     ] = None,
     *,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> Exported:
     """Seal an unfinished export without its sources.
 
@@ -35,7 +34,7 @@ def seal_command(
     """
     loaded = load_case(case)
     location = one_location(words or [], loaded.bundle if loaded else None)
-    signers = load_keys(key, passphrase, loaded)
+    signers = signing.load(loaded)
     store = session.store(location)
     started = time.monotonic()
     workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)

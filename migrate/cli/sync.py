@@ -17,7 +17,7 @@ from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
 from migrate.cli.common.session import Answer, Session, verb
-from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import known_secrets, load_case
@@ -153,7 +153,7 @@ class _DatabaseOptions(Struct, frozen=True):
     yes: Yes = False
 
 
-_AS_USUAL, _ALL, _NO_KEYS = _HowToSync(), SelectionOptions(), SigningOptions()
+_AS_USUAL, _ALL = _HowToSync(), SelectionOptions()
 _NO_DATABASES = _DatabaseOptions()
 
 
@@ -194,7 +194,7 @@ def sync_command(
     ] = None,
     how: _HowToSync = _AS_USUAL,
     selection: SelectionOptions = _ALL,
-    signing: SigningOptions = _NO_KEYS,
+    signing: SigningOptions = NO_KEYS,
     databases: _DatabaseOptions = _NO_DATABASES,
 ) -> Answer:
     """Copy a bucket or a database; repeated, only what has changed.

@@ -26,7 +26,7 @@ from migrate.cli.common.cluster_options import (
 from migrate.cli.common.findings import INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -177,8 +177,7 @@ def transfer_command(
         bool,
         typer.Option("--recheck", help="Hash all files at the destination, and replace those that differ."),
     ] = False,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
     status_page: StatusPage = None,
@@ -189,7 +188,7 @@ def transfer_command(
     """
     loaded = load_case(case)
     origin, destination = _ends(locations or [], loaded)
-    signers = load_keys(key, passphrase, loaded)
+    signers = signing.load(loaded)
     cluster = which_scheduler(executor, scheduler)
     return announced(
         session,

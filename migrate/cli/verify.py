@@ -22,7 +22,7 @@ from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
+from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
@@ -499,8 +499,7 @@ def verify_command(
         Path | None,
         typer.Option(metavar="FILE", help="Root certificates (PEM) of timestamp authorities that you trust."),
     ] = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> Verified:
     """Check a bundle, or compare it with live databases and buckets.
 
@@ -512,7 +511,7 @@ def verify_command(
     pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
-    keys = load_keys(key, passphrase, loaded)
+    keys = signing.load(loaded)
     verified = run_verify(
         session,
         location,

@@ -48,9 +48,26 @@ class SigningOptions(Struct, frozen=True):
     passphrase: Passphrase = None
 
     def load(self, case: Case | None) -> list[Signer]:
-        """See ``load_keys``."""
-        return load_keys(self.key, self.passphrase, case)
+        """Return the keys that are named: on the command line, by MOVEOUT_KEY, or in the case; none where none is."""
+        custody = custody_of(case)
+        chosen = list(self.key or ([custody.key] if custody.key else []))
+        secret = _passphrase(self.passphrase, custody)
+        return [_signer(path.expanduser(), secret) for path in chosen]
 
+    def need(self, case: Case | None) -> list[Signer]:
+        """Like ``load``, and raise ``UsageError`` where no key is named."""
+        signers = self.load(case)
+        if not signers:
+            raise UsageError(
+                "no key is named to sign with",
+                next_step="add --key FILE, MOVEOUT_KEY or [custody] key in the case file; `moveout keys init` makes"
+                " one",
+            )
+        return signers
+
+
+NO_KEYS = SigningOptions()
+"""No key but the case's, or that of MOVEOUT_KEY."""
 
 Signers = Annotated[
     Path | None,
@@ -63,31 +80,12 @@ def custody_of(case: Case | None) -> Custody:
     return case.custody if case else Custody()
 
 
-def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
-    """Return the keys that are named: on the command line, by MOVEOUT_KEY, or in the case; none where none is."""
-    custody = custody_of(case)
-    chosen = list(paths or ([custody.key] if custody.key else []))
-    secret = _passphrase(passphrase, custody)
-    return [_signer(path.expanduser(), secret) for path in chosen]
-
-
 def _signer(path: Path, secret: Secret | None) -> Signer:
     from migrate.custody.signing import keys, ssh_agent  # noqa: PLC0415  many commands that may sign have no key
 
     if path.suffix == ".pub":
         return ssh_agent.load(path)
     return keys.load(path, lambda: secret.reveal() if secret else None)
-
-
-def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
-    """Like ``load_keys``, and raise ``UsageError`` where no key is named."""
-    signers = load_keys(paths, passphrase, case)
-    if not signers:
-        raise UsageError(
-            "no key is named to sign with",
-            next_step="add --key FILE, MOVEOUT_KEY or [custody] key in the case file; `moveout keys init` makes one",
-        )
-    return signers
 
 
 def load_trust(path: Path | None, case: Case | None) -> Trust | None:

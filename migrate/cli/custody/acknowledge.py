@@ -15,7 +15,7 @@ from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signatures import check_signed
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents, receipt
@@ -68,8 +68,7 @@ def acknowledge_command(
     *,
     to: DocumentsTo = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     signers: Signers = None,
     page: PageFile = None,
 ) -> Acknowledged:
@@ -79,7 +78,7 @@ def acknowledge_command(
     receipt, too. Repeating the command changes nothing.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     endpoint = known_location([location], loaded)
     store = session.store(endpoint)
     document, signatures = read_files(file)

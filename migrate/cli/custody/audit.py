@@ -12,7 +12,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody import sampling_audit
@@ -69,8 +69,7 @@ def audit_command(
         ),
     ] = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     signers: Signers = None,
 ) -> Result:
     """Check samples of a signed bundle, and sign the result.
@@ -78,7 +77,7 @@ def audit_command(
     Samples are drawn from a random seed. Every byte of them is hashed.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     location = known_location(words, loaded)
     store = session.store(location, loaded.bwlimit if loaded else None)
     audited = sampling_audit.audit(

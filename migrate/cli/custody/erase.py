@@ -13,7 +13,7 @@ from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.clock import Rules, load_rules
@@ -72,8 +72,7 @@ def erase_command(
         ),
     ] = "",
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     yes: Yes = False,
     dry_run: DryRun = False,
     page: PageFile = None,
@@ -84,7 +83,7 @@ def erase_command(
     a receipt is missing. If it was interrupted, repeat the command to finish.
     """
     loaded = load_case(case)
-    signers = (load_keys if dry_run else need_keys)(key, passphrase, loaded)
+    signers = signing.load(loaded) if dry_run else signing.need(loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     held: list[str] = []

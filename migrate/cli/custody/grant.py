@@ -18,7 +18,7 @@ from migrate.cli.common.link_files import Linked, new_files, write_links
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody.grant import grant, made_grants
@@ -96,8 +96,7 @@ def create_command(
     *,
     file: CredentialFile = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by an account of MinIO.
@@ -108,7 +107,7 @@ def create_command(
     grant.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     store, accounts, s3_location = open_accounts(session, known_location(words, loaded))
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
@@ -137,8 +136,7 @@ def session_command(
     role: Annotated[str, typer.Option(metavar="ARN", help="AWS only: the role of the session.")] = "",
     file: CredentialFile = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by a session of AWS.
@@ -151,7 +149,7 @@ def session_command(
     grant.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     store, accounts, s3_location = open_accounts(session, known_location(words, loaded))
     service = sts_sessions.TokenService(s3_location)
     path = file or Path(f"grant-{to}.ini")
@@ -190,8 +188,7 @@ def links_command(
         ),
     ] = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     page: PageFile = None,
 ) -> Linked:
     """Let somebody read this bundle, by links.
@@ -201,7 +198,7 @@ def links_command(
     grant.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     location = known_location(words, loaded)
     need_s3(location)
     linked = write_links(session, location, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
@@ -292,8 +289,7 @@ def revoke_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> RevokedGrants:
     """Revoke a grant at once, as far as the server can.
 
@@ -302,7 +298,7 @@ def revoke_command(
     them.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     store, accounts, _ = open_accounts(session, known_location(words, loaded))
     return RevokedGrants(to, made_grants.revoke(store, accounts, to, signer))
 

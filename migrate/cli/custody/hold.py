@@ -17,7 +17,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_trust, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
@@ -114,8 +114,7 @@ def place_command(
         Firmness, typer.Option(help="compliance: nobody can end the hold earlier, not even an administrator.")
     ] = Firmness.GOVERNANCE,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> HeldBundle:
     """Lock every version of every file of a bundle.
 
@@ -123,7 +122,7 @@ def place_command(
     repeat the command to finish.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     store, vault = open_both(session, known_location(words, loaded))
     custody = custody_of(loaded)
     _check_release_keys(custody.release_keys, load_trust(None, loaded))
@@ -166,15 +165,14 @@ def extend_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> HeldBundle:
     """Extend a hold, on the same terms.
 
     Files that were added since are locked, too. A hold that was released is not extended: place a new one.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     store, vault = open_both(session, known_location(words, loaded))
     standing = bundle_hold.standing_at(store)
     if not standing:
@@ -281,15 +279,14 @@ def release_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> Released:
     """End a hold, with the keys that it names.
 
     It needs as many of these keys as the hold says.
     """
     loaded = load_case(case)
-    signers = need_keys(key, passphrase, loaded)
+    signers = signing.need(loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     document, protection = bundle_hold.release(

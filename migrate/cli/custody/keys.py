@@ -13,7 +13,7 @@ from msgspec import Struct
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import PASSPHRASE, KeyFiles, Passphrase, need_keys, reference
+from migrate.cli.common.signing_keys import NO_KEYS, PASSPHRASE, Passphrase, SigningOptions, reference
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.custody.signing import keys, ssh_agent
@@ -101,12 +101,11 @@ def show_command(
             metavar="FILE …", help="FILE.pub, or FILE if FILE.pub lies next to it. No passphrase is needed."
         ),
     ] = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     case: CaseFile = None,
 ) -> Keys:
     """Print the public key: others check your signatures with it."""
     del session
     if files:
         return Keys(tuple(map(keys.load_public, map(keys.public_half, files))))
-    return Keys(tuple(signer.public for signer in need_keys(key, passphrase, load_case(case))))
+    return Keys(tuple(signer.public for signer in signing.need(load_case(case))))

@@ -20,7 +20,7 @@ from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents
@@ -222,8 +222,7 @@ def note_command(
     at: Annotated[str | None, typer.Option(metavar="T", help="When it happened (default: now).")] = None,
     text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about the event.")] = "",
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
 ) -> Added:
     """Record an event that happened outside of moveout.
 
@@ -234,7 +233,7 @@ def note_command(
             f"{what!r} is no word that a rule could name", next_step="write it as one: transition-end"
         )
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signer = signing.need(loaded)[0]
     endpoint = known_location([location], loaded)
     store = session.store(endpoint)
     moment = (parse_deadline(at) if at else datetime.now(UTC)).astimezone(UTC)

@@ -17,7 +17,7 @@ from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import check_signed
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents, receipt
@@ -80,8 +80,7 @@ def receive_command(
     ] = Level.FULL,
     to: DocumentsTo = None,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     signers: Signers = None,
     page: PageFile = None,
 ) -> Received:
@@ -91,7 +90,7 @@ def receive_command(
     write there, in files here or in --to. If it was interrupted, repeat the command to finish.
     """
     loaded = load_case(case)
-    own_keys = need_keys(key, passphrase, loaded)
+    own_keys = signing.need(loaded)
     location = known_location(words, loaded)
     store = session.store(location, loaded.bwlimit if loaded else None)
     outcome = verify(

@@ -12,7 +12,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, one_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, draw_signed, need_keys
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, draw_signed
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.custody.log.events import record_seal, record_stamp
@@ -72,8 +72,7 @@ def sign_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = NO_KEYS,
     timestamp: Annotated[
         str | None,
         typer.Option(metavar="URL", help="A timestamp authority (RFC 3161), to prove when it was signed."),
@@ -86,6 +85,4 @@ def sign_command(
     """
     loaded = load_case(case)
     location = one_location(words or [], loaded.bundle if loaded else None)
-    return run_sign(
-        session, location, need_keys(key, passphrase, loaded), timestamp or custody_of(loaded).timestamp
-    )
+    return run_sign(session, location, signing.need(loaded), timestamp or custody_of(loaded).timestamp)

@@ -16,7 +16,7 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server
 from migrate.cli.common.session import Answer, Session
-from migrate.cli.common.signing_keys import load_keys
+from migrate.cli.common.signing_keys import NO_KEYS
 from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
 from migrate.cli.common.sources import destinations_in, expanded
 from migrate.cli.common.terminal import Heading
@@ -175,7 +175,7 @@ class _Move:
         self._up_before: set[str] = set()
         """What an earlier run has restored, and what is not compared with the bundle any more."""
         self._unfilled = destinations.unfilled
-        self._signers = load_keys(None, None, case)
+        self._signers = NO_KEYS.load(case)
         self._last = bundle
         self._is_sent = False
         self._copy_problem = ""
