@@ -74,14 +74,11 @@ class MysqlSource:
 
     def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        return self._snapshot(workspace, workers, None)
-
-    def base(self, workspace: Workspace, log: ChangeLog, *, workers: int) -> AbstractContextManager[Snapshot]:
-        """See ``exporters.api.Followable``."""
-        return self._snapshot(workspace, workers, log)
+        return self.base(workspace, None, workers=workers)
 
     @contextmanager
-    def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
+    def base(self, workspace: Workspace, log: ChangeLog | None, *, workers: int) -> Iterator[Snapshot]:
+        """See ``exporters.api.Followable``. Without a log nothing is followed."""
         workers = self._limits.allowed(1, requested=workers)
         with open_snapshot(self._address, workers=workers, log=log, note=self._note) as (session, tables):
             local_tables = [table for table in tables if not table.elsewhere]

@@ -71,14 +71,11 @@ class PostgresSource:
 
     def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        return self._snapshot(workspace, workers, None)
-
-    def base(self, workspace: Workspace, log: ChangeLog, *, workers: int) -> AbstractContextManager[Snapshot]:
-        """See ``exporters.api.Followable``."""
-        return self._snapshot(workspace, workers, log)
+        return self.base(workspace, None, workers=workers)
 
     @contextmanager
-    def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
+    def base(self, workspace: Workspace, log: ChangeLog | None, *, workers: int) -> Iterator[Snapshot]:
+        """See ``exporters.api.Followable``. Without a log nothing is followed."""
         with open_snapshot(self._address, self._session_limits, tolerant=True, log=log) as (session, tables):
             exported = [table for table in tables if table.exported]
             refused = any(table.hidden or not table.readable for table in tables)
