@@ -1,9 +1,13 @@
-"""Files on their way from location to location, by threads: looked for at the destination, read, checked, sent."""
+"""Files on their way from location to location, by threads: looked for at the destination, read, checked, sent; large
+ones in parts.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from msgspec import Struct
@@ -11,14 +15,14 @@ from msgspec import Struct
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Fence
-from migrate.errors import GoneError
+from migrate.errors import DamageError, GoneError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.worker_pool import ThreadWorkerPool
-from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload
+from migrate.runtime.worker_pool import TICK_SECONDS, ThreadWorkerPool
+from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload, UploadedPart
+from migrate.storage.checksums import combine, crc64nvme
 from migrate.storage.multipart import find_upload
 from migrate.transfer.counters import Counter
-from migrate.transfer.large_file_copy import LargeFile
-from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
+from migrate.transfer.plan import FileJob, PartJob, WantedFile, candidates, plan_file
 from migrate.transfer.scheduler import CopyTask, TaskQueue
 
 
@@ -143,18 +147,12 @@ class FileCopier:
 
     def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[CopyTask]]:
         def open_file() -> Iterator[CopyTask]:
-            planned = self._planned(job.file)
-            assert planned.upload is not None
             count = self._counters.skip_bytes if attempt == 1 else self._counters.pass_bytes
             large = LargeFile(
-                planned,
-                planned.upload,
-                origin=self._origin,
-                destination=self._destination,
+                self._planned(job.file),
+                self._settings,
                 on_sent=partial(self._counters.move_bytes, job.file),
                 on_kept=partial(count, job.file),
-                check=self._settings.fence.check,
-                cancellation=self._settings.cancellation,
             )
             return large.pieces(on_end=lambda finding: self._ended(large, finding, attempt))
 
@@ -194,6 +192,170 @@ class FileCopier:
                 return plan_file(file, upload.part_bytes, upload.id, upload.parts.values())
         upload_id = self._destination.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
         return plan_file(file, part_bytes, upload_id)
+
+
+class LargeFile:
+    """Parts are moved by several workers at once; the last to finish makes the file, or reports why not.
+
+    A cancellation leaves the upload as it is, to be continued later. ``on_sent`` and ``on_kept`` are called with the
+    bytes of parts that were sent, and that were there. ``refused``: all parts were there, and the destination made
+    something else of them.
+    """
+
+    def __init__(
+        self,
+        job: FileJob,
+        settings: CopySettings,
+        *,
+        on_sent: Callable[[int], None],
+        on_kept: Callable[[int], None],
+    ) -> None:
+        assert job.upload is not None
+        self.job, self.upload = job, job.upload
+        self.refused = False
+        self._origin, self._destination = settings.origin, settings.destination
+        self._fence, self._cancellation = settings.fence, settings.cancellation
+        self._on_sent, self._on_kept = on_sent, on_kept
+        self._hasher = InOrderHasher(settings.cancellation)
+        self._lock = threading.Lock()
+        self._done: dict[int, UploadedPart] = {}
+        self._running = 0
+        self._lost: Finding | None = None
+        self._ended = False
+
+    def as_upload(self) -> Upload:
+        """The upload as a listing would show it."""
+        return Upload(self.job.file.key, self.upload, datetime.now(UTC))
+
+    def pieces(self, on_end: Callable[[Finding | None], None]) -> Iterator[CopyTask]:
+        """Yield the parts' work, in order; none any more once the file is given up. ``on_end`` is called
+        once.
+        """
+        for part in self.job.parts:
+            with self._lock:
+                if self._lost is not None:
+                    return
+                self._running += 1
+            yield CopyTask(part.size_bytes, partial(self._work, part, on_end))
+
+    def _work(self, part: PartJob, on_end: Callable[[Finding | None], None]) -> None:
+        try:
+            self._move(part)
+        except BaseException:
+            self._hasher.fail()
+            raise
+        with self._lock:
+            self._running -= 1
+            over = not self._ended and (
+                len(self._done) == len(self.job.parts) or (self._lost is not None and self._running == 0)
+            )
+            self._ended = self._ended or over
+        if over:
+            on_end(self._lost or self._make())
+
+    def _move(self, part: PartJob) -> None:
+        key = self.job.file.key
+        if self._lost is not None:
+            return
+        self._cancellation.check()
+        try:
+            data = self._origin.read(key, part.start, part.size_bytes)
+        except GoneError:
+            self._lose(Finding(key, "is gone at the origin"))
+            return
+        if len(data) != part.size_bytes:
+            size = part.start + len(data)
+            self._lose(
+                Finding(key, "is shorter than listed", f"{self.job.file.size_bytes} bytes", f"{size} bytes")
+            )
+            return
+        self._hasher.offer(part.number, data)
+        if part.kept is not None and part.kept.crc64nvme == crc64nvme(data):
+            stored_part = part.kept
+            self._on_kept(part.size_bytes)
+        else:
+            stored_part = self._destination.put_part(key, self.upload, part.number, data)
+            self._on_sent(part.size_bytes)
+        del data
+        if self._hasher.wait(part.number):
+            with self._lock:
+                self._done[part.number] = stored_part
+
+    def _lose(self, finding: Finding) -> None:
+        with self._lock:
+            self._lost = self._lost or finding
+        self._hasher.fail()
+
+    def _make(self) -> Finding | None:
+        file = self.job.file
+        actual_digest = self._hasher.hexdigest()
+        if file.sha256 is not None and actual_digest != file.sha256:
+            return damaged(file, actual_digest)
+        parts = [self._done[number] for number in sorted(self._done)]
+        combined_crc = combine((part.crc64nvme or 0, part.size_bytes) for part in parts)
+        self._fence.check()
+        try:
+            self._destination.complete(file.key, self.upload, parts, crc64nvme=combined_crc)
+        except DamageError as exc:
+            self.refused = True
+            return Finding(
+                file.key, "did not arrive at the destination as it was sent", exc.expected, exc.found
+            )
+        return None
+
+
+class InOrderHasher:
+    """Takes parts 1, 2, … as they come and hashes them in order; a part that is early is held until its turn.
+
+    Whoever offers a part should ``wait`` for it before reading another one: that bounds what is held.
+    """
+
+    def __init__(self, cancellation: CancellationToken) -> None:
+        self._cancellation = cancellation
+        self._hash = hashlib.sha256()
+        self._early: dict[int, bytes] = {}
+        self._next = 1
+        self._hashing = False
+        self._failed = False
+        self._changed = threading.Condition()
+
+    def offer(self, number: int, data: bytes) -> None:
+        """Hash the part now and those that waited for it, if it is its turn and nobody else is at it."""
+        with self._changed:
+            self._early[number] = data
+            if self._hashing:
+                return
+            self._hashing = True
+        while (part := self._take()) is not None:
+            self._hash.update(part)  # without the interpreter's lock
+            with self._changed:
+                self._next += 1
+                self._changed.notify_all()
+
+    def wait(self, number: int) -> bool:
+        """Return True once the part is hashed, False if the file was given up. Raises ``Cancelled``."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._next > number or self._failed, TICK_SECONDS):
+                self._cancellation.check()
+            return self._next > number
+
+    def fail(self) -> None:
+        """Give the file up: nobody waits any longer."""
+        with self._changed:
+            self._failed = True
+            self._early.clear()
+            self._changed.notify_all()
+
+    def hexdigest(self) -> str:
+        """Of all parts hashed so far."""
+        return self._hash.hexdigest()
+
+    def _take(self) -> bytes | None:
+        with self._changed:
+            part = self._early.pop(self._next, None)
+            if part is None:
+                self._hashing = False
+            return part
 
 
 def _task(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> CopyTask:

@@ -98,7 +98,7 @@ PACKAGES = (
         "transfer: resume",
         tuple(
             f"migrate/transfer/{name}.py"
-            for name in ("run", "plan", "destination", "file_copy", "large_file_copy", "source_bundle")
+            for name in ("run", "plan", "destination", "file_copy", "source_bundle")
         ),
         _TRANSFER,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import UploadedPart
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
-from migrate.transfer.large_file_copy import InOrderHasher, LargeFile
+from migrate.transfer.file_copy import CopySettings, InOrderHasher, LargeFile
 from migrate.transfer.plan import WantedFile, plan_file
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
@@ -39,13 +40,17 @@ class Copy:
         parts = [self.destination.put_part("data/a", self.upload, number, piece) for number, piece in kept]
         self.large = LargeFile(
             plan_file(file, 4, self.upload, parts),
-            self.upload,
-            origin=Faulty(self.origin, FaultPlan(*faults)),
-            destination=Faulty(self.destination, FaultPlan(*at_destination)),
+            CopySettings(
+                origin=Faulty(self.origin, FaultPlan(*faults)),
+                destination=Faulty(self.destination, FaultPlan(*at_destination)),
+                fence=SimpleNamespace(check=check or (lambda: None)),
+                cancellation=self.cancellation,
+                on_stuck=lambda: None,
+                workers=1,
+                recheck=False,
+            ),
             on_sent=self.sent.append,
             on_kept=self.kept.append,
-            check=check or (lambda: None),
-            cancellation=self.cancellation,
         )
         self.tasks = self.large.pieces(self.ends.append)
 
