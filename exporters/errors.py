@@ -53,6 +53,14 @@ class MoveoutError(Exception):
         self.next_step = next_step
 
 
+def reason_of(error: MoveoutError) -> str:
+    """Return what an error says of a URL, without the URLs at its beginning; "" where it begins with none."""
+    message, is_of_url = str(error), False
+    while "://" in (parts := message.partition(": "))[0]:
+        message, is_of_url = parts[2], True
+    return message if is_of_url else ""
+
+
 class UsageError(MoveoutError):
     """The request makes no sense; nothing was touched."""
 

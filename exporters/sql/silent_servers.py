@@ -7,8 +7,10 @@ may be wrong.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +25,10 @@ FIRST_ANSWER_SECONDS = 30
 _AGAIN_SECONDS = 1.0
 _answered: dict[tuple[str, ...], str] = {}
 """A URL of each server that has answered this process."""
+_silent_at: dict[tuple[str, ...], float] = {}
+"""When each server had no answer that has never given one, by the monotonic clock. Its other databases are not asked
+for a while: each would be waited for as long.
+"""
 _waits: list[Wait] = []
 _left_out: list[Callable[[str], bool]] = []
 """Each tells whether a URL is on a server that a command goes on without."""
@@ -63,12 +69,14 @@ def left_out(is_meant: Callable[[str], bool]) -> Iterator[None]:
 
 def silence(url: str) -> SourceSilentError | None:
     """Return the error of a database whose server a command goes on without; None where there is an answer."""
-    if not any(is_meant(url) for is_meant in _left_out):
+    if any(is_meant(url) for is_meant in _left_out):
+        words = f"the server has not answered for {FIRST_ANSWER_SECONDS} s"
+    elif time.monotonic() < _silent_at.get(_server(url), -inf) + FIRST_ANSWER_SECONDS:
+        words = "the server was asked just before, and has not answered"
+    else:
         return None
-    return SourceSilentError(
-        f"{url}: the server has not answered for {FIRST_ANSWER_SECONDS} s",
-        next_step="Look at the server and the network, then give the same command again.",
-    )
+    next_step = "Look at the server and the network, then give the same command again."
+    return SourceSilentError(f"{url}: {words}", next_step=next_step)
 
 
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:
@@ -82,12 +90,18 @@ def connected(url: str, connect: Callable[[], Connection]) -> Connection:
         try:
             connection = connect()
         except SourceSilentError:
-            if server not in _answered or not _waits or _waits[-1](_AGAIN_SECONDS):
+            if server not in _answered:
+                _silent_at[server] = time.monotonic()
+                raise
+            if not _waits or _waits[-1](_AGAIN_SECONDS):
                 raise
         except SourceUnreachableError as exc:
-            raise silence(url) or exc from exc  # else its login was ended from outside
+            if (error := silence(url)) is None:
+                raise
+            raise error from exc  # the login was ended from outside
         else:
             _answered[server] = url
+            _silent_at.pop(server, None)
             return connection
 
 

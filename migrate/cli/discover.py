@@ -13,7 +13,7 @@ from msgspec import Struct
 from rich.table import Table
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
-from exporters.errors import SourceGoneError
+from exporters.errors import SourceGoneError, reason_of
 from exporters.structs import as_dict
 from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
@@ -107,7 +107,7 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        why = str(answer.error).removeprefix(f"{answer.url}: ").removeprefix(f"{answer.url}/: ")
+        why = (answer.error and reason_of(answer.error)) or str(answer.error)
         line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), why)
         console.print(line, wrap=True)
         if answer.error is not None and answer.error.next_step:

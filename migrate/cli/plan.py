@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Source, SurveyItem
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceSilentError
 from exporters.sql.silent_servers import silence
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
@@ -471,7 +471,7 @@ def _survey(
         try:
             source_plans.append(survey(source, workers=workers, sampled_from_seconds=sampled_from_seconds))
         except SourceError as exc:
-            error = silence(source.url) or exc
+            error = exc if isinstance(exc, SourceSilentError) else silence(source.url) or exc
             errors.append((source.name, error))
             unread.append(SourceFailure(source.name, source.url, error))
         progress.end()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, Finding, Fix
 from exporters.engine import load_part
+from exporters.errors import SourceUnreachableError, reason_of
 from migrate.case.model import Endpoint
 from migrate.case.overlaps import names_same
 from migrate.case.server_url import bare_server
@@ -176,7 +177,11 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
     if error is None or examination.findings:
         return examination
     advice = Fix("advice", error.next_step) if error.next_step else None
-    finding = Finding("blocks", error.code, endpoint.shown, str(error), _CONSEQUENCES[kind], advice)
+    name, reason = endpoint.shown, reason_of(error)
+    if isinstance(error, SourceUnreachableError) and reason:
+        name = bare_server(name)  # it is true of all databases of the server, and is said once
+    problem = f"{name}: {reason}" if reason else str(error)
+    finding = Finding("blocks", error.code, name, problem, _CONSEQUENCES[kind], advice)
     return replace(examination, findings=[finding])
 
 
@@ -336,5 +341,6 @@ def _warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _warning(finding: Finding) -> str:
+    problem = finding.named_problem
     fix = f" → {finding.fix.text}" if finding.fix and "\n" not in finding.fix.text else ""
-    return f"{finding.named_problem.rstrip('.')}. {finding.consequence}{fix}"
+    return f"{problem}{'' if problem.endswith(('.', '?')) else '.'} {finding.consequence}{fix}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 
@@ -21,7 +21,7 @@ from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
 from migrate.engines import registry
-from migrate.errors import MoveoutError
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words, things
 from migrate.storage.api import MultipartStore, Store, Tidying
@@ -181,10 +181,14 @@ def _status_of(
     except MoveoutError as exc:
         problem = problem or f"{exc}: {exc.next_step}"
     if source is not None and destination is not None:
-        with suppress(MoveoutError):
+        try:
             followed = base.followed(source, destination)
             mark = followed.applied_mark()
             undefined = followed.definition_gaps(mark.skipped) if mark is not None else ()
+        except (UnreachableError, NotAllowedError) as exc:
+            problem = problem or f"how far the changes were applied is not known: {exc}"
+        except MoveoutError:
+            pass  # nothing is restored yet, say
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     is_ours = mark is not None and mark.base == base.position

@@ -101,3 +101,24 @@ def test_where_no_source_answers_nothing_is_written(tmp_path, command):
     ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words, "--json")
     assert (ended.code, ended.json["error"]["code"], bundle.exists()) == (7, "gone", False)
     assert all(word in ended.json["error"]["message"] for word in ("a: postgresql://", "b: ", "none.db"))
+
+
+def test_a_run_explains_a_dead_server_once_however_many_of_its_databases_it_names(tmp_path):
+    make_file(tmp_path / "file.db")
+    dead = f"postgresql://me@127.0.0.1:{free_port()}"
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[bundle]\nlocation = "{tmp_path}/bundle"\n'
+        f'[[source]]\nname = "file"\nurl = "sqlite://{tmp_path}/file.db"\n'
+        + "".join(f'[[source]]\nname = "{name}"\nurl = "{dead}/{name}"\n' for name in ("a", "b"))
+        + f'[[destination]]\nsource = "a"\nurl = "sqlite://{tmp_path}/new.db"\n'
+    )
+    ended = call("run", "-c", case)
+    assert ended.code == 3, ended.err
+    assert (ended.out + ended.err).count("onnection refused") == 1
+    assert "source a, source b" in ended.out
+    assert ended.out.count("Check host, port and network") == 1
+    assert f"not exported: {dead}/b: not reachable (see doctor above)" in ended.out
+    assert f"b cannot be opened: {dead}/b: not reachable (see doctor above)" in ended.err
+    in_json = call("run", "-c", case, "--json").json["result"]
+    assert "onnection refused" in str(in_json["summary"])

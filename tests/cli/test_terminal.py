@@ -102,7 +102,7 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
         console = RichConsole(
             file=written, force_terminal=is_terminal, color_system=None, width=60, soft_wrap=True
         )
-        draw_summary(console, lines)
+        draw_summary(Console(console), lines)
         drawn[is_terminal] = written.getvalue().splitlines()
     assert drawn[False][1] == f"notes   {why}"
     wrapped = drawn[True]

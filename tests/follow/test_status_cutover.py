@@ -1,5 +1,7 @@
 """``status`` says when a cutover can begin: now, in a while, or not at the speed of now."""
 
+from pathlib import Path
+
 import pytest
 
 from exporters.postgres.changes.log import PostgresChangeLog
@@ -7,6 +9,7 @@ from exporters.postgres.sessions import connection
 from migrate.follow import status
 from migrate.progress import server_contact
 from migrate.progress.server_contact import Patience
+from scripts.process import free_port
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
 from tests.follow.move_case import write_move_case
@@ -53,6 +56,16 @@ def test_a_silent_server_is_named_and_left_out(old, postgres, monkeypatch):
         ended = call("status", "-c", "moveout.toml")
     assert f"{old.rpartition('/')[0]} has not answered since" in ended.err
     assert "no answer from the server" in " ".join(ended.out.split())
+
+
+def test_a_dead_destination_is_named(old):
+    assert call("follow", "-c", "moveout.toml", "--until-caught-up").code == 0
+    case = Path("moveout.toml").read_text()
+    before = case.rpartition('url = "')[0]
+    Path("dead.toml").write_text(f'{before}url = "postgresql://me@127.0.0.1:{free_port()}/app"\n')
+    shown = " ".join(call("status", "-c", "dead.toml").out.split())
+    assert "! how far the changes were applied is not known: postgresql://me@127.0.0.1:" in shown
+    assert "onnection refused" in shown
 
 
 def test_the_rest_is_reckoned_by_how_fast_it_becomes_less():

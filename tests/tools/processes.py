@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from exporters.sql import silent_servers
+
 
 @contextmanager
 def killed_at_end(words: list[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
@@ -41,3 +43,4 @@ def stopped(server):
         yield
     finally:
         os.kill(main, signal.SIGCONT)
+        silent_servers._silent_at.clear()

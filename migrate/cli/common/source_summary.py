@@ -126,6 +126,7 @@ def lines_behind(console: Console, before: str, text: str, indent: int) -> Seque
     """Return a text behind another one as lines that fit a terminal, or below it, at the ``indent``, where there is
     little room; elsewhere as one line.
     """
+    text = console.referring(text)
     if not console.is_terminal or not text:
         return [before + text]
     is_behind = console.width - len(before) >= _LEAST_COLUMNS

@@ -85,6 +85,8 @@ class Console:
 
     def __init__(self, on: rich.console.Console | None = None, *, stderr: bool = False) -> None:
         self._stderr = stderr
+        self.explained: dict[str, str] = {}
+        """What was explained, and the short words that refer to it; a next step that needs no repetition has none."""
         if on is not None:
             self.rich = on
         has_variable = any(os.environ.get(name) for name in _TERMINAL_VARIABLES)
@@ -121,6 +123,10 @@ class Console:
         What cannot be written to stderr is dropped: a full disk below a run's log ends no run. Raises ``OSError`` where
         stdout cannot be written.
         """
+        if self.explained:
+            if self.explained.get(" ".join(map(str, objects)).strip().removeprefix("→ ")) == "":
+                return
+            objects = tuple(map(self._referring, objects))
         try:
             self._print(*objects, style=style, end=end, wrap=wrap)
         except OSError:
@@ -141,6 +147,17 @@ class Console:
             self._stream.flush()
         except BrokenPipeError:
             self.rich.on_broken_pipe()
+
+    def referring(self, text: str) -> str:
+        """Return a text in which short words refer to what was explained."""
+        for explanation, words in self.explained.items():
+            text = text.replace(explanation, words) if words else text
+        return text
+
+    def _referring(self, shown: object) -> object:
+        if isinstance(shown, Text):
+            return Text.assemble(*((self.referring(text), style) for text, style in shown.pieces))
+        return self.referring(shown) if isinstance(shown, str) else shown
 
     @property
     def _stream(self) -> TextIO:

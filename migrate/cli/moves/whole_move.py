@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from enum import Enum
 
 from msgspec.structs import replace
 
+from exporters.errors import reason_of
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding
@@ -63,6 +64,8 @@ from migrate.storage.registry import open_location
 from migrate.verify import Level
 
 _FOLLOW = "follow"
+_SHORT_WORDS: Mapping[str, str] = {"unreachable": "not reachable", "not-allowed": "not allowed"}
+"""By code, what stands for an error that was explained."""
 _SAMPLED_FROM_SECONDS = 300.0
 """Without a deadline nothing is decided by the forecast: a sample that reads much of a small source is not worth it."""
 
@@ -119,9 +122,35 @@ def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
                     session.err.print("done before")
                 elif not session.json:
                     step.answer.draw(session.out)
+                    _refer_to(session, name, step.answer)
     finally:
         add_run(move.records())
     return Evacuated(case.name, tuple(move.finished), move.summary())
+
+
+def _refer_to(session: Session, step: str, answer: Answer) -> None:
+    """From now on refer to errors of servers that a step has printed: each step would explain them again."""
+    for error in _errors_of(answer):
+        reason = reason_of(error)
+        what = _SHORT_WORDS.get(error.code, "")
+        for console in (session.out, session.err) if reason and what else ():
+            console.explained.setdefault(reason, f"{what} (see {step} above)")
+            if error.next_step:
+                console.explained.setdefault(error.next_step, "")
+
+
+def _errors_of(answer: Answer) -> Iterator[MoveoutError]:
+    """Yield the errors for which sources or destinations were left out of a step."""
+    if isinstance(answer, Diagnosis):
+        yield from (each.examination.error for each in answer.examinations.examined if each.examination.error)
+    elif isinstance(answer, Planned):
+        yield from (failure.error for failure in answer.unread)
+    elif isinstance(answer, Exported):
+        yield from (error for _, error in answer.outcome.broken)
+    elif isinstance(answer, Restored | Verified):
+        yield from (failure.error for failure in answer.failures)
+    elif isinstance(answer, FailedStep):
+        yield answer.error
 
 
 def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:

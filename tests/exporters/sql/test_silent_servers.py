@@ -62,6 +62,7 @@ def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind,
 
 def test_a_server_has_answered_where_any_of_its_databases_has(monkeypatch):
     monkeypatch.setattr(silent_servers, "_answered", {})
+    monkeypatch.setattr(silent_servers, "_silent_at", {})
     answers = [None, SourceSilentError("timeout"), None]
 
     def connect():
@@ -81,9 +82,22 @@ def connect_in_vain():
     raise SourceSilentError("timeout")
 
 
+def test_the_other_databases_of_a_server_that_has_never_answered_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(silent_servers, "_answered", {})
+    monkeypatch.setattr(silent_servers, "_silent_at", {})
+    with pytest.raises(SourceSilentError, match="timeout"):
+        connected("postgresql://me@old/app", connect_in_vain)
+    with pytest.raises(SourceSilentError, match="postgresql://me@old/shop: the server was asked just before"):
+        connected("postgresql://me@old/shop", lambda: None)
+    connected("postgresql://me@new/shop", lambda: None)
+    monkeypatch.setattr(silent_servers, "FIRST_ANSWER_SECONDS", 0)
+    connected("postgresql://me@old/shop", lambda: None)
+
+
 @pytest.mark.parametrize("case", ["never answered", "nobody waits", "cancelled"])
 def test_a_silent_server_is_an_error(monkeypatch, case):
     monkeypatch.setattr(silent_servers, "_answered", {})
+    monkeypatch.setattr(silent_servers, "_silent_at", {})
     token, attempts = CancellationToken(), []
 
     def connect_in_vain():
