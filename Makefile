@@ -33,36 +33,36 @@ help:
 ##@ A move, in the order of the night
 
 discover: $(VENV)/.ready ## write the case file of what FROM='URL …' has
-	@$(MOVEOUT) discover $(if $(FROM),--to,-c) $(CASE) $(FROM) $(ARGS)
+	@$(MOVEOUT) discover $(if $(FROM),--to,-c) '$(CASE)' $(FROM) $(ARGS)
 
 doctor: $(VENV)/.ready ## say what would go wrong, and how to mend it; change nothing
-	@$(MOVEOUT) doctor -c $(CASE) $(ARGS)
+	@$(MOVEOUT) doctor -c '$(CASE)' $(ARGS)
 
 plan: $(VENV)/.ready ## what is there, and how long it will take
-	@$(MOVEOUT) plan -c $(CASE) $(ARGS)
+	@$(MOVEOUT) plan -c '$(CASE)' $(ARGS)
 
 evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
-	@$(MOVEOUT) run -c $(CASE) $(ARGS)
+	@$(MOVEOUT) run -c '$(CASE)' $(ARGS)
 
 status: $(VENV)/.ready ## what is done and what is left
-	@$(MOVEOUT) status -c $(CASE) $(ARGS)
+	@$(MOVEOUT) status -c '$(CASE)' $(ARGS)
 
 ##@ Its steps, one by one
 
 export: $(VENV)/.ready ## write the bundle
-	@$(MOVEOUT) export -c $(CASE) $(ARGS)
+	@$(MOVEOUT) export -c '$(CASE)' $(ARGS)
 
 transfer: $(VENV)/.ready ## bring the bundle to another location
-	@$(MOVEOUT) transfer -c $(CASE) $(ARGS)
+	@$(MOVEOUT) transfer -c '$(CASE)' $(ARGS)
 
 verify: $(VENV)/.ready ## check the bundle
-	@$(MOVEOUT) verify -c $(CASE) $(ARGS)
+	@$(MOVEOUT) verify -c '$(CASE)' $(ARGS)
 
 restore: $(VENV)/.ready ## bring databases and buckets back to life on the new host
-	@$(MOVEOUT) restore -c $(CASE) $(ARGS)
+	@$(MOVEOUT) restore -c '$(CASE)' $(ARGS)
 
 clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
-	@$(MOVEOUT) clean -c $(CASE) $(ARGS)
+	@$(MOVEOUT) clean -c '$(CASE)' $(ARGS)
 
 ##@ This checkout
 

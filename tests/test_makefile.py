@@ -39,17 +39,17 @@ def test_make_alone_lists_every_target_with_a_line_the_move_first():
 
 @pytest.mark.parametrize("verb", [verb for verb in NIGHT if verb != "evacuate"])
 def test_case_names_the_case_file_of_a_command(verb):
-    assert f"moveout {verb} -c other.toml" in make("-n", verb, "CASE=other.toml")
+    assert f"moveout {verb} -c 'an other.toml'" in make("-n", verb, "CASE=an other.toml")
     assert make("-n", verb, "CASE=other.toml", "ARGS=--json").rstrip().endswith(" --json")
 
 
 def test_discover_writes_the_case_file_where_servers_are_named():
     output = make("-n", "discover", "CASE=other.toml", "FROM=postgresql://old 's3://?profile=old'")
-    assert "moveout discover --to other.toml postgresql://old 's3://?profile=old'" in output
+    assert "moveout discover --to 'other.toml' postgresql://old 's3://?profile=old'" in output
 
 
 def test_evacuate_is_the_whole_run():
-    assert "moveout run -c other.toml" in make("-n", "evacuate", "CASE=other.toml")
+    assert "moveout run -c 'other.toml'" in make("-n", "evacuate", "CASE=other.toml")
 
 
 def test_an_old_python_is_refused_with_a_next_step(tmp_path):

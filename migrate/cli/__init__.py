@@ -11,6 +11,7 @@ import gc
 gc.set_threshold(100_000, 20, 50)
 
 import importlib
+import io
 import logging
 import os
 import signal
@@ -350,6 +351,8 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - it stays open
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what an old locale cannot show is an escape, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_unwritten() -> None:

@@ -27,7 +27,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.terminal import Console, Text, data_output, plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, things
@@ -174,7 +174,7 @@ def _get_rows(
         found = chain(*(table_rows.rows(reader, table, start, end) for table in tables.values()))
         if session.json:
             return Got(reader.store.location, rows=list(found), missing=missing)
-        sys.stdout.writelines(map(_row_line, found))
+        data_output().writelines(map(_row_line, found))
         return Got(reader.store.location, missing=missing)
     files, size_bytes, kept = {}, 0, 0
     times_named = Counter(table.name for table in tables.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from migrate.cli import app
 from migrate.cli.common.opened_bundle import open_bundle
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, data_output
 from migrate.errors import OK, UsageError
 from migrate.number_text import things
 
@@ -98,10 +97,11 @@ def sql_command(
     limit = limit or (None if as_csv else _LIMIT)
     with sql_query.run(reader, rest[0], as_json=session.json) as result:
         if as_csv:
-            writer = csv.writer(sys.stdout)
+            out = data_output()
+            writer = csv.writer(out)
             writer.writerow(result.names)
             writer.writerows(islice(result.rows, limit))
-            sys.stdout.flush()
+            out.flush()
             return Selected(reader.store.location, result.names, result.types, (), more=False, printed=True)
         rows = list(islice(result.rows, None if limit is None else limit + 1))
     return Selected(

@@ -83,3 +83,25 @@ def test_what_is_printed_to_a_full_disk_or_nowhere_ends_no_run(tmp_path, streams
     assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
     assert ("the result cannot be written: No space left on device" in ended.stderr) == bool(code)
     assert call("verify", tmp_path / "bundle").code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_old_locale_cannot_show_is_an_escape_and_data_stay_utf_8(tmp_path, encoding):
+    """A command ended with a traceback at its first arrow, after its work was done."""
+    bundle = tmp_path / "bundle"
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE \"ж\" AS SELECT 'é→' AS x")
+    assert call("export", f"a={tmp_path}/a.db", "--to", bundle).code == 0
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        return subprocess.run(
+            [MOVEOUT, *words], capture_output=True, check=False, env=environment, timeout=60
+        )
+
+    listed = run("ls", bundle)
+    assert (listed.returncode, b"main.\\u0436" in listed.stdout) == (0, True), listed
+    assert "main.ж" in run("ls", bundle, "--json").stdout.decode()
+    rows = run("get", bundle, "main.ж")
+    assert "é→" in rows.stdout.decode(), rows
+    assert run("export", "--help").returncode == 0

@@ -25,7 +25,7 @@ from msgspec.structs import fields
 from exporters.sql.silent_servers import waiting_for_silent
 from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, data_output
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, NoSpaceError, UsageError
 from migrate.progress.meter import Meter
@@ -504,8 +504,9 @@ def print_error(
 
 def _print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
     head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
-    sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=_plain) + "\n")
-    sys.stdout.flush()
+    out = data_output()
+    out.write(json.dumps(head | body, ensure_ascii=False, default=_plain) + "\n")
+    out.flush()
 
 
 def _plain(value: object) -> str:

@@ -7,6 +7,7 @@ takes 20 ms of each command.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shutil
 import sys
@@ -60,6 +61,13 @@ class Text:
         from rich.text import Text as RichText  # noqa: PLC0415
 
         return RichText.assemble(*self.pieces)
+
+
+def data_output() -> TextIO:
+    """Return stdout for data and JSON, which are UTF-8 whatever the locale is: nothing of them may be replaced."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="strict")
+    return sys.stdout
 
 
 class Heading:
