@@ -67,6 +67,13 @@ WHERE (c.relkind IN ('r', 'f') OR c.relkind = 'm' AND c.relispopulated) AND c.re
 ORDER BY n.nspname, c.relname
 """
 
+_PARTITIONED = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'))
+ORDER BY 2, 3
+"""
 _COLUMNS = """
 SELECT a.attrelid::int8 AS table_oid, a.attname AS name, a.atttypid::int8 AS type_oid, a.atttypmod AS modifier,
   format_type(a.atttypid, a.atttypmod) AS sql_type, a.attnotnull AS not_null, {generated} AS generated,
@@ -81,6 +88,14 @@ _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 
 TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
+
+
+def unreadable_partitioned(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Return the oids of the partitioned tables that the role may not read, by their labels. They hold no rows, but
+    pg_dump locks them.
+    """
+    rows = fetch(connection, _PARTITIONED)
+    return {quote_qualified(row["schema"], row["name"]): row["oid"] for row in rows}
 
 
 class PostgresColumn(Struct, frozen=True):

@@ -28,7 +28,7 @@ from exporters.doctor import (
 )
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
-from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.catalog import PostgresTable, read_tables, unreadable_partitioned
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.changes.publication import followed_tables
 from exporters.postgres.changes.timelines import FAILOVER_VERSION
@@ -152,6 +152,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("clock", lambda: clock_finding(source.server, skew, source.server)),
             ("pg_dump", lambda: _pg_dump(source)),
             ("rights", lambda: _tables(source)),
+            ("rights", lambda: _partitioned(source)),
             ("rights", lambda: _sequences(source)),
             ("rights", lambda: _large_objects(source)),
             ("rights", lambda: _user_mappings(source)),
@@ -262,16 +263,8 @@ def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
                 Fix("advice", "Name the other server's database as a source of its own."),
             )
         elif not table.readable and right is not None:
-            statements = (
-                []
-                if right["enters"]
-                else [f"GRANT USAGE ON SCHEMA {quote_name(table.schema)} TO {source.role};"]
-            )
-            statements += [] if right["reads"] else [f"GRANT SELECT ON TABLE {table.label} TO {source.role};"]
-            problem = f"the role {source.role} may not read it"
-            consequence = "Its definition and its rows are not exported."
-            yield Finding(
-                "loses", "rights", table.item, problem, consequence, source.sql("\n".join(statements))
+            yield _forbidden(
+                source, table.item, table.label, right, "Its definition and its rows are not exported."
             )
         elif table.hidden:
             problem = f"row-level security hides rows of it from {source.role}"
@@ -281,6 +274,28 @@ def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
             advice = Fix("advice", "Export from the primary.")
             problem = "it is unlogged, and this server is a standby"
             yield Finding("loses", "replica", table.item, problem, "Its rows are not exported.", advice)
+
+
+def _partitioned(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield a finding for each partitioned table that the role may not read: pg_dump leaves it out."""
+    labels = {oid: label for label, oid in unreadable_partitioned(source.connection).items()}
+    for right in fetch(source.connection, _RIGHTS, {"oids": list(labels)}):
+        label = labels[right["oid"]]
+        yield _forbidden(
+            source, label, label, right, "Its definition is not exported, so its partitions stand alone."
+        )
+
+
+def _forbidden(
+    source: _ExaminedPostgres, item: str, label: str, right: Mapping[str, Any], consequence: str
+) -> Finding:
+    """Return the finding that the role may not read a table. ``right``: a row of ``_RIGHTS``."""
+    enter = f"GRANT USAGE ON SCHEMA {quote_name(right['schema'])} TO {source.role};"
+    read = f"GRANT SELECT ON TABLE {label} TO {source.role};"
+    statements = [] if right["enters"] else [enter]
+    statements += [] if right["reads"] else [read]
+    problem = f"the role {source.role} may not read it"
+    return Finding("loses", "rights", item, problem, consequence, source.sql("\n".join(statements)))
 
 
 def _sequences(source: _ExaminedPostgres) -> Iterator[Finding]:

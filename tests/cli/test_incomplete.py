@@ -7,7 +7,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file
 from tests.exporters.mysql.databases import run_sql as run_mysql
-from tests.exporters.postgres.databases import run_sql
+from tests.exporters.postgres.databases import as_role, login, run_sql
 from tests.tools.clients import boto_client
 
 
@@ -303,3 +303,31 @@ def test_a_table_that_came_up_empty_for_a_gap_is_the_gap_and_no_difference(
     run_sql(new_pg, "CREATE TABLE c AS SELECT 1 AS x")
     compared = call("verify", tmp_path / "bundle", "--against", f"pg={new_pg}")
     assert (compared.code, "is in the database, not in the bundle: found 1 row" in compared.out) == (6, True)
+
+
+def test_a_partitioned_table_that_the_role_may_not_read_costs_only_itself(postgres, other_postgres, tmp_path):
+    old, new = login(postgres, "leaf_reader"), other_postgres.database()
+    run_sql(
+        old,
+        "CREATE TABLE whole (i int PRIMARY KEY); INSERT INTO whole VALUES (1);"
+        "CREATE TABLE parted (i int PRIMARY KEY) PARTITION BY RANGE (i);"
+        "CREATE TABLE leaf PARTITION OF parted FOR VALUES FROM (0) TO (9); INSERT INTO parted VALUES (2);"
+        "GRANT SELECT ON whole, leaf TO leaf_reader",
+    )
+    words = ("export", f"app={as_role(old, 'leaf_reader')}", "--to", tmp_path / "bundle")
+    env = {"PGPASSWORD": postgres.password, "PGPASSFILE": "/dev/null"}
+    incomplete = call(*words, env=env)
+    assert incomplete.code == 3
+    assert '"public"."parted": its definition cannot be read: the role may not read it' in incomplete.out
+    assert (tmp_path / "bundle/data/app/schema/pre-data.sql").read_text().count(
+        "CREATE TABLE public.whole"
+    ) == 1
+    run_sql(old, "GRANT SELECT ON parted TO leaf_reader")
+    assert call(*words, env=env).code == 0
+    restored = call("restore", tmp_path / "bundle", f"app={new}")
+    assert restored.code == 0, restored
+    with psycopg.connect(new) as connection:
+        assert connection.execute("SELECT i FROM whole UNION ALL SELECT i FROM parted").fetchall() == [
+            (1,),
+            (2,),
+        ]

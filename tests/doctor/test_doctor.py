@@ -64,7 +64,7 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(other_postgre
         CREATE TABLE seen (id int PRIMARY KEY); CREATE TABLE "un.seen ""x" (id int); CREATE SEQUENCE counted;
         CREATE TABLE filtered (id int); ALTER TABLE filtered ENABLE ROW LEVEL SECURITY;
         CREATE SCHEMA "hid.den"; CREATE TABLE "hid.den".t (id int); CREATE SEQUENCE "hid.den"."s.1";
-        SELECT lo_create(0);
+        CREATE TABLE parted (id int) PARTITION BY RANGE (id); SELECT lo_create(0);
         GRANT SELECT ON seen, filtered TO doctor_reader;
         """,
     )
@@ -76,6 +76,7 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(other_postgre
         '"public"."un.seen ""x"',
         '"public"."filtered"',
         '"hid.den"."t"',
+        '"public"."parted"',
         'sequence "public"."counted"',
         'sequence "hid.den"."s.1"',
         "large objects",

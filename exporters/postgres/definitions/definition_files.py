@@ -17,7 +17,7 @@ from exporters.api import Gap, Loss, Sink
 from exporters.changes import FOLLOW
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.catalog import PostgresTable, unreadable_partitioned
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
 from exporters.postgres.charset.unmappable_names import unsayable
@@ -133,8 +133,11 @@ def _read(
     sequences, unread = read_sequences(
         holder, {relation.label for relation in locked}, [relation.oid for relation in nameless]
     )
+    left_out = {relation.oid for relation in locked} | {relation.oid for relation in nameless}
+    forbidden = [label for label, oid in unreadable_partitioned(holder).items() if oid not in left_out]
     labels = [
         *(table.label for table in tables if not table.readable and not table.view),
+        *forbidden,
         *unread,
         *(relation.label for relation in locked),
     ]
@@ -154,8 +157,7 @@ def _read(
             lock_seconds=seconds,
             stop=stop,
         )
-        left_out = [*(relation.oid for relation in locked), *(relation.oid for relation in nameless)]
-        additions = _additions(session, tools, left_out)
+        additions = _additions(session, tools, [*left_out])
         lists, secrets = _lists(session, sequences, tools)
         losses = [*secrets, *_losses(session, tables)]
         gaps = unreadable(holder)
@@ -171,6 +173,9 @@ def _read(
         for relation in locked
     ]
     gaps += [relation.gap for relation in nameless]
+    gaps += [
+        Gap(label, "failed", "its definition cannot be read: the role may not read it") for label in forbidden
+    ]
     written_roles = {} if globals_sql is None else {GLOBALS: globals_sql}
     return DefinitionFiles({**scripts, **written_roles, **lists}, [*losses_of_roles, *losses], gaps)
 
