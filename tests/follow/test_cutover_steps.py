@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from types import SimpleNamespace
@@ -46,6 +47,7 @@ from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.faults import Fault, FaultPlan, Faulty
 from tests.tools.waiting import eventually
 
 SCRIPT = """
@@ -147,6 +149,7 @@ def test_rows_that_change_while_they_are_compared_are_left_to_the_next_time_and_
             with pytest.raises(BusyError, match="app was written to while it was compared"):
                 steps.prove()
     assert (proven.differences, proven.rows, proven.read_whole) == ([], 21, {})
+    assert (proven.carried.missing, bool(re.fullmatch(r"[0-9A-F]+/[0-9A-F]+", proven.end))) == ([], True)
     assert (proven.compared_early, proven.compared_by_key) == (
         ["public.goods", "public.still"],
         {"public.goods": 2},
@@ -305,6 +308,18 @@ def test_a_record_is_read_as_it_was_written_and_can_be_removed(tmp_path):
     assert record.sources[0].rows == 5
     remove_record(store)
     assert read_record(store) is None
+
+
+def test_a_record_at_a_location_that_was_away_meanwhile_makes_no_switch(tmp_path):
+    """What is written there is removed, since the disk may come back."""
+    store, elsewhere = (open_location(str(tmp_path / name)) for name in ("a", "b"))
+    with cutover_lease(store, Silent()) as lease:
+        with pytest.raises(UnreachableError, match="was away while the record"):
+            write_record(elsewhere, RECORDED, cutover_lease(elsewhere, Silent()))
+        assert read_record(elsewhere) is None
+        lost = FaultPlan(Fault("put", lambda _: None, prefix=RECORD))
+        with pytest.raises(UnreachableError, match="was away while the record"):
+            write_record(Faulty(store, lost), RECORDED, lease)
 
 
 @pytest.mark.parametrize("sources", ["", '"sources": 5, ', '"sources": [{}], '])
