@@ -301,9 +301,10 @@ def run_verify(
         workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
         started = time.monotonic()
         outcome = verify(store, level, workers=workers, progress=session.progress, values=options.values)
+        reader = _readable(store) if against else None
         compared, failures = (
-            _compare_all(session, store, level, against, workers=workers, repair=repair)
-            if against
+            _Comparer(session, reader, workers, level is Level.FULL, repair).compare_all(against)
+            if reader is not None
             else ([], [])
         )
         deep = level is Level.FULL and not outcome.findings
@@ -327,105 +328,100 @@ def run_verify(
         return verified
 
 
-def _compare_all(
-    session: Session,
-    store: MultipartStore,
-    level: Level,
-    against: Mapping[str, Endpoint],
-    *,
-    workers: int,
-    repair: Repair | None,
-) -> tuple[list[Compared], list[SourceFailure]]:
-    """Compare sources with live ones. Return what was compared, and what could not be: it does not stop the others.
-    Nothing is compared where the bundle's own lists are damaged.
-    """
-    compared: list[Compared] = []
-    failures: list[SourceFailure] = []
+def _readable(store: MultipartStore) -> BundleReader | None:
+    """Return the reader of a bundle; None where its own lists are damaged, which the check of it has reported."""
     try:
-        reader = BundleReader(store)
-    except DamageError:  # which the check of the bundle has reported
-        return compared, failures
-    against = without_left_out(reader, against, session.progress.note)
-    check_kinds(reader, against)
-    for name, endpoint in against.items():
-        try:
-            compared.append(
-                _compare(session, reader, name, endpoint, level=level, workers=workers, repair=repair)
-            )
-        except MoveoutError as exc:
-            session.progress.end(stopped=True)
-            if len(against) > 1:  # else the command ends with this error
-                session.progress.note(f"{name} could not be compared: {exc}")
-            failures.append(SourceFailure(name, endpoint.shown, exc))
-    return compared, failures
+        return BundleReader(store)
+    except DamageError:
+        return None
 
 
-def _compare(
-    session: Session,
-    reader: BundleReader,
-    name: str,
-    endpoint: Endpoint,
-    *,
-    level: Level,
-    workers: int,
-    repair: Repair | None,
-) -> Compared:
-    if repair is not None and name in repair.sources:
-        return _compare_with_source(session, name, repair.sources[name], endpoint, dry_run=repair.dry_run)
-    require_content(reader, name)
-    records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
-    request = ComparisonRequest(
-        reader,
-        name,
-        endpoint.url,
-        workers,
-        session.progress,
-        endpoint.reveal(),
-        read_all=level is Level.FULL,
-        accepted=[record.accepts for record in records],
-        cancellation=session.cancellation,
-    )
-    findings = compare_source(request, endpoint.shown)
-    repaired: Sequence[TableRepair] = ()
-    labels = {finding.key for finding in findings if not finding.incomplete} if repair is not None else set()
-    if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
-        session.progress.note(f"! {name} is not repaired: moveout sync copies objects that differ")
-    elif repair is not None and labels:
-        session.progress.note(f"{name}: repairing {things(len(labels), 'table')}")
-        repaired = repair_from_bundle(
-            reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=session.cancellation
-        )
-        if not repair.dry_run:
-            findings = compare_source(request, endpoint.shown)
-    left_out = missing_from(reader, name, records)
-    return Compared(
-        name,
-        endpoint.shown,
-        findings,
-        request.digests,
-        left_out,
-        repaired,
-        dry_run=repair is not None and repair.dry_run,
-    )
-
-
-def _compare_with_source(
-    session: Session, name: str, source: Endpoint, endpoint: Endpoint, *, dry_run: bool
-) -> Compared:
-    """Compare the rows of a live source with those of a destination; unless ``dry_run``, repair them and compare what
-    differed again.
+class _Comparer(Struct, frozen=True):
+    """Compares sources of a bundle with live ones, and repairs these, where that is asked for. ``read_all``: reads
+    every byte, where less would do.
     """
-    session.progress.note(f"{name}: comparing the rows of {source.shown} with those of {endpoint.shown}")
-    cancellation = session.cancellation
-    repaired = repair_from_source(source, endpoint, dry_run=dry_run, cancellation=cancellation).tables
-    left = repaired
-    if repaired and not dry_run:
-        names = {table.table for table in repaired}
-        left = repair_from_source(
-            source, endpoint, dry_run=True, cancellation=cancellation, chosen=names.__contains__
-        ).tables
-    findings = [Finding(table.table, table.words) for table in left]
-    return Compared(name, endpoint.shown, findings, repaired=repaired, dry_run=dry_run)
+
+    session: Session
+    reader: BundleReader
+    workers: int
+    read_all: bool
+    repair: Repair | None
+
+    def compare_all(self, against: Mapping[str, Endpoint]) -> tuple[list[Compared], list[SourceFailure]]:
+        """Return what was compared, and what could not be: it does not stop the others."""
+        compared: list[Compared] = []
+        failures: list[SourceFailure] = []
+        progress = self.session.progress
+        against = without_left_out(self.reader, against, progress.note)
+        check_kinds(self.reader, against)
+        for name, endpoint in against.items():
+            try:
+                compared.append(self._compare(name, endpoint))
+            except MoveoutError as exc:
+                progress.end(stopped=True)
+                if len(against) > 1:  # else the command ends with this error
+                    progress.note(f"{name} could not be compared: {exc}")
+                failures.append(SourceFailure(name, endpoint.shown, exc))
+        return compared, failures
+
+    def _compare(self, name: str, endpoint: Endpoint) -> Compared:
+        repair, progress, cancellation = self.repair, self.session.progress, self.session.cancellation
+        if repair is not None and name in repair.sources:
+            return self._compare_with_source(name, repair.sources[name], endpoint, dry_run=repair.dry_run)
+        require_content(self.reader, name)
+        records = finished_restores(self.reader, name, endpoint.url, secrets=endpoint.reveal())
+        request = ComparisonRequest(
+            self.reader,
+            name,
+            endpoint.url,
+            self.workers,
+            progress,
+            endpoint.reveal(),
+            read_all=self.read_all,
+            accepted=[record.accepts for record in records],
+            cancellation=cancellation,
+        )
+        findings = compare_source(request, endpoint.shown)
+        repaired: Sequence[TableRepair] = ()
+        labels = {finding.key for finding in findings if not finding.incomplete} if repair is not None else ()
+        if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
+            progress.note(f"! {name} is not repaired: moveout sync copies objects that differ")
+        elif repair is not None and labels:
+            progress.note(f"{name}: repairing {things(len(labels), 'table')}")
+            repaired = repair_from_bundle(
+                self.reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=cancellation
+            )
+            if not repair.dry_run:
+                findings = compare_source(request, endpoint.shown)
+        return Compared(
+            name,
+            endpoint.shown,
+            findings,
+            request.digests,
+            missing_from(self.reader, name, records),
+            repaired,
+            dry_run=repair is not None and repair.dry_run,
+        )
+
+    def _compare_with_source(
+        self, name: str, source: Endpoint, endpoint: Endpoint, *, dry_run: bool
+    ) -> Compared:
+        """Compare the rows of a live source with those of a destination; unless ``dry_run``, repair them and compare
+        what differed again.
+        """
+        cancellation = self.session.cancellation
+        self.session.progress.note(
+            f"{name}: comparing the rows of {source.shown} with those of {endpoint.shown}"
+        )
+        repaired = repair_from_source(source, endpoint, dry_run=dry_run, cancellation=cancellation).tables
+        left = repaired
+        if repaired and not dry_run:
+            names = {table.table for table in repaired}
+            left = repair_from_source(
+                source, endpoint, dry_run=True, cancellation=cancellation, chosen=names.__contains__
+            ).tables
+        findings = [Finding(table.table, table.words) for table in left]
+        return Compared(name, endpoint.shown, findings, repaired=repaired, dry_run=dry_run)
 
 
 def _repair_options(
