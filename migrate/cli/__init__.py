@@ -335,6 +335,7 @@ def main() -> None:
     os.environ.setdefault(*_KEEP_MEMORY)
     malloc.share()
     _open_streams()
+    _have_home()
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)
@@ -344,6 +345,14 @@ def main() -> None:
         # The process ends: its last collection, of all modules' objects, would take a fifth of a second.
         gc.freeze()
         _drop_unwritten()
+
+
+def _have_home() -> None:
+    """Let ``~`` be the root, as container runtimes do, where there is no HOME and the user has no entry."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 def _open_streams() -> None:

@@ -91,6 +91,30 @@ def test_a_limit_of_memory_is_no_defect():
     assert "fewer --workers" in ended.stderr
 
 
+def test_a_user_without_a_home_and_a_name(tmp_path):
+    """As with a number of one's own in a container: no command began."""
+    as_nobody = ["unshare", "--user", "--map-user=12345"]
+    if subprocess.run([*as_nobody, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: a user without a name needs a name space of users")
+    program = Path(sys.executable).with_name("moveout")
+    environment = {"PATH": os.environ["PATH"]}
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    for words in (["export", "a=a.db", "--to", "b"], ["verify", "b"], ["keys", "init", "key"]):
+        argv = [*as_nobody, program, *words]
+        ended = subprocess.run(
+            argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert " user-12345" in (tmp_path / "key.pub").read_text()
+
+
+def test_a_sync_whose_folder_cannot_be_made(tmp_path, shop, other_postgres):
+    (tmp_path / "state").touch()
+    ended = call("sync", shop, other_postgres.database(), env={"XDG_STATE_HOME": str(tmp_path / "state")})
+    check(ended, 7, "is a file, not a directory", "--work DIR")
+
+
 def test_a_location_without_a_bundle(tmp_path):
     check(call("verify", tmp_path / "nothing"), 7, "nothing")
 

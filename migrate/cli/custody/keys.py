@@ -86,10 +86,17 @@ def init_command(
     running = ssh_agent.running() if to_agent else None
     secret = reference(passphrase)
     word = secret.reveal() if secret else os.environ.get(PASSPHRASE)
-    created_key = keys.create(file, name or getpass.getuser(), word)
+    created_key = keys.create(file, name or _user(), word)
     if running:
         running.add(created_key)
     return Keys((created_key.public,), str(file), in_agent=running is not None)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container the number may have no name
+        return f"user-{os.geteuid()}"
 
 
 @verb(group, "show", title="keys show")

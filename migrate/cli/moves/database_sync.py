@@ -30,6 +30,8 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, IncompleteError, NotEqualError, UsageError
 from migrate.number_text import bytes_words
 from migrate.runtime.state_folder import state_folder
+from migrate.storage.local.errors import translate_os
+from migrate.storage.local.whole_file import write_whole
 
 _CASE = "moveout.toml"
 
@@ -56,13 +58,19 @@ class DatabaseSync(Struct, frozen=True):
 
     def case(self) -> Case:
         """Return the case of this sync; its file is written where it is missing, so that the other commands can be
-        given, too. Secrets are not in it. Raises ``UsageError`` where the folder is that of another sync.
+        given, too. Secrets are not in it. Raises ``UsageError`` where the folder is that of another sync, and what a
+        folder raises that cannot be made.
         """
         path = self.folder / _CASE
         text = _case_text(self)
         if not path.exists():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as exc:
+                error = translate_os(exc, self.folder)
+                error.next_step = "name another folder to work in: --work DIR"
+                raise error from exc
+            write_whole(path, text.encode())
         elif path.read_text(encoding="utf-8") != text:
             raise UsageError(f"{path} is of another move", next_step="give --work with another folder")
         case = load_case(path)
