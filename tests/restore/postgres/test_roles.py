@@ -4,7 +4,7 @@ import pytest
 
 from migrate.restore.postgres.definitions.roles import setting
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
@@ -134,3 +134,26 @@ def test_a_new_database_gets_the_owner_and_privileges_of_the_source_and_another_
     (note,) = [note for note in outcome.notes if "of its own" in note]
     assert "owner freeholder" in note
     assert "connection limit 7" in note
+
+
+def test_a_role_that_may_not_give_its_database_away_keeps_it_and_says_so(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url, destination = login(postgres, "mortgagee"), login(other_postgres, "mortgagee", "CREATEDB")
+    for server in (postgres, other_postgres):
+        run_sql(server.url, "DROP ROLE IF EXISTS seller; CREATE ROLE seller")
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO mortgagee")
+    run_sql(url, f"ALTER DATABASE {url.rpartition('/')[2]} OWNER TO seller")
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO mortgagee")
+    assert export_database(url, tmp_path / "bundle").complete
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    outcome = restore_from(
+        read_bundle(tmp_path / "bundle"),
+        "app",
+        as_role(destination, "mortgagee"),
+        workers=1,
+        progress=Silent(),
+    )
+    assert outcome.left_out == ()
+    assert fetch(destination, DATABASE)[0][0] == "mortgagee"
+    assert [note for note in outcome.notes if "at the source: owner seller" in note]

@@ -42,6 +42,13 @@ _LISTS = frozenset(
 _ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 
 
+_MAY_GIVE = """
+SELECT FROM pg_catalog.pg_roles o, pg_catalog.pg_roles me WHERE o.rolname = %s AND me.rolname = current_user
+  AND (me.rolsuper OR me.rolcreatedb AND pg_catalog.pg_has_role(o.oid, 'MEMBER'))
+"""
+"""One row if this role may make that one the owner of a database of its own (ALTER DATABASE)."""
+
+
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the roles that the destination does not have."""
     have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
@@ -130,7 +137,8 @@ def differing_database(
     connection: psycopg.Connection[Any], source: Mapping[str, Any], *, portable: bool
 ) -> tuple[dict[str, Any], bool]:
     """Return what a database lacks of the source's own owner, privileges, comment and connection limit, and whether it
-    may be given: it is as the role that is connected has made it. ``portable``: without owner and privileges.
+    may be given: it is as the role that is connected has made it, and that may give it to the owner. ``portable``:
+    without owner and privileges.
     """
     (here,) = fetch(connection, DATABASE)
     new = here["owner"] == connection.info.user and here["privileges"] is None
@@ -141,7 +149,10 @@ def differing_database(
         if portable
         else ("owner", "privileges", "comment", "connection_limit")
     )
-    return {name: there[name] for name in names if there[name] != here[name]}, new
+    lacking = {name: there[name] for name in names if there[name] != here[name]}
+    if new and "owner" in lacking:
+        new = bool(connection.execute(_MAY_GIVE, (lacking["owner"],)).fetchall())
+    return lacking, new
 
 
 def describe_database(connection: psycopg.Connection[Any], lacking: Mapping[str, Any]) -> list[str]:
