@@ -30,18 +30,18 @@ help:
 	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md)"
 	@echo "and ends with 2 itself."
 
-##@ A move, in the order of the night
+##@ A move, in this order
 
-discover: $(VENV)/.ready ## write the case file of what FROM='URL …' has
+discover: $(VENV)/.ready ## list what FROM='URL …' has, and write the case file
 	@$(MOVEOUT) discover $(if $(FROM),--to,-c) '$(CASE)' $(FROM) $(ARGS)
 
-doctor: $(VENV)/.ready ## say what would go wrong, and how to mend it; change nothing
+doctor: $(VENV)/.ready ## say what would go wrong, and how to repair it
 	@$(MOVEOUT) doctor -c '$(CASE)' $(ARGS)
 
 plan: $(VENV)/.ready ## what is there, and how long it will take
 	@$(MOVEOUT) plan -c '$(CASE)' $(ARGS)
 
-evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
+evacuate: $(VENV)/.ready ## the whole move, skipping what is done
 	@$(MOVEOUT) run -c '$(CASE)' $(ARGS)
 
 status: $(VENV)/.ready ## what is done and what is left
@@ -52,16 +52,16 @@ status: $(VENV)/.ready ## what is done and what is left
 export: $(VENV)/.ready ## write the bundle
 	@$(MOVEOUT) export -c '$(CASE)' $(ARGS)
 
-transfer: $(VENV)/.ready ## bring the bundle to another location
+transfer: $(VENV)/.ready ## copy the bundle to another location
 	@$(MOVEOUT) transfer -c '$(CASE)' $(ARGS)
 
 verify: $(VENV)/.ready ## check the bundle
 	@$(MOVEOUT) verify -c '$(CASE)' $(ARGS)
 
-restore: $(VENV)/.ready ## bring databases and buckets back to life on the new host
+restore: $(VENV)/.ready ## restore databases and buckets on the new host
 	@$(MOVEOUT) restore -c '$(CASE)' $(ARGS)
 
-clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
+clean: $(VENV)/.ready ## remove what interrupted runs left behind (asks first)
 	@$(MOVEOUT) clean -c '$(CASE)' $(ARGS)
 
 ##@ This checkout
