@@ -154,7 +154,7 @@ class ChangeStream(Protocol):
 
     @property
     def origin(self) -> str:
-        """What the part of the log that is read is known by, besides positions: one that is written anew has another
+        """What identifies the part of the log that is read, apart from positions: one that is written anew has another
         origin. "" where nothing has to be kept of that.
         """
         ...
@@ -250,7 +250,7 @@ class ChangeLog(Protocol):
         ...
 
     def distance_bytes(self, after: int, end: int) -> int:
-        """Return how many bytes of the log lie between two positions, as far as ``state`` has said."""
+        """Return how many bytes of the log lie between two positions, as far as ``state`` has them."""
         ...
 
     def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:

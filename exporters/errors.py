@@ -134,7 +134,7 @@ class DamagedOnTheWayError(DamageError):
     """The server received other bytes than were sent, and refused them."""
 
     retryable = True
-    usual_step = "give the same command again; if it goes on, something on the way changes what is sent"
+    usual_step = "run the same command again; if it goes on, something on the way changes what is sent"
 
 
 class NotEqualError(MoveoutError):
@@ -210,7 +210,7 @@ class SourceSnapshotLostError(SourceUnreachableError):
     """The session that held the snapshot has ended. Nothing more can be read under it, however often it is tried."""
 
     usual_step = (
-        "Give the same command again: it takes a new snapshot and keeps finished work that still holds."
+        "Run the same command again: it takes a new snapshot and keeps finished work that still holds."
     )
 
     def __init__(self, message: str, *, next_step: str = "") -> None:

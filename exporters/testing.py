@@ -286,7 +286,7 @@ class ExporterContract:
         assert [_summed(unit) for unit in first] == [_summed(unit) for unit in second]
 
     def test_finished_units_hold_as_long_as_nothing_changed(self) -> None:
-        """So a killed export goes on where it was."""
+        """So a killed export continues."""
         workspace = MemoryWorkspace()
         with self._snapshot(workspace) as snapshot:
             done, _ = export_units(snapshot, list(snapshot.units()))

@@ -74,7 +74,7 @@ def parse_limit(text: str) -> Timetable:
         minute = int(match[1]) * 60 + int(match[2]) if match else -1
         if match is None or minute in entries:
             raise UsageError(
-                f"{word!r} is no entry of a timetable, or its time stands there twice",
+                f"{word!r} is not an entry of a timetable, or its time stands there twice",
                 next_step="write it like '08:00,10M 19:00,off'",
             )
         entries[minute] = _rate_or_off(match[3])

@@ -159,7 +159,7 @@ class EngineContract(ExporterContract):
         assert self._live(url) == before
 
     def test_a_restore_that_was_killed_goes_on(self) -> None:
-        """The same restore again brings the rest. Until then ``verify --against`` does not call it equal."""
+        """The same restore again restores the rest. Until then ``verify --against`` does not call it equal."""
         url = self.new_destination()
         with self._bundle() as reader:
             words = [sys.executable, "-m", __name__, reader.store.location, url]

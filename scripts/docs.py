@@ -39,7 +39,7 @@ EXAMPLES = "Examples:"
 HEAD = """\
 # Commands
 
-Generated from `moveout … --help` by `python -m scripts.docs reference`; a test keeps both equal.
+`moveout COMMAND --help` prints the same.
 See also [exit codes](exit-codes.md), [environment variables](environment.md) and [the case file](case-file.md).
 
 """

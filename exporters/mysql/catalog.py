@@ -152,7 +152,7 @@ class MysqlTable(Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what a finished chunk depends on besides the rows."""
+        """A hash of what a finished chunk depends on apart from its rows."""
         facts: list[Any] = [self.name, list(self.key)]
         facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

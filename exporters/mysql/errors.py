@@ -42,9 +42,9 @@ _GRANT_STEP = (
 )
 UPGRADE_STEP = (
     "System tables of the server are damaged or of another version: run mariadb-upgrade there (MySQL before 8.0.16: "
-    "mysql_upgrade), then give the command again."
+    "mysql_upgrade), then run the same command again."
 )
-_AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
+_AGAIN_STEP = "Check host, port and network, then run the same command again: finished work is kept."
 
 
 def number_of(error: BaseException) -> int:
@@ -65,7 +65,7 @@ def is_about_the_thing(error: BaseException) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what the server said, as one line."""
+    """Return the server's message as one line."""
     text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)
     return " ".join(text.split()) or type(error).__name__
 
@@ -95,17 +95,17 @@ def translate(error: BaseException, source: str) -> SourceError:
         return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
     if number in _NO_TABLE:
         return SourceGoneError(
-            f"{source}: {message}", next_step="It was dropped meanwhile; give the command again."
+            f"{source}: {message}", next_step="It was dropped meanwhile; run the same command again."
         )
     if number in _CHANGED:
         return SourceUnreachableError(
             f"{source}: a table was altered during the export: {message}",
-            next_step="Stop schema changes on the source, then give the same command again.",
+            next_step="Stop schema changes on the source, then run the same command again.",
         )
     if number in _TOO_LARGE:
         return SourceError(
             f"{source}: {message}",
-            next_step="Raise max_allowed_packet on the server, then give the command again.",
+            next_step="Raise max_allowed_packet on the server, then run the same command again.",
         )
     if number in _SYSTEM_TABLES:
         return SourceError(f"{source}: {message}", next_step=UPGRADE_STEP)

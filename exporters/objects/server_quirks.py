@@ -1,4 +1,4 @@
-"""What is known of S3 servers by name, beyond what the protocol promises: one table, each row with where it is known
+"""Known deviations of named S3 servers from the protocol: one table, each row with where it is known
 from.
 
 Servers are known by what they call themselves in the header ``Server`` (rclone calls itself AmazonS3, 1.75). What costs

@@ -205,7 +205,7 @@ class PostgresTable(Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what a finished chunk depends on besides the rows: identity, file and columns."""
+        """A hash of what a finished chunk depends on apart from its rows: identity, file and columns."""
         facts = [self.oid, self.schema, self.name, self.filenode]
         facts += [self.condition] if self.condition else []
         facts += ["by name"] if self.refusal else []

@@ -37,7 +37,7 @@ _NO_SNAPSHOT = {"22023", "42704"}
 """A snapshot is gone with its session: a wrong parameter up to PostgreSQL 16, later an undefined object. Its name tells
 it from others.
 """
-_AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
+_AGAIN_STEP = "Check host, port and network, then run the same command again: finished work is kept."
 
 
 def sqlstate(error: BaseException) -> str:
@@ -61,12 +61,12 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
         return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
     if state in {"42P01", "3F000"}:
         return SourceGoneError(
-            f"{source}: {message}", next_step="It was dropped meanwhile; give the command again."
+            f"{source}: {message}", next_step="It was dropped meanwhile; run the same command again."
         )
     if state == "55P03":
         return SourceUnreachableError(
             f"{source}: a table is locked by somebody else: {message}",
-            next_step="Find the session that holds the lock (pg_locks), end it, and give the same command again.",
+            next_step="Find the session that holds the lock (pg_locks), end it, and run the same command again.",
         )
     if state == "57014":
         return SourceUnreachableError(
@@ -112,7 +112,7 @@ def _is_passing(error: BaseException, state: str) -> bool:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what the driver said, its first two lines as one: the second often says why."""
+    """Return the driver's message, its first two lines as one: the second often says why."""
     text = str(error).strip() or type(error).__name__
     lines = [line.strip() for line in text.splitlines()[:2] if line.strip()]
     return (". " if lines[0][-1].isalnum() and lines[-1][0].isupper() else " ").join(lines)

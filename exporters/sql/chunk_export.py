@@ -175,7 +175,7 @@ class ChunkExport:
             if self._digest.rows != sent_rows:
                 raise SourceError(
                     f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
-                    next_step="Give the same command again; if it stays so, please report it.",
+                    next_step="Run the same command again; if it stays so, please report it.",
                 )
         written = self._parts.finish()
         return ExportedChunk(

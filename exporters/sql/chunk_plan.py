@@ -46,7 +46,7 @@ class Table(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what a finished chunk depends on besides the rows."""
+        """A hash of what a finished chunk depends on apart from its rows."""
         ...
 
 

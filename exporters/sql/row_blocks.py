@@ -1,4 +1,6 @@
-"""What the connections of engines yield besides blocks of rows: long rows in pieces, and how many rows there were."""
+"""What the connections of engines yield apart from blocks of rows: long rows in pieces, and how many rows there
+were.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def silence(url: str) -> SourceSilentError | None:
         words = "the server was asked just before, and has not answered"
     else:
         return None
-    next_step = "Look at the server and the network, then give the same command again."
+    next_step = "Look at the server and the network, then run the same command again."
     return SourceSilentError(f"{url}: {words}", next_step=next_step)
 
 

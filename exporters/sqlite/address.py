@@ -33,7 +33,7 @@ def parse_url(url: str) -> SqliteAddress:
     """Parse a URL. Raises ``SourceUsageError``."""
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
-        raise SourceUsageError(f"{url!r} is no sqlite:// URL", next_step=_STEP)
+        raise SourceUsageError(f"{url!r} is not a sqlite:// URL", next_step=_STEP)
     if parts.query or parts.fragment:
         raise SourceUsageError(f"{url!r}: a SQLite URL takes no options", next_step=_STEP)
     if parts.netloc not in {"", "localhost", ".", ".."} or len(parts.path) < 2:

@@ -68,7 +68,7 @@ class SqliteTable(Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what a finished chunk depends on besides the rows."""
+        """A hash of what a finished chunk depends on apart from its rows."""
         facts = [self.name, self.sql, self.hidden_rowid, [[c.name, c.generated] for c in self.columns]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -35,7 +35,7 @@ def parse_entries(data: bytes) -> list[SchemaEntry]:
         texts = (entry.type, entry.name, entry.table, "" if entry.sql is None else entry.sql)
         is_number = isinstance(entry.number, int) and entry.number in _NUMBERS
         if not all(isinstance(text, str) for text in texts) or not is_number:
-            raise ValueError(f"{entry} is no entry of a schema")
+            raise ValueError(f"{entry} is not an entry of a schema")
     return entries
 
 

@@ -42,11 +42,11 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
         )
     if code.startswith("SQLITE_IOERR"):
         return SourceUnreachableError(
-            f"{source}: {error}", next_step="Check the disk or the mount, then give the same command again."
+            f"{source}: {error}", next_step="Check the disk or the mount, then run the same command again."
         )
     if code == "SQLITE_NOTADB":
         return SourceUsageError(
-            f"{source} is no SQLite database, or an encrypted one: {error}",
+            f"{source} is not a SQLite database, or an encrypted one: {error}",
             next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
         )
     if is_damage(error):

@@ -178,7 +178,7 @@ def read_sealed(store: Store) -> BundleInfo | None:
             f"{store.location}/{exc.key}",
             expected=exc.expected,
             found=exc.found,
-            next_step="give the command again that transferred the bundle to here, or use another copy",
+            next_step="run the same command again that transferred the bundle to here, or use another copy",
         ) from exc
 
 

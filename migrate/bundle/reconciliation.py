@@ -207,7 +207,7 @@ def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
 def _gap(value: Mapping[str, Any]) -> Gap:
     disposition = value["disposition"]
     if disposition not in {"excluded", "failed"}:
-        raise ValueError(f"{disposition!r} is no disposition of a gap")
+        raise ValueError(f"{disposition!r} is not a disposition of a gap")
     return Gap(str(value["item"]), disposition, str(value["reason"]))
 
 
@@ -215,5 +215,5 @@ def _count(value: Any) -> int:
     """Return a count that may be one. Raises ``ValueError``."""
     count = int(value)
     if not 0 <= count < 2**63:
-        raise ValueError(f"{str(value)[:40]} is no count")
+        raise ValueError(f"{str(value)[:40]} is not a count")
     return count

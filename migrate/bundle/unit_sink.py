@@ -131,7 +131,7 @@ class StoreSink:
             writer.make()
 
     def release(self) -> list[NewFile]:
-        """Make the large files that were held, and give up the others, for ``put_all``. Raises the store's errors."""
+        """Make the large files that were held, and release the others for ``put_all``. Raises the store's errors."""
         small = []
         while self._waiting:
             _, writer = self._waiting.popitem()

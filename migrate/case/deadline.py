@@ -45,7 +45,7 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
         return moment if moment.tzinfo else moment.astimezone()
     except (ValueError, OverflowError):
         raise UsageError(
-            f"deadline {text!r} is no moment in time",
+            f"deadline {text!r} is not a time",
             next_step="write 2026-11-25T18:00:00Z or 2026-11-25 18:00 Europe/Berlin, with --deadline also 30h, 1d12h",
         ) from None
 
@@ -62,7 +62,7 @@ def _moment(text: str) -> datetime:
         zone = ZoneInfo(match[2])
     except ZoneInfoNotFoundError:
         raise UsageError(
-            f"{match[2]!r} is no time zone that this machine knows",
+            f"{match[2]!r} is not a time zone that this machine knows",
             next_step="write it like Europe/Berlin, or the moment in UTC: 2026-11-25T18:00:00Z",
         ) from None
     if moment.tzinfo is not None:

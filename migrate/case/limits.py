@@ -45,9 +45,7 @@ def _archive_tier(word: str) -> str:
     tier_name = next((tier for tier in ARCHIVE_TIERS if tier.lower() == word.lower()), None)
     if tier_name is None:
         known = ", ".join(tier.lower() for tier in ARCHIVE_TIERS)
-        raise UsageError(
-            f"archived {word!r} is no way to have archived objects", next_step=f"write one of {known}"
-        )
+        raise UsageError(f"archived {word!r} is not a tier", next_step=f"write one of {known}")
     return tier_name
 
 
@@ -55,5 +53,5 @@ def parse_seconds(name: str, value: Any) -> float:
     """Return a length of time, of the key ``name``, in seconds. Raises ``UsageError``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
     if match is None:
-        raise UsageError(f"{name} {value!r} is no length of time", next_step="write 90, 30s, 5m or 2h")
+        raise UsageError(f"{name} {value!r} is not a length of time", next_step="write 90, 30s, 5m or 2h")
     return float(match[1]) * _SECONDS[match[2] or "s"]

@@ -31,7 +31,7 @@ def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
     for word in pairs:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise UsageError(f"{word!r} is no tag", next_step="write NAME=VALUE")
+            raise UsageError(f"{word!r} is not a tag", next_step="write NAME=VALUE")
         tags[name] = value
     return tags
 
@@ -60,7 +60,7 @@ def _moment(value: Any, name: str) -> datetime | None:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
     except ValueError:
         raise UsageError(
-            f"{name} {str(value)!r} is no moment in time",
+            f"{name} {str(value)!r} is not a time",
             next_step="write 2026-11-25 or 2026-11-25T18:00:00Z",
         ) from None
     return moment if moment.tzinfo else moment.astimezone()

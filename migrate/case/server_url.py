@@ -30,7 +30,7 @@ def check_url(url: str) -> None:
         urlsplit(url)
     except ValueError as exc:
         raise UsageError(
-            f"{redact(url)!r} is no URL: {exc}",
+            f"{redact(url)!r} is not a URL: {exc}",
             next_step="brackets are for addresses such as postgresql://me@[::1]:5432/app; in a name write %5B and %5D",
         ) from exc
 

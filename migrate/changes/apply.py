@@ -69,7 +69,7 @@ class ChangeWriter(Protocol):
         ...
 
     def written_of_server(self) -> int:
-        """Return what the server counts besides of the writes since it was opened: see ``WriteState.of_server``."""
+        """Return the further writes that the server counts since it was opened: see ``WriteState.of_server``."""
         ...
 
     def commits_before(self, message: Message) -> bool:
@@ -119,7 +119,7 @@ class Applying:
         if mark is None:
             raise GoneError(
                 "the destination was not restored from this bundle yet",
-                next_step="moveout restore brings it up; then give the same command again",
+                next_step="run moveout restore, then the same command again",
             )
         self._folder = folder
         self._writer = writer

@@ -1,4 +1,4 @@
-"""Capture while other work goes on: in a thread of its own, for as long as it takes."""
+"""Capture during other work: in a thread of its own, for as long as it takes."""
 
 from __future__ import annotations
 

@@ -365,7 +365,7 @@ def _open_streams() -> None:
 
 
 def _drop_unwritten() -> None:
-    """Drop what stdout and stderr refuse to take, which has been said: Python would end with 120 for it."""
+    """Drop what stdout and stderr did not take, after the error was reported: Python would end with 120 for it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -55,7 +55,7 @@ class Cleaned(Struct, frozen=True):
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return the leavings."""
+        """Return what was left behind."""
         return {
             "location": self.location,
             "removed": self.done,

@@ -465,7 +465,7 @@ class _SourceOptions(Struct, frozen=True):
 
 
 class _ExportSelection(Struct, frozen=True):
-    """The options that say what of a source is wanted."""
+    """The options that select parts of a source."""
 
     current_only: CurrentOnly = False
     items: SelectionOptions = field(default_factory=SelectionOptions)
@@ -513,7 +513,7 @@ class _LimitOptions(Struct, frozen=True):
     ] = None
 
     def parse(self, base: Limits | None) -> Limits:
-        """Return the limits; what is not said is that of ``base``."""
+        """Return the limits; what is not given is that of ``base``."""
         limits = parse_limits(
             self.max_connections, self.statement_timeout, self.lock_timeout, self.archived, base=base
         )

@@ -154,7 +154,7 @@ def _delta_line(source: DeltaState) -> str:
 def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     if source.stopped:
         error = source.stopped[0]
-        next_step = error.next_step or "give the same command again"
+        next_step = error.next_step or "run the same command again"
         return SummaryLine(source.source, "stopped", str(error), next_step)
     if isinstance(source, DeltaState):
         if source.skipped:

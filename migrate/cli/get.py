@@ -130,7 +130,7 @@ def get_command(
     reader, keys = open_bundle(session, words or [], case)
     if not keys and to in {None, _STDOUT}:
         raise UsageError(
-            "nothing is named to get",
+            "no key or table is named",
             next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
         )
     signers = signing.load(load_case(case))
@@ -278,7 +278,7 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
 def _parse_range(text: str | None) -> tuple[int, int | None]:
     match = _RANGE.fullmatch(text or ":")
     if match is None:
-        raise UsageError(f"{text!r} is no range of rows", next_step="write --rows 100:200, :10 or 100:")
+        raise UsageError(f"{text!r} is not a range of rows", next_step="write --rows 100:200, :10 or 100:")
     start, end = int(match[1] or 0), int(match[2]) if match[2] else None
     if end is not None and end <= start:
         raise UsageError(f"there are no rows from {start} to {end}", next_step="the first is 0: --rows 0:10")

@@ -371,7 +371,7 @@ def _margin(seconds: float) -> str:
 
 
 def probability_words(probability: float) -> str:
-    """Return a probability in per cent; extremes are not told apart, because few moves were recorded."""
+    """Return a probability in per cent; extremes are not distinguished, because few moves were recorded."""
     if probability > _MOST_SURE:
         return f"over {_MOST_SURE:.0%}"
     return f"under {1 - _MOST_SURE:.0%}" if probability < 1 - _MOST_SURE else f"{probability:.0%}"

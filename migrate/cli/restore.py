@@ -49,7 +49,7 @@ REPORTS = "moveout-restored"
 
 
 class Restored(Struct, frozen=True):
-    """What was brought up, and where. ``failures``: what could not be restored at all."""
+    """What was restored, and where. ``failures``: what could not be restored at all."""
 
     location: str
     destinations: Mapping[str, str]

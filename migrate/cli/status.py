@@ -346,7 +346,7 @@ def status_command(
         _serve(session, locations, loaded, serve)
     if watch:
         if session.json:
-            raise UsageError("--watch shows, --json answers once", next_step="leave one of them out")
+            raise UsageError("--watch and --json exclude each other", next_step="leave one of them out")
         _watch(session, locations, loaded)
     return _status(session, locations, loaded)
 

@@ -1,4 +1,4 @@
-"""The machines that a command has at hand besides this one."""
+"""The machines that a command can use, apart from this one."""
 
 from __future__ import annotations
 

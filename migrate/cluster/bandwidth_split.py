@@ -78,5 +78,5 @@ class Budget:
             self._uses[name] = use
 
     def refused(self, name: str, now: float) -> None:
-        """Say that nobody knows whether it has arrived."""
+        """Note that it is unknown whether it has arrived."""
         self._loans[name] = _Loan(self._loans[name].rate, now + self.lend_seconds)

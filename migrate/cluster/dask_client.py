@@ -104,7 +104,7 @@ class Cluster:
         except Exception as exc:
             raise UnreachableError(
                 f"the cluster at {self.address} does not answer: {exc!r}",
-                next_step="see to its scheduler, then run the same command again: what is done stays done",
+                next_step="check its scheduler, then run the same command again: it continues",
             ) from exc
 
 
@@ -130,7 +130,7 @@ def connect(scheduler: str) -> Cluster:
         )  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, KeyError) as exc:
         raise UsageError(
-            f"{scheduler!r} is no scheduler: {exc}",
+            f"{scheduler!r} is not a scheduler: {exc}",
             next_step="give tcp://HOST:8786, or the scheduler file's path",
         ) from exc
     except Exception as exc:

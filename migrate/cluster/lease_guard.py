@@ -96,7 +96,7 @@ class LeaseFence:
         if self._silent():
             self._cancellation.cancel()
             raise BusyError(
-                f"{self._store.location}: the lead has not been heard of for {self._silence_seconds:.0f} s"
+                f"{self._store.location}: no sign of life from the lead for {self._silence_seconds:.0f} s"
             )
 
     def _silent(self) -> bool:

@@ -56,7 +56,7 @@ class Notes(Silent):
             self._notes.append(message)
 
     def take(self) -> list[str]:
-        """Return what was said since the last time."""
+        """Return the messages since the last call."""
         with self._lock:
             notes, self._notes = self._notes, []
             return notes
@@ -68,7 +68,7 @@ def _moving() -> float:
 
 
 def _ignore(_message: str) -> None:
-    """Say nothing."""
+    """Do nothing."""
 
 
 class WorkerSession:

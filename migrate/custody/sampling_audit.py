@@ -161,7 +161,9 @@ def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
 def _examine(
     store: Store, numbers: Sequence[int], workers: int, progress: Progress
 ) -> tuple[list[_Located | None], list[Finding]]:
-    """Find the wanted items and hash each; return them, None for what the bundle says it has not, and what is wrong."""
+    """Find the sampled items and hash each; return them, None for what the bundle says it has not, and what is
+    wrong.
+    """
     progress.begin("audit", items=len(numbers), size_bytes=0)
     located: list[_Located | None] = []
     findings: list[Finding] = []
@@ -205,7 +207,7 @@ def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Fin
 
 
 def _locate(reader: BundleReader, numbers: Sequence[int]) -> Iterator[_Located | None]:
-    """Yield where the wanted items are, by their numbers in the tree; None for what the bundle says it has not."""
+    """Yield where the sampled items are, by their numbers in the tree; None for what the bundle says it has not."""
     first, catalog = 0, reader.catalog()
     files = leaves.part_hashes(reader, catalog)
     for source in reader.info.sources:

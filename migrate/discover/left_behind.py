@@ -59,8 +59,8 @@ def servers_without_sources(case: Case, sources: Mapping[str, Endpoint]) -> list
 def _rest_of(
     answer: ServerAnswer, known: Sequence[str], not_taken: Collection[tuple[str, str, str]], seen: set[str]
 ) -> ServerRest:
-    """Return what of an answer nobody knows. ``seen``: the URLs of answers before it; a bucket may belong to an account
-    and to an endpoint of the case.
+    """Return the part of an answer that is unknown. ``seen``: the URLs of answers before it; a bucket may belong to
+    an account and to an endpoint of the case.
     """
     url = bare_server(answer.url)
     if answer.discovery is None:

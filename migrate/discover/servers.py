@@ -35,8 +35,8 @@ SHOWN_NAMES = 8
 
 
 class ServerAnswer(Struct, frozen=True):
-    """What a server said. ``url`` is the one that was asked, without secrets. One of the other two is None. ``others``
-    are on the server, too, where the URL names one database or bucket.
+    """The answer of a server. ``url`` is the one that was asked, without secrets. One of the other two is None.
+    ``others`` are on the server, too, where the URL names one database or bucket.
     """
 
     url: str

@@ -31,7 +31,7 @@ def engine_for(url: str, shown: str) -> Engine:
     what = f"{url.partition('://')[0]}://" if "://" in url else repr(shown)
     broken = "".join(f"; the engine {name} cannot be loaded: {why}" for name, why in _installed()[1].items())
     raise UsageError(
-        f"{what} is no database or bucket that moveout supports{broken}",
+        f"{what} is not a database or bucket that moveout supports{broken}",
         next_step=f"give a URL that begins with {known_schemes()}",
     )
 

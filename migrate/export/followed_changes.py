@@ -1,4 +1,4 @@
-"""What is written while an export goes on: captured from the moment of a source's snapshot until the export ends."""
+"""What is written during an export: captured from the moment of a source's snapshot until the export ends."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class LocationRoom:
         return NoSpaceError(
             f"{self._store.location} is too small: what was exported lies there, but there is no room for the"
             f" manifests and reports that seal it{left}: {error}",
-            next_step=f"make room there, {needed} are enough, then run the same command again: what is done stays done",
+            next_step=f"make room there, {needed} are enough, then run the same command again: it continues",
         )
 
     @staticmethod

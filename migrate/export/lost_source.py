@@ -41,5 +41,5 @@ def no_source_error(failures: Sequence[tuple[str, SourceError]]) -> SourceError:
     same_step = len({error.next_step for _, error in failures}) == 1
     steps = ["" if same_step else f"\n    → {error.next_step}" for _, error in failures]
     lines = "".join(f"\n  {name}: {error}{step}" for (name, error), step in zip(failures, steps, strict=True))
-    next_step = worst.next_step if same_step else "once these reasons are gone, give the same command again"
+    next_step = worst.next_step if same_step else "once these reasons are gone, run the same command again"
     return type(worst)(f"no source could be read:{lines}", next_step=next_step)

@@ -42,7 +42,7 @@ def prove(store: Store, url: str, record: CommitRecord) -> CommitRecord:
     except reader.read_errors as exc:
         raise SourceError(
             f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
-            next_step="Give the same command again; if it stays so, please report it.",
+            next_step="Run the same command again; if it stays so, please report it.",
         ) from exc
     expected = RowsDigest(record.outcome.items, record.outcome.digest or 0)
     if rows_digest != expected:

@@ -65,7 +65,7 @@ class SealTime(Struct, frozen=True):
         """Return why a source is not read any more."""
         return SealTimeError(
             f"the bundle is sealed now, to leave before the deadline; {source} was not read to its end",
-            next_step="run the same command again: what is done stays done",
+            next_step="run the same command again: it continues",
         )
 
     def check(self, source: str) -> None:
@@ -108,7 +108,7 @@ def woken_at_the_seal(seal_time: SealTime, url: str) -> Iterator[None]:
 
 @contextmanager
 def counted_in_time(seal_time: SealTime, snapshot: Snapshot) -> Iterator[None]:
-    """Have a snapshot give up its counts when half of the time is over that is kept for the seal."""
+    """Make a snapshot abandon its counts when half of the time for the seal is over."""
     if seal_time.moment is None or not isinstance(snapshot, InterruptibleCount):
         yield
         return

@@ -275,7 +275,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         )
 
     def _proved(self, record: CommitRecord) -> CommitRecord:
-        """Return the record after reading the rows back, where that is wanted."""
+        """Return the record, after reading the rows back if ``--prove`` is given."""
         proved = prove(self.store, self.url, record) if self.rules.prove else record
         if proved is not record:
             self.lease.check()

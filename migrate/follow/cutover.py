@@ -417,7 +417,7 @@ def written_meanwhile(source: str) -> BusyError:
     """Return the error for a source that does not keep still."""
     return BusyError(
         f"{source} was written to while it was compared",
-        next_step="stop what writes there, and give the command again. --hold does not bind an account that may do"
+        next_step="stop what writes there, and run the same command again. --hold does not bind an account that may do"
         " everything (SUPER, READ_ONLY ADMIN), nor a session that sets itself to read write",
     )
 
@@ -446,7 +446,7 @@ def write_record(store: Store, record: CutoverRecord, lease: Lease) -> None:
         return
     raise UnreachableError(
         f"{store.location} was away while the record of the switch was written",
-        next_step="mount it, or name the location to which the export went; then give the same command again",
+        next_step="mount it, or name the location to which the export went; then run the same command again",
     )
 
 

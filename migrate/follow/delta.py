@@ -123,7 +123,7 @@ class DeltaSource(Struct, frozen=True):
         except GoneError as exc:
             raise IncompleteError(
                 f"{self.name} was not restored yet: {exc}",
-                next_step="moveout restore brings it up; then give the same command again",
+                next_step="run moveout restore, then the same command again",
             ) from exc
 
 

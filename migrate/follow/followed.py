@@ -153,7 +153,7 @@ def followed_sources(
     if not followed and not may_be_none:
         raise UsageError(
             f"no source of {store.location} that has a destination is followed",
-            next_step="moveout export --follow takes a base whose changes can be followed; moveout follow --delta"
+            next_step="moveout export --follow takes an export whose changes can be followed; moveout follow --delta"
             " compares the tables instead",
         )
     return followed
@@ -188,7 +188,7 @@ def reread_tables(
         if mark is None or mark.base != followed.base:
             raise IncompleteError(
                 f"{followed.destination.shown} was not restored from this bundle yet",
-                next_step="moveout restore brings it up; then give the same command again",
+                next_step="run moveout restore, then the same command again",
             )
         with log.reread(followed.log, schema, name, note) as snapshot:
             labels = [table_label(name) for name in snapshot.tables]
@@ -205,7 +205,7 @@ def reread_tables(
             reasons = "; ".join(f"{one.table} could not be made equal: {one.reason}" for one in unequal)
             raise IncompleteError(
                 reasons,
-                next_step="make the table at the destination as it is at the source, then give the same command again;"
+                next_step="make the table at the destination as it is at the source, then run the same command again;"
                 f" until then changes of {', '.join(labels)} are left out",
             )
         writer.end_again(labels, snapshot.position)

@@ -96,7 +96,7 @@ def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Call
     except MoveoutError as exc:
         error = exc
     except Exception as exc:
-        error = MoveoutError(f"an error that was not foreseen: {type(exc).__name__}: {exc}")
+        error = MoveoutError(f"unexpected error: {type(exc).__name__}: {exc}")
     else:
         return
     errors.append(error)
@@ -147,7 +147,7 @@ class Follower:
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing goes on: both capture and apply have stopped."""
+        """Whether everything has ended: both capture and apply have stopped."""
         return not (self._threads["capture"].is_alive() or self._threads["apply"].is_alive())
 
     @property

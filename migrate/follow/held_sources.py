@@ -57,7 +57,7 @@ class HeldSources(Struct, frozen=True):
         if open_paths := [finding for standing in standings for finding in standing.findings]:
             raise BusyError(
                 f"the old side can still be written to: {open_paths[0]}",
-                next_step="end that, then give the same command again",
+                next_step="end that, then run the same command again",
             )
 
     def require_still(self, sources: Sequence[SwitchedSource]) -> None:

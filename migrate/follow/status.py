@@ -259,8 +259,8 @@ def _kept(store: Store, source: str, base: int) -> KeptChanges:
 
 
 def age_seconds(written: str) -> float | None:
-    """Return how long ago something was written; None where the clock that wrote it is ahead of ours, so that nobody
-    knows.
+    """Return how long ago something was written; None where the clock that wrote it is ahead of ours, so that the age
+    is unknown.
     """
     if not written:
         return None

@@ -1,1 +1,1 @@
-"""Databases and buckets are brought up again from a bundle."""
+"""Restore databases and buckets from a bundle."""

@@ -53,7 +53,7 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
 
 
 def _restored(restorer: Restorer, engine: Engine, request: RestoreRequest) -> RestoreOutcome:
-    """Restore all that is wanted, or what an earlier restore could not yet have."""
+    """Restore the selection, or what an earlier restore had to leave out."""
     try:
         outcome = restorer.restore(request)
     except NotEmptyError as refusal:
@@ -138,7 +138,7 @@ def _restore_missing(
 def _interrupted(
     request: RestoreRequest, reader: BundleReader, record: FinishedRestore, earlier: Sequence[FinishedRestore]
 ) -> RestoreRequest:
-    """Return the request that goes on with an interrupted restore of this bundle or of one that it continues. Only
+    """Return the request that continues an interrupted restore of this bundle or of an earlier one. Only
     where it makes definitions, those that ``earlier`` restores left out are among them.
     """
     continues = reader is request.reader and _selection_of(record).definitions

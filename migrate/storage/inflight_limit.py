@@ -161,7 +161,7 @@ class InflightLimiter:
             return self._begun(size_bytes, cancellation)
 
     def end(self, body: Body, *, arrived: bool) -> None:
-        """Note that a body was answered, or given up; once is enough."""
+        """Note that a body was answered or abandoned; further calls do nothing."""
         with self._changed:
             if body not in self._bodies:
                 return

@@ -72,8 +72,8 @@ class PlanExecution(Struct, frozen=True):
                 yield step
 
     def _colliding_keys(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
-        """Return the keys that would meet another one at a destination that takes the two for the same; which they
-        are can only be told by looking at all of them.
+        """Return the keys that would meet another one at a destination that takes the two for the same; only a look
+        at all of them shows which.
         """
         if not ALWAYS & refused.keys():
             return {}

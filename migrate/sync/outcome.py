@@ -103,7 +103,7 @@ class SyncOutcome(Struct, frozen=True):
 
     @property
     def complete(self) -> bool:
-        """Whether every object that is wanted is at the destination."""
+        """Whether every selected object is at the destination."""
         return not (self.failed or self.damaged or self.reasons or self.unproven)
 
     @property

@@ -65,7 +65,7 @@ class Plan(Struct):
 
     @property
     def excluded(self) -> int:
-        """How many objects of the source are not wanted."""
+        """How many objects of the source are not selected."""
         return self.steps[Action.EXCLUDED]
 
     @property
@@ -80,7 +80,7 @@ class Plan(Struct):
 
 
 class Sides(Struct, frozen=True):
-    """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems
+    """The two buckets and the selection of objects. ``name``: what the source is called; ``recheck``: also what seems
     the same is looked at. ``history``: every version, not only the current ones, into a destination that does not
     make these delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that
     show no current version.
@@ -97,7 +97,7 @@ class Sides(Struct, frozen=True):
     hidden: HiddenKeys | None = None
 
     def excludes(self, key: str, summary: ObjectSummary) -> str | None:
-        """Return why an object of the source is not wanted, None where it is."""
+        """Return why an object of the source is not selected, None where it is."""
         if summary.key.startswith(RESERVED):
             return _RESERVED
         if not self.selection.filters:

@@ -1,4 +1,4 @@
-"""One bucket brought to where another one is: plan, act, report; with a proof at the end where one is asked for."""
+"""Make one bucket equal to another: plan, act, report; with a proof at the end where one is asked for."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ class _Sync(Struct):
         )
 
     def _remove(self, report: SyncReport, plan: Plan, removal: Removal) -> None:
-        """Remove what only the destination has; what was removed is said, also where not all could be."""
+        """Remove what only the destination has; what was removed is reported, also where not all could be."""
         if not plan.listed:
             raise UsageError(
                 f"{self.sides.source.url} lists no object; nothing was removed at the destination",

@@ -90,7 +90,7 @@ def survey(destination: Store, sealed: SealedSource, present: dict[str, int]) ->
     stranger = next(foreign(present, allowed), None)
     if stranger is not None:
         raise NotEmptyError(
-            f"{destination.location} holds {stranger!r}, which is no file of the bundle",
+            f"{destination.location} holds {stranger!r}, which is not a file of the bundle",
             next_step="choose an empty location, or remove what lies there",
         )
     return Surveyed(present, state is not None and state.id == sealed.id, predecessor)

@@ -228,7 +228,7 @@ class LargeFile:
         return Upload(self.job.file.key, self.upload, datetime.now(UTC))
 
     def pieces(self, on_end: Callable[[Finding | None], None]) -> Iterator[CopyTask]:
-        """Yield the parts' work, in order; none any more once the file is given up. ``on_end`` is called
+        """Yield the parts' work, in order; none any more once the file is abandoned. ``on_end`` is called
         once.
         """
         for part in self.job.parts:
@@ -333,7 +333,7 @@ class InOrderHasher:
                 self._changed.notify_all()
 
     def wait(self, number: int) -> bool:
-        """Return True once the part is hashed, False if the file was given up. Raises ``Cancelled``."""
+        """Return True once the part is hashed, False if the file was abandoned. Raises ``Cancelled``."""
         with self._changed:
             while not self._changed.wait_for(lambda: self._next > number or self._failed, TICK_SECONDS):
                 self._cancellation.check()

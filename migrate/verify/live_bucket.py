@@ -176,7 +176,7 @@ def _content(
 
 
 def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
-    """Yield what differs besides the bytes."""
+    """Yield what differs apart from the bytes."""
     key = fetched.summary.name
     if isinstance(fetched.error, SourceUnreachableError):
         raise fetched.error

@@ -162,7 +162,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
     ],
 )
 def test_a_url_that_cannot_be_taken_apart_is_named(words):
-    check(call(*words), 2, "is no URL", "%5B")
+    check(call(*words), 2, "is not a URL", "%5B")
 
 
 def test_what_follows_a_number_sign_in_a_url_is_not_dropped(tmp_path):

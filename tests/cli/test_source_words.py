@@ -98,7 +98,7 @@ def test_a_file_leaves_and_comes_up_without_a_name_on_the_command_line(tmp_path)
 
 def test_a_command_that_takes_a_location_refuses_a_source():
     ended = call("seal", f"{PG}/shop")
-    assert (ended.code, f"{PG}/shop is no location" in ended.err) == (2, True), ended.err
+    assert (ended.code, f"{PG}/shop is not a location" in ended.err) == (2, True), ended.err
 
 
 @pytest.mark.parametrize("command", ["export", "verify"])

@@ -58,7 +58,7 @@ def test_a_lease_that_does_not_move_stops(store):
         watch = LeaseFence(store, lease.id, stop, look_seconds=0.02, silence_seconds=0.2)
         watch.start()
         wait_until(lambda: stop.is_cancelled, 10)
-        with pytest.raises(BusyError, match="not been heard of"):
+        with pytest.raises(BusyError, match="no sign of life"):
             watch.check()
 
 

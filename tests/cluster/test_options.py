@@ -15,10 +15,10 @@ from tests.cli.conftest import call
     ("words", "said"),
     [
         (("--executor", "dask"), "needs a scheduler"),
-        (("--scheduler", "tcp://h:1"), "no executor"),
+        (("--scheduler", "tcp://h:1"), "needs the executor dask"),
         (("--executor", "spark"), "'spark'"),
         (("--executor", "dask", "--scheduler", "nowhere.json"), "no scheduler file"),
-        (("--executor", "dask", "--scheduler", "odd://h:1"), "is no scheduler"),
+        (("--executor", "dask", "--scheduler", "odd://h:1"), "is not a scheduler"),
     ],
 )
 @pytest.mark.parametrize("verb", ["export", "transfer", "restore"])

@@ -188,7 +188,7 @@ def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket,
         value["sources"] = {"app": {"url": url, "since": None, "changes": [change]}}
         path.write_text(json.dumps(value))
         refused = call("hold", "undo", path, "--yes")
-        assert (refused.code, "is no setting of" in refused.err) == (2, True), refused.err
+        assert (refused.code, "is not a setting of" in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.parametrize(

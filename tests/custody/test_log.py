@@ -73,8 +73,8 @@ def test_the_same_again_adds_nothing(kept, provider):
         (lambda rows: [*rows, rows[4]], "line 6: repeats line 5"),
         (lambda rows: [rows[0], rows[0], *rows[1:]], "line 2: repeats line 1"),
         (lambda rows: [*rows[:3], rows[3].replace(b'"full"', b'"fool"'), rows[4]], "line 4: was changed after it"),
-        (lambda rows: [*rows, b"{}\n"], "line 6: is no entry"),
-        (lambda rows: [*rows, b"\n"], "line 6: is no entry"),
+        (lambda rows: [*rows, b"{}\n"], "line 6: is not an entry"),
+        (lambda rows: [*rows, b"\n"], "line 6: is not an entry"),
         (lambda rows: [*rows[:3], rows[3].replace(b",", b", ", 1), rows[4]], "line 4: is not written as"),
     ],
 )  # fmt: skip

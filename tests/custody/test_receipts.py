@@ -89,9 +89,9 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
     location, incomplete, provider, customer
 ):
     document = receipt.write(location, GOOD)
-    with pytest.raises(UsageError, match="nobody but you"):
+    with pytest.raises(UsageError, match="only you"):
         receipt.acknowledge(location, document, {}, provider)
-    with pytest.raises(UsageError, match="nobody but you"):
+    with pytest.raises(UsageError, match="only you"):
         receipt.acknowledge(location, document, signature(document, provider), provider)
     with pytest.raises(UsageError, match="is for the root"):
         receipt.acknowledge(incomplete, document, signature(document, customer), provider)

@@ -70,7 +70,7 @@ def test_what_is_no_authority_is_said_so(location, authority):
         timestamps.stamp(location, authority.url.replace("/tsa", "/denied"))
     with pytest.raises(UnreachableError):
         timestamps.stamp(location, "http://127.0.0.1:9/tsa")
-    with pytest.raises(UsageError, match="no URL"):
+    with pytest.raises(UsageError, match="is not a URL"):
         timestamps.stamp(location, "file:///etc/passwd")
     assert timestamps.stamps(location) == ([], [])
 

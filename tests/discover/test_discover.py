@@ -243,7 +243,7 @@ def test_a_file_that_is_no_case_is_an_error_and_stays(tmp_path):
     ended = call("discover")
     assert (ended.code, "no server is named" in ended.err) == (2, True)
     ended = call("discover", "ftp://host")
-    assert (ended.code, "no database or bucket that moveout supports" in ended.err) == (2, True)
+    assert (ended.code, "not a database or bucket that moveout supports" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(

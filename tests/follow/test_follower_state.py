@@ -181,5 +181,5 @@ def test_what_ends_a_thread_is_kept_and_noted():
     assert errors[0] is known
     assert notes == [
         "stopped: known → do this",
-        "stopped: an error that was not foreseen: KeyError: 'x'",
+        "stopped: unexpected error: KeyError: 'x'",
     ]

@@ -132,7 +132,7 @@ class MysqlChangeLog:
         label = ".".join(filter(None, (schema, name)))
         if name in log["apart"]:
             raise SourceUsageError(
-                f"{label} cannot be followed: it had no transactions when the base was taken",
+                f"{label} cannot be followed: it had no transactions at the time of the export",
                 next_step="Nothing has to be done: the cutover reads it again.",
             )
         with open_snapshot(self._address, workers=1, log=self) as (session, tables):

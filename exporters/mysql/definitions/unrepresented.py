@@ -1,4 +1,4 @@
-"""What a server keeps of a database besides its definitions and rows, and no other server takes: reported as losses."""
+"""What a server keeps of a database apart from definitions and rows, and no other server takes: reported as losses."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class BlockParser:
             value = f"{self._label}: a value of {column.name}"
             raise SourceError(
                 f"{value} is longer than the server's max_allowed_packet in UTF-8",
-                next_step="Raise max_allowed_packet on the server, then give the command again.",
+                next_step="Raise max_allowed_packet on the server, then run the same command again.",
             )
 
 

@@ -1,4 +1,4 @@
-"""A bucket listed into shards, in as many parts at once as brings more.
+"""A bucket listed into shards, in as many parallel parts as raise the rate.
 
 It begins as one listing. Where that goes on for a while, what is left of it is cut, and the parts are listed at once.
 When one of them ends, the rest of another is cut again. Parts do not overlap: each begins behind the key with which the

@@ -92,7 +92,8 @@ def parse(data: bytes, url: str) -> Report:
         report = Report(url, str(value["sourceBucket"]), created, kind, columns, files)
     except (ValueError, KeyError, TypeError) as exc:
         raise SourceUsageError(
-            f"{url} is no manifest of an S3 Inventory: {exc!r}", next_step="give the report's manifest.json"
+            f"{url} is not a manifest of an S3 Inventory: {exc!r}",
+            next_step="give the report's manifest.json",
         ) from exc
     if _KEY not in columns:
         raise SourceUsageError(f"{url} names no column with keys")

@@ -418,7 +418,7 @@ class PostgresChangeLog:
             raise SourceGoneError(
                 f"{self._address.url} has failed over to a standby, and this role may not read where: whether it has"
                 f" what was captured after {lsn_text(left_at)} is not known",
-                next_step=f"{HISTORY_GRANT.format(role=role)} Then give the same command again.",
+                next_step=f"{HISTORY_GRANT.format(role=role)} Then run the same command again.",
             )
         lacks = "" if left_at is None else f": it lacks what was captured after {lsn_text(left_at)}"
         raise SourceGoneError(

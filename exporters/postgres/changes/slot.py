@@ -141,6 +141,6 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
         if time.monotonic() > deadline:
             raise SourceUnreachableError(
                 f"the replication slot {slot} is being read",
-                next_step="Stop the moveout that follows this source, then give the same command again.",
+                next_step="Stop the moveout that follows this source, then run the same command again.",
             ) from cause
         time.sleep(_AGAIN_SECONDS)

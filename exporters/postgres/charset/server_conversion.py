@@ -58,7 +58,7 @@ def read_conversions(rows: Iterable[Sequence[bytes | None]]) -> list[tuple[bytes
 
 
 def asking(connection: psycopg.Connection[Any], encoding: str) -> Ask:
-    """Return a function that asks a server by a connection of its own; within a transaction, which goes on."""
+    """Return a function that asks a server by a separate connection, within one transaction."""
 
     def ask(codes: Sequence[bytes]) -> Sequence[tuple[bytes, bool]] | bytes:
         try:

@@ -95,7 +95,7 @@ class _Additions(Struct, frozen=True):
 
 
 class DefinitionFiles(Struct, frozen=True):
-    """The files, by name; what they do not hold, and the items whose turn it was in vain."""
+    """The files, by name; what they lack, and the items that could not be made."""
 
     files: Mapping[str, bytes]
     losses: Sequence[Loss]

@@ -179,10 +179,10 @@ def _run(
     if "lock timeout" in message:
         raise SourceUnreachableError(
             f"{program}: {message}",
-            next_step="Find the session that waits for or holds the lock (pg_locks), and give the same command again.",
+            next_step="Find the session that waits for or holds the lock (pg_locks), and run the same command again.",
         )
     if "could not connect" in message or "connection to server" in message:
-        raise SourceUnreachableError(f"{program}: {message}", next_step="Give the same command again.")
+        raise SourceUnreachableError(f"{program}: {message}", next_step="Run the same command again.")
     raise SourceError(
         f"{program} failed: {message}", next_step="Run it by hand with the same database to see more."
     )

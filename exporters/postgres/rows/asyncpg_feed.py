@@ -190,7 +190,7 @@ class _Received(asyncio.BufferedProtocol):
                 kind = view[start]
                 size = int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH
                 if size < 0:
-                    raise ConnectionError("the server sent what is no message of its protocol")
+                    raise ConnectionError("the server sent something that is not a message of its protocol")
                 begin, end = start + _HEAD, start + _HEAD + size
                 if kind == _DATA and size > LONG_BYTES:
                     start, long_row_bytes = begin, size

@@ -188,7 +188,7 @@ class Feeds:
         return [int(number) for number in text_of(self.copy(query)).split(b",")]
 
     def rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
-        """Yield a chunk's rows; gently by many statements, where that is wanted."""
+        """Yield a chunk's rows; by many statements in a gentle export."""
         if self._gentle is None:
             return self._rows(table, pages)
         return together(self._rows(table, part) for part in self._gentle.ranges(table, pages))

@@ -79,7 +79,7 @@ def csv_fields(line: bytes) -> list[bytes]:
     """Return the fields of one CSV line as they stand in it, quotes included. Raises ``ValueError`` if it is no CSV."""
     fields = _FIELD.findall(b"," + line)
     if sum(map(len, fields)) + len(fields) != len(line) + 1:
-        raise ValueError(f"{line[:100]!r} is no line of CSV")
+        raise ValueError(f"{line[:100]!r} is not a line of CSV")
     return fields
 
 

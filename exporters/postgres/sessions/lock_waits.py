@@ -71,10 +71,10 @@ class Wait(Struct, frozen=True):
         return f"{self.sentence()}; let it end, or: SELECT pg_terminate_backend({self.pid})"
 
     def step(self) -> str:
-        """Return what to do about it after the wait was given up."""
+        """Return what to do after the wait has timed out."""
         if not self.pid:
-            return "Commit or roll back the prepared transaction, and give the same command again."
-        return f"Let it end, or: SELECT pg_terminate_backend({self.pid}); then give the same command again."
+            return "Commit or roll back the prepared transaction, and run the same command again."
+        return f"Let it end, or: SELECT pg_terminate_backend({self.pid}); then run the same command again."
 
 
 class WaitWatch:

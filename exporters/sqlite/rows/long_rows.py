@@ -270,7 +270,7 @@ def _from_side(value: LongValue) -> Cell:
     for of, other in _SIDE_TAGS.items():
         if tag == other:
             return Cell(of, _FromSide(value, is_text=of is str))
-    raise ValueError(f"{tag!r} is no class")
+    raise ValueError(f"{tag!r} is not a class")
 
 
 class _FromSide(Struct, frozen=True):

@@ -47,9 +47,7 @@ def which_scheduler(executor: str, scheduler: str | None) -> str | None:
     if executor not in {THREADS, DASK}:
         raise UsageError(f"there is no executor {executor!r}", next_step=f"there are {THREADS} and {DASK}")
     if executor == THREADS and scheduler is not None:
-        raise UsageError(
-            "a scheduler is named, but no executor that has one", next_step="add --executor dask"
-        )
+        raise UsageError("--scheduler needs the executor dask", next_step="add --executor dask")
     if executor == DASK and scheduler is None:
         raise UsageError(
             "the executor dask needs a scheduler",

@@ -125,7 +125,7 @@ class HoldOptions(Struct, frozen=True):
 
 
 class SelectionOptions(Struct, frozen=True):
-    """The options that say which objects of a bucket are wanted."""
+    """The options that select objects of a bucket."""
 
     include: Include = None
     exclude: Exclude = None
@@ -164,7 +164,7 @@ def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str 
         refuse_case_file(word)
         if names_source(word):
             raise UsageError(
-                f"{redact(word)} is no {noun}",
+                f"{redact(word)} is not a {noun}",
                 next_step="give a directory or s3://bucket/prefix?profile=NAME",
             )
     if len(locations) > 1:
@@ -222,7 +222,7 @@ def moment_to_come(text: str) -> datetime:
         moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
     except UsageError as exc:
         raise UsageError(
-            f"{text!r} is no moment in time",
+            f"{text!r} is not a time",
             next_step="write 2027-01-31T00:00:00Z, or from now on: 30h, 90m, 1d12h",
         ) from exc
     if moment <= datetime.now(UTC):

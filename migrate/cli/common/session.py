@@ -186,7 +186,7 @@ class Session(Struct):
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
         if not self.can_ask:
-            raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to mean it")
+            raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to confirm")
         with _interruptible():
             return typer.confirm(question, err=True)
 
@@ -427,7 +427,7 @@ def _of_the_system(exc: Exception) -> MoveoutError | None:
         message = f"there is no memory left for this command ({exc or 'MemoryError'})"
         return MoveoutError(message, next_step=_MORE_MEMORY)
     if isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-        step = "make room there, then run the same command again: what is done stays done"
+        step = "make room there, then run the same command again: it continues"
         return NoSpaceError(f"{exc.filename or 'the output'}: {exc.strerror}", next_step=step)
     return None
 
@@ -473,7 +473,7 @@ def _leave_terminal() -> None:
 
 
 def _interrupted(session: Session) -> int:
-    step = "run the same command again: what is done stays done"
+    step = "run the same command again: it continues"
     return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
 
 
@@ -497,7 +497,7 @@ def print_error(
     next_step: str,
     facts: Mapping[str, Any] = _NO_FACTS,
 ) -> None:
-    """Print an error as one object, with facts besides."""
+    """Print an error as one object, with further facts."""
     error = {"code": code, "message": message, "next": next_step, **facts}
     _print_json(command, exit_code, {"error": error})
 

@@ -171,7 +171,7 @@ def _parse(word: str) -> SourceWord:
     if not pair and "://" not in url:
         folder = as_url(word) if Path(word).is_dir() else ""
         raise UsageError(
-            f"{redact(word)!r} is no database, bucket or SQLite file",
+            f"{redact(word)!r} is not a database, bucket or SQLite file",
             next_step=f"a directory of SQLite files is {folder}; where a bundle lies is said by --to"
             if folder
             else "a source is postgresql://me@host/db, mysql://me@host/db, 's3://BUCKET?profile=NAME', or FILE.db",

@@ -189,7 +189,7 @@ def chosen_destinations(
 
 
 def destinations_in(case: Case, sources: Mapping[str, Endpoint]) -> Destinations:
-    """Return where a case brings sources up that were expanded."""
+    """Return the destinations of expanded sources of a case."""
     from migrate.discover.expand import expand_destinations  # noqa: PLC0415
 
     names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]

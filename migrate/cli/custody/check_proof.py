@@ -82,7 +82,7 @@ def check_proof_command(
     trust = load_trust(signers, load_case(case))
     if trust is None:
         raise UsageError(
-            "whose signature should count? No list of signers is named",
+            "no list of signers is given, so no signature counts",
             next_step="add --signers FILE with the line that the signer's `moveout keys show` printed",
         )
     try:

@@ -369,7 +369,7 @@ def need_s3(location: Endpoint) -> str:
     """Return the URL of a location in a bucket. Raises ``UsageError`` for any other."""
     if not registry.holds_objects(location.url):
         raise UsageError(
-            f"{location.shown} is no bucket: access to a directory is the operating system's to grant",
+            f"{location.shown} is not a bucket: access to a directory is the operating system's to grant",
             next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",
         )
     return location.url

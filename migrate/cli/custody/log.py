@@ -230,7 +230,7 @@ def note_command(
     """
     if not what or any(character.isspace() or not character.isprintable() for character in what):
         raise UsageError(
-            f"{what!r} is no word that a rule could name", next_step="write it as one: transition-end"
+            f"{what!r} is not a word that a rule could name", next_step="write it as one: transition-end"
         )
     loaded = load_case(case)
     signer = signing.need(loaded)[0]

@@ -1,4 +1,4 @@
-"""A database brought to where another one is, without a bundle of the user's: a case of its own in a working folder.
+"""Make a database equal to another one, without a bundle of the user's: a case of its own in a working folder.
 
 The base goes through a temporary bundle in that folder, and so do the changes. So the folder takes about as much room
 as an export. After the switch it is of no use any more.

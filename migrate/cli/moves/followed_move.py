@@ -84,7 +84,7 @@ class FollowedMove:
         return ahead
 
     def brought_up(self, *, by_marks: bool) -> set[str]:
-        """Return the sources that an earlier run has brought up whole, and that are not to be restored again: delta
+        """Return the sources that an earlier run has restored whole, and that are not to be restored again: delta
         passes have begun since. ``by_marks``: also those whose destination has the mark of this bundle's base. The last
         transaction of a restore writes it, once all was compared.
         """

@@ -211,7 +211,7 @@ EXAMINATION, FORECAST = "doctor", "plan"
 
 
 class FailedStep(Struct, frozen=True):
-    """A step that ended with an error; the move goes on with what there is."""
+    """A step that ended with an error; the move continues with what there is."""
 
     error: MoveoutError
 

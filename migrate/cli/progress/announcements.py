@@ -1,4 +1,6 @@
-"""Who hears of a long command besides its terminal: readers of a page, and a program or URL of the user's own."""
+"""Who is notified of a long command, apart from its terminal: readers of a page, and a program or URL of the user's
+own.
+"""
 
 from __future__ import annotations
 

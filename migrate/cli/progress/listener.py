@@ -15,7 +15,7 @@ class Ending(Struct):
 
     exit_code: int | None = None
     error: str = ""
-    next_step: str = "run the same command again: what is done stays done"
+    next_step: str = "run the same command again: it continues"
     """What helps where it did not end by itself."""
 
     @property

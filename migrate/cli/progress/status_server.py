@@ -31,7 +31,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host = host.strip("[]") or "127.0.0.1"
     if not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise UsageError(
-            f"--serve {text!r} is no address", next_step="write 127.0.0.1:8080, or only the port"
+            f"--serve {text!r} is not an address", next_step="write 127.0.0.1:8080, or only the port"
         )
     return host, int(port)
 

@@ -1,4 +1,4 @@
-"""What is at the location of a bundle besides the record of it: every version and every unfinished upload."""
+"""What is at the location of a bundle, apart from its record: every version and every unfinished upload."""
 
 from __future__ import annotations
 

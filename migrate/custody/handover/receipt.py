@@ -133,7 +133,7 @@ def acknowledge(
     """
     if document.kind != "receipt":
         raise UsageError(
-            f"{document.key} is no receipt", next_step="name the file that `moveout receive` wrote"
+            f"{document.key} is not a receipt", next_step="name the file that `moveout receive` wrote"
         )
     root = root_of(store)
     if document.root != root:
@@ -150,9 +150,7 @@ def acknowledge(
     by = [documents.signed_by(document, armored) for armored in signatures.values()]
     by = [public for public in by if public != signer.public]
     if not by:
-        raise UsageError(
-            "nobody but you has signed the receipt", next_step="ask for the .sig file next to it"
-        )
+        raise UsageError("only you have signed the receipt", next_step="ask for the .sig file next to it")
     documents.copy_all(store, document, signatures)
     documents.keep(store, document, [signer])
 

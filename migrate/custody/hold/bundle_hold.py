@@ -33,7 +33,7 @@ _SOON = timedelta(seconds=10)
 
 
 class Terms(Struct, frozen=True):
-    """Until when, how firmly, and whether without an end besides (legal hold)."""
+    """Until when, how firmly, and whether with a legal hold, which has no end."""
 
     until: datetime
     mode: Mode
@@ -130,7 +130,7 @@ def place(
     event = new_event(store, "held", details)
     if not terms.legal and not vault.is_firm(terms.mode):
         raise NotAllowedError(
-            f"{vault.location}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
+            f"{vault.location}: this server lets every account lift a {terms.mode} retention, so it is not a hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
     versions = [

@@ -220,7 +220,7 @@ def _notes(entries: Sequence[LogEntry]) -> Sequence[str]:
 
 
 def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> None:
-    """Say how far the log goes, unless somebody has said more already."""
+    """Write how long the log is, unless a longer one is noted already."""
     size = len(entries)
     value = {"version": entry.VERSION, "size": size, "hash": entries[-1].hash if entries else entry.NOBODY}
     armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])

@@ -95,24 +95,24 @@ def read(line: bytes) -> LogEntry:
     try:
         value = canonical_json.decode(line, "")
     except DamageError as exc:
-        raise ValueError("is no entry") from exc
+        raise ValueError("is not an entry") from exc
     if value.get("version") != VERSION or not all(isinstance(value.get(name), str) for name in _TEXTS):
-        raise ValueError("is no entry of version 1")
+        raise ValueError("is not an entry of version 1")
     number, details = value.get("number"), value.get("details")
     if not (isinstance(number, int) and isinstance(details, dict)):
-        raise ValueError("is no entry of version 1")  # noqa: TRY004 - what a file holds, not a caller's mistake
+        raise ValueError("is not an entry of version 1")  # noqa: TRY004 - what a file holds, not a caller's mistake
     if _encoded(value) != line:
         raise ValueError("is not written as an entry is")
     try:
         signature = ssh_signatures.parse(armored(value["signature"]))
         moment = datetime.fromisoformat(value["time"])
     except ValueError as exc:
-        raise ValueError(f"is no entry: {exc}") from exc
+        raise ValueError(f"is not an entry: {exc}") from exc
     message = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
     if signature.public.fingerprint != value["key"] or not signature.holds([message], ssh_signatures.ENTRY):
         raise ValueError("was changed after it was signed")
     if moment.tzinfo is None:
-        raise ValueError("is no entry: its time has no zone")
+        raise ValueError("is not an entry: its time has no zone")
     new_event = CustodyEvent(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
     return LogEntry(number, value["prev"], value["time"], new_event, value["name"], public, line)

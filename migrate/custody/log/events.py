@@ -79,7 +79,7 @@ def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
 def record_transfer(
     origin: Store, destination: Store, signer: Signer | None, details: Mapping[str, Any]
 ) -> bool:
-    """Bring the log along to the destination and append the transfer there; tell whether the log could be brought."""
+    """Copy the log to the destination and append the transfer there; tell whether that was possible."""
     carried = custody_log.carry(origin, destination)
     if signer is not None:
         record_once(destination, signer, "transferred", {"from": origin.location, **details})

@@ -126,11 +126,11 @@ def _longer(value: Mapping[str, Any], rule_name: str) -> Longer:
 
 def _events(value: object, rule_name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(event, str) for event in value):
-        raise UsageError(f"{rule_name}: {value!r} is no list of events", next_step='write ["received"]')
+        raise UsageError(f"{rule_name}: {value!r} is not a list of events", next_step='write ["received"]')
     for event in value:
         if event not in EVENTS and not re.fullmatch(r"noted:\S+", event):
             raise UsageError(
-                f"{rule_name}: {event!r} is no event of the custody log",
+                f"{rule_name}: {event!r} is not an event of the custody log",
                 next_step=f"there are noted:WORD, {', '.join(EVENTS)}",
             )
     return value
@@ -139,12 +139,12 @@ def _events(value: object, rule_name: str) -> list[str]:
 def _period(value: object, rule_name: str) -> Period:
     match = _PERIOD.fullmatch(str(value))
     if match is None:
-        raise UsageError(f"{rule_name}: {value!r} is no period", next_step='write "30 days" or "2 months"')
+        raise UsageError(f"{rule_name}: {value!r} is not a period", next_step='write "30 days" or "2 months"')
     return (int(match[1]), match[2])
 
 
 def _known(value: Mapping[str, Any], fields: set[str], rule_name: str) -> None:
     if unknown := sorted(set(value) - fields):
         raise UsageError(
-            f"{rule_name}: {unknown[0]!r} is no field", next_step=f"known are {', '.join(sorted(fields))}"
+            f"{rule_name}: {unknown[0]!r} is not a field", next_step=f"known are {', '.join(sorted(fields))}"
         )

@@ -103,5 +103,5 @@ def _moment(text: str, line_name: str) -> datetime:
         return datetime.strptime(digits, form).replace(tzinfo=zone).astimezone(UTC)
     except ValueError as exc:
         raise UsageError(
-            f"{line_name}: {text!r} is no time", next_step="write YYYYMMDD or YYYYMMDDHHMMZ"
+            f"{line_name}: {text!r} is not a time", next_step="write YYYYMMDD or YYYYMMDDHHMMZ"
         ) from exc

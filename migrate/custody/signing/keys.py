@@ -183,7 +183,7 @@ def _decode(path: Path, data: bytes, passphrase: Callable[[], str | None]) -> Ed
     except ValueError as exc:
         raise UsageError(f"{path} holds no private key in OpenSSH's format") from exc
     if not isinstance(private, Ed25519PrivateKey):
-        raise UsageError(f"{path} is no Ed25519 key", next_step="moveout keys init makes one")
+        raise UsageError(f"{path} is not an Ed25519 key", next_step="moveout keys init makes one")
     return private
 
 

@@ -105,7 +105,7 @@ def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | 
 def _ask(url: str, query: bytes) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise UsageError(
-            f"{url!r} is no URL of a timestamp authority", next_step="write http://… or https://…"
+            f"{url!r} is not a URL of a timestamp authority", next_step="write http://… or https://…"
         )
     import urllib.request  # noqa: PLC0415  an HTTP client, which only who asks an authority needs
 

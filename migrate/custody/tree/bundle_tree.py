@@ -109,8 +109,8 @@ def read(store: Store) -> tuple[Tree, Checkpoint]:
 
 
 def prove(store: Store, is_asked: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
-    """Yield the proof of every item that is wanted. ``needle`` stands in the text of each of them, so that not all need
-    be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
+    """Yield the proof of every item that is asked for. ``needle`` stands in the text of each of them, so that not all
+    need be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
     """
     tree_and_checkpoint = read(store)
     first, group = 0, []

@@ -183,7 +183,7 @@ class _Inventory:
         return list(discovery.sources)
 
     def _with_sizes(self, buckets: Sequence[FoundSource]) -> list[FoundSource]:
-        """Return the buckets with the sizes and counts of CloudWatch where nothing else said them."""
+        """Return the buckets with the sizes and counts of CloudWatch where there is no other source for them."""
         regions = sorted({source.region for source in buckets if source.size_bytes is None and source.region})
         counts: dict[str, int] = {}
         sizes: dict[str, int] = {}

@@ -50,7 +50,7 @@ _ORGANIZATION = "service control policy"
 
 
 class Failure(Struct, frozen=True):
-    """Why a call brought nothing. ``reason`` ends a sentence. ``not_offered``: the region lacks the service, or the
+    """Why a call failed. ``reason`` ends a sentence. ``not_offered``: the region lacks the service, or the
     service has never been used, so nothing can be there.
     """
 
@@ -60,7 +60,7 @@ class Failure(Struct, frozen=True):
 
 
 class CallFailedError(Exception):
-    """A call brought no answer that can be used."""
+    """A call had no usable answer."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -80,7 +80,7 @@ class AwsConnection:
             partition = session.get_partition_for_region(self.region)
         except boto_errors.UnknownRegionError as exc:
             raise SourceUsageError(
-                f"{name}: AWS has no region {self.region!r}", next_step="mend the region of the profile"
+                f"{name}: AWS has no region {self.region!r}", next_step="correct the region of the profile"
             ) from exc
         self.global_region = DEFAULT_REGION if partition == "aws" else self.region
         self._session = session

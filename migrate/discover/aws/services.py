@@ -44,7 +44,7 @@ class Detail(Struct, frozen=True):
 
 
 class Metric(Struct, frozen=True):
-    """A metric of CloudWatch that says the bytes of a thing; its only dimension besides ``StorageType`` is
+    """A metric of CloudWatch that says the bytes of a thing; its only dimension apart from ``StorageType`` is
     ``dimension``, the thing's name. ``is_free_space``: the bytes that are left of the thing's size.
     """
 

@@ -266,12 +266,12 @@ def ddl_error(error: BaseException, definition: Definition) -> MoveoutError:
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(
             f"{step_of(definition)} cannot be made: {reason}",
-            next_step="Grant the account ALL PRIVILEGES on the destination database, then give the same command again.",
+            next_step="Grant the account ALL PRIVILEGES on the destination database, then run the same command again.",
         )
     if (step := _STEPS.get(number_of(error))) is not None:
         return UsageError(
             f"{step_of(definition)} cannot be made: {reason}",
-            next_step=f"{step}, then give the same command again.",
+            next_step=f"{step}, then run the same command again.",
         )
     return UsageError(
         f"{step_of(definition)} cannot be made: {reason}",

@@ -49,7 +49,7 @@ class PostgresRestore(Struct, frozen=True):
 
     @property
     def selection(self) -> Selection:
-        """Which part is wanted."""
+        """Which part is restored."""
         return self.run.selection
 
     @property

@@ -54,7 +54,7 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
     if not address.path.parent.is_dir():
         raise GoneError(
             f"there is no directory {address.path.parent}",
-            next_step="Make it, or add --create; then give the same command again.",
+            next_step="Make it, or add --create; then run the same command again.",
         )
     existed = address.path.exists()
     with translated(address):
@@ -105,13 +105,13 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return BusyError(
             f"{where} is used by another program: {error}",
-            next_step="End it (maybe another restore), then give the same command again.",
+            next_step="End it (maybe another restore), then run the same command again.",
         )
     if code == "SQLITE_FULL":
-        return NoSpaceError(f"{where}: {error}", next_step="Make room, then give the same command again.")
+        return NoSpaceError(f"{where}: {error}", next_step="Make room, then run the same command again.")
     if code == "SQLITE_NOTADB":
         return UsageError(
-            f"{where} is no SQLite database: {error}", next_step="Name a file that does not exist yet."
+            f"{where} is not a SQLite database: {error}", next_step="Name a file that does not exist yet."
         )
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return NotAllowedError(
@@ -120,9 +120,9 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
         )
     if code.startswith("SQLITE_IOERR"):
         return UnreachableError(
-            f"{where}: {error}", next_step="Check the disk or the mount, then give the same command again."
+            f"{where}: {error}", next_step="Check the disk or the mount, then run the same command again."
         )
-    return MoveoutError(f"{where}: {error}", next_step="Remove the file, then give the same command again.")
+    return MoveoutError(f"{where}: {error}", next_step="Remove the file, then run the same command again.")
 
 
 def is_fresh(destination: SqliteDestination) -> bool:

@@ -125,7 +125,7 @@ def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
                 how = [sqlite_left_out.how_to_forget(address)] if records else []
                 return run.nothing_to_do("file", records, findings, notes=how)
         if merge and run.whole:
-            raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
+            raise UsageError("a SQLite database needs a new file", next_step=_NEW_FILE)
         raise loaded
     if not loaded.finished:
         return run.outcome(loaded.rows, loaded.findings, loaded.notes, loaded.left_out)

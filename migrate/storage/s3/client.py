@@ -93,7 +93,8 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
         )
     if not _BUCKET.fullmatch(location.bucket):
         raise UsageError(
-            f"{location.bucket!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
+            f"{location.bucket!r} is not the name of a bucket",
+            next_step="write s3://BUCKET/PREFIX?profile=NAME",
         )
     return location
 

@@ -117,7 +117,7 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
         return MoveoutError(f"{message} (this server cannot do that)")
     if code == _ARCHIVED:
         return MoveoutError(
-            f"{message} (archived)", next_step="ask for it to be brought back, then run the same again"
+            f"{message} (archived)", next_step="retrieve it first, then run the same command again"
         )
     if code in _DENIED or status in {401, 403}:
         usual = f"check the credentials, and that they permit {exc.operation_name} here"

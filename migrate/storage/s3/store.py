@@ -163,7 +163,7 @@ class S3Store(BaseStore):
                 return
 
     def _page(self, whole_prefix: str, start_after: str, token: str) -> tuple[Page, str]:
-        """Return a page of a listing, and how it goes on. An answer that says nothing is no empty list."""
+        """Return a page of a listing, and where the next one begins. An answer that says nothing is no empty list."""
         request = objects_request(whole_prefix, "" if token else start_after, token, self._page_size)
         with self._translated(""):
             body = self._send(request).body
@@ -173,7 +173,7 @@ class S3Store(BaseStore):
                     spoken(plain(parsed(body)), self._named(""))
                 return page, token_behind(body, self._named(""))
             except (ET.ParseError, ValueError) as exc:
-                raise UnreachableError(f"{self._named('')}: what is answered is no listing ({exc})") from exc
+                raise UnreachableError(f"{self._named('')}: the answer is not a listing ({exc})") from exc
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""

@@ -107,7 +107,7 @@ def decide(
     *,
     overwrite: bool = False,
 ) -> Decision:
-    """Decide about one key of which something is wanted. What is not stays as it is on both sides."""
+    """Decide about one key of which some version is selected. What is not stays as it is on both sides."""
     decision = Decision()
     destination_versions = {version.version_id: version for version in destination}
     known_versions = {version.destination_version: version for version in known}
@@ -187,7 +187,7 @@ def _in_place(
 def _mark_not_current(
     judged: Sequence[Judged], counterparts: Sequence[ObjectSummary | None]
 ) -> Sequence[Judged]:
-    """Say of a newest version that is not wanted what that comes to where others are."""
+    """Say what follows where the newest version is not selected, and others are."""
     if not judged or not judged[-1][1] or counterparts[-1] is not None or all(reason for _, reason in judged):
         return judged
     version, reason = judged[-1]
@@ -197,7 +197,7 @@ def _mark_not_current(
 def _below(
     key: str, source: Sequence[Judged], counterparts: Sequence[ObjectSummary | None], markers: Markers
 ) -> Iterator[SyncStep]:
-    """Yield steps about what is not wanted up to the last version that is there, and what is missing below it."""
+    """Yield steps about what is not selected up to the last version that is there, and what is missing below it."""
     before: ObjectSummary | None = None
     for (version, reason), counterpart in zip(source, counterparts, strict=False):
         if counterpart is None and (refusal := reason or markers.refuse(version, before)):

@@ -100,7 +100,7 @@ class _InspectedVersion(Struct, frozen=True):
 
 
 class VersionCheck(Struct):
-    """Looks at versions for one batch, at both sides, and brings them in step."""
+    """Compares versions of one batch on both sides, and makes them equal."""
 
     context: SyncContext
     done: Done

@@ -245,8 +245,8 @@ def test_another_buckets_report_is_refused_before_anything_is_read(filled, write
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{}", "no manifest"),
-        ("no json", "no manifest"),
+        ("{}", "not a manifest"),
+        ("no json", "not a manifest"),
         ('{"fileFormat": "ORC", "fileSchema": ""}', "ORC"),
     ],
 )

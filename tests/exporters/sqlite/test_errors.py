@@ -53,7 +53,7 @@ def test_a_missing_file_is_gone(tmp_path):
 def test_what_is_no_database_is_named(tmp_path, content):
     path = tmp_path / "a.db"
     path.write_bytes(content)
-    with pytest.raises(SourceUsageError, match=r"a\.db is no SQLite database"):
+    with pytest.raises(SourceUsageError, match=r"a\.db is not a SQLite database"):
         open_url(url_of(path))
 
 
@@ -123,7 +123,7 @@ def test_a_file_with_one_row_more_is_not_taken_for_equal(tmp_path, small):
 
 def test_a_destination_that_is_no_database_or_has_no_directory(tmp_path, small):
     (tmp_path / "text").write_text("dear diary " * 1000)
-    with pytest.raises(UsageError, match="no SQLite database"):
+    with pytest.raises(UsageError, match="not a SQLite database"):
         restore_file(tmp_path / "bundle", tmp_path / "text")
     with pytest.raises(GoneError, match="no directory"):
         restore_file(tmp_path / "bundle", tmp_path / "none/b.db")

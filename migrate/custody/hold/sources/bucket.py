@@ -141,7 +141,7 @@ class BucketHold:
         if setting.startswith(_USER):
             return self._need_policies().has(setting.removeprefix(_USER), self._denial_name)
         if setting not in {VERSIONING, LIFECYCLE, POLICY}:  # from a file that somebody has edited
-            raise UsageError(f"{setting!r} is no setting of a bucket")
+            raise UsageError(f"{setting!r} is not a setting of a bucket")
         return self._settings.read(setting)
 
     def write(self, setting: str, value: Any) -> None:

@@ -87,7 +87,7 @@ class SourceHold(Protocol):
 
 @runtime_checkable
 class CheckedHold(Protocol):
-    """A ``SourceHold`` that knows whether it may do what it has to, before it does it."""
+    """A ``SourceHold`` that checks its rights before it changes anything."""
 
     def require_rights(self) -> None:
         """Raise ``NotAllowedError`` where settings may not be changed, or sessions may not be ended."""

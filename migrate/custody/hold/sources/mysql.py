@@ -197,7 +197,7 @@ class _Events:
         name = setting.removeprefix(_EVENT)
         event = self._events().get(name)
         if value not in {ENABLED, DISABLED}:
-            raise UsageError(f"{value!r} is no setting of an event's")
+            raise UsageError(f"{value!r} is not a setting of an event")
         if event is None:
             raise GoneError(
                 f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
@@ -218,7 +218,7 @@ def _plain(value: Any) -> Any:
 
 def _need(known: bool, setting: str) -> None:
     if not known:  # from a file that somebody has edited
-        raise UsageError(f"{setting!r} is no setting of this hold on a MySQL source, or has no such value")
+        raise UsageError(f"{setting!r} is not a setting of this hold on a MySQL source, or has no such value")
 
 
 def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SourceHold:

@@ -52,7 +52,7 @@ class SqliteHold:
     def write(self, setting: str, value: Any) -> None:
         """See ``SourceHold.write``."""
         if Path(setting) not in self._files:
-            raise UsageError(f"{setting} is no file of {self.url}")
+            raise UsageError(f"{setting} is not a file of {self.url}")
         with _translated(setting):
             Path(setting).chmod(int(value, 8))
 

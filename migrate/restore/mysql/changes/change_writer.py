@@ -293,7 +293,7 @@ class MysqlChangeWriter:
         if not self._has(name):
             raise ChangeConflictError(
                 f"{quote_name(name)} was emptied at {where}, and is not at the destination",
-                next_step=f"make {quote_name(name)} at the destination, then give the same command again",
+                next_step=f"make {quote_name(name)} at the destination, then run the same command again",
             )
         if self._is_open:
             self._connection.run("ROLLBACK")
@@ -320,7 +320,7 @@ class MysqlChangeWriter:
         if not (is_done or all(map(self._is_skipped, statement.tables))):
             raise ChangeConflictError(
                 f"{', '.join(map(quote_name, statement.tables))} was changed at {where}",
-                next_step=f"run at the destination: {statement.text}; then give the same command again",
+                next_step=f"run at the destination: {statement.text}; then run the same command again",
             )
         self._write()
         self._tables = {

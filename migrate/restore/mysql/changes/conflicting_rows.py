@@ -14,7 +14,7 @@ _SHOWN_CHARACTERS = 60
 _SHOWN_COLUMNS = 8
 _NEXT_STEP = (
     "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
-    " (or make its row as it was at the source); then give the same command again"
+    " (or make its row as it was at the source); then run the same command again"
 )
 
 

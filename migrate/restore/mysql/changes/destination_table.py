@@ -34,7 +34,7 @@ _PLAIN, _WIDE = (
     frozenset({"ucs2", "utf16", "utf16le", "utf32"}),
 )
 """Charsets in which labels have the bytes of UTF-8, and those in which not even ASCII has."""
-_NEXT = "then give the same command again: it goes on with this change"
+_NEXT = "then run the same command again: it goes on with this change"
 
 
 class DestinationTable(Struct, frozen=True):

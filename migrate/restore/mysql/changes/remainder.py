@@ -1,4 +1,4 @@
-"""What no binary log carries, brought to the destination while the source is held: tables without transactions,
+"""Copy what no binary log carries to the destination, while the source is held: tables without transactions,
 sequences, and where AUTO_INCREMENT goes on.
 
 Everything is compared first and written only where it differs. So the same again, after a kill, writes the rest.

@@ -173,13 +173,13 @@ def _check_shape(
         raise ChangeConflictError(
             f"from {position} on the source has another definition of {label}: {'; '.join(differences)}",
             next_step="give the source's ALTER TABLE at the destination, too, such as"
-            f" ALTER TABLE {label} {', '.join(steps)}; then give the same command again, or first moveout"
+            f" ALTER TABLE {label} {', '.join(steps)}; then run the same command again, or first moveout"
             " resync, if the source's ALTER TABLE has rewritten its rows",
         )
 
 
 def _same_type(column: Column, other: DestinationColumn) -> bool:
-    """Tell whether two columns have the same type, as far as that can be told of types which a user has made."""
+    """Tell whether two columns have the same type, as far as that can be decided for types of users."""
     both_known = max(column.type_oid, other.type_oid) < _FIRST_USER_OID
     return column.modifier == other.modifier and (
         column.type_oid == other.type_oid

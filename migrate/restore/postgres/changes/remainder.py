@@ -1,4 +1,4 @@
-"""What no change log carries, brought to the destination while the source is held: tables that are not followed, large
+"""Copy what no change log carries to the destination, while the source is held: tables that are not followed, large
 objects, materialized views, sequences.
 
 Everything is compared first and written only where it differs. So the same again, after a kill, writes the rest.
@@ -50,7 +50,7 @@ def carry_remainder(request: RemainderRequest) -> Carried:
         except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as exc:
             raise IncompleteError(
                 f"{source.url} and {destination.url} have other definitions: {exc.diag.message_primary}",
-                next_step="give the source's ALTER TABLE at the destination, too; then give the same command again",
+                next_step="give the source's ALTER TABLE at the destination, too; then run the same command again",
             ) from exc
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{source.url} or {destination.url}") from exc

@@ -24,7 +24,7 @@ _SHOWN_BYTES = 60
 _SHOWN_COLUMNS = 8
 _NEXT_STEP = (
     "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
-    " (or make its row as it was at the source); then give the same command again"
+    " (or make its row as it was at the source); then run the same command again"
 )
 _OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of errors that do not come from what a statement says."""

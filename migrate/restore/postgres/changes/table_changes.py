@@ -1,4 +1,4 @@
-"""Changes of one table that wait to be written, brought down to what they do to each row.
+"""Changes of one table that wait to be written, reduced to one change for each row.
 
 Many changes become few statements: rows that go, rows that change, rows that come, rows that go again. A change that
 cannot be brought down is refused; then what waits has to be written first.

@@ -253,7 +253,7 @@ def destination_error(error: BaseException, where: str) -> MoveoutError:
     if isinstance(error, psycopg.errors.DiskFull):
         return NoSpaceError(
             f"{where}: {' '.join(str(error).split())}",
-            next_step="Make room on the destination server, then give the same command again.",
+            next_step="Make room on the destination server, then run the same command again.",
         )
     return translate(error, where)
 
@@ -267,7 +267,7 @@ def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
     ):
         return UsageError(
             f"the destination server lacks an extension: {reason}",
-            next_step="Install the extension's package on the destination server, then give the same command again.",
+            next_step="Install the extension's package on the destination server, then run the same command again.",
         )
     if isinstance(error, psycopg.OperationalError):
         return destination_error(error, section)

@@ -50,7 +50,7 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
 _OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
-_INSTALL = "install its package on the destination server, and give the same command again"
+_INSTALL = "install its package on the destination server, and run the same command again"
 
 
 class Refusal(Struct, frozen=True):

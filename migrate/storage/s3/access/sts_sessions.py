@@ -107,7 +107,7 @@ class TokenService:
             KeyError,
         ) as exc:  # botocore misses a word that it expects
             raise UsageError(
-                f"{self.endpoint} is no token service", next_step="moveout grant create, or links"
+                f"{self.endpoint} is not a token service", next_step="moveout grant create, or links"
             ) from exc
         except boto_errors.ClientError as exc:
             error = exc.response.get("Error", {})

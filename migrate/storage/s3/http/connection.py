@@ -110,7 +110,7 @@ class Connection:
         self._view = memoryview(self._buffer)
 
     def is_stale(self) -> bool:
-        """Tell whether the server has closed an idle connection, or said something that nobody asked for."""
+        """Tell whether the server has closed an idle connection, or sent something without a request."""
         if self._socket is None:
             return False
         poll = select.poll()

@@ -1,1 +1,1 @@
-"""What belongs to S3 objects and buckets besides bytes: headers, ACLs, settings."""
+"""Metadata of S3 objects and buckets: headers, ACLs, settings."""

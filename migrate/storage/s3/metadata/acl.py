@@ -41,7 +41,7 @@ def parse(body: bytes) -> Mapping[str, Any] | None:
 
 
 def grants(acl: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """Return who besides the owner may do what: a group's URI or an account, and the permission."""
+    """Return what others than the owner may do: a group's URI or an account, and the permission."""
     owner = acl.get("Owner", {}).get("ID")
     grants = []
     for grant in acl.get("Grants", ()):

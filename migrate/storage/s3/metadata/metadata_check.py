@@ -1,4 +1,4 @@
-"""What an object has besides its bytes, compared with what it is to have."""
+"""Compare an object's metadata with what it should have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to an object besides its bytes, and the headers that say so to a destination."""
+"""An object's metadata, and the headers that send it to a destination."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Description(Struct, frozen=True):
-    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket. ``metadata`` has no
+    """An object's metadata. ``key`` is the whole key in the bucket. ``metadata`` has no
     ``x-amz-meta-``. ``checksums`` are the source's own, by algorithm, as S3 writes them. The lock is as in its headers;
     an empty storage class is the destination's own choice. ``acl`` is the name of a canned one.
 
