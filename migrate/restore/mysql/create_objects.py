@@ -100,19 +100,24 @@ class _Words(Struct, frozen=True):
 
 def _create_at_once(job: MysqlRestore, tables: Sequence[Definition]) -> Mapping[str, _Words]:
     """Make tables by several sessions, return what there is to say about each. Those that were refused are not among
-    them: one may need another table, or be made without a part. Nor are those for which there was no session.
+    them: one may need another table, or be made without a part. Nor are those that were left because a session was
+    refused, or a table for a reason that may hold for all: a lock of somebody else would be waited for each time.
     """
     created: dict[str, _Words] = {}
 
     def create(connection: DestinationConnection, table: Definition) -> None:
         words = _Words()
-        with suppress(pymysql.Error):
+        try:
             Definer(connection, words.notes, words.left_out).make(table)
+        except pymysql.Error as exc:
+            if needs_the_user(exc):
+                raise
+        else:
             created[table["name"]] = words
 
     sessions = min(max(_SESSIONS, job.run.workers), len(tables) // _TABLES_EACH)
     if sessions > 1:
-        with suppress(SourceError):
+        with suppress(SourceError, pymysql.Error):
             ConnectionWorkers(job.destination.connection.another, sessions).run(tables, create)
     return created
 

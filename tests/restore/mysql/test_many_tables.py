@@ -2,12 +2,28 @@
 is refused there is made afterwards.
 """
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from migrate.errors import NotAllowedError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
 
 TABLES = 12
+
+
+@contextmanager
+def general_log(url: str) -> Iterator[None]:
+    run_sql(url, "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1")
+    try:
+        yield
+    finally:
+        run_sql(url, "SET GLOBAL general_log = 0; SET GLOBAL log_output = 'FILE'")
 
 
 def test_tables_that_refer_to_each_other_are_made_and_filled_together(
@@ -23,12 +39,9 @@ def test_tables_that_refer_to_each_other_are_made_and_filled_together(
     filled = "INSERT INTO elsewhere VALUES (1)"
     url, reader = my_exported(f"SET foreign_key_checks = 0; {circle}; {elsewhere}; {filled}")
     destination = other_mariadb.database()
-    run_sql(destination, "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1")
-    try:
+    with general_log(destination):
         kept = open_location(str(tmp_path / "kept"))
         outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
-    finally:
-        run_sql(destination, "SET GLOBAL general_log = 0; SET GLOBAL log_output = 'FILE'")
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert outcome.losses == 1  # that `elsewhere` does not lie where it lay
     made = fetch(
@@ -45,3 +58,18 @@ def test_tables_that_refer_to_each_other_are_made_and_filled_together(
     for number in range(TABLES):
         statement = f"SHOW CREATE TABLE at_once_{number}"
         assert fetch(destination, statement) == fetch(url, statement)
+
+
+def test_what_refuses_every_table_is_not_met_with_each_of_them(my_exported, other_mariadb):
+    user = f"few_{secrets.token_hex(4)}"
+    _, reader = my_exported(";".join(f"CREATE TABLE {user}_{n} (id INT PRIMARY KEY)" for n in range(TABLES)))
+    name = f"db_{user}"
+    destination, account = other_mariadb.database(name), f"'{user}'@'127.0.0.1'"
+    may = f"GRANT SELECT, INSERT, UPDATE, DELETE, ALTER, DROP ON {name}.* TO {account};" + "".join(
+        f"GRANT CREATE ON {name}.moveout_restore{end} TO {account};" for end in ("", "_done", "_left_out")
+    )
+    run_sql(destination, f"CREATE USER {account} IDENTIFIED BY '{other_mariadb.password}'; {may}")
+    with general_log(destination), pytest.raises(NotAllowedError):
+        restore_from(reader, "app", other_mariadb.url_of(name, user), workers=1, progress=Silent())
+    query = f"SELECT COUNT(*) FROM mysql.general_log WHERE argument LIKE 'CREATE TABLE `{user}%'"
+    assert 1 < fetch(destination, query)[0][0] < TABLES
