@@ -40,7 +40,14 @@ from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, SourceStatus, export_status
 from migrate.follow.cutover import read_record
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
-from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
+from migrate.number_text import (
+    bytes_words,
+    count_words,
+    duration_words,
+    local_moment_words,
+    moment_words,
+    things,
+)
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
 from migrate.restore.restore_records import RestoreRecord, newest, read_restore_records
@@ -218,11 +225,14 @@ def _waiting_words(waiting: WaitingChanges | None) -> str:
 
 
 def _draw_deadline(console: Console, until: datetime) -> None:
+    words = _time_left(until)
+    style = "bold red" if words.endswith("over") else ""
+    console.print(Text.assemble(f"deadline {local_moment_words(until)}: ", (words, style)))
+
+
+def _time_left(until: datetime) -> str:
     left = (until - datetime.now(UTC)).total_seconds()
-    deadline_text = (
-        (f"{duration_words(left)} left", "") if left > 0 else (f"{duration_words(-left)} over", "bold red")
-    )
-    console.print(Text.assemble(f"deadline {local_moment_words(until)}: ", deadline_text))
+    return f"{duration_words(left)} left" if left > 0 else f"{duration_words(-left)} over"
 
 
 def _who(report: ProgressReport) -> str:
@@ -455,7 +465,8 @@ def _serve(session: Session, locations: Sequence[Endpoint], case: Case | None, a
         try:
             status = _status(session, locations, case)
         except MoveoutError as exc:
-            status = Status([LocationStatus(locations[0].shown, error=str(exc))])
+            until = case.deadline if case else None
+            status = Status([LocationStatus(locations[0].shown, error=str(exc))], until)
         return page_of(status, case.name if case else ""), status.as_json()
 
     server = StatusServer(address, answers)
@@ -470,7 +481,9 @@ def page_of(status: Status, case: str) -> bytes:
     runs = [run for location in status.locations for run in _shown(location)]
     if any(destination.record for destination in status.destinations):
         runs.append(_shown_destinations(status))
-    return status_page(f"{case}: status" if case else "moveout status", runs)
+    until = status.deadline
+    deadline = f"Deadline {moment_words(until)}: {_time_left(until)}." if until else ""
+    return status_page(f"{case}: status" if case else "moveout status", runs, deadline=deadline)
 
 
 def _shown_destinations(status: Status) -> ShownRun:

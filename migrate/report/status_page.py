@@ -29,10 +29,18 @@ class ShownRun(Struct, frozen=True):
     sources: Sequence[str] = ()
 
 
-def status_page(title: str, runs: Sequence[ShownRun], *, refresh_seconds: int = REFRESH_SECONDS) -> bytes:
-    """Return the page. ``refresh_seconds`` is 0 where nothing more will come."""
+def status_page(
+    title: str, runs: Sequence[ShownRun], *, refresh_seconds: int = REFRESH_SECONDS, deadline: str = ""
+) -> bytes:
+    """Return the page. ``refresh_seconds`` is 0 where nothing more will come. ``deadline`` is a sentence about it."""
     written = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return render(
         "status.html",
-        {"title": title, "runs": runs, "written": written, "refresh_seconds": refresh_seconds},
+        {
+            "title": title,
+            "runs": runs,
+            "written": written,
+            "refresh_seconds": refresh_seconds,
+            "deadline": deadline,
+        },
     )

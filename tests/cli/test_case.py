@@ -13,6 +13,7 @@ from migrate.case.loader import load
 from migrate.case.model import Rank
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
+from migrate.cli.status import Status, page_of
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
@@ -61,6 +62,8 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     assert re.search(rf"^deadline .* UTC: .* {words}\n", output)
     assert "nothing is there yet" in output
     assert call("status", "-c", path, "--json").json["result"]["deadline"] == until.isoformat()
+    page = page_of(Status([], until), "acme").decode()
+    assert re.search(rf"<p>Deadline [^<]* UTC: [^<]* {words}\.</p>", page), page
 
 
 def test_a_deadline_without_a_zone_is_local_time(tmp_path):
