@@ -160,7 +160,7 @@ def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path
     try:
         writer.stdout.readline()
         half = call(*words)
-        assert (half.code, f"process {writer.pid}" in half.out) == (3, True), half.out + half.err
+        assert (half.code, f"process {writer.pid} has it open" in half.out) == (3, True), half.out + half.err
     finally:
         writer.communicate()
     held = call(*words)

@@ -121,11 +121,18 @@ def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
                 if step.answer is None:
                     session.err.print("done before")
                 elif not session.json:
-                    step.answer.draw(session.out)
+                    _of_a_step(step.answer).draw(session.out)
                     _refer_to(session, name, step.answer)
     finally:
         add_run(move.records())
     return Evacuated(case.name, tuple(move.finished), move.summary())
+
+
+def _of_a_step(answer: Answer) -> Answer:
+    """Return an answer without what other steps or the summary do, or say as well."""
+    if isinstance(answer, Exported):
+        return replace(answer, left_behind=None, followed=(), compared=())
+    return answer
 
 
 def _refer_to(session: Session, step: str, answer: Answer) -> None:

@@ -72,7 +72,7 @@ class SqliteHold:
             f"{path}{end}": path for path in map(os.path.realpath, self._files) for end in _ENDINGS
         }  # fmt: skip
         return [
-            Finding(watched[path], "is open for writing, and may still be written", "", f"process {pid}")
+            Finding(watched[path], f"process {pid} has it open, and may still write to it")
             for pid, path in sorted(_writers(watched))
         ]
 
