@@ -14,7 +14,7 @@ from math import inf
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from exporters.errors import SourceSilentError, SourceUnreachableError
+from exporters.errors import SourceSilentError, SourceUnreachableError, reason_of
 
 Connection = TypeVar("Connection")
 Wait = Callable[[float], bool]
@@ -25,9 +25,9 @@ FIRST_ANSWER_SECONDS = 30
 _AGAIN_SECONDS = 1.0
 _answered: dict[tuple[str, ...], str] = {}
 """A URL of each server that has answered this process."""
-_silent_at: dict[tuple[str, ...], float] = {}
-"""When each server had no answer that has never given one, by the monotonic clock. Its other databases are not asked
-for a while: each would be waited for as long.
+_silent: dict[tuple[str, ...], tuple[float, SourceSilentError]] = {}
+"""When each server had no answer that has never given one, by the monotonic clock, and its error. Its other databases
+are not asked for a while: each would be waited for as long.
 """
 _waits: list[Wait] = []
 _left_out: list[Callable[[str], bool]] = []
@@ -70,13 +70,14 @@ def left_out(is_meant: Callable[[str], bool]) -> Iterator[None]:
 def silence(url: str) -> SourceSilentError | None:
     """Return the error of a database whose server a command goes on without; None where there is an answer."""
     if any(is_meant(url) for is_meant in _left_out):
-        words = f"the server has not answered for {FIRST_ANSWER_SECONDS} s"
-    elif time.monotonic() < _silent_at.get(_server(url), -inf) + FIRST_ANSWER_SECONDS:
-        words = "the server was asked just before, and has not answered"
-    else:
+        return SourceSilentError(
+            f"{url}: the server has not answered for {FIRST_ANSWER_SECONDS} s",
+            next_step="Look at the server and the network, then run the same command again.",
+        )
+    at, error = _silent.get(_server(url), (-inf, None))
+    if error is None or time.monotonic() >= at + FIRST_ANSWER_SECONDS:
         return None
-    next_step = "Look at the server and the network, then run the same command again."
-    return SourceSilentError(f"{url}: {words}", next_step=next_step)
+    return SourceSilentError(f"{url}: {reason_of(error)}", next_step=error.next_step)
 
 
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:
@@ -89,9 +90,9 @@ def connected(url: str, connect: Callable[[], Connection]) -> Connection:
             raise error
         try:
             connection = connect()
-        except SourceSilentError:
+        except SourceSilentError as exc:
             if server not in _answered:
-                _silent_at[server] = time.monotonic()
+                _silent[server] = time.monotonic(), exc
                 raise
             if not _waits or _waits[-1](_AGAIN_SECONDS):
                 raise
@@ -101,7 +102,7 @@ def connected(url: str, connect: Callable[[], Connection]) -> Connection:
             raise error from exc  # the login was ended from outside
         else:
             _answered[server] = url
-            _silent_at.pop(server, None)
+            _silent.pop(server, None)
             return connection
 
 

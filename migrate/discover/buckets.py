@@ -17,9 +17,8 @@ _AT_ONCE = 8
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the buckets of an account. See ``exporters.discovery.Discover``."""
-    del note
     with as_source_errors(url.partition("?")[0]):
-        account = Account(url, secrets=secrets)
+        account = Account(url, secrets=secrets, note=note)
         names = account.buckets()
         endpoint = account.endpoint
     if names_only:

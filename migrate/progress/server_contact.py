@@ -35,7 +35,7 @@ class Patience(Struct, frozen=True):
     """How long a command waits for a server. It is asked when nothing has moved for ``quiet_seconds``. It is silent
     where a login has had no answer for ``login_seconds``, and nothing has moved for ``silent_seconds``. After
     ``limit_seconds`` without an answer the command goes on without it. A cancelled one ends once the login has had none
-    for ``end_seconds``.
+    for ``end_seconds``; at once where these are 0.
     """
 
     quiet_seconds: float = 6.0
@@ -141,11 +141,11 @@ class ServerContact:
         """Wake whoever waits for a silent server in vain, or end the command."""
         if not self._is_silent:
             return
-        is_ending = self._cancellation.is_overdue or (self._is_ending and not self._patience.end_seconds)
-        if is_ending and self._give_up is not None:
+        is_overdue = self._cancellation.is_overdue
+        if is_overdue and self._give_up is not None:
             give_up, self._give_up = self._give_up, None
             give_up()
-        elif is_ending or self._is_left_out or self._is_too_late():
+        elif is_overdue or self._is_left_out or self._is_too_late():
             self._hang_up()
 
     def close(self) -> None:
@@ -181,6 +181,25 @@ class ServerContact:
         return True
 
 
+class _End:
+    """Ends a command that only looks soon after it was cancelled, whatever its threads wait for."""
+
+    def __init__(self, give_up: Callable[[], None], cancellation: CancellationToken) -> None:
+        self._give_up, self._cancellation = give_up, cancellation
+        self._is_seen = False
+        watch(self)
+
+    def look(self) -> None:
+        """See ``Watched``."""
+        if self._is_seen:
+            self._give_up()
+        self._is_seen = self._cancellation.is_cancelled
+
+    def close(self) -> None:
+        """End nothing any more."""
+        self._give_up = lambda: None
+
+
 @contextmanager
 def noted_silence(
     endpoints: Iterable[Endpoint],
@@ -196,6 +215,8 @@ def noted_silence(
     them has a policy that does.
     """
     with ExitStack() as stack:
+        if give_up is not None and not patience.end_seconds:
+            stack.enter_context(closing(_End(give_up, cancellation)))
         for name, ask in _servers(endpoints).items():
             is_on_it = partial(_is_on, server_key(name))
             contact = ServerContact(

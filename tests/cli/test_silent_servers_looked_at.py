@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -101,3 +102,20 @@ def test_ctrl_c_ends_a_command_at_once_whose_threads_wait_for_silent_servers(sil
         assert any(NAMED in line for line in lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=5) == INTERRUPTED
+
+
+@pytest.mark.torture
+def test_a_silent_account_of_buckets_is_named_and_ctrl_c_does_not_wait_for_it(tmp_path):
+    """It took two minutes, in which nobody was named."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # the system takes connections for it
+        endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        (tmp_path / "config").write_text(f"[profile mute]\nregion = us-east-1\nendpoint_url = {endpoint}\n")
+        (tmp_path / "keys").write_text("[mute]\naws_access_key_id = a\naws_secret_access_key = b\n")
+        files = {"AWS_CONFIG_FILE": tmp_path / "config", "AWS_SHARED_CREDENTIALS_FILE": tmp_path / "keys"}
+        env = {**os.environ, **{name: str(path) for name, path in files.items()}}
+        command, pipe = [MOVEOUT, "discover", "s3://?profile=mute"], subprocess.PIPE
+        with killed_at_end(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env) as process:
+            lines = iter(process.stdout.readline, "")
+            assert any(f"s3://?profile=mute{NAMED}" in line for line in lines)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=5) == INTERRUPTED

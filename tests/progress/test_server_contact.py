@@ -132,15 +132,6 @@ def test_a_command_that_only_looks_names_a_silent_server_early_and_goes_on_witho
     assert watched.notes[1].startswith("postgresql://old answers again, after ")
 
 
-def test_a_command_that_only_looks_ends_at_once_where_a_silent_server_holds_it_up():
-    watched = Contacted(patience=LOOKING)
-    watched.pass_seconds(8)
-    watched.cancellation.cancel()
-    watched.pass_seconds(2)
-    assert watched.notes[1:] == ["given up"]
-    watched.end()
-
-
 def test_a_closed_port_is_an_answer_to_a_command_that_only_looks():
     def ask():
         raise UnreachableError("refused")

@@ -43,4 +43,4 @@ def stopped(server):
         yield
     finally:
         os.kill(main, signal.SIGCONT)
-        silent_servers._silent_at.clear()
+        silent_servers._silent.clear()

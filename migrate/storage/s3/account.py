@@ -10,7 +10,7 @@ import botocore.exceptions as boto_errors
 from msgspec import Struct
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.errors import code_of, translate
 
@@ -40,12 +40,16 @@ class BucketSummary(Struct, frozen=True):
 class Account:
     """What one set of credentials reaches at one endpoint. Methods raise errors of ``migrate.errors``; thread-safe."""
 
-    def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None
+    ) -> None:
         self._location = s3_client.parse_account(url, secrets=secrets)
         self.url = self._location.url
         self._session = s3_client.session(self._location)
         self._client_of = lru_cache(maxsize=None)(self._make_client)
-        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
+        self._retry = RetryPolicy(
+            first_contact_seconds=FIRST_CONTACT_SECONDS, note=note, name=self._location.url
+        )
 
     @property
     def endpoint(self) -> str:

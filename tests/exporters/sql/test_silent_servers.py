@@ -62,7 +62,7 @@ def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind,
 
 def test_a_server_has_answered_where_any_of_its_databases_has(monkeypatch):
     monkeypatch.setattr(silent_servers, "_answered", {})
-    monkeypatch.setattr(silent_servers, "_silent_at", {})
+    monkeypatch.setattr(silent_servers, "_silent", {})
     answers = [None, SourceSilentError("timeout"), None]
 
     def connect():
@@ -79,15 +79,15 @@ def test_a_server_has_answered_where_any_of_its_databases_has(monkeypatch):
 
 
 def connect_in_vain():
-    raise SourceSilentError("timeout")
+    raise SourceSilentError("postgresql://me@old/app: timeout")
 
 
 def test_the_other_databases_of_a_server_that_has_never_answered_are_not_waited_for(monkeypatch):
     monkeypatch.setattr(silent_servers, "_answered", {})
-    monkeypatch.setattr(silent_servers, "_silent_at", {})
+    monkeypatch.setattr(silent_servers, "_silent", {})
     with pytest.raises(SourceSilentError, match="timeout"):
         connected("postgresql://me@old/app", connect_in_vain)
-    with pytest.raises(SourceSilentError, match="postgresql://me@old/shop: the server was asked just before"):
+    with pytest.raises(SourceSilentError, match="postgresql://me@old/shop: timeout"):
         connected("postgresql://me@old/shop", lambda: None)
     connected("postgresql://me@new/shop", lambda: None)
     monkeypatch.setattr(silent_servers, "FIRST_ANSWER_SECONDS", 0)
@@ -97,7 +97,7 @@ def test_the_other_databases_of_a_server_that_has_never_answered_are_not_waited_
 @pytest.mark.parametrize("case", ["never answered", "nobody waits", "cancelled"])
 def test_a_silent_server_is_an_error(monkeypatch, case):
     monkeypatch.setattr(silent_servers, "_answered", {})
-    monkeypatch.setattr(silent_servers, "_silent_at", {})
+    monkeypatch.setattr(silent_servers, "_silent", {})
     token, attempts = CancellationToken(), []
 
     def connect_in_vain():
