@@ -78,11 +78,25 @@ def test_what_is_printed_to_a_full_disk_or_nowhere_ends_no_run(tmp_path, streams
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
     line = f"{MOVEOUT} export a=a.db --to bundle {streams}"
     ended = subprocess.run(
-        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
     assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
     assert ("the result cannot be written: No space left on device" in ended.stderr) == bool(code)
     assert call("verify", tmp_path / "bundle").code == 0
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
+    """As where ``tee`` or a service of logs has died."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [MOVEOUT, "export", "a=a.db", "--to", "bundle"]
+    ended = subprocess.run(
+        argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writer, check=False, timeout=300
+    )
+    os.close(writer)
+    assert (ended.returncode, b"Sealed, complete" in ended.stdout) == (0, True), ended
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -96,7 +110,7 @@ def test_what_an_old_locale_cannot_show_is_an_escape_and_data_stay_utf_8(tmp_pat
     def run(*words):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         return subprocess.run(
-            [MOVEOUT, *words], capture_output=True, check=False, env=environment, timeout=60
+            [MOVEOUT, *words], capture_output=True, check=False, env=environment, timeout=300
         )
 
     listed = run("ls", bundle)

@@ -128,8 +128,8 @@ class Console:
         """Print texts, or what rich can draw. On a terminal a text is broken at spaces if it is to ``wrap``: by default
         next steps, warnings and errors. All else is left as it is, so that it can be copied.
 
-        What cannot be written to stderr is dropped: a full disk below a run's log ends no run. Raises ``OSError`` where
-        stdout cannot be written.
+        What cannot be written to stderr is dropped: a log that is full, or that nobody reads, ends no run. Raises
+        ``OSError`` where stdout cannot be written.
         """
         if self.explained:
             if self.explained.get(" ".join(map(str, objects)).strip().removeprefix("→ ")) == "":
@@ -154,6 +154,8 @@ class Console:
             self._stream.write("\n".join(plain(line.expandtabs()) for line in lines) + end)
             self._stream.flush()
         except BrokenPipeError:
+            if self._stderr:
+                raise
             self.rich.on_broken_pipe()
 
     def referring(self, text: str) -> str:
