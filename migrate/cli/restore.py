@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,6 +129,8 @@ class Restored(Struct, frozen=True):
             size = bytes_words(sum(outcome.size_bytes for outcome in self.outcomes))
             total = things(len(self.outcomes) + len(self.failures), "source")
             console.print(f"{count_words(whole)} of {total} restored: {items}, {size}")
+            if lost := _lost_by_sources(self.outcomes):
+                console.print(Text(lost, style="dim"), wrap=True)
         if self.outcomes:
             console.print(f"Restored in {duration_words(self.seconds)}")
         if self.exit_code != OK:
@@ -148,7 +151,7 @@ class Restored(Struct, frozen=True):
             f" → {self.destinations[outcome.source]}",
             wrap=True,
         )
-        if outcome.lost and outcome.report:
+        if outcome.lost and outcome.report and self.detailed:
             console.print(
                 Text(
                     f"  not as at the source: {_lost_words(outcome)}; see {outcome.report}/losses.parquet",
@@ -173,8 +176,27 @@ def _lost_words(outcome: RestoreOutcome) -> str:
 
 
 def _is_whole(outcome: RestoreOutcome) -> bool:
-    """Tell whether there is nothing to say but that it was restored."""
-    return not (outcome.losses or outcome.notes or outcome.findings or outcome.left_out)
+    """Tell whether there is nothing to say but that it was restored, and what was lost of many sources alike."""
+    return not (outcome.findings or outcome.left_out or not all(map(_is_routine, outcome.notes)))
+
+
+def _is_routine(note: str) -> bool:
+    """Tell whether a note says what was printed before: that a destination was made as the source was, or was whole."""
+    return note.endswith("nothing was done") or (note.startswith("made the ") and ", since " not in note)
+
+
+def _lost_by_sources(outcomes: Iterable[RestoreOutcome]) -> str:
+    """Return the properties that sources lost, each with their number, and where the ledgers are; "" without any."""
+    reported = [outcome for outcome in outcomes if outcome.lost and outcome.report]
+    counts = Counter(lost for outcome in reported for lost in outcome.lost).most_common()
+    named = ", ".join(f"{lost} ({count})" for lost, count in counts[:_NAMED])
+    more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+    where = reported[0].report.rpartition("/")[0] if reported else ""
+    return (
+        f"Not as at the source: {named}{more}; see losses.parquet of each source in {where}"
+        if reported
+        else ""
+    )
 
 
 def _summary_line(outcome: RestoreOutcome) -> SummaryLine:

@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 
 DATABASES = ("app", "billing", "crm", "shop", "stock", "wiki")
 
@@ -55,3 +56,24 @@ def test_a_run_of_many_sources_has_one_line_a_stage(case, tmp_path, monkeypatch)
     assert "wiki" not in stages.partition("export ")[2]
     assert summary.count("yes") == 4 * len(DATABASES)
     assert "restore wiki" not in ended.err
+    again = call("run", "-c", case)
+    assert (again.code, "6 of 6 sources restored: 21 items" in again.out) == (0, True), again
+    assert "nothing was done" not in again.out
+
+
+def test_what_many_buckets_lose_is_one_line(minio, other_minio, make_bucket, tmp_path):
+    pairs = []
+    for number in range(5):
+        bucket, new = make_bucket(minio), make_bucket(other_minio)
+        boto_client(minio.profile).put_object(Bucket=bucket, Key="a", Body=b"x")
+        pairs.append(
+            (
+                f"b{number}=s3://{bucket}?profile={minio.profile}",
+                f"b{number}=s3://{new}?profile={other_minio.profile}",
+            )
+        )
+    assert call("export", *(old for old, _ in pairs), "--to", tmp_path / "bundle").code == 0
+    restored = call("restore", tmp_path / "bundle", *(new for _, new in pairs), cwd=tmp_path)
+    assert restored.code == 0, restored
+    assert restored.out.count("last modified") == 1
+    assert "Not as at the source: last modified (5)" in restored.out
