@@ -77,6 +77,7 @@ ROW = Route(
         "/exporters/arrow_functions.py",
         "/sessions/",
         "/exporters/limits.py",
+        "/exporters/sql/lost_snapshots.py",
         "/postgres/catalog.py",
         "/postgres/definitions/",
         "/postgres/destination.py",
