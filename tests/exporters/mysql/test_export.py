@@ -219,18 +219,20 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
 
 
 def die_restoring(location: str, url: str, steps: int) -> None:
-    """Restore until so many INSERT statements were sent."""
+    """Restore until so many parts were done: a transaction that would have more is not committed."""
     from exporters.mysql.connection import Connection
     from migrate.restore.mysql import load_rows as mysql_rows
 
     real, count = mysql_rows.mark_done, iter(range(steps))
 
-    def mark(connection: Connection, name: str) -> None:
-        if next(count, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(connection, name)
+    def mark(connection: Connection, *names: str) -> None:
+        for _ in names:
+            if next(count, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+        real(connection, *names)
 
     mysql_rows.mark_done = mark
+    mysql_rows._BATCH_PARTS = 2
     restore_from(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
 
 

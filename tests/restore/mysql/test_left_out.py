@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from exporters.mysql import chunk_plan as plans
+from exporters.mysql import live_digests
 from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.restore.mysql import load_rows as mysql_rows
-from migrate.restore.mysql import restore as mysql_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import run
@@ -49,9 +49,9 @@ def die_late(location: str, destination: str, where: str) -> None:
     """Restore, and be killed among the rows of the large table, or when all is there and is to be compared."""
     real = mysql_rows.mark_done
 
-    def mark(connection, name):
-        real(connection, name)
-        if name.startswith("tables/") and name.endswith("2.parquet"):
+    def mark(connection, *names):
+        real(connection, *names)
+        if any(name.startswith("tables/") and name.endswith("2.parquet") for name in names):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def compare(*_, **__):
@@ -60,7 +60,7 @@ def die_late(location: str, destination: str, where: str) -> None:
     if where == "rows":
         mysql_rows.mark_done = mark
     else:
-        mysql_database.live_tables = compare
+        live_digests.live_tables = compare
     restore(Path(location), destination)
 
 
