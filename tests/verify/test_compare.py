@@ -31,5 +31,5 @@ def test_a_comparison_of_an_engine_is_asked_with_all_that_was_asked_for(monkeypa
 
 
 def test_what_no_engine_knows_cannot_be_compared():
-    with pytest.raises(UsageError, match="no database or bucket that moveout supports"):
+    with pytest.raises(UsageError, match="not a database or bucket that moveout supports"):
         compare_source(request_for("shelf://one"), "shelf://one")

@@ -180,7 +180,7 @@ def test_limits_are_read_from_words(words, limits):
 
 @pytest.mark.parametrize("word", ["soon", "-1", "5 d", ""])
 def test_a_wrong_length_of_time_is_refused(word):
-    with pytest.raises(UsageError, match="no length of time"):
+    with pytest.raises(UsageError, match="not a length of time"):
         parse_limits(None, word, None)
 
 
