@@ -54,7 +54,7 @@ from migrate.follow.delta import sources_to_follow
 from migrate.follow.followed import FollowedSource
 from migrate.follow.handover import cutover_lease
 from migrate.follow.held_sources import HeldSources, SwitchedSource, open_holds
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, duration_words, things
 from migrate.storage.api import Store
 
 _NAMED_TABLES = 5
@@ -127,7 +127,7 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
     )
     _draw_comparison(console, source)
     carried = ", ".join(
-        f"{count_words(count)} {kind}" for kind, count in source.carried.counts.items() if count
+        things(count, kind.removesuffix("s")) for kind, count in source.carried.counts.items() if count
     )
     if carried:
         console.print(Text(f"  carried outside of the log: {carried}", style="dim"), wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,6 +81,8 @@ class Got(Struct, frozen=True):
             )
         for key in self.missing:
             console.print(Text.assemble(("not in the bundle: ", "bold red"), plain(key)))
+        if self.missing:
+            console.print(Text(f"→ moveout ls {shlex.quote(self.location)} shows what is there"))
 
 
 @verb(

@@ -145,6 +145,7 @@ def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
     )
     missing = call("get", location, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
     assert (missing.code, "photos/9.jpg" in missing.out) == (7, True)
+    assert "→ moveout ls " in missing.out, missing.out
     straight = run("get", location, "photos/1.jpg", "--source", "shop", "--to", "-")
     assert (straight.code, straight.out) == (0, "one")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
@@ -68,18 +69,28 @@ class Beyond(Struct, frozen=True):
 
 
 class Grants(Struct, frozen=True):
-    """What a script grants on one database, and the accounts that can use it."""
+    """What a script grants on one database, and the accounts that can use it. ``elsewhere`` are those that may do
+    something in other databases.
+    """
 
     own: Sequence[Grant]
     beyond: Sequence[Beyond]
+    elsewhere: AbstractSet[str] = frozenset()
 
     @staticmethod
     def parse(script: str, database: str, now: str = "") -> Grants:
         """Read a ``grants.sql`` of a database, which is called ``now`` here, if it is not called the same."""
         lines = script.splitlines()
-        own = [grant for line in lines if (grant := _own(line, database)) is not None]
+        own, elsewhere = [], set()
+        for line in lines:
+            if (match := _ON_DATABASE.fullmatch(line)) is None:
+                continue
+            if (grant := _own(match, database)) is not None:
+                own.append(grant)
+            else:
+                elsewhere.add(match["account"])
         beyond = [_beyond(line) or _taken(line, database, now or database) for line in lines]
-        return Grants(own, [grant for grant in beyond if grant is not None])
+        return Grants(own, [grant for grant in beyond if grant is not None], elsewhere)
 
     @property
     def partial(self) -> set[str]:
@@ -89,7 +100,7 @@ class Grants(Struct, frozen=True):
     @property
     def accounts(self) -> list[str]:
         """The accounts that may do something with the database, roles before their members: by a privilege on it or on
-        everything, or as members of such a role.
+        everything, or as members of such a role; and the roles of these that may do nothing anywhere.
         """
         reaching = dict.fromkeys(grant.account for grant in self.own)
         reaching |= dict.fromkeys(grant.account for grant in self.beyond if not (grant.empty or grant.roles))
@@ -99,6 +110,14 @@ class Grants(Struct, frozen=True):
             if grant.account not in reaching and not reaching.keys().isdisjoint(grant.roles)
         }:
             reaching |= more
+        while roles := {
+            role: None
+            for grant in self.beyond
+            if grant.account in reaching
+            for role in grant.roles
+            if role not in reaching and role not in self.elsewhere
+        }:
+            reaching |= roles
         return sorted(reaching, key=lambda account: "@" in account)
 
 
@@ -107,10 +126,7 @@ def is_role(account: str) -> bool:
     return re.fullmatch(_QUOTED, account) is not None
 
 
-def _own(line: str, database: str) -> Grant | None:
-    match = _ON_DATABASE.fullmatch(line)
-    if match is None:
-        return None
+def _own(match: re.Match[str], database: str) -> Grant | None:
     name = match["database"][1:-1].replace("``", "`")
     if match["object"] == "*":
         name = re.sub(r"\\([\\_%])", r"\1", name)

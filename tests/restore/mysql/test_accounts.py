@@ -90,7 +90,31 @@ def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_
     restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
     words = "there is no role `keeper`, so the destination took it for an account"
     assert restored.left_out == (f"definer of view `kept`: {words}", f"definer of trigger `acts`: {words}")
-    run_sql(other_mariadb.url, "CREATE ROLE keeper")
+    run_sql(other_mariadb.url, "CREATE OR REPLACE ROLE keeper")
     with_role = other_mariadb.database()
     assert not restore_from(bundle, "app", with_role, workers=1, progress=Silent()).left_out
     run_sql(other_mariadb.url, "DROP ROLE keeper")
+
+
+def test_a_role_without_any_privilege_comes_with_its_members(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    database = url.rpartition("/")[2]
+    drop = "DROP USER IF EXISTS clerk; DROP ROLE IF EXISTS idle, outer_idle, abroad"
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (a INT); CREATE USER clerk; CREATE ROLE idle; CREATE ROLE outer_idle; CREATE ROLE abroad;"
+            "CREATE DATABASE IF NOT EXISTS abroad_db; GRANT SELECT ON abroad_db.* TO abroad;"
+            f"GRANT SELECT ON {database}.* TO clerk; GRANT outer_idle TO idle; GRANT idle TO clerk;"
+            "GRANT abroad TO clerk",
+        )
+        export_database(url, tmp_path / "bundle")
+        bundle = read_bundle(tmp_path / "bundle")
+        restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        members = "SELECT User, Role FROM mysql.roles_mapping WHERE User IN ('clerk', 'idle') AND Host <> 'localhost'"
+        assert set(fetch(destination, members)) == {("clerk", "idle"), ("idle", "outer_idle")}
+        assert [note for note in restored.notes if "`abroad`" in note], restored.notes
+        assert not [note for note in restored.notes if "idle" in note], restored.notes
+    finally:
+        run_sql(url, f"{drop}; DROP DATABASE IF EXISTS abroad_db")
+        run_sql(destination, drop)
