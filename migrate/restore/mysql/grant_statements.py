@@ -110,12 +110,13 @@ class Grants(Struct, frozen=True):
             if grant.account not in reaching and not reaching.keys().isdisjoint(grant.roles)
         }:
             reaching |= more
+        idle = {grant.account for grant in self.beyond} - self.elsewhere
         while roles := {
             role: None
             for grant in self.beyond
             if grant.account in reaching
             for role in grant.roles
-            if role not in reaching and role not in self.elsewhere
+            if role in idle and role not in reaching
         }:
             reaching |= roles
         return sorted(reaching, key=lambda account: "@" in account)
