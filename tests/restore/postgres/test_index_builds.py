@@ -10,7 +10,13 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.definitions import index_builds
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.index_builds import Build, BuildLimits, count_processors, settings
+from migrate.restore.postgres.definitions.index_builds import (
+    Build,
+    BuildLimits,
+    IndexBuilds,
+    count_processors,
+    settings,
+)
 from migrate.restore.postgres.definitions.post_data import StepRunner
 from migrate.restore.postgres.definitions.post_data_order import stages
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -152,3 +158,52 @@ def test_large_b_trees_are_made_so_and_all_else_as_the_session_is(other_postgres
     noted = {name: tuple(values) for name, *values in fetch(url, "SELECT * FROM noted")}
     assert noted["public.by_b"] == noted["public.t_pkey"] == (str(workers), memory)
     assert noted["public.by_hash"] == (default, "256MB")
+
+
+@pytest.mark.parametrize(
+    ("workers", "processors", "sessions"),
+    [(2, 2, 3), (8, 8, 9), (2, 4, 2), (3, 2, 3), (1, 1, 1), (2, None, 2)],
+)
+def test_another_session_makes_the_last_index_where_each_processor_has_a_worker(
+    workers, processors, sessions
+):
+    assert IndexBuilds(workers, limits(processors)).sessions == sessions
+
+
+_MEETING = """
+CREATE TABLE t (a int); INSERT INTO t VALUES (1);
+CREATE FUNCTION meet(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  PERFORM pg_advisory_lock_shared(1);
+  FOR attempt IN 1..250 LOOP
+    IF (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') >= {sessions} THEN RETURN a; END IF;
+    PERFORM pg_sleep(0.02);
+  END LOOP;
+  RAISE 'not so many sessions make indexes at once';
+END $$
+"""
+
+
+def test_the_last_large_index_waits_for_no_worker(other_postgres):
+    processors = count_processors(Path("/sys/devices/system/cpu/online").read_text())
+    workers = max(2, processors)
+    sessions = workers + (workers == processors)
+    url = other_postgres.database()
+    run_sql(url, _MEETING.format(sessions=sessions))
+    address = parse_url(url)
+    with postgres_destination.open_destination(address) as destination:
+        postgres_destination.begin_state(destination.connection, postgres_destination.State("b", "s"))
+    entries = [
+        DumpEntry(
+            number,
+            "INDEX",
+            "x",
+            "public",
+            f"CREATE INDEX i{number} ON public.t USING btree (meet(a));\n".encode(),
+        )
+        for number in range(sessions)
+    ]
+    runner = StepRunner(address, b"SET search_path = public;", set(), workers=workers, advance=lambda: None)
+    with closing(runner):
+        runner.make(stages(entries, {("public", "t"): 50 * _MB}))
+        runner.finish()
+    assert runner.left_out == []

@@ -56,10 +56,13 @@ class Build(Struct, frozen=True):
 
 
 class IndexBuilds:
-    """The B-trees of large tables that a run makes by so many ``sessions``, several at once."""
+    """The B-trees of large tables that a run with so many ``workers`` makes, several at once, by ``sessions`` at most:
+    as many as workers, and where each processor has one, another for the last index. So no processor is idle at the
+    end, and no index has to be shared for that.
+    """
 
-    def __init__(self, sessions: int, limits: BuildLimits) -> None:
-        self._sessions = sessions
+    def __init__(self, workers: int, limits: BuildLimits) -> None:
+        self.sessions = workers + (1 < workers == limits.processors)
         self._limits = limits
         self._begun: dict[int, tuple[int, float]] = {}
         """When which of them was begun, and of how much text, by the number of the entry."""
@@ -73,7 +76,7 @@ class IndexBuilds:
             step.size_bytes,
             behind_bytes,
             running,
-            sessions=self._sessions,
+            sessions=self.sessions,
             speed=self._speed,
             limits=self._limits,
         )

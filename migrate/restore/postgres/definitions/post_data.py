@@ -76,7 +76,7 @@ class StepRunner:
 
     def make(self, stages: Sequence[Stage]) -> None:
         """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised."""
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
+        with ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-ddl") as pool:
             for stage in stages:
                 todo = [step for step in stage.steps if mark_of(step) not in self._done]
                 made = (step for step in stage.steps if step.makes_index and mark_of(step) in self._done)
@@ -130,7 +130,7 @@ class StepRunner:
         again: list[PostDataStep] = []
         try:
             while waiting or running:
-                while len(running) < self._workers:
+                while self._has_room(len(running), waiting):
                     under_way = [step for some in running.values() for step in some]
                     steps = _taken(waiting, under_way, self._share_of(len(waiting)))
                     if not steps:
@@ -161,6 +161,12 @@ class StepRunner:
             with self._lent() as connection:
                 self._builds = IndexBuilds(self._workers, read_limits(connection))
         return self._builds
+
+    def _has_room(self, running: int, waiting: Sequence[PostDataStep]) -> bool:
+        """Tell whether another step may begin. The last large one need not wait for a worker."""
+        if running < self._workers or self._builds is None:
+            return running < self._workers
+        return running < self._builds.sessions and sum(not step.is_light for step in waiting) == 1
 
     def _share_of(self, left: int) -> int:
         """Return how many light steps a worker takes at most while so many are left: fewer and fewer, so that all
