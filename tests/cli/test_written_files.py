@@ -119,3 +119,11 @@ def test_what_an_old_locale_cannot_show_is_an_escape_and_data_stay_utf_8(tmp_pat
     rows = run("get", bundle, "main.ж")
     assert "é→" in rows.stdout.decode(), rows
     assert run("export", "--help").returncode == 0
+
+
+def test_a_page_that_is_written_again_keeps_its_permissions(bundle, tmp_path):
+    page = tmp_path / "page.html"
+    page.touch()
+    page.chmod(0o640)
+    assert call("report", bundle[0], "--out", page).code == 0
+    assert (page.stat().st_mode & 0o777, page.stat().st_size > 0) == (0o640, True)
