@@ -356,7 +356,7 @@ def _have_home() -> None:
 
 
 def _open_streams() -> None:
-    """Lead streams that were closed nowhere: else the next file would get their number, and what libraries print."""
+    """Give a closed stream the null device: else the next file would get its number, and what libraries print."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - it stays open

@@ -170,7 +170,7 @@ class Restored(Struct, frozen=True):
 
 
 def _lost_words(outcome: RestoreOutcome) -> str:
-    """Return what properties were lost, the first by name."""
+    """Return the names of lost properties, and how many more there are."""
     more = f" and {len(outcome.lost) - _NAMED} more" if len(outcome.lost) > _NAMED else ""
     return f"{', '.join(outcome.lost[:_NAMED])}{more}"
 

@@ -225,9 +225,8 @@ def _waiting_words(waiting: WaitingChanges | None) -> str:
 
 
 def _draw_deadline(console: Console, until: datetime) -> None:
-    words = _time_left(until)
-    style = "bold red" if words.endswith("over") else ""
-    console.print(Text.assemble(f"deadline {local_moment_words(until)}: ", (words, style)))
+    style = "bold red" if until <= datetime.now(UTC) else ""
+    console.print(Text.assemble(f"deadline {local_moment_words(until)}: ", (_time_left(until), style)))
 
 
 def _time_left(until: datetime) -> str:

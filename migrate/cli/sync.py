@@ -14,7 +14,7 @@ from exporters.selection import Selection
 from migrate.case.model import Case, Endpoint
 from migrate.case.selection import from_words
 from migrate.cli import app
-from migrate.cli.common.dry_run import WouldDo
+from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
@@ -117,9 +117,7 @@ class _HowToSync(Struct, frozen=True):
             "or leave all of them alone.",
         ),
     ] = Wish.WRITE
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
-    ] = False
+    dry_run: DryRun = False
 
     def options(self, selection: Selection) -> SyncOptions:
         """Return them as ``sync`` takes them."""

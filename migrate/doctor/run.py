@@ -179,7 +179,7 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
     advice = Fix("advice", error.next_step) if error.next_step else None
     name, reason = endpoint.shown, reason_of(error)
     if isinstance(error, SourceUnreachableError) and reason:
-        name = bare_server(name)  # it is true of all databases of the server, and is said once
+        name = bare_server(name)  # it is true of all databases of the server, and is printed once
     problem = f"{name}: {reason}" if reason else str(error)
     finding = Finding("blocks", error.code, name, problem, _CONSEQUENCES[kind], advice)
     return replace(examination, findings=[finding])

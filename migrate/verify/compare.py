@@ -25,11 +25,11 @@ _PATIENCE_SECONDS, _AGAIN_SECONDS = 90.0, 2.0
 """A server that begins anew lets nobody in for so long at most, and is asked so often."""
 
 Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
-"""Takes a table (schema, name) and what was found of it, None for no table."""
+"""Takes a table (schema, name) and its digest in the live database, None for no table."""
 
 
 class ComparisonRequest(Struct, frozen=True):
-    """What is compared, and with what lives where.
+    """What is compared, and with which live database or bucket.
 
     ``source`` is its name in the bundle; ``url`` that of the same kind, opened by ``secrets``. ``read_all``: read every
     byte, where less would do. ``digests`` fills up with what was read of tables. ``accepted`` return whether a table's

@@ -18,10 +18,11 @@ from migrate.case.selection import parse_tags
 from migrate.cli.common.source_words import locations_and_sources, names_source, refuse_case_file
 from migrate.errors import UsageError
 
-LocationWord = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."),
-]
+_BUNDLE = typer.Argument(
+    metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."
+)
+OneLocation = Annotated[str, _BUNDLE]
+LocationWord = Annotated[list[str] | None, _BUNDLE]
 LocationAndDestinations = Annotated[
     list[str] | None,
     typer.Argument(

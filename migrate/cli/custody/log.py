@@ -18,7 +18,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
@@ -206,12 +206,7 @@ class Added(Struct, frozen=True):
 @verb(group, "note", title="custody note")
 def note_command(
     session: Session,
-    location: Annotated[
-        str,
-        typer.Argument(
-            metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."
-        ),
-    ],
+    location: OneLocation,
     what: Annotated[
         str,
         typer.Argument(
@@ -244,12 +239,7 @@ def note_command(
 @verb(group, "add", title="custody add")
 def add_command(
     session: Session,
-    location: Annotated[
-        str,
-        typer.Argument(
-            metavar="LOCATION", help="The bundle: a directory or s3://bucket/prefix?profile=NAME."
-        ),
-    ],
+    location: OneLocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A document, with its signatures next to it.")],
     *,
     case: CaseFile = None,

@@ -40,7 +40,7 @@ class DestinationStatus(Struct, frozen=True):
 
     @property
     def is_partly_up(self) -> bool:
-        """Whether all that the bundle has of the source is there but for what was left out by name."""
+        """Whether all that the bundle has of the source is there but for what was recorded as left out."""
         return self.record is not None and self.record.result == IN_PART and self.is_current
 
     @property

@@ -33,8 +33,8 @@ class Verdict(Struct, frozen=True):
 
 
 class _Seen(Struct, frozen=True):
-    """An event of the log. ``latest`` is the latest moment of the log up to it: it was not before, whatever a clock
-    said that was set back. What was noted happened when the note says.
+    """An event of the log. ``latest`` is the latest moment of the log up to it: it was not before, whatever a
+    clock showed that was set back. What was noted happened when the note says.
     """
 
     moment: datetime

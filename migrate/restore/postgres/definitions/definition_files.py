@@ -216,7 +216,9 @@ def describe_large_objects(
         name = f"LARGE OBJECT {int(large_object['oid'])}"
         statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]
         if not portable:
-            statements += grants(name, large_object["owner"], large_object["privileges"])
+            statements += grants(
+                name, large_object["owner"], large_object["privileges"], key="schema/large-objects.json"
+            )
         if large_object["comment"]:
             statements.append(f"COMMENT ON {name} IS {quote_literal(large_object['comment'])}")
         if statements:
@@ -224,27 +226,27 @@ def describe_large_objects(
 
 
 def grants(
-    name: str, owner: str, privileges: Sequence[Sequence[Any]] | None, *, public: str = ""
+    name: str, owner: str, privileges: Sequence[Sequence[Any]] | None, *, key: str, public: str = ""
 ) -> list[str]:
-    """Return the statements that give an object these privileges instead of those that a new one has. ``public``: whose
-    those are besides its owner's. Raises ``DamageError``.
+    """Return the statements that give an object these privileges instead of those that a new one has. ``public``: who
+    else than its owner has such. ``key``: the file of the bundle. Raises ``DamageError``.
     """
     if privileges is None:
         return []
     return [
         f"REVOKE ALL ON {name} FROM {quote_name(owner)}{public}",
         *(
-            f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+            f"GRANT {_word(privilege, key)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
             + (" WITH GRANT OPTION" if grantable else "")
             for role, privilege, grantable in privileges
         ),
     ]
 
 
-def _word(privilege: str) -> str:
+def _word(privilege: str, key: str) -> str:
     """Return a privilege's name from the bundle, only where it is one word."""
     if not privilege.isalpha():
-        raise DamageError("schema/", expected="a privilege", found=privilege)
+        raise DamageError(key, expected="a privilege", found=privilege)
     return privilege
 
 

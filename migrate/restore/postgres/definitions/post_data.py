@@ -164,9 +164,10 @@ class StepRunner:
 
     def _has_room(self, running: int, waiting: Sequence[PostDataStep]) -> bool:
         """Tell whether another step may begin. The last large one need not wait for a worker."""
-        if running < self._workers or self._builds is None:
-            return running < self._workers
-        return running < self._builds.sessions and sum(not step.is_light for step in waiting) == 1
+        if running < self._workers:
+            return True
+        has_session = self._builds is not None and running < self._builds.sessions
+        return has_session and sum(not step.is_light for step in waiting) == 1
 
     def _share_of(self, left: int) -> int:
         """Return how many light steps a worker takes at most while so many are left: fewer and fewer, so that all

@@ -166,7 +166,9 @@ def describe_database(connection: psycopg.Connection[Any], lacking: Mapping[str,
         statements.append(f"COMMENT ON {name} IS {quote_literal(lacking['comment'])}")
     if "owner" in lacking:
         statements.append(f"ALTER {name} OWNER TO {quote_name(owner)}")
-    statements += grants(name, owner, lacking.get("privileges"), public=", PUBLIC")
+    statements += grants(
+        name, owner, lacking.get("privileges"), key="schema/database.json", public=", PUBLIC"
+    )
     refused = (refusal_of(connection, sql, sql.encode()) for sql in statements)
     return [*filter(None, refused)]
 
