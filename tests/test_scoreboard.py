@@ -9,13 +9,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
 from scripts.scoreboard import __main__ as scoreboard
 from scripts.scoreboard import rounds as scoreboard_rounds
+from scripts.scoreboard.causes import Cause, CauseKind, read_causes
 from scripts.scoreboard.page import page
-from scripts.scoreboard.rounds import Round, add_round, next_step, read_rounds, run_step
-from scripts.scoreboard.rows import ROWS, Row, Step, of_bench, of_forecasts, of_outsiders
+from scripts.scoreboard.rounds import (
+    CAUSES,
+    CHECKOUT,
+    PAGE,
+    RECORD,
+    Round,
+    add_round,
+    next_step,
+    read_rounds,
+    run_step,
+)
+from scripts.scoreboard.rows import ROWS, Row, Step, of_bench, of_forecasts, of_outsiders, of_pytest
 from tests.conftest import pytest_runtest_logreport
 from tests.tools import tally
 
@@ -24,6 +36,25 @@ suite                                              moved       equal    reported
 odd-keys                                             120         100          20           0           0
 mint                                         SKIPPED: no checkout
 mariadb-suite                                         40          38           0           2           1  (skipped)
+"""
+
+
+FAILED = """
+==================================== ERRORS ====================================
+__________________ ERROR at setup of test_b[mysql-0] ___________________
+E   OSError: no space
+=================================== FAILURES ===================================
+_________________________________ test_a[c d] __________________________________
+>       assert follow.poll() is None, log
+E       AssertionError: follow has ended
+E         with a second line
+________________________________ TestC.test_d __________________________________
+tests/a.py:7: Failed
+----------------------------- Captured stderr call -----------------------------
+=========================== short test summary info ============================
+FAILED tests/a.py::test_a[c d] - AssertionError: fol...
+FAILED tests/a.py::TestC::test_d
+ERROR tests/a.py::test_b[mysql-0] - OSError
 """
 
 
@@ -42,6 +73,16 @@ def test_output_of_pytest_is_counted(tmp_path: Path) -> None:
     done = run_step(row, row.steps[0], tmp_path / "log")
     assert done.counts == {"kills of servers": 2, "tampers": 12}
     assert done.failures == ["tests/a.py::test_b[c d]"]
+    assert done.load is not None
+    assert (tmp_path / "log").exists()
+
+
+def test_a_failure_is_kept_with_its_reason() -> None:
+    assert of_pytest(FAILED).failures == (
+        "tests/a.py::test_a[c d] - AssertionError: follow has ended",
+        "tests/a.py::TestC::test_d",
+        "tests/a.py::test_b[mysql-0] - OSError: no space",
+    )
 
 
 def test_what_is_checked_later_counts_only_where_the_test_passed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,50 +122,98 @@ def test_output_of_other_programs_is_counted() -> None:
 
 def test_later_calls_go_on_until_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoreboard, "ROWS", (row_of("echo counted: tampers=12"),))
-    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md")]
+    words = ["--record", str(tmp_path / "record"), "--to", str(tmp_path / "page.md")]
     assert scoreboard.main([*words, "--page"]) == 0
-    assert read_rounds(tmp_path / "state") == []
+    assert read_rounds(tmp_path / "record") == []
     assert scoreboard.main([*words, "--minutes", "5"]) == 0
     assert scoreboard.main([*words, "--minutes", "5"]) == 0
-    assert [done.counts["tampers"] for done in read_rounds(tmp_path / "state")] == [12, 12]
+    assert [done.counts["tampers"] for done in read_rounds(tmp_path / "record")] == [12, 12]
     assert "**24** tampers" in (tmp_path / "page.md").read_text()
 
 
 def test_a_row_that_is_named_runs_past_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoreboard, "ROWS", (row_of("echo counted: tampers=12", target=12),))
-    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md"), "--rows", "tampers"]
+    words = ["--record", str(tmp_path / "record"), "--to", str(tmp_path / "page.md"), "--rows", "tampers"]
     assert scoreboard.main([*words, "--rounds", "3"]) == 0
-    assert len(read_rounds(tmp_path / "state")) == 3
+    assert len(read_rounds(tmp_path / "record")) == 3
     assert scoreboard.main([*words, "--minutes", "0"]) == 0
-    assert len(read_rounds(tmp_path / "state")) == 3
+    assert len(read_rounds(tmp_path / "record")) == 3
 
 
 def test_a_row_that_fails_is_not_tried_again_in_the_same_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scoreboard, "ROWS", (row_of("exit 1"),))
-    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md"), "--minutes", "5"]
+    words = ["--record", str(tmp_path / "record"), "--to", str(tmp_path / "page.md"), "--minutes", "5"]
     assert scoreboard.main(words) == 1
-    assert len(read_rounds(tmp_path / "state")) == 1
+    assert len(read_rounds(tmp_path / "record")) == 1
     assert "FAILED the command ended with 1" in capsys.readouterr().out
 
 
 def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
-    empty = page([])
+    empty = page([], {})
     assert len(re.findall(r"\*\*0\*\* .* \| - \| never \|", empty)) == len(ROWS)
     assert "Nothing, in no round." in empty
     add_round(
-        tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 1990}, failures=("tests/x",))
+        tmp_path / "record", one_round("tampers", "any file", counts={"tampers": 1990}, failures=("tests/x",))
     )
-    add_round(tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 2000}))
-    text = page(read_rounds(tmp_path / "state"))
-    assert "| **3,990** tampers | 10,000 | 1 of 2 | 2026-01-02, `abc1234` |" in text
-    assert "| tampers: any file | `tests/x` | 1 of 1 rounds passed |" in text
-    add_round(tmp_path / "state", one_round("tampers", "as it was", counts={}, failures=("a", "b", "c", "d")))
-    add_round(tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 2000}))
-    text = page(read_rounds(tmp_path / "state"))
-    assert "| `a`; `b`; `c`; `d` | 1 of 1 rounds of the steps that replaced it passed |" in text
+    add_round(tmp_path / "record", one_round("tampers", "any file", counts={"tampers": 2000}))
+    text = page(read_rounds(tmp_path / "record"), {})
+    assert "| **3,990** tampers | 10,000 | 1 of 2: 1 not established | 2026-01-02, `abc1234` |" in text
+    assert "| tampers: any file | `tests/x` | **not established** | 1 of 1 rounds passed |" in text
+    add_round(
+        tmp_path / "record", one_round("tampers", "as it was", counts={}, failures=("a", "b", "c", "d"))
+    )
+    add_round(tmp_path / "record", one_round("tampers", "any file", counts={"tampers": 2000}))
+    text = page(read_rounds(tmp_path / "record"), {})
+    assert (
+        "| `a`; `b`; `c`; `d` | **not established** | 1 of 1 rounds of the steps that replaced it passed |"
+        in text
+    )
     assert len(re.findall(r"\*\*0\*\* ", text)) == len(ROWS) - 1
+
+
+def test_the_page_says_why_a_round_failed() -> None:
+    why = ("tests/x - AssertionError: `a` | b", "tests/z::test[a]", "tests/z::test[b] - E: c")
+    rounds = [one_round("tampers", "any file", counts={}, failures=why)]
+    causes = {
+        rounds[0].name: Cause(
+            [rounds[0].name], CauseKind.PRODUCT, "A name was missing.", "def5678", "tests/y"
+        )
+    }
+    text = page(rounds, causes)
+    assert "| 1 of 1: 1 product (mended) |" in text
+    assert (
+        "| `tests/x`: `AssertionError: 'a' \\| b`; `tests/z::test` `[a]`, `[b]`: `E: c`"
+        " | **product**: A name was missing. Mended by `def5678`. Test: `tests/y`. | not run again |"
+    ) in text
+
+
+def test_comparisons_say_what_was_compared_when_and_what_else_the_machine_did() -> None:
+    row = next(row for row in ROWS if row.name == "speeds")
+    first, second = row.steps[:2]
+    older = Round(row.name, first.name, "2026-01-01", "abc", 1.0, {}, lines=["moveout : rclone = 9.00 x"])
+    newer = msgspec.structs.replace(
+        older, at="2026-01-02", lines=["moveout : rclone = 2.00 x"], load=(0.2, 3.1)
+    )
+    other = msgspec.structs.replace(newer, step=second.name, load=(5.1, 6.0))
+    text = page([older, newer, other], {})
+    said = "moveout : rclone = 2.00 x | 2026-01-02 | `abc` |"
+    assert f"| {first.name} | {said} quiet: load 0.2 before, 3.1 at the end |" in text
+    assert f"| {second.name} | {said} busy: load 5.1 before, 6.0 at the end |" in text
+    assert f"| {row.steps[2].name} | not recorded |" in text
+    assert "9.00 x" not in text
+
+
+def test_the_page_of_this_checkout_is_written_from_its_record() -> None:
+    """Whoever commits rounds commits the page, and the cause of what failed."""
+    rounds, causes = read_rounds(CHECKOUT / RECORD), read_causes(CHECKOUT / CAUSES)
+    assert (CHECKOUT / PAGE).read_text(encoding="utf-8") == page(rounds, causes)
+    assert {one.name for one in rounds if one.failures} == set(causes)
+    for cause in causes.values():
+        path, _, name = cause.test.partition("::")
+        assert (CHECKOUT / path).exists(), cause.test
+        assert not name or f"def {name}(" in (CHECKOUT / path).read_text(encoding="utf-8"), cause.test
 
 
 def test_steps_take_turns() -> None:
@@ -159,7 +248,8 @@ def test_the_page_alone_does_not_make_a_checkout_a_changed_one(
     monkeypatch.setattr(scoreboard_rounds, "CHECKOUT", tmp_path)
     clean = scoreboard_rounds.commit()
     (tmp_path / "docs").mkdir()
-    (tmp_path / scoreboard_rounds.PAGE).write_text("page")
+    for name in (PAGE, RECORD, CAUSES):
+        (tmp_path / name).write_text("page")
     assert scoreboard_rounds.commit() == clean
     (tmp_path / "docs" / "other").write_text("other")
     assert scoreboard_rounds.commit() == f"{clean}-dirty"

@@ -60,7 +60,8 @@ def main() -> int:
     moveout = runs["moveout"].median
     rclone = min(runs[name].median for name in ("rclone", "rclone tuned"))
     print(
-        f"\n{size_bytes / moveout / 1e6:.0f} MB/s; moveout : best rclone = {rclone / moveout:.2f} x as fast"
+        f"\nmoveout : best rclone = {rclone / moveout:.2f} x as fast,"
+        f" {size_bytes / moveout / 1e6:.0f} MB/s ({files} files, {size_bytes / MIB:.0f} MiB)"
     )
     return 0
 

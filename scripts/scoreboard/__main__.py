@@ -2,8 +2,7 @@
 
 ``make scoreboard ARGS="--rows tampers --minutes 10"`` runs one row for ten minutes, also past its target: a round that
 has begun is finished. ``--rounds 3`` ends after three.
-The state lies outside of the checkout, so later calls go on, also from another one. The exit code is 1 where a round
-failed.
+The rounds are kept next to the page, so any checkout can go on: commit both. The exit code is 1 where a round failed.
 """
 
 from __future__ import annotations
@@ -15,12 +14,16 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from scripts.scoreboard.causes import read_causes
 from scripts.scoreboard.page import page
 from scripts.scoreboard.rounds import (
+    CAUSES,
     CHECKOUT,
     PAGE,
+    RECORD,
     Round,
     add_round,
     next_step,
@@ -31,7 +34,7 @@ from scripts.scoreboard.rounds import (
 from scripts.scoreboard.rows import ROWS, Row
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-STATE = _CACHE / "moveout" / "scoreboard.jsonl"
+LOGS = _CACHE / "moveout" / "scoreboard-logs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     was asked for by name ends nothing.
     """
     options = _parse(argv)
-    rounds = read_rounds(options.state)
+    rounds = read_rounds(options.record)
     failed: set[str] = set()
     ends_at = time.monotonic() + 60 * options.minutes
     try:
@@ -49,14 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = _furthest([row for row in left if row.name not in failed], rounds)
             if row is None:
                 break
-            done = _run(row, rounds, options.state)
+            done = _run(row, rounds, options.record)
             rounds.append(done)
             failed |= {row.name} if done.failures else set()
-            options.to.write_text(page(rounds), encoding="utf-8")
+            _write_page(options.to, rounds)
     except KeyboardInterrupt:
         return 130
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    options.to.write_text(page(rounds), encoding="utf-8")
+    _write_page(options.to, rounds)
     for row in options.rows:
         print(f"{row.name:16} {reached(row, rounds):>7,} of {row.target:>7,} {row.unit}")
     return int(bool(failed))
@@ -69,7 +71,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after that (default: 30)")
     parser.add_argument("--rounds", type=int, default=sys.maxsize, help="begin at most so many rounds")
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")
-    parser.add_argument("--state", type=Path, default=STATE, help=f"the finished rounds (default: {STATE})")
+    parser.add_argument("--record", type=Path, default=CHECKOUT / RECORD, help="the finished rounds")
     parser.add_argument("--to", type=Path, default=CHECKOUT / PAGE, help="the page")
     options = parser.parse_args(argv)
     unknown = sorted(set(options.rows or ()) - set(names))
@@ -82,25 +84,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _write_page(to: Path, rounds: Sequence[Round]) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(page(rounds, read_causes(CHECKOUT / CAUSES)), encoding="utf-8")
+
+
 def _furthest(rows: Sequence[Row], rounds: Sequence[Round]) -> Row | None:
     """Return the row that has the least of its target, None where there is no row."""
     return min(rows, key=lambda row: reached(row, rounds) / row.target, default=None)
 
 
-def _run(row: Row, rounds: Sequence[Round], state: Path) -> Round:
+def _run(row: Row, rounds: Sequence[Round], record: Path) -> Round:
     """Run the next step of a row, and keep what came of it."""
     step = next_step(row, rounds)
     print(f"scoreboard: {row.name}, {step.name}: {step.command}", flush=True)
     name = re.sub(r"\W+", "-", f"{row.name} {step.name}").strip("-")
-    log = state.with_name("scoreboard-logs") / f"{name}.log"
+    log = LOGS / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
     done = run_step(row, step, log)
-    add_round(state, done)
+    add_round(record, done)
     print(
         f"scoreboard: {done.seconds:.0f} s, {done.counts}"
         + "".join(f"\n  FAILED {one}" for one in done.failures)
     )
     if done.failures:
-        print(f"  see {log}", flush=True)
+        print(f"  see {log}; write the cause to {CAUSES}", flush=True)
     return done
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from scripts.scoreboard.rows import Row, Step
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = "docs/reliability.md"
+RECORD = "docs/reliability.jsonl"
+CAUSES = "docs/reliability-causes.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A finished round. ``commit`` ends with ``-dirty`` where files had been changed."""
+class Round(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A finished round. ``commit`` ends with ``-dirty`` where files had been changed. ``failures`` are names, with what
+    the test said behind `` - ``. ``load`` is the machine's load average of a minute, before the round and at its end.
+    """
 
     row: str
     step: str
@@ -29,22 +32,28 @@ class Round:
     commit: str
     seconds: float
     counts: dict[str, int]
-    failures: Sequence[str]
+    failures: Sequence[str] = ()
     lines: Sequence[str] = ()
+    load: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """What names a round in the file of causes."""
+        return f"{self.at} {self.commit}"
 
 
-def read_rounds(state: Path) -> list[Round]:
-    """Return the rounds of a state file, none where there is none."""
-    if not state.exists():
+def read_rounds(record: Path) -> list[Round]:
+    """Return the rounds of a record, none where there is none."""
+    if not record.exists():
         return []
-    return [Round(**json.loads(line)) for line in state.read_text(encoding="utf-8").splitlines()]
+    return [msgspec.json.decode(line, type=Round) for line in record.read_bytes().splitlines()]
 
 
-def add_round(state: Path, done: Round) -> None:
+def add_round(record: Path, done: Round) -> None:
     """Append a line, which is durable then."""
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with state.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.open("ab") as file:
+        file.write(msgspec.json.encode(done) + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -61,10 +70,10 @@ def next_step(row: Row, rounds: Sequence[Round]) -> Step:
 
 
 def run_step(row: Row, step: Step, log: Path) -> Round:
-    """Run a step's command to its end; what it prints goes to ``log``. A command that fails without naming a test has
-    itself failed.
+    """Run a step's command to its end. What it prints goes to ``log``, which stays where the round failed. A command
+    that fails without naming a test has itself failed.
     """
-    started, begun_at = time.monotonic(), commit()
+    started, begun_at, load = time.monotonic(), commit(), os.getloadavg()[0]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }
@@ -90,6 +99,8 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
         failures.append(f"the command ended with {code}")
     elif not output.counts[row.unit] and not failures:
         failures.append("nothing was counted")
+    if not failures:
+        log.unlink()
     return Round(
         row.name,
         step.name,
@@ -99,13 +110,18 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
         dict(output.counts),
         failures,
         output.lines,
+        (round(load, 1), round(os.getloadavg()[0], 1)),
     )
 
 
 def commit() -> str:
-    """Return the commit of the checkout; with a mark where files have been changed since, the page apart."""
+    """Return the commit of the checkout; with a mark where files have been changed since, the page and what it is
+    written from apart.
+    """
     named = _git("rev-parse", "--short=10", "HEAD").stdout.strip()
-    changed = _git("status", "--porcelain", "--", ".", f":!{PAGE}").stdout
+    changed = _git(
+        "status", "--porcelain", "--", ".", *(f":!{name}" for name in (PAGE, RECORD, CAUSES))
+    ).stdout
     return (named or "unknown") + ("-dirty" if changed else "")
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 _PYTEST = re.compile(r"^counted: (.+)$", re.MULTILINE)
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?|\S+)(?: - .*)?$", re.MULTILINE)
+_SECTION = re.compile(r"^_+ (?:ERROR at \w+ of )?(\S.*?) _+$", re.MULTILINE)
+_REASON = re.compile(r"^E +(\S.*)$", re.MULTILINE)
+_REASON_CHARACTERS = 300
 _SUITE = re.compile(r"^([a-z0-9-]+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)(?:  \(.*\))?$", re.MULTILINE)
 _FORECAST = re.compile(r"^forecasts: (\d+) moves, (\d+) within P50, (\d+) within P90$", re.MULTILINE)
 _RATIO = re.compile(r"^.*\d x\b.*$|^.*\dx of .*$", re.MULTILINE)
@@ -25,13 +28,21 @@ class Output:
 
 
 def of_pytest(text: str) -> Output:
-    """Read the line of ``tests/tools/tally.py``, and the names of the tests that failed."""
+    """Read the line of ``tests/tools/tally.py``, and the tests that failed, with their reasons."""
     counts = Counter[str]()
     for listed in _PYTEST.findall(text):
         for entry in listed.split(", "):
             name, _, number = entry.rpartition("=")
             counts[name] += int(number)
-    return Output(counts, tuple(_FAILED.findall(text)))
+    _, *sections = _SECTION.split(text)
+    reasons = {
+        name: reason[1][:_REASON_CHARACTERS]
+        for name, section in zip(sections[::2], sections[1::2], strict=True)
+        if (reason := _REASON.search(section))
+    }
+    failed = dict.fromkeys(_FAILED.findall(text))
+    named = {test: reasons.get(test.partition("::")[2].replace("::", "."), "") for test in failed}
+    return Output(counts, tuple(f"{test} - {reason}" if reason else test for test, reason in named.items()))
 
 
 def of_outsiders(text: str) -> Output:
