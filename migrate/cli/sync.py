@@ -97,7 +97,8 @@ class _HowToSync(Struct, frozen=True):
     recheck: Annotated[
         bool,
         typer.Option(
-            "--recheck", help="Ask for every object on both sides, because listings do not show changed tags."
+            "--recheck",
+            help="Ask for every object on both sides, because listings do not show changed tags or locks.",
         ),
     ] = False
     cutover: Annotated[

@@ -20,6 +20,7 @@ from migrate.sync.plan import NAMELESS
 from migrate.sync.record.sync_record import Record
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_copy import HistoryCopy
+from migrate.sync.versions.version_inspect import VersionCheck
 
 BATCH_OBJECTS = 1000
 BATCH_BYTES = 32 * 2**20
@@ -27,7 +28,7 @@ BATCH_BYTES = 32 * 2**20
 
 class PlanExecution(Struct, frozen=True):
     """Executes the plan of one run. ``check_lease`` raises once the lease is lost. ``locks_itself``: see
-    ``version_inspect``.
+    ``amendment``.
     """
 
     context: SyncContext
@@ -109,7 +110,10 @@ class PlanExecution(Struct, frozen=True):
         steps_to_copy = [step for step in batch if step.do == Action.COPY]
         looked_at = [step for step in batch if step.do == Action.LOOK]
         if looked_at:
-            steps_to_copy += ObjectCheck(self.context, outcome, self.overwrite).run(looked_at)
+            check = ObjectCheck(self.context, outcome, self.overwrite, self.locks_itself)
+            steps_to_copy += check.run(looked_at)
+            if check.unlike_locked:
+                VersionCheck(self.context, outcome, self.locks_itself).run(check.unlike_locked)
         small = SmallCopy(self.context, outcome)
         small.run([step for step in steps_to_copy if is_small(step)])
         rest = [step for step in steps_to_copy if not is_small(step)] + small.grown

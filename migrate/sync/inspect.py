@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError
 from exporters.objects.index_rows import Content
-from migrate.storage.s3.destination_bucket import Written
+from migrate.storage.s3.destination_bucket import VERSION, Written
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, kept_crc64nvme
 from migrate.storage.s3.metadata.object_metadata import is_md5
+from migrate.sync.amendment import lock_amendment
 from migrate.sync.copy import SyncContext, acls, as_read, is_small, source_of
 from migrate.sync.diff import AGAIN, SyncStep
 from migrate.sync.object_item import Acl, Done, Item, item
@@ -26,11 +28,15 @@ FOREIGN = (
 
 
 class ObjectCheck(Struct):
-    """Looks at objects for one batch."""
+    """Looks at objects for one batch. ``locks_itself``: see ``amendment``. ``unlike_locked``: what is the same apart
+    from its retention or legal hold.
+    """
 
     context: SyncContext
     done: Done
     overwrite: bool
+    locks_itself: bool = False
+    unlike_locked: list[SyncStep] = field(default_factory=list)
 
     def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Compare both sides; return the steps that need a copy. Raises what stops the whole sync."""
@@ -55,6 +61,9 @@ class ObjectCheck(Struct):
             and (same_item := self.same(step, source_object, destination_object, acl, self._content_of(step)))
             is not None
         ):
+            if self._is_locked_otherwise(step, destination_object, same_item):
+                self.unlike_locked.append(_of_version(step, destination_object))
+                return False
             self.context.progress.skip(items=1, size_bytes=source_object.summary.size_bytes)
             if step.why == AGAIN:
                 self.done.same += 1
@@ -75,6 +84,14 @@ class ObjectCheck(Struct):
             return True
         self.done.gaps.append(Gap(step.name, "failed", _reason(destination_object.error)))
         return False
+
+    def _is_locked_otherwise(self, step: SyncStep, destination_object: Fetched, same_item: Item) -> bool:
+        """Tell whether the retention or the legal hold at the destination is to be another one."""
+        described = same_item.described(self.context.name(step), self.context.terms)
+        locks = lock_amendment(
+            destination_of(step), destination_object, described, locks_itself=self.locks_itself
+        )
+        return bool(locks.changes or locks.faults)
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
         """Return what tells of the content where ETags and checksums do not. Of what is looked at again it is the
@@ -135,6 +152,12 @@ def destination_of(step: SyncStep) -> ObjectSummary:
     """Return the object at the destination."""
     assert step.destination is not None
     return step.destination
+
+
+def _of_version(step: SyncStep, destination_object: Fetched) -> SyncStep:
+    """Return the step about the very version that was looked at: a listing of what is current names none."""
+    version_id = destination_object.headers.get(VERSION, "")
+    return replace(step, destination=replace(destination_object.summary, version_id=version_id))
 
 
 def _reason(error: SourceError | None) -> str:

@@ -51,10 +51,10 @@ CUTOVER_TRIES = 5
 
 class SyncOptions(Struct, frozen=True):
     """``delete``: remove at the destination what the source does not have. ``overwrite``: replace objects of the
-    destination that this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in
-    listings. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may
-    happen to those of the destination's bucket; ``apart``: the record lies somewhere else. ``history``: copy every
-    version and delete marker. ``may_be_empty``: a prefix without objects is no mistake.
+    destination that this sync did not write. ``recheck``: look at each object on both sides, for listings show
+    neither tags nor locks. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan.
+    ``settings``: what may happen to those of the destination's bucket; ``apart``: the record lies somewhere else.
+    ``history``: copy every version and delete marker. ``may_be_empty``: a prefix without objects is no mistake.
     """
 
     selection: Selection = EVERYTHING

@@ -176,8 +176,13 @@ def test_spans_are_cut_by_number_and_size():
 
 def table(rows: dict[str, int]) -> pa.Table:
     keys = sorted(rows, key=str.encode)
+    numbers = pa.array([rows[key] for key in keys], pa.int64())
     return pa.table(
-        {"key": pa.array(keys, pa.string()), "n": pa.array([rows[key] for key in keys], pa.int64())}
+        {
+            "key": pa.array(keys, pa.string()),
+            "n": numbers,
+            "destination_version_id": pa.nulls(len(keys), pa.string()),
+        }
     )
 
 

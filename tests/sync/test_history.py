@@ -141,6 +141,31 @@ def test_a_locked_version_is_not_removed(old: Move) -> None:
     assert bodies(old.destination, "a") == [b"1"]
 
 
+def test_locks_that_have_changed_without_a_history(old: Move) -> None:
+    """A copy of what is current locks it as the source does by now; what the destination locks is not unlocked."""
+    source, destination = old.source, old.destination
+    for key in "abcd":
+        source.put(key, key.encode())
+    source.boto.put_object_legal_hold(Bucket=source.name, Key="d", LegalHold={"Status": "ON"})
+    destination.put("d", b"d")
+    assert old.run().exit_code == 0
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    lock = {"Mode": "GOVERNANCE", "RetainUntilDate": until}
+    source.boto.put_object_retention(Bucket=source.name, Key="a", Retention=lock)
+    source.boto.put_object_legal_hold(Bucket=source.name, Key="b", LegalHold={"Status": "ON"})
+    outcome = old.run(recheck=True, cutover=True)
+    assert (outcome.amended, outcome.same, outcome.copied, outcome.exit_code) == (2, 2, 0, 0)
+    assert history(destination) == history(source)
+    assert [row["sha256"] is None for row in old.record_rows()] == [False, False, False, True]
+    again = old.run(recheck=True)
+    assert (again.amended, again.same, again.exit_code) == (0, 4, 0)
+    source.boto.put_object_legal_hold(Bucket=source.name, Key="d", LegalHold={"Status": "OFF"})
+    lifted = old.run(recheck=True)
+    (gap,) = lifted.gaps
+    assert (lifted.exit_code, gap.item) == (3, "d")
+    assert "the source has none; a sync lifts no lock" in gap.reason
+
+
 @pytest.mark.torture
 def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
     old: Move, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
+from migrate.sync.amendment import amendment
 from migrate.sync.diff import Action
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.record_merge import by_version, folded
@@ -23,7 +24,6 @@ from migrate.sync.record.record_rows import synced_table, which_version
 from migrate.sync.versions import version_filter as choice_module
 from migrate.sync.versions.version_diff import NOT_CURRENT, HistoryComparison, KnownVersion, decide
 from migrate.sync.versions.version_filter import ALONE, Judged, alone, by_tags
-from migrate.sync.versions.version_inspect import amendment
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", tz="UTC")

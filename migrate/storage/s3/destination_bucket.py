@@ -46,7 +46,7 @@ from migrate.storage.s3.store import S3Store
 _ATTEMPT_SECONDS = 5.0
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
-_VERSION = "x-amz-version-id"
+VERSION = "x-amz-version-id"
 
 
 class Written(Struct, frozen=True):
@@ -200,10 +200,10 @@ class DestinationBucket:
         newest = versions[-1]
         if body is None or newest.is_delete_marker:
             is_same_marker = body is None and newest.is_delete_marker
-            return {_VERSION: newest.version_id} if is_same_marker else None
+            return {VERSION: newest.version_id} if is_same_marker else None
         if not self.holds(newest, _content(body)):
             return None
-        return {**self.headers(described.key, newest.version_id), _VERSION: newest.version_id}
+        return {**self.headers(described.key, newest.version_id), VERSION: newest.version_id}
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""
@@ -290,7 +290,7 @@ class DestinationBucket:
 
     def newest_version(self, key: str) -> str:
         """Return the id of the version that the key names now, empty without versions. Raises ``GoneError``."""
-        return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(_VERSION, "")
+        return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(VERSION, "")
 
     def versioning(self) -> str:
         """Return ``Enabled``, ``Suspended`` or nothing. It is asked for once, and again after a setting was written."""
@@ -445,4 +445,4 @@ def _written(answer: Answer[str]) -> Written:
     headers = answer.response.headers
     etag = headers.get("etag", "").strip('"')
     md5 = etag if is_md5_of(etag, headers) else ""
-    return Written(answer.item, etag, version_id=headers.get(_VERSION, ""), md5=md5)
+    return Written(answer.item, etag, version_id=headers.get(VERSION, ""), md5=md5)

@@ -82,7 +82,7 @@ def folded(
     olds, news, drops = _Tables(whole_keys(old)), _Tables(whole_keys(new)), _Keys(dropped)
     while (bound := _least(olds.last, news.last)) is not None:
         before, after = olds.take(bound), news.take(bound)
-        if identity is by_version and before.num_rows and after.num_rows:
+        if before.num_rows and after.num_rows:
             before, after = amended(before, after)
         gone = drops.take(bound) + (identity(after).to_pylist() if after.num_rows else [])
         if before.num_rows and gone:
