@@ -14,7 +14,8 @@ from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.log.events import record_seal, record_transfer
+from migrate.custody.log.events import record, record_seal, record_transfer
+from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
@@ -58,7 +59,7 @@ def do(store, vault, signer, **more):
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
     vault = open_object_lock(kept.location)
-    reasons = erase.check(kept, erase.removable(vault), [], provider.public)
+    reasons = erase.check(kept, erase.removable(vault), [], [provider.public])
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
         do(kept, vault, provider, reasons=reasons)
@@ -71,25 +72,27 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
     vault = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
-    assert erase.check(kept, erase.removable(vault), [], provider.public) == [
+    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
-    assert erase.check(kept, erase.removable(vault), [], provider.public) == [
+    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(vault), [], provider.public) == []
+    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == []
 
 
 def test_ones_own_receipt_is_none(kept, provider, customer):
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider])
     versions = erase.removable(open_object_lock(kept.location))
-    assert erase.check(kept, versions, [], provider.public) == ["nobody but you has signed a receipt for it"]
-    assert erase.check(kept, versions, [], customer.public) == []
+    assert erase.check(kept, versions, [], [provider.public]) == [
+        "nobody but you has signed a receipt for it"
+    ]
+    assert erase.check(kept, versions, [], [customer.public]) == []
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], provider.public) == []
+    assert erase.check(kept, versions, [], [provider.public]) == []
 
 
 def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
@@ -98,7 +101,12 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     for _ in range(2):
         certificates.append(do(kept, open_object_lock(kept.location), provider).document.key)
         transfer(copy, kept, workers=2, progress=Silent())
+        (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+        assert "says that the bundle was erased" in str(finding)
+        for _ in range(2):  # the same command again adds nothing
+            record_transfer(copy, kept, provider, {"files": 3})
     assert len(set(certificates)) == 2
+    assert len(custody_log.read(kept).find("transferred")) == 2
     assert len(custody_log.read(kept).find("erased")) == 2
     assert documents.read_all(kept)[1] == custody_log.read(kept).findings == []
     assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
@@ -108,9 +116,66 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     )  # it is a bundle again
 
 
+def test_a_receipt_by_another_key_of_ones_own_or_of_a_stranger_is_none(
+    kept, provider, customer, make_key, tmp_path
+):
+    counsel = make_key("counsel")
+    versions = erase.removable(open_object_lock(kept.location))
+    receipt.receive(kept, receipt.Checked("full", 3, 100, []), [counsel, provider])
+    own = [provider.public, counsel.public]
+    assert erase.check(kept, versions, [], own) == ["nobody but you has signed a receipt for it"]
+    file = tmp_path / "signers"
+    file.write_text(f"acme {customer.public.line}\n")
+    trust = allowed_signers.load(file)
+    reason = f"nobody in {file} but you has signed a receipt for it"
+    assert erase.check(kept, versions, [], own[:1], trust) == [reason]
+    document, _ = sign_receipt(kept, provider, customer)
+    assert erase.check(kept, versions, [], own, trust) == []
+    kept.delete(document.key)  # an entry alone is none
+    assert erase.check(kept, versions, [], own, trust) == [reason]
+
+
+@pytest.mark.parametrize("left", [layout.TAG_MANIFEST, layout.CATALOG])
+def test_an_erasure_that_is_only_claimed_is_found(kept, provider, left):
+    """A certificate and an entry are there, and so is a file."""
+    data = kept.read(left)
+    do(kept, open_object_lock(kept.location), provider)
+    assert call("custody", "verify", kept.location).code == 0
+    kept.put(left, data)
+    said = call("custody", "verify", kept.location)
+    assert (said.code, f"{left}: is " in said.out) == (6, True), said.out
+    assert "says that the bundle was erased" in said.out
+
+
+def test_older_versions_that_an_erasure_left_are_found(kept, locked, provider):
+    client, bucket, url = locked
+    store, vault = open_location(url), open_object_lock(url)
+    transfer(kept, store, workers=2, progress=Silent())
+    record_transfer(kept, store, provider, {})
+    do(store, vault, provider)
+    client.put_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}", Body=b"rows")
+    client.delete_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}")
+    log = custody_log.read(store)
+    assert cross_checks.against_bundle(log, store) == []
+    assert {one.key for one in cross_checks.against_bundle(log, store, vault)} == {layout.CATALOG}
+
+
+def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
+    """Somebody lifted its locks at the server, and asked none of the keys."""
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    record(kept, provider, "held", {"until": until, "legal": False})
+    now = datetime.now(UTC)
+    (reason,) = erase.check_releases(kept, now)
+    assert "was not released" in reason
+    assert erase.check_releases(kept, now + timedelta(days=2)) == []
+    do(kept, open_object_lock(kept.location), provider)
+    (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+    assert "was erased while the hold of entry 4 stood" in str(finding)
+
+
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], provider.public) == []
+    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
     done = do(kept, open_object_lock(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
@@ -213,7 +278,7 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], provider.public)
+    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
@@ -268,7 +333,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
     versions = erase.removable(vault)
     assert (
         erase.check_holds(vault, versions, workers=4),
-        erase.check(store, versions, [], provider.public),
+        erase.check(store, versions, [], [provider.public]),
     ) == ([], [])
     do(store, vault, provider)
     assert all(one.key.startswith("sig/") for one in vault.versions())

@@ -11,9 +11,9 @@ from migrate.bundle import layout
 from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Terms
-from migrate.custody.log import custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.log.events import record_seal
+from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
@@ -151,6 +151,34 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
 
 
 @pytest.mark.torture
+def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
+    """Who may write the log and lift locks at the server needs nobody else's key for it, only for the document."""
+    store, _ = there
+    keys = [provider.public.fingerprint, customer.public.fingerprint]
+    record(store, provider, "held", {"legal": True, "release_keys": keys, "release_quorum": 2})
+    root = custody_log.read(store).entries[-1].what.root
+    document = documents.make("release", "Release", {"root": root, "location": store.location})
+    documents.keep(store, document, [provider])
+    record(store, provider, "released", {"file": document.key, "sha256": document.sha256})
+    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    assert (finding.key, "1 of them signed" in finding.what) == (document.key, True)
+    documents.keep(store, document, [customer])
+    assert cross_checks.against_bundle(custody_log.read(store), store) == []
+
+
+def test_no_lock_is_lifted_by_a_log_that_was_tampered_with(there, provider, customer):
+    """The entry that names the keys may be the one that is missing."""
+    store, vault = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    put_hold(there, provider, terms)
+    put_hold(there, provider, terms, release_keys=[customer.public.fingerprint], release_quorum=1)
+    lines = store.read(layout.CUSTODY_LOG).splitlines(keepends=True)
+    store.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
+    with pytest.raises(DamageError, match="cut short"):
+        bundle_hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
+    assert bundle_hold.survey(store, vault, workers=4).is_held
+
+
 def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, customer):
     store, _ = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
+from migrate.custody.handover import documents
 from migrate.custody.log import cross_checks, custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
@@ -36,6 +37,11 @@ def lines(location) -> list[bytes]:
 
 def named(location) -> str:
     return "\n".join(str(finding) for finding in custody_log.read(location).findings)
+
+
+def compared(one, other):
+    """The findings and notes of a comparison of the logs of two locations."""
+    return cross_checks.compare(custody_log.read(one), one.location, custody_log.read(other), other.location)
 
 
 def test_entries_follow_each_other_and_say_who_did_what(kept, provider, customer):
@@ -102,11 +108,15 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "custody-head.json: is missing" in named(kept)
     copy = open_location(str(tmp_path / "copy"))
     copy.put(layout.CUSTODY_LOG, b"".join(rows))
-    findings, _ = cross_checks.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
-    assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
+    findings, _ = compared(kept, copy)
+    branch = (
+        f"entry 3 is another than in sig/custody.jsonl at {copy.location}: there is a second branch after 2"
+    )
+    assert branch in str(findings)
     kept.put(layout.CUSTODY_LOG, b"".join(rows[:2]))
-    findings, _ = cross_checks.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
-    assert "has 2 entries; the copy has 5: it was cut short" in str(findings[0])
+    findings, _ = compared(kept, copy)
+    cut = f"has 2 entries, and sig/custody.jsonl at {copy.location} has 5: it was cut short"
+    assert cut in str(findings)
 
 
 def test_a_line_by_another_hand_does_not_pass_for_the_first(kept, provider, customer):
@@ -207,10 +217,98 @@ def test_the_log_travels_and_then_each_location_has_its_own(kept, provider, cust
     assert move().files_moved == 0
     assert not record_transfer(kept, destination, customer, {})
     assert destination.read(layout.CUSTODY_LOG) == before
-    findings, notes = cross_checks.compare(
-        custody_log.read(kept), custody_log.read(destination), "destination"
-    )
+    findings, notes = compared(kept, destination)
     assert (findings, notes) == ([], ["the logs part after entry 5: each location has its own from there"])
+
+
+def rewrite(location, provider, entries, *further):
+    """Do what whoever has the key can do: put an older log there with a head that fits, and write on."""
+    for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD):
+        location.delete(key)
+    if entries:
+        location.put(layout.CUSTODY_LOG, b"".join(one.line + b"\n" for one in entries))
+        custody_log._write_head(location, provider, entries)
+    if further:
+        custody_log.append(location, provider, lambda _: further)
+
+
+@pytest.mark.parametrize("kept_entries", [5, 4, 3, 1, 0])
+@pytest.mark.parametrize("profile", ["", "?profile=other"])
+def test_a_sender_who_shortens_or_rewrites_the_log_is_found_from_either_side(
+    kept, provider, customer, tmp_path, kept_entries, profile
+):
+    """The receiver's copy has what the sender's own log lacks, whether that ends there or goes on otherwise."""
+    record(kept, provider, "held", {"legal": True})
+    copy = open_location(str(tmp_path / "copy"))
+    transfer(kept, copy, workers=1, progress=Silent())
+    assert record_transfer(kept, copy, customer, {})
+    assert compared(kept, copy) == compared(copy, kept) == ([], [])
+    entries = custody_log.read(kept).entries[:kept_entries]
+    other = CustodyEvent("verified", "b", entries[-1].what.root if entries else "", kept.location + profile)
+    for further in ([], [other]):
+        rewrite(kept, provider, entries, *further)
+        assert custody_log.read(kept).findings == []
+        words = "there is a second branch after" if further else "it was cut short"
+        for findings, _ in (compared(kept, copy), compared(copy, kept)):
+            assert words in str(findings), (kept_entries, further)
+            assert "sig/custody.jsonl" in findings[0].key
+    said = call("custody", "verify", copy.location, "--with", kept.location)
+    assert (said.code, "there is a second branch" in said.out) == (6, True), said.out
+
+
+def test_a_log_that_goes_on_at_a_location_of_the_same_name_was_not_rewritten(
+    kept, provider, customer, tmp_path
+):
+    """Two servers may have a bucket of one name, reached by two profiles."""
+    copy = open_location(str(tmp_path / "copy"))
+    here, there = "s3://b/x?profile=a", "s3://b/x?profile=b"
+    root = custody_log.read(kept).entries[-1].what.root
+    for event in (CustodyEvent("held", "b", root, here), CustodyEvent("granted", "b", root, here)):
+        custody_log.append(kept, provider, lambda _, event=event: [event])
+    custody_log.carry(kept, copy)
+    custody_log.append(kept, provider, lambda _: [CustodyEvent("revoked", "b", root, here)])
+    for event in (
+        CustodyEvent("transferred", "b", root, there, {"from": here}),
+        CustodyEvent("held", "b", root, there),
+    ):
+        custody_log.append(copy, customer, lambda _, event=event: [event])
+    log, other = custody_log.read(kept), custody_log.read(copy)
+    findings, notes = cross_checks.compare(other, there, log, here)
+    assert (findings, len(notes)) == ([], 2)
+    rewrite(kept, provider, log.entries[:6])
+    findings, _ = cross_checks.compare(other, there, custody_log.read(kept), here)
+    assert [one.key for one in findings] == [f"{layout.CUSTODY_LOG} at {here}"]
+
+
+def test_a_copy_that_is_damaged_or_missing_is_said_so(kept, provider, tmp_path):
+    copy = open_location(str(tmp_path / "copy"))
+    assert compared(kept, copy) == ([], [f"there is no custody log at {copy.location} to compare with"])
+    custody_log.carry(kept, copy)
+    copy.delete(layout.CUSTODY_HEAD)
+    findings, _ = compared(kept, copy)
+    assert [one.key for one in findings] == [f"{layout.CUSTODY_HEAD} at {copy.location}"]
+
+
+def test_the_log_of_another_bundle_is_named(kept, provider, tmp_path):
+    """Also where it has no entry of a seal."""
+    event = CustodyEvent("verified", "another", "0" * 64, kept.location)
+    rewrite(kept, provider, [], event)
+    (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+    assert "is not the one that entry 1 of the custody log is about" in str(finding)
+
+
+def test_entries_and_documents_of_strangers_are_named(kept, provider, customer, make_key, tmp_path):
+    signers = tmp_path / "signers"
+    signers.write_text(f"host {provider.public.line}\n")
+    words = ("custody", "verify", kept.location, "--signers", signers)
+    said = call(*words)
+    assert (said.code, "line 4: is signed by nobody in" in said.out) == (6, True), said.out
+    rewrite(kept, provider, custody_log.read(kept).entries[:3])
+    assert call(*words).code == 0
+    document = documents.make("audit", "An audit", {"root": custody_log.read(kept).entries[-1].what.root})
+    documents.keep(kept, document, [provider, make_key("stranger")])
+    said = call(*words)
+    assert (said.code, f"{document.key}: has a signature by nobody" in said.out) == (6, True), said.out
 
 
 def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):

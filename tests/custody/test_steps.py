@@ -138,7 +138,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     kept, findings = documents.read_all(store, "release")
     assert ([len(one.signers) for one in kept], findings) == ([2], [])
     assert len(custody_log.read(store).find("released")) == 1
-    assert erase.check(store, erase.removable(vault), [], provider.public) == []
+    assert erase.check(store, erase.removable(vault), [], [provider.public]) == []
 
     def erase_it(steps):
         return erase.erase(steps.over(store), steps.over(vault), provider, workers=1, progress=Silent())

@@ -13,7 +13,7 @@ from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.custody.clock import Rules, load_rules
@@ -97,7 +97,9 @@ def erase_command(
         ]
         versions = erase.removable(vault)
         held = erase.check_holds(vault, versions, workers=workers)
-        reasons = erase.check(store, versions, breaches, signers[0].public if signers else None)
+        by = [signer.public for signer in signers]
+        reasons = erase.check(store, versions, breaches, by, load_trust(None, loaded))
+        reasons += erase.check_releases(store, now)
         if not dry_run:
             erase.refuse_held(held)
             erase.refuse(reasons, override)

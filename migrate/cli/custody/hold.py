@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,7 +185,7 @@ def extend_command(
             next_step="moveout hold place LOCATION --until T --reason TEXT holds the bundle again",
         )
     moment = moment_to_come(until)
-    if (end := _end(before)) is not None and moment < end:
+    if moment < (end := bundle_hold.end_of(standing[-1])):
         raise UsageError(
             f"{until!r} is sooner than {moment_words(end)}, until when it lasts",
             next_step="no hold is shortened",
@@ -208,15 +207,6 @@ def extend_command(
         signer=signer,
     )
     return HeldBundle(store.location, protection)
-
-
-def _end(details: Mapping[str, Any]) -> datetime | None:
-    """Return until when the log says that a hold lasts, None where it makes no sense."""
-    try:
-        end = datetime.fromisoformat(str(details.get("until")))
-    except ValueError:
-        return None
-    return end if end.tzinfo else end.replace(tzinfo=UTC)
 
 
 @verb(group, "status", title="hold status", workers=True)

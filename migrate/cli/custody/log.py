@@ -23,6 +23,7 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.custody.hold import open_both
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log
@@ -157,34 +158,45 @@ def verify_command(
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
-    store = session.store(location)
+    store, vault = open_both(session, location)
     log = custody_log.read(store)
     trust = load_trust(signers, loaded)
     documents_kept, wrong = documents.read_all(store)
     receipts = [receipt_document for receipt_document in documents_kept if receipt_document.kind == "receipt"]
     contradicted, comparison_notes = cross_checks.against_receipts(log, store.location, receipts)
-    findings = [*log.findings, *wrong, *cross_checks.against_bundle(log, store), *contradicted]
+    findings = [*log.findings, *wrong, *cross_checks.against_bundle(log, store, vault), *contradicted]
     notes = [*log.notes, *comparison_notes]
     for endpoint in map(Endpoint, other or []):
+        copy = open_location(endpoint.url)
         further_findings, comparison_notes = cross_checks.compare(
-            log, custody_log.read(open_location(endpoint.url)), endpoint.shown
+            log, store.location, custody_log.read(copy), copy.location
         )
         findings += further_findings
         notes += comparison_notes
     if trust is not None:
-        findings += [
-            Finding(
-                f"{layout.CUSTODY_LOG} line {receipt_document.number}",
-                f"is signed by nobody in {trust.source}",
-                "",
-                receipt_document.name,
-            )
-            for receipt_document in log.entries
-            if trust.name(receipt_document.public) is None
-        ]
+        findings += _strangers(log.entries, documents_kept, trust)
     return RecordedEvent(
         store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
     )
+
+
+def _strangers(
+    entries: Sequence[LogEntry], documents_kept: Sequence[Document], trust: Trust
+) -> list[Finding]:
+    """Return findings for entries and documents that a key has signed which the list lacks."""
+    sentence = f"is signed by nobody in {trust.source}"
+    unknown_entries = [
+        Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.name)
+        for entry in entries
+        if trust.name(entry.public) is None
+    ]
+    sentence = f"has a signature by nobody in {trust.source}"
+    return unknown_entries + [
+        Finding(document.key, sentence, "", public.fingerprint)
+        for document in documents_kept
+        for public in document.signers
+        if trust.name(public) is None
+    ]
 
 
 class Added(Struct, frozen=True):

@@ -7,8 +7,9 @@ is written into the log first, so that the same command finishes what a dead run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -19,10 +20,12 @@ from migrate.custody.erasure.other_files import unknown_files
 from migrate.custody.erasure.remains import Remains, is_kept
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
+from migrate.custody.hold import bundle_hold
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, NotAllowedError
 from migrate.number_text import count_words, things
@@ -70,30 +73,50 @@ def check_holds(vault: ObjectLock, versions: Sequence[FileVersion], *, workers: 
 
 
 def check(
-    store: MultipartStore, versions: Sequence[FileVersion], breaches: Sequence[Verdict], by: PublicKey | None
+    store: MultipartStore,
+    versions: Sequence[FileVersion],
+    breaches: Sequence[Verdict],
+    by: Collection[PublicKey],
+    trust: Trust | None = None,
 ) -> list[str]:
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
     there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
+    With ``trust`` only receipts by its keys count.
     """
     reasons = []
     if other_files := unknown_files(store, (version.key for version in versions)):
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
-    return [*reasons, *_unreceived(store, by)]
+    return [*reasons, *_unreceived(store, by, trust)]
 
 
-def _unreceived(store: MultipartStore, by: PublicKey | None) -> list[str]:
+def check_releases(store: MultipartStore, now: datetime) -> list[str]:
+    """Return the holds that stand by the log, also where somebody lifted their locks in another way."""
+    holds = bundle_hold.standing(custody_log.read(store), store.location, now)
+    return [f"the hold of entry {hold.number} was not released (moveout hold release)" for hold in holds]
+
+
+def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
     log, root = custody_log.read(store), new_event(store, "erasing").root
-    all_details = [
-        entry.what.details for event in ("received", "acknowledged") for entry in log.find(event, root)
+    entries = [*log.find("received", root), *log.find("acknowledged", root)]
+    recorded = {entry.what.details.get("sha256") for entry in entries}
+    receipts = [
+        document
+        for document in documents.read_all(store, "receipt")[0]
+        if document.root == root and document.sha256 in recorded
     ]
-    receipt_details = [entry for entry in all_details if by is None or entry.get("by") != by.fingerprint]
-    if not receipt_details:
-        return [f"nobody{' but you' if all_details else ''} has signed a receipt for it"]
-    if all(entry.get("findings") != 0 for entry in receipt_details):
-        return [f"its receipt names damage: {receipt_details[-1].get('findings')} findings"]
+    signed = [
+        document
+        for document in receipts
+        if any(public not in by and (trust is None or trust.name(public)) for public in document.signers)
+    ]
+    if not signed:
+        nobody = f"nobody in {trust.source}" if trust else "nobody"
+        return [f"{nobody}{' but you' if receipts else ''} has signed a receipt for it"]
+    if all(document.value.get("findings_total") != 0 for document in signed):
+        return [f"its receipt names damage: {signed[-1].value.get('findings_total')} findings"]
     return []
 
 

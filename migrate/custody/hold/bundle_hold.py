@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from migrate.bundle.reader import read_manifest, read_tag_manifest
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
+from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
@@ -175,16 +176,17 @@ def release(
     and what is still protected.
 
     Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held,
-    ``DamageError`` where the server holds on to what was released.
+    ``DamageError`` where the log, which names the keys, is not in order, or the server holds on to what was released.
     """
-    standing = standing_at(store)
-    if not standing:
+    custody_log.check_order(store)
+    holds = standing_at(store)
+    if not holds:
         raise UsageError(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold status LOCATION"
         )
-    for hold in standing:
+    for hold in holds:
         _need_keys(hold, signers)
-    document = _release_document(store, reason, signers, standing[-1])
+    document = _release_document(store, reason, signers, holds[-1])
     versions = [version for version in vault.versions() if not version.is_marker]
     progress.begin("release", items=len(versions), size_bytes=0)
 
@@ -242,9 +244,27 @@ def standing_at(store: Store) -> list[LogEntry]:
     release may have to be finished.
     """
     log = custody_log.read(store)
-    holds = log.at(store.location, "held")
-    released = max((entry.number for entry in log.at(store.location, "released")), default=0)
-    return [entry for entry in holds if entry.number > released] or holds[-1:]
+    return standing(log, store.location) or log.at(store.location, "held")[-1:]
+
+
+def standing(log: Log, location: str, moment: datetime | None = None) -> list[LogEntry]:
+    """Return the holds of a location, by its log, that no release has ended; with ``moment`` only those that had not
+    ended by themselves by then.
+    """
+    released = max((entry.number for entry in log.at(location, "released")), default=0)
+    holds = [entry for entry in log.at(location, "held") if entry.number > released]
+    return [
+        hold for hold in holds if moment is None or hold.what.details.get("legal") or end_of(hold) > moment
+    ]
+
+
+def end_of(hold: LogEntry) -> datetime:
+    """Return until when the log says that a hold lasts; the first of all moments where it makes no sense."""
+    try:
+        end = datetime.fromisoformat(str(hold.what.details.get("until")))
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return end if end.tzinfo else end.replace(tzinfo=UTC)
 
 
 def release_of(store: Store, hold: LogEntry) -> LogEntry | None:
@@ -255,16 +275,22 @@ def release_of(store: Store, hold: LogEntry) -> LogEntry | None:
 
 def _need_keys(hold: LogEntry, signers: Sequence[Signer]) -> None:
     """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
+    if lacking := lacking_keys(hold, {signer.public.fingerprint for signer in signers}):
+        raise NotAllowedError(lacking, next_step="name them all: --key FILE --key FILE")
+
+
+def lacking_keys(hold: LogEntry, fingerprints: Collection[str]) -> str:
+    """Return a sentence where fewer of the keys signed that a hold names than it wants; else ""."""
     details = hold.what.details
     named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")
     quorum = quorum_value if isinstance(quorum_value, int) else 0
-    signed_with = {signer.public.fingerprint for signer in signers} & set(named)
-    if len(signed_with) < quorum:
-        raise NotAllowedError(
-            f"the hold of entry {hold.number} ends by {quorum} of these keys: {', '.join(named)}; {len(signed_with)} of"
-            " them signed",
-            next_step="name them all: --key FILE --key FILE",
-        )
+    signed_with = set(fingerprints) & set(named)
+    if len(signed_with) >= quorum:
+        return ""
+    return (
+        f"the hold of entry {hold.number} ends by {quorum} of these keys: {', '.join(named)}; {len(signed_with)} of"
+        " them signed"
+    )
 
 
 def _list(value: object) -> list[str]:

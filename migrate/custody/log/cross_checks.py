@@ -4,39 +4,62 @@ at the location of the bundle.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
+from migrate.custody.erasure.remains import is_kept
 from migrate.custody.handover import receipt
 from migrate.custody.handover.documents import Document
+from migrate.custody.hold import bundle_hold
 from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
-from migrate.errors import GoneError
+from migrate.errors import GoneError, NotAllowedError
 from migrate.storage.api import Store
+from migrate.storage.object_lock import ObjectLock
 
 
-def compare(log: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
-    """Compare two copies of a log: findings where one was rewritten, notes where they parted honestly,
-    each going on at its own location.
+def compare(log: Log, location: str, other: Log, other_location: str) -> tuple[list[Finding], list[str]]:
+    """Compare the logs of two locations: findings where one lacks what was written at its own location and the other
+    has, notes where they parted honestly, each going on at its own location.
     """
-    for entry, other_entry in zip(log.entries, other.entries, strict=False):
-        if entry.line == other_entry.line:
-            continue
-        if entry.what.location != other_entry.what.location:
-            return [], [f"the logs part after entry {entry.number - 1}: each location has its own from there"]
-        sentence = f"entry {entry.number} is another than at {name}: there is a second branch after {entry.number - 1}"
-        return [Finding(layout.CUSTODY_LOG, sentence, other_entry.hash, entry.hash)], []
-    if len(other.entries) > len(log.entries):
-        missing = other.entries[len(log.entries)]
-        if not log.last or missing.what.location == log.last.what.location:
-            sentence = f"has {len(log.entries)} entries; {name} has {len(other.entries)}: it was cut short"
-            return [Finding(layout.CUSTODY_LOG, sentence)], []
-    return [], []
+    there = f"{layout.CUSTODY_LOG} at {other_location}"
+    findings = [replace(finding, key=f"{finding.key} at {other_location}") for finding in other.findings]
+    pairs = zip(log.entries, other.entries, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0].line == pair[1].line, pairs))
+    are_namesakes = location != other_location and is_same_location(location, other_location)
+    is_at = operator.eq if are_namesakes else is_same_location
+    if any(is_at(entry.what.location, location) for entry in other.entries[same:]):
+        findings.append(_rewritten(layout.CUSTODY_LOG, log, other, same, there))
+    if any(is_at(entry.what.location, other_location) for entry in log.entries[same:]):
+        findings.append(_rewritten(there, other, log, same, layout.CUSTODY_LOG))
+    if findings:
+        return findings, []
+    if not other.entries:
+        return [], [f"there is no custody log at {other_location} to compare with"]
+    if same == min(len(log.entries), len(other.entries)):
+        return [], []
+    notes = [f"the logs part after entry {same}: each location has its own from there"]
+    if are_namesakes:
+        notes.append("both locations have the same name, so nobody can tell from a URL whose an entry is")
+    return [], notes
+
+
+def _rewritten(key: str, log: Log, other: Log, same: int, other_name: str) -> Finding:
+    """Return the finding that a log lacks an entry of its own location. ``same``: how many entries both have."""
+    if len(log.entries) == same:
+        sentence = f"has {same} entries, and {other_name} has {len(other.entries)}: it was cut short"
+        return Finding(key, sentence)
+    sentence = f"entry {same + 1} is another than in {other_name}: there is a second branch after {same}"
+    return Finding(key, sentence, other.entries[same].hash, log.entries[same].hash)
 
 
 def against_receipts(
@@ -59,37 +82,91 @@ def against_receipts(
     return findings, notes
 
 
-def against_bundle(log: Log, store: Store) -> list[Finding]:
-    """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
-    what lies at the location.
+def against_bundle(log: Log, store: Store, vault: ObjectLock | None = None) -> list[Finding]:
+    """Return findings where what the log says of seal, signatures, releases, erasure and the files under ``sig/`` is
+    not what lies at the location. ``vault`` shows older versions, too.
     """
+    signed = bundle_signatures.signatures(store)
+    findings = [*_releases(log, signed), *_early_erasures(log)]
     try:
         root = bundle_signatures.root_of(store)
     except GoneError:
-        return _against_erased(log, store)
-    return [*_seal(log, root), *_signers(log, store, root), *_named_files(log, store, root)]
-
-
-def _against_erased(log: Log, store: Store) -> list[Finding]:
-    erased = [*log.find("erasing"), *log.find("erased")]
-    if not erased or erased[-1].number < max((entry.number for entry in log.find("sealed")), default=0):
-        return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
-    root = erased[-1].what.root
+        return [*findings, *_against_erased(log, store, vault, signed)]
+    if (erased := _last_erased(log, store)) is not None:
+        sentence = f"is there, and entry {erased.number} of the custody log says that the bundle was erased"
+        findings.append(Finding(layout.TAG_MANIFEST, sentence))
     return [
-        *_named_documents(log, store, root),
-        *_document_signers(log, bundle_signatures.signatures(store), root),
+        *findings,
+        *_seal(log, root),
+        *_signers(log, store, root, signed),
+        *_named_files(log, store, root),
     ]
 
 
+def _last_erased(log: Log, store: Store) -> LogEntry | None:
+    """Return the entry by which the bundle at the location is gone; None where it came back, or never went."""
+    erased = log.at(store.location, "erased")
+    came = [*log.at(store.location, "transferred"), *log.at(store.location, "sealed")]
+    if not erased or erased[-1].number < max((entry.number for entry in came), default=0):
+        return None
+    return erased[-1]
+
+
+def _against_erased(
+    log: Log, store: Store, vault: ObjectLock | None, signed: bundle_signatures.Signatures
+) -> list[Finding]:
+    begun = [*log.find("erasing"), *log.find("erased")]
+    if not begun or begun[-1].number < max((entry.number for entry in log.find("sealed")), default=0):
+        return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
+    root, erased = begun[-1].what.root, _last_erased(log, store)
+    return [
+        *(_still_there(erased, store, vault) if erased is not None else ()),
+        *_named_documents(log, store, root),
+        *_document_signers(log, signed, root),
+    ]
+
+
+def _still_there(erased: LogEntry, store: Store, vault: ObjectLock | None) -> Iterator[Finding]:
+    """Yield what an erasure has left: files, and where ``vault`` may list them, older versions."""
+    sentence = f"is still there, and entry {erased.number} of the custody log says that the bundle was erased"
+    try:
+        versions = [(file.key, file.id) for file in vault.versions() if not is_kept(file)] if vault else None
+    except NotAllowedError:
+        versions = None
+    if versions is None:
+        versions = [(info.key, "") for info in store.list() if not is_kept(info)]
+    for key, version in versions:
+        yield Finding(key, sentence, "", f"version {version}" if version else "")
+
+
+def _releases(log: Log, signed: bundle_signatures.Signatures) -> Iterator[Finding]:
+    """Yield releases that fewer keys signed than the holds want that they ended."""
+    for entry in log.find("released"):
+        file = str(entry.what.details.get("file"))
+        fingerprints = {public.fingerprint for public in signed.of(file)}
+        for held in bundle_hold.standing(log.before(entry), entry.what.location):
+            if lacking := bundle_hold.lacking_keys(held, fingerprints):
+                yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
+
+
+def _early_erasures(log: Log) -> Iterator[Finding]:
+    """Yield erasures that began while a hold stood, and that nobody gave a reason for."""
+    for entry in log.find("erasing"):
+        held = bundle_hold.standing(log.before(entry), entry.what.location, entry.moment)
+        if held and not entry.what.details.get("override"):
+            sentence = f"says at entry {entry.number} that the bundle was erased while the hold of entry"
+            yield Finding(layout.CUSTODY_LOG, f"{sentence} {held[-1].number} stood")
+
+
 def _seal(log: Log, root: str) -> Iterator[Finding]:
-    last = next(reversed(log.find("sealed")), None)
+    last = next(reversed(log.find("sealed")), log.last)
     if last is not None and last.what.root != root:
-        sentence = f"is not the one that entry {last.number} of the custody log sealed"
+        verb = "sealed" if last.what.event == "sealed" else "is about"
+        sentence = f"is not the one that entry {last.number} of the custody log {verb}"
         yield Finding(layout.TAG_MANIFEST, sentence, last.what.root, root)
 
 
-def _signers(log: Log, store: Store, root: str) -> Iterator[Finding]:
-    signed = bundle_signatures.signatures(store)
+def _signers(log: Log, store: Store, root: str, signed: bundle_signatures.Signatures) -> Iterator[Finding]:
     fingerprints = {public.fingerprint for public in signed.of(layout.TAG_MANIFEST)}
     in_tree = _tree_signers(store, signed.of(layout.TAG_MANIFEST))
     for entry in log.find("signed", root):
@@ -142,7 +219,9 @@ def _named_documents(log: Log, store: Store, root: str) -> Iterator[Finding]:
 def _named_file(entry: LogEntry, store: Store, root: str) -> Finding | None:
     """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
     key, expected = entry.what.details.get("file"), entry.what.details.get("sha256")
-    if entry.what.root != root or entry.what.location != store.location or not isinstance(key, str):
+    if entry.what.root != root or not is_same_location(entry.what.location, store.location):
+        return None
+    if not isinstance(key, str):
         return None
     if not key.startswith(layout.SIGNATURES) or not layout.is_tag_name(key):
         return None

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -56,6 +57,10 @@ class Log(Struct, frozen=True):
             if entry_.what.event == event and root in {None, entry_.what.root}
         ]
 
+    def before(self, entry_: LogEntry) -> Log:
+        """Return the log as it was when an entry was written."""
+        return replace(self, entries=[earlier for earlier in self.entries if earlier.number < entry_.number])
+
     def at(self, location: str, event: str) -> list[LogEntry]:
         """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
         came along with the bundle from another server, where the location has the same name, is of there.
@@ -74,8 +79,9 @@ class Log(Struct, frozen=True):
 
 
 def _is_of(entry_: LogEntry, transfer: LogEntry) -> bool:
-    """Tell whether an entry is of the location that a transfer came from."""
-    return entry_.what.location == transfer.what.details.get("from")
+    """Tell whether an entry is of the location that a transfer came from, which is another than it led to."""
+    came_from = transfer.what.details.get("from")
+    return entry_.what.location == came_from != transfer.what.location
 
 
 def is_same_location(location: str, other: str) -> bool:
@@ -111,6 +117,14 @@ def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
     return entry.chain(data[:-1].split(b"\n"), layout.CUSTODY_LOG)
 
 
+def check_order(store: Store) -> Log:
+    """Read the log at a location. Raises ``DamageError`` where it is not in order."""
+    log = read(store)
+    if log.findings:
+        raise _damaged(log.findings[0])
+    return log
+
+
 def append(
     store: Store,
     signer: Signer,
@@ -124,9 +138,7 @@ def append(
     nothing is built upon a damaged one.
     """
     for attempt in range(_TRIES):
-        log = read(store)
-        if log.findings:
-            raise _damaged(log.findings[0])
+        log = check_order(store)
         new: list[LogEntry] = []
         for event in choose(log):
             new.append(entry.write(signer, event, new[-1] if new else log.last, clock()))

@@ -82,7 +82,8 @@ def record_transfer(
     """Copy the log to the destination and append the transfer there; tell whether that was possible."""
     carried = custody_log.carry(origin, destination)
     if signer is not None:
-        record_once(destination, signer, "transferred", {"from": origin.location, **details})
+        event = new_event(destination, "transferred", {"from": origin.location, **details})
+        custody_log.append(destination, signer, custody_log.once(event, undone_by="erased"))
     return carried
 
 
