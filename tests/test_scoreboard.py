@@ -58,6 +58,13 @@ ERROR tests/a.py::test_b[mysql-0] - OSError
 """
 
 
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where logs go: not among those of the person who runs this test."""
+    monkeypatch.setattr(scoreboard, "LOGS", tmp_path / "logs")
+    return tmp_path / "logs"
+
+
 def row_of(script: str, target: int = 20) -> Row:
     return Row("tampers", "promise", "how", "tampers", target, (Step("one", ("sh", "-c", script)),))
 
@@ -141,13 +148,14 @@ def test_a_row_that_is_named_runs_past_its_target(tmp_path: Path, monkeypatch: p
 
 
 def test_a_row_that_fails_is_not_tried_again_in_the_same_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scoreboard, "ROWS", (row_of("exit 1"),))
     words = ["--record", str(tmp_path / "record"), "--to", str(tmp_path / "page.md"), "--minutes", "5"]
     assert scoreboard.main(words) == 1
     assert len(read_rounds(tmp_path / "record")) == 1
     assert "FAILED the command ended with 1" in capsys.readouterr().out
+    assert len(list(logs.iterdir())) == 1
 
 
 def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
