@@ -79,7 +79,7 @@ def test_output_of_pytest_is_counted(tmp_path: Path) -> None:
     )
     done = run_step(row, row.steps[0], tmp_path / "log")
     assert done.counts == {"kills of servers": 2, "tampers": 12}
-    assert done.failures == ["tests/a.py::test_b[c d]"]
+    assert done.failures == ("tests/a.py::test_b[c d]",)
     assert done.load is not None
     assert (tmp_path / "log").exists()
 
@@ -165,7 +165,10 @@ def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
     add_round(
         tmp_path / "record", one_round("tampers", "any file", counts={"tampers": 1990}, failures=("tests/x",))
     )
-    add_round(tmp_path / "record", one_round("tampers", "any file", counts={"tampers": 2000}))
+    done = one_round("tampers", "any file", counts={"tampers": 2000})
+    add_round(tmp_path / "record", done)
+    assert read_rounds(tmp_path / "record")[-1] == done
+    assert "failures" not in (tmp_path / "record").read_text().splitlines()[-1]
     text = page(read_rounds(tmp_path / "record"), {})
     assert "| **3,990** tampers | 10,000 | 1 of 2: 1 not established | 2026-01-02, `abc1234` |" in text
     assert "| tampers: any file | `tests/x` | **not established** | 1 of 1 rounds passed |" in text
@@ -200,9 +203,9 @@ def test_the_page_says_why_a_round_failed() -> None:
 def test_comparisons_say_what_was_compared_when_and_what_else_the_machine_did() -> None:
     row = next(row for row in ROWS if row.name == "speeds")
     first, second = row.steps[:2]
-    older = Round(row.name, first.name, "2026-01-01", "abc", 1.0, {}, lines=["moveout : rclone = 9.00 x"])
+    older = Round(row.name, first.name, "2026-01-01", "abc", 1.0, {}, lines=("moveout : rclone = 9.00 x",))
     newer = msgspec.structs.replace(
-        older, at="2026-01-02", lines=["moveout : rclone = 2.00 x"], load=(0.2, 3.1)
+        older, at="2026-01-02", lines=("moveout : rclone = 2.00 x",), load=(0.2, 3.1)
     )
     other = msgspec.structs.replace(newer, step=second.name, load=(5.1, 6.0))
     text = page([older, newer, other], {})

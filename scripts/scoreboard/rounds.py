@@ -32,8 +32,8 @@ class Round(msgspec.Struct, frozen=True, omit_defaults=True):
     commit: str
     seconds: float
     counts: dict[str, int]
-    failures: Sequence[str] = ()
-    lines: Sequence[str] = ()
+    failures: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
     load: tuple[float, float] | None = None
 
     @property
@@ -108,7 +108,7 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
         begun_at,
         round(time.monotonic() - started, 1),
         dict(output.counts),
-        failures,
+        tuple(failures),
         output.lines,
         (round(load, 1), round(os.getloadavg()[0], 1)),
     )
