@@ -23,7 +23,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
+from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name, split_source
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
@@ -102,8 +102,8 @@ def get_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="LOCATION KEY…",
-            help="The bundle, and keys of objects or the name of a table.",
+            metavar="LOCATION [SOURCE] KEY…",
+            help="The bundle; its source; keys of objects, or the name of a table.",
             autocompletion=complete_item,
         ),
     ] = None,
@@ -131,13 +131,14 @@ def get_command(
     log records how much was fetched.
     """
     reader, keys = open_bundle(session, words or [], case)
+    name, keys = split_source(reader, source, keys) if keys else (source, keys)
     if not keys and to in {None, _STDOUT}:
         raise UsageError(
             "no key or table is named",
             next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
         )
     signers = signing.load(load_case(case))
-    name = source_name(reader, source, keys)
+    name = name or source_name(reader, source)
     if single_objects.is_bucket(reader, name):
         output = _get_objects(
             session, reader, name, ObjectQuery(keys=set(keys), version_id=version_id or ""), to

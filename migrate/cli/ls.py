@@ -16,7 +16,7 @@ from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
+from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, split_source
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import Console, Text, plain
@@ -54,6 +54,7 @@ class Listing(Struct, frozen=True):
     bwlimit=True,
     examples=(
         "ls bundle",
+        "ls bundle app",
         'ls bundle "photos/**" --source media --versions',
     ),
 )
@@ -62,8 +63,8 @@ def ls_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="LOCATION [GLOB]",
-            help="The bundle; keys or tables that match: 'photos/**', 'sales.*'.",
+            metavar="LOCATION [SOURCE] [GLOB]",
+            help="The bundle; a source; keys or tables that match: 'photos/**', 'sales.*'.",
             autocompletion=complete_item,
         ),
     ] = None,
@@ -99,13 +100,17 @@ def ls_command(
             [dict(zip(names, table_row, strict=True)) for table_row in matching_tables],
             lines,
         )
-    name = source_name(reader, source, rest)
+    name, rest = split_source(reader, source, rest)
     if not single_objects.is_bucket(reader, name):
         return _list_tables(session, reader, name, rest)
     object_filter = ObjectQuery(globs=tuple(rest), versions=versions)
     rows = list(islice(single_objects.find(reader, name, object_filter), limit + 1))
     if not rows:
-        session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
+        session.progress.note(
+            f"{name} has no such object; * stands for what is between two /, ** for all"
+            if rest
+            else f"{name} has no objects"
+        )
     shown = rows[:limit]
     lines = [
         f"{bytes_words(row.size_bytes):>9}  {_moment(row.modified)}  {plain(row.name if versions else row.key)}"

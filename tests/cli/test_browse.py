@@ -78,6 +78,10 @@ def test_what_is_there_is_listed(location):
     assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
     no_table = call("ls", location, "x*", "--source", "app")
     assert (no_table.code, no_table.out, "app has no table x*" in no_table.err) == (0, "", True)
+    for source in ("app", "shop"):
+        assert call("ls", location, source).out == call("ls", location, "--source", source).out
+    assert call("ls", location, "shop", "photos/*", "--json").json["result"] == some
+    assert call("get", location, "app", "line").out == call("get", location, "line").out
     none = call("ls", location, "x")
     assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
 

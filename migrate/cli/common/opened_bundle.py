@@ -103,6 +103,23 @@ def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[s
     return location, rest
 
 
+def split_source(reader: BundleReader, name: str | None, words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the source that is meant, and the words that name what is in it. The first word may be the source, as
+    ``ls`` prints it, where no table or key has that name. Raises ``UsageError``.
+    """
+    items = list(words)
+    if name is None and items and items[0] in reader.sources and not _is_item(reader, items[0]):
+        name = items.pop(0)
+    return source_name(reader, name, items), items
+
+
+def _is_item(reader: BundleReader, word: str) -> bool:
+    if any(word in {row.name, table_rows.full_name(row)} for row in reader.catalog() if row.has_rows):
+        return True
+    buckets = (name for name in reader.sources if single_objects.is_bucket(reader, name))
+    return any(any(single_objects.find(reader, name, ObjectQuery(keys={word}))) for name in buckets)
+
+
 def source_name(reader: BundleReader, name: str | None, items: Sequence[str] = ()) -> str:
     """Return the source that is meant: the named one, else the only one, else the only one with a table that ``items``
     name, else the only bucket that may have them. Raises ``UsageError``.
