@@ -21,6 +21,8 @@ ANY = "*"
 _FILE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
+_MISTYPED = re.compile(r"([a-z0-9]+)(?::/*|//)(.*)")
+"""A scheme without all of its ``://``."""
 _ADDRESS = re.compile(r"(?P<host>\[[^]]*\]|[^:]*)(?::(?P<port>.*))?")
 
 
@@ -36,9 +38,16 @@ def check_url(url: str) -> None:
 
 
 def as_url(word: str) -> str:
-    """Return a URL for what may be the path of a directory of database files."""
+    """Return a URL for what may be the path of a directory of database files. Raises ``UsageError`` for a mistyped URL,
+    such as ``postgresql:/me@host``.
+    """
     if "://" in word or not word:
         return word
+    mistyped = _MISTYPED.fullmatch(word)
+    if mistyped and registry.find(meant := "{}://{}".format(*mistyped.groups())) and not Path(word).exists():
+        raise UsageError(
+            f"{redact(word)!r} is neither a URL nor a path that exists", next_step=f"write {redact(meant)}"
+        )
     scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
     return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
 

@@ -19,7 +19,7 @@ from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFile, case_words
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import Console, Text, plain
@@ -239,7 +239,8 @@ def discover_command(
     if not endpoints:
         raise UsageError(
             "no server is named",
-            next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv --to case.toml',
+            next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv --to case.toml,'
+            f" or {case_words()}",
         )
     return run_discover(session, endpoints, path, loaded, whole_servers=not urls)
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
+from migrate.case.server_url import is_pattern
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
@@ -86,16 +87,19 @@ class LocationStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """The state of all locations that were asked for, the case's deadline, and what is up on the new host."""
+    """The state of all locations that were asked for, the case's deadline, and what is up on the new host. ``absent``:
+    sources of the case that its complete bundle lacks.
+    """
 
     locations: Sequence[LocationStatus]
     deadline: datetime | None = None
     destinations: Sequence[DestinationStatus] = ()
+    absent: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a bundle is sealed as incomplete, a restore left something out or failed, or changes of a
-        source are lost, or not written.
+        """Return 3 where a bundle is sealed as incomplete, a restore left something out or failed, changes of a
+        source are lost, or not written, or a source of the case is in no bundle.
         """
         incomplete = any(
             (location.export is not None and location.export.state == "incomplete")
@@ -104,7 +108,7 @@ class Status(Struct, frozen=True):
             for location in self.locations
         )
         refused = any(destination.is_refused for destination in self.destinations)
-        return IncompleteError.exit_code if incomplete or refused else OK
+        return IncompleteError.exit_code if incomplete or refused or self.absent else OK
 
     @property
     def sources(self) -> int:
@@ -127,7 +131,12 @@ class Status(Struct, frozen=True):
             for location in self.locations
         ]
         destinations = [destination.as_json() for destination in self.destinations]
-        return {"deadline": until, "locations": locations, "destinations": destinations}
+        return {
+            "deadline": until,
+            "locations": locations,
+            "destinations": destinations,
+            "absent": list(self.absent),
+        }
 
     def draw(self, console: Console) -> None:
         """Print the time that is left, a paragraph per location, and what is up."""
@@ -144,7 +153,16 @@ class Status(Struct, frozen=True):
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
             _draw_changes(console, location)
+        if self.absent:
+            console.print(Text(f"  ! {_absent_words(self.absent)}", style="yellow"), wrap=True)
         draw_destinations(console, self.destinations, self.sources)
+
+
+def _absent_words(absent: Sequence[str]) -> str:
+    return (
+        f"in the case, and not in this bundle: {', '.join(absent)}. It was sealed complete before;"
+        " moveout run says how they leave"
+    )
 
 
 def _switched_words(switched: str) -> str:
@@ -368,7 +386,19 @@ def _status(
         statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
     exports = [status.export for status in statuses if status.export is not None]
     records = newest(record for status in statuses for record in status.restores)
-    return Status(statuses, case.deadline if case else None, destination_statuses(case, exports, records))
+    destinations = destination_statuses(case, exports, records)
+    return Status(statuses, case.deadline if case else None, destinations, _absent(case, exports))
+
+
+def _absent(case: Case | None, exports: Sequence[ExportStatus]) -> Sequence[str]:
+    """Return the sources of a case that its complete bundle lacks: it was sealed before they came into the case."""
+    if case is None or not any(export.state == "complete" for export in exports):
+        return []
+    present = {source.name for export in exports for source in export.sources}
+    present.update(name for export in exports for name in export.left_out)
+    return [
+        name for name, source in case.sources.items() if name not in present and not is_pattern(source.url)
+    ]
 
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
@@ -478,6 +508,9 @@ def _serve(session: Session, locations: Sequence[Endpoint], case: Case | None, a
 def page_of(status: Status, case: str) -> bytes:
     """Return the status as a page."""
     runs = [run for location in status.locations for run in _shown(location)]
+    if status.absent:
+        words = _absent_words(status.absent)
+        runs.append(ShownRun("", words[0].upper() + words[1:], good=False))
     if any(destination.record for destination in status.destinations):
         runs.append(_shown_destinations(status))
     until = status.deadline

@@ -88,8 +88,34 @@ def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert "moveout init writes one" in call("doctor").err
     (tmp_path / "moveout.toml").write_text("")
-    ended = call("doctor")
-    assert (ended.code, "-c moveout.toml" in ended.err) == (2, True), ended.err
+    for command in ("doctor", "discover", "status", "verify", "ls", "restore"):
+        ended = call(command)
+        assert (ended.code, "-c moveout.toml" in ended.err) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("postgresql:/me@host", "write postgresql://me@host"),
+        ("postgresql//me@host", "write postgresql://me@host"),
+        ("s3:media?profile=old", "write s3://media?profile=old"),
+        ("postgresql://me@host:54321234", "54321234 is no port"),
+        ("postgresql://me@host:5432,other:0/db", "0 is no port"),
+    ],
+)
+def test_a_mistyped_url_is_no_directory_and_no_defect(typed, told):
+    ended = call("discover", typed)
+    assert (ended.code, told in " ".join((ended.out + ended.err).split())) == (2, True), ended
+
+
+def test_a_restore_by_a_case_whose_bundle_is_not_there_says_so(tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[bundle]\nlocation = "bundle"\n[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/old/a.db"\n'
+        f'[[destination]]\nfrom = "sqlite://{tmp_path}/old"\nto = "sqlite://{tmp_path}/new"\n'
+    )
+    ended = call("restore", "-c", case)
+    assert (ended.code, "there is nothing at" in ended.err) == (7, True), ended.err
 
 
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):

@@ -178,3 +178,42 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     case.write_text(f'{text}[[left_out]]\nurl = "{server}/*"\nreason = "it is empty"\n')
     assert server not in call("doctor", "-c", case).out
     assert call("run", "-c", case).code == 0
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_stops_no_other(
+    case, tmp_path, comes_up
+):
+    """It is not taken for exported, and what is up stays up."""
+    one, three = (MOVE.format(name=name, folder=tmp_path, new="new") for name in ("one", "three"))
+    if not comes_up:
+        one, three = (move.partition("[[destination]]")[0] for move in (one, three))
+    head = CASE.format(deadline="2099-01-01T00:00:00Z")
+    case.write_text(head + one)
+    assert call("run", "-c", case, "--json").code == 0
+    make_file(tmp_path / "three.db")
+    case.write_text(head + one + three)
+    again = call("run", "-c", case, "--json")
+    assert again.code == 3, again.err
+    rows = {row["source"]: row for row in again.json["result"]["summary"]}
+    stages = ("exported", "verified", "restored", "compared")
+    up = "yes" if comes_up else "-"
+    assert {name: [row[stage] for stage in stages] for name, row in rows.items()} == {
+        "one": ["yes", "yes", up, up],
+        "three": ["no", "-", "-", "-"],
+    }
+    assert "was sealed complete without it" in rows["three"]["problem"]
+    words = rows["three"]["next_step"]
+    assert f"moveout export three=sqlite://{tmp_path}/three.db --to LOCATION" in words
+    assert ("moveout restore LOCATION three=" in words) is comes_up
+    assert again.json["result"]["sentences"][0] == "Out: 1 of 2 sources; not: three."
+    assert not any("was met" in sentence for sentence in again.json["result"]["sentences"])
+
+    status = call("status", "-c", case)
+    assert status.code == 3
+    assert "in the case, and not in this bundle: three" in " ".join(status.out.split())
+
+    case.write_text(head + three)
+    none = call("run", "-c", case)
+    assert none.code == 2
+    assert "it has: one" in none.err

@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", "password file", module="asyncpg")  # libpq has said the same
 
 CONNECT_SECONDS = 15
+_PORTS = 2**16
 MAINTENANCE_DATABASES = ("postgres", "template1")
 """Databases that every server has: by one of them the others are listed and made."""
 
@@ -158,6 +159,11 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",
             next_step="Take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass.",
         )
+    for port in filter(None, keywords.get("port", "").split(",")):
+        if not (port.isdecimal() and 0 < int(port) < _PORTS):
+            raise SourceUsageError(
+                f"{_shown(keywords)}: {port} is no port", next_step="A port is a number from 1 to 65535."
+            )
     return PostgresAddress(_shown(keywords), keywords, password)
 
 

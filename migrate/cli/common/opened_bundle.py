@@ -14,6 +14,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
+from migrate.cli.common.options import case_words
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
 from migrate.errors import MoveoutError, UsageError
@@ -98,7 +99,7 @@ def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[s
     location = from_case or (Endpoint(rest.pop(0)) if rest else None)
     if location is None:
         raise UsageError(
-            "no location is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+            "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
         )
     return location, rest
 

@@ -159,6 +159,10 @@ Inventory = Annotated[
 ]
 
 
+_CASE_FILE = "moveout.toml"
+"""Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
+
+
 def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str = "location") -> Endpoint:
     """Return the one location: that of the command line, else that of the case. Raises ``UsageError``."""
     for word in locations:
@@ -177,9 +181,16 @@ def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str 
         return Endpoint(locations[0])
     if fallback is None:
         raise UsageError(
-            f"no {noun} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+            f"no {noun} is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
         )
     return fallback
+
+
+def case_words() -> str:
+    """Return how a case file is given: the usual one where it lies here."""
+    return (
+        f"-c {_CASE_FILE}" if Path(_CASE_FILE).is_file() else "a case file with -c (moveout init writes one)"
+    )
 
 
 def location_and_sources(words: Sequence[str] | None, case: Case | None) -> tuple[Endpoint, list[str]]:

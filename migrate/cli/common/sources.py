@@ -21,6 +21,7 @@ from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import names_same, overlaps, shared_identities
 from migrate.case.server_url import is_pattern
+from migrate.cli.common.options import case_words
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import names_of_bundle, parse_pairs
 from migrate.engines import registry
@@ -31,9 +32,6 @@ from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
     from migrate.discover.expand import Destinations
-
-_CASE_FILE = "moveout.toml"
-"""Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
 
 
 def check_kinds(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
@@ -72,11 +70,8 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
         return pairs
     if case and case.sources:
         return case.sources
-    case_words = (
-        f"-c {_CASE_FILE}" if Path(_CASE_FILE).exists() else "a case file with -c (moveout init writes one)"
-    )
     raise UsageError(
-        "no source is named", next_step=f"give its URL, such as postgresql://me@host/db, or {case_words}"
+        "no source is named", next_step=f"give its URL, such as postgresql://me@host/db, or {case_words()}"
     )
 
 
@@ -146,8 +141,8 @@ def named_as_begun(
 def destinations_of(
     location: Endpoint, endpoints: Mapping[str, Endpoint], case: Case | None
 ) -> Mapping[str, Endpoint]:
-    """Return where each source of the bundle at a location comes up. Raises ``UsageError`` where the address of a new
-    server is still missing. See ``expand_destinations``.
+    """Return where each source of the bundle at a location comes up; nothing where there is no bundle. Raises
+    ``UsageError`` where the address of a new server is still missing. See ``expand_destinations``.
     """
     moves = case.moves if case else ()
     if not moves and not _has_pattern(endpoints):
@@ -157,18 +152,19 @@ def destinations_of(
     return expand_destinations(recorded_sources(location), endpoints, case).require_all()
 
 
+def _recorded_at(location: Endpoint) -> Sequence[SourceName]:
+    """Return the sources of the bundle at a location. Raises what says that there is none."""
+    recorded = recorded_sources(location)
+    if not recorded:
+        raise not_sealed(open_location(location.url, secrets=location.reveal()))
+    return recorded
+
+
 def named_destinations(location: Endpoint, words: Sequence[str]) -> dict[str, Endpoint]:
     """Return the destinations that words of the command line name. One without a name goes by the bundle at the
     location; see ``names_of_bundle``.
     """
-
-    def sources() -> Sequence[SourceName]:
-        recorded = recorded_sources(location)
-        if not recorded:
-            raise not_sealed(open_location(location.url, secrets=location.reveal()))
-        return recorded
-
-    return parse_pairs(words, names_of_bundle(sources))
+    return parse_pairs(words, names_of_bundle(lambda: _recorded_at(location)))
 
 
 def chosen_destinations(
@@ -181,6 +177,8 @@ def chosen_destinations(
     given = known_secrets(destinations_of(location, pairs, None), case)
     destinations = given or (destinations_of(location, case.destinations, case) if case else {})
     if not destinations:
+        if case and (case.moves or case.destinations):
+            _recorded_at(location)
         raise UsageError(
             "nothing says what goes where",
             next_step="give the URL of each new database and bucket, or [[destination]] tables in the case file",

@@ -130,7 +130,8 @@ class Moved(Struct, frozen=True):
             yield self.follow_sentence
 
     @property
-    def _all_out(self) -> bool:
+    def all_out(self) -> bool:
+        """Whether each source is out, or was left out on purpose."""
         return all(
             self._word("exported", source) in {"yes", LEFT_OUT} for source in self.expected["exported"]
         )
@@ -186,7 +187,7 @@ class Moved(Struct, frozen=True):
         missing = "not everything is out"
         if self.copy_problem:
             missing = "no copy of the bundle is verified"
-        elif self._all_out:
+        elif self.all_out:
             missing = "not everything is verified"
         if left >= 0:
             return f"The deadline {until} is in {duration_words(left)}; {missing} yet."
@@ -195,7 +196,7 @@ class Moved(Struct, frozen=True):
     def _up_sentence(self, deadline: datetime, up_at: datetime) -> str:
         left = (deadline - up_at).total_seconds()
         when = f"{duration_words(abs(left))} {'before' if left >= 0 else 'after'} the deadline"
-        subject = "Everything" if self._all_out else "All that is out"
+        subject = "Everything" if self.all_out else "All that is out"
         if self.was_up_before:
             return f"{subject} was up before this run, and was compared again {when}."
         return f"{subject} was up and compared {when}."
@@ -267,7 +268,8 @@ class Evacuated(Struct, frozen=True):
         codes = {name: code for name, code in last.items() if code}
         if not codes:
             moved = self.moved
-            return IncompleteError.exit_code if moved.unfilled or moved.copy_problem or moved.unlisted else OK
+            lacks = moved.unfilled or moved.copy_problem or moved.unlisted or not moved.all_out
+            return IncompleteError.exit_code if lacks else OK
         if not self.moved.location:
             return next(iter(codes.values()))
         return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code

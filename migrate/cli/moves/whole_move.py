@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
@@ -93,7 +94,9 @@ def run_case(
     """
     bundle = case.bundle
     assert bundle is not None
-    whole_case, destinations = _with_whole_servers(session, case, bundle)
+    complete = next((p for p in (case.transfer_to, bundle) if p and _sealed(p) is SealState.COMPLETE), None)
+    whole_case, destinations = _with_whole_servers(session, case, complete, bundle)
+    whole_case, absent = _without_absent(whole_case, complete) if complete else (whole_case, ())
     if options.create:
         made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
         whole_case = replace(whole_case, destinations=made)
@@ -103,6 +106,7 @@ def run_case(
         whole_case,
         destinations,
         bundle,
+        absent,
         options=options,
         followed=followed,
         keeps_bundle=keeps_bundle,
@@ -160,14 +164,50 @@ def _errors_of(answer: Answer) -> Iterator[MoveoutError]:
         yield answer.error
 
 
-def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
+def _with_whole_servers(
+    session: Session, case: Case, complete: Endpoint | None, bundle: Endpoint
+) -> tuple[Case, Destinations]:
     """Return the case with a source for all that its patterns mean, and where they come up. Once all is out, what the
-    bundle holds is meant: the servers may be gone by now.
+    ``complete`` bundle holds is meant: the servers may be gone by now.
     """
-    whole = next((p for p in (case.transfer_to, bundle) if p and _sealed(p) is SealState.COMPLETE), None)
-    sources = expanded(session, case.sources, case, whole or bundle, ask=whole is None)
+    sources = expanded(session, case.sources, case, complete or bundle, ask=complete is None)
     destinations = destinations_in(case, sources)
     return replace(case, sources=sources, destinations=destinations.endpoints), destinations
+
+
+def _without_absent(case: Case, complete: Endpoint) -> tuple[Case, Sequence[SummaryLine]]:
+    """Return the case without the sources that a complete bundle lacks, and a line for each of these: it was sealed
+    before they came into the case, and takes none any more. Raises ``UsageError`` where it has none of the case.
+    """
+    seal = _seal(complete)
+    present = {*case.sources}
+    if seal is not None:
+        present = {source.name for source in seal.sources} | {source.name for source in seal.left_out}
+    sources = {name: source for name, source in case.sources.items() if name in present}
+    if not sources:
+        raise UsageError(
+            f"the bundle at {complete.shown} is complete, and has no source of this case;"
+            f" it has: {', '.join(sorted(present))}",
+            next_step="name another [bundle] location in the case file",
+        )
+    destinations = {name: to for name, to in case.destinations.items() if name in sources}
+    lines = [
+        _absent_line(name, source, case.destinations.get(name), complete)
+        for name, source in case.sources.items()
+        if name not in sources
+    ]
+    return replace(case, sources=sources, destinations=destinations), lines
+
+
+def _absent_line(name: str, source: Endpoint, to: Endpoint | None, complete: Endpoint) -> SummaryLine:
+    export = f"moveout export {shlex.quote(f'{name}={source.shown}')} --to LOCATION"
+    restore = f"; moveout restore LOCATION {shlex.quote(f'{name}={to.shown}')} --create" if to else ""
+    return SummaryLine(
+        name,
+        "no",
+        f"not exported: the bundle at {complete.shown} was sealed complete without it",
+        f"export it to another location: {export}{restore}",
+    )
 
 
 def _seal(location: Endpoint) -> BundleInfo | None:
@@ -196,12 +236,14 @@ class _Move:
         case: Case,
         destinations: Destinations,
         bundle: Endpoint,
+        absent: Sequence[SummaryLine],
         *,
         options: RestoreOptions,
         followed: FollowedMove,
         keeps_bundle: bool,
     ) -> None:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
+        self._absent = {line.source: line for line in absent}
         self._followed = followed
         self._keeps_bundle = keeps_bundle
         self._ahead = followed.ahead()
@@ -419,16 +461,18 @@ class _Move:
     def summary(self) -> Moved:
         """Return what the steps came to."""
         case = self._case
-        sources, restored = list(case.sources), list(self._to_restore)
+        exported, restored = list(case.sources), list(self._to_restore)
+        sources = [*exported, *self._absent]
         expected = {
             "exported": sources,
-            "verified": sources,
+            "verified": exported,
             "restored": restored,
             "compared": [name for name in restored if name not in self._ahead],
             "followed": self._followed.names,
         }
         answers = {step.name: step.answer for step in self.finished}
         stages = self._stages(answers)
+        stages["exported"] = {**stages["exported"], **self._absent}
         up, followed = answers.get("restore"), answers.get(_FOLLOW)
         there = "verify" in answers
         seal = _seal(self._last) if there else None
