@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -153,3 +154,14 @@ def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path):
         count = len(store.records)
         store.records.clear()
         assert least <= count <= most, name
+
+
+def test_large_units_are_done_by_all_workers_at_once(tmp_path):
+    """Each waits for its neighbour here, which only the other worker can do: none waits in a group."""
+    pairs = [threading.Barrier(2) for _ in range(8)]
+
+    def on_export(unit):
+        pairs[unit.spec["start"] // 20].wait(10)
+
+    source = Numbers(count=160, item_bytes=10**6, on_export=on_export)
+    assert export([source], open_location(str(tmp_path)), workers=2, progress=Silent()).complete

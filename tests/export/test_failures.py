@@ -18,7 +18,7 @@ from migrate.bundle import layout
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
-from migrate.export import ExportOptions, export
+from migrate.export import ExportOptions, export, location_room
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.lost_source import LostSource
@@ -128,6 +128,28 @@ def test_what_a_run_has_done_is_known_though_it_ended_at_the_last_moment(store):
         go(store, Numbers(on_finish=interrupt))
     assert export_status(store).sources[0].done == Totals(10, 95, 380)
     assert read_summary(store, "app").done == Totals(10, 95, 380)
+
+
+def test_a_source_that_is_left_is_planned_no_further(store, monkeypatch):
+    monkeypatch.setattr(units_module, "GIVE_UP_AFTER", 1)
+    planned = []
+
+    def on_plan(number):
+        planned.append(number)
+        time.sleep(0.01)
+
+    gone = raising(SourceGoneError("gone"), 20)
+    outcome = go(store, Numbers(count=10**6, on_export=gone, on_plan=on_plan), workers=1)
+    assert (outcome.exit_code, len(outcome.broken)) == (3, 1)
+    assert len(planned) < 100
+
+
+def test_the_room_for_the_seal_grows_with_the_units(store, monkeypatch):
+    monkeypatch.setattr(location_room, "RESERVE_BYTES", 1000)
+    sizes = []
+    monkeypatch.setattr(type(store), "keep_room", lambda _store, _key, size_bytes: sizes.append(size_bytes))
+    assert go(store, Numbers()).complete
+    assert sizes == [1000, 1000 + 10 * 1024]
 
 
 def test_a_location_without_room_for_the_plan_is_full(store):

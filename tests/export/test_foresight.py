@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -48,6 +49,21 @@ def go(tmp_path, source):
 def test_it_is_told_once_when_little_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
     source = Foresighted()
+    assert go(tmp_path, source).complete
+    (begun,) = source.foreseen
+    assert begun >= 7
+
+
+def test_it_is_not_told_before_all_is_planned(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
+    source = Foresighted()
+
+    def wait_for_the_first(number):
+        while number == 5 and len(source.exported) < number:
+            time.sleep(0.01)
+        time.sleep(0.3 if number == 5 else 0)
+
+    source.on_plan = wait_for_the_first
     assert go(tmp_path, source).complete
     (begun,) = source.foreseen
     assert begun >= 7

@@ -149,6 +149,24 @@ def test_what_has_ended_is_not_under_way(store):
     assert sealed.complete
 
 
+def test_a_unit_waits_where_those_under_way_take_what_time_is_left(store):
+    """Of units of 9 MB each, 10 MB may be under way: one at a time, though there are two workers."""
+    together, met = threading.Barrier(2), []
+
+    def on_export(unit):
+        try:
+            together.wait(0.3)
+            met.append(unit.id)
+        except threading.BrokenBarrierError:
+            together.reset()
+
+    source = Numbers(count=40, item_bytes=900_000, on_export=on_export)
+    seal_time = SealTime(START + timedelta(seconds=100), Clock())
+    options = ExportOptions(seal_time=seal_time, rate_limiter=RateLimiter(10**6))
+    assert export([source], store, workers=2, progress=Silent(), options=options).complete
+    assert met == []
+
+
 def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
     clock = Clock()
 
@@ -161,7 +179,8 @@ def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
     assert (sealed.complete, sealed.stopped_early) == (True, False)
 
 
-def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_complete(store):
+@pytest.mark.parametrize("count", [95, 2995])
+def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_complete(store, count):
     clock = Clock()
 
     def record(put):
@@ -169,9 +188,9 @@ def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_compl
         time.sleep(1.0)  # by then the run has stopped what is under way
         return put()
 
-    plan = FaultPlan(Fault("put", record, prefix=layout.commit_record("app", "chunk/00000090")))
+    plan = FaultPlan(Fault("put", record, prefix=layout.commit_record("app", f"chunk/{count - 5:08}")))
     moment = SealTime(START + timedelta(minutes=30), clock)
-    sealed = go(Faulty(store, plan), [Numbers(item_bytes=10**6)], seal_time=moment)
+    sealed = go(Faulty(store, plan), [Numbers(count=count, item_bytes=10**6)], seal_time=moment)
     assert (sealed.complete, sealed.stopped_early) == (True, False)
     plan.assert_all_fired()
 
