@@ -7,7 +7,9 @@ is for its administrator to decide. The accounts that were made are recorded, so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 import pymysql
 
@@ -19,51 +21,70 @@ from migrate.restore.mysql.destination import DestinationConnection, mark_done, 
 from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
 
 _EVERYBODY = "PUBLIC"
+_LOCKED = (
+    "these accounts {made} password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT UNLOCK): {accounts}"
+)
+_PASSWORD = re.compile(r" (?:AS|USING|BY PASSWORD|VIA)\b")
+"""What SHOW CREATE USER has of an account that can log in once it is unlocked."""
 
 
-def restore_accounts(
-    reader: BundleReader, source: str, database: str, connection: DestinationConnection
-) -> list[str]:
-    """Grant on the destination what accounts may on the source's ``database``; return sentences for the user."""
+def read_grants(reader: BundleReader, source: str, database: str, now: str) -> Grants:
+    """Return what accounts may on the source's ``database``, which is called ``now`` at the destination."""
     key = layout.source_file(source, GRANTS)
     file = next(
         (source_file for source_file in reader.source_files(source, "schema/") if source_file.key == key),
         None,
     )
-    if file is None:
-        return []
-    maker = _Maker(connection)
-    now = connection.address.database
-    maker.apply(Grants.parse(reader.read_checked(file).decode(), database, now))
-    return maker.notes()
+    return Grants.parse(reader.read_checked(file).decode() if file else "", database, now)
 
 
-class _Maker:
-    """Makes accounts and grants; ``made`` and ``refused`` hold the results."""
+def note_locked(connection: DestinationConnection, grants: Grants) -> list[str]:
+    """Return the note about those accounts that are locked and have no password: a restore has made them so, and its
+    own note may have been lost together with its process.
+    """
+    locked = []
+    for account in grants.accounts:
+        with suppress(pymysql.Error):
+            words = "" if is_role(account) else str(connection.value(f"SHOW CREATE USER {account}"))
+            if " ACCOUNT LOCK" in words and not _PASSWORD.search(words):
+                locked.append(account)
+    return [_LOCKED.format(made="have no", accounts=", ".join(locked))] if locked else []
+
+
+class AccountMaker:
+    """Makes accounts, then grants. Objects that act in an account's name need it with its privileges; privileges on
+    objects need these. So ``apply`` comes after the tables and before the rest, ``retry`` at the end.
+    """
 
     def __init__(self, connection: DestinationConnection) -> None:
         self._connection = connection
         self._done = read_done(connection)
-        self.made: list[str] = []
-        self.refused: list[str] = []
+        self._refused: dict[tuple[str, str], str] = {}
+        self._made: list[str] = []
 
     def apply(self, grants: Grants) -> None:
+        """Make the accounts, and grant what the destination takes."""
         accounts = grants.accounts
         for account in accounts:
             self._make(account)
         for grant in grants.own:
             self._try(grant.account, grant.statement(self._connection.address.database))
-        harmless = set(self.made) - {grant.account for grant in grants.beyond if not grant.empty}
+        harmless = set(self._made) - {grant.account for grant in grants.beyond if not grant.empty}
         too_much = set() if self._takes_partly() else grants.partial
         for beyond in grants.beyond:
             if beyond.account in too_much and not beyond.roles and (beyond.takes or not beyond.empty):
-                self.refused.append(
-                    f"{beyond.account}: {beyond.statement}: the destination has no partial revokes"
-                )
-            elif beyond.account in self.made or (
+                reason = f"{beyond.statement}: the destination has no partial revokes"
+                self._refused[beyond.account, ""] = reason
+            elif beyond.account in self._made or (
                 beyond.account in accounts and _gives_only(beyond, harmless)
             ):
                 self._try(beyond.account, beyond.statement)
+
+    def retry(self) -> None:
+        """Run what was refused again, now that all objects are there."""
+        for account, statement in list(self._refused):
+            if statement and self._try(account, statement):
+                del self._refused[account, statement]
 
     def _takes_partly(self) -> bool:
         """Tell whether the destination takes single databases from privileges on everything."""
@@ -84,7 +105,7 @@ class _Maker:
             else f"CREATE USER IF NOT EXISTS {account} ACCOUNT LOCK"
         )
         if self._try(account, words):
-            self.made.append(account)
+            self._made.append(account)
 
     def _is_there(self, account: str) -> bool:
         if account == _EVERYBODY:
@@ -100,23 +121,20 @@ class _Maker:
         try:
             self._connection.run(statement)
         except pymysql.Error as exc:
-            self.refused.append(f"{account}: {message_of(exc)}")
+            self._refused[account, statement] = message_of(exc)
             return False
         return True
 
     def notes(self) -> list[str]:
         """Return sentences for the user."""
         sentences = []
-        users = [account for account in self.made if not is_role(account)]
+        users = [account for account in self._made if not is_role(account)]
         if users:
+            sentences.append(_LOCKED.format(made="were made without a", accounts=", ".join(users)))
+        if self._refused:
+            refused = dict.fromkeys(f"{account}: {reason}" for (account, _), reason in self._refused.items())
             sentences.append(
-                f"these accounts were made without a password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT"
-                f" UNLOCK): {', '.join(users)}"
-            )
-        if self.refused:
-            sentences.append(
-                "privileges that could not be granted (see schema/grants.sql):"
-                f" {'; '.join(dict.fromkeys(self.refused))}"
+                f"privileges that could not be granted (see schema/grants.sql): {'; '.join(refused)}"
             )
         return sentences
 

@@ -39,7 +39,7 @@ from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, p
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
-from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.accounts import AccountMaker, note_locked, read_grants
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.create_objects import (
@@ -63,6 +63,7 @@ from migrate.restore.mysql.definitions import (
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.dialect import adapter_for
 from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
+from migrate.restore.mysql.grant_statements import Grants
 from migrate.restore.mysql.kept_triggers import make_kept_triggers
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
@@ -126,8 +127,6 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         written = _made(job, definer, definitions, alone=job.run.whole and not merge)
     else:
         written = _filled(job, definer, definitions)
-    if job.run.whole and not merge:
-        job.notes.extend(_grants(job))
     job.refused.extend(read_refused(destination.connection))
     findings = [finding for missing in job.damaged.values() for finding in missing]
     findings += _differences(job) if run.selection.rows else []
@@ -258,7 +257,12 @@ def _made(
         add_keys(
             destination.connection, later, mysql_destination.read_done(destination.connection), run.workers
         )
+    maker = AccountMaker(destination.connection)
+    if alone:
+        maker.apply(_grants(job))
     make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
+    maker.retry()
+    job.notes.extend(maker.notes())
     return written
 
 
@@ -314,7 +318,9 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     if not findings:
         _begin_following(job)
-    notes = [mysql_left_out.how_to_forget(connection)] if records else []
+    notes = note_locked(connection, _grants(job)) if run.whole and not merge else []
+    if records:
+        notes.append(mysql_left_out.how_to_forget(connection))
     absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
     return run.nothing_to_do("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
@@ -361,7 +367,8 @@ def _followed(job: MysqlRestore) -> RestoreOutcome | None:
     )
     note = "the database was restored, and has changes of the source since; moveout cutover compares both"
     left_out = unique(*(record.left_out for record in records), job.left_out)
-    return job.run.outcome(WrittenRows(job.run.items, 0), [], [note], left_out)
+    notes = [note, *note_locked(connection, _grants(job))]
+    return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
 def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
@@ -432,10 +439,10 @@ def _present(job: MysqlRestore) -> Sequence[CatalogRow]:
     return [table for table in job.run.tables if table.name not in job.absent]
 
 
-def _grants(job: MysqlRestore) -> list[str]:
-    """Grant on the destination what the source's accounts may on the source's database."""
+def _grants(job: MysqlRestore) -> Grants:
+    """Return what the source's accounts may on the source's database."""
     database = next((str(table.position.get("database", "")) for table in job.run.tables), "")
-    return restore_accounts(job.run.reader, job.run.source, database, job.destination.connection)
+    return read_grants(job.run.reader, job.run.source, database, job.destination.address.database)
 
 
 def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> list[str]:

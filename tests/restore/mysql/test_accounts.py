@@ -1,6 +1,7 @@
 """How accounts may log in comes back without their passwords; what is taken from them is not given elsewhere."""
 
 import pyarrow.parquet as pq
+import pytest
 
 from migrate.restore.mysql.grant_statements import Grants
 from migrate.runtime.progress import Silent
@@ -80,12 +81,13 @@ def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_
     url, destination = mariadb.database(), other_mariadb.database()
     run_sql(
         url,
-        "CREATE ROLE keeper; CREATE TABLE t (a INT); CREATE DEFINER = keeper VIEW kept AS SELECT a FROM t;"
+        "CREATE ROLE keeper; CREATE DATABASE IF NOT EXISTS keepers_db; GRANT SELECT ON keepers_db.* TO keeper;"
+        "CREATE TABLE t (a INT); CREATE DEFINER = keeper VIEW kept AS SELECT a FROM t;"
         "CREATE DEFINER = keeper TRIGGER acts BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;"
         "CREATE VIEW own AS SELECT a FROM t",
     )
     export_database(url, tmp_path / "bundle")
-    run_sql(mariadb.url, "DROP ROLE keeper")
+    run_sql(mariadb.url, "DROP ROLE keeper; DROP DATABASE keepers_db")
     bundle = read_bundle(tmp_path / "bundle")
     restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
     words = "there is no role `keeper`, so the destination took it for an account"
@@ -118,3 +120,63 @@ def test_a_role_without_any_privilege_comes_with_its_members(mariadb, other_mari
     finally:
         run_sql(url, f"{drop}; DROP DATABASE IF EXISTS abroad_db")
         run_sql(destination, drop)
+
+
+@pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
+def test_what_acts_in_the_name_of_an_account_comes_after_it_and_its_privileges(
+    kind, request, tmp_path
+):
+    server = request.getfixturevalue(kind)
+    other = request.getfixturevalue("other_mariadb") if kind == "mariadb" else server
+    url = server.database()
+    database = url.rpartition("/")[2]
+    role = "warden" if kind == "mariadb" else "'warden'@'%'"
+    drop = f"DROP ROLE IF EXISTS {role}; DROP USER IF EXISTS 'owner'@'%'"
+    try:
+        run_sql(
+            url,
+            f"CREATE ROLE {role}; CREATE USER 'owner'@'%'; GRANT SELECT, TRIGGER ON {database}.* TO {role};"
+            f"CREATE TABLE t (a INT); GRANT SELECT ON {database}.t TO 'owner'@'%';"
+            f"CREATE DEFINER = 'owner'@'%' VIEW a_first AS SELECT a FROM t; CREATE VIEW above AS SELECT a FROM a_first;"
+            f"GRANT SELECT ON {database}.above TO 'owner'@'%';"
+            f"CREATE DEFINER = {role} VIEW kept AS SELECT a FROM t;"
+            f"CREATE DEFINER = {role} PROCEDURE p() SELECT 1;"
+            f"CREATE DEFINER = {role} EVENT e ON SCHEDULE EVERY 1 DAY DO DELETE FROM t;"
+            f"CREATE DEFINER = {role} TRIGGER acts BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
+        )
+        export_database(url, tmp_path / "bundle")
+        run_sql(url, drop)
+        destination = other.database()
+        bundle = read_bundle(tmp_path / "bundle")
+        restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        assert restored.left_out == ()
+        assert not [note for note in restored.notes if "could not be granted" in note], restored.notes
+        grants = ";".join(words for (words,) in fetch(destination, "SHOW GRANTS FOR 'owner'@'%'"))
+        assert "`above`" in grants
+    finally:
+        for one in {server.url, other.url}:
+            run_sql(one, drop)
+
+
+def test_a_restore_whose_end_nobody_saw_says_again_which_accounts_are_locked(
+    mariadb, other_mariadb, tmp_path
+):
+    url, destination = mariadb.database(), other_mariadb.database()
+    database = url.rpartition("/")[2]
+    try:
+        run_sql(
+            url, f"CREATE TABLE t (id INT); CREATE USER 'clerk'@'%'; GRANT SELECT ON {database}.* TO 'clerk'@'%'"
+        )
+        export_database(url, tmp_path / "bundle")
+        bundle = read_bundle(tmp_path / "bundle")
+        for words in ("were made without a password", "have no password"):
+            outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+            (note,) = [note for note in outcome.notes if "locked" in note]
+            assert f"these accounts {words}" in note
+            assert note.endswith(": `clerk`@`%`")
+        run_sql(destination, "ALTER USER 'clerk'@'%' IDENTIFIED BY 'x' ACCOUNT UNLOCK")
+        outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        assert not [note for note in outcome.notes if "locked" in note]
+    finally:
+        for one in (url, destination):
+            run_sql(one, "DROP USER IF EXISTS 'clerk'@'%'")
