@@ -40,7 +40,7 @@ from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
-from migrate.restore.postgres.definitions.roles import differing_database
+from migrate.restore.postgres.definitions.roles import differing_database, must_keep, note_passwordless
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
 from migrate.runtime.crash_points import durable
@@ -154,7 +154,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     missing_tables = sorted(map(".".join, absent))
     last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
-    if job.left_out:
+    if job.left_out or must_keep(job.destination.connection, record.notes):
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
 
 
@@ -345,7 +345,8 @@ def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> Resto
         )
     note = "the database was restored, and has changes of the source since; moveout cutover compares both"
     left_out = unique(*(record.left_out for record in records), job.left_out)
-    return job.run.outcome(WrittenRows(job.run.items, 0), [], [note], left_out)
+    notes = [note, *_passwordless(job)]
+    return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
 def _already(
@@ -353,12 +354,21 @@ def _already(
 ) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
-    notes = [postgres_left_out.HOW_TO_FORGET] if records else []
+    notes = _passwordless(job)
+    if records:
+        notes.append(postgres_left_out.HOW_TO_FORGET)
     names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
     return job.run.nothing_to_do(
         "database", records, findings, left_out=job.left_out, notes=notes, absent=absent
     )
+
+
+def _passwordless(job: PostgresRestore) -> list[str]:
+    """Return what a restore said of roles, perhaps to nobody: it may have been killed before its end."""
+    if not job.selection.definitions or job.selection.is_part:
+        return []
+    return note_passwordless(job.destination.connection, job.definitions().roles())
 
 
 def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:

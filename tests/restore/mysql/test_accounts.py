@@ -123,9 +123,7 @@ def test_a_role_without_any_privilege_comes_with_its_members(mariadb, other_mari
 
 
 @pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
-def test_what_acts_in_the_name_of_an_account_comes_after_it_and_its_privileges(
-    kind, request, tmp_path
-):
+def test_what_acts_in_the_name_of_an_account_comes_after_it_and_its_privileges(kind, request, tmp_path):
     server = request.getfixturevalue(kind)
     other = request.getfixturevalue("other_mariadb") if kind == "mariadb" else server
     url = server.database()
@@ -165,7 +163,8 @@ def test_a_restore_whose_end_nobody_saw_says_again_which_accounts_are_locked(
     database = url.rpartition("/")[2]
     try:
         run_sql(
-            url, f"CREATE TABLE t (id INT); CREATE USER 'clerk'@'%'; GRANT SELECT ON {database}.* TO 'clerk'@'%'"
+            url,
+            f"CREATE TABLE t (id INT); CREATE USER 'clerk'@'%'; GRANT SELECT ON {database}.* TO 'clerk'@'%'",
         )
         export_database(url, tmp_path / "bundle")
         bundle = read_bundle(tmp_path / "bundle")

@@ -157,3 +157,44 @@ def test_a_role_that_may_not_give_its_database_away_keeps_it_and_says_so(
     assert outcome.left_out == ()
     assert fetch(destination, DATABASE)[0][0] == "mortgagee"
     assert [note for note in outcome.notes if "at the source: owner seller" in note]
+
+
+def passwordless(reader, destination):
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    assert outcome.left_out == ()
+    return [note for note in outcome.notes if "password" in note]
+
+
+def test_a_restore_whose_end_nobody_saw_says_again_which_roles_have_no_password(
+    postgres, other_postgres, tmp_path
+):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, "DROP ROLE IF EXISTS lodger; CREATE ROLE lodger LOGIN; CREATE TABLE t AS SELECT 1 AS a")
+    run_sql(url, "GRANT SELECT ON t TO lodger")
+    export_database(url, tmp_path / "bundle")
+    reader = read_bundle(tmp_path / "bundle")
+    assert passwordless(reader, destination) == ["these roles were made and have no password yet: lodger"]
+    assert passwordless(reader, destination) == ["these roles have no password: lodger"]
+    run_sql(destination, "ALTER ROLE lodger PASSWORD 'x'")
+    assert passwordless(reader, destination) == []
+
+
+def test_one_who_cannot_see_passwords_keeps_which_roles_were_made(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url = postgres.database()
+    run_sql(url, "DROP ROLE IF EXISTS subtenant, lessor; CREATE ROLE subtenant LOGIN; CREATE ROLE lessor")
+    run_sql(
+        url, "CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO lessor; GRANT SELECT ON t TO subtenant"
+    )
+    export_database(url, tmp_path / "bundle")
+    destination = login(other_postgres, "lessor", "CREATEROLE")
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO lessor")
+    reader = read_bundle(tmp_path / "bundle")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    try:
+        words = ["these roles were made and have no password yet: subtenant"]
+        for _ in range(2):
+            assert passwordless(reader, as_role(destination, "lessor")) == words
+    finally:
+        run_sql(destination, "DROP OWNED BY subtenant; DROP ROLE subtenant")

@@ -31,6 +31,8 @@ from migrate.restore.postgres.definitions.roles import (
     describe_database,
     make_roles,
     missing_roles,
+    must_keep,
+    note_made,
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
@@ -138,9 +140,7 @@ def _begin(
     refused = make_roles(connection, roles, missing)
     if request.alone and not state.portable:
         begin_as_dumped(connection, request.definitions)
-    if missing:
-        notes = [f"these roles were made and have no password yet: {', '.join(missing)}", *notes]
-    postgres_left_out.add(connection, _ROLES, refused, notes)
+    postgres_left_out.add(connection, _ROLES, refused, [*note_made(missing), *notes])
 
 
 class _Missing(Struct, frozen=True):
@@ -282,9 +282,9 @@ def finish(
     connection: psycopg.Connection[Any], last: Last, state: State, record: FinishedRestore
 ) -> list[str]:
     """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
-    before or now, ``record`` stays in the destination with all of it.
+    before or now, or ``must_keep``, ``record`` stays in the destination with all of it.
     """
-    keep = bool(record.left_out)
+    keep = bool(record.left_out) or must_keep(connection, record.notes)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
             postgres_left_out.forget_superseded(connection, state, last.superseded)

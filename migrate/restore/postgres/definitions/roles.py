@@ -49,10 +49,35 @@ SELECT FROM pg_catalog.pg_roles o, pg_catalog.pg_roles me WHERE o.rolname = %s A
 """One row if this role may make that one the owner of a database of its own (ALTER DATABASE)."""
 
 
+_PASSWORDLESS = """
+SELECT rolname FROM pg_catalog.pg_authid WHERE rolcanlogin AND rolpassword IS NULL AND rolname = ANY (%s) ORDER BY 1
+"""
+_MADE = "these roles were made and have no password yet: "
+
+
+def note_made(names: Sequence[str]) -> list[str]:
+    """Return the note about new roles."""
+    return [_MADE + ", ".join(names)] if names else []
+
+
+def must_keep(connection: psycopg.Connection[Any], notes: Sequence[str]) -> bool:
+    """Tell whether the notes of a restore name new roles whose missing password cannot be seen later."""
+    return any(note.startswith(_MADE) for note in notes) and not is_superuser(connection)
+
+
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the roles that the destination does not have."""
     have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
     return [role["name"] for role in roles if role["name"] not in have]
+
+
+def note_passwordless(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the note about those of the roles that log in and have no password. Only a superuser can see that."""
+    if not is_superuser(connection):
+        return []
+    names = [role["name"] for role in roles if role["login"] and not role["bootstrap"]]
+    without = [name for (name,) in connection.execute(_PASSWORDLESS, (names,))]
+    return [f"these roles have no password: {', '.join(without)}"] if without else []
 
 
 def make_roles(
