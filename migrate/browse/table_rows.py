@@ -92,7 +92,7 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         if EXACT_OF in (field.metadata or {})
     }
     names = {field.name for field in sides.values()}
-    for row in batch.to_pylist(maps_as_pydicts="strict"):
+    for row in _with_short_singles(batch).to_pylist(maps_as_pydicts="strict"):
         yield {
             name: _plain(value)
             if name not in sides or row[sides[name].name] is None
@@ -100,6 +100,31 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
             for name, value in row.items()
             if name not in names
         }
+
+
+def _with_short_singles(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return single-precision numbers as the doubles that have their digits: 0.1, and not 0.10000000149."""
+    for number, field in enumerate(batch.schema):
+        text_type = _singles_as(pa.string(), field.type)
+        if text_type != field.type:
+            doubles = batch.column(number).cast(text_type).cast(_singles_as(pa.float64(), field.type))
+            batch = batch.set_column(number, field.with_type(doubles.type), doubles)
+    return batch
+
+
+def _singles_as(other: pa.DataType, data_type: pa.DataType) -> pa.DataType:
+    """Return a type with another one for single-precision numbers, also within it."""
+    if pa.types.is_float32(data_type):
+        return other
+    if pa.types.is_list(data_type):
+        return pa.list_(_field_as(other, data_type.value_field))
+    if pa.types.is_struct(data_type):
+        return pa.struct([_field_as(other, field) for field in data_type])
+    return data_type
+
+
+def _field_as(other: pa.DataType, field: pa.Field) -> pa.Field:
+    return field.with_type(_singles_as(other, field.type))
 
 
 def _exact(side: pa.Field, value: Any) -> Any:

@@ -205,6 +205,18 @@ def test_tables_of_one_name_and_of_odd_names_are_written_each_into_a_file(postgr
     assert rows == {"other.t": "other.t", "public.t": "public.t", "public.../../up": '"../../up"'}
 
 
+def test_single_precision_is_shown_with_its_own_digits(postgres, tmp_path):
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TYPE pair AS (x real, y float8)")
+        connection.execute(
+            "CREATE TABLE t AS SELECT 1e-40::real AS a, '{0.1,NULL,NaN}'::real[] AS b, ROW(0.1, 0.3)::pair AS c"
+        )
+    assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+    ended = call("get", tmp_path / "bundle", "t", "--source", "app")
+    assert ended.out.splitlines() == ['{"a": 1e-40, "b": [0.1, null, "nan"], "c": {"x": 0.1, "y": 0.3}}']
+
+
 def test_with_a_key_the_custody_log_says_that_something_was_fetched(location, tmp_path):
     key = tmp_path / "me"
     assert call("keys", "init", key).code == 0

@@ -63,7 +63,7 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert second.code == 0, second.out + second.err
     assert "Out: all 3 sources.\nVerified: all 3 sources.\nUp on the new host: all 3 sources." in second.out
     assert "The deadline 2099-01-01 00:00 UTC was met, with " in second.out
-    assert f"if {tmp_path}/bundle is not on the old host" in " ".join(second.out.split())
+    assert "to spare, if that is not on the old host." in " ".join(second.out.split())
     assert re.search(r"Everything was up and compared [\d,]+ h [\d min]*before the deadline\.", second.out)
     again = call("run", "-c", case)
     assert "Everything was up before this run, and was compared again " in " ".join(again.out.split())
@@ -116,7 +116,7 @@ def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):
     (tmp_path / "not-there").mkdir()
     case.write_text(case.read_text().replace("2099", "2020") + '[transfer]\nlocation = "copy"\n')
     first = " ".join(call("run", "-c", case).out.split())
-    assert re.search(r"was missed by [^:]*: only then everything lay at \S+/copy\.", first)
+    assert re.search(r"was missed by [^:]*: only then everything lay there\.", first)
     assert re.search(r"Everything was up and compared \S+ h [\d min]*after the deadline", first)
 
 
@@ -131,7 +131,7 @@ def test_the_deadline_counts_until_the_last_file_was_at_the_new_location(case, t
     case.write_text(text + '[transfer]\nlocation = "copy"\n')
     time.sleep(1)
     assert call("transfer", "-c", case, "--quiet").code == 0
-    assert ": only then everything lay at " in " ".join(call("run", "-c", case).out.split())
+    assert ": only then everything lay there." in " ".join(call("run", "-c", case).out.split())
     pairs = [f"{name}=sqlite://{tmp_path}/{name}.db" for name in ("one", "two", "three")]
     compared = call("verify", tmp_path / "copy", "--against", *pairs, "--json")
     (tmp_path / "compared.json").write_text(compared.out)

@@ -178,12 +178,9 @@ class Moved(Struct, frozen=True):
         if self.out_at is not None:
             words = duration_words(abs(left))
             if left < 0:
-                return f"The deadline {until} was missed by {words}: only then everything lay at {self.location}."
-            where = f", if {self.location} is not on the old host" if self.only_copy else ""
-            return (
-                f"The deadline {until} was met, with {words} to spare{where}: by then everything lay at"
-                f" {self.location}."
-            )
+                return f"The deadline {until} was missed by {words}: only then everything lay there."
+            where = ", if that is not on the old host" if self.only_copy else ""
+            return f"The deadline {until} was met, with {words} to spare{where}."
         missing = "not everything is out"
         if self.copy_problem:
             missing = "no copy of the bundle is verified"
