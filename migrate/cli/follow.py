@@ -120,7 +120,8 @@ def state_line(source: FollowState | DeltaState) -> str:
         return _delta_line(source)
     words = [f"{source.source}: captured up to {source.captured or 'its snapshot'}"]
     if source.is_waiting:
-        words.append("waiting for moveout restore")
+        is_busy = any(isinstance(error, BusyError) for error in source.stopped)
+        words.append("another command applies its changes" if is_busy else "waiting for moveout restore")
     else:
         words.append(f"applied up to {source.applied or 'its snapshot'}")
         rate = f", {count_words(round(source.rate))}/s" if source.rate >= 1 else ""

@@ -15,6 +15,19 @@ from pathlib import Path
 from msgspec import Struct
 
 
+_commands = ["moveout"]
+
+
+def name_command(name: str) -> None:
+    """Set what others are to call this process where it is in their way, such as ``moveout follow``."""
+    _commands[0] = name
+
+
+def command_name() -> str:
+    """Return what others are to call this process."""
+    return _commands[0]
+
+
 class ProcessName(Struct, frozen=True):
     """``machine`` is empty where the system does not tell enough to recognise it again."""
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.cli.follow import state_line
-from migrate.errors import GoneError, IncompleteError, MoveoutError, UnreachableError
+from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, UnreachableError
 from migrate.follow.follower import Follower, run_guarded
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 
@@ -91,6 +91,12 @@ def test_lag_and_rate_are_told_where_the_end_is_known():
     assert state_line(replace(level, stopped=(GoneError("the log is lost"),))).endswith(
         "0 changes, 15/s; STOPPED"
     )
+    waiting = replace(level, is_waiting=True)
+    assert "; waiting for moveout restore" in state_line(waiting)
+    busy = state_line(
+        replace(waiting, stopped=(BusyError("moveout follow applies the changes of app already"),))
+    )
+    assert ("; another command applies its changes" in busy, "restore" in busy) == (True, False)
     counts.ends.append((now - 3600, 900))
     assert (one.state().lag_bytes, one.state().lag_seconds) == (None, None)
 

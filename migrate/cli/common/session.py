@@ -32,6 +32,7 @@ from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
+from migrate.runtime.process_identity import name_command
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
@@ -277,6 +278,7 @@ def verb(
             no_input: bool = False,
             **options: Any,
         ) -> None:
+            name_command(f"moveout {title or name}")
             session = _session(
                 title or name, json_, quiet, verbose, no_input=no_input, workers=workers, bwlimit=bwlimit
             )

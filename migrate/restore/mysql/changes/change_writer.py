@@ -67,8 +67,11 @@ from migrate.restore.mysql.changes.follow_marks import (
 )
 from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
 from migrate.runtime.crash_points import durable
+from migrate.runtime.process_identity import command_name
 
 _LOCK_SECONDS = 3
+_COMMANDS = tuple(f"moveout {name}" for name in ("follow", "run", "sync", "cutover", "resync"))
+"""What applies changes."""
 _STATEMENT_BYTES = 4 * 2**20
 """About so much of events is one statement, where the server takes as much."""
 _SINGLE_EVENTS = 20_000
@@ -443,10 +446,20 @@ def _lock(connection: Connection, source: str) -> None:
     """Keep other runs away: one session at a time applies the changes of a source."""
     name = f"moveout apply {zlib.crc32(f'{connection.address.database} {source}'.encode()):08x}"
     if connection.value(f"SELECT GET_LOCK({quote_literal(name)}, {_LOCK_SECONDS})") != 1:
+        used = "SELECT IS_USED_LOCK({})"
+        by_command = (command for command in _COMMANDS if connection.value(used.format(_by(name, command))))
+        session = connection.value(used.format(quote_literal(name)))
         raise BusyError(
-            f"another moveout applies the changes of {source} to {connection.address.url}",
-            next_step="wait for it, or end its session (SHOW PROCESSLIST)",
+            f"{next(by_command, 'another moveout')} applies the changes of {source} to {connection.address.url}"
+            " already",
+            next_step=f"end it, or its session: KILL {session}" if session else "wait until it has ended",
         )
+    connection.value(f"SELECT GET_LOCK({_by(name, command_name())}, 0)")
+
+
+def _by(lock: str, command: str) -> str:
+    """Return the lock that says, next to the one that keeps others away, which command has it."""
+    return quote_literal(f"{lock} by {command}")
 
 
 def _log_no_statements(connection: Connection) -> None:

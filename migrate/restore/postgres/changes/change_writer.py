@@ -48,9 +48,16 @@ from migrate.restore.postgres.changes.table_changes import NetChanges, TableChan
 from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.destination import connect_writer, without_triggers
 from migrate.runtime.crash_points import durable
+from migrate.runtime.process_identity import command_name
 
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(1836021350, pg_catalog.hashtext($1))"
 """One session at a time applies the changes of a source ("movf")."""
+_HOLDER = """
+SELECT a.application_name, a.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1836021350
+  AND l.objid = (pg_catalog.hashtext($1)::bigint & 4294967295)::oid
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
 _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -312,16 +319,22 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Pos
         connection.adapters.register_dumper(bytes, _TextDumper)
         connection.prepare_threshold = 5
         connection.prepared_max = _PREPARED_STATEMENTS
-        for name, value in _SETTINGS.items():
+        for name, value in {**_SETTINGS, "application_name": command_name()}.items():
             connection.execute(
                 "SELECT set_config(name, $2, false) FROM pg_settings WHERE name = $1", (name, value)
             )
         if not connection.execute(_LOCK.encode(), (source,)).fetchone()[0]:  # type: ignore[index]
-            raise BusyError(
-                f"another moveout applies the changes of {source} to {address.url}",
-                next_step="wait for it, or end its session (pg_stat_activity, application_name moveout)",
-            )
+            raise _busy(connection, source, address.url)
         return PostgresChangeWriter(connection, source, address.url)
+
+
+def _busy(connection: psycopg.Connection[Any], source: str, shown: str) -> BusyError:
+    """Return the error that names the command whose session has the lock."""
+    holder = connection.execute(_HOLDER.encode(), (source,)).fetchone()
+    command, ending = "another moveout", "wait until it has ended"
+    if holder is not None:
+        command, ending = holder[0], f"end it, or its session: SELECT pg_terminate_backend({holder[1]})"
+    return BusyError(f"{command} applies the changes of {source} to {shown} already", next_step=ending)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 from exporters.changes import MessageKind
 from migrate.changes.apply import Applying, ChangeConflictError
 from migrate.changes.segments import START, Place
-from migrate.errors import NotAllowedError
+from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.postgres.changes.change_writer import open_change_writer
 from migrate.runtime.cancellation import CancellationToken
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -260,6 +260,20 @@ def test_who_may_not_keep_triggers_from_firing_is_told_how(make_pair, other_post
     pair.apply(secrets)
     run_sql(other_postgres.url, "REVOKE SET ON PARAMETER session_replication_role FROM applier")
     assert fetch(pair.destination.replace("applier@", "postgres@"), "SELECT id FROM t") == [(2,)]
+
+
+def test_the_command_that_applies_changes_is_named_to_another_one(make_pair, monkeypatch):
+    pair = make_pair("CREATE TABLE t (id int PRIMARY KEY)")
+    monkeypatch.setattr(
+        "migrate.restore.postgres.changes.change_writer.command_name", lambda: "moveout follow"
+    )
+    with contextlib.closing(open_change_writer(pair.destination, {}, "app")) as writer:
+        with pytest.raises(
+            BusyError, match="^moveout follow applies the changes of app to .* already$"
+        ) as busy:
+            open_change_writer(pair.destination, {}, "app")
+        session = writer._connection.info.backend_pid
+    assert busy.value.next_step == f"end it, or its session: SELECT pg_terminate_backend({session})"
 
 
 def test_a_transaction_whose_end_is_not_there_yet_delays_none_before_it(make_pair):
