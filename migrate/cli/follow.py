@@ -34,6 +34,8 @@ from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
 
 _REPORT_SECONDS = 10.0
+_END_SECONDS = 0.75
+"""After an interrupt threads are waited for so long, then a login of each server."""
 _LAG_SECONDS = 5.0
 """A lag below is not worth a forecast."""
 _POLL_SECONDS = 0.05
@@ -267,10 +269,20 @@ def run_follow(
             pass
         finally:
             cancellation.cancel()
-        for follower in followers:
-            follower.join()
+        _join(followers, endpoints_of(followed))
     states = [follower.state() for follower in followers]
     return Followed(store.location, states, time.monotonic() - started, handed_over)
+
+
+def _join(followers: Sequence[Follower | DeltaFollower], endpoints: Sequence[Endpoint]) -> None:
+    """Wait until the threads have ended; not for a silent server: what they have done is kept, as after a kill."""
+    from migrate.progress.server_contact import is_any_silent  # noqa: PLC0415  asked only at the end
+
+    while True:
+        for follower in followers:
+            follower.join(_END_SECONDS / len(followers))
+        if all(follower.is_ended for follower in followers) or is_any_silent(endpoints, _END_SECONDS):
+            return
 
 
 def endpoints_of(followed: Sequence[FollowedSource | DeltaSource]) -> Sequence[Endpoint]:

@@ -212,9 +212,9 @@ class DeltaFollower:
         """Begin."""
         self._thread.start()
 
-    def join(self) -> None:
-        """Wait until the thread has ended, which it does once the run is cancelled."""
-        self._thread.join()
+    def join(self, seconds: float) -> None:
+        """Wait, so long at most, until the thread has ended, which it does once the run is cancelled."""
+        self._thread.join(seconds)
 
     @property
     def is_ended(self) -> bool:

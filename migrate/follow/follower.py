@@ -138,12 +138,13 @@ class Follower:
         for thread in self._threads.values():
             thread.start()
 
-    def join(self) -> None:
-        """Wait until capture and apply have ended, which they do once the run is cancelled."""
+    def join(self, seconds: float) -> None:
+        """Wait, so long at most, until capture and apply have ended, which they do once the run is cancelled, or no
+        server is silent. The watch may wait for an answer that the network has swallowed: it ends with the process.
+        """
+        until = time.monotonic() + seconds
         for name in ("capture", "apply"):
-            self._threads[name].join()
-        # The watch may wait for an answer that the network has swallowed.
-        self._threads["watch"].join(_WATCH_SECONDS)
+            self._threads[name].join(max(0.0, until - time.monotonic()))
 
     @property
     def is_ended(self) -> bool:

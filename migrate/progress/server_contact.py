@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 
 from msgspec import Struct
@@ -234,6 +234,24 @@ def noted_silence(
             )
             stack.enter_context(closing(contact))
         yield
+
+
+def is_any_silent(endpoints: Iterable[Endpoint], seconds: float) -> bool:
+    """Tell whether a server of these databases leaves a login without an answer for so long. A refusal is one."""
+
+    def contact(ask: Ask) -> None:
+        with suppress(MoveoutError):
+            ask()
+
+    logins = [
+        threading.Thread(target=contact, args=(ask,), daemon=True) for ask in _servers(endpoints).values()
+    ]
+    for login in logins:
+        login.start()
+    until = time.monotonic() + seconds
+    for login in logins:
+        login.join(max(0.0, until - time.monotonic()))
+    return any(login.is_alive() for login in logins)
 
 
 def _is_on(key: tuple[str, ...], url: str) -> bool:

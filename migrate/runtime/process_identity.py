@@ -14,7 +14,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-
 _commands = ["moveout"]
 
 

@@ -219,3 +219,28 @@ def test_ctrl_c_ends_a_command_whose_server_is_silent(servers, tmp_path):
         finally:
             send(signal.SIGCONT, {*pids, *processes(server)})
     assert run(*command[1:]).code == 0
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_ctrl_c_ends_a_follow_at_once_whose_server_is_silent(servers, tmp_path, monkeypatch, side):
+    sides = {
+        name: servers.postgres(f"follow-{name}", settings=["wal_level=logical"])
+        for name in ("source", "destination")
+    }
+    source, destination = (server.database() for server in sides.values())
+    psycopg.connect(source, autocommit=True).execute("CREATE TABLE t (id int PRIMARY KEY)").connection.close()
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, source, destination)
+    for command in ("export", "restore"):
+        assert run(command, "-c", "moveout.toml").code == 0
+    command = [MOVEOUT, "follow", "-c", "moveout.toml"]
+    with killed_at_end(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert any("applied up to" in line for line in iter(process.stdout.readline, ""))
+        pids = processes(sides[side])
+        send(signal.SIGSTOP, pids)
+        try:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=6) == 0
+        finally:
+            send(signal.SIGCONT, {*pids, *processes(sides[side])})
+        assert "app: captured up to" in process.stdout.read()

@@ -200,7 +200,7 @@ def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message(tmp_pat
     source = BrokenSource("app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), store)
     follower = DeltaFollower(source, cancellation=CancellationToken(), note=notes.append)
     follower.start()
-    follower.join()
+    follower.join(60)
     assert "ZeroDivisionError: a defect" in str(follower.state().stopped[0])
     assert len(notes) == 1
     assert notes[0].startswith("app: stopped: ")

@@ -33,7 +33,7 @@ def following(store, *sources):
     finally:
         token.cancel()
         for follower in followers:
-            follower.join()
+            follower.join(60)
 
 
 def transfer_money(url, stop):

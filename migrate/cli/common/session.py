@@ -31,8 +31,8 @@ from migrate.errors import INTERRUPTED, OK, MoveoutError, NoSpaceError, UsageErr
 from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
-from migrate.runtime.progress import Progress
 from migrate.runtime.process_identity import name_command
+from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location

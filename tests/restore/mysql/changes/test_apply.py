@@ -166,7 +166,7 @@ def test_rights_and_a_second_writer_are_named(make_pair, other_mariadb, monkeypa
     monkeypatch.setattr("migrate.restore.mysql.changes.change_writer._LOCK_SECONDS", 1)
     monkeypatch.setattr("migrate.restore.mysql.changes.change_writer.command_name", lambda: "moveout follow")
     writer = open_change_writer(pair.destination, {}, "app")
-    with pytest.raises(BusyError, match="^moveout follow applies the changes of app to .* already$") as busy:
+    with pytest.raises(BusyError, match=r"^moveout follow applies the changes of app to .* already$") as busy:
         open_change_writer(pair.destination, {}, "app")
     assert busy.value.next_step == f"end it, or its session: KILL {writer._connection.raw.thread_id()}"
     writer.forget()

@@ -269,7 +269,7 @@ def test_the_command_that_applies_changes_is_named_to_another_one(make_pair, mon
     )
     with contextlib.closing(open_change_writer(pair.destination, {}, "app")) as writer:
         with pytest.raises(
-            BusyError, match="^moveout follow applies the changes of app to .* already$"
+            BusyError, match=r"^moveout follow applies the changes of app to .* already$"
         ) as busy:
             open_change_writer(pair.destination, {}, "app")
         session = writer._connection.info.backend_pid
