@@ -22,6 +22,9 @@ def test_a_url_or_a_file_is_named_after_what_it_names(tmp_path, monkeypatch):
         "notes.db",
         "x=mysql://a/b",
         "mysql://a/*",
+        "mysql://a/my%20files",
+        f"{PG}/Blog",
+        "s3://my.media?profile=old",
     ]
     named = {name: endpoint.url for name, endpoint in parse_pairs(words).items()}
     assert named == {
@@ -30,6 +33,9 @@ def test_a_url_or_a_file_is_named_after_what_it_names(tmp_path, monkeypatch):
         "notes": f"sqlite://{tmp_path}/notes.db",
         "x": "mysql://a/b",
         "mysql://a/*": "mysql://a/*",
+        "my-files": "mysql://a/my%20files",
+        "blog": f"{PG}/Blog",
+        "my-media": words[-1],
     }
 
 
@@ -38,8 +44,8 @@ def test_a_url_or_a_file_is_named_after_what_it_names(tmp_path, monkeypatch):
     [
         ([f"{PG}/shop", "mysql://me@old/shop"], "shop-mysql=mysql://me@old/shop"),
         ([f"shop={PG}/app", "mysql://me@old/shop"], "shop-mysql=mysql://me@old/shop"),
-        ([f"{PG}/Shop"], f"shop={PG}/Shop"),
-        (["s3://my.media?profile=old"], "'my-media=s3://my.media?profile=old'"),
+        ([f"Shop={PG}/shop"], f"shop={PG}/shop"),
+        ([f"{PG}/Shop", f"{PG}/shop"], f"shop-postgresql={PG}/shop"),
         ([PG], f"{PG}/DATABASE, or '{PG}/*'"),
         (["s3://?profile=old"], "'s3://BUCKET?profile=old', or 's3://*?profile=old'"),
         (["https://old:9000/media"], "'s3://BUCKET?profile=NAME'"),
@@ -52,6 +58,19 @@ def test_a_word_without_a_name_for_a_source_is_refused_with_what_to_type(words, 
     with pytest.raises(UsageError) as refused:
         parse_pairs(words)
     assert typed in refused.value.next_step
+
+
+def test_a_database_whose_name_has_a_space_leaves_by_the_url_that_is_named_for_it(postgres, tmp_path):
+    url = f"{postgres.database().rpartition('/')[0]}/my shop"
+    postgres.execute('CREATE DATABASE "my shop"')
+    try:
+        refused = call("export", url, "--to", tmp_path / "bundle", "--allow-empty")
+        written = url.replace(" ", "%20")
+        assert (refused.code, f"→ Write it as {written}" in refused.err) == (2, True), refused.err
+        ended = call("export", written, "--to", tmp_path / "bundle", "--allow-empty", "--json")
+        assert (ended.code, ended.json["result"]["sources"][0]["name"]) == (0, "my-shop"), ended.err
+    finally:
+        postgres.execute('DROP DATABASE "my shop"')
 
 
 def test_a_destination_is_named_after_the_source_of_the_bundle():

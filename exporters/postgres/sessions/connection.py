@@ -144,6 +144,17 @@ def parse_url(url: str, *, password: str | None = None) -> PostgresAddress:
     return address
 
 
+def _unreadable(url: str) -> SourceUsageError:
+    """Return the error of a URL that libpq cannot take apart. What may be a password is not repeated."""
+    if " " in url and ":" not in url.partition("://")[2].rpartition("@")[0]:
+        return SourceUsageError(
+            f"{url!r}: a URL has no spaces", next_step=f"Write it as {url.replace(' ', '%20')}"
+        )
+    return SourceUsageError(
+        "the database URL cannot be read", next_step="Write it as postgresql://user@host:port/database."
+    )
+
+
 def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddress:
     """Read the URL of a whole server: ``postgresql://user@host:port``. A database that it names is one to connect to.
     Raises ``SourceUsageError``.
@@ -151,9 +162,7 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error:
-        raise SourceUsageError(
-            "the database URL cannot be read", next_step="Write it as postgresql://user@host:port/database."
-        ) from None
+        raise _unreadable(url) from None
     if "password" in keywords:
         raise SourceUsageError(
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",

@@ -52,8 +52,8 @@ NameOf = Callable[[SourceWord], str]
 
 def parse_pairs(words: Sequence[str], name_of: NameOf | None = None) -> dict[str, Endpoint]:
     """Return the URLs by name: the one given as ``NAME=URL``, else that of ``name_of``, by default the own name of the
-    database, bucket or file. URLs of whole servers (``postgresql://host/*``) stand under themselves. Raises
-    ``UsageError``.
+    database, bucket or file, in the letters that a name may have. URLs of whole servers (``postgresql://host/*``)
+    stand under themselves. Raises ``UsageError``.
     """
     named: dict[str, SourceWord] = {}
     for word in map(_parse, words):
@@ -193,7 +193,7 @@ def _own_name(word: SourceWord) -> str:
         return url
     own = own_name(url)
     if own:
-        return own
+        return own if layout.is_source_name(own) else _valid_name(word, ())
     engine = registry.engine_for(url, word.endpoint.shown)
     server = bare_server(word.endpoint.shown)
     raise UsageError(
