@@ -191,14 +191,16 @@ def _run(
 def _communicated(
     process: subprocess.Popen[bytes], stdin: bytes, stop: threading.Event
 ) -> tuple[bytes, bytes]:
-    """Return what a process printed, and its errors, once it has ended; kill it where ``stop`` is set."""
-    unsent: bytes | None = stdin
+    """Return what a process printed, and its errors, once it has ended; kill it where ``stop`` is set and
+    it has no ``stdin``.
+    """
     try:
+        if stdin:  # without a timeout: after one CPython sends no more of the input (Popen._communicate)
+            return process.communicate(stdin)
         while True:
             try:
-                return process.communicate(unsent, timeout=_STOP_SECONDS)
+                return process.communicate(timeout=_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                unsent = None
                 if stop.is_set():
                     process.kill()
     except BaseException:

@@ -17,7 +17,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres.definitions.dump_programs import Tools, find_tools
-from exporters.postgres.definitions.pg_dump import dump_definitions
+from exporters.postgres.definitions.pg_dump import dump_definitions, section_of
 from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -330,3 +330,12 @@ def test_pg_dump_ends_when_the_export_does(tmp_path):
     with pytest.raises(SourceError, match="pg_dump failed"):
         dump_definitions(Tools(tmp_path, 15), os.environ, "snapshot", stop=stop)
     assert time.monotonic() - began < 60
+
+
+def test_a_pg_restore_that_is_slow_to_read_gets_all_of_its_input(tmp_path):
+    """On a machine under load it began to read after half a second, and then waited for the rest for ever."""
+    program = tmp_path / "pg_restore"
+    program.write_text("#!/bin/sh\nsleep 2\nexec cat\n")
+    program.chmod(0o755)
+    definitions = b"SELECT 1;\n" * 50_000
+    assert section_of(Tools(tmp_path, 15), os.environ, definitions, "pre-data", portable=False) == definitions
