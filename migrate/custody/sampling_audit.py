@@ -25,7 +25,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.tag_files import CHUNK_BYTES
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
-from migrate.custody.log import custody_log
+from migrate.custody.log import custody_log, events
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
@@ -151,10 +151,8 @@ def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
     signers = names.of(layout.TAG_MANIFEST)
     return [
         *names.findings,
-        *bundle_tree.check(
-            store, list(dict.fromkeys([*(trust.names if trust else ()), *signers])), deep=True
-        ),
-        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+        *bundle_tree.check(store, list(dict.fromkeys([*(trust.keys if trust else ()), *signers])), deep=True),
+        *(trust.missing(signers, layout.TAG_MANIFEST, events.signing_times(store)) if trust else ()),
     ]
 
 

@@ -15,7 +15,7 @@ from migrate.custody import sampling_audit
 from migrate.custody.handover import documents
 from migrate.custody.log import custody_log
 from migrate.custody.sampling_audit import Question, Seed, draw
-from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.allowed_signers import ListedKey, Trust
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import UsageError
@@ -125,10 +125,15 @@ def test_a_bundle_that_somebody_else_sealed_again_is_not_ours(bundle, provider, 
         bundle.delete(info.key)
     sign_bundle(bundle, customer)
     store_tree(bundle, [customer])
-    trust = Trust({provider.public: "host"}, "the list")
+    trust = Trust({provider.public: [ListedKey("host")]}, "the list")
     done = look(bundle, provider, Question(0.9, 0.1), trust)
     assert [str(one) for one in done.findings] == ["tagmanifest-sha256.txt: is signed by nobody in the list"]
-    assert look(bundle, provider, Question(0.9, 0.1), Trust({customer.public: "acme"}, "x")).findings == []
+    assert (
+        look(
+            bundle, provider, Question(0.9, 0.1), Trust({customer.public: [ListedKey("acme")]}, "x")
+        ).findings
+        == []
+    )
 
 
 def test_the_command(bundle, make_key, tmp_path):

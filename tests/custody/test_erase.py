@@ -95,6 +95,24 @@ def test_ones_own_receipt_is_none(kept, provider, customer):
     assert erase.check(kept, versions, [], [provider.public]) == []
 
 
+def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, make_key, tmp_path):
+    """Named for the erasure, in one receipt with the first one, or listed under the same name."""
+    spare, versions = make_key("spare"), erase.removable(open_object_lock(kept.location))
+    receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider, spare])
+    unlisted = ["nobody but you has signed a receipt for it"]
+    assert erase.check(kept, versions, [], [provider.public, spare.public]) == unlisted
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"host {provider.public.line}\nhost {spare.public.line}\n")
+    trust = allowed_signers.load(allowed)
+    listed = [f"nobody in {allowed} but you has signed a receipt for it"]
+    assert erase.check(kept, versions, [], [provider.public], trust) == listed
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, versions, [], [provider.public, spare.public]) == []
+    assert erase.check(kept, versions, [], [provider.public], trust) == listed
+    allowed.write_text(f"{allowed.read_text()}acme {customer.public.line}\n")
+    assert erase.check(kept, versions, [], [provider.public], allowed_signers.load(allowed)) == []
+
+
 def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     certificates = []

@@ -3,6 +3,8 @@
 import os
 import random
 import subprocess
+import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -132,6 +134,30 @@ def test_a_signer_counts_as_for_ssh_keygen(location, provider, tmp_path, options
     manifest, signature = location.read(layout.TAG_MANIFEST), location.read(signed.key)
     assert ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest) == counts
     assert (allowed_signers.load(allowed).name(provider.public) == "acme") == counts
+
+
+def test_what_was_signed_while_a_key_counted_counts_for_ever(location, provider, make_key, tmp_path):
+    """As for ``ssh-keygen -Overify-time``: the entries of the log and the bundle, by their own times."""
+    path, bundle = make_key.path_of("provider"), location.location.removeprefix("file://")
+    assert call("sign", bundle, "--key", path).code == 0
+    time.sleep(1.1)
+    allowed = tmp_path / "allowed"
+    before = datetime.now(UTC).strftime("%Y%m%d%H%M%SZ")
+    time.sleep(1.1)
+    for options, code in (
+        (f'valid-before="{before}"', 0),
+        ('valid-before="20200101"', 6),
+        (f'valid-after="{before}"', 6),
+    ):
+        allowed.write_text(f"acme {options} {provider.public.line}\n")
+        for command in (["custody", "verify"], ["verify"]):
+            ended = call(*command, bundle, "--signers", allowed)
+            assert (ended.code, "is signed by nobody" in ended.out + ended.err) == (code, code != 0), ended
+    allowed.write_text(f'acme valid-before="{before}" {provider.public.line}\n')
+    assert call("custody", "note", bundle, "late", "--key", path).code == 0
+    ended = call("custody", "verify", bundle, "--signers", allowed, "--json")
+    (finding,) = ended.json["result"]["findings"]
+    assert "is signed by nobody" in str(finding)
 
 
 @pytest.mark.parametrize("options", ["cert-authority", 'namespaces="moveout-bundle"', 'valid-before="soon"'])

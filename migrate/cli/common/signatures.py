@@ -12,6 +12,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.terminal import Console, Text
+from migrate.custody.log import events
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import Signatures, signatures
@@ -68,12 +69,16 @@ def check_signed(
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
     checked: Signatures = signatures(store)
     signers = checked.of(layout.TAG_MANIFEST)
-    known = dict.fromkeys([*(trust.names if trust else ()), *signers])
+    known = dict.fromkeys([*(trust.keys if trust else ()), *signers])
+    times = events.signing_times(store) if trust else {}
     stamps, wrong = timestamps.stamps(store, roots)
     findings = [
         *checked.findings,
         *wrong,
         *bundle_tree.check(store, list(known), deep=deep),
-        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+        *(trust.missing(signers, layout.TAG_MANIFEST, times) if trust else ()),
     ]
-    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings, stamps)
+    by = [
+        (public, trust.name(public, times.get(public.fingerprint)) if trust else None) for public in signers
+    ]
+    return Signed(by, findings, stamps)

@@ -85,7 +85,9 @@ def acknowledge_command(
     trust = load_trust(signers, loaded)
     if trust is not None:
         by = [documents.signed_by(document, armored) for armored in signatures.values()]
-        if trust.missing(by, document.key):
+        moment = document.moment
+        times = {public.fingerprint: moment for public in by} if moment else {}
+        if trust.missing(by, document.key, times):
             raise NotAllowedError(
                 f"the receipt is signed by nobody in {trust.source}",
                 next_step="ask the customer for the key, and add it",

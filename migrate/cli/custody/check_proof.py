@@ -102,4 +102,5 @@ def check_proof_command(
 
 
 def _signed_by(signed_checkpoint: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
-    return {public: trust.names[public] for public in signed_checkpoint.signers(trust.names)}
+    names = {public: trust.name(public) for public in signed_checkpoint.signers(list(trust.keys))}
+    return {public: name for public, name in names.items() if name}

@@ -146,7 +146,9 @@ def _check_release_keys(fingerprints: Sequence[str], trust: Trust | None) -> Non
     for fingerprint in fingerprints:
         if _FINGERPRINT.fullmatch(fingerprint) is None:
             wrong = "is no fingerprint"
-        elif trust is not None and fingerprint not in {public.fingerprint for public in trust.names}:
+        elif trust is not None and fingerprint not in {
+            public.fingerprint for public in trust.keys if trust.name(public)
+        }:
             wrong = f"is of no key in {trust.source}"
         else:
             continue

@@ -79,14 +79,14 @@ class RecordedEvent(Struct, frozen=True):
             **as_dict(entry.what),
             "name": entry.name,
             "fingerprint": entry.public.fingerprint,
-            "known_as": self.trust.name(entry.public) if self.trust else None,
+            "known_as": self.trust.name(entry.public, entry.moment) if self.trust else None,
             "hash": entry.hash,
         }
 
     def draw(self, console: Console) -> None:
         """Print an entry a line."""
         for entry in self.entries if self.shown else ():
-            known = self.trust.name(entry.public) if self.trust else None
+            known = self.trust.name(entry.public, entry.moment) if self.trust else None
             signer_text = known or f"{entry.name or 'nameless'} (says the key)"
             details = ", ".join(
                 f"{name} {value}" for name, value in entry.what.details.items() if _is_plain(value)
@@ -97,7 +97,9 @@ class RecordedEvent(Struct, frozen=True):
             console.print(Text(plain(f"{document.key}: {document.about}")), wrap=True)
             for by in document.signers:
                 console.print(
-                    Text(f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by)) or ''}")
+                    Text(
+                        f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by, document.moment)) or ''}"
+                    )
                 )
         for note in self.notes:
             console.print(Text(f"  {note}", style="dim"))
@@ -183,19 +185,19 @@ def verify_command(
 def _strangers(
     entries: Sequence[LogEntry], documents_kept: Sequence[Document], trust: Trust
 ) -> list[Finding]:
-    """Return findings for entries and documents that a key has signed which the list lacks."""
+    """Return findings for entries and documents that a key has signed which the list had not then."""
     sentence = f"is signed by nobody in {trust.source}"
     unknown_entries = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.name)
         for entry in entries
-        if trust.name(entry.public) is None
+        if trust.name(entry.public, entry.moment) is None
     ]
     sentence = f"has a signature by nobody in {trust.source}"
     return unknown_entries + [
         Finding(document.key, sentence, "", public.fingerprint)
         for document in documents_kept
         for public in document.signers
-        if trust.name(public) is None
+        if trust.name(public, document.moment) is None
     ]
 
 

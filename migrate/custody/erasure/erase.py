@@ -81,7 +81,7 @@ def check(
 ) -> list[str]:
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
     there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
-    With ``trust`` only receipts by its keys count.
+    With ``trust`` only receipts by its keys count, and none by a key that has the same owner as ``by``.
     """
     reasons = []
     if other_files := unknown_files(store, (version.key for version in versions)):
@@ -110,7 +110,7 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     signed = [
         document
         for document in receipts
-        if any(public not in by and (trust is None or trust.name(public)) for public in document.signers)
+        if any(_is_of_others(public, document.moment, by, trust) for public in document.signers)
     ]
     if not signed:
         nobody = f"nobody in {trust.source}" if trust else "nobody"
@@ -118,6 +118,18 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     if all(document.value.get("findings_total") != 0 for document in signed):
         return [f"its receipt names damage: {signed[-1].value.get('findings_total')} findings"]
     return []
+
+
+def _is_of_others(
+    public: PublicKey, at: datetime | None, by: Collection[PublicKey], trust: Trust | None
+) -> bool:
+    """Tell whether a key that signed at that time is another party's. With a list it must be on it, under another name
+    than the keys ``by`` which the bundle is erased: a second key of who erases it is not another party.
+    """
+    if trust is None or public in by:
+        return public not in by
+    names = {key.name for own in by for key in trust.keys.get(own, ())}
+    return trust.name(public, at) not in {None, *names}
 
 
 def refuse_held(held: Sequence[str]) -> None:

@@ -49,6 +49,15 @@ class Document(Struct, frozen=True):
         return hashlib.sha256(self.data).hexdigest()
 
     @property
+    def moment(self) -> datetime | None:
+        """When it was made, by its own time; None where it does not say so."""
+        try:
+            moment = datetime.fromisoformat(str(self.value.get("time")))
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else None
+
+    @property
     def root(self) -> str:
         """The bundle's root that it names."""
         return str(self.value.get("root", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from migrate.bundle import bundle_json, layout, tag_files
@@ -22,6 +23,12 @@ def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None
     if info is None:
         raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
     return CustodyEvent(event, info.id, root_of(store), store.location, details or {})
+
+
+def signing_times(store: Store) -> dict[str, datetime]:
+    """Return when each key signed the bundle, by its fingerprint, as the log says."""
+    signed = custody_log.read(store).find("signed", root_of(store))
+    return {str(entry.what.details.get("by")): entry.moment for entry in reversed(signed)}
 
 
 def record(

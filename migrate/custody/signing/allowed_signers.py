@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -23,19 +23,41 @@ _LINE = re.compile(
 _OPTION = re.compile(r"(?P<name>[^=,\s]+)(?:=\"(?P<value>[^\"]*)\")?,?")
 
 
-class Trust(Struct, frozen=True):
-    """The keys that are known, with the names (principals) that our side gives them."""
+class ListedKey(Struct, frozen=True):
+    """What one line says of a key: its owner's name (principals), and from when and until when its signatures count."""
 
-    names: Mapping[PublicKey, str]
+    name: str
+    valid_after: datetime | None = None
+    valid_before: datetime | None = None
+
+    def counts(self, at: datetime) -> bool:
+        """Tell whether a signature of that time counts."""
+        begun = self.valid_after is None or at >= self.valid_after
+        return begun and (self.valid_before is None or at < self.valid_before)
+
+
+class Trust(Struct, frozen=True):
+    """The keys that our side lists. A signature counts by the time at which it was made, as far as that is written
+    down (``ssh-keygen -Overify-time``): a key that is replaced by now has signed what it has signed.
+    """
+
+    keys: Mapping[PublicKey, Sequence[ListedKey]]
     source: str
 
-    def name(self, public: PublicKey) -> str | None:
-        """Return what our side calls the key's owner, None where the list lacks it."""
-        return self.names.get(public)
+    def name(self, public: PublicKey, at: datetime | None = None) -> str | None:
+        """Return what our side calls the owner of a key that signed at a time, now by default; None where the list has
+        none.
+        """
+        moment = at or datetime.now(UTC)
+        return next((key.name for key in self.keys.get(public, ()) if key.counts(moment)), None)
 
-    def missing(self, signers: Iterable[PublicKey], signed_thing: str) -> list[Finding]:
-        """Return a finding where none of ``signers`` is known."""
-        if any(self.name(public) for public in signers):
+    def missing(
+        self, signers: Iterable[PublicKey], signed_thing: str, at: Mapping[str, datetime]
+    ) -> list[Finding]:
+        """Return a finding where none of ``signers`` is known. ``at``: when each key signed, by its fingerprint; now
+        where that is not known.
+        """
+        if any(self.name(public, at.get(public.fingerprint)) for public in signers):
             return []
         return [Finding(signed_thing, f"is signed by nobody in {self.source}")]
 
@@ -51,7 +73,7 @@ def load(path: Path) -> Trust:
             f"the list of signers {path} cannot be read: {exc}",
             next_step="name a file with lines as `moveout keys show` prints them, each behind a name",
         ) from exc
-    names: dict[PublicKey, str] = {}
+    listed: dict[PublicKey, list[ListedKey]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -62,13 +84,17 @@ def load(path: Path) -> Trust:
                 f"{path} line {number} names no Ed25519 key",
                 next_step="write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
             )
-        if _counts(match["options"] or "", datetime.now(UTC), f"{path} line {number}"):
-            names[public] = match["principals"].strip('"')
-    return Trust(names, str(path))
+        period = _period(match["options"] or "", f"{path} line {number}")
+        if period is not None:
+            listed.setdefault(public, []).append(ListedKey(match["principals"].strip('"'), *period))
+    return Trust(listed, str(path))
 
 
-def _counts(options: str, now: datetime, line_name: str) -> bool:
-    """Tell whether a key may sign what moveout signs, now. Raises ``UsageError`` for an option that is not known."""
+def _period(options: str, line_name: str) -> tuple[datetime | None, datetime | None] | None:
+    """Return from when and until when a key may sign what moveout signs; None where it never may. Raises ``UsageError``
+    for an option that is not known.
+    """
+    moments: dict[str, datetime] = {}
     for option in _OPTION.finditer(options):
         name, value = option["name"].lower(), option["value"]
         if name == "namespaces" and value is not None:
@@ -82,17 +108,15 @@ def _counts(options: str, now: datetime, line_name: str) -> bool:
                     next_step=f'write namespaces="{",".join(ssh_signatures.NAMESPACES)}"',
                 )
             if not any(able):
-                return False
+                return None
         elif name in {"valid-after", "valid-before"} and value is not None:
-            moment = _moment(value, line_name)
-            if now < moment if name == "valid-after" else now >= moment:
-                return False
+            moments[name] = _moment(value, line_name)
         else:
             raise UsageError(
                 f"{line_name}: the option {name} is not known here",
                 next_step="namespaces, valid-after and valid-before are; certificates are not read",
             )
-    return True
+    return moments.get("valid-after"), moments.get("valid-before")
 
 
 def _moment(text: str, line_name: str) -> datetime:
