@@ -169,13 +169,15 @@ def test_a_restore_whose_end_nobody_saw_says_again_which_roles_have_no_password(
     postgres, other_postgres, tmp_path
 ):
     url, destination = postgres.database(), other_postgres.database()
-    run_sql(url, "DROP ROLE IF EXISTS lodger; CREATE ROLE lodger LOGIN; CREATE TABLE t AS SELECT 1 AS a")
-    run_sql(url, "GRANT SELECT ON t TO lodger")
+    run_sql(
+        url, "DROP ROLE IF EXISTS inquiline; CREATE ROLE inquiline LOGIN; CREATE TABLE t AS SELECT 1 AS a"
+    )
+    run_sql(url, "GRANT SELECT ON t TO inquiline")
     export_database(url, tmp_path / "bundle")
     reader = read_bundle(tmp_path / "bundle")
-    assert passwordless(reader, destination) == ["these roles were made and have no password yet: lodger"]
-    assert passwordless(reader, destination) == ["these roles have no password: lodger"]
-    run_sql(destination, "ALTER ROLE lodger PASSWORD 'x'")
+    assert passwordless(reader, destination) == ["these roles were made and have no password yet: inquiline"]
+    assert passwordless(reader, destination) == ["these roles have no password: inquiline"]
+    run_sql(destination, "ALTER ROLE inquiline PASSWORD 'x'")
     assert passwordless(reader, destination) == []
 
 
