@@ -44,16 +44,17 @@ leaf, path = b64decode(lines[1][6:]), [b64decode(line) for line in lines[3:]]
 index, last, found = int(lines[2][6:]), int(size) - 1, sha256(b"\0" + leaf).digest()
 want = [b"c2sp.org/tlog-proof@v1", b"extra " + b64encode(leaf), b"index %d" % index, *map(b64encode, path)]
 values, hint = [b64decode(n[-92:]) for n in notes.splitlines()], sha256(origin + b"\n\1" + key).digest()[:4]
+is_number = 0 <= index <= last
 for sibling in path:  # up a Merkle tree, RFC 6962; a node without a sibling goes up as it is
     lone = (index & -index).bit_length() - 1 if index == last > 0 else 0
     found = sha256(b"\1" + (sibling + found if index >> lone & 1 else found + sibling)).digest()
     index, last = index >> lone + 1, last >> lone + 1
-if lines != want or notes != b"".join(mark + b64encode(value) + b"\n" for value in values):
+if lines != want or not is_number or notes != b"".join(mark + b64encode(value) + b"\n" for value in values):
     sys.exit("this is not written as a proof is")
 if found != b64decode(root) or last:
     sys.exit("the item is not in the tree")
 if not any(value[:4] == hint and is_signed(key, body + b"\n", value[4:]) for value in values):
     sys.exit("the root is not signed by this key")
-# what a terminal might take for a command is shown as an escape
-shown = "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in leaf.decode())
-print(shown, "is in", body.decode(), "and the signature holds", sep="\n")
+for line in (leaf, b"is in", *body.split(b"\n"), b"and the signature holds"):
+    # what a terminal might take for a command is shown as an escape
+    print("".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in line.decode()))

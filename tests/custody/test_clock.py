@@ -1,13 +1,17 @@
 """The obligation clock: every rule judged from the log, with the entry that shows it."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from migrate.bundle import canonical_json
+from migrate.custody.hold import bundle_hold
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.obligations import clock, rulebook
+from migrate.custody.signing import ssh_signatures
 from migrate.errors import UsageError
 from tests.cli.conftest import call
 
@@ -39,6 +43,26 @@ def noted(days: float, what: str, at: float):
 
 def test_nothing_known_is_unknown_and_not_met(told):
     assert set(states("eu-data-act", told((0, "created"), (0, "sealed")), 500).values()) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01", "x" * 5000, [], None]
+)
+def test_a_moment_beyond_the_calendar_is_none_and_breaks_nothing(told, provider, at):
+    """A log may come from anywhere."""
+    entries = told((0, "sealed"), (1, "noted", {"what": "notice", "at": at}), (2, "held", {"until": at}))
+    assert set(states("eu-data-act", entries, 10)) == {"notice", "transition", "retrieval", "erasure"}
+    assert bundle_hold.end_of(entries[-1]).tzinfo is UTC
+    line = entries[0].line
+    value = {**json.loads(line), "time": at}
+    del value["signature"]
+    value["signature"] = "".join(
+        ssh_signatures.sign(provider, ssh_signatures.ENTRY, [canonical_json.encode(value)])
+        .decode()
+        .split("\n")[1:-2]
+    )
+    with pytest.raises(ValueError, match="is not an entry"):
+        entry.read(canonical_json.encode(value))
 
 
 def test_a_switch_by_the_data_act_from_notice_to_erasure(told):

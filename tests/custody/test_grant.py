@@ -343,3 +343,17 @@ def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):
     assert call("verify", granted_url, env=env).code == 4
     assert call("grant", "create", tmp_path, "--to", "acme", "--expires", "1d", "--key", key).code == 2
     assert secret not in there[1].read("sig/custody.jsonl").decode()
+
+
+def test_of_two_commands_for_one_file_the_second_takes_it_from_nobody(tmp_path):
+    """The first has made it, and has its credential still to come; an empty file that nobody has open is taken."""
+    path = tmp_path / "grant.ini"
+    with new_files(path) as (out,):
+        with pytest.raises(UsageError, match="File exists"), new_files(path):
+            pass
+        out.write(b"first")
+    assert path.read_bytes() == b"first"
+    path.write_bytes(b"")
+    with new_files(path) as (out,):
+        out.write(b"second")
+    assert path.read_bytes() == b"second"

@@ -116,7 +116,17 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
     assert 2048 < len(proof.encode()) <= 4096
 
 
-@pytest.mark.parametrize("wrong", ['{"item":3}', "[]", '{"item":{"key":"a","key_base64":"YQ=="}}', "{"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"item":3}',
+        "[]",
+        '{"item":{"kind":"part"}}',
+        '{"item":{"kind":[]}}',
+        '{"item":{"key":"a","key_base64":"YQ=="}}',
+        "{",
+    ],
+)
 def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
     with pytest.raises(ValueError):  # noqa: PT011 - of any kind
         leaf_json.item_of(wrong.encode())
@@ -150,6 +160,21 @@ def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
         except ValueError:
             continue
         assert not (again.holds and again.checkpoint.signers([provider.public])), at
+
+
+def test_the_script_takes_no_number_beyond_the_tree_and_prints_nothing_that_a_terminal_obeys(
+    make_key, tmp_path
+):
+    """Who signs may write what he likes into the note, too."""
+    signer, file = make_key("provider"), tmp_path / "one.tlog-proof"
+    pub = make_key.path_of("provider").with_suffix(".pub")
+    tree = [merkle_tree.leaf_hash(text) for text in (b"a", b"b", b"c")]
+    siblings = merkle_tree.path(b"".join(tree), 2)
+    signed = checkpoint.Checkpoint("b\x1b[2J", 3, merkle_tree.top(b"".join(tree)), "f" * 64).signed(signer)
+    for number, code in ((2, 0), (3, 1), (6, 1), (-1, 1), (-2, 1)):
+        file.write_bytes(inclusion_proof.Proof(b"c", number, siblings, signed).encode())
+        done = run_script(file, pub)
+        assert (done.returncode, "\x1b" in done.stdout) == (code, False), (number, done.stderr)
 
 
 def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_path):

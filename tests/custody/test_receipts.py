@@ -1,6 +1,7 @@
 """Receipts: their first line says whether all was well; a counter-signature is given twice, never forged."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -104,6 +105,62 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
     with pytest.raises(DamageError, match="it was changed"):
         documents.parse(document.data.replace(b"full", b"fool"), document.key)
     assert custody_log.read(location).entries == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"findings_total": {"deep": [1]}},
+        {"findings_total": -1},
+        {"findings_total": 2},
+        {"findings_total": True},
+        {"complete": False},
+        {"complete": "yes"},
+        {"files": "many"},
+        {"location": ["here"]},
+        {"about": "RECEIPT FOR A DAMAGED BUNDLE"},
+    ],
+)
+def test_a_receipt_that_says_two_things_is_not_counter_signed(location, provider, customer, changes):
+    """A customer may write what he likes; who signs below it stands for it."""
+    value = {**receipt.write(location, GOOD).value, **changes}
+    forged = documents.make("receipt", value["about"], value)
+    with pytest.raises(UsageError, match="says one thing"):
+        receipt.acknowledge(location, forged, signature(forged, customer), provider)
+    assert [info.key for info in location.list("sig/")] == []
+
+
+def test_what_a_customer_sends_is_read_only_as_far_as_a_receipt_may_go(
+    location, provider, make_key, tmp_path, customer
+):
+    """No pipe is waited for, no endless file is read, and no receipt is taken that the location could not keep."""
+    words = ("acknowledge", location.location, "--key", make_key.path_of("provider"))
+    large = documents.make(
+        "receipt", "", {**receipt.write(location, GOOD).value, "x": "x" * documents.MAX_BYTES}
+    )
+    (tmp_path / large.key[4:]).write_bytes(large.data)
+    pipe, device = tmp_path / "receipt-0123456789abcdef.json", tmp_path / "receipt-0123456789abcde0.json"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path, said in (
+        (tmp_path / large.key[4:], "at most"),
+        (pipe, "regular file"),
+        (device, "regular file"),
+    ):
+        refused = call(*words, path)
+        assert (refused.code != 0, said in refused.err) == (True, True), refused.err
+    good = receipt.write(location, GOOD)
+    (tmp_path / good.key[4:]).write_bytes(good.data)
+    os.mkfifo(tmp_path / f"{good.key[4:]}.{customer.public.id}.sig")
+    assert "regular file" in call(*words, tmp_path / good.key[4:]).err
+
+
+def test_a_pipe_in_a_bundle_is_not_waited_for(location, provider):
+    record_seal(location, provider, [provider])
+    head = Path(location.location.removeprefix("file://")) / layout.CUSTODY_HEAD
+    head.unlink()
+    os.mkfifo(head)
+    assert "custody-head.json: is missing" in call("custody", "show", location.location).out
 
 
 def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_key):

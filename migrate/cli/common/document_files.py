@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
+from migrate.custody.signing import ssh_signatures
 from migrate.errors import DamageError, UsageError
 from migrate.storage.local.errors import translated
-from migrate.storage.local.whole_file import write_whole
+from migrate.storage.local.whole_file import read_regular, write_whole
 
 DocumentsTo = Annotated[
     Path | None,
@@ -24,10 +25,11 @@ DocumentsTo = Annotated[
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
     """Read a document and the signatures next to it. Raises ``UsageError``, ``DamageError``."""
     try:
-        document = documents.parse(path.read_bytes(), path.name)
+        document = documents.parse(read_regular(path, documents.MAX_BYTES), path.name)
         signature_files = sorted(path.parent.glob(f"{path.name}.*.sig"))
         return document, {
-            signature_file.name: signature_file.read_bytes() for signature_file in signature_files
+            signature_file.name: read_regular(signature_file, ssh_signatures.MAX_BYTES)
+            for signature_file in signature_files
         }
     except OSError as exc:
         raise UsageError(

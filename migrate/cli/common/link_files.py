@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -117,8 +118,13 @@ def _new_file(path: Path) -> BinaryIO:
         with suppress(OSError):
             status = path.lstat()
             if (status.st_mode, status.st_size) == (stat.S_IFREG | 0o600, 0):
-                path.unlink()  # a command that was killed left it
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+                with path.open("rb") as left:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever is at work there has the lock
+                    path.unlink()  # a command that was killed left it
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with suppress(OSError):  # file systems of other machines may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fdopen(descriptor, "wb")
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"

@@ -15,7 +15,7 @@ from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
 from migrate.custody.erasure import erase
@@ -56,7 +56,7 @@ class Certified(Struct, frozen=True):
             wrap=True,
         )
         for line in erased.document.value["not_verified"]:
-            console.print(Text(f"  - {line}"), wrap=True)
+            console.print(Text(plain(f"  - {line}")), wrap=True)
 
 
 @verb(app, "erase", workers=True)

@@ -20,7 +20,7 @@ from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.grant import grant, made_grants
 from migrate.custody.grant.grant import Tested
 from migrate.custody.grant.made_grants import Granted, Revoked
@@ -228,7 +228,7 @@ class Grants(Struct, frozen=True):
             location_suffix = f"  {entry.location}" if entry.state == "elsewhere" else ""
             state = f"{entry.state:<9} {entry.kind:<8} until {entry.expires}"
             line = f"{entry.name:<24} {state}  {entry.access_key}{location_suffix}"
-            console.print(Text(line))
+            console.print(Text(plain(line)))
         if not self.grants:
             console.print(f"Nobody was granted {self.location}")
 
@@ -273,7 +273,8 @@ class RevokedGrants(Struct, frozen=True):
         console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"), wrap=True)
         for entry in self.done.still_open:
             location_suffix = f"  at {entry.location}" if entry.state == "elsewhere" else ""
-            console.print(Text(f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"))
+            line = f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"
+            console.print(Text(plain(line)))
         if self.done.why:
             console.print(Text(self.done.why), wrap=True)
         present = {word for entry in self.done.still_open for word in (entry.state, entry.kind)}

@@ -102,7 +102,7 @@ class RecordedEvent(Struct, frozen=True):
                     )
                 )
         for note in self.notes:
-            console.print(Text(f"  {note}", style="dim"))
+            console.print(Text(f"  {plain(note)}", style="dim"))
         if self.findings:
             console.print(f"The custody log at {self.location} is not in order", wrap=True)
             draw_findings(console, self.findings)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from migrate.custody.grant import grant
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
-from migrate.custody.log.entry import CustodyEvent, LogEntry
+from migrate.custody.log.entry import CustodyEvent, LogEntry, moment_of
 from migrate.custody.signing.keys import Signer
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
@@ -37,11 +37,7 @@ class Granted(Struct, frozen=True):
     @property
     def end(self) -> datetime:
         """When it ends by itself; what cannot be read says that it never does."""
-        try:
-            end = datetime.fromisoformat(self.expires)
-        except ValueError:
-            return _NEVER
-        return end if end.tzinfo else end.replace(tzinfo=UTC)
+        return moment_of(self.expires) or _NEVER
 
 
 def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> list[Granted]:

@@ -83,7 +83,7 @@ def resumed(store: Store, document: Document) -> Document:
         if _NAME.fullmatch(key) is None or any(other_key.startswith(f"{key}.") for other_key in keys):
             continue
         try:
-            earlier = parse(store.read(key, 0, MAX_BYTES), key)
+            earlier = parse(store.read(key, 0, MAX_BYTES + 1), key)
             time = datetime.fromisoformat(str(earlier.value.get("time")))
         except (DamageError, ValueError):
             continue
@@ -103,6 +103,8 @@ def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:
 
 def parse(data: bytes, name: str) -> Document:
     """Read a document from its bytes; ``name`` is what its file is called. Raises ``DamageError``."""
+    if len(data) > MAX_BYTES:
+        raise DamageError(name, expected=f"at most {MAX_BYTES:,} bytes", found="more")
     match = _NAME.fullmatch(name if name.startswith(layout.SIGNATURES) else name.rpartition("/")[2])
     if match is None or match["kind"] not in KINDS:
         raise DamageError(name, expected=f"one of {', '.join(KINDS)}, by its name", found="another file")
@@ -141,7 +143,7 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
         if match is None or match["kind"] not in KINDS:
             continue
         try:
-            document = parse(store.read(info.key, 0, MAX_BYTES), info.key)
+            document = parse(store.read(info.key, 0, MAX_BYTES + 1), info.key)
         except DamageError as exc:
             findings.append(Finding(info.key, "is not as it was written", exc.expected, exc.found))
             continue

@@ -102,13 +102,12 @@ def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
         f"{things(checked.files, 'file')}, {exact_bytes_words(checked.size_bytes)},"
         f" checked at level {checked.level}"
     )
+    title = _title(len(checked.findings), complete=complete)
     if checked.findings:
-        findings = things(len(checked.findings), "finding")
-        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {findings}; {counts}"
+        return f"{title}: {bundle}, {things(len(checked.findings), 'finding')}; {counts}"
     if not complete:
-        missing = things(gaps, "item")
-        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {missing} missing by its own account; {counts}"
-    return f"Receipt for the bundle {bundle}, complete and whole: {counts}"
+        return f"{title}: {bundle}, {things(gaps, 'item')} missing by its own account; {counts}"
+    return f"{title} {bundle}, complete and whole: {counts}"
 
 
 def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> CustodyEvent:
@@ -141,6 +140,7 @@ def acknowledge(
             f"the receipt is for the root {document.root}; the bundle at {store.location} has {root}",
             next_step="check the location, and ask the customer what was received",
         )
+    _check_form(document)
     bundle = new_event(store, "acknowledged").bundle
     if document.value.get("bundle") != bundle:
         raise UsageError(
@@ -166,6 +166,33 @@ def acknowledge(
 
     custody_log.append(store, signer, choose)
     return by
+
+
+def _check_form(document: Document) -> None:
+    """Raise ``UsageError`` where a receipt is not as ``write`` makes it, or its first line says something else than its
+    numbers: whoever counter-signs it stands for both.
+    """
+    value = document.value
+    numbers = (value.get(name) for name in ("gaps", "files", "size_bytes", "findings_total"))
+    is_formed = (
+        isinstance(value.get("complete"), bool)
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and isinstance(value.get("findings"), list)
+        and len(value["findings"]) == min(value["findings_total"], _SHOWN)
+        and all(isinstance(value.get(name), str) for name in ("about", "time", "location", "level"))
+        and document.about.startswith(_title(value["findings_total"], complete=value["complete"]))
+    )
+    if not is_formed:
+        raise UsageError(
+            f"{document.key} says one thing in its first line and another below, or is not a receipt of moveout's",
+            next_step="do not sign it; ask the customer for the file that moveout receive wrote",
+        )
+
+
+def _title(findings_total: int, *, complete: bool) -> str:
+    if findings_total:
+        return "RECEIPT FOR A DAMAGED BUNDLE"
+    return "Receipt for the bundle" if complete else "RECEIPT FOR AN INCOMPLETE BUNDLE"
 
 
 def contradiction(document: Document, log: custody_log.Log) -> str:

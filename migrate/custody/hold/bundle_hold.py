@@ -21,7 +21,7 @@ from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
-from migrate.custody.log.entry import LogEntry
+from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
@@ -260,11 +260,7 @@ def standing(log: Log, location: str, moment: datetime | None = None) -> list[Lo
 
 def end_of(hold: LogEntry) -> datetime:
     """Return until when the log says that a hold lasts; the first of all moments where it makes no sense."""
-    try:
-        end = datetime.fromisoformat(str(hold.what.details.get("until")))
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return end if end.tzinfo else end.replace(tzinfo=UTC)
+    return moment_of(hold.what.details.get("until")) or datetime.min.replace(tzinfo=UTC)
 
 
 def release_of(store: Store, hold: LogEntry) -> LogEntry | None:

@@ -67,7 +67,18 @@ class LogEntry(Struct, frozen=True):
     @property
     def moment(self) -> datetime:
         """``time`` as a moment."""
-        return datetime.fromisoformat(self.time)
+        moment = moment_of(self.time)
+        assert moment is not None  # ``read`` has looked
+        return moment
+
+
+def moment_of(text: object) -> datetime | None:
+    """Return the moment that a text of a log names, of UTC where it names no zone; None where it names none."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # the last is of a day beyond the calendar
+        return None
 
 
 def write(signer: Signer, new_event: CustodyEvent, after: LogEntry | None, now: datetime) -> LogEntry:
@@ -105,14 +116,13 @@ def read(line: bytes) -> LogEntry:
         raise ValueError("is not written as an entry is")
     try:
         signature = ssh_signatures.parse(armored(value["signature"]))
-        moment = datetime.fromisoformat(value["time"])
     except ValueError as exc:
         raise ValueError(f"is not an entry: {exc}") from exc
+    if moment_of(value["time"]) is None or datetime.fromisoformat(value["time"]).tzinfo is None:
+        raise ValueError("is not an entry: its time is no moment with a zone")
     message = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
     if signature.public.fingerprint != value["key"] or not signature.holds([message], ssh_signatures.ENTRY):
         raise ValueError("was changed after it was signed")
-    if moment.tzinfo is None:
-        raise ValueError("is not an entry: its time has no zone")
     new_event = CustodyEvent(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
     return LogEntry(number, value["prev"], value["time"], new_event, value["name"], public, line)

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.custody.log.entry import LogEntry
+from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.obligations.rulebook import Period, Rule, RuleSet
 
 State: TypeAlias = Literal["met", "due", "breached", "unknown"]
@@ -202,11 +202,7 @@ def _later(moment: datetime, number: int, unit: str) -> datetime:
 
 
 def _noted(entry: LogEntry) -> datetime:
-    try:
-        moment = datetime.fromisoformat(str(entry.what.details.get("at")))
-    except ValueError:
-        return entry.moment
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment_of(entry.what.details.get("at")) or entry.moment
 
 
 def _shown(moment: datetime) -> str:

@@ -13,6 +13,14 @@ from typing import Any
 
 __all__ = ["decode", "encode", "item_of", "key_field", "quoted", "salted"]
 
+MEMBERS = {
+    "object": {
+        "bucket", "disposition", "etag", "key", "last_modified", "reason", "sha256", "size", "source", "version_id",
+    },
+    "part": {"file", "rows", "schema", "sha256", "source", "table"},
+}  # fmt: skip
+"""What an item of each kind has, next to its kind."""
+
 _KEY, _KEY_BASE64 = "key", "key_base64"
 
 
@@ -55,5 +63,8 @@ def _plain(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict) or {_KEY, _KEY_BASE64} <= item.keys():
         raise ValueError("a leaf that names no item, or two")
     if _KEY_BASE64 in item:
-        return {**item, _KEY: base64.b64decode(str(item[_KEY_BASE64]), validate=True).decode()}
+        item = {**item, _KEY: base64.b64decode(str(item[_KEY_BASE64]), validate=True).decode()}
+    kind = item.get("kind")
+    if not isinstance(kind, str) or not MEMBERS.get(kind, {"kind of item"}) <= item.keys():
+        raise ValueError("a leaf that lacks what an object or a part has")
     return item

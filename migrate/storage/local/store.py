@@ -31,6 +31,7 @@ from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
 from migrate.storage.local.errors import translate_os, translated
 from migrate.storage.local.fsync import sync_directory
+from migrate.storage.local.whole_file import open_regular
 from migrate.storage.multipart import part_bytes_for
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class LocalStore(BaseStore):
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ``Store.read``."""
         path = self._path(key)
-        with translated(path), path.open("rb", buffering=0) as file:
+        with translated(path), open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             read_bytes = max(0, size - start) if length is None else min(length, max(0, size - start))
             return _read_exactly(file.fileno(), start, read_bytes)
