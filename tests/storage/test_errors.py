@@ -3,9 +3,11 @@
 import os
 import socket
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
+from botocore.exceptions import ClientError
 
 from exporters.bucket_api import ObjectSummary
 from migrate.errors import (
@@ -22,6 +24,7 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.s3.client import parse
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import Job
 from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.source_bucket import S3Bucket
@@ -90,6 +93,15 @@ def test_what_stops_all_requests_says_what_helps(minio, monkeypatch, tmp_path, c
         with pytest.raises(NotAllowedError) as error:
             list(client.requests.run(jobs, window_bytes=1))
         assert next_step in error.value.next_step
+
+
+@pytest.mark.parametrize(("days", "step"), [(0, "check the credentials"), (365, "clock"), (-365, "clock")])
+def test_a_refusal_without_words_is_the_clocks_where_the_servers_date_is_another(days, step):
+    """An answer to HEAD has none."""
+    date = format_datetime(datetime.now(UTC) + timedelta(days=days), usegmt=True)
+    metadata = {"HTTPStatusCode": 403, "HTTPHeaders": {"date": date}}
+    answer = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": metadata}
+    assert step in translate(ClientError(answer, "HeadBucket"), "s3://b").next_step
 
 
 def test_what_only_its_owner_can_read_is_named(minio, monkeypatch, tmp_path):

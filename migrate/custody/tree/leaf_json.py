@@ -62,9 +62,10 @@ def decode(item: str) -> dict[str, Any]:
 def _plain(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict) or {_KEY, _KEY_BASE64} <= item.keys():
         raise ValueError("a leaf that names no item, or two")
-    if _KEY_BASE64 in item:
-        item = {**item, _KEY: base64.b64decode(str(item[_KEY_BASE64]), validate=True).decode()}
-    kind = item.get("kind")
-    if not isinstance(kind, str) or not MEMBERS.get(kind, {"kind of item"}) <= item.keys():
+    plain: dict[str, Any] = item
+    if _KEY_BASE64 in plain:
+        plain = {**plain, _KEY: base64.b64decode(str(plain[_KEY_BASE64]), validate=True).decode()}
+    kind = plain.get("kind")
+    if not isinstance(kind, str) or not MEMBERS.get(kind, {"kind of item"}) <= plain.keys():
         raise ValueError("a leaf that lacks what an object or a part has")
-    return item
+    return plain

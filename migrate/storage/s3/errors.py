@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any
@@ -50,6 +50,7 @@ _DENIED_NEXT = {
     "TokenRefreshRequired": _EXPIRED,
 }
 """Codes for which another next step helps than to check the credentials."""
+_SKEW = timedelta(minutes=15)
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",
@@ -121,7 +122,10 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
         )
     if code in _DENIED or status in {401, 403}:
         usual = f"check the credentials, and that they permit {exc.operation_name} here"
-        return NotAllowedError(message, next_step=_DENIED_NEXT.get(code, usual))
+        # What has no words of the server's may have its date.
+        is_skewed = code == str(status) and _is_skewed(metadata.get("HTTPHeaders", {}).get("date"))
+        said = "RequestTimeTooSkewed" if is_skewed else code
+        return NotAllowedError(message, next_step=_DENIED_NEXT.get(said, usual))
     if code in _GONE or status == 404:
         return GoneError(message, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
@@ -133,6 +137,14 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     if code in _PASSING or status >= 500:
         return UnreachableError(message, next_step="run the same command again")
     return MoveoutError(message)
+
+
+def _is_skewed(date: str | None) -> bool:
+    """Tell whether a server's date is further from ours than S3 lets requests be: 15 minutes."""
+    try:
+        return date is not None and abs(parsedate_to_datetime(date) - datetime.now(UTC)) > _SKEW
+    except (ValueError, TypeError):
+        return False
 
 
 def retry_after(value: str | None) -> float | None:
