@@ -68,7 +68,7 @@ class Cleaned(Struct, frozen=True):
         if not self.leavings:
             console.print(f"Nothing is left over at {self.location}")
         elif self.done:
-            console.print(f"{things(len(self.leavings), 'leaving')} removed from {self.location}")
+            console.print(f"{things(len(self.leavings), 'leftover')} removed from {self.location}")
         else:
             for leaving in self.leavings if self.dry_run else ():
                 console.print(Text(f"would remove: {_words(leaving)}"), wrap=True)
@@ -221,8 +221,8 @@ def clean_command(
     if not (
         yes
         or session.confirm(
-            f"Remove {things(len(leavings), 'leaving')} from {store.location}?"
-            " A killed run cannot go on from them then."
+            f"Remove {things(len(leavings), 'leftover')} from {store.location}?"
+            " A killed run cannot continue from what is removed."
         )
     ):
         return Cleaned(store.location, leavings, done=False, unfinished=unfinished)

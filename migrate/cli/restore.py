@@ -417,7 +417,8 @@ def _would_restore(
     session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool
 ) -> WouldDo:
     """Look at the bundle and at the destinations, and write nothing."""
-    from migrate.doctor.run import MoveEndpoints, examine_all  # noqa: PLC0415  it imports a forecast, and only this asks
+    from migrate.cli.doctor import with_restored  # noqa: PLC0415  it imports a forecast, and only this asks
+    from migrate.doctor.run import MoveEndpoints, examine_all  # noqa: PLC0415
 
     store = session.store(location)
     reader = BundleReader(store)
@@ -433,7 +434,8 @@ def _would_restore(
         size = bytes_words(sum(row.size_bytes for row in own))
         made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
-    examined = examine_all(MoveEndpoints({}, destinations, {}, export_workers())).examined
+    examinations = examine_all(MoveEndpoints({}, destinations, {}, export_workers()))
+    examined = with_restored(examinations, [location]).examined
     problems = [
         f"{entry.name}: {finding.problem}. {finding.consequence}"
         for entry in examined

@@ -86,6 +86,7 @@ class ServerContact:
         self._asking: threading.Thread | None = None
         self._due = 0.0
         self._give_up, self._is_silent = give_up, False
+        self._refuses = False
         self._is_ending = self._is_left_out = False
         self._closed = threading.Event()
         self._is_too_late, self._hang_up = is_too_late, hang_up
@@ -133,7 +134,12 @@ class ServerContact:
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
         if self._has_answered():
-            return "; moveout waits until it does. Ctrl-C stops; the same command goes on later"
+            what = (
+                "it refuses connections, and moveout tries again for a while"
+                if self._refuses
+                else ("moveout waits until it does")
+            )
+            return f"; {what}. Ctrl-C stops; the same command goes on later"
         until = self._outage.moment(FIRST_ANSWER_SECONDS)
         return f", and never before; without an answer moveout gives up at about {until}. Ctrl-C stops"
 
@@ -174,6 +180,7 @@ class ServerContact:
         try:
             self._ask()
         except UnreachableError as exc:
+            self._refuses = not isinstance(exc, SourceSilentError)
             is_refusal = self._patience.limit_seconds is not None and not isinstance(exc, SourceSilentError)
             return is_refusal and not self._is_left_out  # else we have hung up
         except MoveoutError:

@@ -217,3 +217,21 @@ def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_st
     none = call("run", "-c", case)
     assert none.code == 2
     assert "it has: one" in none.err
+
+
+def test_what_a_restore_has_filled_is_in_the_way_of_nobody(case, tmp_path):
+    """After the move, an examination and a dry run do not say that the restore would refuse."""
+    head = CASE.format(deadline="2099-01-01T00:00:00Z")
+    case.write_text(head + MOVE.format(name="one", folder=tmp_path, new="new"))
+    assert call("run", "-c", case).code == 0
+    examined = call("doctor", "-c", case, "--json")
+    assert examined.code == 0, examined.out
+    (there,) = [each for each in examined.json["result"]["examined"] if each["kind"] == "destination"]
+    contents = [finding["severity"] for finding in there["findings"] if finding["check"] == "contents"]
+    assert contents == ["info"]
+    assert call("restore", "-c", case, "--dry-run").code == 0
+    (tmp_path / "new/one.db").unlink()
+    make_file(tmp_path / "new/other.db")
+    case.write_text(case.read_text().replace("new/one.db", "new/other.db"))
+    assert call("doctor", "-c", case, "--json").code == 3
+    assert call("restore", "-c", case, "--dry-run").code == 3

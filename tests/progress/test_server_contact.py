@@ -94,6 +94,17 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     assert len(watched.notes) == 3
 
 
+def test_a_server_that_refuses_connections_is_not_said_to_be_waited_for_without_end():
+    def refuse():
+        raise UnreachableError("connection refused")
+
+    contacted = Contacted(refuse)
+    contacted.pass_seconds(20)
+    contacted.contact.close()
+    (line,) = contacted.notes
+    assert "it refuses connections, and moveout tries again for a while. Ctrl-C stops" in line
+
+
 def test_of_a_server_that_has_never_answered_it_is_said_when_it_is_given_up():
     watched = Contacted()
     watched.has_answered = False
