@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -147,11 +148,11 @@ def test_the_wheel_works_by_the_ways_that_the_guide_names(checkout, tmp_path):
         version = tomllib.load(file)["project"]["version"]
     assert printed.count(f"moveout {version}\n") == 2
     assert not stale.exists()
-    with sqlite3.connect(tmp_path / "app.db") as database:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database, database:
         database.execute("CREATE TABLE t (a)")
         database.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(100)])
     shell("moveout init")
     assert "Sealed, complete" in shell(f"moveout export app=sqlite://{tmp_path}/app.db --to bundle")
     shell(f"moveout verify bundle && moveout restore bundle app=sqlite://{tmp_path}/new.db")
-    with sqlite3.connect(tmp_path / "new.db") as database:
+    with closing(sqlite3.connect(tmp_path / "new.db")) as database, database:
         assert database.execute("SELECT count(*) FROM t").fetchone() == (100,)

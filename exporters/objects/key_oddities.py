@@ -7,9 +7,10 @@ holds them all.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import unicodedata
 from collections.abc import Sequence
+
+from exporters.objects.scratch_table import scratch_table
 
 LEADING = "a slash at the beginning"
 EMPTY = "an empty segment (//)"
@@ -31,12 +32,17 @@ LONG_KEY_BYTES = 900
 
 class Oddities:
     """Takes keys in their order, returns the oddities of each. ``twins``: also look for keys that differ only by
-    case or normal form; those that were seen are kept as hashes in a private file.
+    case or normal form; those that were seen are kept as hashes in private files until it is closed.
     """
 
     def __init__(self, twins: frozenset[str] = frozenset()) -> None:
         self._above: list[str] = []
         self._twins = {kind: _Twins() for kind in twins}
+
+    def close(self) -> None:
+        """Drop the files."""
+        for twins in self._twins.values():
+            twins.close()
 
     def see_all(self, keys: Sequence[str]) -> None:
         """Pass the next keys by, in order, without counting them. Only what the last of them begins with can be
@@ -84,10 +90,13 @@ class _Twins:
     """Remembers texts by their hashes, in a file that SQLite removes."""
 
     def __init__(self) -> None:
-        self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._rows = scratch_table("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def seen(self, text: str) -> bool:
         """Tell whether this text was asked for before."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 0
+
+    def close(self) -> None:
+        """Forget them."""
+        self._rows.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 from exporters.api import (
@@ -205,16 +205,15 @@ class ObjectSnapshot:
         planned = unit_plan.cut(self._inventory, self._bucket.name)
         second_listing, self._again = self._again, None
         totals = self._inventory.totals
-        try:
-            with closing(FinishedUnits(done)) as finished:
-                relisting = Relisting(self._bucket, totals, second_listing)
-                report = self._report(totals) if self._report else None
-                return Closing(
-                    self._bucket, self._inventory, self._workspace, finished, relisting, report
-                ).run(planned, sink)
-        finally:
+        with ExitStack() as stack:
             if second_listing is not None:
-                second_listing.close()
+                stack.callback(second_listing.close)
+            finished = stack.enter_context(closing(FinishedUnits(done)))
+            relisting = stack.enter_context(closing(Relisting(self._bucket, totals, second_listing)))
+            report = stack.enter_context(closing(self._report(totals))) if self._report else None
+            return Closing(self._bucket, self._inventory, self._workspace, finished, relisting, report).run(
+                planned, sink
+            )
 
     def close(self) -> None:
         """End what is under way."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
@@ -34,6 +33,7 @@ from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Relisting
 from exporters.objects.pack import rows_file
+from exporters.objects.scratch_table import scratch_table
 
 INDEX_ROWS = 1_000_000
 """At most so many rows in one file of the index."""
@@ -49,12 +49,16 @@ class FinishedUnits:
 
     def __init__(self, done: Iterable[DoneUnit]) -> None:
         self._packs: dict[str, str] = {}
-        self._large = sqlite3.connect("")  # a private file that SQLite removes
-        self._large.execute("CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)")
+        self._large = scratch_table(
+            "CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)",
+            "INSERT OR REPLACE INTO large VALUES (?, ?)",
+            self._large_objects(done),
+        )
+
+    def _large_objects(self, done: Iterable[DoneUnit]) -> Iterator[tuple[str, str]]:
         for done_unit in done:
             if "row" in done_unit.outcome.facts:
-                pair = (done_unit.unit.id, json.dumps(done_unit.outcome.facts["row"]))
-                self._large.execute("INSERT OR REPLACE INTO large VALUES (?, ?)", pair)
+                yield done_unit.unit.id, json.dumps(done_unit.outcome.facts["row"])
             else:
                 self._packs[done_unit.unit.id] = rows_file(done_unit)
 

@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,8 +59,12 @@ class ProgressDatabase:
         self._lock = threading.Lock()
         with _disk_errors_translated(), tempfile.TemporaryDirectory(prefix="moveout-") as directory:
             path = Path(directory) / "progress.sqlite"
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.executescript(_TABLES)
+            with ExitStack() as undo:
+                self._db = undo.enter_context(
+                    closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None))
+                )
+                self._db.executescript(_TABLES)
+                undo.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 from msgspec import Struct
 
@@ -78,15 +79,17 @@ class PlanExecution(Struct, frozen=True):
         """
         if not ALWAYS & refused.keys():
             return {}
-        kinds, skip = Oddities(ALWAYS & refused.keys()), len(self.context.source.prefix)
-        oddities = (
-            (
-                summary.key[skip:],
-                kinds.of(self.context.destination.prefix + summary.key[skip:], summary.size_bytes) & ALWAYS,
+        skip = len(self.context.source.prefix)
+        with closing(Oddities(ALWAYS & refused.keys())) as kinds:
+            oddities = (
+                (
+                    summary.key[skip:],
+                    kinds.of(self.context.destination.prefix + summary.key[skip:], summary.size_bytes)
+                    & ALWAYS,
+                )
+                for summary in self.context.source.list()
             )
-            for summary in self.context.source.list()
-        )
-        return {key: oddities_found for key, oddities_found in oddities if oddities_found}
+            return {key: oddities_found for key, oddities_found in oddities if oddities_found}
 
     def _run_batch(self, number: int, batch: list[SyncStep]) -> Done:
         """Copy a batch, and commit what of it is at the destination, also where the rest fails."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from exporters.bucket_api import Page
+from exporters.objects.scratch_table import scratch_table
 from migrate.sync.record.column_pages import microseconds
 
 _PAGE_ROWS = 1000
@@ -48,28 +49,26 @@ def _behind(first: Future[Page | None], pages: Iterator[Page]) -> Iterator[Page]
 
 def in_order(pages: Iterable[Page]) -> Iterator[Page]:
     """Sort a listing by key, through a private file that SQLite removes."""
-    rows = sqlite3.connect("", check_same_thread=False)
-    try:
-        rows.execute(
-            "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified INTEGER, class TEXT)"
-            " WITHOUT ROWID"
+    rows_listed = (
+        (
+            summary.key,
+            summary.size_bytes,
+            summary.etag,
+            microseconds(summary.modified),
+            summary.storage_class,
         )
-        rows_listed = (
-            (
-                summary.key,
-                summary.size_bytes,
-                summary.etag,
-                microseconds(summary.modified),
-                summary.storage_class,
-            )
-            for page in pages
-            for summary in page.rows()
-        )
-        rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)", rows_listed)
+        for page in pages
+        for summary in page.rows()
+    )
+    table = scratch_table(
+        "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified INTEGER, class TEXT)"
+        " WITHOUT ROWID",
+        "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)",
+        rows_listed,
+    )
+    with closing(table) as rows:
         ordered = rows.execute("SELECT * FROM listed ORDER BY key")
         while piece := ordered.fetchmany(_PAGE_ROWS):
             keys, sizes, etags, modified, classes = map(list, zip(*piece, strict=True))
             times = [_EPOCH + timedelta(microseconds=summary) for summary in modified]
             yield Page(keys, sizes, etags, times, classes)
-    finally:
-        rows.close()

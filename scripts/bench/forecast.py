@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -191,14 +191,13 @@ def _mariadb(hosts: Hosts, _directory: Path, rng: random.Random, _new: S3Server)
 def _sqlite(_hosts: Hosts, directory: Path, rng: random.Random, _new: S3Server) -> tuple[str, str]:
     path = directory / f"{secrets.token_hex(4)}.db"
     rows = round(10 ** rng.uniform(3, 5.3))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for number in range(1, rng.choice((2, 10, 40)) + 1):
             connection.execute(f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY, name TEXT, price REAL)")
             connection.execute(
                 f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {max(1, rows // number**2)})"
                 f" INSERT INTO t{number} SELECT i, 'name ' || i, i * 1.25 FROM n"
             )
-    connection.close()
     return f"sqlite://{path}", f"sqlite://{path}.new"
 
 

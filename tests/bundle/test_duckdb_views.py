@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import duckdb
 import pyarrow as pa
@@ -112,9 +113,8 @@ def bundle(minio, make_bucket, tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     import sqlite3
 
-    with sqlite3.connect(folder / "app.db") as connection:
+    with closing(sqlite3.connect(folder / "app.db")) as connection, connection:
         connection.executescript(MIXED)
-    connection.close()
     name = make_bucket(minio)
     boto_client(minio.profile).put_object(Bucket=name, Key="a/b", Body=b"body")
     sources = [f"app=sqlite://{folder}/app.db", f"media=s3://{name}?profile={minio.profile}"]

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -182,9 +183,8 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
     """By URLs, or on a terminal by answers; a file that exists is never overwritten."""
     files = tmp_path / "srv"
     files.mkdir()
-    with sqlite3.connect(files / "app.db") as made:
+    with closing(sqlite3.connect(files / "app.db")) as made, made:
         made.execute("CREATE TABLE t AS SELECT 1 AS x")
-    made.close()
     ended = call("init", tmp_path / "a.toml", files)
     assert (ended.code, list(load(tmp_path / "a.toml").sources)) == (0, ["app"]), ended
     terminal = Terminal("init", tmp_path / "b.toml")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -18,10 +19,9 @@ PASSWORD = "tomatoes&öl"
 def host(tmp_path_factory):
     """A directory with a database and its bundle."""
     directory = tmp_path_factory.mktemp("host")
-    with sqlite3.connect(directory / "app.db") as connection:
+    with closing(sqlite3.connect(directory / "app.db")) as connection, connection:
         connection.execute("CREATE TABLE notes (id integer PRIMARY KEY, text)")
         connection.execute("INSERT INTO notes (text) VALUES ('one'), ('two')")
-    connection.close()
     assert call("export", f"app=sqlite://{directory}/app.db", "--to", directory / "bundle").code == 0
     return directory
 

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
@@ -24,10 +25,9 @@ def attended():
 @pytest.fixture
 def slow(tmp_path):
     """An export that will take minutes, and where to."""
-    with sqlite3.connect(tmp_path / "a.db") as made:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made, made:
         made.execute("CREATE TABLE t (x)")
         made.executemany("INSERT INTO t VALUES (?)", [(os.urandom(30),) for _ in range(20_000)])
-    made.close()
     words = ["export", f"a=sqlite://{tmp_path}/a.db", "--to", str(tmp_path / "bundle"), "--bwlimit", "1K"]
     return [MOVEOUT, *words], tmp_path / "bundle" / layout.LEASE
 

@@ -1,6 +1,7 @@
 """What is printed of many sources: a line each where something is to be said, and totals."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -16,10 +17,9 @@ def case(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     for number, name in enumerate(DATABASES):
-        with sqlite3.connect(tmp_path / "old" / f"{name}.sqlite") as connection:
+        with closing(sqlite3.connect(tmp_path / "old" / f"{name}.sqlite")) as connection, connection:
             connection.execute("CREATE TABLE notes (id integer PRIMARY KEY, text)")
             connection.executemany("INSERT INTO notes (text) VALUES (?)", [("note",)] * (number + 1))
-        connection.close()
     case = tmp_path / "moveout.toml"
     ended = call("discover", tmp_path / "old", "--to", case)
     assert f"{case}, added: 1 server, 6 sources, 1 destination\n" in ended.out

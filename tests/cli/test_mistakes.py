@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,10 +22,9 @@ TOO_MANY = 1100
 def littered(tmp_path_factory):
     """A directory with one database and files that are none, and its bundle."""
     folder = tmp_path_factory.mktemp("littered")
-    with sqlite3.connect(folder / "a.db") as made:
+    with closing(sqlite3.connect(folder / "a.db")) as made, made:
         made.execute("CREATE TABLE t (x)")
         made.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(20)])
-    made.close()
     for number in range(TOO_MANY):
         (folder / f"{number}.txt").write_text("no database")
     location = tmp_path_factory.mktemp("bundle")
@@ -50,9 +50,8 @@ def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
 
 @pytest.mark.parametrize(("free", "code", "words"), [(5, 8, "TOO LITTLE DISK"), (10**9, 0, "IN TIME")])
 def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch, free, code, words):
-    with sqlite3.connect(tmp_path / "a.db") as made:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made, made:
         made.execute("CREATE TABLE t AS SELECT zeroblob(5000) AS x")
-    made.close()
     case = tmp_path / "moveout.toml"
     case.write_text(
         f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n[bundle]\nlocation = "to/be"\n'

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -19,14 +20,13 @@ HEAD_SHARE = re.compile(r"stage \d of \d: [^%\n]*?(\d+)%")
 
 def make_large_file(path):
     """Write a file of ten tables, each a unit of a megabyte or so."""
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for table in range(TABLES):
             connection.execute(f"CREATE TABLE t{table} (id INTEGER PRIMARY KEY, body TEXT)")
             connection.executemany(
                 f"INSERT INTO t{table} (body) VALUES (?)",
                 ((random.randbytes(64).hex(),) for _ in range(ROWS)),
             )
-    connection.close()
     return f"app=sqlite://{path}"
 
 

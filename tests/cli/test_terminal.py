@@ -84,9 +84,8 @@ def test_what_looks_like_markup_is_text(tmp_path):
     """A path may be named as a style is opened or closed, or as a picture."""
     location, odd = tmp_path / "bundle", tmp_path / "q[/x] [red] :warning:"
     odd.mkdir(parents=True)
-    with sqlite3.connect(odd / "a.db") as made:
+    with closing(sqlite3.connect(odd / "a.db")) as made, made:
         made.execute("CREATE TABLE t (x)")
-    made.close()
     source = f"a=sqlite://{odd}/a.db"
     assert call("export", source, "--to", location).code == 0
     agreed = call("verify", location, "--against", source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,9 +67,8 @@ def test_what_one_machine_reads_is_read_by_the_lead(cluster, postgres, minio, bu
     """A SQLite file, and a PostgreSQL that allows so many connections and no more: a note says so."""
     url = postgres.database()
     run_sql(url, "CREATE TABLE few (id int); INSERT INTO few VALUES (1), (2)")
-    with sqlite3.connect(tmp_path / "some.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "some.db")) as connection, connection:
         connection.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
-    connection.close()
     boto_client(minio.profile).put_object(Bucket=bucket, Key="a", Body=b"1")
     cluster.join()
     cluster.wait()

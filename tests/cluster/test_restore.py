@@ -6,6 +6,7 @@ import secrets
 import signal
 import sqlite3
 import time
+from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
@@ -127,9 +128,8 @@ def test_a_bucket_that_locks_all_is_filled_by_one_machine(pair, bundle, other_mi
 
 def test_a_database_is_brought_up_by_the_lead(within, tmp_path):
     """And a note says so; no worker need be there."""
-    with sqlite3.connect(tmp_path / "some.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "some.db")) as connection, connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
-    connection.close()
     assert call("export", f"file=sqlite:///{tmp_path / 'some.db'}", "--to", tmp_path / "bundle").code == 0
     ended = call("restore", tmp_path / "bundle", f"file=sqlite:///{tmp_path / 'new.db'}", *by(within()))
     assert ended.code == 0, ended.err

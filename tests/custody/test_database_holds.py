@@ -148,9 +148,8 @@ def test_the_commands_hold_export_and_undo(database, tmp_path):
 
 def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path):
     file, path = tmp_path / "data.db", tmp_path / "undo.json"
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE posts (id)")
-    connection.close()
     file.chmod(0o664)
     program = "import sys; f = open(sys.argv[1], 'r+b'); print(flush=True); sys.stdin.read()"
     writer = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,9 +98,8 @@ def fill_buckets(server: S3Server) -> None:
 def fill_files(root: Path) -> None:
     (root / "data" / "deep").mkdir(parents=True)
     for path in (root / "main.db", root / "data" / "deep" / "no-ending"):
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE t (i)")
-        connection.close()
     (root / "data" / "photo.jpg").write_bytes(b"x" * 1000)
     (root / "data" / "photo2.jpg").write_bytes(b"x" * 500)
     (root / "readme.txt").write_bytes(b"x" * 10)

@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import tarfile
+from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,7 +65,7 @@ def roots(tmp_path_factory, postgres, mariadb, minio, other_minio, make_bucket):
         "CREATE TABLE goods (id int PRIMARY KEY, price decimal(8,2)); INSERT INTO goods VALUES (1, 9.99)",
     )
     notes = folder / "notes.db"
-    with sqlite3.connect(notes) as connection:
+    with closing(sqlite3.connect(notes)) as connection, connection:
         connection.execute("CREATE TABLE notes (text TEXT)")
         connection.execute("INSERT INTO notes VALUES ('first')")
     client = boto_client(minio.profile)

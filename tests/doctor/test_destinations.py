@@ -2,6 +2,7 @@
 
 import secrets
 import sqlite3
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from exporters.doctor import ExamineRequest
@@ -108,10 +109,9 @@ def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(m
         cursor.execute("CREATE DATABASE doctor_latin CHARACTER SET latin1")
     latin = mariadb.database().rpartition("/")[0]
     database = tmp_path / "a.db"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE t (v)")
         connection.execute("INSERT INTO t VALUES (1)")
-    connection.close()
     case = tmp_path / "case.toml"
     case.write_text(
         f'[[source]]\nname = "a"\nurl = "sqlite://{database}"\n'

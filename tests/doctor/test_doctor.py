@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import subprocess
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -330,10 +331,9 @@ def test_a_location_without_room_is_named_and_left_as_it_was(tiny_disk, tmp_path
     import sqlite3
 
     database = tmp_path / "large.db"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE t (v blob)")
         connection.execute("INSERT INTO t VALUES (zeroblob(6000000))")
-    connection.close()
     long_name = f"{'long_name_' * 5}=sqlite://{database}"
     shown = call("doctor", long_name, "--to", tiny_disk / "bundle", env={"COLUMNS": "80"})
     assert re.match(r"source +server +TLS +rights +snapshot +changes +worst", shown.out), shown.out

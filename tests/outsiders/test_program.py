@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -24,9 +25,8 @@ def first_late_then_early():
 
 @pytest.mark.torture
 def test_a_run_that_ends_before_its_kill_is_a_missed_kill_and_the_work_begins_anew(tmp_path):
-    with sqlite3.connect(tmp_path / "app.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "app.sqlite")) as connection, connection:
         connection.execute("CREATE TABLE t (a)")
-    connection.close()
     program = Program(tmp_path, dict(os.environ))
     bundle = tmp_path / "bundle"
     begun_anew = []

@@ -1,6 +1,7 @@
 """``moveout plan`` as it is typed: the order of sources, other means, exit codes."""
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,9 +24,8 @@ def databases(tmp_path_factory):
     """A directory with three small databases."""
     folder = tmp_path_factory.mktemp("databases")
     for name in ("a", "b", "c"):
-        with sqlite3.connect(folder / f"{name}.db") as made:
+        with closing(sqlite3.connect(folder / f"{name}.db")) as made, made:
             made.execute("CREATE TABLE t AS SELECT hex(randomblob(500)) AS x")
-        made.close()
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,12 @@ class Counted(Silent):
 def bundle(tmp_path_factory) -> Path:
     """Two tables of the same shape, one in chunks of several parts, and an empty one."""
     directory = tmp_path_factory.mktemp("tables")
-    with sqlite3.connect(directory / "app.db") as db:
+    with closing(sqlite3.connect(directory / "app.db")) as db, db:
         for name, first in (("people", 0), ("others", 9)):
             db.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, name TEXT)")
             rows = [(number, f"name {number + first}") for number in range(50)]
             db.executemany(f"INSERT INTO {name} VALUES (?, ?)", rows)
         db.execute("CREATE TABLE nobody (id INTEGER)")
-    db.close()
     with open_sources({"app": Endpoint(f"sqlite:///{directory}/app.db")}) as sources:
         assert export(
             sources, open_location(str(directory / "bundle")), workers=1, progress=Silent()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,6 +15,7 @@ from exporters.errors import SourceGoneError, SourceUsageError
 from exporters.objects import changed_objects
 from exporters.objects.listing import s3_inventory_report
 from exporters.objects.listing.inventory import Totals
+from exporters.objects.scratch_table import scratch_table
 
 SETTLED = timedelta(days=2)
 """A report is "eventually consistent" (user guide): what is younger than this when it is made may be missing in it."""
@@ -64,14 +64,14 @@ class ReportComparison:
         self._by_version = bool(totals.versions) and self._report.has_versions
         self.same = self.younger = self.deleted = 0
         self.differing, self.unnamed, self.overlooked = _Names(), _Names(), _Names()
-        self._left = sqlite3.connect("", check_same_thread=False)  # a private file that SQLite removes
-        self._left.execute(
-            "CREATE TABLE left (key TEXT, version TEXT, marker INTEGER, etag TEXT, PRIMARY KEY (key, version))"
-        )
         named = (
             (row.key, self._version(row.version), row.is_delete_marker, row.etag) for row in self._rows(files)
         )
-        self._left.executemany("INSERT OR REPLACE INTO left VALUES (?, ?, ?, ?)", named)
+        self._left = scratch_table(
+            "CREATE TABLE left (key TEXT, version TEXT, marker INTEGER, etag TEXT, PRIMARY KEY (key, version))",
+            "INSERT OR REPLACE INTO left VALUES (?, ?, ?, ?)",
+            named,
+        )
 
     def compare(self, shard: pa.Table) -> None:
         """Take in rows of the inventory (see ``Inventory.shard``)."""
@@ -91,6 +91,9 @@ class ReportComparison:
                 self._look(unlisted)
                 unlisted = []
         self._look(unlisted)
+
+    def close(self) -> None:
+        """Drop the file."""
         self._left.close()
 
     def enumeration(self) -> Enumeration:

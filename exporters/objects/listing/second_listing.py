@@ -4,9 +4,8 @@ passing. Where the inventory is a listing of versions, so is this one, and the p
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import chain, groupby
@@ -17,6 +16,7 @@ from exporters.bucket_api import Bucket, ObjectSummary, Page
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from exporters.objects.listing import prefetch
 from exporters.objects.listing.inventory import Totals
+from exporters.objects.scratch_table import scratch_table
 
 
 class Relisting:
@@ -32,8 +32,9 @@ class Relisting:
         self._since = datetime.fromisoformat(totals.listed_from)
         self.refusal: SourceError | None = None
         """Why there is no second listing: the source may have been shut since the first."""
+        self._files = ExitStack()
         with self._unless_shut():
-            self._again = _second_listing(bucket, totals, begun)
+            self._again = _second_listing(bucket, totals, begun, self._files)
         method = "a second listing of versions with a plain one" if totals.versions else "a second listing"
         self.how = f"{method}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
@@ -84,6 +85,10 @@ class Relisting:
             with self._unless_shut():
                 for summary in self._again.others():
                     self._see_new(summary)
+
+    def close(self) -> None:
+        """Drop its files."""
+        self._files.close()
 
     @contextmanager
     def _unless_shut(self) -> Iterator[None]:
@@ -232,15 +237,15 @@ class _AnyOrder:
     """A server that does not list by key: the second listing is in a temporary database, looked up by key."""
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
-        self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.execute(
-            "CREATE TABLE again (key TEXT, version TEXT, etag TEXT, modified TEXT, PRIMARY KEY (key, version))"
-        )
         rows = (
             (summary.key, summary.version_id, summary.etag, summary.modified.isoformat())
             for summary in listing
         )
-        self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)", rows)
+        self._rows = scratch_table(
+            "CREATE TABLE again (key TEXT, version TEXT, etag TEXT, modified TEXT, PRIMARY KEY (key, version))",
+            "INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)",
+            rows,
+        )
 
     def run(self, *_: object) -> int:
         return 0
@@ -254,6 +259,8 @@ class _AnyOrder:
         query = "SELECT key, version, etag, modified FROM again ORDER BY key"
         for key, version, etag, modified in self._rows.execute(query):
             yield ObjectSummary(key, 0, etag, datetime.fromisoformat(modified), version_id=version)
+
+    def close(self) -> None:
         self._rows.close()
 
 
@@ -274,9 +281,11 @@ class Begun:
             listing.close()
 
 
-def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None) -> _Again:
+def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None, files: ExitStack) -> _Again:
+    """Begin it. ``files`` closes what it keeps on disk."""
     if not totals.ordered:
-        return _AnyOrder(bucket.list_versions() if totals.versions else bucket.list())
+        listing = bucket.list_versions() if totals.versions else bucket.list()
+        return files.enter_context(closing(_AnyOrder(listing)))
     pages = begun.pages if begun else partial(_pages, bucket, totals)
     if not totals.versions:
         return _InOrder(pages(versions=False))

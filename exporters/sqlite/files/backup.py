@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -131,20 +131,18 @@ class OpenedMeanwhileError(SourceUnreachableError):
 @contextmanager
 def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
     """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
-    connection = open_file(address.path, immutable=quiet, seconds=seconds)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as exc:
-        connection.close()
-        if not needs_recovery(exc):
-            raise
-        with recovered(address, exc) as connection:
+    with closing(open_file(address.path, immutable=quiet, seconds=seconds)) as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError as exc:
+            if not needs_recovery(exc):
+                raise
+            refused = exc
+        else:
             yield connection
-        return
-    try:
+            return
+    with recovered(address, refused) as connection:
         yield connection
-    finally:
-        connection.close()
 
 
 def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> sqlite3.Connection:

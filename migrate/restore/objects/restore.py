@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain
 
 from msgspec import Struct, field
@@ -304,15 +305,15 @@ def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
         or terms.lost_tags
         or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}
     ):
-        kinds = Oddities(ALWAYS & terms.refused_keys.keys())
-        for key, versions in rows:
-            refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
-            for row in versions:
-                if refused:
-                    reason = f"it has {refused[0]}: the destination {terms.refused_keys[refused[0]]}"
-                    yield Loss(_name(key, row), "object", reason)
-                else:
-                    yield from terms.losses(key, row)
+        with closing(Oddities(ALWAYS & terms.refused_keys.keys())) as kinds:
+            for key, versions in rows:
+                refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
+                for row in versions:
+                    if refused:
+                        reason = f"it has {refused[0]}: the destination {terms.refused_keys[refused[0]]}"
+                        yield Loss(_name(key, row), "object", reason)
+                    else:
+                        yield from terms.losses(key, row)
     for key, row, reason in rows.left_out():
         yield Loss(_name(key, row), "delete marker" if row.is_delete_marker else "version", reason)
 
@@ -369,11 +370,12 @@ class _ObjectWrites:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
         items = size_bytes = 0
         findings: list[str] = []
-        for done in self._by(workers, open_pool, lease, self._pending_histories(moved)):
-            items, size_bytes = items + done.items, size_bytes + done.size_bytes
-            findings.extend(done.findings)
-            if moved is not None:
-                moved.add(done.moved)
+        with closing(Oddities(ALWAYS & self._terms.refused_keys.keys())) as kinds:
+            for done in self._by(workers, open_pool, lease, self._pending_histories(moved, kinds)):
+                items, size_bytes = items + done.items, size_bytes + done.size_bytes
+                findings.extend(done.findings)
+                if moved is not None:
+                    moved.add(done.moved)
         return Done(items, size_bytes, tuple(findings))
 
     def _by(
@@ -407,8 +409,7 @@ class _ObjectWrites:
         if self._refused_count[oddity] <= _NAMED:
             self._refused_keys.setdefault(oddity, []).append(key)
 
-    def _pending_histories(self, moved: VersionMap | None) -> Iterator[History]:
-        kinds = Oddities(ALWAYS & self._terms.refused_keys.keys())
+    def _pending_histories(self, moved: VersionMap | None, kinds: Oddities) -> Iterator[History]:
         for key, rows in self._rows:
             if key.startswith(self._ours):
                 self._reserved.append(key)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.errors import SourceError
+from exporters.sqlite.address import parse_url
+from exporters.sqlite.files.backup import connected
 from tests.cli.conftest import call
 
 PAGE_BYTES = 4096
@@ -56,9 +60,8 @@ def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
     assert gaps(location) == {"main.bad": "it cannot be read: database disk image is malformed"}
     assert call("verify", location, "--level", "full").code == 3
     assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code == 3
-    with sqlite3.connect(tmp_path / "new.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,8 @@ def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, dat
     assert any("bad" in item for item in gaps(location))
     assert not any("good" in item for item in gaps(location))
     assert call("restore", location, f"app=sqlite://{tmp_path}/new.db", "--only", "good").code == 0
-    with sqlite3.connect(tmp_path / "new.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
-    connection.close()
 
 
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
@@ -98,3 +100,12 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     assert gaps(location).keys() == {"junk.db", "torn.db"}
     assert call("restore", location, f"app=sqlite://{tmp_path}/new").code == 3
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["whole.db"]
+
+
+def test_a_file_that_cannot_be_read_is_closed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "junk.db"
+    path.write_bytes(b"SQLite format 3\0" + b"junk" * 2000)
+    with pytest.raises(SourceError) as raised, connected(parse_url(f"sqlite://{path}")):
+        pass
+    assert raised.value  # its traceback would keep the connection
+    assert path not in [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

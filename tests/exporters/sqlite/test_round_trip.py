@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -37,13 +38,12 @@ def test_definitions_and_settings_are_equal(torture, restored):
 
 def test_full_text_search_triggers_and_counters_work_in_the_destination(restored, tmp_path):
     copy = shutil.copy(restored, tmp_path / "copy.db")
-    with sqlite3.connect(copy) as connection:
+    with closing(sqlite3.connect(copy)) as connection, connection:
         assert connection.execute("SELECT title FROM words WHERE words MATCH 'lazy'").fetchall() == [("two",)]
         assert connection.execute("SELECT id FROM boxes WHERE x1 < 0").fetchall() == [(2,)]
         connection.execute("INSERT INTO keyed (name) VALUES ('next')")
         assert connection.execute("SELECT max(id) FROM keyed").fetchone() == (12,)
         assert connection.execute("SELECT count(*) FROM log WHERE what = 'next'").fetchone() == (1,)
-    connection.close()
 
 
 def test_nothing_of_the_restore_stays_in_the_file(restored):

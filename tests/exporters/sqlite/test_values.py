@@ -88,9 +88,8 @@ def test_a_file_of_any_values_makes_the_round_trip(encoding, tmp_path_factory, r
         directory / "a.db", f"PRAGMA encoding = '{encoding}'; CREATE TABLE t (a INTEGER, b REAL, c TEXT, d)"
     )
     insert_all(path, "t", rows)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE t SET c = CAST(x'00d8' AS TEXT) WHERE rowid = 1")
-    connection.close()
     assert export_file(path, directory / "bundle").complete
     assert restore_file(directory / "bundle", directory / "b.db").findings == ()
     assert everything(directory / "b.db") == everything(path)
@@ -103,7 +102,7 @@ def test_text_that_sqlite_changes_on_its_way_to_utf_16_comes_back(encoding, tmp_
         tmp_path / "a.db", f"PRAGMA encoding = '{encoding}'; CREATE TABLE t (a TEXT, b TEXT PRIMARY KEY, c)"
     )
     odd = "a\ufffeb\uffffc\ufdd0".encode(encoding.replace("16", "16-"))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for number, literal in enumerate((odd.hex(), "00d8", "6100")):
             connection.execute(
                 f"INSERT INTO t VALUES (CAST(x'{literal}' AS TEXT), CAST(x'{literal}{odd.hex()}' AS TEXT), ?)",
@@ -111,7 +110,6 @@ def test_text_that_sqlite_changes_on_its_way_to_utf_16_comes_back(encoding, tmp_
             )
         connection.execute("INSERT INTO t SELECT a, b || 'x', ? FROM t WHERE c = 1", (bytes(9 << 20),))
         connection.execute(f"INSERT INTO t VALUES (CAST(x'{odd.hex() * (600 << 10)}' AS TEXT), 'long', NULL)")
-    connection.close()
     assert export_file(path, tmp_path / "bundle").complete
     assert restore_file(tmp_path / "bundle", tmp_path / "b.db").findings == ()
     query = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from exporters.bucket_api import ObjectSummary
+from exporters.objects.scratch_table import scratch_table
 
 
 class Listed:
@@ -16,15 +16,15 @@ class Listed:
     """
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
-        self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.execute(
-            "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified REAL, mark TEXT)"
-        )
         rows = (
             (summary.key, summary.size_bytes, summary.etag, summary.modified.timestamp())
             for summary in listing
         )
-        self._rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, '')", rows)
+        self._rows = scratch_table(
+            "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified REAL, mark TEXT)",
+            "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, '')",
+            rows,
+        )
         self.count: int = self._rows.execute("SELECT count(*) FROM listed").fetchone()[0]
 
     def find(self, key: str) -> tuple[ObjectSummary, str] | None:
@@ -56,12 +56,6 @@ class ListedVersions:
     """The same of a listing of versions, asked for all versions of a key."""
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
-        self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.execute(
-            "CREATE TABLE listed (number INTEGER PRIMARY KEY, key TEXT, size INTEGER, etag TEXT, modified REAL,"
-            " class TEXT, version TEXT, latest INTEGER, marker INTEGER)"
-        )
-        self._rows.execute("CREATE TABLE known (key TEXT PRIMARY KEY, mark TEXT) WITHOUT ROWID")
         rows = (
             (
                 summary.key, summary.size_bytes, summary.etag, summary.modified.timestamp(), summary.storage_class,
@@ -69,7 +63,10 @@ class ListedVersions:
             )
             for summary in listing
         )  # fmt: skip
-        self._rows.executemany(
+        self._rows = scratch_table(
+            "CREATE TABLE listed (number INTEGER PRIMARY KEY, key TEXT, size INTEGER, etag TEXT, modified REAL,"
+            " class TEXT, version TEXT, latest INTEGER, marker INTEGER);"
+            " CREATE TABLE known (key TEXT PRIMARY KEY, mark TEXT) WITHOUT ROWID",
             "INSERT INTO listed (key, size, etag, modified, class, version, latest, marker)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
