@@ -1,5 +1,6 @@
 """What pg_dump does not write of objects that come back with others: owners of operators' shells; owners, privileges
-and comments of multirange types. Entries in pg_dump's words, at the end of pre-data.
+and comments of multirange types; columns that take NULL below a parent that does not. Entries in pg_dump's words, at
+the end of pre-data.
 """
 
 from __future__ import annotations
@@ -48,6 +49,22 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d
   AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass)
 """
 """From PostgreSQL 17 on a multirange type has the owner of its range type (AlterTypeOwner_oid)."""
+_NULLABLE = """
+SELECT c.oid, 'DEFAULT' AS kind, c.relname || ' ' || a.attname AS name, n.nspname AS schema, c.relowner AS owner,
+  pg_catalog.format(E'ALTER TABLE ONLY %%I.%%I ALTER COLUMN %%I DROP NOT NULL;\\n',
+    n.nspname, c.relname, a.attname) AS sql
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND NOT c.relispartition AND a.attinhcount > 0 AND NOT a.attnotnull AND NOT a.attisdropped
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = c.oid
+    AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass)
+  AND EXISTS (WITH RECURSIVE above AS (
+      SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid
+      UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid = above.oid)
+    SELECT FROM above JOIN pg_catalog.pg_attribute p ON p.attrelid = above.oid
+    WHERE p.attname = a.attname AND p.attnotnull)
+"""
+"""Before PostgreSQL 18 a column may take NULL where its parent's does not, and pg_dump lets it inherit NOT NULL."""
 _ENTRIES = """
 SELECT pg_catalog.convert_to(pg_catalog.format(
   E'--\\n-- Name: %%s; Type: %%s; Schema: %%s; Owner: %%s\\n--\\n\\n%%s\\n\\n',
@@ -68,7 +85,7 @@ def read_unwritten(holder: psycopg.Connection[Any], encoding: str, *, portable: 
     """Return entries in this encoding, for the end of pre-data, of what pg_dump does not write."""
     many = holder.info.server_version >= _MULTIRANGES_VERSION
     parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
-    entries = _entries(holder, _SHELLS, parameters)
+    entries = _entries(holder, _SHELLS, parameters) + _entries(holder, _NULLABLE, parameters)
     if many:
         try:
             entries += _entries(holder, _MULTIRANGES, parameters)

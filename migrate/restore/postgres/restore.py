@@ -9,7 +9,7 @@ with the catalog's digests. Event triggers come last of all. The same command af
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,9 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
     left_out, notes = postgres_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
-    if not findings:
+    if findings:
+        job.left_out.extend(_waiting(job, state, script, merge=merge))
+    else:
         _finish(job, state, script, merge=merge)
     return run.outcome(written, findings, job.notes, job.left_out)
 
@@ -156,6 +158,20 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out or must_keep(job.destination.connection, record.notes):
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
+
+
+def _waiting(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> Iterator[str]:
+    """Yield what ``_finish`` would make."""
+    selection, reason = job.selection, "not made before the rows are those of the bundle"
+    if selection.definitions and not selection.is_part:
+        yield from (f"{entry.label}: {reason}" for entry in script.entries if is_event_trigger(entry))
+    if selection.is_everything and not merge:
+        names = ["settings"] if job.definitions().settings() else []
+        if (source := job.definitions().database()) is not None:
+            lacking, _ = differing_database(job.destination.connection, source, portable=state.portable)
+            names += [name.replace("_", " ") for name in lacking]
+        if names:
+            yield f"{', '.join(names)} of the database: {reason}"
 
 
 def _lacking(job: PostgresRestore, state: State) -> dict[str, Any]:

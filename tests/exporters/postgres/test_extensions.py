@@ -4,6 +4,7 @@ import pytest
 
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.restore.postgres.definitions.extensions import unlike
 from migrate.runtime.progress import Silent
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
@@ -76,3 +77,19 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
         ComparisonRequest(bundle, "app", destinations[1], workers=2, progress=Silent())
     )
     assert [(finding.key, finding.incomplete) for finding in compared] == [('"public"."added"', True)]
+
+
+def test_members_are_the_same_where_a_newer_server_names_them_without_their_schema(postgres):
+    """PostgreSQL 17 prints the cast (hstore AS pg_catalog.json) as (hstore AS json)."""
+    url = postgres.database()
+    run_sql(url, "CREATE FUNCTION as_int(json) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    run_sql(url, "CREATE CAST (json AS int) WITH FUNCTION as_int(json)")
+    run_sql(url, "ALTER EXTENSION plpgsql ADD CAST (json AS int)")
+    with connect(parse_url(url)) as connection:
+        (extension,) = read_extensions(connection, definitions=True)
+        members = [
+            member | {"identity": member["identity"].replace("pg_catalog.json", "json")}
+            for member in extension["members"]
+        ]
+        assert members != extension["members"]
+        assert unlike(connection, [extension | {"members": members}], []) == ([], [])

@@ -19,7 +19,10 @@ ALTER TABLE parent ENABLE ALWAYS TRIGGER always;
 CREATE FUNCTION seen(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM public.gone WHERE id = $1)';
 CREATE TABLE asking (id int CONSTRAINT seen CHECK (seen(id))); INSERT INTO asking VALUES (3);
 SELECT lo_from_bytea(77001, 'large'), lo_from_bytea(77002, 'larger');
-COMMENT ON LARGE OBJECT 77001 IS 'of one'
+COMMENT ON LARGE OBJECT 77001 IS 'of one';
+CREATE FUNCTION seen_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER last ON ddl_command_end EXECUTE FUNCTION seen_ddl();
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem TO 5000', current_database()); END $$;
 """
 
 
@@ -56,6 +59,8 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
             'rows of "public"."asking"',
             "FK CONSTRAINT public.child child_id_fkey",
             'the rows of materialized view "public"."counted"',
+            "EVENT TRIGGER last",
+            "settings of the database",
         ]
     assert fetch(destination, "SELECT count(*) FROM child") == [(20000,)]
     lost = parts["parent"][1]["rows"]

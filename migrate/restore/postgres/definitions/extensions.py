@@ -128,9 +128,14 @@ def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension])
         here = by_name.get(extension["name"])
         if here is None or here["version"] != extension["version"]:
             continue
-        known = {(member["type"], member["identity"]): member for member in here["members"]}
+        known = {_key(member): member for member in here["members"]}
         for member in extension["members"]:
-            yield _Pair(extension["name"], member, known.get((member["type"], member["identity"])))
+            yield _Pair(extension["name"], member, known.get(_key(member)))
+
+
+def _key(member: Member) -> tuple[str, str]:
+    """Return how a member is named by every version: PostgreSQL 17 prints pg_catalog.json as json."""
+    return member["type"], member["identity"].replace('"', "").replace("pg_catalog.", "")
 
 
 def _entries(pair: _Pair, *, portable: bool) -> Iterator[DumpEntry]:

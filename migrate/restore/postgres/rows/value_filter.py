@@ -1,6 +1,6 @@
-"""Values that the destination's types do not take: of types without an input function (pg_node_tree), or with names of
-objects and roles that are not there. A row comes with NULL in place of such a value; where the column is NOT NULL it
-does not come.
+"""Values that the destination's types do not take: of types without an input function (pg_node_tree), with names of
+objects and roles that are not there, infinite ones of an older server. A row comes with NULL in place of such a value;
+where the column is NOT NULL it does not come.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ SELECT attname, pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_
 WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 """
 _ALWAYS_TAKEN = re.compile(
-    r"(smallint|integer|bigint|oid|boolean|numeric|real|double precision|text|character( varying)?|bytea|uuid|date|"
-    r"interval|json|jsonb|time(stamp)?(\(\d\))? with(out)? time zone)(\([\d,]+\))?"
+    r"(smallint|integer|bigint|oid|boolean|real|double precision|text|character( varying)?|bytea|uuid|date|"
+    r"json|jsonb|time(stamp)?(\(\d\))? with(out)? time zone)(\([\d,]+\))?"
 )
-"""Types that take whatever they once printed."""
+"""Types that take whatever they once printed. Older servers have no infinite ``numeric`` and ``interval``."""
+_NO_NULL = "the column is NOT NULL here"
 _BATCH = 1000
 
 
@@ -61,9 +62,10 @@ class ValueFilter:
 
     def _line(self, row: list[bytes], refused: Mapping[int, set[bytes]]) -> bytes | None:
         numbers = [number for number, values in refused.items() if row[number] in values]
-        for number in numbers:
-            if self._not_null[number]:
+        for number, not_null in enumerate(self._not_null):
+            if not_null and (number in numbers or not row[number]):
                 self.rows[self._names[number]] += 1
+                self.reasons.setdefault(self._names[number], _NO_NULL)
                 return None
         for number in numbers:
             self.values[self._names[number]] += 1
