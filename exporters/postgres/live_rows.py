@@ -27,7 +27,7 @@ from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.lost_snapshots import lost_with_sessions
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 from exporters.touched_rows import RowKey
 
 
@@ -168,7 +168,7 @@ class PostgresRows:
 def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
     """Yield the lines of rows, some at a time."""
     with closing(source):
-        for block in in_blocks(source):
+        for block in source:
             if isinstance(block, LongRowText):
                 yield [b"".join(block.pieces)]
             elif not isinstance(block, SentRows):

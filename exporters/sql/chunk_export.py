@@ -1,4 +1,4 @@
-"""One chunk of rows: each block is proved, digested, measured and written into Parquet parts."""
+"""One chunk of rows: each block is counted, measured and written into Parquet parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from exporters.sql.parquet_write import PartWriter, WrittenPart
 from exporters.sql.row_blocks import LongRowText
 
 PROVED_ROWS = 2000
-"""So many of the first rows are rendered back to their texts."""
+"""So many of the first rows of a chunk are rendered back to their texts, against a mistake about a whole column. All
+other values rest on the argument in ``column_types`` for the kinds that are not compared value by value; ``verify
+--level full`` renders everything.
+"""
 _MEASURED_BLOCKS = 8
 """The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
 
@@ -86,57 +89,22 @@ class ChunkExport:
     def __init__(self, layout: Layout, sink: Sink, stem: str) -> None:
         self._layout = layout
         self._parts = PartWriter(layout, sink, stem)
-        self._proved = False
         self._text_bytes = 0
         self._digest = RowsDigest()
         self._octets = Octets(layout)
 
-    @property
-    def rows_to_prove(self) -> int:
-        """So many rows of the next block are rendered by ``add``. Where these are all, there is no need to compare
-        values one column after the other before.
-        """
-        return 0 if self._proved else PROVED_ROWS
-
-    def add(
-        self,
-        block: ParsedBlock,
-        *,
-        begins_with: Callable[[pa.RecordBatch], bool] | None = None,
-        parse_exactly: Callable[[], Typed] | None = None,
-    ) -> None:
-        """Take a block of rows. ``begins_with`` renders rows, and tells whether the block's text begins with them;
-        ``parse_exactly`` types the block the slow way. Without them the caller has compared every value. Raises
-        ``SourceError`` where the rows do not render to their texts again.
-        """
+    def add(self, block: ParsedBlock) -> None:
+        """Take a block of rows. Raises ``SourceError`` where it has not as many as lines."""
         typed, digest = block.typed, block.digest
         if typed.rows != digest.rows:
             raise SourceError(
                 f"{digest.rows} lines were parsed as {typed.rows} rows",
                 next_step="Please report the table's definition.",
             )
-        if begins_with is not None and parse_exactly is not None and not self._proved:
-            typed = self._prove(typed, begins_with, parse_exactly)
         self._text_bytes += block.text_bytes
         self._digest += digest
         self._octets.add(typed)
         self._parts.add(typed, block.text_bytes)
-
-    def _prove(
-        self, typed: Typed, begins_with: Callable[[pa.RecordBatch], bool], parse_exactly: Callable[[], Typed]
-    ) -> Typed:
-        """Return ``typed`` if its first rows render to their texts again, else what the slow way makes of them.
-
-        Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
-        argument in ``column_types`` for the kinds that are not compared value by value; ``verify --level full``
-        renders everything. Raises ``SourceError`` where the slow way does not help.
-        """
-        for is_exact in (False, True):
-            parsed = parse_exactly() if is_exact else typed
-            if begins_with(self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]):
-                self._proved = True
-                return parsed
-        raise _changed()
 
     def add_long(
         self,
@@ -149,10 +117,10 @@ class ChunkExport:
         """
         with Spool() as spool:
             row = read(text.pieces, self._layout, spool)
-            batch = self._layout.batch(row.typed, frozenset(row.typed.sides))
+            batch = self._layout.batch(row.typed)
             digest = digest_pieces(render(LongRow(batch, row.long)))
             if digest.digest != row.digest:
-                raise _changed()
+                raise rows_changed()
             self._text_bytes += row.text_bytes
             self._digest += digest
             self._octets.add(row.typed, row.long)
@@ -188,7 +156,8 @@ class ChunkExport:
         )
 
 
-def _changed() -> SourceError:
+def rows_changed() -> SourceError:
+    """Return the error for rows that do not render to their texts again."""
     return SourceError(
         "rows do not come out of Parquet as they went in",
         next_step="Please report the table's definition; nothing of it was written.",

@@ -152,8 +152,9 @@ class Layout(Struct, frozen=True):
         """Return the columns of that schema, some of them in a smaller type: see ``Typed``."""
         return [*typed.columns, *(typed.side(i, self.sides[i].type) for i in sorted(with_sides))]
 
-    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch of that schema."""
+    def batch(self, typed: Typed) -> pa.RecordBatch:
+        """Return a block as a record batch, with the side columns that it has."""
+        with_sides = frozenset(typed.sides)
         schema = self.schema(with_sides)
         arrays = [
             as_type(field.type, values)

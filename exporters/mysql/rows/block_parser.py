@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.errors import SourceError
+from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import TOO_LONG
 from exporters.mysql.rows.long_rows import text_type
-from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
+from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, first_payloads, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
+from exporters.sql.chunk_export import PROVED_ROWS, rows_changed
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
 
 if TYPE_CHECKING:
@@ -48,6 +51,22 @@ class BlockParser:
         self._types = [text_type(column.kind) for column in layout.columns]
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
         """The columns as the core takes them."""
+
+    def parse_proved(self, block: RowBlock) -> ParsedBlock:
+        """Return the first block of a chunk, parsed such that its first rows render to their text again: see
+        ``PROVED_ROWS``. Raises ``SourceError`` where it does not help to compare every value; else see ``parse``.
+        """
+        parsed = self.parse(block)
+        if not self._begins(block, parsed.typed):
+            parsed = replace(parsed, typed=self.parse_exactly(block))
+            if not self._begins(block, parsed.typed):
+                raise rows_changed()
+        return parsed
+
+    def _begins(self, block: RowBlock, typed: Typed) -> bool:
+        """Tell whether a block begins with the text of its first rows as they were typed."""
+        rows = self._layout.batch(typed)[:PROVED_ROWS]
+        return list(texts_of(rows)) == first_payloads(block, rows.num_rows)
 
     def parse(self, block: RowBlock) -> ParsedBlock:
         """Return the rows of a block. Raises ``SourceError`` where they have other columns, or a value did not come."""

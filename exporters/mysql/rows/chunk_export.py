@@ -5,17 +5,11 @@ The text of a row is the payload of its packet, as it came: see ``arrow_to_rows`
 
 from __future__ import annotations
 
-from functools import partial
-
-import pyarrow as pa
-
 from exporters.api import Sink
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range, row_select
-from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.block_parser import BlockParser, digest_block
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload
-from exporters.mysql.rows.protocol_rows import RowBlock, first_payloads
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk
@@ -28,21 +22,15 @@ def export_rows(
 ) -> ExportedChunk:
     """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
     parser = BlockParser(layout, table.label)
+    parse = parser.parse_proved
     with ChunkExport(layout, sink, stem) as chunk:
         for block in feed.blocks(row_select(table, keys)):
             if isinstance(block, LongRowText):
                 chunk.add_long(block, read_payload, payload_pieces)
             else:
-                chunk.add(
-                    parser.parse(block),
-                    begins_with=partial(_begins_with, block),
-                    parse_exactly=partial(parser.parse_exactly, block),
-                )
+                chunk.add(parse(block))
+                parse = parser.parse
         return chunk.finish()
-
-
-def _begins_with(block: RowBlock, rows: pa.RecordBatch) -> bool:
-    return list(texts_of(rows)) == first_payloads(block, rows.num_rows)
 
 
 def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:

@@ -14,7 +14,7 @@ from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.rows.long_lines import LineCutter
 from exporters.sql.columns import OWN
 from exporters.sql.large_values.long_values import Spool, Spooled, Writer
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 _QUOTE = b'"'
 
@@ -24,7 +24,7 @@ def converted(source: RowBlocks, codec: Codec) -> RowBlocks:
     with Spool() as spool:
         waiting: list[tuple[Spooled, bool]] = []
         sent = SentRows(0)
-        for block in in_blocks(source):
+        for block in source:
             if isinstance(block, SentRows):
                 sent = block
             elif isinstance(block, LongRowText):

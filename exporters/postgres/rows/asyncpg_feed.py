@@ -31,7 +31,7 @@ _HEAD = 5
 """A message's kind, and its length without the kind."""
 _LENGTH = 4
 _READ_BYTES = 5 * 2**18
-"""What is read at once becomes a block of about ``BLOCK_BYTES``. A busy program finds several MB in the socket."""
+"""What is read at once becomes a block of about a MiB. A busy program finds several MB in the socket."""
 _SMALL_BYTES = 128 * 2**10
 _PAUSE_SECONDS = 0.001
 """After a small read wait for more to arrive: to be woken for every few rows costs more than the rows. Not before so

@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 from pyarrow import csv
 
 from exporters import _rows
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.csv_rows import split_lines
+from exporters.postgres.rows.csv_rows import block_of, split_lines
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
+from exporters.sql.chunk_export import PROVED_ROWS, rows_changed
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
 from exporters.sql.value_codec import TEXT, merged_sides, parse_exactly, parse_leniently, split_utf8
 
@@ -53,6 +55,22 @@ class BlockParser:
         """The columns as the core takes them."""
         self._direct = [_direct_type(column.kind) for column in layout.columns]
         """What it makes of them at once; None where its buffers are not yet the column."""
+
+    def parse_proved(self, block: bytes | bytearray) -> ParsedBlock:
+        """Return the first block of a chunk, parsed such that its first rows render to their text again: see
+        ``PROVED_ROWS``. Raises ``SourceError`` where it does not help to compare every value; else see ``parse``.
+        """
+        # Where all rows are rendered, there is no need to compare their values before.
+        parsed = self.parse(block, compare=block.count(b"\n") > PROVED_ROWS)
+        if not self._begins(block, parsed.typed):
+            parsed = replace(parsed, typed=parse_block_exactly(block, self._layout))
+            if not self._begins(block, parsed.typed):
+                raise rows_changed()
+        return parsed
+
+    def _begins(self, block: bytes | bytearray, typed: Typed) -> bool:
+        """Tell whether a block begins with the text of its first rows as they were typed."""
+        return block.startswith(block_of(self._layout.batch(typed)[:PROVED_ROWS]))
 
     def parse(self, block: bytes | bytearray, *, compare: bool = True) -> ParsedBlock:
         """Return a block of whole lines, parsed. ``compare`` and errors: see ``parse_block``."""

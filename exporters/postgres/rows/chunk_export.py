@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
-from functools import partial
-
-import pyarrow as pa
 
 from exporters.api import Sink
-from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block_exactly
-from exporters.postgres.rows.csv_rows import block_of
+from exporters.postgres.rows.block_parser import BlockParser, digest_block
+from exporters.postgres.rows.copy_feed import SmallRows
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk
 from exporters.sql.columns import Layout, ParsedBlock
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, digest_long
 
 
 def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
@@ -22,24 +19,17 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     another.
     """
     sent_rows, parser = 0, BlockParser(layout)
+    parse = parser.parse_proved
     with closing(source), ChunkExport(layout, sink, stem) as chunk:
-        for block in in_blocks(source):
+        for block in source:
             if isinstance(block, SentRows):
                 sent_rows = block.count
             elif isinstance(block, LongRowText):
                 chunk.add_long(block, read_line, line_pieces)
             elif layout.columns:
-                to_prove = chunk.rows_to_prove
-                chunk.add(
-                    parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove),
-                    begins_with=partial(_begins_with, block),
-                    parse_exactly=partial(parse_block_exactly, block, layout),
-                )
+                chunk.add(parse(block))
+                parse = parser.parse
         return chunk.finish(sent_rows)
-
-
-def _begins_with(block: bytes | bytearray, rows: pa.RecordBatch) -> bool:
-    return block.startswith(block_of(rows))
 
 
 def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
@@ -55,7 +45,7 @@ def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool
     digest = RowsDigest()
     sent_rows = 0
     with closing(source):
-        for block in in_blocks(source):
+        for block in source:
             if isinstance(block, SentRows):
                 sent_rows = block.count
                 continue

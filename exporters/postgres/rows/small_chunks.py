@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
+from exporters.postgres.rows.copy_feed import SmallRows
 from exporters.postgres.rows.csv_rows import QUOTES, QUOTES_ALONE, csv_fields, split_lines, unquoted
 from exporters.row_digest import digest_texts
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed
-from exporters.sql.row_blocks import SmallRows
 from exporters.sql.value_codec import rendered
 
 Fields = Sequence[Sequence[bytes]]

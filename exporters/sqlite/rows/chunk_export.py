@@ -65,7 +65,7 @@ def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDiges
     digest = row.digest()
     with Spool() as spool:
         typed, long = to_parquet(row, layout.kinds, layout.names, spool)
-        batch = layout.batch(typed, frozenset(typed.sides))
+        batch = layout.batch(typed)
         if from_parquet(LongRow(batch, long), layout.columns_of(typed)).digest() != digest:
             raise _changed(writer.stem)
         writer.add_long(typed, long)

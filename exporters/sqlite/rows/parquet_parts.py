@@ -71,8 +71,9 @@ class Layout(Struct, frozen=True):
             arrays += [main, typed.side(position, pa.string())] if position in with_sides else [main]
         return arrays
 
-    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch of that schema."""
+    def batch(self, typed: Typed) -> pa.RecordBatch:
+        """Return a block as a record batch, with the side columns that it has."""
+        with_sides = frozenset(typed.sides)
         return pa.RecordBatch.from_arrays(self.arrays(typed, with_sides), schema=self.schema(with_sides))
 
     @property

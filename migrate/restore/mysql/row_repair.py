@@ -143,7 +143,7 @@ class MysqlTableWriter:
 
     def _batch(self, texts: Sequence[bytes]) -> pa.RecordBatch:
         typed = parse_columns(columns_of(texts, self._types), self._layout, exactly=True)
-        return self._layout.batch(typed, frozenset(typed.sides))
+        return self._layout.batch(typed)
 
     def _is_row(self, text: bytes) -> bytes:
         """Return the condition of rows that have this text."""

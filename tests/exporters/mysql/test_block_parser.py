@@ -147,7 +147,7 @@ def parsed(layout: Layout, block: PacketBlock | list[bytes]) -> object:
     """All that becomes of a block, in a form that can be compared; the error where there is one."""
     try:
         result = BlockParser(layout, "t").parse(block)
-        batch = layout.batch(result.typed, frozenset(result.typed.sides))
+        batch = layout.batch(result.typed)
         batch.validate(full=True)  # text that has to be ASCII is not looked at
     except (SourceError, pa.ArrowInvalid) as error:
         return type(error)
@@ -165,7 +165,7 @@ def check(layout: Layout, packets: bytes, *, is_printed: bool) -> None:
     if isinstance(by_core, tuple):
         typed = BlockParser(layout, "t").parse(PacketBlock(packets)).typed
         exact = BlockParser(layout, "t").parse_exactly(PacketBlock(packets))
-        batches = [layout.batch(table, frozenset(table.sides)) for table in (typed, exact)]
+        batches = [layout.batch(table) for table in (typed, exact)]
         assert texts_of(batches[1]) == payloads
         assert not is_printed or texts_of(batches[0]) == payloads
         assert batches[0].schema != batches[1].schema or batches[0] == batches[1]

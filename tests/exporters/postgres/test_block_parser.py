@@ -198,7 +198,7 @@ def as_values(parse) -> object:
         layout, table, digest = parse()
     except pa.ArrowInvalid:
         return "invalid"
-    batch = layout.batch(table, frozenset(table.sides))
+    batch = layout.batch(table)
     batch.validate(full=True)
     days = [
         c.view(pa.int32()) if pa.types.is_date32(c.type) else c for c in batch.columns
@@ -247,7 +247,7 @@ def check_any_text(table: tuple[Layout, bytes]) -> None:
     assert compiled == as_values(lambda: exactly(layout, block))
     if compiled != "invalid":
         typed = BlockParser(layout).parse(block).typed
-        batch = layout.batch(typed, frozenset(typed.sides))
+        batch = layout.batch(typed)
         lines = split_lines(block)
         assert [csv_normal(line) for line in lines_of(batch)] == [csv_normal(line) for line in lines]
     count("generated tables")

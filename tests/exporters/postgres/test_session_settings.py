@@ -20,11 +20,11 @@ from exporters.limits import Limits
 from exporters.postgres.doctor import examine
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.rows import asyncpg_feed, copy_feed
+from exporters.postgres.rows.copy_feed import text_of
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
-from exporters.sql.row_blocks import text_of
 from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export

@@ -8,13 +8,12 @@ from exporters.postgres.catalog import PostgresColumn
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.rows.block_parser import digest_block, parse_block
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.rows.copy_feed import Feeds, SmallRows
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import RowsDigest
 from exporters.sql.columns import Layout
-from exporters.sql.row_blocks import SmallRows
 from tests.exporters.postgres.databases import fetch
 from tests.parquet import check_parquet
 
@@ -54,10 +53,10 @@ def test_small_chunks_are_typed_as_large_ones(name):
     own_layout, block, _ = CHUNKS[name]
     chunk = parsed[name]
     assert chunk is not None
-    batch = own_layout.batch(chunk.typed, frozenset())
+    batch = own_layout.batch(chunk.typed)
     assert chunk.typed.sides == {}
     if block:
-        assert batch.equals(own_layout.batch(parse_block(block, own_layout), frozenset()))
+        assert batch.equals(own_layout.batch(parse_block(block, own_layout)))
     assert (chunk.digest, chunk.text_bytes) == (digest_block(block), len(block))
     assert chunk.digest.rows == batch.num_rows
 

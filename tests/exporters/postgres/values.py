@@ -216,7 +216,7 @@ def through_parquet(block: bytes, layout: Layout) -> pa.Table:
     """What a Parquet file of these lines has in it."""
     typed = parse_block(block, layout)
     file = io.BytesIO()
-    pq.write_table(pa.Table.from_batches([layout.batch(typed, frozenset(typed.sides))]), file)
+    pq.write_table(pa.Table.from_batches([layout.batch(typed)]), file)
     return pq.read_table(file)
 
 

@@ -78,12 +78,12 @@ def test_a_byte_order_mark_at_the_start_of_a_block_is_a_value():
     block = "\ufeffx,1\n".encode()
     typed = parse_block(block, layout)
     assert typed.columns[0].to_pylist() == ["\ufeffx"]
-    assert block_of(layout.batch(typed, frozenset())) == block
+    assert block_of(layout.batch(typed)) == block
 
 
 def test_generated_columns_are_rendered_only_on_request():
     layout = Layout.of([column("a", "int4"), column("b", "int4", generated=True)])
-    batch = layout.batch(parse_block(b"1,2\n", layout), frozenset())
+    batch = layout.batch(parse_block(b"1,2\n", layout))
     assert block_of(batch) == b"1,2\n"
     assert block_of(batch, generated=False) == b"1\n"
 
@@ -92,7 +92,7 @@ def test_side_columns_hold_only_what_the_type_cannot():
     layout = Layout.of([column("d", "date"), column("i", "int4")])
     block = b"2020-01-01,1\ninfinity,2\n,3\n"
     typed = parse_block(block, layout)
-    batch = layout.batch(typed, frozenset(typed.sides))
+    batch = layout.batch(typed)
     assert batch.schema.names == ["d", "i", "d$exact"]
     assert batch.column(2).to_pylist() == [None, "infinity", None]
     assert batch.column(0).null_count == 2
@@ -102,7 +102,7 @@ def test_side_columns_hold_only_what_the_type_cannot():
 def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
     layout = Layout.of([column("t", "text")])
     block = b'\n""\n"\\."\n\\\n'
-    batch = layout.batch(parse_block(block, layout), frozenset())
+    batch = layout.batch(parse_block(block, layout))
     assert batch.column(0).to_pylist() == [None, "", "\\.", "\\"]
     assert block_of(batch) == block
 

@@ -212,10 +212,10 @@ def _literals(
     for rows in feed.rows(row_select(table)):
         if isinstance(rows, list):
             typed = parse_columns(columns_of(rows, types), layout, exactly=True)
-            batch = layout.batch(typed, frozenset(typed.sides))
+            batch = layout.batch(typed)
             yield from literals_of(batch, table.generated, decimals=decimals)
             continue
         with Spool() as spool:
             row = read_payload(rows.pieces, layout, spool)
-            batch = layout.batch(row.typed, frozenset(row.typed.sides))
+            batch = layout.batch(row.typed)
             yield from literals_of(LongRow(batch, row.long), table.generated, decimals=decimals)
