@@ -10,4 +10,5 @@ from migrate.verify import table_contents
 
 def check_parquet(reader: BundleReader, rows: Sequence[CatalogRow]) -> list[Finding]:
     """Return where the values of tables are not those that the catalog has."""
-    return list(table_contents.check(reader, rows, workers=2, digests=[]))
+    parts = table_contents.check(reader, rows, workers=2, digests=[])
+    return [finding for part in parts for finding in part.findings]

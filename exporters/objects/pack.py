@@ -20,7 +20,7 @@ from exporters.objects import acls, changed_objects, index_rows, large_object, p
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_checksums import promises_md5, read_again
+from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.objects.unit_plan import large_id
 from exporters.selection import Selection
 
@@ -142,6 +142,7 @@ class _Pack(Struct):
     _offset: int = 0
 
     def add(self, row: int, fetched: Fetched) -> None:
+        """Write an object, or note why it is not in the pack."""
         listed = fetched.summary
         if fetched.error is not None:
             fetched = self._again(fetched)
@@ -156,19 +157,10 @@ class _Pack(Struct):
         if summary.size_bytes > SMALL_BYTES:
             self.grown.append((row, summary))
             return
-        # An MD5 is a quarter of the time that an object takes: not where the server keeps a CRC64NVME.
-        md5 = None
-        if fetched.crc64nvme is None:
-            md5 = hashlib.md5(fetched.body, usedforsecurity=False).hexdigest()
-        if md5 is not None and md5 != summary.etag and promises_md5(fetched):
-            if len(self.unlike) < _READ_AGAIN:
-                fetched = read_again(self.bucket, fetched)
-                if fetched.error is not None:
-                    self.lost.append((row, listed, fetched.error))
-                    return
-                md5 = hashlib.md5(fetched.body, usedforsecurity=False).hexdigest()
-            if md5 != summary.etag:
-                self.unlike.append(summary.key)
+        fetched, md5 = self._with_md5(fetched)
+        if fetched.error is not None:
+            self.lost.append((row, listed, fetched.error))
+            return
         body, crc = fetched.body, fetched.crc64nvme
         older = "" if summary.is_latest else summary.version_id
         header = pax_headers.header(
@@ -184,6 +176,23 @@ class _Pack(Struct):
         )
         self._write(header, body)
         self._note(row, fetched, content)
+
+    def _with_md5(self, fetched: Fetched) -> tuple[Fetched, str | None]:
+        """Return an object with the MD5 of its body, read again where its ETag is another one. None where the server
+        keeps a CRC64NVME, which was compared: an MD5 is a quarter of the time that an object takes.
+        """
+        if fetched.crc64nvme is not None:
+            return fetched, None
+        md5, etag = md5_of(fetched.body), fetched.summary.etag
+        if md5 != etag and promises_md5(fetched):
+            if len(self.unlike) < _READ_AGAIN:
+                fetched = read_again(self.bucket, fetched)
+                if fetched.error is not None:
+                    return fetched, None
+                md5 = md5_of(fetched.body)
+            if md5 != etag:
+                self.unlike.append(fetched.summary.key)
+        return fetched, md5
 
     def _again(self, fetched: Fetched) -> Fetched:
         """Read an object again that came damaged, or is not what was listed."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, TypeVar, cast
+from functools import partial
+from typing import TypeVar
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -13,7 +13,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
-from migrate.errors import DamageError, GoneError
+from migrate.errors import DamageError
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
@@ -23,7 +23,7 @@ from migrate.verify import (
     table_contents,
     tag_file_checks,
 )
-from migrate.verify.file_hashes import check_file, read_file
+from migrate.verify.file_hashes import check_file
 from migrate.verify.file_presence import Counted, check_payload
 from migrate.verify.object_contents import IndexWalk, PackJob
 from migrate.verify.outcome import Level, VerifyOutcome
@@ -33,8 +33,6 @@ Item = TypeVar("Item")
 
 PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
 """Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
-READ_ONCE_BYTES = 64 * 2**20
-"""Parts of tables up to this size are held in memory while they are rendered; larger ones are read a second time."""
 _UNREAD = (
     "{0.name}: every byte was hashed, but the values in its tables were not compared: no engine that is installed here"
     " reads the Parquet files of {0.kind}:// sources"
@@ -109,7 +107,9 @@ class _FullCheck:
             findings.extend(self._check_tables(reader, rows))
         present = check_payload(self._store, self._tags, findings, counted)
         rest = (file for file, _ in present if file.key not in self._hashed)
-        files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(self._check_file)
+        files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(
+            partial(check_file, self._store, self._progress)
+        )
         for _, file_findings in run_all(files, rest):
             findings.extend(file_findings)
 
@@ -117,40 +117,16 @@ class _FullCheck:
         """Compare the values in tables; a part that fits into memory is read once, and hashed on the way. It counts
         when its values have been compared: that takes longest.
         """
-        part_findings: list[Finding] = []
-        sizes: dict[str, int] = {}
+        findings: list[Finding] = []
         files = self._files_of({source.name for source in reader.sources.values()}, ("tables/",))
-
-        def open_part(key: str) -> BinaryIO:
-            file = files.pop(key, None)
-            if file is None or file.size_bytes is None or file.size_bytes > READ_ONCE_BYTES:
-                return cast("BinaryIO", reader.open(key))
-            try:
-                data, differences = read_file(self._store, file)
-            except GoneError:
-                return cast("BinaryIO", reader.open(key))
-            self._hashed.add(key)
-            sizes[key] = len(data)
-            part_findings.extend(differences)
-            return io.BytesIO(data)
-
-        def count(key: str) -> None:
-            if key in sizes:
-                self._progress.advance(items=1, size_bytes=sizes.pop(key))
-
         # Few threads, too: memory that one has used is not lent to another.
         workers = min(self._workers, PARTS_AT_ONCE)
-        differences = list(
-            table_contents.check(
-                reader,
-                rows,
-                workers=workers,
-                digests=self.digests,
-                open_part=open_part,
-                on_compared=count,
-            )
-        )
-        return part_findings + differences
+        for part in table_contents.check(reader, rows, workers=workers, digests=self.digests, files=files):
+            findings += part.findings
+            if part.hashed_bytes is not None:
+                self._hashed.add(part.key)
+                self._progress.advance(items=1, size_bytes=part.hashed_bytes)
+        return findings
 
     def _pool(self, work: Callable[[Item], list[Finding]]) -> ThreadWorkerPool[Item, list[Finding]]:
         return ThreadWorkerPool(work, self._workers, name="moveout-verify", ahead=self._workers)
@@ -200,6 +176,3 @@ class _FullCheck:
     def _check_pack(self, job: PackJob) -> list[Finding]:
         self._hashed.add(job.file.key)
         return check_file(self._store, self._progress, job.file, job.members)
-
-    def _check_file(self, file: Expected) -> list[Finding]:
-        return check_file(self._store, self._progress, file)

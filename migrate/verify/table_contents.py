@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,32 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
-from migrate.errors import DamageError
+from migrate.errors import DamageError, GoneError
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
+from migrate.verify.file_hashes import read_file
+from migrate.verify.tag_file_checks import Expected
+
+READ_ONCE_BYTES = 64 * 2**20
+"""Parts up to this size are held in memory while they are rendered; larger ones are read a second time for their hash.
+"""
+
+
+class CheckedPart(Struct, frozen=True):
+    """What differs in a part of a table, and after the last one in the table; ``key`` is empty for a table without
+    parts. ``hashed_bytes``: of a file whose bytes were all hashed, too, None of any other.
+    """
+
+    key: str
+    findings: list[Finding]
+    hashed_bytes: int | None = None
 
 
 class _TablePart(Struct, frozen=True):
+    """A part. ``file``: as the manifest has it, where it is read once, and hashed on the way."""
+
     key: str
     rows: int
+    file: Expected | None
 
 
 class _TableCheck(Struct):
@@ -71,32 +91,54 @@ def check(
     *,
     workers: int,
     digests: list[TableDigest],
-    open_part: Callable[[str], Any] | None = None,
-    on_compared: Callable[[str], None] = lambda _: None,
-) -> Iterator[Finding]:
+    files: Mapping[str, Expected] | None = None,
+) -> Iterator[CheckedPart]:
     """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
-    whole tables. ``open_part`` opens a file by its key, and raises like ``BundleReader.open``, which is the default.
-    ``on_compared`` is called with the key of each file whose values were compared.
+    whole tables. Those of ``files`` that fit into memory are hashed on the way.
     """
+    to_hash = {
+        key: file
+        for key, file in (files or {}).items()
+        if file.size_bytes is not None and file.size_bytes <= READ_ONCE_BYTES
+    }
     tables: list[_TableCheck] = []
     for row, engine in _readable(reader, rows):
         try:
-            parts = [_TablePart(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
+            keys = [(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
         except (KeyError, TypeError, ValueError) as exc:
-            yield Finding(layout.CATALOG, f"{_label(row)} has no list of parts", found=repr(exc))
+            finding = Finding(layout.CATALOG, f"{_label(row)} has no list of parts", found=repr(exc))
+            yield CheckedPart("", [finding])
             continue
+        parts = [_TablePart(key, count, to_hash.pop(key, None)) for key, count in keys]
         table = _TableCheck(row, part_reader_of(engine), parts)
         tables.append(table)
         if not parts:
-            yield from table.finish()
+            yield CheckedPart("", list(table.finish()))
     items = ((table, part) for table in tables for part in table.parts)
-    pool = ThreadWorkerPool(
-        partial(_digest, open_part or reader.open), workers, name="moveout-verify-tables", ahead=workers
-    )
-    for (table, part), result in run_all(pool, items):
-        on_compared(part.key)
-        yield from table.take(part, result)
+    pool = ThreadWorkerPool(partial(_read_part, reader), workers, name="moveout-verify-tables", ahead=workers)
+    for (table, part), (values, hashed_bytes, differences) in run_all(pool, items):
+        yield CheckedPart(part.key, [*differences, *table.take(part, values)], hashed_bytes)
     digests.extend(table.digest for table in tables if table.digest is not None)
+
+
+def _read_part(
+    reader: BundleReader, item: tuple[_TableCheck, _TablePart]
+) -> tuple[RowsDigest | Finding, int | None, list[Finding]]:
+    """Return the digest of the values, or why there is none; and how many bytes were hashed, and what differs there."""
+    part_reader, part = item[0].part_reader, item[1]
+    data: bytes | None = None
+    differences: list[Finding] = []
+    values: RowsDigest | Finding
+    try:
+        if part.file is not None:
+            data, differences = read_file(reader.store, part.file)
+        with reader.open(part.key) if data is None else io.BytesIO(data) as file:
+            values = part_reader.digest_part(file, part.rows)
+    except (DamageError, GoneError):
+        values = Finding(part.key, "is missing; it is in the catalog")
+    except part_reader.read_errors as exc:
+        values = Finding(part.key, "cannot be read as Parquet", found=str(exc)[:200])
+    return values, None if data is None else len(data), differences
 
 
 def _compare(row: CatalogRow, total: RowsDigest, read: Mapping[str, RowsDigest]) -> Iterator[Finding]:
@@ -122,17 +164,6 @@ def _chunks(
         if to_hex(digest.digest) != chunk["digest"]:
             what = f"the difference is in chunk {number} of {_label(row)}"
             yield Finding(keys[0], what, str(chunk["digest"]), to_hex(digest.digest))
-
-
-def _digest(open_part: Callable[[str], Any], item: tuple[_TableCheck, _TablePart]) -> RowsDigest | Finding:
-    part_reader, part = item[0].part_reader, item[1]
-    try:
-        with open_part(part.key) as file:
-            return part_reader.digest_part(file, part.rows)
-    except DamageError:
-        return Finding(part.key, "is missing; it is in the catalog")
-    except part_reader.read_errors as exc:
-        return Finding(part.key, "cannot be read as Parquet", found=str(exc)[:200])
 
 
 def _key(row: CatalogRow, name: object) -> str:

@@ -20,7 +20,7 @@ from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
 from migrate.verify import Level, table_contents, verify
-from migrate.verify.run import READ_ONCE_BYTES
+from migrate.verify.table_contents import READ_ONCE_BYTES
 from tests.tools.bundles import put_in_place_of
 
 PART = "data/app/tables/1/"
@@ -70,8 +70,8 @@ def reader(bundle) -> BundleReader:
 def look(reader: BundleReader, rows: list[CatalogRow]) -> tuple[list[str], dict[str, int]]:
     """Return the findings, and the rows of each table that was read whole."""
     digests = []
-    problems = table_contents.check(reader, rows, workers=2, digests=digests)
-    findings = [f"{finding.key}: {finding.what}" for finding in problems]
+    parts = table_contents.check(reader, rows, workers=2, digests=digests)
+    findings = [f"{finding.key}: {finding.what}" for part in parts for finding in part.findings]
     assert all(len(digest.digest) == 32 for digest in digests)
     return findings, {digest.name: digest.rows for digest in digests}
 
@@ -167,7 +167,7 @@ class CountingReads(StoreWrapper):
 def test_a_full_verification_reads_each_part_of_a_table_once_where_it_fits_into_memory(
     bundle, monkeypatch, in_memory_bytes
 ):
-    monkeypatch.setattr("migrate.verify.run.READ_ONCE_BYTES", in_memory_bytes)
+    monkeypatch.setattr("migrate.verify.table_contents.READ_ONCE_BYTES", in_memory_bytes)
     store = CountingReads(open_location(str(bundle)))
     progress = Counted()
     outcome = verify(store, Level.FULL, workers=2, progress=progress)

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -79,16 +78,14 @@ class Writer(Struct, frozen=True):
         """Write one batch."""
         if len(batch) == 1 and in_parts(batch[0].row):
             return self.upload(batch[0])
-        findings: list[str] = []
-        sent: deque[ObjectWrite] = deque()
         arrived = self._write_tars(batch) if self.terms.snowball else set()
         items, size_bytes = len(arrived), sum(job.row.size_bytes for job in batch if job.key in arrived)
         self.progress.advance(items=items, size_bytes=size_bytes)
-        batch = [job for job in batch if job.key not in arrived]
-        for written in self.destination.put_all(
-            self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES
-        ):
-            job = sent.popleft()
+        jobs = {job.key: job for job in batch if job.key not in arrived}
+        findings: list[str] = []
+        bodies = self._bodies(jobs.values(), findings)
+        for written in self.destination.put_all(bodies, window_bytes=WINDOW_BYTES):
+            job = jobs[written.key]
             fault = fault_of(job, written)
             if fault:
                 findings.append(fault)
@@ -138,17 +135,18 @@ class Writer(Struct, frozen=True):
 
     def _write_tars(self, batch: Sequence[ObjectWrite]) -> set[str]:
         """Write what can go many at once; return the keys of what has arrived."""
-        able = [
-            job for job in batch if tar_upload.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
-        ]
+        able = {
+            job.key: job
+            for job in batch
+            if tar_upload.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
+        }
         if len(able) < tar_upload.LEAST_MEMBERS:
             return set()
         arrived: set[str] = set()
-        sent: deque[ObjectWrite] = deque()
         members: list[tar_upload.Member] = []
         held = 0
-        for described, body in self._bodies(able, sent, []):
-            row = sent.popleft().row
+        for described, body in self._bodies(able.values(), []):
+            row = able[described.key].row
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
             members.append(
                 tar_upload.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
@@ -172,8 +170,9 @@ class Writer(Struct, frozen=True):
             return set()
 
     def _bodies(
-        self, batch: Sequence[ObjectWrite], sent: deque[ObjectWrite], findings: list[str]
+        self, batch: Iterable[ObjectWrite], findings: list[str]
     ) -> Iterator[tuple[Description, bytes]]:
+        """Yield the objects whose bytes are those of the index; ``findings`` lists the others."""
         for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start = run[0].row.offset
             end = run[-1].row.offset + run[-1].row.size_bytes
@@ -185,7 +184,6 @@ class Writer(Struct, frozen=True):
                 if hashlib.sha256(body).hexdigest() != job.row.sha256:
                     findings.append(damaged(job))
                     continue
-                sent.append(job)
                 yield self.terms.describe(job.key, job.row), body
 
     def _read(self, file: str, start: int, length: int) -> bytes:

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
-from migrate.errors import UsageError
+from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session
@@ -115,35 +115,30 @@ class HttpClient:
         """Return the response, whatever its status. ``body`` is the body's entry in the in-flight limiter. Raises
         ``OSError``.
         """
-        response = self._exchange(request, body)
+        response = self.begin(request, body or leaving()).result()
         region = response.headers.get(_REGION, self._region)
         if response.status in _ELSEWHERE and region != self._region:
             self._aim(client(self._location, boto_session=self._session, region=region))
-            response = self._exchange(request, body)
+            response = self.begin(request, body or leaving()).result()
         return response
 
-    def _exchange(self, request: Request, body: Body | None) -> Response:
-        connection = self.connection()
+    def begin(self, request: Request, body: Body | None = None) -> PendingResponse:
+        """Send a request. Its response waits in this machine's buffers until it is asked for. What keeps it from being
+        sent is raised then, too. ``body``: see ``exchange``.
+        """
+        connection = self._connection()
         try:
-            self.send(connection, request, body or leaving())
-            response = connection.receive()
+            descriptor = self._send(connection, request, body)
+        except (OSError, MoveoutError) as exc:
+            connection.close()
+            return PendingResponse(self, request, connection, error=exc)
         except BaseException:
             connection.close()
             raise
-        self.release(connection)
-        return response
+        return PendingResponse(self, request, connection, descriptor)
 
-    def begin(self, request: Request) -> PendingResponse:
-        """Send a request; its response waits in this machine's buffers until it is asked for. Never raises."""
-        connection = self.connection()
-        try:
-            self.send(connection, request)
-        except OSError:
-            connection.close()  # the response will show it
-        return PendingResponse(self, request, connection)
-
-    def send(self, connection: Connection, request: Request, body: Body | None = None) -> int:
-        """Send a request by a connection of this client's. Return what ``Connection.send`` does."""
+    def _send(self, connection: Connection, request: Request, body: Body | None) -> int:
+        """Return what ``Connection.send`` does."""
         if request.method not in READING:
             reached(f"s3.{request.operation}.before")
         path = self._root + quote(request.key, safe="/")
@@ -152,7 +147,7 @@ class HttpClient:
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
         return connection.send(head, request.body, answers_body=request.method != "HEAD", body=body)
 
-    def connection(self) -> Connection:
+    def _connection(self) -> Connection:
         """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""
         while self._idle:
             try:
@@ -205,23 +200,45 @@ class HttpClient:
 
 
 class PendingResponse:
-    """A request that was sent, and is answered meanwhile."""
+    """A request that was sent, and is answered meanwhile. ``descriptor``: the one on which the response comes, -1 where
+    the request could not be sent.
+    """
 
-    __slots__ = ("_client", "_connection", "_request")
+    __slots__ = ("_client", "_connection", "_error", "_request", "descriptor")
 
-    def __init__(self, client: HttpClient, request: Request, connection: Connection) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        request: Request,
+        connection: Connection,
+        descriptor: int = -1,
+        *,
+        error: Exception | None = None,
+    ) -> None:
         self._client, self._request, self._connection = client, request, connection
+        self.descriptor = descriptor
+        self._error = error
 
-    def wait(self) -> Response:
-        """Return the response. Raises ``MoveoutError`` like ``HttpClient.call``."""
-        request = self._request
-        what = request.key or f"s3://{self._client.bucket}"
+    def result(self) -> Response:
+        """Return the response, whatever its status. Raises ``OSError``, or why the request cannot be sent."""
+        if self._error is not None:
+            raise self._error
         try:
             response = self._connection.receive()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._client.release(self._connection)
+        return response
+
+    def wait(self) -> Response:
+        """Return a successful response. Raises ``MoveoutError`` like ``HttpClient.call``."""
+        what = self._request.key or f"s3://{self._client.bucket}"
+        try:
+            response = self.result()
         except OSError as exc:
             raise translate(exc, what) from exc
-        self._client.release(self._connection)
-        return successful(request, response, what)
+        return successful(self._request, response, what)
 
     def cancel(self) -> None:
         """Give the request up."""

@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.inflight_limit import Body, carrying
+from migrate.storage.inflight_limit import Body
 from migrate.storage.outage import outage_of
 from migrate.storage.retry import Note, RetryPolicy
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
-from migrate.storage.s3.http.connection import SILENT_SECONDS, Connection
+from migrate.storage.s3.http.connection import SILENT_SECONDS
 from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket
 
 Item = TypeVar("Item")
@@ -73,7 +73,7 @@ class Requests:
         self.cancellation = cancellation
         self.retry = _BucketRetry(http, cancellation, note)
         self.limiter = self.retry.limiter
-        self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
+        self.threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
 
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
@@ -117,16 +117,6 @@ class Requests:
             for _, pending in arrived:
                 if pending is not None:
                     pending.cancel()
-
-    def send_large(self, request: Request, body: Body | None) -> Future[Response]:
-        """Send a request by a thread. The future raises ``OSError``."""
-        return self._large.submit(self._exchange, request, body)
-
-    def _exchange(self, request: Request, body: Body | None) -> Response:
-        if body is None:
-            return self.http.exchange(request)
-        with carrying(body):
-            return self.http.exchange(request)
 
     def _answer(
         self, sent: _Sent[Item], pending: PendingResponse | None, follow_up: FollowUp[Item] | None
@@ -192,15 +182,14 @@ class _BucketRetry(RetryPolicy):
 
 
 class _Sent(Struct, Generic[Item]):
-    """A job that went out. Its response comes by ``connection``, whose descriptor is polled, or by ``future``. When it
-    has ended there is a successful ``response``, of which ``held_bytes`` are in memory, or an ``error``.
+    """A job that went out. Its response is ``pending``: it comes on a ``descriptor``, which is polled, or by a thread.
+    When it has ended there is a successful ``response``, of which ``held_bytes`` are in memory, or an ``error``.
     """
 
     job: Job[Item]
     body: Body | None
-    connection: Connection | None = None
+    pending: PendingResponse | Future[Response] | None = None
     descriptor: int = -1
-    future: Future[Response] | None = None
     has_ended: bool = False
     response: Response | None = None
     held_bytes: int = 0
@@ -251,7 +240,7 @@ class _Run(Generic[Item]):
 
     def _receive(self) -> None:
         first = self.sent[0]
-        if first.future is not None:
+        if first.descriptor < 0:
             self._end(first)
             return
         events = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
@@ -261,10 +250,8 @@ class _Run(Generic[Item]):
     def close(self) -> None:
         """Give up what is on its way, and the connections back."""
         for sent in self.sent:
-            if sent.connection is not None:
-                sent.connection.close()
-            if sent.future is not None:
-                sent.future.cancel()
+            if sent.pending is not None:
+                sent.pending.cancel()
             if sent.body is not None:
                 self._flow.end(sent.body, arrived=False)
 
@@ -273,31 +260,25 @@ class _Run(Generic[Item]):
         self._busy += 1
         self._sent_bytes += size_bytes
         if size_bytes > LARGE_BYTES:
-            sent.future = self._requests.send_large(sent.job.request, sent.body)
+            sent.pending = self._requests.threads.submit(self._http.exchange, sent.job.request, sent.body)
             return
-        sent.connection = self._http.connection()
-        try:
-            sent.descriptor = self._http.send(sent.connection, sent.job.request)
-        except (OSError, MoveoutError) as exc:
-            self._end(sent, exc)
+        sent.pending = pending = self._http.begin(sent.job.request)
+        sent.descriptor = pending.descriptor
+        if sent.descriptor < 0:
+            self._end(sent)
             return
         self._by_descriptor[sent.descriptor] = sent
         self._poll.register(sent.descriptor, select.POLLIN)
 
-    def _end(self, sent: _Sent[Item], send_error: Exception | None = None) -> None:
+    def _end(self, sent: _Sent[Item]) -> None:
         """Take the response to a job, and tell the concurrency limiter whether the server keeps up."""
+        assert sent.pending is not None
         request, response = sent.job.request, None
         if self._by_descriptor.pop(sent.descriptor, None) is not None:
             self._poll.unregister(sent.descriptor)
         try:
             try:
-                if send_error is not None:
-                    raise send_error
-                if sent.connection is not None:
-                    response = sent.connection.receive()
-                else:
-                    assert sent.future is not None
-                    response = sent.future.result()
+                response = sent.pending.result()
             except OSError as exc:
                 raise translate(exc, request.key) from exc
             self._requests.retry.note_answer()
@@ -305,9 +286,7 @@ class _Run(Generic[Item]):
             sent.held_bytes = len(response.body)
         except MoveoutError as exc:
             sent.error = exc
-        if sent.connection is not None:
-            self._http.release(sent.connection)
-        sent.connection = sent.future = None
+        sent.pending = None
         sent.has_ended = True
         self._busy -= 1
         self._sent_bytes -= len(request.body)
