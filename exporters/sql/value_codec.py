@@ -40,8 +40,8 @@ def plain_text(values: pa.Array) -> pa.Array:
     return pc.cast(values, pa.string())
 
 
-def same_text(values: pa.Array) -> pa.Array:
-    """Render values that are their text."""
+def storage_of(values: pa.Array) -> pa.Array:
+    """Return values without their extension type: those of text and JSON are their text."""
     return values.storage if isinstance(values, pa.ExtensionArray) else values
 
 
@@ -93,12 +93,12 @@ def _days(first: int) -> pa.Array:
     return pc.cast(pc.cast(pa.array(range(first, first + _SPAN_DAYS), pa.int32()), pa.date32()), pa.string())
 
 
-TEXT = ValueCodec("text", cast_text, same_text)
+TEXT = ValueCodec("text", cast_text, storage_of)
 """Text that is kept as it is. No value of it is ever compared with its text."""
 INT = ValueCodec("int", cast_text, plain_text)
 DECIMAL = ValueCodec("decimal", cast_text, _decimal_text, r"^-?[0-9]+(\.[0-9]+)?$")
 DATE = ValueCodec("date", cast_text, _date_text, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
-JSON = ValueCodec("json", _as_json, same_text)
+JSON = ValueCodec("json", _as_json, storage_of)
 
 
 def rendered(codec: ValueCodec, values: pa.Array, side: pa.Array | None = None) -> pa.Array:

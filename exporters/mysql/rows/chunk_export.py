@@ -22,7 +22,7 @@ def export_rows(
 ) -> ExportedChunk:
     """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
     parser = BlockParser(layout, table.label)
-    parse = parser.parse_proved
+    parse = parser.parse_proved  # of the first block: see PROVED_ROWS
     with ChunkExport(layout, sink, stem) as chunk:
         for block in feed.blocks(row_select(table, keys)):
             if isinstance(block, LongRowText):

@@ -18,7 +18,7 @@ from exporters.sql.value_codec import (
     ValueCodec,
     as_time,
     cast_text,
-    same_text,
+    storage_of,
 )
 
 _DAY = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -121,7 +121,7 @@ CODECS: Mapping[str, ValueCodec] = {
         ValueCodec("mysqlfloat", _parse_single, lambda values: _doubles(values.cast(pa.float64()))),
         ValueCodec("year", cast_text, _years),
         ValueCodec("hex", hex_text.parse_bytes, _upper_hex),
-        ValueCodec("charset", _parse_characters, same_text),
+        ValueCodec("charset", _parse_characters, storage_of),
         *(ValueCodec(f"datetime.{n}", cast_text, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),
         *(ValueCodec(f"utc.{n}", _parse_utc, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),
         *(ValueCodec(f"clock.{n}", as_time, partial(_clocks, digits=n), _TIME) for n in _PRECISIONS),

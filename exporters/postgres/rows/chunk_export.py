@@ -19,7 +19,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     another.
     """
     sent_rows, parser = 0, BlockParser(layout)
-    parse = parser.parse_proved
+    parse = parser.parse_proved  # of the first block: see PROVED_ROWS
     with closing(source), ChunkExport(layout, sink, stem) as chunk:
         for block in source:
             if isinstance(block, SentRows):

@@ -21,7 +21,7 @@ from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
 from exporters.postgres.rows.text_codec.value_tokens import lists_of, validity_of
 from exporters.sql.column_groups import Pieces
-from exporters.sql.value_codec import joined, same_text
+from exporters.sql.value_codec import joined, storage_of
 
 EPOCH_DAYS = 10957
 EPOCH_MICROS = EPOCH_DAYS * 86_400_000_000
@@ -98,12 +98,12 @@ def boolean(values: pa.Array) -> Pieces:
 
 def uuid(values: pa.Array) -> Pieces:
     """Sixteen bytes each."""
-    return [_before(struct.pack(">i", 16), values), pc.cast(same_text(values), pa.binary())]
+    return [_before(struct.pack(">i", 16), values), pc.cast(storage_of(values), pa.binary())]
 
 
 def with_lengths(values: pa.Array) -> Pieces:
     """Text and bytes as they are."""
-    data = pc.cast(same_text(values), pa.binary())
+    data = pc.cast(storage_of(values), pa.binary())
     return [swapped(pc.fill_null(pc.binary_length(data), -1)), data]
 
 

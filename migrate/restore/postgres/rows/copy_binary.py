@@ -22,7 +22,7 @@ from exporters.sql.column_groups import Pieces, compute_by_key
 from exporters.sql.columns import EXACT_OF, GENERATED, KIND, TYPE
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
-from exporters.sql.value_codec import DECIMAL, joined, same_text
+from exporters.sql.value_codec import DECIMAL, joined, storage_of
 from migrate.restore.postgres.rows import binary_values
 from migrate.restore.postgres.rows.binary_values import Make, together, with_lengths
 
@@ -119,10 +119,10 @@ def _core_column(
     elif letter == "d" and not _are_short(values):
         letter, values = "t", _long_decimals(values)
     if letter in "tj":
-        values = same_text(values)
+        values = storage_of(values)
         values = values if pa.types.is_string(values.type) else pc.cast(values, pa.binary())
     elif letter == "U":
-        values = same_text(values)
+        values = storage_of(values)
     elif letter == "n":
         letter = _LETTERS[values.type.bit_width // 8]
     elif letter == "d":
@@ -157,7 +157,7 @@ def _long_decimals(values: pa.Array) -> pa.Array:
 
 def _jsonb(values: pa.Array) -> Pieces:
     """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
-    return with_lengths(pc.binary_join_element_wise(_JSONB, pc.cast(same_text(values), pa.binary()), b""))
+    return with_lengths(pc.binary_join_element_wise(_JSONB, pc.cast(storage_of(values), pa.binary()), b""))
 
 
 def encoder_of(
