@@ -14,7 +14,7 @@ from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import cut, largest_chunk
 from exporters.postgres.errors import has_ended
-from exporters.postgres.rows.chunk_export import digest_rows, digest_small
+from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
@@ -121,7 +121,7 @@ def _digests(
     read = feeds.read_all(chunks) if len(chunks) > 1 else []
     if read:
         return [
-            (table, digest_small(rows, advance, has_columns=bool(table.columns)))
+            (table, digest_rows(rows.blocks(), advance, has_columns=bool(table.columns)))
             for (table, _), rows in zip(chunks, read, strict=True)
         ]
     digests: list[tuple[PostgresTable, RowsDigest | str]] = []

@@ -14,6 +14,7 @@ from migrate.errors import (
     DamagedOnTheWayError,
     DamageError,
     GoneError,
+    MoveoutError,
     NotAllowedError,
     SlowDownError,
     UnreachableError,
@@ -33,6 +34,7 @@ from migrate.storage.retry import (
 )
 from migrate.storage.s3.client import S3Location
 from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.bucket_configuration import read_configuration
 from scripts.process import free_port
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
@@ -390,8 +392,8 @@ def test_what_is_sent_again_counts_and_waits_for_no_limit(local):
     assert limiter.settle()[0] == 4 * 2**20
 
 
-def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():
-    """They are read in threads, which the program joins before it ends."""
+def client_of_nobody() -> HttpClient:
+    """A client of a server that does not run."""
     keys = dict.fromkeys(("access_key_id", "secret_access_key"), "x")
     boto = boto3.client(
         "s3",
@@ -400,7 +402,21 @@ def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
-    client = HttpClient(boto, S3Location("bucket", "", None, keys))
+    return HttpClient(boto, S3Location("bucket", "", None, keys))
+
+
+def test_a_request_that_could_not_be_sent_ahead_says_why():
+    pending = client_of_nobody().begin(Request("HeadObject", "HEAD", "key"))
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        pending.wait()
+    pending = client_of_nobody().begin(Request("PutObject", "PUT", "key", headers={"x-amz-meta-a": "b\n"}))
+    with pytest.raises(MoveoutError, match="line break"):
+        pending.wait()
+
+
+def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():
+    """They are read in threads, which the program joins before it ends."""
+    client = client_of_nobody()
     cancellation = CancellationToken()
     cancellation.cancel()
     started = time.monotonic()

@@ -6,7 +6,6 @@ from contextlib import closing
 
 from exporters.api import Sink
 from exporters.postgres.rows.block_parser import BlockParser, digest_block
-from exporters.postgres.rows.copy_feed import SmallRows
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk
@@ -57,11 +56,3 @@ def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool
             if advance is not None:
                 advance(part.rows, size_bytes)
     return digest if has_columns else digest_empty_rows(sent_rows)
-
-
-def digest_small(rows: SmallRows, advance: Advance | None, *, has_columns: bool) -> RowsDigest:
-    """Do the same for few rows."""
-    digest = digest_block(rows.block)
-    if advance is not None:
-        advance(digest.rows, len(rows.block))
-    return digest if has_columns else digest_empty_rows(rows.sent_rows)

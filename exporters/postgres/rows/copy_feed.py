@@ -363,6 +363,11 @@ class SmallRows(Struct, frozen=True):
     block: bytes
     sent_rows: int
 
+    def blocks(self) -> RowBlocks:
+        """Yield the rows as a feed does."""
+        yield self.block
+        yield SentRows(self.sent_rows)
+
 
 def _small_rows(source: RowBlocks) -> list[SmallRows]:
     """Return the rows of several queries of few rows, each of which ends with its count. Raises ``SourceError`` for a
