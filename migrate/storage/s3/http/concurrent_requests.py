@@ -74,6 +74,7 @@ class Requests:
         self.retry = _BucketRetry(http, cancellation, note)
         self.limiter = self.retry.limiter
         self.threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
+        """They send large bodies."""
 
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
