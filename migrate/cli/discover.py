@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +27,8 @@ from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_c
 from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words, things
-from migrate.runtime.crash_points import durable
-from migrate.storage.local.errors import translate_os
+from migrate.storage.local.errors import translated
+from migrate.storage.local.whole_file import write_whole
 
 _SHOWN_NAMES = 5
 
@@ -283,17 +282,9 @@ def _write(
     new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText],
 ) -> CaseText:
     """Write or amend the case file: in one step, so a full disk costs nothing that stood there."""
-    temporary = path.resolve().with_name(f".{path.name}.new")
-    try:
+    with translated(path):
         known = path.read_bytes().decode() if case else ""
-        written = updated_case(known, case, answers) if case else new_text(path, answers)
-        if case is None or written.changes:
-            temporary.write_bytes(written.text.encode())
-            if path.exists():
-                shutil.copymode(path, temporary)
-            with durable("discover.case_file"):
-                temporary.replace(path.resolve())
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise translate_os(exc, path) from exc
+    written = updated_case(known, case, answers) if case else new_text(path, answers)
+    if case is None or written.changes:
+        write_whole(path, written.text.encode(), crash_point="discover.case_file")
     return written

@@ -112,7 +112,7 @@ def report_command(
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
-    write_whole(out, page(gather(reader, later)))
+    write_whole(out, page(gather(reader, later)), crash_point="report.page")
     return Reported(store.location, out, verified, reader.info.complete)
 
 

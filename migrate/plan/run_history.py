@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.plan.stage_work import RunRecord, StageRecord
-from migrate.runtime.crash_points import durable
 from migrate.runtime.state_folder import state_folder
+from migrate.storage.local.whole_file import replace_file
 
 MOST_RUNS = 50
 VERSION = 1
@@ -51,7 +50,4 @@ def add_run(run: Sequence[StageRecord], path: Path | None = None) -> None:
         runs = [*read_history(path), tuple(run)][-MOST_RUNS:]
         value = {"version": VERSION, "runs": [[record.as_json() for record in past] for past in runs]}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(value), encoding="utf-8")
-        with durable("plan.run_history"):
-            temporary.replace(path)
+        replace_file(path, json.dumps(value).encode(), crash_point="plan.run_history")

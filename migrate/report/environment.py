@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,6 +15,8 @@ from typing import Any
 
 import jinja2
 from jinja2.bccache import Bucket
+
+from migrate.storage.local.whole_file import replace_file
 
 _OPTIONS: Mapping[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -57,14 +58,9 @@ class TemplateCache(jinja2.BytecodeCache):
         if sys.dont_write_bytecode:
             return
         code = marshal.dumps(bucket.code)
-        path = self._path(bucket)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
         with suppress(OSError):
-            try:
-                temporary.write_bytes(self._digest(bucket, code) + code)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            data = self._digest(bucket, code) + code
+            replace_file(self._path(bucket), data, crash_point="report.compiled_template")
 
     def _digest(self, bucket: Bucket, code: bytes) -> bytes:
         return hashlib.sha256(f"{self._made_of} {bucket.checksum}".encode() + code).digest()

@@ -61,5 +61,5 @@ def write_files(directory: Path, document: Document, signatures: Mapping[str, by
         for key, data in {document.key: document.data, **signatures}.items()
     }
     for path, data in files.items():
-        write_whole(path, data)
+        write_whole(path, data, crash_point="documents.file")
     return [str(path) for path in files]

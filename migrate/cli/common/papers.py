@@ -188,7 +188,7 @@ def write_page(path: Path, paper: Paper) -> None:
     """Write a page that is not there yet. Raises errors of ``migrate.errors``."""
     if os.path.lexists(path):
         raise NotEmptyError(f"{path} exists already", next_step="name another: --page FILE")
-    write_whole(path, paper_page(paper))
+    write_whole(path, paper_page(paper), crash_point="paper.page")
 
 
 def _party(public: PublicKey, name: str) -> str:

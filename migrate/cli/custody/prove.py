@@ -86,7 +86,7 @@ def prove_command(
     written = []
     for proof in bundle_tree.prove(store, is_asked, needle):
         file = to / f"{sha256(proof.leaf).hexdigest()[:16]}{SUFFIX}"
-        write_whole(file, proof.encode())
+        write_whole(file, proof.encode(), crash_point="prove.file")
         written.append((str(file), proof.item))
     missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
     if missing or not written:

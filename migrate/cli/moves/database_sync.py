@@ -70,7 +70,7 @@ class DatabaseSync(Struct, frozen=True):
                 error = translate_os(exc, self.folder)
                 error.next_step = "name another folder to work in: --work DIR"
                 raise error from exc
-            write_whole(path, text.encode())
+            write_whole(path, text.encode(), crash_point="sync.case_file")
         elif path.read_text(encoding="utf-8") != text:
             raise UsageError(f"{path} is of another move", next_step="give --work with another folder")
         case = load_case(path)

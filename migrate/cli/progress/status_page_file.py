@@ -12,7 +12,7 @@ from migrate.cli.progress.progress_view import stage_words, time_words
 from migrate.errors import OK, MoveoutError, UsageError
 from migrate.progress.state import ProgressState
 from migrate.report.status_page import REFRESH_SECONDS, ShownRun, status_page
-from migrate.runtime.crash_points import durable
+from migrate.storage.local.whole_file import replace_file
 from migrate.storage.registry import open_location
 
 PAGE = "status.html"
@@ -81,11 +81,4 @@ def _writer(session: Session, target: str) -> Callable[[bytes], object]:
             f"there is no directory {path.parent} for the status page",
             next_step="make it, or name another file",
         )
-
-    def write(data: bytes) -> None:
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_bytes(data)
-        with durable("status_page.file"):
-            temporary.replace(path)
-
-    return write
+    return lambda data: replace_file(path, data, crash_point="status_page.file")

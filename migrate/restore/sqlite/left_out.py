@@ -17,7 +17,7 @@ from migrate.errors import NotAllowedError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.table_restore import State
 from migrate.restore.sqlite.file_set import read_files
-from migrate.runtime.crash_points import durable
+from migrate.storage.local.whole_file import replace_file
 
 
 def record_path(address: SqliteAddress) -> Path:
@@ -56,10 +56,7 @@ def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None
     try:
         if entries:
             text = json.dumps({"version": 1, "restores": entries}, indent=1)
-            new = path.with_name(f"{path.name}.new")
-            new.write_text(text + "\n", encoding="ascii")
-            with durable("restore.sqlite.left_out"):
-                new.replace(path)
+            replace_file(path, f"{text}\n".encode("ascii"), crash_point="restore.sqlite.left_out")
         else:
             path.unlink(missing_ok=True)
     except OSError as exc:

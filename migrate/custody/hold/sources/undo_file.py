@@ -22,8 +22,8 @@ from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.custody.hold.sources.contract import Change
 from migrate.errors import BusyError, DamageError, UsageError
-from migrate.runtime.crash_points import durable
 from migrate.storage.local.fsync import sync_directory
+from migrate.storage.local.whole_file import replace_file
 
 VERSION = 1
 KIND = "undo of holds on sources"
@@ -87,22 +87,12 @@ def write(path: Path, undo_file: UndoFile, *, undone: Collection[str] = ()) -> N
         "kind": KIND, "version": VERSION, "reason": undo_file.reason, "made": undo_file.made, "sources": sources,
     }  # fmt: skip
     data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _alone(path.parent):
             _check_kept(path, undo_file, undone)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            with durable("hold.undo_file"):
-                temporary.replace(path)
+            replace_file(path, data, crash_point="hold.undo_file", mode=0o600)
             sync_directory(path.parent)
     except OSError as exc:
-        with suppress(OSError):
-            temporary.unlink()
         raise UsageError(
             f"the undo file {path} cannot be written: {exc.strerror}; nothing was changed",
             next_step="name another: --undo FILE",
