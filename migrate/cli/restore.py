@@ -159,7 +159,7 @@ class Restored(Struct, frozen=True):
                 ),
                 wrap=True,
             )
-        for note in outcome.notes:
+        for note in (*outcome.routine, *outcome.notes):
             console.print(Text(f"  {note}", style="dim"), wrap=True)
         left_out = [f"left out: {entry}" for entry in outcome.left_out]
         for lines in (outcome.findings, left_out):
@@ -177,12 +177,7 @@ def _lost_words(outcome: RestoreOutcome) -> str:
 
 def _is_whole(outcome: RestoreOutcome) -> bool:
     """Tell whether there is nothing to say but that it was restored, and what was lost of many sources alike."""
-    return not (outcome.findings or outcome.left_out or not all(map(_is_routine, outcome.notes)))
-
-
-def _is_routine(note: str) -> bool:
-    """Tell whether a note says what was printed before: that a destination was made as the source was, or was whole."""
-    return note.endswith("nothing was done") or (note.startswith("made the ") and ", since " not in note)
+    return not (outcome.findings or outcome.left_out or outcome.notes)
 
 
 def _lost_by_sources(outcomes: Iterable[RestoreOutcome]) -> str:

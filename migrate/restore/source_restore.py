@@ -42,14 +42,18 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
             f"{request.source}: only databases can be restored in parts", next_step="leave --only out"
         )
     restorer = restorer_of(engine)
-    made = ""
+    created = None
     if create and engine.create:
         creator = cast("CreateDestination", load_part(engine.create))
-        made = creator(request.reader, request.source, request.url, secrets=request.secrets)
-        if made:
-            request.progress.note(f"{request.source}: {made}")
+        created = creator(request.reader, request.source, request.url, secrets=request.secrets)
+        if created is not None:
+            request.progress.note(f"{request.source}: {created.sentence}")
     outcome = _restored(restorer, engine, request)
-    return replace(outcome, notes=(made, *outcome.notes)) if made else outcome
+    if created is None:
+        return outcome
+    if created.as_source:
+        return replace(outcome, routine=(created.sentence, *outcome.routine))
+    return replace(outcome, notes=(created.sentence, *outcome.notes))
 
 
 def _restored(restorer: Restorer, engine: Engine, request: RestoreRequest) -> RestoreOutcome:
@@ -79,6 +83,7 @@ def _retry(
         skipped_items=present + again.skipped_items,
         findings=tuple(unique(outcome.findings, again.findings)),
         notes=tuple(unique(notes, again.notes) if notes else outcome.notes),
+        routine=again.routine if notes else outcome.routine,
         left_out=tuple(unique((entry for entry in outcome.left_out if entry not in before), again.left_out)),
         tables=(*outcome.tables, *again.tables),
     )
@@ -130,6 +135,7 @@ def _restore_missing(
         skipped_items=sum(outcome.skipped_items for outcome in outcomes) + lacking.items_there,
         findings=tuple(unique(*(outcome.findings for outcome in outcomes))),
         notes=tuple(unique([note], *(outcome.notes for outcome in outcomes))),
+        routine=tuple(unique(*(outcome.routine for outcome in outcomes))),
         left_out=tuple(unique(*(outcome.left_out for outcome in outcomes), left_out)),
         tables=tuple(table for outcome in outcomes for table in outcome.tables),
     )

@@ -105,7 +105,7 @@ def make_destination(source: Endpoint, destination: Endpoint, *, history: bool, 
     settings = bucket.configuration()
     if dry_run:
         return f"the bucket {destination.shown} would be made, and all of {source.shown} copied to it"
-    return make_bucket_like(settings, destination.url, secrets=destination.reveal())
+    return make_bucket_like(settings, destination.url, secrets=destination.reveal()).sentence
 
 
 def _check_history(source: S3Bucket) -> None:

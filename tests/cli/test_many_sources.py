@@ -5,6 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from migrate.cli.common.terminal import Console
+from migrate.cli.restore import Restored
+from migrate.restore.common.api import RestoreOutcome
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 
@@ -59,6 +62,19 @@ def test_a_run_of_many_sources_has_one_line_a_stage(case, tmp_path, monkeypatch)
     again = call("run", "-c", case)
     assert (again.code, "6 of 6 sources restored: 21 items" in again.out) == (0, True), again
     assert "nothing was done" not in again.out
+
+
+def test_of_many_sources_it_is_told_that_one_was_not_made_as_it_was(capsys):
+    without_lock = "made the bucket b1 without object lock, which the server refuses"
+    outcomes = [
+        RestoreOutcome("b0", 1, 1, routine=("made the bucket b0",)),
+        RestoreOutcome("b1", 1, 1, notes=(without_lock,)),
+    ]
+    urls = {"b0": "s3://b0", "b1": "s3://b1"}
+    Restored("bundle", urls, outcomes, 1.0, "id", "now", detailed=False).draw(Console())
+    printed = capsys.readouterr().out
+    assert (without_lock in printed, "made the bucket b0" in printed) == (True, False)
+    assert outcomes[0].as_json()["notes"] == ["made the bucket b0"]
 
 
 def test_what_many_buckets_lose_is_one_line(minio, other_minio, make_bucket, tmp_path):

@@ -58,11 +58,13 @@ class RestoreOutcome(Struct, frozen=True):
     """``items``: rows or objects of the source in the destination now; ``skipped_items`` of them were there already
     from an earlier run. ``computed_items``: rows of materialized views, which the destination computes. ``size_bytes``:
     payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
-    what the user should know. ``losses``: rows of the restore's own loss ledger, which is stored with its report at
-    ``report``; ``lost``: their properties. ``left_out``: what could not be made because the destination refuses it, or
-    the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
-    end. ``is_equal``: every table and materialized view of the source was read back, and no other was there; each has
-    the bundle's rows. ``retry``: where nothing was done, what can be tried again.
+    what the user should know; ``routine`` what goes without saying where many sources are restored: that the
+    destination was made as the source was, or held all of it already. ``losses``: rows of the restore's own loss
+    ledger, which is stored with its report at ``report``; ``lost``: their properties. ``left_out``: what could not be
+    made because the destination refuses it, or the bundle, incomplete as it is, lacks what it needs. ``tables``: what
+    was read back from the destination at the end. ``is_equal``: every table and materialized view of the source was
+    read back, and no other was there; each has the bundle's rows. ``retry``: where nothing was done, what can be tried
+    again.
     """
 
     source: str
@@ -79,13 +81,15 @@ class RestoreOutcome(Struct, frozen=True):
     computed_items: int = 0
     is_equal: bool = False
     lost: tuple[str, ...] = ()
+    routine: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
         fields = as_dict(replace(self, retry=None, tables=()))
-        del fields["retry"], fields["is_equal"], fields["lost"]
+        del fields["retry"], fields["is_equal"], fields["lost"], fields["routine"]
         tables = tuple(table.as_json() for table in self.tables)
-        return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}
+        notes = [*self.routine, *self.notes]
+        return fields | {"findings": list(self.findings), "notes": notes, "tables": tables}
 
 
 class Restorer(Protocol):
@@ -108,12 +112,21 @@ class Restorer(Protocol):
         ...
 
 
+class Created(Struct, frozen=True):
+    """A destination that was made. ``sentence`` says what it is; where it is not ``as_source``, also what it lacks."""
+
+    sentence: str
+    as_source: bool = True
+
+
 class CreateDestination(Protocol):
     """Makes the database or bucket that a restore names, as the source was, where the destination allows it."""
 
-    def __call__(self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
-        """Return a sentence that says what was made; "" where the destination exists. Raises errors of
-        ``migrate.errors`` and ``exporters.errors``.
+    def __call__(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Created | None:
+        """Return what was made; None where the destination exists. Raises errors of ``migrate.errors`` and
+        ``exporters.errors``.
         """
         ...
 

@@ -231,9 +231,10 @@ class TableRestore(Struct, frozen=True):
         """
         left_out = unique(*(record.left_out for record in records), left_out)
         words = _AS_LEFT if records else _ALREADY if self.tables else _NO_TABLES
-        note = words.format(where=where)
-        notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
+        notes = unique(*(record.notes for record in records), notes)
         outcome = self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
+        if not findings:
+            outcome = replace(outcome, routine=(words.format(where=where),))
         rows = [row for row in (*self.tables, *self.views) if (row.schema, row.name) in (absent or ())]
         refused = any(name for record in records for name in record.refused())
         if absent is None or not (rows or refused) or not self.selection.is_everything:

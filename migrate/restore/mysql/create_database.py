@@ -13,10 +13,13 @@ from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from migrate.bundle.reader import BundleReader
+from migrate.restore.common.api import Created
 from migrate.restore.mysql.definitions import read_definitions
 
 
-def create_database(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+def create_database(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
     """Make the database of a URL where there is none. See ``CreateDestination``."""
     address = parse_url(url, password=secrets.get("password"))
     try:
@@ -24,7 +27,7 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
     except SourceGoneError:
         pass
     else:
-        return ""
+        return None
     database = next(
         (entry for entry in read_definitions(reader, source) if entry["kind"] == "database"), None
     )
@@ -38,9 +41,10 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
                 raise translate(exc, address.url) from exc
             refusal = message_of(exc)
         else:
-            return f"{made}: {words}" if words else made
+            return Created(f"{made}: {words}" if words else made)
         try:
             connection.run(create_database_statement(address.database))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
-    return f"{made} as the server makes them, since it has not what the source had ({refusal})"
+    otherwise = f"{made} as the server makes them, since it has not what the source had ({refusal})"
+    return Created(otherwise, as_source=False)

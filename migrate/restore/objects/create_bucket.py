@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from migrate.bundle import canonical_json
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError
+from migrate.restore.common.api import Created
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
 
 
-def create_bucket(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+def create_bucket(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
     """Make the bucket of a URL where there is none. See ``CreateDestination``. A restore writes all other settings."""
     try:
         open_destination_bucket(url, secrets=secrets)
     except GoneError:
         pass
     else:
-        return ""
+        return None
     file = next(reader.source_files(source, "bucket.json"), None)
     settings = canonical_json.decode(reader.read_checked(file), file.key) if file is not None else {}
-    return make_bucket_like(settings, url, secrets=secrets)
+    made = make_bucket_like(settings, url, secrets=secrets)
+    return Created(made.sentence, as_source=not made.refused)

@@ -13,12 +13,15 @@ from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, connect_to_server, parse_url
 from migrate.bundle.reader import BundleReader
+from migrate.restore.common.api import Created
 
 _REFUSED = {"22023", "42704", "42601", "0A000", "42P17"}
 """SQLSTATEs of a server that lacks a locale, an encoding or a provider."""
 
 
-def create_database(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+def create_database(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
     """Make the database of a URL where there is none. See ``CreateDestination``."""
     address = parse_url(url, password=secrets.get("password"))
     try:
@@ -26,7 +29,7 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
     except SourceGoneError:
         pass
     else:
-        return ""
+        return None
     name = address.keywords["dbname"]
     with connect_to_server(address) as connection:
         return _create(connection, name, list(_clauses(reader, source)), address.url)
@@ -56,7 +59,7 @@ def _clauses(reader: BundleReader, source: str) -> Iterator[str]:
     yield ""
 
 
-def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], shown: str) -> str:
+def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], shown: str) -> Created:
     """Make the database with the first clause that the server takes. Return what was done."""
     refusals: list[str] = []
     for clause in clauses:
@@ -68,5 +71,8 @@ def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], 
             refusals.append(in_one_line(exc))
             continue
         made = f"made the database {name}:{clause or ' as the server makes them'}"
-        return f"{made}, since the server has not what the source had ({refusals[0]})" if refusals else made
+        if not refusals:
+            return Created(made)
+        otherwise = f"{made}, since the server has not what the source had ({refusals[0]})"
+        return Created(otherwise, as_source=False)
     raise AssertionError("there is always a clause")

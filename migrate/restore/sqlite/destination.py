@@ -27,6 +27,7 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
+from migrate.restore.common.api import Created
 from migrate.restore.common.table_restore import State
 
 LOCK_SECONDS = 10.0
@@ -75,12 +76,14 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
                 os.unlink(address.path)  # noqa: PTH108  nothing was written, so nothing is left
 
 
-def create_directory(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+def create_directory(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
     """Make the directory of the file that a URL names. See ``CreateDestination``."""
     del reader, source, secrets
     directory = parse_url(url).path.parent
     if directory.is_dir():
-        return ""
+        return None
     try:
         directory.mkdir(parents=True)
     except OSError as exc:
@@ -88,7 +91,7 @@ def create_directory(reader: BundleReader, source: str, url: str, *, secrets: Ma
             f"the directory {directory} cannot be made: {exc.strerror}",
             next_step="Make it, or name another one.",
         ) from exc
-    return f"made the directory {directory}"
+    return Created(f"made the directory {directory}")
 
 
 @contextmanager

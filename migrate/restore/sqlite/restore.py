@@ -91,6 +91,7 @@ def _in_file(name: str, outcome: RestoreOutcome) -> RestoreOutcome:
         outcome,
         findings=tuple(f"{name}: {finding}" for finding in outcome.findings),
         notes=tuple(f"{name}: {note}" for note in outcome.notes),
+        routine=tuple(f"{name}: {note}" for note in outcome.routine),
         tables=tuple(replace(table, schema=name) for table in outcome.tables),
     )
 
@@ -103,6 +104,7 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
         skipped_items=sum(outcome.skipped_items for outcome in outcomes),
         findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
         notes=tuple(note for outcome in outcomes for note in outcome.notes),
+        routine=tuple(note for outcome in outcomes for note in outcome.routine),
         left_out=tuple(dict.fromkeys(entry for outcome in outcomes for entry in outcome.left_out)),
         tables=tuple(table for outcome in outcomes for table in outcome.tables),
     )

@@ -417,20 +417,28 @@ def make_bucket(url: str, *, secrets: Mapping[str, str] | None = None, object_lo
     return s3_location.bucket
 
 
-def make_bucket_like(settings: Mapping[str, Any], url: str, *, secrets: Mapping[str, str]) -> str:
-    """Make the bucket of a URL, with object lock where another bucket's settings have it. Return what was made. Object
-    lock can only be switched on when a bucket is made.
+class MadeBucket(Struct, frozen=True):
+    """A bucket that was made; ``refused``: without the object lock that it was to have."""
+
+    sentence: str
+    refused: bool = False
+
+
+def make_bucket_like(settings: Mapping[str, Any], url: str, *, secrets: Mapping[str, str]) -> MadeBucket:
+    """Make the bucket of a URL, with object lock where another bucket's settings have it. Object lock can only be
+    switched on when a bucket is made.
     """
     if "object-lock" not in settings:
-        return f"made the bucket {make_bucket(url, secrets=secrets)}"
+        return MadeBucket(f"made the bucket {make_bucket(url, secrets=secrets)}")
     try:
         name = make_bucket(url, secrets=secrets, object_lock=True)
     except (NotAllowedError, UnreachableError):
         raise
     except MoveoutError as exc:
         name = make_bucket(url, secrets=secrets)
-        return f"made the bucket {name} without object lock, which the server refuses ({exc})"
-    return f"made the bucket {name} with object lock"
+        lacks = f"made the bucket {name} without object lock, which the server refuses ({exc})"
+        return MadeBucket(lacks, refused=True)
+    return MadeBucket(f"made the bucket {name} with object lock")
 
 
 def _content(body: bytes) -> Content:

@@ -110,7 +110,7 @@ def test_a_second_restore_finds_everything_there(my_torture_bundle, other_mariad
     again = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
     assert first.findings == again.findings == ()
     assert again.size_bytes == 0
-    assert "already" in again.notes[0]
+    assert "already" in again.routine[0]
     assert fetch(url, "SHOW TABLES LIKE 'moveout%'") == []
 
 

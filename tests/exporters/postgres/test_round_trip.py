@@ -83,7 +83,7 @@ def test_a_side_column_never_takes_a_real_columns_name(torture_bundle):
 def test_a_second_restore_finds_everything_there(torture_bundle, restored):
     outcome = restore_from(torture_bundle, "app", restored, workers=2, progress=Silent())
     assert outcome.size_bytes == 0
-    assert "already" in outcome.notes[0]
+    assert "already" in outcome.routine[0]
 
 
 def test_nothing_of_the_restore_stays_in_the_destination(restored):

@@ -70,5 +70,5 @@ def test_a_second_restore_finds_everything_there(bundle, restored):
     before = restored.read_bytes()
     outcome = restore_file(bundle, restored)
     assert (outcome.size_bytes, outcome.skipped_items) == (0, outcome.items)
-    assert "already" in outcome.notes[0]
+    assert "already" in outcome.routine[0]
     assert restored.read_bytes() == before

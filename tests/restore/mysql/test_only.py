@@ -31,7 +31,7 @@ def test_definitions_first_and_rows_later_make_the_whole(my_torture, my_torture_
     assert outcome.items == sum(row.items for row in my_torture_bundle.catalog())
     assert live_tables(parse_url(url)) == live_tables(parse_url(my_torture))
     assert definitions(url) == definitions(my_torture)
-    assert "already" in restore(my_torture_bundle, url, "data").notes[0]
+    assert "already" in restore(my_torture_bundle, url, "data").routine[0]
 
 
 def test_some_tables_come_with_their_keys_triggers_and_sequences_beside_others(my_exported, other_mariadb):
@@ -56,7 +56,7 @@ def test_some_tables_come_with_their_keys_triggers_and_sequences_beside_others(m
         )
         assert definition == wanted
     assert fetch(destination, "SELECT NEXT VALUE FOR numbers")[0][0] > 2
-    assert "already" in restore(reader, destination, "t", "log").notes[0]
+    assert "already" in restore(reader, destination, "t", "log").routine[0]
     run_sql(destination, "UPDATE t SET n = 2")
     with pytest.raises(NotEmptyError, match="table t already"):
         restore(reader, destination, "t")

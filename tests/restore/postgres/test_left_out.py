@@ -178,7 +178,7 @@ def test_a_repeated_restore_of_definitions_alone_finds_all_of_them(
     for _ in range(2):
         outcome = restore(tmp_path / "bundle", fresh, password=other_postgres.password)
         assert names(outcome) == []
-    assert any("holds every object" in note for note in outcome.notes), outcome.notes
+    assert any("holds every object" in note for note in outcome.routine), outcome.routine
     destination = request.getfixturevalue("destination")
     as_renter = [restore(tmp_path / "bundle", destination) for _ in range(2)]
     assert names(as_renter[0]) == names(as_renter[1]) != []

@@ -298,7 +298,7 @@ def test_a_database_without_tables_is_restored_twice(postgres, other_postgres, t
     assert not restore(reader, destination).notes
     again = restore(reader, destination)
     assert (again.findings, again.left_out) == ((), ())
-    assert "holds every object" in again.notes[0]
+    assert "holds every object" in again.routine[0]
     run_sql(destination, "CREATE VIEW another AS SELECT 1 AS n")
     with pytest.raises(NotEmptyError, match="is not empty"):
         restore(reader, destination)

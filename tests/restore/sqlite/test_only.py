@@ -52,7 +52,7 @@ def test_definitions_first_and_rows_later_make_the_whole(torture, bundle, tmp_pa
     }
     assert after == before
     assert names(destination, "trigger") == names(torture, "trigger")
-    assert "already" in restore(bundle, destination, "data").notes[0]
+    assert "already" in restore(bundle, destination, "data").routine[0]
 
 
 def test_some_tables_come_with_indexes_triggers_and_counters_beside_others(torture, bundle, tmp_path):
@@ -74,7 +74,7 @@ def test_some_tables_come_with_indexes_triggers_and_counters_beside_others(tortu
         assert connection.execute("SELECT title FROM words WHERE words MATCH 'lazy'").fetchall() == [("two",)]
         assert connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'keyed'").fetchone() == (11,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert "already" in restore(bundle, destination, "keyed").notes[0]
+    assert "already" in restore(bundle, destination, "keyed").routine[0]
     run_sql(destination, "DROP TRIGGER logged; UPDATE keyed SET name = 'other' WHERE id = 7")
     with pytest.raises(NotEmptyError, match="table keyed already"):
         restore(bundle, destination, "keyed")
