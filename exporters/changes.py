@@ -39,8 +39,9 @@ PUT_BACK_STEP = f"The destination may have rows that this server lacks. {BASE_AG
 def put_back_error(source: str, difference: str) -> SourceGoneError:
     """Return the error that a server was put back to an earlier state, as from a snapshot of its disk."""
     return SourceGoneError(
-        f"{source}: the log is another one than the captured one: {difference}. The server was put back to an earlier"
+        f"the log is another one than the captured one: {difference}. The server was put back to an earlier"
         " state and has written on since",
+        about=source,
         next_step=PUT_BACK_STEP,
     )
 

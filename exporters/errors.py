@@ -32,12 +32,14 @@ An error of a source has a second base class that says which kind it is, so a ca
         ├── SourceChangedError    3   the item has changed since it was listed
         └── SourceDamagedError    3   the bytes of the item differ from the source's own checksum
 
-``str(error)`` is one sentence that names the thing. ``error.next_step`` says what to do next.
+``str(error)`` is one sentence that names the thing: ``error.about``, where it begins with that, and then
+``error.explanation``. ``error.next_step`` says what to do next.
 ``migrate.errors`` re-exports this tree.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 
@@ -48,17 +50,31 @@ class MoveoutError(Exception):
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.next_step = next_step
+    def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
+        super().__init__(explanation)
+        self.about, self.explanation, self.next_step = about, explanation, next_step
+        self.causes: Sequence[tuple[str, MoveoutError]] = ()
+        """The errors that it stands for, by what they are of."""
 
+    def __str__(self) -> str:
+        return self.sentence(str)
 
-def reason_of(error: MoveoutError) -> str:
-    """Return what an error says of a URL, without the URLs at its beginning; "" where it begins with none."""
-    message, is_of_url = str(error), False
-    while "://" in (parts := message.partition(": "))[0]:
-        message, is_of_url = parts[2], True
-    return message if is_of_url else ""
+    def sentence(self, explained: Callable[[str], str]) -> str:
+        """Return it as a sentence, and its causes a line each. ``explained`` returns how explanations are printed; what
+        is to be done about a cause is said only where that changes nothing.
+        """
+        lines = [": ".join(filter(None, (self.about, explained(self.explanation))))]
+        same_step = len({cause.next_step for _, cause in self.causes}) == 1
+        for name, cause in self.causes:
+            lines.append(f"  {name}: {cause.sentence(explained)}")
+            if not same_step and explained(cause.explanation) == cause.explanation:
+                lines.append(f"    → {cause.next_step}")
+        return "\n".join(lines)
+
+    @property
+    def is_of_url(self) -> bool:
+        """Whether it is about a URL: that of a server, a database or a bucket."""
+        return "://" in self.about
 
 
 class UsageError(MoveoutError):
@@ -108,8 +124,10 @@ class SlowDownError(UnreachableError):
 
     code = "slow-down"
 
-    def __init__(self, message: str, *, next_step: str = "", wait_seconds: float | None = None) -> None:
-        super().__init__(message, next_step=next_step)
+    def __init__(
+        self, explanation: str, *, about: str = "", next_step: str = "", wait_seconds: float | None = None
+    ) -> None:
+        super().__init__(explanation, about=about, next_step=next_step)
         self.wait_seconds = wait_seconds
 
 
@@ -124,7 +142,9 @@ class DamageError(MoveoutError):
     )
 
     def __init__(self, key: str, *, expected: str, found: str, next_step: str = "") -> None:
-        super().__init__(f"{key}: expected {expected}, found {found}", next_step=next_step or self.usual_step)
+        super().__init__(
+            f"expected {expected}, found {found}", about=key, next_step=next_step or self.usual_step
+        )
         self.key = key
         self.expected = expected
         self.found = found
@@ -213,8 +233,8 @@ class SourceSnapshotLostError(SourceUnreachableError):
         "Run the same command again: it takes a new snapshot and keeps finished work that still holds."
     )
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message, next_step=next_step or self.usual_step)
+    def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
+        super().__init__(explanation, about=about, next_step=next_step or self.usual_step)
 
 
 class SourceGoneError(SourceError, GoneError):

@@ -86,31 +86,34 @@ def translate(error: BaseException, source: str) -> SourceError:
     number, message = number_of(error), message_of(error)
     if number in _LOGIN:
         return SourceNotAllowedError(
-            f"{source}: the server refuses the login: {message}",
+            f"the server refuses the login: {message}",
+            about=source,
             next_step=_EXPIRED_STEP if number in _EXPIRED else _PASSWORD_STEP,
         )
     if number in _NOT_GRANTED:
-        return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)
+        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if number in _NO_DATABASE:
-        return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
+        return SourceGoneError(message, about=source, next_step="Check the database name in the URL.")
     if number in _NO_TABLE:
         return SourceGoneError(
-            f"{source}: {message}", next_step="It was dropped meanwhile; run the same command again."
+            message, about=source, next_step="It was dropped meanwhile; run the same command again."
         )
     if number in _CHANGED:
         return SourceUnreachableError(
-            f"{source}: a table was altered during the export: {message}",
+            f"a table was altered during the export: {message}",
+            about=source,
             next_step="Stop schema changes on the source, then run the same command again.",
         )
     if number in _TOO_LARGE:
         return SourceError(
-            f"{source}: {message}",
+            message,
+            about=source,
             next_step="Raise max_allowed_packet on the server, then run the same command again.",
         )
     if number in _SYSTEM_TABLES:
-        return SourceError(f"{source}: {message}", next_step=UPGRADE_STEP)
+        return SourceError(message, about=source, next_step=UPGRADE_STEP)
     if number in {0, _NOT_CONNECTED} and is_silence(getattr(error, "original_exception", error)):
-        return SourceSilentError(f"{source}: {message}", next_step=_AGAIN_STEP)
+        return SourceSilentError(message, about=source, next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
-        return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
-    return SourceError(f"{source}: {message}", next_step="The server's log says more.")
+        return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
+    return SourceError(message, about=source, next_step="The server's log says more.")

@@ -85,8 +85,9 @@ class MysqlSource:
             exported = [table for table in local_tables if table.name not in session.unreadable]
             if local_tables and not exported:
                 raise SourceNotAllowedError(
-                    f"{self.url}: no table can be read ({len(local_tables)} in all), not even {local_tables[0].label}:"
+                    f"no table can be read ({len(local_tables)} in all), not even {local_tables[0].label}:"
                     f" {session.unreadable[local_tables[0].name]}",
+                    about=self.url,
                     next_step="Grant the account SELECT on the database, or let the server repair the tables.",
                 )
             former = Plan.load(workspace.read(PLAN))

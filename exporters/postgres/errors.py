@@ -53,36 +53,38 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     message = in_one_line(error)
     if state.startswith("28"):
         return SourceNotAllowedError(
-            f"{source}: the server refuses the login: {message}", next_step=_LOGIN_STEP
+            f"the server refuses the login: {message}", about=source, next_step=_LOGIN_STEP
         )
     if state == "42501":
-        return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)
+        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if state == "3D000":
-        return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
+        return SourceGoneError(message, about=source, next_step="Check the database name in the URL.")
     if state in {"42P01", "3F000"}:
         return SourceGoneError(
-            f"{source}: {message}", next_step="It was dropped meanwhile; run the same command again."
+            message, about=source, next_step="It was dropped meanwhile; run the same command again."
         )
     if state == "55P03":
         return SourceUnreachableError(
-            f"{source}: a table is locked by somebody else: {message}",
+            f"a table is locked by somebody else: {message}",
+            about=source,
             next_step="Find the session that holds the lock (pg_locks), end it, and run the same command again.",
         )
     if state == "57014":
         return SourceUnreachableError(
-            f"{source}: {message}",
+            message,
+            about=source,
             next_step="Raise --statement-timeout, or come back when the server is less busy: finished work is kept.",
         )
     if state == "53200" and "shared memory" in message:
         return SourceUnreachableError(
-            f"{source}: {message}: it has no room for a lock on every table", next_step=LOCKS_STEP
+            f"{message}: it has no room for a lock on every table", about=source, next_step=LOCKS_STEP
         )
     if state == "53400" and "replication slots" in message:
-        return SourceUnreachableError(f"{source}: {message}", next_step=_SLOTS_STEP)
+        return SourceUnreachableError(message, about=source, next_step=_SLOTS_STEP)
     if is_passing or _is_passing(error, state):
-        return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
+        return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
-    other = SourceError(f"{source}: {message}", next_step="The server's log says more.")
+    other = SourceError(message, about=source, next_step="The server's log says more.")
     return snapshot_lost(source, message) if is_lost else other
 
 
@@ -100,7 +102,7 @@ def has_ended(error: SourceUnreachableError) -> bool:
 def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
     """Return the source error of a new connection that has had no answer."""
     return SourceSilentError(
-        f"{source}: no answer from the server: {in_one_line(error)}", next_step=_AGAIN_STEP
+        f"no answer from the server: {in_one_line(error)}", about=source, next_step=_AGAIN_STEP
     )
 
 

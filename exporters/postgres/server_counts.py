@@ -154,7 +154,7 @@ class Counting:
         counter = self._taken()
         try:
             if self._is_given_up:
-                raise SourceUnreachableError(f"{self._session.address.url}: {GIVEN_UP}")
+                raise SourceUnreachableError(GIVEN_UP, about=self._session.address.url)
             result = ask(counter)
         except psycopg.Error as exc:
             counter.connection.close()
@@ -184,7 +184,7 @@ class Counting:
 
         def connect() -> psycopg.Connection[Any]:
             if self._closed.is_set():
-                raise SourceUnreachableError(f"{address.url}: nobody waits for its counts any more")
+                raise SourceUnreachableError("nobody waits for its counts any more", about=address.url)
             return connect_once(address, session_limits.application, settings=session_limits.timeouts())
 
         while True:

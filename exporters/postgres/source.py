@@ -81,7 +81,8 @@ class PostgresSource:
             refused = any(table.hidden or not table.readable for table in tables)
             if not exported and refused and not session.locked:
                 raise SourceNotAllowedError(
-                    f"{self.url}: the role may read no table ({len(tables)} in all)",
+                    f"the role may read no table ({len(tables)} in all)",
+                    about=self.url,
                     next_step="Use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"
                     " tables have row-level security.",
                 )
@@ -106,7 +107,7 @@ class PostgresSource:
         with join_snapshot(self._address, ticket, self._session_limits) as (session, tables):
             plan = Plan.load(workspace.read(PLAN))
             if plan is None:
-                raise SourceGoneError(f"{self.url}: there is no plan of this export here")
+                raise SourceGoneError("there is no plan of this export here", about=self.url)
             with closing(PostgresSnapshot(session, tables, plan, [session.position], workers)) as view:
                 yield view
 

@@ -10,7 +10,7 @@ from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
 
 def snapshot_lost(source: str, reason: str) -> SourceSnapshotLostError:
     """Return the error of a snapshot whose session has ended, for this reason."""
-    return SourceSnapshotLostError(f"{source}: the session that held the snapshot has ended: {reason}")
+    return SourceSnapshotLostError(f"the session that held the snapshot has ended: {reason}", about=source)
 
 
 @contextmanager
@@ -23,4 +23,4 @@ def lost_with_sessions(url: str, has_ended: Callable[[SourceUnreachableError], b
     except SourceUnreachableError as exc:
         if not has_ended(exc):
             raise
-        raise snapshot_lost(url, str(exc).removeprefix(f"{url}: ")) from exc
+        raise snapshot_lost(url, exc.explanation) from exc

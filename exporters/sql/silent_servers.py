@@ -14,7 +14,7 @@ from math import inf
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from exporters.errors import SourceSilentError, SourceUnreachableError, reason_of
+from exporters.errors import SourceSilentError, SourceUnreachableError
 
 Connection = TypeVar("Connection")
 Wait = Callable[[float], bool]
@@ -71,13 +71,14 @@ def silence(url: str) -> SourceSilentError | None:
     """Return the error of a database whose server a command goes on without; None where there is an answer."""
     if any(is_meant(url) for is_meant in _left_out):
         return SourceSilentError(
-            f"{url}: the server has not answered for {FIRST_ANSWER_SECONDS} s",
+            f"the server has not answered for {FIRST_ANSWER_SECONDS} s",
+            about=url,
             next_step="Look at the server and the network, then run the same command again.",
         )
     at, error = _silent.get(_server(url), (-inf, None))
     if error is None or time.monotonic() >= at + FIRST_ANSWER_SECONDS:
         return None
-    return SourceSilentError(f"{url}: {reason_of(error)}", next_step=error.next_step)
+    return SourceSilentError(error.explanation, about=url, next_step=error.next_step)
 
 
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:

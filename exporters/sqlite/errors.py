@@ -36,13 +36,16 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
     code = code_of(error)
     if code.startswith(_BUSY):
         return SourceUnreachableError(
-            f"{source}: {error}",
+            str(error),
+            about=source,
             next_step="Another program holds a lock on the file: end its transaction, then give the same command"
             " again.",
         )
     if code.startswith("SQLITE_IOERR"):
         return SourceUnreachableError(
-            f"{source}: {error}", next_step="Check the disk or the mount, then run the same command again."
+            str(error),
+            about=source,
+            next_step="Check the disk or the mount, then run the same command again.",
         )
     if code == "SQLITE_NOTADB":
         return SourceUsageError(
@@ -56,15 +59,18 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
         )
     if code == "SQLITE_FULL":
         return SourceError(
-            f"{source}: no room for a copy of the database: {error}",
+            f"no room for a copy of the database: {error}",
+            about=source,
             next_step="Set TMPDIR to a directory with as much room as the file has.",
         )
     if code.startswith(_REFUSED):
-        return SourceNotAllowedError(f"{source}: {error}", next_step="Use an account that may read the file.")
+        return SourceNotAllowedError(
+            str(error), about=source, next_step="Use an account that may read the file."
+        )
     if needs_recovery(error):
         return SourceError(
             f"{source} cannot be read without writing to it: {error}",
             next_step="A program ended in the middle of a write. Copy the file together with its -journal or -wal to"
             " another directory, open it there once with sqlite3, and move that one.",
         )
-    return SourceError(f"{source}: {error}", next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")
+    return SourceError(str(error), about=source, next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -28,16 +28,16 @@ class LeftBehind(Struct, frozen=True):
     left_out: Sequence[tuple[str, str]] = ()
     not_taken: Sequence[NotTaken] = ()
 
-    def sentences(self, printed: str = "") -> Iterator[str]:
+    def sentences(self, printed: Collection[str] = (), words: Callable[[str], str] = str) -> Iterator[str]:
         """Yield what was seen and is not in the case, a sentence for each server; a reason that was ``printed`` is not
-        repeated.
+        repeated. ``words`` returns how others are printed.
         """
         for server in self.servers:
             if server.names:
                 more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
                 yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
             if server.reason:
-                reason = ", for the same reason." if server.reason in printed else f": {server.reason}"
+                reason = ", for the same reason." if server.reason in printed else f": {words(server.reason)}"
                 yield f"What else is on {server.url} could not be listed{reason}"
 
     def as_json(self) -> dict[str, Any]:

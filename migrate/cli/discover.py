@@ -12,7 +12,7 @@ from msgspec import Struct
 from rich.table import Table
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
-from exporters.errors import SourceGoneError, reason_of
+from exporters.errors import SourceGoneError
 from exporters.structs import as_dict
 from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
@@ -106,7 +106,8 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        why = (answer.error and reason_of(answer.error)) or str(answer.error)
+        is_of_url = answer.error is not None and answer.error.is_of_url
+        why = answer.error.explanation if answer.error and is_of_url else str(answer.error)
         line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), why)
         console.print(line, wrap=True)
         if answer.error is not None and answer.error.next_step:

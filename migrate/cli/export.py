@@ -197,13 +197,12 @@ def _summary_line(source: SourceResult, error: SourceError | None) -> SummaryLin
         return SummaryLine(source.name, "yes", f"exported: {exported}")
     failed = [f"{gap.item}: {gap.reason}" for gap in source.gaps if gap.disposition == "failed"]
     more = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
-    reason = str(error) if error else f"{failed[0]}{more}" if failed else source.reasons[0]
+    reason = f"{failed[0]}{more}" if failed else source.reasons[0]
     next_step = (error.next_step if error else "") or "remove the reason, export again"
-    if source.items:
-        return SummaryLine(source.name, "in part", f"incomplete, {exported}: {reason}", next_step)
-    if error is None and not source.dispositions.get("failed"):
+    if not source.items and error is None and not source.dispositions.get("failed"):
         return SummaryLine(source.name, "empty", reason, next_step)
-    return SummaryLine(source.name, "no", f"not exported: {reason}", next_step)
+    word, what = ("in part", f"incomplete, {exported}") if source.items else ("no", "not exported")
+    return SummaryLine(source.name, word, what if error else f"{what}: {reason}", next_step, error)
 
 
 def _draw_source(console: Console, source: SourceResult) -> None:
@@ -314,7 +313,9 @@ def run_export(
 
                 cluster = ExportCluster(cluster_machines, location, endpoints, limits)
                 options = replace(options, open_pool=cluster.open_pool)
-            with open_sources(endpoints, limits=limits, note=note, cancellation=cancellation) as sources:
+            with open_sources(
+                endpoints, limits=limits, progress=session.progress, cancellation=cancellation
+            ) as sources:
                 outcome = export(
                     sources,
                     store,
@@ -626,7 +627,7 @@ def _would_export(
         )
     begun = read_state(store) is not None
     actions, problems, codes = [], [], []
-    with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
+    with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
         for source in sources:
             try:
                 seen = source.survey()

@@ -203,9 +203,9 @@ def _draw_sources(console: Console, sources: Sequence[SourcePlan]) -> None:
 
 def _draw_unread(console: Console, unread: SourceFailure) -> None:
     console.print(Text.assemble((unread.source, "bold"), f"  {unread.url}  not in this plan"))
-    console.print(Text.assemble(("! ", "yellow"), str(unread.error)))
-    if unread.error.next_step:
-        console.print(f"  → {unread.error.next_step}")
+    console.print(Text.assemble(("! ", "yellow"), console.errors.of(unread.error)))
+    if next_step := console.errors.next_step(unread.error):
+        console.print(f"  → {next_step}")
 
 
 def _draw_destination(console: Console, destination: DestinationPlan) -> None:
@@ -405,7 +405,7 @@ def run_plan(
     servers = servers_of(case) if case else []
     looked_at = [*endpoints.values(), *destinations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
-        with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
+        with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
             source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
         answers = ask_case_servers(case, session.progress, session.listed) if case else None
         checked = check_destinations(source_plans, destinations, options.examined)

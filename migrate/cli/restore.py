@@ -285,7 +285,7 @@ def run_restore(
             except MoveoutError as exc:
                 session.progress.end(stopped=True)
                 if len(destinations) > 1:  # else the command ends with this error
-                    session.progress.note(f"{name} could not be restored: {exc}")
+                    session.progress.note_error(f"{name} could not be restored", exc)
                 failures.append(SourceFailure(name, endpoint.shown, exc))
                 line = failures[-1].summary(_NOT_RESTORED)
             records.write(

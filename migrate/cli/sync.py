@@ -222,7 +222,7 @@ def sync_command(
             )
         except MoveoutError as exc:
             session.progress.end(stopped=True)
-            session.progress.note(f"{pair.name} could not be synced: {exc}")
+            session.progress.note_error(f"{pair.name} could not be synced", exc)
             failures.append(SourceFailure(pair.name, pair.source.shown, exc))
     return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))
 

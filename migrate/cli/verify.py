@@ -245,9 +245,9 @@ class Verified(Struct, frozen=True):
             console.print(f"{count_words(agreeing)} of {total} agree: all rows and objects")
         for failure in self.failures:
             console.print(f"{failure.source} could not be compared with {failure.url}", wrap=True)
-            console.print(Text(f"  ! {plain(str(failure.error))}", style="yellow"))
-            if failure.error.next_step:
-                console.print(f"  → {failure.error.next_step}")
+            console.print(Text(f"  ! {plain(console.errors.of(failure.error))}", style="yellow"))
+            if next_step := console.errors.next_step(failure.error):
+                console.print(f"  → {next_step}")
         console.print(f"Checked in {duration_words(self.seconds)}")
 
 
@@ -360,7 +360,7 @@ class _Comparer(Struct, frozen=True):
             except MoveoutError as exc:
                 progress.end(stopped=True)
                 if len(against) > 1:  # else the command ends with this error
-                    progress.note(f"{name} could not be compared: {exc}")
+                    progress.note_error(f"{name} could not be compared", exc)
                 failures.append(SourceFailure(name, endpoint.shown, exc))
         return compared, failures
 

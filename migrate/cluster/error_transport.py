@@ -16,8 +16,8 @@ def encode(error: Exception) -> Json:
         fields = {"key": error.key, "expected": error.expected, "found": error.found}
         return encoded | fields | {"next": error.next_step}
     if isinstance(error, MoveoutError):
-        return encoded | {"message": str(error), "next": error.next_step}
-    return encoded | {"message": repr(error), "next": ""}
+        return encoded | {"message": error.explanation, "about": error.about, "next": error.next_step}
+    return encoded | {"message": repr(error), "about": "", "next": ""}
 
 
 def decode(encoded: Json) -> MoveoutError:
@@ -28,7 +28,7 @@ def decode(encoded: Json) -> MoveoutError:
         return kind(
             encoded["key"], expected=encoded["expected"], found=encoded["found"], next_step=encoded["next"]
         )
-    return kind(encoded["message"], next_step=encoded["next"])
+    return kind(encoded["message"], about=encoded["about"], next_step=encoded["next"])
 
 
 def _kinds() -> Iterator[type[MoveoutError]]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, Finding, Fix
 from exporters.engine import load_part
-from exporters.errors import SourceUnreachableError, reason_of
+from exporters.errors import SourceUnreachableError
 from migrate.case.model import Endpoint
 from migrate.case.overlaps import names_same
 from migrate.case.server_url import bare_server
@@ -177,10 +177,10 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
     if error is None or examination.findings:
         return examination
     advice = Fix("advice", error.next_step) if error.next_step else None
-    name, reason = endpoint.shown, reason_of(error)
-    if isinstance(error, SourceUnreachableError) and reason:
+    name = endpoint.shown
+    if isinstance(error, SourceUnreachableError) and error.is_of_url:
         name = bare_server(name)  # it is true of all databases of the server, and is printed once
-    problem = f"{name}: {reason}" if reason else str(error)
+    problem = f"{name}: {error.explanation}" if error.is_of_url else str(error)
     finding = Finding("blocks", error.code, name, problem, _CONSEQUENCES[kind], advice)
     return replace(examination, findings=[finding])
 

@@ -39,7 +39,7 @@ def no_source_error(failures: Sequence[tuple[str, SourceError]]) -> SourceError:
         return failures[0][1]
     worst = max((error for _, error in failures), key=lambda error: error.exit_code)
     same_step = len({error.next_step for _, error in failures}) == 1
-    steps = ["" if same_step else f"\n    → {error.next_step}" for _, error in failures]
-    lines = "".join(f"\n  {name}: {error}{step}" for (name, error), step in zip(failures, steps, strict=True))
     next_step = worst.next_step if same_step else "once these reasons are gone, run the same command again"
-    return type(worst)(f"no source could be read:{lines}", next_step=next_step)
+    error = type(worst)("no source could be read:", next_step=next_step)
+    error.causes = failures
+    return error

@@ -69,10 +69,11 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     run.progress.end(stopped=error is not None)
     failures = list(units.failed) if units else []
     if error is not None:
-        failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")
+        what = f"{source.name} {'could not be read' if units is None else 'broke off'}"
+        failures.insert(0, f"{what}: {error}")
         # One that could not be opened was noted then, and the only one ends the export with its error.
         if not isinstance(source, LostSource) and len(run.state.sources) > 1:
-            run.progress.note(failures[0])
+            run.progress.note_error(what, error)
     if units is None and before is not None:
         return _reconciliation(run, source, before.summary, failures), error
     if summary is None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
+from migrate.errors import MoveoutError
 from migrate.number_text import duration_words, moment_words
 from migrate.plan.forecast import Forecast, ReferenceClass, Verdict, WorkKey, WorkProgress, forecast
 from migrate.plan.stage_work import Stage, StageRecord, StageWork
@@ -191,6 +192,10 @@ class LiveForecast:
     def note(self, message: str) -> None:
         """See ``Progress.note``."""
         self._inner.note(message)
+
+    def note_error(self, what: str, error: MoveoutError) -> None:
+        """See ``Progress.note_error``."""
+        self._inner.note_error(what, error)
 
     def end(self, *, stopped: bool = False) -> None:
         """See ``Progress.end``."""

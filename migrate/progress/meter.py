@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
+from migrate.errors import MoveoutError
 from migrate.progress.state import (
     SHOWN_TASKS,
     ProgressState,
@@ -221,6 +222,10 @@ class Meter:
         with self._lock:
             self._notes.append(message)
             self.on_event("note", message)
+
+    def note_error(self, what: str, error: MoveoutError) -> None:
+        """Keep it among the notes."""
+        self.note(f"{what}: {error}")
 
     def end(self, *, stopped: bool = False) -> None:
         """End the task; ``stopped``: before all of it was done."""

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from migrate.errors import MoveoutError
+
 
 class SourceTask(Struct, frozen=True):
     """Which source a task is for. ``share``: how much of the source's work in this stage it is, 0 to 1.
@@ -49,6 +51,10 @@ class Progress(Protocol):
         """Tell the user one sentence (a takeover, a retry that takes long, a gap)."""
         ...
 
+    def note_error(self, what: str, error: MoveoutError) -> None:
+        """Tell the user what could not be done, and why."""
+        ...
+
     def end(self, *, stopped: bool = False) -> None:
         """Finish the task. ``stopped``: it ended before all of it was done."""
         ...
@@ -74,6 +80,10 @@ class Silent:
 
     def note(self, message: str) -> None:
         """Ignore."""
+
+    def note_error(self, what: str, error: MoveoutError) -> None:
+        """Note it."""
+        self.note(f"{what}: {error}")
 
     def end(self, *, stopped: bool = False) -> None:
         """Ignore."""

@@ -142,7 +142,7 @@ def test_what_stays_is_said_in_a_sentence_for_each_server():
         "Also on toy://a, not in this case: x, y.",
         "What else is on toy://b could not be listed: no rights",
     ]
-    assert list(LEFT.sentences("shop: no rights"))[1].endswith("could not be listed, for the same reason.")
+    assert list(LEFT.sentences({"no rights"}))[1].endswith("could not be listed, for the same reason.")
     many = LeftBehind([ServerRest("toy://a", [str(number) for number in range(15)])])
     assert next(many.sentences()).endswith(" 10, 11 and 3 more.")
     exactly = LeftBehind([ServerRest("toy://a", [str(number) for number in range(12)])])

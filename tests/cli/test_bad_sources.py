@@ -122,3 +122,16 @@ def test_a_run_explains_a_dead_server_once_however_many_of_its_databases_it_name
     assert f"b cannot be opened: {dead}/b: not reachable (see doctor above)" in ended.err
     in_json = call("run", "-c", case, "--json").json["result"]
     assert "onnection refused" in str(in_json["summary"])
+
+
+def test_a_run_whose_servers_are_all_dead_explains_them_once_and_each_line_names_its_own(tmp_path):
+    dead = f"postgresql://me@127.0.0.1:{free_port()}"
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[bundle]\nlocation = "{tmp_path}/bundle"\n'
+        + "".join(f'[[source]]\nname = "{name}"\nurl = "{dead}/{name}"\n' for name in ("a", "b"))
+    )
+    ended = call("run", "-c", case)
+    assert (ended.code, (ended.out + ended.err).count("onnection refused")) == (5, 1), ended
+    assert f"the export stopped: {dead}/a: not reachable (see doctor above)" in ended.out
+    assert f"the export stopped: {dead}/b: not reachable (see doctor above)" in ended.out

@@ -197,8 +197,9 @@ class BinlogStream:
             error = EOFError(str(error) or "the connection is closed")
         if isinstance(error, pymysql.Error) and error.args[:1] == (1236,):
             return SourceGoneError(
-                f"{self._source}: the changes after {self._files.show(self._after)} cannot be read:"
+                f"the changes after {self._files.show(self._after)} cannot be read:"
                 f" the server does not send its binary log on: {error.args[1]}",
+                about=self._source,
                 next_step=BASE_AGAIN,
             )
         return translate(error, self._source)
@@ -254,7 +255,8 @@ class BinlogStream:
         elif kind == EventType.INCIDENT:
             place = self._files.show(self._start_of(event))
             raise SourceGoneError(
-                f"{self._source}: the server has lost a part of its binary log at {place} (INCIDENT)",
+                f"the server has lost a part of its binary log at {place} (INCIDENT)",
+                about=self._source,
                 next_step=BASE_AGAIN,
             )
 

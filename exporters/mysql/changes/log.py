@@ -228,7 +228,8 @@ class MysqlChangeLog:
         lock = stack.enter_context(snapshot_lock(self._address, tables))
         if lock.name == ONE_SESSION:
             raise SourceNotAllowedError(
-                f"{self._address.url}: a snapshot without a lock has no position: {'; '.join(lock.refusals)}",
+                f"a snapshot without a lock has no position: {'; '.join(lock.refusals)}",
+                about=self._address.url,
                 next_step=f"GRANT RELOAD ON *.* TO {read_rights(control).account};",
             )
         self._files = read_files(control)
@@ -241,13 +242,15 @@ class MysqlChangeLog:
         self._require_server(connection, log)
         if connection.value(f"SELECT GET_LOCK({self._lock}, {_LOCK_SECONDS})") != 1:
             raise SourceUnreachableError(
-                f"{url}: somebody else reads the changes",
+                "somebody else reads the changes",
+                about=url,
                 next_step="Stop the other moveout that follows this source.",
             )
         self._files = read_files(connection)
         if missing := self._files.missing(after):
             raise SourceGoneError(
-                f"{url}: the changes after {self._files.show(after)} are gone: {missing}",
+                f"the changes after {self._files.show(after)} are gone: {missing}",
+                about=url,
                 next_step=BASE_AGAIN,
             )
         request = LogRequest(self._files, log["database"], log["apart"], self._replica, after, origin)
@@ -287,7 +290,8 @@ class MysqlChangeLog:
         """Raise where server or account do not allow it; the error names the statement that does."""
         if obstacle := next(obstacles(control, read_rights(control)), None):
             raise SourceNotAllowedError(
-                f"{self._address.url}: changes cannot be followed: {obstacle.problem}",
+                f"changes cannot be followed: {obstacle.problem}",
+                about=self._address.url,
                 next_step=" ".join(obstacle.remedy.splitlines()),
             )
 

@@ -400,7 +400,8 @@ class PostgresChangeLog:
 
     def _gone(self, reason: str, after: int) -> SourceGoneError:
         return SourceGoneError(
-            f"{self._address.url}: {reason}: what was committed after {lsn_text(after)} cannot be read",
+            f"{reason}: what was committed after {lsn_text(after)} cannot be read",
+            about=self._address.url,
             next_step=BASE_AGAIN,
         )
 
@@ -433,13 +434,15 @@ class PostgresChangeLog:
             raise self._gone(state.lost, after)
         if state.acknowledged > after:
             raise SourceGoneError(
-                f"{self._address.url}: the changes from {lsn_text(after)} to {lsn_text(state.acknowledged)} are gone:"
+                f"the changes from {lsn_text(after)} to {lsn_text(state.acknowledged)} are gone:"
                 " the slot was read by somebody else, or was made anew",
+                about=self._address.url,
                 next_step=BASE_AGAIN,
             )
         if state.end < after:
             raise SourceGoneError(
-                f"{self._address.url}: {_ends_before(state.end, after)}",
+                _ends_before(state.end, after),
+                about=self._address.url,
                 next_step=PUT_BACK_STEP,
             )
 
@@ -462,7 +465,8 @@ def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
         )
     if settings["wal_level"] != "logical":
         raise SourceUsageError(
-            f"{url}: changes cannot be followed: wal_level is {settings['wal_level']}",
+            f"changes cannot be followed: wal_level is {settings['wal_level']}",
+            about=url,
             next_step="ALTER SYSTEM SET wal_level = logical; then restart the server. moveout doctor says more.",
         )
     for allowed, lacks, statement in (
@@ -471,7 +475,7 @@ def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
     ):
         if not allowed:
             raise SourceNotAllowedError(
-                f"{url}: changes cannot be followed: the role {role} has no {lacks}", next_step=statement
+                f"changes cannot be followed: the role {role} has no {lacks}", about=url, next_step=statement
             )
 
 

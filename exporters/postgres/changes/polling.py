@@ -296,7 +296,8 @@ class PollingStream:
         """Raise where a pooler has given us another session: the settings are not those that pin the text of values."""
         if process != self._process:
             raise SourceUsageError(
-                f"{self._source}: a pooler gives each transaction a session of its own",
+                "a pooler gives each transaction a session of its own",
+                about=self._source,
                 next_step="Let the pooler keep sessions (pool_mode = session), or give the URL of the server itself.",
             )
 

@@ -112,7 +112,8 @@ class ReplicationStream:
         silence = time.monotonic() - self._heard
         if silence > _SILENCE_SECONDS:
             raise SourceUnreachableError(
-                f"{self._source}: the server has sent nothing for {silence:.0f} s, not even an answer",
+                f"the server has sent nothing for {silence:.0f} s, not even an answer",
+                about=self._source,
                 next_step="Check the network between here and there.",
             )
         return messages
@@ -184,7 +185,8 @@ class ReplicationStream:
     def _error(self, error: psycopg.Error | None) -> SourceError:
         if error is None or not str(error).strip():
             return SourceUnreachableError(
-                f"{self._source}: the server has ended the stream of changes",
+                "the server has ended the stream of changes",
+                about=self._source,
                 next_step="Its log says why. The same command goes on where it was.",
             )
         return translate(error, self._source)

@@ -114,7 +114,8 @@ def try_to_lock(connection: psycopg.Connection[Any], slot: str) -> bool:
 def in_use(url: str, reason: str) -> SourceUnreachableError:
     """Return the error that another one reads a slot."""
     return SourceUnreachableError(
-        f"{url}: somebody else reads the changes: {reason}",
+        f"somebody else reads the changes: {reason}",
+        about=url,
         next_step="Stop the other moveout that follows this source.",
     )
 

@@ -44,6 +44,7 @@ def explained(error: SourceError, watch: WaitWatch | None) -> SourceError:
     """Return an error about a lock with the session that holds it; any other error as it is."""
     if watch is None or watch.last is None or sqlstate(error) != _LOCK_NOT_AVAILABLE:
         return error
-    explained_error = SourceUnreachableError(f"{error}; {watch.last.sentence()}", next_step=watch.last.step())
+    explanation = f"{error.explanation}; {watch.last.sentence()}"
+    explained_error = SourceUnreachableError(explanation, about=error.about, next_step=watch.last.step())
     explained_error.__cause__ = error.__cause__
     return explained_error

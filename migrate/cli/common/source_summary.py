@@ -9,9 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from exporters.api import Gap
-from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
-from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.terminal import Console, ErrorWords, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 
 _KNOWN_STEP = (
@@ -25,16 +24,37 @@ LEFT_OUT = "left out"
 
 
 class SummaryLine(Struct, frozen=True):
-    """One source. ``word`` is what happened, for a narrow column; ``next_step`` is empty where there is none."""
+    """One source. ``word`` is what happened, for a narrow column, ``what`` the same as words, and ``error`` the reason.
+    ``next_step`` is empty where there is none.
+    """
 
     source: str
     word: str
-    happened: str
+    what: str
     next_step: str = ""
+    error: MoveoutError | None = None
+
+    @property
+    def happened(self) -> str:
+        """What happened, and why."""
+        return ErrorWords().behind(self.what, self.error)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all fields."""
-        return as_dict(self)
+        """Return what was printed of it."""
+        return {
+            "source": self.source,
+            "word": self.word,
+            "happened": self.happened,
+            "next_step": self.next_step,
+        }
+
+
+class Row(Struct, frozen=True):
+    """A row of a table. ``error`` is printed behind the last cell, and ``next_step`` below it."""
+
+    cells: Sequence[str]
+    next_step: str = ""
+    error: MoveoutError | None = None
 
 
 def left_out_line(source: str) -> SummaryLine:
@@ -63,7 +83,7 @@ class SourceFailure(Struct, frozen=True):
     def summary(self, happened: str) -> SummaryLine:
         """Return its line: what happened, the error, and what to do."""
         next_step = self.error.next_step or "run the same command again"
-        return SummaryLine(self.source, "no", f"{happened}: {self.error}", next_step)
+        return SummaryLine(self.source, "no", happened, next_step, self.error)
 
 
 def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
@@ -74,14 +94,17 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
     return IncompleteError.exit_code if others else max(codes)
 
 
-def left_behind_lines(left_behind: LeftBehind | None, printed: str) -> tuple[list[str], str]:
-    """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. Reasons
-    that were ``printed`` are not repeated.
+def left_behind_lines(
+    left_behind: LeftBehind | None, printed: Iterable[MoveoutError], words: ErrorWords
+) -> tuple[list[str], str]:
+    """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. The
+    reasons of errors that were ``printed`` are not repeated.
     """
     if left_behind is None:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
-    return list(left_behind.sentences(printed)), step
+    reasons = {error.explanation for error in printed}
+    return list(left_behind.sentences(reasons, words.explained)), step
 
 
 def gap_words(gap: Gap) -> str:
@@ -93,7 +116,7 @@ def draw_left_behind(
     console: Console, left_behind: LeftBehind | None, errors: Iterable[MoveoutError]
 ) -> None:
     """Print what was seen on the servers of a case and is not in it. ``errors`` were printed before."""
-    sentences, step = left_behind_lines(left_behind, "\n".join(map(str, errors)))
+    sentences, step = left_behind_lines(left_behind, errors, console.errors)
     for sentence in sentences:
         console.print(Text(f"! {plain(sentence)}", style="yellow"))
     if sentences:
@@ -102,22 +125,26 @@ def draw_left_behind(
 
 def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
     """Print a row a source, and its next step on a line of its own."""
-    rows = [(("source", "what happened"), "")]
-    draw_rows(console, [*rows, *(((line.source, line.happened), line.next_step) for line in lines)])
+    titles = Row(("source", "what happened"))
+    rows = [Row((line.source, line.what), line.next_step, line.error) for line in lines]
+    draw_rows(console, [titles, *rows])
 
 
-def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Print rows of cells, the first of which has the titles. The last column may be of any width; on a terminal it is
-    wrapped. The second item of a row is its next step.
+def draw_rows(console: Console, rows: Sequence[Row]) -> None:
+    """Print rows, the first of which has the titles. The last column may be of any width; on a terminal it is
+    wrapped.
     """
-    columns = list(zip(*(cells for cells, _ in rows), strict=True))
+    columns = list(zip(*(row.cells for row in rows), strict=True))
     widths = [max(len(plain(cell)) for cell in column) for column in columns[:-1]]
-    for number, (cells, next_step) in enumerate(rows):
-        padded = [plain(cell).ljust(width) for cell, width in zip(cells, widths, strict=False)]
-        style = "dim" if number == 0 else "yellow" if next_step else ""
+    for number, row in enumerate(rows):
+        padded = [plain(cell).ljust(width) for cell, width in zip(row.cells, widths, strict=False)]
+        style = "dim" if number == 0 else "yellow" if row.next_step else ""
         before = "".join(f"{cell}  " for cell in padded)
-        for line in lines_behind(console, before, plain(cells[-1]), widths[0] + 2):
+        text = console.errors.behind(row.cells[-1], row.error)
+        for line in lines_behind(console, before, plain(text), widths[0] + 2):
             console.print(Text(line, style))
+        is_of_error = row.error is not None and row.next_step == row.error.next_step
+        next_step = console.errors.next_step(row.error) if row.error and is_of_error else row.next_step
         if next_step:
             console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))
 
@@ -126,7 +153,6 @@ def lines_behind(console: Console, before: str, text: str, indent: int) -> Seque
     """Return a text behind another one as lines that fit a terminal, or below it, at the ``indent``, where there is
     little room; elsewhere as one line.
     """
-    text = console.referring(text)
     if not console.is_terminal or not text:
         return [before + text]
     is_behind = console.width - len(before) >= _LEAST_COLUMNS

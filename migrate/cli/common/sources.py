@@ -27,6 +27,7 @@ from migrate.cli.common.source_words import names_of_bundle, parse_pairs
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
@@ -236,28 +237,31 @@ def open_sources(
     endpoints: Mapping[str, Endpoint],
     *,
     limits: Limits | None = None,
-    note: Note = lambda _: None,
+    progress: Progress | None = None,
     cancellation: CancellationToken | None = None,
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is a ``LostSource``, and does not stop the
-    others. ``note`` is told so, which are the same data by what their servers say, and what a source waits for, until
+    others. ``progress`` notes so, which are the same data by what their servers say, and what a source waits for, until
     ``cancellation``. Raises ``UsageError`` for a URL that no engine reads.
     """
     from migrate.export.lost_source import LostSource  # noqa: PLC0415  who opens none need not wait for it
     from migrate.export.open_sources import open_source  # noqa: PLC0415  the same
 
+    progress = progress or Silent()
     with contextlib.ExitStack() as stack:
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
-                source = open_source(name, endpoint, limits or Limits(), note, cancellation=cancellation)
+                source = open_source(
+                    name, endpoint, limits or Limits(), progress.note, cancellation=cancellation
+                )
             except SourceError as exc:
                 if len(endpoints) > 1:  # else the command ends with this error
-                    note(f"{name} cannot be opened: {exc}")
+                    progress.note_error(f"{name} cannot be opened", exc)
                 source = LostSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)
         identities = {source.name: source.identity for source in opened if isinstance(source, Identified)}
         for sentence in shared_identities(identities, known=set(overlaps(endpoints))):
-            note(f"! {sentence}")
+            progress.note(f"! {sentence}")
         yield opened

@@ -13,6 +13,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Self, TextIO
 
+from migrate.errors import MoveoutError
+
 if TYPE_CHECKING:
     import rich.console
     import rich.rule
@@ -86,6 +88,33 @@ class Heading:
         return RichRule(self._title, align="left")
 
 
+class ErrorWords:
+    """How errors are printed: whole, or by a few words that refer to where they were explained."""
+
+    def __init__(self) -> None:
+        self._short: dict[str, str] = {}
+
+    def refer(self, error: MoveoutError, words: str) -> None:
+        """From now on print these words for the explanation of an error, and its next step no more."""
+        self._short.setdefault(error.explanation, words)
+
+    def explained(self, explanation: str) -> str:
+        """Return an explanation, or the words that refer to it."""
+        return self._short.get(explanation, explanation)
+
+    def of(self, error: MoveoutError) -> str:
+        """Return an error as a sentence."""
+        return error.sentence(self.explained)
+
+    def behind(self, happened: str, error: MoveoutError | None) -> str:
+        """Return what happened, and the error behind it, where there is any."""
+        return ": ".join(filter(None, (happened, "" if error is None else self.of(error))))
+
+    def next_step(self, error: MoveoutError) -> str:
+        """Return what to do about an error; "" where that was printed."""
+        return "" if error.explanation in self._short else error.next_step
+
+
 class Console:
     """Prints to stdout or stderr. Nothing but our own styles and lines moves the cursor. ``on``: a console of rich to
     print on, instead.
@@ -93,8 +122,7 @@ class Console:
 
     def __init__(self, on: rich.console.Console | None = None, *, stderr: bool = False) -> None:
         self._stderr = stderr
-        self.explained: dict[str, str] = {}
-        """What was explained, and the short words that refer to it; a next step that needs no repetition has none."""
+        self.errors = ErrorWords()
         if on is not None:
             self.rich = on
         has_variable = any(os.environ.get(name) for name in _TERMINAL_VARIABLES)
@@ -131,10 +159,6 @@ class Console:
         What cannot be written to stderr is dropped: a log that is full, or that nobody reads, ends no run. Raises
         ``OSError`` where stdout cannot be written.
         """
-        if self.explained:
-            if self.explained.get(" ".join(map(str, objects)).strip().removeprefix("→ ")) == "":
-                return
-            objects = tuple(map(self._referring, objects))
         try:
             self._print(*objects, style=style, end=end, wrap=wrap)
         except OSError:
@@ -157,17 +181,6 @@ class Console:
             if self._stderr:
                 raise
             self.rich.on_broken_pipe()
-
-    def referring(self, text: str) -> str:
-        """Return a text in which short words refer to what was explained."""
-        for explanation, words in self.explained.items():
-            text = text.replace(explanation, words) if words else text
-        return text
-
-    def _referring(self, shown: object) -> object:
-        if isinstance(shown, Text):
-            return Text.assemble(*((self.referring(text), style) for text, style in shown.pieces))
-        return self.referring(shown) if isinstance(shown, str) else shown
 
     @property
     def _stream(self) -> TextIO:

@@ -12,11 +12,12 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.session import Answer
 from migrate.cli.common.source_summary import (
     LEFT_OUT,
+    Row,
     SummaryLine,
     draw_rows,
     left_behind_lines,
 )
-from migrate.cli.common.terminal import Console, Heading, Text
+from migrate.cli.common.terminal import Console, ErrorWords, Heading, Text
 from migrate.errors import (
     OK,
     DamageError,
@@ -57,7 +58,9 @@ class Moved(Struct, frozen=True):
     unlisted: Sequence[str] = ()
     """Servers of the case of which nothing is out: they could not be listed."""
     copy_problem: str = ""
-    """Why the bundle is not where it is transferred to, or cannot be read there."""
+    """That the bundle is not where it is transferred to, or cannot be read there."""
+    copy_error: MoveoutError | None = None
+    """Why."""
     follow_sentence: str = ""
     """What became of the followed sources, and what to type next; "" where none is followed."""
 
@@ -65,15 +68,16 @@ class Moved(Struct, frozen=True):
     def _columns(self) -> Sequence[str]:
         return COLUMNS if self.expected.get("followed") else _ALWAYS_SHOWN
 
-    def rows(self) -> list[tuple[Sequence[str], str]]:
-        """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
-        not succeed.
+    def rows(self) -> list[Row]:
+        """Return a row for each source, the titles first; its next step is that of the first stage that did not
+        succeed.
         """
-        rows: list[tuple[Sequence[str], str]] = [(("source", *self._columns, ""), "")]
+        rows = [Row(("source", *self._columns, ""))]
         for source in self.sources:
             cells = [self._word(stage, source) for stage in self._columns]
             problem = self._problem(source)
-            rows.append(((source, *cells, problem.happened if problem else ""), self._next_step(source)))
+            what, error = (problem.what, problem.error) if problem else ("", None)
+            rows.append(Row((source, *cells, what), self._next_step(source), error))
         return rows
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -88,8 +92,10 @@ class Moved(Struct, frozen=True):
             for source in self.sources
         ]
 
-    def sentences(self) -> Iterator[str]:
-        """Yield what is out, what is verified, what is up, where the bundle lies, and whether the deadline was met."""
+    def sentences(self, errors: ErrorWords) -> Iterator[str]:
+        """Yield what is out, what is verified, what is up, where the bundle lies, and whether the deadline was met.
+        ``errors``: how they are printed.
+        """
         yield self._of_stage("exported", "Out", "Nothing is out.")
         if self.location:
             yield self._of_stage("verified", "Verified", "Nothing is verified.")
@@ -101,12 +107,17 @@ class Moved(Struct, frozen=True):
             )
         for server in self.unlisted:
             yield f"NOTHING of {server} is out: what it holds could not be listed."
-        seen, step = left_behind_lines(self.left_behind, "\n".join(self._problems()))
+        printed = (problem.error for problem in map(self._problem, self.sources) if problem and problem.error)
+        seen, step = left_behind_lines(self.left_behind, printed, errors)
         yield from seen
         if seen:
             yield f"→ {step}"
         if self.copy_problem:
-            yield self.copy_problem
+            yield (
+                errors.behind(self.copy_problem, self.copy_error)
+                if self.copy_error
+                else f"{self.copy_problem}."
+            )
         if self.location and self.only_copy:
             only = "The only bundle that was verified" if self.copy_problem else "The only bundle"
             yield (
@@ -145,10 +156,6 @@ class Moved(Struct, frozen=True):
     def _problem(self, source: str) -> SummaryLine | None:
         lines = (self.stages.get(stage, {}).get(source) for stage in self._columns)
         return next((line for line in lines if line is not None and line.word != "yes"), None)
-
-    def _problems(self) -> Iterator[str]:
-        problems = map(self._problem, self.sources)
-        return (problem.happened for problem in problems if problem is not None)
 
     def _next_step(self, source: str) -> str:
         problem = self._problem(source)
@@ -224,16 +231,23 @@ class FailedStep(Struct, frozen=True):
 
     def lines(self, sources: Sequence[str], happened: str) -> Mapping[str, SummaryLine]:
         """Return a line for each source: what happened, the error, and what to do."""
-        next_step = self.error.next_step or "run the same command again"
+        errors = dict.fromkeys(sources, self.error) | dict(self.error.causes)
         return {
-            source: SummaryLine(source, "no", f"{happened}: {self.error}", next_step) for source in sources
+            source: SummaryLine(
+                source,
+                "no",
+                happened,
+                errors[source].next_step or "run the same command again",
+                errors[source],
+            )
+            for source in sources
         }
 
     def draw(self, console: Console) -> None:
         """Print the error and the next step."""
-        console.print(Text(str(self.error), style="yellow"))
-        if self.error.next_step:
-            console.print(Text(f"→ {self.error.next_step}"))
+        console.print(Text(console.errors.of(self.error), style="yellow"))
+        if next_step := console.errors.next_step(self.error):
+            console.print(Text(f"→ {next_step}"))
 
 
 class CommandStep(Struct, frozen=True):
@@ -285,7 +299,7 @@ class Evacuated(Struct, frozen=True):
             "case": self.case,
             "steps": steps,
             "summary": self.moved.as_json(),
-            "sentences": list(self.moved.sentences()),
+            "sentences": list(self.moved.sentences(ErrorWords())),
         }
 
     def draw(self, console: Console) -> None:
@@ -293,7 +307,7 @@ class Evacuated(Struct, frozen=True):
         console.print(Heading("summary"))
         draw_rows(console, self.moved.rows())
         console.print()
-        for sentence in self.moved.sentences():
+        for sentence in self.moved.sentences(console.errors):
             console.print(sentence, wrap=True)
         if self.exit_code != OK:
             console.print("→ once the reasons are gone, run the same command again; what is done stays done")

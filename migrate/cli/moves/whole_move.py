@@ -10,7 +10,6 @@ from enum import Enum
 
 from msgspec.structs import replace
 
-from exporters.errors import reason_of
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding
@@ -142,12 +141,9 @@ def _of_a_step(answer: Answer) -> Answer:
 def _refer_to(session: Session, step: str, answer: Answer) -> None:
     """From now on refer to errors of servers that a step has printed: each step would explain them again."""
     for error in _errors_of(answer):
-        reason = reason_of(error)
         what = _SHORT_WORDS.get(error.code, "")
-        for console in (session.out, session.err) if reason and what else ():
-            console.explained.setdefault(reason, f"{what} (see {step} above)")
-            if error.next_step:
-                console.explained.setdefault(error.next_step, "")
+        for console in (session.out, session.err) if error.is_of_url and what else ():
+            console.errors.refer(error, f"{what} (see {step} above)")
 
 
 def _errors_of(answer: Answer) -> Iterator[MoveoutError]:
@@ -161,7 +157,7 @@ def _errors_of(answer: Answer) -> Iterator[MoveoutError]:
     elif isinstance(answer, Restored | Verified):
         yield from (failure.error for failure in answer.failures)
     elif isinstance(answer, FailedStep):
-        yield answer.error
+        yield from (answer.error, *(cause for _, cause in answer.error.causes))
 
 
 def _with_whole_servers(
@@ -257,7 +253,8 @@ class _Move:
         self._last = bundle
         self._is_sent = False
         self._copy_problem = ""
-        """Why the bundle is not where it is transferred to, or cannot be read there."""
+        """That the bundle is not where it is transferred to, or cannot be read there."""
+        self._copy_error: MoveoutError | None = None
         self._left_at: datetime | None = None
         """When this run has sent the last byte; None where it sent nothing."""
         self._forecast: LiveForecast | None = None
@@ -308,11 +305,11 @@ class _Move:
             if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
                 self._last, self._is_sent = destination, True
             else:
-                self._copy_problem = self._problem_of(f"The bundle could not be sent to {destination.shown}")
+                self._set_copy_problem(f"The bundle could not be sent to {destination.shown}")
         yield "verify", lambda: self._verify() if is_read else None
         copy_fails = self._is_sent and isinstance(self.finished[-1].answer, FailedStep)
         if copy_fails and _sealed(self._bundle) is not SealState.NOT:
-            self._copy_problem = self._problem_of(f"The bundle at {self._last.shown} could not be read")
+            self._set_copy_problem(f"The bundle at {self._last.shown} could not be read")
             session.progress.note(f"The bundle at {self._bundle.shown} is used instead")
             self._last = self._bundle
             yield "verify", self._verify
@@ -367,10 +364,11 @@ class _Move:
         restored = [step.answer for step in self.finished if isinstance(step.answer, Restored)]
         return {line.source: line for line in restored[-1].comparisons()} if restored else {}
 
-    def _problem_of(self, sentence: str) -> str:
-        """Return a sentence with what the last step reported."""
+    def _set_copy_problem(self, problem: str) -> None:
+        """Keep a problem of the copy, with the error of the last step."""
         answer = self.finished[-1].answer
-        return f"{sentence}: {answer.error}" if isinstance(answer, FailedStep) else f"{sentence}."
+        self._copy_problem = problem
+        self._copy_error = answer.error if isinstance(answer, FailedStep) else None
 
     def do_step(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
@@ -492,6 +490,7 @@ class _Move:
             location=self._last.shown if there else "",
             only_copy=not self._is_sent or bool(self._copy_problem),
             copy_problem=self._copy_problem,
+            copy_error=self._copy_error,
             deadline=case.deadline,
             out_at=self._out_at(seal) if all_out and sent else None,
             up_at=datetime.now(UTC) if _all_up(stages, expected) else None,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from migrate.cli.common.terminal import Console, Text
+from migrate.errors import MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.progress.meter import Meter
 from migrate.progress.state import COUNTED, ProgressState, TaskProgress
@@ -203,6 +204,11 @@ class _ShownProgress(Meter):
         """Print a sentence."""
         super().note(message)
         self._console.print(Text(message), wrap=True)
+
+    def note_error(self, what: str, error: MoveoutError) -> None:
+        """Print what could not be done; the reason only where it was not explained before."""
+        super().note(f"{what}: {error}")
+        self._console.print(Text(self._console.errors.behind(what, error)), wrap=True)
 
     def end(self, *, stopped: bool = False) -> None:
         """Leave the last state of the task as a plain line."""

@@ -80,7 +80,9 @@ class AwsConnection:
             partition = session.get_partition_for_region(self.region)
         except boto_errors.UnknownRegionError as exc:
             raise SourceUsageError(
-                f"{name}: AWS has no region {self.region!r}", next_step="correct the region of the profile"
+                f"AWS has no region {self.region!r}",
+                about=name,
+                next_step="correct the region of the profile",
             ) from exc
         self.global_region = DEFAULT_REGION if partition == "aws" else self.region
         self._session = session
@@ -93,14 +95,14 @@ class AwsConnection:
         try:
             return str(self.client(ACCOUNT.client, self.region).get_caller_identity()["Account"])
         except boto_errors.ClientError as exc:
-            raise SourceNotAllowedError(f"{self.name}: {_words(exc)}", next_step=next_step) from exc
+            raise SourceNotAllowedError(_words(exc), about=self.name, next_step=next_step) from exc
         except (boto_errors.ConnectionError, boto_errors.HTTPClientError) as exc:
             next_step = "check the network, then run the same command again"
-            raise SourceUnreachableError(f"{self.name}: {exc}", next_step=next_step) from exc
+            raise SourceUnreachableError(str(exc), about=self.name, next_step=next_step) from exc
         except (
             boto_errors.BotoCoreError
         ) as exc:  # no credentials, half of them, or a session of SSO that is over
-            raise SourceNotAllowedError(f"{self.name}: {exc}", next_step=next_step) from exc
+            raise SourceNotAllowedError(str(exc), about=self.name, next_step=next_step) from exc
 
     def regions(self) -> list[str]:
         """Return the regions that the account has enabled. Raises ``CallFailedError``."""

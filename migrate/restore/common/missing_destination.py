@@ -15,4 +15,4 @@ def naming_create() -> Iterator[None]:
         yield
     except GoneError as exc:
         next_step = "add --create, and moveout makes it as the source was; or check the name in the URL"
-        raise type(exc)(str(exc), next_step=next_step) from exc
+        raise type(exc)(exc.explanation, about=exc.about, next_step=next_step) from exc

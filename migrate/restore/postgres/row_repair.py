@@ -60,7 +60,8 @@ class PostgresRepair:
         names = [(schema, name), *table.ancestors]
         if not self._has_triggers_off and (label := table_with_triggers(self._connection, names)):
             raise NotAllowedError(
-                f"{self._address.url}: this role may not keep the triggers and foreign keys of {label} from firing",
+                f"this role may not keep the triggers and foreign keys of {label} from firing",
+                about=self._address.url,
                 next_step="as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15"
                 " and later), or repair as a superuser",
             )

@@ -88,15 +88,17 @@ def translate(exc: Exception, what: str) -> MoveoutError:
         | boto_errors.TokenRetrievalError,
     ):
         return NotAllowedError(
-            f"{what}: no usable credentials", next_step="check the profile or the AWS_* variables"
+            "no usable credentials", about=what, next_step="check the profile or the AWS_* variables"
         )
     if isinstance(exc, boto_errors.ParamValidationError):
-        return UsageError(f"{what}: {exc}")
+        return UsageError(str(exc), about=what)
     if isinstance(exc, boto_errors.BotoCoreError | OSError):
         return UnreachableError(
-            f"{what}: {exc}", next_step="check the endpoint and the network, then run the same command again"
+            str(exc),
+            about=what,
+            next_step="check the endpoint and the network, then run the same command again",
         )
-    return UnreachableError(f"{what}: {exc}")
+    return UnreachableError(str(exc), about=what)
 
 
 def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:
@@ -107,36 +109,39 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     # An answer to HEAD has no body, and so no words of the server's.
     reason = error.get("Message", "") or (responses.get(status, "") if code == str(status) else "")
     is_said = reason.replace(" ", "").rstrip(".") == code  # MinIO's "Access Denied." of AccessDenied
-    message = f"{what}: {code}{f': {reason}' if reason and not is_said else ''}"
+    message = f"{code}{f': {reason}' if reason and not is_said else ''}"
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
             message,
+            about=what,
             wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
             next_step="wait, or use fewer --workers",
         )
     if code in _NO_SUCH_CALL or status in {405, 501}:
-        return MoveoutError(f"{message} (this server cannot do that)")
+        return MoveoutError(f"{message} (this server cannot do that)", about=what)
     if code == _ARCHIVED:
         return MoveoutError(
-            f"{message} (archived)", next_step="retrieve it first, then run the same command again"
+            f"{message} (archived)",
+            about=what,
+            next_step="retrieve it first, then run the same command again",
         )
     if code in _DENIED or status in {401, 403}:
         usual = f"check the credentials, and that they permit {exc.operation_name} here"
         # What has no words of the server's may have its date.
         is_skewed = code == str(status) and _is_skewed(metadata.get("HTTPHeaders", {}).get("date"))
         said = "RequestTimeTooSkewed" if is_skewed else code
-        return NotAllowedError(message, next_step=_DENIED_NEXT.get(said, usual))
+        return NotAllowedError(message, about=what, next_step=_DENIED_NEXT.get(said, usual))
     if code in _GONE or status == 404:
-        return GoneError(message, next_step="check the name of the bucket and the prefix")
+        return GoneError(message, about=what, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
-        return ChangedError(message)
+        return ChangedError(message, about=what)
     if code in _DAMAGED:
         return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
     if code in _FULL or status == 507:
-        return NoSpaceError(message, next_step="make room there, then run the same command again")
+        return NoSpaceError(message, about=what, next_step="make room there, then run the same command again")
     if code in _PASSING or status >= 500:
-        return UnreachableError(message, next_step="run the same command again")
-    return MoveoutError(message)
+        return UnreachableError(message, about=what, next_step="run the same command again")
+    return MoveoutError(message, about=what)
 
 
 def _is_skewed(date: str | None) -> bool:
@@ -166,7 +171,7 @@ def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
     way has answered instead.
     """
     if name not in answer:
-        raise UnreachableError(f"{what}: the answer has no {name}, so it is not S3's", next_step=_INSTEAD)
+        raise UnreachableError(f"the answer has no {name}, so it is not S3's", about=what, next_step=_INSTEAD)
     return answer[name]
 
 
@@ -175,7 +180,7 @@ def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     ``UnreachableError``.
     """
     if not answer.keys() - {"ResponseMetadata"}:
-        raise UnreachableError(f"{what}: the answer is empty, so it is not S3's", next_step=_INSTEAD)
+        raise UnreachableError("the answer is empty, so it is not S3's", about=what, next_step=_INSTEAD)
     return answer
 
 
@@ -239,7 +244,8 @@ def source_error(exc: MoveoutError) -> SourceError:
     if isinstance(exc, SourceError):
         return exc
     if isinstance(exc, ChangedError):
-        return SourceChangedError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
+        explanation = f"{exc.explanation}: it has changed since it was listed"
+        return SourceChangedError(explanation, about=exc.about, next_step=exc.next_step)
     for error_class, source_class in (
         (DamageError, SourceDamagedError),
         (UsageError, SourceUsageError),
@@ -248,8 +254,8 @@ def source_error(exc: MoveoutError) -> SourceError:
         (GoneError, SourceGoneError),
     ):
         if isinstance(exc, error_class):
-            return source_class(str(exc), next_step=exc.next_step)
-    return SourceError(str(exc), next_step=exc.next_step)
+            return source_class(exc.explanation, about=exc.about, next_step=exc.next_step)
+    return SourceError(exc.explanation, about=exc.about, next_step=exc.next_step)
 
 
 @contextmanager
@@ -260,4 +266,4 @@ def as_source_errors(what: str) -> Iterator[None]:
     except MoveoutError as exc:
         raise source_error(exc) from exc
     except (UnicodeDecodeError, ET.ParseError, KeyError) as exc:
-        raise SourceError(f"{what}: the listing cannot be read: {exc}") from exc
+        raise SourceError(f"the listing cannot be read: {exc}", about=what) from exc

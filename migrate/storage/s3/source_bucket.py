@@ -488,7 +488,8 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
         if isinstance(exc, UnreachableError) or concerns_bucket(exc):
             raise
         kind = SourceChangedError if isinstance(exc, ChangedError | GoneError) else SourceItemError
-        raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
+        error = source_error(exc)
+        raise kind(error.explanation, about=error.about, next_step=exc.next_step) from exc
 
 
 def restore_request(key: str, which: Mapping[str, str], days: int, tier: str) -> Request:

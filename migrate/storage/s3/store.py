@@ -140,7 +140,7 @@ class S3Store(BaseStore):
         data = response.body
         if length is not None and len(data) > length:
             raise UnreachableError(
-                f"{self._named(key)}: the server sent {len(data)} bytes where {length} were asked"
+                f"the server sent {len(data)} bytes where {length} were asked", about=self._named(key)
             )
         return data, kept_crc64nvme(response.headers) if start == 0 and length is None else None
 
@@ -173,7 +173,7 @@ class S3Store(BaseStore):
                     spoken(plain(parsed(body)), self._named(""))
                 return page, token_behind(body, self._named(""))
             except (ET.ParseError, ValueError) as exc:
-                raise UnreachableError(f"{self._named('')}: the answer is not a listing ({exc})") from exc
+                raise UnreachableError(f"the answer is not a listing ({exc})", about=self._named("")) from exc
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""

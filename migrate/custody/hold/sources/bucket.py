@@ -217,7 +217,8 @@ class BucketHold:
     def _need_policies(self) -> Policies:
         if self._policies is None:
             raise NotAllowedError(
-                f"{self.url}: this account may not see the server's users",
+                "this account may not see the server's users",
+                about=self.url,
                 next_step="use the one that placed the hold",
             )
         return self._policies

@@ -236,7 +236,8 @@ def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> Source
     statements = _locks(server)
     server.close()
     raise UsageError(
-        f"{server.url}: this server cannot make one database read-only; it also has {listed(other_databases)}",
+        f"this server cannot make one database read-only; it also has {listed(other_databases)}",
+        about=server.url,
         next_step="add --whole-server: all databases of the server become read-only. Or stop what writes and let an"
         f" administrator lock its accounts: {statements}",
     )

@@ -109,12 +109,14 @@ class PostgresHold:
             role = quote_name(self._connection.info.user)
         if not is_owner:
             raise SourceNotAllowedError(
-                f"{self.url}: only the owner of the database, {owner}, may make it read-only",
+                f"only the owner of the database, {owner}, may make it read-only",
+                about=self.url,
                 next_step=f"ALTER DATABASE {quote_name(self._database)} OWNER TO {role};",
             )
         if unendable:
             raise SourceNotAllowedError(
-                f"{self.url}: the role {role} may not see and end the sessions of {', '.join(unendable)}",
+                f"the role {role} may not see and end the sessions of {', '.join(unendable)}",
+                about=self.url,
                 next_step=f"GRANT pg_signal_backend, pg_read_all_stats TO {role}; sessions of superusers have to be"
                 " ended by one",
             )
@@ -204,7 +206,8 @@ class PostgresHold:
         kind, *entries = since.split()
         if kind != _MARK:
             raise UsageError(
-                f"{self.url}: what the undo file says of older sessions cannot be read",
+                "what the undo file says of older sessions cannot be read",
+                about=self.url,
                 next_step="moveout hold undo FILE, then hold the source again",
             )
         marked = dict(entry.split("/", 1) for entry in entries)

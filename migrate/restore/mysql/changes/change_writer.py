@@ -209,7 +209,8 @@ class MysqlChangeWriter:
             if is_mariadb != self._connection.is_mariadb:
                 names = "MySQL", "MariaDB"
                 raise IncompleteError(
-                    f"{self._shown}: changes of {names[is_mariadb]} cannot be applied to {names[not is_mariadb]}",
+                    f"changes of {names[is_mariadb]} cannot be applied to {names[not is_mariadb]}",
+                    about=self._shown,
                     next_step=f"restore to a server of {names[is_mariadb]}; or export without --follow to a new"
                     " location, restore that, and let moveout follow --delta compare the tables",
                 )
@@ -439,7 +440,7 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
 
 def _require_applicable(connection: Connection) -> None:
     for obstacle in apply_obstacles(connection, read_rights(connection)):
-        raise NotAllowedError(f"{connection.address.url}: {obstacle.problem}", next_step=obstacle.remedy)
+        raise NotAllowedError(obstacle.problem, about=connection.address.url, next_step=obstacle.remedy)
 
 
 def _lock(connection: Connection, source: str) -> None:

@@ -310,8 +310,9 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Pos
     with _closed_on_error(connection, address.url):
         if not without_triggers(connection):
             raise NotAllowedError(
-                f"{address.url}: this role may not keep triggers and foreign keys from firing, so changes would have"
+                "this role may not keep triggers and foreign keys from firing, so changes would have"
                 " their effects twice",
+                about=address.url,
                 next_step="as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15"
                 " and later), or follow as a superuser",
             )

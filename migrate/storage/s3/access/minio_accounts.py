@@ -143,7 +143,7 @@ def _translated(endpoint: str) -> Iterator[None]:
             next_step="only a MinIO server makes such accounts",
         ) from exc
     except (http_errors.HTTPError, OSError) as exc:
-        raise UnreachableError(f"{endpoint}: {exc}", next_step="run the same command again") from exc
+        raise UnreachableError(str(exc), about=endpoint, next_step="run the same command again") from exc
 
 
 def _translate(endpoint: str, exc: MinioAdminException) -> MoveoutError:
@@ -154,14 +154,15 @@ def _translate(endpoint: str, exc: MinioAdminException) -> MoveoutError:
     except (ValueError, AttributeError):
         name, message = "", text[:200]
     if "NoSuch" in name or "does not exist" in message or "not found" in message:
-        return GoneError(f"{endpoint}: {message}")
+        return GoneError(message, about=endpoint)
     if code in {"401", "403"} or "Denied" in name:
         return NotAllowedError(
-            f"{endpoint}: {message or code}",
+            message or code,
+            about=endpoint,
             next_step="making grants needs the right to manage service accounts",
         )
     if code.startswith("5") or code == "429":
-        return UnreachableError(f"{endpoint}: {message or code}", next_step="run the same command again")
+        return UnreachableError(message or code, about=endpoint, next_step="run the same command again")
     return UsageError(
         f"{endpoint} refuses: {message or code}", next_step="only a MinIO server makes such accounts"
     )

@@ -104,7 +104,7 @@ class Pages:
             return self._requests.call(request).body
 
     def _broken(self) -> UnreachableError:
-        return UnreachableError(f"{self._url}: {_BREAKS_OFF}")
+        return UnreachableError(_BREAKS_OFF, about=self._url)
 
 
 def token_behind(body: bytes, what: str) -> str:
@@ -119,7 +119,7 @@ def token_behind(body: bytes, what: str) -> str:
         return ""
     if parsed_token := root.findtext("{*}NextContinuationToken"):
         return str(parsed_token)
-    raise UnreachableError(f"{what}: {_BREAKS_OFF}")
+    raise UnreachableError(_BREAKS_OFF, about=what)
 
 
 def _next_token(body: bytes) -> str | None:
