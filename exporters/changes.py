@@ -26,13 +26,13 @@ FOLLOW = "follow"
 """The key under which the position of a followed source's snapshot has what ``ChangeBase.described`` returns."""
 
 BASE_AGAIN = (
-    "Take the base again: moveout export --follow to a new location; or let moveout follow --delta compare the tables"
-    " from now on."
+    "take the base again: moveout export --follow to a new location; or let moveout follow --delta compare the tables"
+    " from now on"
 )
 """The next step where changes after a base can no longer arrive."""
 
 
-PUT_BACK_STEP = f"The destination may have rows that this server lacks. {BASE_AGAIN}"
+PUT_BACK_STEP = f"the destination may have rows that this server lacks; {BASE_AGAIN}"
 """The next step where a server was put back to an earlier state."""
 
 

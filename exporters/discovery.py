@@ -89,8 +89,8 @@ def no_database_error(server: str) -> SourceUsageError:
     """Return the error that the URL of a server is no source. ``server``: that URL, with a slash at its end."""
     return SourceUsageError(
         f"{server} names a server, and no database",
-        next_step=f"Write {server}NAME for one database, '{server}*' for all of them;"
-        f" moveout discover {server} lists them.",
+        next_step=f"write {server}NAME for one database, '{server}*' for all of them;"
+        f" moveout discover {server} lists them",
     )
 
 

@@ -230,7 +230,7 @@ class SourceSnapshotLostError(SourceUnreachableError):
     """The session that held the snapshot has ended. Nothing more can be read under it, however often it is tried."""
 
     usual_step = (
-        "Run the same command again: it takes a new snapshot and keeps finished work that still holds."
+        "run the same command again: it takes a new snapshot and keeps finished work that still holds"
     )
 
     def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:

@@ -69,7 +69,7 @@ def certificate_findings(
     """Yield what is wrong with a certificate. ``strict`` names the mode of connecting that would refuse it."""
     now = datetime.now(UTC)
     until = certificate.expires.strftime("%Y-%m-%d %H:%M UTC")
-    renew = Fix("advice", f"Renew the certificate of {server}, and reload the server.", server)
+    renew = Fix("advice", f"renew the certificate of {server}, and reload the server", server)
     if certificate.expires <= now:
         problem = f"its certificate has expired ({until})"
         yield Finding(
@@ -82,7 +82,7 @@ def certificate_findings(
     if host and not certificate.is_for(host):
         problem = f"its certificate is for {', '.join(certificate.names) or 'no name'}, not for {host}"
         consequence = f"A client that checks the name ({strict}) is refused."
-        advice = Fix("advice", f"Connect by a name of the certificate, or renew it for {host}.", server)
+        advice = Fix("advice", f"connect by a name of the certificate, or renew it for {host}", server)
         yield Finding("info", "TLS", server, problem, consequence, advice)
 
 

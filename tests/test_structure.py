@@ -27,6 +27,9 @@ DATACLASS = re.compile(r"^ *(?:from|import) dataclasses\b", re.MULTILINE)
 CLASS = re.compile(r"^ *class (\w+)", re.MULTILINE)
 IMPORT = re.compile(r"^ *(?:from ([\w.]+) )?import (\([^)]*\)|.*)", re.MULTILINE)
 NAME = re.compile(r"([\w.]+)(?: as \w+)?")
+STEP = r"""(?:next_step=\s*\(?|remedy = \(?|STEP = \(?|Fix\(\s*"advice",)\s*f?"""
+NEXT_STEP = re.compile(STEP + r"""(?:"[A-Z][^A-Z"][^"]*"|"[^"]*\."(?=[,)]))""")
+"""What to type next, with a capital in front or a period behind: it stands behind an arrow."""
 ROLE = re.compile(r"""(?:CREATE (?:ROLE|USER) |login\(\w*postgres, ["'])([a-z_]\w*)""")
 
 
@@ -87,6 +90,11 @@ def test_value_classes_are_structs():
     """They are ``msgspec.Struct``: a dataclass compiles its methods at each start. Scripts and tests may have some."""
     product = {path: text for path, text in texts().items() if not path.startswith("scripts/")}
     assert [path for path, text in product.items() if DATACLASS.search(text)] == []
+
+
+def test_next_steps_are_no_sentences():
+    """They are printed behind an arrow, as what one types: small, and without a period at the end."""
+    assert [(path, step) for path, text in texts().items() for step in NEXT_STEP.findall(text)] == []
 
 
 def test_what_a_store_can_do_is_declared():

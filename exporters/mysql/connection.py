@@ -84,7 +84,7 @@ _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
 _MAY_NEED_TLS = {1045, 3159}
 """Accounts that require TLS are refused like wrong passwords (1045)."""
-_URL_STEP = "Write it as mysql://user@host:port/database."
+_URL_STEP = "write it as mysql://user@host:port/database"
 
 
 class MysqlAddress(WithSecrets, frozen=True):
@@ -133,20 +133,20 @@ def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
     options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
     shown = _shown(parts, options)
     if "#" in url:
-        raise SourceUsageError(f"{shown}: a database URL takes no #", next_step="In a name write it as %23.")
+        raise SourceUsageError(f"{shown}: a database URL takes no #", next_step="in a name write it as %23")
     if parts.password is not None or "password" in options:
         raise SourceUsageError(
             f"the URL of {shown} contains a password, which would end up in process lists and logs",
-            next_step="Take it out of the URL and set MYSQL_PWD, or write it into ~/.my.cnf.",
+            next_step="take it out of the URL and set MYSQL_PWD, or write it into ~/.my.cnf",
         )
     unknown = sorted(set(options) - set(_WORDS))
     if unknown:
         raise SourceUsageError(
-            f"{shown}: the option {unknown[0]} is not known", next_step=f"Known are {', '.join(_WORDS)}."
+            f"{shown}: the option {unknown[0]} is not known", next_step=f"known are {', '.join(_WORDS)}"
         )
     if options.get("ssl-mode", "preferred").lower() not in _MODES:
         raise SourceUsageError(
-            f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"It is one of {', '.join(_MODES)}."
+            f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"it is one of {', '.join(_MODES)}"
         )
     return MysqlAddress(shown, host, port, user, database, options, password)
 

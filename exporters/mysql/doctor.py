@@ -160,9 +160,7 @@ def tls_findings(
             certificate, address.host, server=server, strict=strict, deadline=deadline
         )
     elif not address.local:
-        advice = (
-            "Give the server a certificate (ssl_cert, ssl_key), and write ssl-mode=required into the URL."
-        )
+        advice = "give the server a certificate (ssl_cert, ssl_key), and write ssl-mode=required into the URL"
         yield clear_text(server_of(address), Fix("advice", advice, server_of(address)))
 
 
@@ -273,7 +271,7 @@ def _engines(source: _ExaminedMysql) -> Iterator[Finding]:
         label = f"{source.database}.{table.label}"
         if table.elsewhere:
             problem = f"{table.engine}: its rows lie elsewhere"
-            advice = Fix("advice", "Name the server that holds its rows as a source of its own.")
+            advice = Fix("advice", "name the server that holds its rows as a source of its own")
             yield Finding("info", "engines", label, problem, "Only its definition leaves.", advice)
         elif table.engine and not table.transactional:
             fix = Fix("sql", f"ALTER TABLE {label} ENGINE = InnoDB;", source.server)

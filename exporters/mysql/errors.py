@@ -31,20 +31,18 @@ _NOT_CONNECTED = 2003
 _TOO_LARGE = {1153, 1301}
 _SYSTEM_TABLES = {1545, 1547, 1548, 1558, 1728, 1805}
 
-_PASSWORD_STEP = (
-    "Check user and password: the case file's, else MYSQL_PWD or ~/.my.cnf ([client] password=…)."  # noqa: S105
-)
+_PASSWORD_STEP = "check user and password: the case file's, else MYSQL_PWD or ~/.my.cnf ([client] password=…)"  # noqa: S105
 _EXPIRED_STEP = (
-    "The password has expired: set a new one as this account (SET PASSWORD = …), and give that one here."
+    "the password has expired: set a new one as this account (SET PASSWORD = …), and give that one here"
 )
 _GRANT_STEP = (
-    "Check the database's name; use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on it."
+    "check the database's name; use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on it"
 )
 UPGRADE_STEP = (
-    "System tables of the server are damaged or of another version: run mariadb-upgrade there (MySQL before 8.0.16: "
-    "mysql_upgrade), then run the same command again."
+    "system tables of the server are damaged or of another version: run mariadb-upgrade there (MySQL before 8.0.16: "
+    "mysql_upgrade), then run the same command again"
 )
-_AGAIN_STEP = "Check host, port and network, then run the same command again: finished work is kept."
+_AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
 
 
 def number_of(error: BaseException) -> int:
@@ -93,22 +91,22 @@ def translate(error: BaseException, source: str) -> SourceError:
     if number in _NOT_GRANTED:
         return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if number in _NO_DATABASE:
-        return SourceGoneError(message, about=source, next_step="Check the database name in the URL.")
+        return SourceGoneError(message, about=source, next_step="check the database name in the URL")
     if number in _NO_TABLE:
         return SourceGoneError(
-            message, about=source, next_step="It was dropped meanwhile; run the same command again."
+            message, about=source, next_step="it was dropped meanwhile; run the same command again"
         )
     if number in _CHANGED:
         return SourceUnreachableError(
             f"a table was altered during the export: {message}",
             about=source,
-            next_step="Stop schema changes on the source, then run the same command again.",
+            next_step="stop schema changes on the source, then run the same command again",
         )
     if number in _TOO_LARGE:
         return SourceError(
             message,
             about=source,
-            next_step="Raise max_allowed_packet on the server, then run the same command again.",
+            next_step="raise max_allowed_packet on the server, then run the same command again",
         )
     if number in _SYSTEM_TABLES:
         return SourceError(message, about=source, next_step=UPGRADE_STEP)
@@ -116,4 +114,4 @@ def translate(error: BaseException, source: str) -> SourceError:
         return SourceSilentError(message, about=source, next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
         return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
-    return SourceError(message, about=source, next_step="The server's log says more.")
+    return SourceError(message, about=source, next_step="the server's log says more")

@@ -88,7 +88,7 @@ class MysqlSource:
                     f"no table can be read ({len(local_tables)} in all), not even {local_tables[0].label}:"
                     f" {session.unreadable[local_tables[0].name]}",
                     about=self.url,
-                    next_step="Grant the account SELECT on the database, or let the server repair the tables.",
+                    next_step="grant the account SELECT on the database, or let the server repair the tables",
                 )
             former = Plan.load(workspace.read(PLAN))
             try:

@@ -56,7 +56,7 @@ _TIMEOUTS = "SET lock_timeout = '3s'; SET statement_timeout = '20s'"
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """PostgreSQL documentation, "Message Formats": SSLRequest."""
 _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"')
-_UNLOCKED = "Let that session end, or export later."
+_UNLOCKED = "let that session end, or export later"
 
 _SESSION = """
 SELECT current_user AS role, rolsuper AS superuser, rolconnlimit AS connection_limit,
@@ -217,7 +217,7 @@ def tls_findings(
     elif not connection.pgconn.ssl_in_use and not is_local(host):
         offers = _offers_tls(host, connection.info.port)
         advice = (
-            Fix("advice", "Take sslmode=disable out of the URL, or write sslmode=require.")
+            Fix("advice", "take sslmode=disable out of the URL, or write sslmode=require")
             if offers
             else Fix("sql", "ALTER SYSTEM SET ssl = on;\nSELECT pg_reload_conf();", server)
         )
@@ -260,7 +260,7 @@ def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
                 table.label,
                 "it is a foreign table: its rows lie on another server",
                 "Only its definition leaves.",
-                Fix("advice", "Name the other server's database as a source of its own."),
+                Fix("advice", "name the other server's database as a source of its own"),
             )
         elif not table.readable and right is not None:
             yield _forbidden(
@@ -271,7 +271,7 @@ def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
             fix = source.sql(f"ALTER ROLE {source.role} BYPASSRLS;")
             yield Finding("loses", "rights", table.item, problem, "Its rows are not exported.", fix)
         elif table.out_of_reach:
-            advice = Fix("advice", "Export from the primary.")
+            advice = Fix("advice", "export from the primary")
             problem = "it is unlogged, and this server is a standby"
             yield Finding("loses", "replica", table.item, problem, "Its rows are not exported.", advice)
 
@@ -332,7 +332,7 @@ def _large_objects(source: _ExaminedPostgres) -> Iterator[Finding]:
 
 def _user_mappings(source: _ExaminedPostgres) -> Iterator[Finding]:
     for gap in unreadable(source.connection):
-        advice = Fix("advice", "Export as a superuser, or write the mapping by hand on the destination.")
+        advice = Fix("advice", "export as a superuser, or write the mapping by hand on the destination")
         yield Finding(
             "loses", "rights", gap.item, "the role may not read them", "They are not exported.", advice
         )
@@ -357,7 +357,7 @@ def _snapshot(source: _ExaminedPostgres) -> Iterator[Finding]:
         source.connection.execute("SELECT pg_export_snapshot()")
     except psycopg.Error as exc:
         problem = f"no snapshot can be exported: {in_one_line(exc)}"
-        advice = Fix("advice", "Connect to the server itself, not through a pool of connections.")
+        advice = Fix("advice", "connect to the server itself, not through a pool of connections")
         yield Finding(
             "blocks", "snapshot", source.address.url, problem, "The export refuses to begin.", advice
         )
@@ -368,7 +368,7 @@ def _snapshot(source: _ExaminedPostgres) -> Iterator[Finding]:
 def _prepared(source: _ExaminedPostgres) -> Iterator[Finding]:
     for row in fetch(source.connection, _PREPARED):
         name = str(row["gid"]).replace("'", "''")
-        fix = Fix("advice", f"COMMIT PREPARED '{name}'; or ROLLBACK PREPARED '{name}'; whichever is right.")
+        fix = Fix("advice", f"COMMIT PREPARED '{name}'; or ROLLBACK PREPARED '{name}'; whichever is right")
         problem = "it is neither committed nor rolled back"
         consequence = "What it wrote is not exported."
         yield Finding(
@@ -384,7 +384,7 @@ def _connections(source: _ExaminedPostgres) -> Iterator[Finding]:
         problem = f"the role may open {facts['connection_limit']} connections; an export wants {needed}"
         yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", fix)
     if free < needed:
-        advice = Fix("advice", f"Give --max-connections {max(free, 2)}, or end sessions that nobody needs.")
+        advice = Fix("advice", f"give --max-connections {max(free, 2)}, or end sessions that nobody needs")
         problem = f"{free} connections are free; an export wants {needed}"
         yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", advice)
 
@@ -409,9 +409,7 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
     """
     facts, faults = source.facts, []
     if facts["wal_level"] != "logical" and facts["of_rds"]:
-        advice = (
-            "Set rds.logical_replication = 1 in the instance's parameter group, and restart the instance."
-        )
+        advice = "set rds.logical_replication = 1 in the instance's parameter group, and restart the instance"
         faults.append((f"wal_level is {facts['wal_level']}", Fix("advice", advice, source.server)))
     elif facts["wal_level"] != "logical":
         fix = Fix(
@@ -453,7 +451,7 @@ def _polling(source: _ExaminedPostgres) -> Iterator[Finding]:
     if not source.detour or _change_faults(source):
         return
     facts = source.facts
-    fix = Fix("advice", "Give the URL of the server itself, not of a pooler.")
+    fix = Fix("advice", "give the URL of the server itself, not of a pooler")
     if facts["senders"] >= facts["max_senders"]:
         fix = _more(source, "max_wal_senders", facts["senders"])
     consequence = "Changes follow at a higher cost: each poll decodes the log from the slot's restart_lsn on."
@@ -469,7 +467,7 @@ def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
     consequence = "After a failover following may stop, and the base must be taken again."
     if source.connection.info.server_version < FAILOVER_VERSION:
         problem = f"before PostgreSQL 17 its standbys ({standbys}) have no slot for changes"
-        advice = Fix("advice", "Do not fail over between the base and the cutover.")
+        advice = Fix("advice", "do not fail over between the base and the cutover")
         yield Finding(severity, "changes", source.server, problem, consequence, advice)
     elif not source.facts["synchronized"]:
         problem = (
@@ -495,7 +493,7 @@ def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
         counted = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
         names = ", ".join(table.name for table in tables[:3]) + (", …" if tables[3:] else "")
         remedies = "\n".join(dict.fromkeys(table.remedy for table in tables if table.remedy))
-        fix = source.sql(remedies) if remedies else Fix("advice", "They are read again at the cutover.")
+        fix = source.sql(remedies) if remedies else Fix("advice", "they are read again at the cutover")
         problem = f"{counted} cannot be followed ({names}): {reason_words(reason, len(tables))}"
         yield source.request.not_in_log(str(source.facts["database"]), problem, fix)
 

@@ -21,23 +21,23 @@ DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
 """What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""
 
 _LOGIN_STEP = (
-    "Check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."
-    " It may have expired, too (VALID UNTIL of the role)."
+    "check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."
+    " It may have expired, too (VALID UNTIL of the role)"
 )
-_GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data."
+_GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
 LOCKS_STEP = (
-    "Raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy."
+    "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
 )
 _SLOTS_STEP = (
-    "Free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
-    " max_replication_slots, and restart the server."
+    "free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
+    " max_replication_slots, and restart the server"
 )
 _SNAPSHOT = re.compile(r"\b[0-9A-F]{8}-[0-9A-F]{8}-\d+\b")
 _NO_SNAPSHOT = {"22023", "42704"}
 """A snapshot is gone with its session: a wrong parameter up to PostgreSQL 16, later an undefined object. Its name tells
 it from others.
 """
-_AGAIN_STEP = "Check host, port and network, then run the same command again: finished work is kept."
+_AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
 
 
 def sqlstate(error: BaseException) -> str:
@@ -58,22 +58,22 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     if state == "42501":
         return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if state == "3D000":
-        return SourceGoneError(message, about=source, next_step="Check the database name in the URL.")
+        return SourceGoneError(message, about=source, next_step="check the database name in the URL")
     if state in {"42P01", "3F000"}:
         return SourceGoneError(
-            message, about=source, next_step="It was dropped meanwhile; run the same command again."
+            message, about=source, next_step="it was dropped meanwhile; run the same command again"
         )
     if state == "55P03":
         return SourceUnreachableError(
             f"a table is locked by somebody else: {message}",
             about=source,
-            next_step="Find the session that holds the lock (pg_locks), end it, and run the same command again.",
+            next_step="find the session that holds the lock (pg_locks), end it, and run the same command again",
         )
     if state == "57014":
         return SourceUnreachableError(
             message,
             about=source,
-            next_step="Raise --statement-timeout, or come back when the server is less busy: finished work is kept.",
+            next_step="raise --statement-timeout, or come back when the server is less busy: finished work is kept",
         )
     if state == "53200" and "shared memory" in message:
         return SourceUnreachableError(
@@ -84,7 +84,7 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     if is_passing or _is_passing(error, state):
         return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
-    other = SourceError(message, about=source, next_step="The server's log says more.")
+    other = SourceError(message, about=source, next_step="the server's log says more")
     return snapshot_lost(source, message) if is_lost else other
 
 

@@ -83,8 +83,8 @@ class PostgresSource:
                 raise SourceNotAllowedError(
                     f"the role may read no table ({len(tables)} in all)",
                     about=self.url,
-                    next_step="Use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"
-                    " tables have row-level security.",
+                    next_step="use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"
+                    " tables have row-level security",
                 )
             former = Plan.load(workspace.read(PLAN))
             plan = make_plan(exported, former, workers)

@@ -99,7 +99,7 @@ class ChunkExport:
         if typed.rows != digest.rows:
             raise SourceError(
                 f"{digest.rows} lines were parsed as {typed.rows} rows",
-                next_step="Please report the table's definition.",
+                next_step="please report the table's definition",
             )
         self._text_bytes += block.text_bytes
         self._digest += digest
@@ -143,7 +143,7 @@ class ChunkExport:
             if self._digest.rows != sent_rows:
                 raise SourceError(
                     f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
-                    next_step="Run the same command again; if it stays so, please report it.",
+                    next_step="run the same command again; if it stays so, please report it",
                 )
         written = self._parts.finish()
         return ExportedChunk(
@@ -160,5 +160,5 @@ def rows_changed() -> SourceError:
     """Return the error for rows that do not render to their texts again."""
     return SourceError(
         "rows do not come out of Parquet as they went in",
-        next_step="Please report the table's definition; nothing of it was written.",
+        next_step="please report the table's definition; nothing of it was written",
     )

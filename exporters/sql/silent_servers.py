@@ -73,7 +73,7 @@ def silence(url: str) -> SourceSilentError | None:
         return SourceSilentError(
             f"the server has not answered for {FIRST_ANSWER_SECONDS} s",
             about=url,
-            next_step="Look at the server and the network, then run the same command again.",
+            next_step="look at the server and the network, then run the same command again",
         )
     at, error = _silent.get(_server(url), (-inf, None))
     if error is None or time.monotonic() >= at + FIRST_ANSWER_SECONDS:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from exporters.errors import SourceUsageError
 
-_STEP = "Write sqlite:///absolute/path/to/file.db, special characters percent-encoded."
+_STEP = "write sqlite:///absolute/path/to/file.db, special characters percent-encoded"
 
 
 class SqliteAddress(Struct, frozen=True):

@@ -99,7 +99,7 @@ def check_library() -> None:
     if sqlite3.sqlite_version_info < OLDEST:
         raise SourceUsageError(
             f"Python's SQLite is {sqlite3.sqlite_version}, at least {'.'.join(map(str, OLDEST))} is needed",
-            next_step="Use a newer Python.",
+            next_step="use a newer Python",
         )
 
 

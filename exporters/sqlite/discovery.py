@@ -27,7 +27,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     root = parse_url(url).path
     if not root.is_dir():
         if not root.exists():
-            raise SourceGoneError(f"there is no directory {root}", next_step="Check the path.")
+            raise SourceGoneError(f"there is no directory {root}", next_step="check the path")
         return Discovery([_source_of(root, root.parent)])
     walk = _Walk(root)
     walk.run()
@@ -94,7 +94,7 @@ class _Walk:
     def _refuse(self, error: OSError) -> None:
         if Path(error.filename) == self._root:
             raise SourceNotAllowedError(
-                f"{self._root} cannot be read: {error.strerror}", next_step="Use an account that may read it."
+                f"{self._root} cannot be read: {error.strerror}", next_step="use an account that may read it"
             ) from error
         self._gaps.append(f"the directory {printable(error.filename)} cannot be read: {error.strerror}")
 

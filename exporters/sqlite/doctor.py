@@ -29,14 +29,14 @@ def examine(request: ExamineRequest) -> Examination:
         files = [address.below(name) for name in listed.databases]
         if not files:
             raise SourceUsageError(
-                f"there is no SQLite database in {address.path}", next_step="Check the path in the URL."
+                f"there is no SQLite database in {address.path}", next_step="check the path in the URL"
             )
         findings = [_skipped(gap.item, gap.reason) for gap in listed.gaps]
         findings += [finding for file in files for finding in _unreadable(file)]
     size_bytes = sum(_size(file) for file in files)
     findings += _room(size_bytes)
     if request.follow:
-        advice = Fix("advice", "Nothing has to be done: moveout follow compares the tables.")
+        advice = Fix("advice", "nothing has to be done: moveout follow compares the tables")
         findings.append(request.no_log(str(address.path), "SQLite has no log of changes", advice))
     facts = {
         "server": f"SQLite, {len(files)} files" if len(files) > 1 else "SQLite",
@@ -58,7 +58,7 @@ def _unreadable(address: SqliteAddress) -> Iterator[Finding]:
 
 
 def _skipped(name: str, reason: str, advice: str = "") -> Finding:
-    fix = Fix("advice", advice or "Let this account read the file.")
+    fix = Fix("advice", advice or "let this account read the file")
     return Finding("loses", "rights", name, reason, "It is not exported.", fix)
 
 
@@ -73,7 +73,7 @@ def _room(size_bytes: int) -> Iterator[Finding]:
             str(directory),
             f"it has {free:,} bytes free, and a copy of the databases needs {size_bytes:,}",
             "The export refuses to begin.",
-            Fix("advice", "Set TMPDIR to a directory with as much room as the files have."),
+            Fix("advice", "set TMPDIR to a directory with as much room as the files have"),
         )
 
 

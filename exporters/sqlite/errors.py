@@ -38,39 +38,39 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
         return SourceUnreachableError(
             str(error),
             about=source,
-            next_step="Another program holds a lock on the file: end its transaction, then give the same command"
-            " again.",
+            next_step="another program holds a lock on the file: end its transaction, then give the same command"
+            " again",
         )
     if code.startswith("SQLITE_IOERR"):
         return SourceUnreachableError(
             str(error),
             about=source,
-            next_step="Check the disk or the mount, then run the same command again.",
+            next_step="check the disk or the mount, then run the same command again",
         )
     if code == "SQLITE_NOTADB":
         return SourceUsageError(
             f"{source} is not a SQLite database, or an encrypted one: {error}",
-            next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
+            next_step="check the path; an encrypted database must be decrypted by the program that made it first",
         )
     if is_damage(error):
         return SourceError(
             f"{source} is damaged: {error}",
-            next_step="Save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE.",
+            next_step="save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE",
         )
     if code == "SQLITE_FULL":
         return SourceError(
             f"no room for a copy of the database: {error}",
             about=source,
-            next_step="Set TMPDIR to a directory with as much room as the file has.",
+            next_step="set TMPDIR to a directory with as much room as the file has",
         )
     if code.startswith(_REFUSED):
         return SourceNotAllowedError(
-            str(error), about=source, next_step="Use an account that may read the file."
+            str(error), about=source, next_step="use an account that may read the file"
         )
     if needs_recovery(error):
         return SourceError(
             f"{source} cannot be read without writing to it: {error}",
-            next_step="A program ended in the middle of a write. Copy the file together with its -journal or -wal to"
-            " another directory, open it there once with sqlite3, and move that one.",
+            next_step="a program ended in the middle of a write. Copy the file together with its -journal or -wal to"
+            " another directory, open it there once with sqlite3, and move that one",
         )
-    return SourceError(str(error), about=source, next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")
+    return SourceError(str(error), about=source, next_step="try: sqlite3 FILE 'PRAGMA integrity_check'")

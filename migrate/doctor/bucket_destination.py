@@ -95,7 +95,7 @@ def _contents(destination: DestinationBucket) -> Iterator[Finding]:
             destination.url,
             f"it holds {summary.key!r} already",
             "A restore refuses to mix its objects with others, unless an earlier run wrote them.",
-            Fix("advice", "Name an empty bucket or prefix, or restore with --merge."),
+            Fix("advice", "name an empty bucket or prefix, or restore with --merge"),
         )
 
 
@@ -122,7 +122,7 @@ def capability_findings(
     if not capabilities.probed:
         problem = f"it was not tried out: {capabilities.why}"
         yield Finding("info", "objects", bucket, problem, "What it refuses is seen during the restore.")
-    other = Fix("advice", "Choose a server that keeps such keys, or accept that they are left out by name.")
+    other = Fix("advice", "choose a server that keeps such keys, or accept that they are left out by name")
     for kind, refusal in capabilities.refused_keys.items():
         count = f"{features[kind]:,} keys have {kind}" if kind in features else f"keys with {kind}"
         severity: Severity = "loses" if kind in features else "info"
@@ -141,7 +141,7 @@ def capability_findings(
         yield Finding("loses", "objects", bucket, problem, "They get the destination's own class.")
     if OBJECT_LOCK in features and not capabilities.object_lock:
         problem = "the source locks objects, the destination bucket has no object lock"
-        advice = Fix("advice", "Create the bucket anew with object lock: it can only be had from the start.")
+        advice = Fix("advice", "create the bucket anew with object lock: it can only be had from the start")
         yield Finding(
             "loses", "objects", bucket, problem, "Retention and legal holds are not restored.", advice
         )

@@ -152,7 +152,7 @@ def tls_findings(
         strict = "every S3 client"
         yield from certificate_findings(certificate, "", server=server, strict=strict, deadline=deadline)
     elif address.scheme != "https" and not is_local(host):
-        advice = Fix("advice", "Write https:// into the endpoint_url of the profile.", server)
+        advice = Fix("advice", "write https:// into the endpoint_url of the profile", server)
         yield clear_text(server, advice)
 
 
@@ -222,7 +222,7 @@ def _settings(source: _ExaminedBucket) -> Iterator[Finding]:
         yield Finding("loses", "rights", f"settings of {source.location.bucket}", problem, _NOT_EXPORTED, fix)
     for setting in configuration.get("failing", ()):
         item = f"setting {setting} of {source.location.bucket}"
-        advice = Fix("advice", "Ask the provider whether the bucket has one.", source.server)
+        advice = Fix("advice", "ask the provider whether the bucket has one", source.server)
         yield Finding(
             "info",
             "settings",
@@ -248,7 +248,5 @@ def _contents(source: _ExaminedBucket, survey: dict[str, Any]) -> Iterator[Findi
         )
     if not seen.rows and not source.request.may_be_empty:
         problem = "nothing is there" if source.location.folder else "it is empty"
-        advice = Fix(
-            "advice", "Check the name of the bucket, and the prefix, unless it is meant to be empty."
-        )
+        advice = Fix("advice", "check the name of the bucket, and the prefix, unless it is meant to be empty")
         yield Finding("info", "contents", source.location.url, problem, "Nothing is exported of it.", advice)

@@ -83,7 +83,7 @@ def _room(
     facts["room"] = "" if free is None else f"{bytes_words(free)} free"
     if free is not None and size_bytes is not None and free < size_bytes:
         problem = f"it has {bytes_words(free)} free, and about {bytes_words(size_bytes)} leave"
-        advice = Fix("advice", "Make room, or name another location.")
+        advice = Fix("advice", "make room, or name another location")
         yield Finding("blocks", "room", location.shown, problem, "The export stops when it is full.", advice)
 
 
@@ -91,7 +91,7 @@ def _inodes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
     free = store.free_files()
     if free is not None and free < _FEW_FILES:
         problem = f"the file system takes {count_words(free)} more files (inodes)"
-        advice = Fix("advice", "Name a location on another file system.")
+        advice = Fix("advice", "name a location on another file system")
         yield Finding(
             "loses", "inodes", location.shown, problem, "The export stops when none are left.", advice
         )
@@ -102,7 +102,7 @@ def _contents(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
     if sealed is not None:
         state = "complete" if sealed.complete else "incomplete"
         problem = f"a sealed bundle lies there, which is {state}"
-        advice = Fix("advice", "Name another location, unless this bundle is to be finished.")
+        advice = Fix("advice", "name another location, unless this bundle is to be finished")
         yield Finding("info", "contents", location.shown, problem, "An export goes on with it.", advice)
 
 
@@ -116,17 +116,17 @@ def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         fix = Fix("advice", exc.next_step) if is_read_only else _rights(store, location)
         yield Finding("blocks", "rights", location.shown, str(exc), _NO_BUNDLE, fix)
     except NoSpaceError as exc:
-        advice = Fix("advice", "Make room, or name another location.")
+        advice = Fix("advice", "make room, or name another location")
         yield Finding("blocks", "room", location.shown, str(exc), _NO_BUNDLE, advice)
     except MoveoutError as exc:
-        fix = Fix("advice", exc.next_step or "Look at the server and the network.")
+        fix = Fix("advice", exc.next_step or "look at the server and the network")
         yield Finding("blocks", exc.code, location.shown, str(exc), _NO_BUNDLE, fix)
 
 
 def _rights(store: MultipartStore, location: Endpoint) -> Fix:
     if store.free_bytes() is None:
         return Fix(
-            "advice", "Allow s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket on the location."
+            "advice", "allow s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket on the location"
         )
     path = shlex.quote(location.url.removeprefix("file://"))
     return Fix("shell", f"mkdir -p {path} && chown {_own_user()} {path} && chmod u+rwx {path}")
@@ -151,7 +151,7 @@ def _conditions(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
     finally:
         store.delete(key)
     problem = "the server ignores conditional writes (If-None-Match)"
-    advice = Fix("advice", "Never let two runs write there at once, or name another location.")
+    advice = Fix("advice", "never let two runs write there at once, or name another location")
     yield Finding(
         "slow", "lock", location.shown, problem, "Two runs at once would not notice each other.", advice
     )

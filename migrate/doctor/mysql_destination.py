@@ -159,7 +159,7 @@ def _contents(destination: _Destination) -> Iterator[Finding]:
     control = ControlTables.apart_from(others)
     thing = find_content(destination.connection, control.names)
     if thing and control.about not in present:
-        advice = Fix("advice", "Name an empty database, or restore with --merge.")
+        advice = Fix("advice", "name an empty database, or restore with --merge")
         problem = f"it is not empty: it holds the {thing}"
         yield Finding(
             "blocks", "contents", destination.address.database, problem, "A restore refuses it.", advice
@@ -182,7 +182,7 @@ def _names(destination: _Destination) -> Iterator[Finding]:
     for name in names:
         if count[name.lower()] > 1:
             problem = "names that differ in case only are one name there (lower_case_table_names)"
-            advice = Fix("advice", f"Rename it on the source: RENAME TABLE {quote_name(name)} TO …;")
+            advice = Fix("advice", f"rename it on the source: RENAME TABLE {quote_name(name)} TO …;")
             yield Finding(
                 "loses", "names", f"table {quote_name(name)}", problem, "Only one of them comes up.", advice
             )

@@ -177,7 +177,7 @@ def _again(destination: _Destination) -> Fix:
 
 def _standby(destination: _Destination) -> Iterator[Finding]:
     if destination.facts["standby"]:
-        advice = Fix("advice", "Name the primary.")
+        advice = Fix("advice", "name the primary")
         problem = "it is a standby, which takes no changes"
         yield Finding("blocks", "replica", destination.server, problem, _NOTHING, advice)
 
@@ -199,7 +199,7 @@ def _rights(destination: _Destination) -> Iterator[Finding]:
 def _contents(destination: _Destination) -> Iterator[Finding]:
     target = PostgresDestination(destination.address, destination.connection)
     if (thing := content(target)) and read_state(target) is None:
-        advice = Fix("advice", "Name an empty database, or restore with --merge.")
+        advice = Fix("advice", "name an empty database, or restore with --merge")
         problem = f"it is not empty: it holds the {thing}"
         yield Finding("blocks", "contents", destination.database, problem, "A restore refuses it.", advice)
 
@@ -213,7 +213,7 @@ def _encoding(destination: _Destination) -> Iterator[Finding]:
     if not needed or here in {needed, "UTF8"}:
         return
     problem = f"its encoding is {here}, the source's is {needed}"
-    advice = Fix("advice", f"Name a new database: {_create_statement('NAME', destination.needs)};")
+    advice = Fix("advice", f"name a new database: {_create_statement('NAME', destination.needs)};")
     fix = _again(destination) if _is_empty(destination) else advice
     consequence = f"Rows with characters that {here} lacks are refused."
     yield Finding("loses", "encoding", destination.database, problem, consequence, fix)
@@ -243,7 +243,7 @@ def _install(destination: _Destination, extension: str) -> Fix:
     package = _PACKAGES.get(extension)
     if package is None:
         return Fix(
-            "advice", f"Install the package with the extension {extension} on the server.", destination.server
+            "advice", f"install the package with the extension {extension} on the server", destination.server
         )
     major = destination.connection.info.server_version // 10000
     return Fix("shell", f"apt-get install --yes postgresql-{major}-{package}", destination.server)
@@ -283,7 +283,7 @@ def _version(destination: _Destination) -> Iterator[Finding]:
     if needed > here:
         problem = f"it is PostgreSQL {here}, the source is {needed}"
         consequence = "Definitions that only the newer one knows are left out by name."
-        advice = Fix("advice", f"Restore to PostgreSQL {needed} or newer.")
+        advice = Fix("advice", f"restore to PostgreSQL {needed} or newer")
         yield Finding("loses", "version", destination.server, problem, consequence, advice)
 
 
@@ -310,6 +310,6 @@ def _changes(destination: _Destination) -> Iterator[Finding]:
     if connection.info.server_version >= _PARAMETER_GRANTS_VERSION:
         fix = destination.sql(f"GRANT SET ON PARAMETER session_replication_role TO {role};")
     else:
-        fix = Fix("advice", "Follow as a superuser.")
+        fix = Fix("advice", "follow as a superuser")
     problem = f"the role {role} may not keep triggers and foreign keys from firing"
     yield destination.request.not_applied(destination.server, problem, fix)

@@ -147,7 +147,7 @@ def _at_once(jobs: Sequence[_Job], seconds: float, progress: Progress) -> list[E
         thread.join(max(0.0, (end - datetime.now(UTC)).total_seconds()))
     given_up.set()
     late = UnreachableError(
-        f"no answer within {seconds:.0f} s", next_step="Look at the server and the network."
+        f"no answer within {seconds:.0f} s", next_step="look at the server and the network"
     )
     return [
         Examined(
@@ -167,7 +167,7 @@ def _guarded(work: Callable[[], Examination]) -> Examination:
     except MoveoutError as exc:
         return Examination(error=exc)
     except Exception as exc:
-        step = "This is a defect of moveout; please report it."
+        step = "this is a defect of moveout; please report it"
         return Examination(error=MoveoutError(f"{type(exc).__name__}: {exc}", next_step=step))
 
 
@@ -203,7 +203,7 @@ def _examine_server(server: Endpoint) -> Callable[[], Examination]:
         if answer.discovery is None or not answer.discovery.sources:
             return Examination(error=answer.error)
         problem = f"nothing of it is in the case: it holds {shown_names(answer.discovery.sources)}"
-        fix = Fix("advice", "moveout discover -c CASE adds it; [[left_out]] leaves it behind, with a reason.")
+        fix = Fix("advice", "moveout discover -c CASE adds it; [[left_out]] leaves it behind, with a reason")
         return Examination(
             {}, [Finding("info", "source", server.shown, problem, _CONSEQUENCES["source"], fix)]
         )
@@ -260,7 +260,7 @@ def _not_the_source(entry: Examined, move: MoveEndpoints) -> Examined:
     same = next((name for name, source in move.sources.items() if names_same(url, source.url)), None)
     if same is None:
         return entry
-    fix = Fix("advice", "Write the address of the new server.")
+    fix = Fix("advice", "write the address of the new server")
     problem = f"it is the source {same} itself"
     finding = Finding("blocks", "destination", entry.url, problem, "Nothing comes up anywhere else.", fix)
     return replace(entry, examination=replace(entry.examination, findings=[finding]))
@@ -268,7 +268,7 @@ def _not_the_source(entry: Examined, move: MoveEndpoints) -> Examined:
 
 def _unfilled_destinations(move: MoveEndpoints) -> list[Examined]:
     """Return a finding for each server whose sources come up nowhere yet."""
-    step = 'Write the address of the new server into its [[destination]]: to = "…"'
+    step = 'write the address of the new server into its [[destination]]: to = "…"'
     examined = []
     for server, names in move.unfilled.items():
         problem = f"the case file does not say where these come up: {', '.join(names)}"
@@ -287,14 +287,14 @@ def _examine_deadline(move: MoveEndpoints) -> list[Examined]:
     here = deadline.astimezone()
     shown = f"{deadline.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
     if deadline <= datetime.now(UTC):
-        advice = Fix("advice", "Correct the deadline in the case file.")
+        advice = Fix("advice", "correct the deadline in the case file")
         problem = f"it has passed: {shown}"
         findings.append(
             Finding("info", "deadline", "deadline", problem, "All forecasts say that it is late.", advice)
         )
     if move.deadline_is_local:
         problem = f"it names no time zone, and is taken as this machine's ({here:%Z}): {shown}"
-        fix = Fix("advice", f"Write deadline = {deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        fix = Fix("advice", f"write deadline = {deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
         consequence = "In another time zone the old host shuts the door hours earlier or later."
         findings.append(Finding("info", "deadline", "deadline", problem, consequence, fix))
     return [

@@ -39,13 +39,13 @@ def _directory(request: ExamineRequest, directory: Path) -> Iterator[Finding]:
         fix = Fix("shell", f"chmod u+rwx {shlex.quote(str(directory))}")
         yield Finding("blocks", "rights", str(directory), "this account may not write there", _NOTHING, fix)
     if not shutil.disk_usage(existing).free:
-        advice = Fix("advice", "Make room, or name another directory.")
+        advice = Fix("advice", "make room, or name another directory")
         yield Finding("blocks", "room", str(existing), "no room is left there", _NOTHING, advice)
 
 
 def _contents(path: Path) -> Iterator[Finding]:
     if any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size:
-        advice = Fix("advice", "Name a path that does not exist yet, or restore with --merge.")
+        advice = Fix("advice", "name a path that does not exist yet, or restore with --merge")
         problem = "it exists, and is not empty"
         consequence = "A restore refuses it, unless an earlier run wrote it."
         yield Finding("blocks", "contents", str(path), problem, consequence, advice)

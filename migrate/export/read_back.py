@@ -42,7 +42,7 @@ def prove(store: Store, url: str, record: CommitRecord) -> CommitRecord:
     except reader.read_errors as exc:
         raise SourceError(
             f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
-            next_step="Run the same command again; if it stays so, please report it.",
+            next_step="run the same command again; if it stays so, please report it",
         ) from exc
     expected = RowsDigest(record.outcome.items, record.outcome.digest or 0)
     if rows_digest != expected:
@@ -50,7 +50,7 @@ def prove(store: Store, url: str, record: CommitRecord) -> CommitRecord:
             f"unit {record.unit.id} of {record.source}: {rows_digest.rows} rows with digest"
             f" {to_hex(rows_digest.digest)} come out of its Parquet files, {expected.rows} with"
             f" {to_hex(expected.digest)} were sent",
-            next_step="A value did not survive; please report the table's definition.",
+            next_step="a value did not survive; please report the table's definition",
         )
     outcome = replace(record.outcome, facts={**record.outcome.facts, PROVED: True})
     return replace(record, outcome=outcome)

@@ -33,8 +33,8 @@ _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
 _RATE_SAMPLES = 30
 DEFINE_STEP = (
-    "Give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
-    " does."
+    "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
+    " does"
 )
 _DEFINITIONS_SECONDS = 30.0
 """So often the definitions of both sides are compared."""
@@ -240,7 +240,7 @@ class Follower:
             counts.refusing = refusing
             undefined = self.followed.definition_gaps(counts.skipped)
             if fresh := [thing for thing in undefined if thing not in counts.undefined]:
-                self._note(f"not at the destination: {', '.join(fresh)}. {DEFINE_STEP}")
+                self._note(f"not at the destination: {', '.join(fresh)}; {DEFINE_STEP}")
             counts.undefined = undefined
         finally:
             counts.is_compared = True

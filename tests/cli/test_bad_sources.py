@@ -97,7 +97,7 @@ def test_where_no_source_answers_nothing_is_written(tmp_path, command):
     ended = call(command, f"a={closed}", *words)
     assert (ended.code, bundle.exists(), ended.err.count("onnection refused")) == (5, False, 1), ended.err
     ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words)
-    assert ended.err.count("    → Check ") == 2, ended.err
+    assert ended.err.count("    → check ") == 2, ended.err
     ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words, "--json")
     assert (ended.code, ended.json["error"]["code"], bundle.exists()) == (7, "gone", False)
     assert all(word in ended.json["error"]["message"] for word in ("a: postgresql://", "b: ", "none.db"))
@@ -117,7 +117,7 @@ def test_a_run_explains_a_dead_server_once_however_many_of_its_databases_it_name
     assert ended.code == 3, ended.err
     assert (ended.out + ended.err).count("onnection refused") == 1
     assert "source a, source b" in ended.out
-    assert ended.out.count("Check host, port and network") == 1
+    assert ended.out.count("check host, port and network") == 1
     assert f"not exported: {dead}/b: not reachable (see doctor above)" in ended.out
     assert f"b cannot be opened: {dead}/b: not reachable (see doctor above)" in ended.err
     in_json = call("run", "-c", case, "--json").json["result"]

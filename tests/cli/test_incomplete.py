@@ -175,7 +175,7 @@ def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_
     assert (incomplete.code, incomplete.out.count('"public"."b": the role may not read it')) == (3, 1)
     refused = call(*export, env=env | {"PGPASSWORD": "wrong"})
     assert (refused.code, (refused.out + refused.err).count("refuses the login")) == (3, 1), refused
-    assert "→ Check user and password" in refused.out
+    assert "→ check user and password" in refused.out
     first = call("restore", tmp_path / "bundle", f"app={new}")
     assert (first.code, "left out: VIEW public.v: " in first.out) == (3, True), first
     assert "on the new host: 0 of 1 source up; in part: app" in call("status", tmp_path / "bundle").out

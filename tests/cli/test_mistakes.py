@@ -188,7 +188,7 @@ def test_a_location_that_is_a_file_is_named_and_no_bundle_is_said_to_be_missing(
 
 def test_doctor_offers_no_script_where_there_is_advice_only(tmp_path):
     gone = call("doctor", f"notes=sqlite://{tmp_path}/gone.db")
-    assert ("→ Check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone
+    assert ("→ check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone
 
 
 def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from migrate.cli.common import rich_terminal
-from migrate.cli.common.source_summary import Row, SummaryLine, draw_rows, draw_summary
+from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
@@ -111,7 +111,7 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     assert wrapped[3] == "        → mkdir -p /srv/new"
     written = io.StringIO()
     narrow = RichConsole(file=written, force_terminal=True, color_system=None, width=50, soft_wrap=True)
-    draw_rows(Console(narrow), [Row(("notes", "no" * 10, "much to say of it"))])
+    draw_rows(Console(narrow), [SummaryRow(("notes", "no" * 10, "much to say of it"))])
     assert written.getvalue().splitlines() == [f"notes  {'no' * 10}  ", "       much to say of it"]
 
 

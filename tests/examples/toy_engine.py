@@ -76,7 +76,7 @@ class CsvExporter:
     def open(self, name, url, host):
         folder = folder_of(url)
         if not folder.is_dir():
-            raise SourceGoneError(f"there is no directory {folder}", next_step="Check the path in the URL.")
+            raise SourceGoneError(f"there is no directory {folder}", next_step="check the path in the URL")
         return CsvSource(name, url, folder)
 
 
@@ -126,7 +126,7 @@ class CsvSnapshot:
                 digest += digest_texts([text_of(row) for row in batch])
         if sha256(source) != unit.spec["sha256"]:
             raise SourceItemError(
-                f"{source} changed while it was read", next_step="Run the same command again."
+                f"{source} changed while it was read", next_step="run the same command again"
             )
         facts = {"parts": [{"name": name, "rows": digest.rows}], "columns": columns}
         return Outcome(digest.rows, unit.size_bytes, digest.digest, facts=facts)
@@ -236,7 +236,7 @@ class CsvRestorer:
         elif folder.exists() and any(folder.iterdir()):
             if differences(run, request.url):
                 raise NotEmptyError(
-                    f"{folder} holds something else already", next_step="Name an empty directory."
+                    f"{folder} holds something else already", next_step="name an empty directory"
                 )
             return run.nothing_to_do("directory")
         folder.mkdir(parents=True, exist_ok=True)

@@ -133,14 +133,14 @@ class MysqlChangeLog:
         if name in log["apart"]:
             raise SourceUsageError(
                 f"{label} cannot be followed: it had no transactions at the time of the export",
-                next_step="Nothing has to be done: the cutover reads it again.",
+                next_step="nothing has to be done: the cutover reads it again",
             )
         with open_snapshot(self._address, workers=1, log=self) as (session, tables):
             by_name = {table.name: table for table in tables}
             if schema or name not in by_name:
                 raise SourceUsageError(
                     f"{self._address.url} has no table {label}",
-                    next_step="NAME:TABLE names one, without a database.",
+                    next_step="NAME:TABLE names one, without a database",
                 )
             if not by_name[name].transactional:
                 raise SourceUsageError(
@@ -244,7 +244,7 @@ class MysqlChangeLog:
             raise SourceUnreachableError(
                 "somebody else reads the changes",
                 about=url,
-                next_step="Stop the other moveout that follows this source.",
+                next_step="stop the other moveout that follows this source",
             )
         self._files = read_files(connection)
         if missing := self._files.missing(after):
@@ -301,5 +301,5 @@ class MysqlChangeLog:
             raise SourceReplacedError(
                 f"{self._address.url} is another server ({identity}) than the one whose changes were kept"
                 f" ({log['server']})",
-                next_step="Check the URL. If it is right: moveout export --follow to a new location.",
+                next_step="check the URL. If it is right: moveout export --follow to a new location",
             )

@@ -31,7 +31,7 @@ class Obstacle(Struct, frozen=True):
 def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacle]:
     """Yield what is missing. Raises the driver's errors."""
     if (connection.variable("log_bin") or "OFF") not in {"ON", "1"}:
-        remedy = "Write log_bin = binlog into the server's configuration, and restart it."
+        remedy = "write log_bin = binlog into the server's configuration, and restart it"
         yield Obstacle("the server writes no binary log", remedy, is_sql=False)
     wrong = {
         name: value
@@ -43,12 +43,12 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
         needed_values = {name: quote_literal(_SETTINGS[name]) for name in wrong}
         yield Obstacle(problem, set_statements(connection, needed_values))
     if _is_left_out(connection):
-        remedy = "Take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it."
+        remedy = "take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it"
         yield Obstacle(
             "the server's settings leave this database out of its binary log", remedy, is_sql=False
         )
     if _forgets_replicated(connection):
-        remedy = "Give the URL of the primary, or write log_slave_updates = ON into the configuration, and restart it."
+        remedy = "give the URL of the primary, or write log_slave_updates = ON into the configuration, and restart it"
         yield Obstacle("the server is a replica that does not log what it replicates", remedy, is_sql=False)
     monitor = ("BINLOG MONITOR", "REPLICATION CLIENT") if connection.is_mariadb else ("REPLICATION CLIENT",)
     for names in (("REPLICATION SLAVE",), monitor):

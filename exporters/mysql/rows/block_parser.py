@@ -119,7 +119,7 @@ class BlockParser:
             value = f"{self._label}: a value of {column.name}"
             raise SourceError(
                 f"{value} is longer than the server's max_allowed_packet in UTF-8",
-                next_step="Raise max_allowed_packet on the server, then run the same command again.",
+                next_step="raise max_allowed_packet on the server, then run the same command again",
             )
 
 

@@ -47,7 +47,7 @@ def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.A
 def _other_columns() -> SourceError:
     return SourceError(
         "the server sent rows that have other columns than the table",
-        next_step="Run the same command again; if it stays so, please report it.",
+        next_step="run the same command again; if it stays so, please report it",
     )
 
 

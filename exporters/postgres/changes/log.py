@@ -205,7 +205,7 @@ class PostgresChangeLog:
         if system and log["system"] and system != log["system"]:
             raise SourceReplacedError(
                 f"{self._address.url} is another server than the one whose changes were kept",
-                next_step="Check the URL. If it is right: moveout export --follow to a new location.",
+                next_step="check the URL. If it is right: moveout export --follow to a new location",
             )
         return read_timeline_by_sql(control, known) if by_sql else read_timeline(control, number, known)
 
@@ -241,7 +241,7 @@ class PostgresChangeLog:
                         label = ".".join(filter(None, (schema, name)))
                         raise SourceUsageError(
                             f"{self._address.url} has no table {label}",
-                            next_step="NAME:SCHEMA.TABLE names one.",
+                            next_step="NAME:SCHEMA.TABLE names one",
                         )
                     if obstacle := publish_table(control, log["publication"], table):
                         raise SourceUsageError(f"{table.label} cannot be followed: {obstacle}")
@@ -419,13 +419,13 @@ class PostgresChangeLog:
             raise SourceGoneError(
                 f"{self._address.url} has failed over to a standby, and this role may not read where: whether it has"
                 f" what was captured after {lsn_text(left_at)} is not known",
-                next_step=f"{HISTORY_GRANT.format(role=role)} Then run the same command again.",
+                next_step=f"{HISTORY_GRANT.format(role=role)} then run the same command again",
             )
         lacks = "" if left_at is None else f": it lacks what was captured after {lsn_text(left_at)}"
         raise SourceGoneError(
             f"{self._address.url} has failed over to a standby whose log is another one than the captured one{lacks}",
-            next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN} To prevent it, set"
-            " synchronized_standby_slots at the primary.",
+            next_step=f"the destination may have rows that this server lacks; {BASE_AGAIN}. To prevent it, set"
+            " synchronized_standby_slots at the primary",
         )
 
     def _require_continuity(self, state: LogState, after: int) -> None:
@@ -461,13 +461,13 @@ def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
     if settings["standby"]:
         raise SourceUsageError(
             f"{url} is a standby, and its changes can only be followed at the primary",
-            next_step="Give the URL of the primary.",
+            next_step="give the URL of the primary",
         )
     if settings["wal_level"] != "logical":
         raise SourceUsageError(
             f"changes cannot be followed: wal_level is {settings['wal_level']}",
             about=url,
-            next_step="ALTER SYSTEM SET wal_level = logical; then restart the server. moveout doctor says more.",
+            next_step="ALTER SYSTEM SET wal_level = logical; then restart the server; moveout doctor says more",
         )
     for allowed, lacks, statement in (
         (settings["replicates"], "REPLICATION", f"ALTER ROLE {role} REPLICATION;"),

@@ -298,7 +298,7 @@ class PollingStream:
             raise SourceUsageError(
                 "a pooler gives each transaction a session of its own",
                 about=self._source,
-                next_step="Let the pooler keep sessions (pool_mode = session), or give the URL of the server itself.",
+                next_step="let the pooler keep sessions (pool_mode = session), or give the URL of the server itself",
             )
 
     def _error(self, error: psycopg.Error) -> SourceError:

@@ -114,7 +114,7 @@ class ReplicationStream:
             raise SourceUnreachableError(
                 f"the server has sent nothing for {silence:.0f} s, not even an answer",
                 about=self._source,
-                next_step="Check the network between here and there.",
+                next_step="check the network between here and there",
             )
         return messages
 
@@ -187,6 +187,6 @@ class ReplicationStream:
             return SourceUnreachableError(
                 "the server has ended the stream of changes",
                 about=self._source,
-                next_step="Its log says why. The same command goes on where it was.",
+                next_step="its log says why. The same command goes on where it was",
             )
         return translate(error, self._source)

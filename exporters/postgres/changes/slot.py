@@ -116,7 +116,7 @@ def in_use(url: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
         f"somebody else reads the changes: {reason}",
         about=url,
-        next_step="Stop the other moveout that follows this source.",
+        next_step="stop the other moveout that follows this source",
     )
 
 
@@ -142,6 +142,6 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
         if time.monotonic() > deadline:
             raise SourceUnreachableError(
                 f"the replication slot {slot} is being read",
-                next_step="Stop the moveout that follows this source, then run the same command again.",
+                next_step="stop the moveout that follows this source, then run the same command again",
             ) from cause
         time.sleep(_AGAIN_SECONDS)

@@ -55,7 +55,7 @@ def find_tools(server_major: int) -> Tools:
     have = f"only pg_dump {max(majors)} was found" if majors else "no pg_dump with its pg_restore was found"
     raise SourceUsageError(
         f"the server is PostgreSQL {server_major}, and {have}",
-        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH.",
+        next_step=f"install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH",
     )
 
 

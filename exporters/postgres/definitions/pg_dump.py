@@ -170,7 +170,7 @@ def _run(
     if "permission denied" in message:
         raise SourceNotAllowedError(
             f"{program}: {message}",
-            next_step="Use a role that may read the whole database; moveout doctor has the SQL for this one.",
+            next_step="use a role that may read the whole database; moveout doctor has the SQL for this one",
         )
     if names_snapshot(message):
         raise snapshot_lost(program, message)
@@ -179,12 +179,12 @@ def _run(
     if "lock timeout" in message:
         raise SourceUnreachableError(
             f"{program}: {message}",
-            next_step="Find the session that waits for or holds the lock (pg_locks), and run the same command again.",
+            next_step="find the session that waits for or holds the lock (pg_locks), and run the same command again",
         )
     if "could not connect" in message or "connection to server" in message:
-        raise SourceUnreachableError(f"{program}: {message}", next_step="Run the same command again.")
+        raise SourceUnreachableError(f"{program}: {message}", next_step="run the same command again")
     raise SourceError(
-        f"{program} failed: {message}", next_step="Run it by hand with the same database to see more."
+        f"{program} failed: {message}", next_step="run it by hand with the same database to see more"
     )
 
 

@@ -166,7 +166,7 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
     if "password" in keywords:
         raise SourceUsageError(
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",
-            next_step="Take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass.",
+            next_step="take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass",
         )
     for port in filter(None, keywords.get("port", "").split(",")):
         if not (port.isdecimal() and 0 < int(port) < _PORTS):

@@ -21,7 +21,7 @@ from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.lock_waits import Wait
 
 TRIES = 5
-LET_IT_END = "Let that session end (pg_stat_activity), then run the same command again."
+LET_IT_END = "let that session end (pg_stat_activity), then run the same command again"
 _AGAIN_SECONDS = 0.2
 
 _HELD = """

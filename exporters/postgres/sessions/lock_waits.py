@@ -73,8 +73,8 @@ class Wait(Struct, frozen=True):
     def step(self) -> str:
         """Return what to do after the wait has timed out."""
         if not self.pid:
-            return "Commit or roll back the prepared transaction, and run the same command again."
-        return f"Let it end, or: SELECT pg_terminate_backend({self.pid}); then run the same command again."
+            return "commit or roll back the prepared transaction, and run the same command again"
+        return f"let it end, or: SELECT pg_terminate_backend({self.pid}); then run the same command again"
 
 
 class WaitWatch:

@@ -180,7 +180,7 @@ def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[Postg
         holder.execute("ROLLBACK")
     raise SourceUnreachableError(
         "tables are being rewritten faster than they can be locked",
-        next_step="Stop schema changes and TRUNCATE on the source, then run the same command again.",
+        next_step="stop schema changes and TRUNCATE on the source, then run the same command again",
     )
 
 

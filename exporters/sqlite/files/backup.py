@@ -82,15 +82,15 @@ def check_file(address: SqliteAddress) -> Header:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SourceUsageError(
                 f"{address.url} is not a file",
-                next_step="Name the database's file; several files are several sources.",
+                next_step="name the database's file; several files are several sources",
             )
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceGoneError(f"there is no file {path}", next_step="Check the path in the URL.") from None
+        raise SourceGoneError(f"there is no file {path}", next_step="check the path in the URL") from None
     except PermissionError:
         raise SourceNotAllowedError(
-            f"{path} may not be read", next_step="Use an account that may read the file."
+            f"{path} may not be read", next_step="use an account that may read the file"
         ) from None
     except OSError as exc:
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
@@ -99,7 +99,7 @@ def check_file(address: SqliteAddress) -> Header:
     if not head.startswith(_MAGIC):
         raise SourceUsageError(
             f"{path} is not a SQLite database, or an encrypted one",
-            next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
+            next_step="check the path; an encrypted database must be decrypted by the program that made it first",
         )
     return Header(wal=head[18:19] == bytes([_WAL_VERSION]), reserved_bytes=head[20])
 
@@ -120,7 +120,7 @@ def connected(address: SqliteAddress) -> Iterator[sqlite3.Connection]:
     if quiet and (address.companion("-wal").exists() or mark_of(address) != before):
         raise OpenedMeanwhileError(
             f"{address.path} was opened by another program while it was read",
-            next_step="Run the same command again.",
+            next_step="run the same command again",
         )
 
 
@@ -278,7 +278,7 @@ def recovered(address: SqliteAddress, refused: sqlite3.Error) -> Iterator[sqlite
             raise refused from None
         if marks != [mark_of(replace(address, path=path)) for path in (address.path, *files.values())]:
             raise SourceUnreachableError(
-                f"{address.path} changes while it is copied", next_step="Run the same command again."
+                f"{address.path} changes while it is copied", next_step="run the same command again"
             )
         connection = sqlite3.connect(copy, isolation_level=None, check_same_thread=False)
         try:

@@ -54,7 +54,7 @@ def check_room(address: SqliteAddress, directory: Path) -> None:
     if free < needed:
         raise SourceError(
             f"{address.path}: a copy needs {needed:,} bytes, {directory.parent} has {free:,}",
-            next_step="Set TMPDIR to a directory with as much room as the file has.",
+            next_step="set TMPDIR to a directory with as much room as the file has",
         )
 
 

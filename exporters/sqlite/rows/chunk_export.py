@@ -75,5 +75,5 @@ def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDiges
 def _changed(stem: str) -> SourceError:
     return SourceError(
         f"{stem}: rows do not come out of Parquet as they went in",
-        next_step="Please report the table's definition; nothing of it was written.",
+        next_step="please report the table's definition; nothing of it was written",
     )

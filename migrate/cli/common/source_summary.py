@@ -49,7 +49,7 @@ class SummaryLine(Struct, frozen=True):
         }
 
 
-class Row(Struct, frozen=True):
+class SummaryRow(Struct, frozen=True):
     """A row of a table. ``error`` is printed behind the last cell, and ``next_step`` below it."""
 
     cells: Sequence[str]
@@ -125,12 +125,12 @@ def draw_left_behind(
 
 def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
     """Print a row a source, and its next step on a line of its own."""
-    titles = Row(("source", "what happened"))
-    rows = [Row((line.source, line.what), line.next_step, line.error) for line in lines]
+    titles = SummaryRow(("source", "what happened"))
+    rows = [SummaryRow((line.source, line.what), line.next_step, line.error) for line in lines]
     draw_rows(console, [titles, *rows])
 
 
-def draw_rows(console: Console, rows: Sequence[Row]) -> None:
+def draw_rows(console: Console, rows: Sequence[SummaryRow]) -> None:
     """Print rows, the first of which has the titles. The last column may be of any width; on a terminal it is
     wrapped.
     """

@@ -12,8 +12,8 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.session import Answer
 from migrate.cli.common.source_summary import (
     LEFT_OUT,
-    Row,
     SummaryLine,
+    SummaryRow,
     draw_rows,
     left_behind_lines,
 )
@@ -68,16 +68,16 @@ class Moved(Struct, frozen=True):
     def _columns(self) -> Sequence[str]:
         return COLUMNS if self.expected.get("followed") else _ALWAYS_SHOWN
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SummaryRow]:
         """Return a row for each source, the titles first; its next step is that of the first stage that did not
         succeed.
         """
-        rows = [Row(("source", *self._columns, ""))]
+        rows = [SummaryRow(("source", *self._columns, ""))]
         for source in self.sources:
             cells = [self._word(stage, source) for stage in self._columns]
             problem = self._problem(source)
             what, error = (problem.what, problem.error) if problem else ("", None)
-            rows.append(Row((source, *cells, what), self._next_step(source), error))
+            rows.append(SummaryRow((source, *cells, what), self._next_step(source), error))
         return rows
 
     def as_json(self) -> list[dict[str, Any]]:

@@ -31,15 +31,15 @@ def in_the_way(run: TableRestore, present: Present, where: str) -> str:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"{where} has no table {missing[0]}{more}", next_step="Restore with --only schema first."
+            f"{where} has no table {missing[0]}{more}", next_step="restore with --only schema first"
         )
     return next((f"table {name} with rows in it" for name in names if present.has_rows(name)), "")
 
 
 def not_empty(run: TableRestore, conflict: str, where: str) -> NotEmptyError:
     """Return the error for a conflict that ``in_the_way`` found."""
-    step = "Drop that table" if run.selection.definitions else "Empty that table"
-    return NotEmptyError(f"{where} has the {conflict} already", next_step=f"{step}, or leave it out.")
+    step = "drop that table" if run.selection.definitions else "empty that table"
+    return NotEmptyError(f"{where} has the {conflict} already", next_step=f"{step}, or leave it out")
 
 
 def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
@@ -48,5 +48,5 @@ def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
     """
     return NotEmptyError(
         f"{where}: the trigger {trigger} of table {table} is not as in the bundle, and would fire for every row",
-        next_step="Drop it, and make it again after the restore.",
+        next_step="drop it, and make it again after the restore",
     )

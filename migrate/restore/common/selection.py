@@ -101,5 +101,5 @@ def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
         )
     if len(matches) > 1:
         names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))
-        raise UsageError(f"{word} may be {names}", next_step="Name the one that is meant with its schema.")
+        raise UsageError(f"{word} may be {names}", next_step="name the one that is meant with its schema")
     return next(iter(matches.values()))

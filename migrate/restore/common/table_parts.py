@@ -66,7 +66,7 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
         part.key,
         expected="a readable Parquet file",
         found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
-        next_step="Run verify --level full on the bundle and fetch the file again.",
+        next_step="run verify --level full on the bundle and fetch the file again",
     )
 
 

@@ -212,7 +212,7 @@ class TableRestore(Struct, frozen=True):
         else:
             return
         raise NotEmptyError(
-            f"{where} holds an unfinished restore of {what}", next_step=f"Finish that one, or {how}."
+            f"{where} holds an unfinished restore of {what}", next_step=f"finish that one, or {how}"
         )
 
     def nothing_to_do(

@@ -271,5 +271,5 @@ def refuse_twins(destination: MysqlDestination, definitions: Sequence[Definition
         if (kind, definition["name"]) in existing:
             raise NotEmptyError(
                 f"{destination.address.url} has a {definition['kind']} {quote_name(definition['name'])} already",
-                next_step="Restore into another database, or rename it.",
+                next_step="restore into another database, or rename it",
             )

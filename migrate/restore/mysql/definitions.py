@@ -33,7 +33,7 @@ _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
 _STEPS = {
     1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the destination",
-    1298: "Load the time zones into the destination (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql /usr/share/zoneinfo)",
+    1298: "load the time zones into the destination (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql /usr/share/zoneinfo)",
 }
 """What lets a server make an object that it has refused, by the number of its error."""
 _FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
@@ -266,14 +266,14 @@ def ddl_error(error: BaseException, definition: Definition) -> MoveoutError:
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(
             f"{step_of(definition)} cannot be made: {reason}",
-            next_step="Grant the account ALL PRIVILEGES on the destination database, then run the same command again.",
+            next_step="grant the account ALL PRIVILEGES on the destination database, then run the same command again",
         )
     if (step := _STEPS.get(number_of(error))) is not None:
         return UsageError(
             f"{step_of(definition)} cannot be made: {reason}",
-            next_step=f"{step}, then run the same command again.",
+            next_step=f"{step}, then run the same command again",
         )
     return UsageError(
         f"{step_of(definition)} cannot be made: {reason}",
-        next_step="Compare the servers' kinds and versions; the statement is in schema/definitions.json of the bundle.",
+        next_step="compare the servers' kinds and versions; the statement is in schema/definitions.json of the bundle",
     )

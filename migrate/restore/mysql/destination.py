@@ -76,7 +76,7 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
             if time.monotonic() > deadline:
                 raise BusyError(
                     f"another restore works on {address.url}",
-                    next_step="Wait for it, or end its session (SHOW PROCESSLIST).",
+                    next_step="wait for it, or end its session (SHOW PROCESSLIST)",
                 )
         existing, others = find_control_tables(connection)
         control = ControlTables.apart_from({*names, *others})

@@ -479,7 +479,7 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
         f"{quote_name(part.table.name)} ({part.name}): a row takes {statement.size_bytes:,} bytes as a statement, the"
         f" server's max_allowed_packet is {allowed_bytes:,}",
         next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
-        " again.",
+        " again",
     )
 
 

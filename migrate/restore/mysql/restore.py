@@ -392,7 +392,7 @@ def _in_the_way(job: MysqlRestore, definitions: Sequence[Definition], *, merge: 
     if conflict:
         return NotEmptyError(
             f"{url} is not empty: it has the {conflict}",
-            next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
+            next_step="restore into a fresh, empty database, or say --merge if no name is in both",
         )
     refuse_twins(job.destination, definitions[1:])
     return None

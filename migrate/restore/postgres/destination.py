@@ -112,7 +112,7 @@ def _lock(connection: psycopg.Connection[Any], address: PostgresAddress) -> None
         if time.monotonic() > deadline:
             raise BusyError(
                 f"another restore works on {address.url}",
-                next_step="Wait for it, or end its session (pg_stat_activity, application_name moveout).",
+                next_step="wait for it, or end its session (pg_stat_activity, application_name moveout)",
             )
         time.sleep(0.2)
 
@@ -150,7 +150,7 @@ def read_state(destination: PostgresDestination) -> State | None:
     except psycopg.Error as exc:
         raise UsageError(
             f"{destination.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
-            next_step="Restore into a fresh, empty database.",
+            next_step="restore into a fresh, empty database",
         ) from exc
     return State(*row) if row else None
 

@@ -309,9 +309,9 @@ def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
         return _already(job, records)
     raise NotEmptyError(
         f"{job.destination.address.url} is not empty: it has the {conflict}",
-        next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
+        next_step="restore into a fresh, empty database, or say --merge if no name is in both"
         if run.whole
-        else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
+        else "empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out",
     )
 
 
@@ -421,7 +421,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
             f"{job.destination.address.url} has no table {missing[0]}{more}",
-            next_step="Restore with --only schema first.",
+            next_step="restore with --only schema first",
         )
     with durable("restore.postgres.begin_rows"), connection.transaction():
         postgres_destination.begin_state(connection, job.state)

@@ -97,7 +97,7 @@ def _check_triggers(job: PostgresRestore) -> None:
     if table := postgres_destination.table_with_triggers(job.destination.connection, job.names):
         raise NotAllowedError(
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
-            next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
+            next_step="restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role",
         )
 
 

@@ -124,8 +124,8 @@ def _run(connection: sqlite3.Connection, entry: SchemaEntry, stand_ins: StandIns
     except sqlite3.OperationalError as exc:
         raise UsageError(
             f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",
-            next_step="Its rows are whole in the bundle. If a function is missing, only the application can make it;"
-            " else the source is of a newer SQLite: use a Python with a newer one.",
+            next_step="its rows are whole in the bundle. If a function is missing, only the application can make it;"
+            " else the source is of a newer SQLite: use a Python with a newer one",
         ) from exc
 
 

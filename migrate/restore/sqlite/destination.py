@@ -50,12 +50,12 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
     """
     if address.path.parent.is_file():
         raise UsageError(
-            f"{address.path.parent} is a file, not a directory", next_step="Name a file in a directory."
+            f"{address.path.parent} is a file, not a directory", next_step="name a file in a directory"
         )
     if not address.path.parent.is_dir():
         raise GoneError(
             f"there is no directory {address.path.parent}",
-            next_step="Make it, or add --create; then run the same command again.",
+            next_step="make it, or add --create; then run the same command again",
         )
     existed = address.path.exists()
     with translated(address):
@@ -89,7 +89,7 @@ def create_directory(
     except OSError as exc:
         raise NotAllowedError(
             f"the directory {directory} cannot be made: {exc.strerror}",
-            next_step="Make it, or name another one.",
+            next_step="make it, or name another one",
         ) from exc
     return Created(f"made the directory {directory}")
 
@@ -108,24 +108,24 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return BusyError(
             f"{where} is used by another program: {error}",
-            next_step="End it (maybe another restore), then run the same command again.",
+            next_step="end it (maybe another restore), then run the same command again",
         )
     if code == "SQLITE_FULL":
-        return NoSpaceError(f"{where}: {error}", next_step="Make room, then run the same command again.")
+        return NoSpaceError(f"{where}: {error}", next_step="make room, then run the same command again")
     if code == "SQLITE_NOTADB":
         return UsageError(
-            f"{where} is not a SQLite database: {error}", next_step="Name a file that does not exist yet."
+            f"{where} is not a SQLite database: {error}", next_step="name a file that does not exist yet"
         )
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return NotAllowedError(
             f"{where}: {error}",
-            next_step="Check the permissions of the file and its directory, and that there is room.",
+            next_step="check the permissions of the file and its directory, and that there is room",
         )
     if code.startswith("SQLITE_IOERR"):
         return UnreachableError(
-            f"{where}: {error}", next_step="Check the disk or the mount, then run the same command again."
+            f"{where}: {error}", next_step="check the disk or the mount, then run the same command again"
         )
-    return MoveoutError(f"{where}: {error}", next_step="Remove the file, then run the same command again.")
+    return MoveoutError(f"{where}: {error}", next_step="remove the file, then run the same command again")
 
 
 def is_fresh(destination: SqliteDestination) -> bool:
@@ -148,7 +148,7 @@ def read_state(destination: SqliteDestination) -> State | None:
     except (sqlite3.Error, ValueError) as exc:
         raise UsageError(
             f"{destination.address.path} has a table {PROGRESS_TABLE} that is not a restore's",
-            next_step="Name a file that does not exist yet.",
+            next_step="name a file that does not exist yet",
         ) from exc
     return State(about[0], about[1], _note(connection, _ONLY))
 

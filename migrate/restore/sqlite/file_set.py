@@ -40,5 +40,5 @@ def make_room(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise NotAllowedError(
-            f"{folder} cannot be made: {exc.strerror}", next_step="Name a directory that can be written."
+            f"{folder} cannot be made: {exc.strerror}", next_step="name a directory that can be written"
         ) from exc

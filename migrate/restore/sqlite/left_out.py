@@ -61,7 +61,7 @@ def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None
             path.unlink(missing_ok=True)
     except OSError as exc:
         raise NotAllowedError(
-            f"{path} cannot be written: {exc.strerror}", next_step="Check the permissions of its directory."
+            f"{path} cannot be written: {exc.strerror}", next_step="check the permissions of its directory"
         ) from exc
 
 
@@ -98,6 +98,6 @@ def _read(address: SqliteAddress) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise NotAllowedError(
             f"{record_path(address)} cannot be read: {exc}",
-            next_step="It says what an earlier restore left out; look at it, then remove it.",
+            next_step="it says what an earlier restore left out; look at it, then remove it",
         ) from exc
     return entries

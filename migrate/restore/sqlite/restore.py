@@ -35,7 +35,7 @@ from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
 from migrate.runtime.crash_points import durable
 
-_NEW_FILE = "Name a file that does not exist yet."
+_NEW_FILE = "name a file that does not exist yet"
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
 """Lines of ``integrity_check`` that concern rows, not pages: they hold for the source, too."""
 

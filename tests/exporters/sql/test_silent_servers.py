@@ -79,7 +79,7 @@ def test_a_server_has_answered_where_any_of_its_databases_has(monkeypatch):
 
 
 def connect_in_vain():
-    raise SourceSilentError("postgresql://me@old/app: timeout")
+    raise SourceSilentError("timeout", about="postgresql://me@old/app")
 
 
 def test_the_other_databases_of_a_server_that_has_never_answered_are_not_waited_for(monkeypatch):

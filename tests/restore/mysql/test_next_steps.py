@@ -44,7 +44,7 @@ def test_an_event_of_a_time_zone_that_the_destination_does_not_know_waits_for_it
         UsageError, match="event there cannot be made: Unknown or incorrect time zone"
     ) as refused:
         restored(reader, destination)
-    assert refused.value.next_step.startswith("Load the time zones into the destination")
+    assert refused.value.next_step.startswith("load the time zones into the destination")
     run_sql(other_mariadb.url, ZONE)
     assert restored(reader, destination).findings == ()
     assert definitions(destination) == definitions(url)

@@ -176,7 +176,7 @@ class Scene:
         assert self._follow.wait(120) == 3, self.log
         text = " ".join(self.log.split())
         assert re.search(self.engine.lost_log, text), self.log
-        assert "Take the base again" in text, self.log
+        assert "take the base again" in text, self.log
         assert "moveout follow --delta" in text, self.log
 
     def compare_from_now_on(self):

@@ -82,7 +82,7 @@ class PostgresHold:
             assert row is not None
             if row[1]:
                 self._connection.close()
-                raise SourceUsageError(f"{self.url} is a standby", next_step="Hold its primary.")
+                raise SourceUsageError(f"{self.url} is a standby", next_step="hold its primary")
             self._database = str(row[0])
             self._connection.execute(f"SET {_NAME} = off")
 

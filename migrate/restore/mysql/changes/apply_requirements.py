@@ -41,8 +41,8 @@ def uncounted_writes(connection: Connection, rights: AccountRights) -> Obstacle 
         problem = f"{rights.account} has no SELECT on performance_schema, which counts writes by table"
         return Obstacle(problem, f"GRANT SELECT ON performance_schema.* TO {rights.account};")
     remedy = (
-        "Set performance_schema = ON and take its filters (setup_instruments, setup_actors, setup_objects) back to"
-        " their defaults."
+        "set performance_schema = ON and take its filters (setup_instruments, setup_actors, setup_objects) back to"
+        " their defaults"
     )
     problem = "performance_schema is off or does not count all writes"
     return Obstacle(problem, remedy, is_sql=False)

@@ -255,7 +255,7 @@ def destination_error(error: BaseException, where: str) -> MoveoutError:
     if isinstance(error, psycopg.errors.DiskFull):
         return NoSpaceError(
             f"{where}: {' '.join(str(error).split())}",
-            next_step="Make room on the destination server, then run the same command again.",
+            next_step="make room on the destination server, then run the same command again",
         )
     return translate(error, where)
 
@@ -269,23 +269,23 @@ def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
     ):
         return UsageError(
             f"the destination server lacks an extension: {reason}",
-            next_step="Install the extension's package on the destination server, then run the same command again.",
+            next_step="install the extension's package on the destination server, then run the same command again",
         )
     if isinstance(error, psycopg.OperationalError):
         return destination_error(error, section)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotAllowedError(
             f"{section} cannot be restored: {reason}",
-            next_step="Restore as the owner of the destination database or as a superuser.",
+            next_step="restore as the owner of the destination database or as a superuser",
         )
     if isinstance(
         error, psycopg.errors.DuplicateSchema | psycopg.errors.DuplicateTable | psycopg.errors.DuplicateObject
     ):
         return UsageError(
             f"{section} cannot be restored: {reason}",
-            next_step="Nothing of it was kept. Drop what is there, or restore rows alone: --only data.",
+            next_step="nothing of it was kept. Drop what is there, or restore rows alone: --only data",
         )
     return UsageError(
         f"{section} cannot be restored: {reason}",
-        next_step="Nothing of it was kept. Compare the servers' versions and extensions, then try again.",
+        next_step="nothing of it was kept. Compare the servers' versions and extensions, then try again",
     )
