@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
@@ -22,6 +23,8 @@ from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry, chunks, lines
 from migrate.errors import DamageError, GoneError, UsageError
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
 from migrate.storage.api import Store, exists
 from migrate.storage.file_reader import RandomAccess
 
@@ -202,6 +205,22 @@ class BundleReader:
                 raise DamageError(
                     file.key, expected="an object index", found=f"something else ({exc})"
                 ) from exc
+
+
+class LiveSource(Struct, frozen=True):
+    """A source of a bundle, and the live database or bucket that it is restored to or compared with.
+
+    ``source`` is its name in the bundle; ``url`` the live one, opened by ``secrets``. So many ``workers`` work on it at
+    once. ``cancellation`` ends what is under way.
+    """
+
+    reader: BundleReader
+    source: str
+    url: str
+    workers: int
+    progress: Progress
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    cancellation: CancellationToken | None = None
 
 
 def sound_rows(batch: Rows, columns: Sequence[str] | None = None) -> Rows:

@@ -66,24 +66,32 @@ class Sealed(Struct, frozen=True):
     reconciliations: Sequence[SourceReconciliation]
 
 
+class ExportedData(Struct, frozen=True):
+    """What an export has written, as it is known before the seal. ``left_behind`` is what stays on the servers;
+    ``case`` is the one that said what to export.
+    """
+
+    state: ExportState
+    ledger: ProgressDatabase
+    reconciliations: Sequence[SourceReconciliation]
+    left_behind: LeftBehind | None = None
+    case: bundle_json.CaseInfo | None = None
+
+
 def seal(
     store: MultipartStore,
-    state: ExportState,
-    ledger: ProgressDatabase,
-    reconciliations: Sequence[SourceReconciliation],
+    exported: ExportedData,
     *,
     executor: Executor,
     check: Callable[[], None],
     page: Callable[[SealedTables], bytes] | None = None,
-    left_behind: LeftBehind | None = None,
-    case: bundle_json.CaseInfo | None = None,
 ) -> Sealed:
-    """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
-    makes the report for people; the same contents must give the same bytes. ``left_behind`` is what stays on the
-    servers; ``case`` is the one that said what to export.
+    """Seal what was exported. ``check`` is called before every step and raises if the run must stop. ``page`` makes the
+    report for people; the same contents must give the same bytes.
 
     Raises ``DamageError`` where the location does not hold what the commit records say.
     """
+    state, ledger, reconciliations = exported.state, exported.ledger, exported.reconciliations
     sealed_at = executor.submit(seal_time, store, state)
     check()
     rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
@@ -105,9 +113,9 @@ def seal(
         continues=state.continues,
         sources=[_source_info(entry, identities.get(entry.name, "")) for entry in reconciliations],
         pace=bundle_json.pace_of(ledger.times()),
-        left_behind=left_behind,
+        left_behind=exported.left_behind,
         left_out=state.left_out,
-        case=case,
+        case=exported.case,
     )
     if page is not None:  # made while those are written
         contents = SealedTables(

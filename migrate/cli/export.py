@@ -74,7 +74,6 @@ from migrate.storage.registry import open_location
 if TYPE_CHECKING:
     from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer
-    from migrate.discover.servers import ServerAnswer
 
 _SHOWN_GAPS = 10
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
@@ -256,13 +255,10 @@ def run_export(
     options: ExportOptions,
     *,
     signers: Sequence[Signer] = (),
-    limits: Limits | None = None,
     scheduler: str | None = None,
-    answers: Sequence[ServerAnswer] | None = None,
 ) -> Exported:
-    """Export the sources to the location; the sealed bundle is signed by every key. ``limits`` go before what the
-    case file says. With a ``scheduler`` its workers do what they can. ``answers``: what the servers of
-    the case hold, if they were asked just before.
+    """Export the sources to the location; the sealed bundle is signed by every key. With a ``scheduler`` its workers do
+    what they can.
     """
     note = session.progress.note
     with (
@@ -305,8 +301,8 @@ def run_export(
                 _require_bases(store, options.follow)
         else:
             if case is not None:
-                options = _with_case(session, case, endpoints, options, answers)
-            limits = limits or (case.limits if case else Limits())
+                options = _with_case(session, case, endpoints, options)
+            limits = options.limits or (case.limits if case else Limits())
             limits = replace(limits, deadline=case.deadline if case else None)
             if cluster_machines is not None:
                 from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
@@ -342,13 +338,11 @@ def _with_case(
     case: Case,
     endpoints: Mapping[str, Endpoint],
     options: ExportOptions,
-    answers: Sequence[ServerAnswer] | None,
 ) -> ExportOptions:
     """Return the options with what the bundle says of its case, and of what stays on the case's servers."""
     from migrate.discover import left_behind  # noqa: PLC0415  it asks whole servers, for a case
 
-    if answers is None:
-        answers = left_behind.ask_case_servers(case, session.progress, session.listed)
+    answers = left_behind.ask_case_servers(case, session.progress, session.listed)
     stays = left_behind.find_left_behind(case, endpoints, answers)
     deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
     return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline))
@@ -587,12 +581,12 @@ def export_command(
         strict_snapshot=proof.strict_snapshot,
         dropped=frozenset(sources.drop or ()),
         seal_time=seal_time_before(loaded.deadline, loaded.reserve_seconds) if loaded else SealTime(),
+        limits=limits.parse(loaded.limits if loaded else None),
     )
-    parsed_limits = limits.parse(loaded.limits if loaded else None)
     for sentence in overlaps(endpoints, location, loaded.transfer_to if loaded else None):
         session.progress.note(f"! {sentence}")
     if proof.dry_run:
-        return _would_export(session, endpoints, location, parsed_limits)
+        return _would_export(session, endpoints, location, options.limits)
     signers = signing.load(loaded)
     exported = announced(
         session,
@@ -605,7 +599,6 @@ def export_command(
             loaded,
             options,
             signers=signers,
-            limits=parsed_limits,
             scheduler=cluster.chosen(),
         ),
     )
@@ -616,7 +609,7 @@ def _would_export(
     session: Session,
     endpoints: Mapping[str, Endpoint],
     location: Endpoint,
-    limits: Limits,
+    limits: Limits | None,
 ) -> WouldDo:
     """Look at the sources and at the location, and write nothing."""
     store = open_location(location.url, secrets=location.reveal())

@@ -27,7 +27,7 @@ from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import ask_case_servers, find_left_behind
-from migrate.discover.servers import ServerAnswer, servers_of
+from migrate.discover.servers import servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
@@ -98,8 +98,6 @@ class Planned(Struct, frozen=True):
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
-    answers: Sequence[ServerAnswer] | None = None
-    """What the servers of the case hold; None without a case."""
     alternative: Alternative | None = None
     overlaps: Sequence[str] = ()
     """Sources that share data, and a bundle that lies where it should not."""
@@ -446,7 +444,6 @@ def run_plan(
         _room(bundle, source_plans) if bundle else None,
         unread,
         find_left_behind(case, endpoints, answers) if case and answers is not None else None,
-        answers,
         alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,

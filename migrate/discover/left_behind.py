@@ -12,11 +12,9 @@ from migrate.engines import registry
 from migrate.runtime.progress import Progress
 
 
-def ask_case_servers(
-    case: Case, progress: Progress, listed: Sequence[ServerAnswer] = ()
-) -> list[ServerAnswer]:
-    """Return what the servers of a case hold, by name. Those that were ``listed`` just before are not asked again.
-    Raises ``UsageError`` for a URL that nothing reads.
+def ask_case_servers(case: Case, progress: Progress, listed: list[ServerAnswer]) -> list[ServerAnswer]:
+    """Return what the servers of a case hold, by name. Those that were ``listed`` just before are not asked again; what
+    the others answer is added. Raises ``UsageError`` for a URL that nothing reads.
     """
     servers = {server_key(server.url): server for server in servers_of(case)}
     answers = {server_key(answer.url): answer for answer in listed}
@@ -24,6 +22,7 @@ def ask_case_servers(
     if missing:
         asked = ask_servers([*missing.values()], progress, names_only=True)
         answers |= zip(missing, asked, strict=True)
+        listed += asked
     return [answers[key] for key in servers]
 
 

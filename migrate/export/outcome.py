@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
+from exporters.limits import Limits
 from migrate.bundle.bundle_json import CaseInfo, LeftOutSource
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
@@ -42,6 +43,8 @@ class ExportOptions(Struct, frozen=True):
     ``left_behind``: what stays on the servers, and ``case``: by which case it was exported, which the bundle says of
     itself.
 
+    ``limits``: how the sources are spared; None where nothing was typed, so that the case says it.
+
     ``is_seen``: ``already_sealed`` has just looked at the location. It is looked at again under the lease only.
     """
 
@@ -58,6 +61,7 @@ class ExportOptions(Struct, frozen=True):
     seal_time: SealTime = field(default_factory=SealTime)
     open_unit_store: Callable[[CancellationToken], MultipartStore] | None = None
     rate_limiter: RateLimiter | None = None
+    limits: Limits | None = None
     is_seen: bool = False
 
 

@@ -31,7 +31,7 @@ from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
-from migrate.bundle.seal import Sealed, seal
+from migrate.bundle.seal import ExportedData, Sealed, seal
 from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
@@ -181,17 +181,9 @@ def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome
     lift_rate_limit(run)
     run.progress.begin("seal", items=0, size_bytes=0)
     try:
-        sealed = seal(
-            run.store,
-            run.state,
-            run.ledger,
-            reconciliations,
-            executor=run.executor,
-            check=run.lease.check,
-            page=sealed_page,
-            left_behind=run.options.left_behind,
-            case=run.options.case,
-        )
+        options = run.options
+        exported = ExportedData(run.state, run.ledger, reconciliations, options.left_behind, options.case)
+        sealed = seal(run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page)
     except NoSpaceError as exc:
         raise run.room.seal_error(exc, run.ledger.unit_count()) from exc
     run.progress.end()

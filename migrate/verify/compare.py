@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from msgspec import Struct, field
+from msgspec import field
 
 from exporters.engine import load_part
 from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import LiveSource
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
 
 _OF_TABLES = "migrate.verify.live_database:compare_database"
 
@@ -28,24 +27,16 @@ Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 """Takes a table (schema, name) and its digest in the live database, None for no table."""
 
 
-class ComparisonRequest(Struct, frozen=True):
+class ComparisonRequest(LiveSource, frozen=True, kw_only=True):
     """What is compared, and with which live database or bucket.
 
-    ``source`` is its name in the bundle; ``url`` that of the same kind, opened by ``secrets``. ``read_all``: read every
-    byte, where less would do. ``digests`` fills up with what was read of tables. ``accepted`` return whether a table's
-    difference is known and reported elsewhere. ``cancellation`` ends what is under way.
+    ``read_all``: read every byte, where less would do. ``digests`` fills up with what was read of tables. ``accepted``
+    return whether a table's difference is known and reported elsewhere.
     """
 
-    reader: BundleReader
-    source: str
-    url: str
-    workers: int
-    progress: Progress
-    secrets: Mapping[str, str] = field(default_factory=dict)
     read_all: bool = False
     digests: list[TableDigest] = field(default_factory=list)
     accepted: Sequence[Accepts] = ()
-    cancellation: CancellationToken | None = None
 
 
 class Compare(Protocol):

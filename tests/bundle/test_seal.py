@@ -26,7 +26,7 @@ from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
-from migrate.bundle.seal import Sealed, SealedTables, clean_work, compare, seal, unseal
+from migrate.bundle.seal import ExportedData, Sealed, SealedTables, clean_work, compare, seal, unseal
 from migrate.bundle.seal import _write_files as write_files
 from migrate.errors import BusyError, DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
@@ -61,7 +61,7 @@ def unit(store: LocalStore, name: str, items: int = 1, source="app") -> CommitRe
     )
 
 
-def seal_it(store: MultipartStore, gaps=None, finals=(), **options: object) -> Sealed:
+def seal_it(store: MultipartStore, gaps=None, finals=(), left_behind=None, **options: object) -> Sealed:
     """Seal from the records that there are, as an export does."""
     from migrate.bundle.commit_records import read_group, read_record
 
@@ -90,7 +90,8 @@ def seal_it(store: MultipartStore, gaps=None, finals=(), **options: object) -> S
                 )
             )
         options = {"check": lambda: None, **options}
-        return seal(store, STATE, ledger, reconciliations, executor=executor, **options)
+        exported = ExportedData(STATE, ledger, reconciliations, left_behind)
+        return seal(store, exported, executor=executor, **options)
 
 
 def findings(store: LocalStore) -> list[str]:

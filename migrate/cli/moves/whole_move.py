@@ -426,8 +426,9 @@ class _Move:
         return isinstance(answer, Exported) and answer.outcome.stopped_early
 
     def _export(self, seal_time: SealTime) -> Answer:
-        """Export in the plan's order. What the servers have told the plan just before is not asked again."""
-        before = self.finished[-1].answer if self.finished else None
+        """Export in the plan's order. What the servers have told the plan just before is not asked again; by another
+        export it is.
+        """
         ordered = [name for name in self._order if name in self._case.sources]
         names = [*ordered, *(name for name in self._case.sources if name not in ordered)]
         answer = run_export(
@@ -438,8 +439,8 @@ class _Move:
             ExportOptions(seal_time=seal_time),
             signers=self._signers,
             scheduler=self._options.scheduler,
-            answers=before.answers if isinstance(before, Planned) else None,
         )
+        self._session.listed.clear()
         self._left_at = datetime.now(UTC)
         return answer
 

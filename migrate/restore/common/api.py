@@ -5,42 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, LiveSource
 from migrate.bundle.table_comparison import TableDigest
 from migrate.restore.common.finished_record import FinishedRestore
-from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
 
-class RestoreRequest(Struct, frozen=True):
+class RestoreRequest(LiveSource, frozen=True, kw_only=True):
     """What shall be restored, and where to.
 
-    ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
-    that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
-    what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
-    of this process; None where the engine has no use for one. ``cancellation`` ends what is under
-    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of this bundle, or
-    of bundles that it continues; in addition to ``only``, the definitions that they left out are made, and their
-    records are replaced.
+    ``merge``: into a destination that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report``
+    is where the restore writes what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes
+    instead of the threads of this process; None where the engine has no use for one. ``pack_small_objects``: to MinIO,
+    many objects in one request. ``earlier``: restores of this bundle, or of bundles that it continues; in addition to
+    ``only``, the definitions that they left out are made, and their records are replaced.
     """
 
-    reader: BundleReader
-    source: str
-    url: str
-    workers: int
-    progress: Progress
-    secrets: Mapping[str, str] = field(default_factory=dict)
     merge: bool = False
     only: Sequence[str] = ()
     report: MultipartStore | None = None
     open_pool: Any = None
-    cancellation: CancellationToken | None = None
     pack_small_objects: bool = False
     earlier: Sequence[FinishedRestore] = ()
 

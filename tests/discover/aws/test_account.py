@@ -261,7 +261,7 @@ def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
     account.client("kinesis", "ap-southeast-2").create_stream(StreamName="later", ShardCount=1)
     account.client("s3", "us-east-1").create_bucket(Bucket="later-bucket")
     case_of_servers = replace(case, sources={})
-    answers = ask_case_servers(case_of_servers, Silent())
+    answers = ask_case_servers(case_of_servers, Silent(), [])
     left_behind = find_left_behind(case_of_servers, case.sources, answers)
     assert list(left_behind.sentences()) == [
         "Also on aws://owner, not in this case: later-bucket, Kinesis stream later."
