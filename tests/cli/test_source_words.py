@@ -66,7 +66,7 @@ def test_a_database_whose_name_has_a_space_leaves_by_the_url_that_is_named_for_i
     try:
         refused = call("export", url, "--to", tmp_path / "bundle", "--allow-empty")
         written = url.replace(" ", "%20")
-        assert (refused.code, f"→ Write it as {written}" in refused.err) == (2, True), refused.err
+        assert (refused.code, f"→ write it as {written}" in refused.err) == (2, True), refused.err
         ended = call("export", written, "--to", tmp_path / "bundle", "--allow-empty", "--json")
         assert (ended.code, ended.json["result"]["sources"][0]["name"]) == (0, "my-shop"), ended.err
     finally:

@@ -148,10 +148,10 @@ def _unreadable(url: str) -> SourceUsageError:
     """Return the error of a URL that libpq cannot take apart. What may be a password is not repeated."""
     if " " in url and ":" not in url.partition("://")[2].rpartition("@")[0]:
         return SourceUsageError(
-            f"{url!r}: a URL has no spaces", next_step=f"Write it as {url.replace(' ', '%20')}"
+            f"{url!r}: a URL has no spaces", next_step=f"write it as {url.replace(' ', '%20')}"
         )
     return SourceUsageError(
-        "the database URL cannot be read", next_step="Write it as postgresql://user@host:port/database."
+        "the database URL cannot be read", next_step="write it as postgresql://user@host:port/database"
     )
 
 
@@ -171,7 +171,7 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
     for port in filter(None, keywords.get("port", "").split(",")):
         if not (port.isdecimal() and 0 < int(port) < _PORTS):
             raise SourceUsageError(
-                f"{_shown(keywords)}: {port} is no port", next_step="A port is a number from 1 to 65535."
+                f"{_shown(keywords)}: {port} is no port", next_step="a port is a number from 1 to 65535"
             )
     return PostgresAddress(_shown(keywords), keywords, password)
 
