@@ -228,7 +228,8 @@ class Handover:
         """The provider counter-signs, and both have both."""
         heading("The host acknowledges the receipt; either side can show both")
         name = next((self.provider.directory / "mail").glob("receipt-*.json")).name
-        self.provider.run("acknowledge", self.held, f"mail/{name}", "-c", "case.toml")
+        for location in (self.held, "bundle"):
+            self.provider.run("acknowledge", location, f"mail/{name}", "-c", "case.toml")
         shutil.copytree(
             self.provider.directory / "mail", self.customer.directory / "mail", dirs_exist_ok=True
         )
@@ -253,10 +254,18 @@ class Handover:
         say(f"(the contract wants {self.wait_seconds} s between receipt and erasure)")
         time.sleep(self.wait_seconds + 1)
         certificate = ("--page", "certificate.html")
-        self.provider.run("erase", "-c", "case.toml", "--rules", "contract.toml", "--yes", "-q", *certificate)
+        rules = ("-c", "case.toml", "--rules", "contract.toml", "--yes", "-q", "--to", "mail")
+        self.provider.run("erase", *rules, *certificate)
+        self.provider.run("erase", "bundle", *rules)
         self.provider.run("clock", "-c", "case.toml", "--rules", "contract.toml")
         self.provider.run("custody", "show", "-c", "case.toml")
         self.provider.run("custody", "verify", "-c", "case.toml")
+        say("(the certificates in mail/ go to the customer)")
+        for file in sorted((self.provider.directory / "mail").glob("erasure-*")):
+            shutil.copy(file, self.customer.directory / "mail")
+        for file in sorted((self.customer.directory / "mail").glob("erasure-*.json")):
+            self.customer.run("custody", "add", self.arrived, f"mail/{file.name}")
+        self.customer.run("custody", "verify", self.arrived, "--signers", "signers")
         authority = ("--timestamp-ca", "authority.pem")
         self.customer.run("verify", self.arrived, "--signers", "signers", *authority, "-q")
 

@@ -359,6 +359,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
 
 def test_the_commands(kept, make_key, tmp_path):
     bundle, key = kept.location.removeprefix("file://"), make_key.path_of("provider")
+    copy = shutil.copytree(bundle, tmp_path / "copy")
     refused = call("erase", bundle, "--key", key, "--yes")
     assert (refused.code, "nobody has signed a receipt" in refused.err) == (4, True)
     received = call(
@@ -373,8 +374,13 @@ def test_the_commands(kept, make_key, tmp_path):
     assert {one["article"]: one["state"] for one in later.json["result"]["rules"]}[
         "Article 25(2)(g)"
     ] == "met"
-    done = call("erase", bundle, "--key", key, "--yes", "--override", "a test")
+    words = ("erase", bundle, "--key", key, "--yes", "--override", "a test")
+    done = call(*words)
     assert (done.code, "Not verified" in done.out) == (0, True), done.err
+    again = call(*words, "--to", tmp_path / "certificate", "--json")  # also when it was erased before
+    assert sorted(again.json["result"]["written"]) == sorted(map(str, (tmp_path / "certificate").iterdir()))
+    assert call("custody", "add", copy, *(tmp_path / "certificate").glob("*.json")).code == 0
+    assert call("custody", "verify", copy).code == 0
     assert call("clock", bundle).code == 9
     assert call("custody", "verify", bundle).code == 0
     verified = call("verify", bundle)

@@ -266,3 +266,5 @@ def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
         )
     for words in ("HELD:", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:"):
         assert words in printed
+    assert printed.count("Erased:") == 2
+    assert not (tmp_path / "host" / "bundle" / "data").exists()

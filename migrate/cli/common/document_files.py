@@ -18,7 +18,7 @@ from migrate.storage.local.whole_file import read_regular, write_whole
 
 DocumentsTo = Annotated[
     Path | None,
-    typer.Option("--to", metavar="DIR", help="Write the receipt and signatures to this directory, too."),
+    typer.Option("--to", metavar="DIR", help="Write the document and its signatures to this directory, too."),
 ]
 
 

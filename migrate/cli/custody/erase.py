@@ -9,6 +9,7 @@ import typer
 from msgspec import Struct
 
 from migrate.cli import app
+from migrate.cli.common.document_files import DocumentsTo, write_files
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
@@ -21,6 +22,7 @@ from migrate.cli.custody.hold import open_both
 from migrate.custody.erasure import erase
 from migrate.custody.erasure.erase import Erased
 from migrate.custody.erasure.remains import is_kept
+from migrate.custody.handover import documents
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
@@ -32,15 +34,17 @@ _ERASURE = ("erasing", "erased")
 
 
 class Certified(Struct, frozen=True):
-    """An erased bundle."""
+    """An erased bundle. ``files`` are the copies of the certificate that were written outside of the location."""
 
     location: str
     done: Erased
+    files: Sequence[str] = ()
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the certificate."""
-        return {**self.done.document.value, "location": self.location, "certificate": self.done.document.key}
+        certificate = {"certificate": self.done.document.key, "written": list(self.files)}
+        return {**self.done.document.value, "location": self.location, **certificate}
 
     def draw(self, console: Console) -> None:
         """Print what is gone, and what nobody can know."""
@@ -57,6 +61,12 @@ class Certified(Struct, frozen=True):
         )
         for line in erased.document.value["not_verified"]:
             console.print(Text(plain(f"  - {line}")), wrap=True)
+        for file in self.files:
+            console.print(f"  {file}")
+        if self.files:
+            console.print(
+                "→ send these files to the customer, who adds them: moveout custody add LOCATION FILE.json"
+            )
 
 
 @verb(app, "erase", workers=True)
@@ -75,6 +85,7 @@ def erase_command(
     signing: SigningOptions = NO_KEYS,
     yes: Yes = False,
     dry_run: DryRun = False,
+    to: DocumentsTo = None,
     page: PageFile = None,
 ) -> Certified | WouldDo:
     """Remove a bundle for good, and sign a certificate of it.
@@ -118,7 +129,9 @@ def erase_command(
     )
     if page is not None:
         write_page(page, certificate_paper(erased.document, [signers[0].public]))
-    return Certified(store.location, erased)
+    signature = dict([documents.signature_of(erased.document, signers[0])])
+    files = write_files(to, erased.document, signature) if to else []
+    return Certified(store.location, erased, files)
 
 
 def _would_erase(store: MultipartStore, vault: ObjectLock, reasons: Sequence[str]) -> WouldDo:
