@@ -184,6 +184,20 @@ def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
     assert len(re.findall(r"\*\*0\*\* ", text)) == len(ROWS) - 1
 
 
+def test_a_line_that_is_none_of_a_round_is_named(tmp_path: Path) -> None:
+    """As where two checkouts were merged by hand."""
+    add_round(tmp_path / "record", one_round("tampers", "any file", counts={}))
+    with (tmp_path / "record").open("a") as file:
+        file.write("<<<<<<< HEAD\n")
+    with pytest.raises(SystemExit, match="record, line 2 is not the line of a round"):
+        read_rounds(tmp_path / "record")
+
+
+def test_a_row_that_is_no_more_stays_among_the_failures() -> None:
+    text = page([one_round("whales", "any", counts={}, failures=("a",))], {})
+    assert "| whales: any | `a` | **not established** | not run again |" in text
+
+
 def test_the_page_says_why_a_round_failed() -> None:
     why = ("tests/x - AssertionError: `a` | b", "tests/z::test[a]", "tests/z::test[b] - E: c")
     rounds = [one_round("tampers", "any file", counts={}, failures=why)]

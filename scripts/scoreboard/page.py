@@ -40,7 +40,9 @@ _CAUSES = """Each cause is of one kind, and is kept in [`reliability-causes.toml
 - **product**: moveout was wrong.
 - **test**: the test or one of its tools was wrong.
 - **load**: the test waited too short a time for a machine that did other work.
-- **not established**: nobody knows why.
+- **not established**: nobody can say why.
+
+*Seen again* means that the round was repeated on that commit. Else the cause is the one that the mending change names.
 """
 _BUSY = 1.0
 """From this load average on, something else was at work."""
@@ -116,7 +118,7 @@ def _load(done: Round) -> str:
 
 def _since(failed: Round, later: Sequence[Round]) -> str:
     """How often the step has passed since; where the row has no such step any more, how often the row has."""
-    of_row = _of(next(row for row in ROWS if row.name == failed.row), later)
+    of_row = [one for one in later if one.row == failed.row]
     is_there = any(step.name == failed.step for row in ROWS if row.name == failed.row for step in row.steps)
     again = [one for one in of_row if one.step == failed.step or not is_there]
     passed = sum(not one.failures for one in again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -43,10 +44,15 @@ class Round(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def read_rounds(record: Path) -> list[Round]:
-    """Return the rounds of a record, none where there is none."""
-    if not record.exists():
-        return []
-    return [msgspec.json.decode(line, type=Round) for line in record.read_bytes().splitlines()]
+    """Return the rounds of a record, none where there is none. Ends the program where a line is not one of a round."""
+    lines = record.read_bytes().splitlines() if record.exists() else []
+    rounds = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rounds.append(msgspec.json.decode(line, type=Round))
+        except msgspec.DecodeError as error:
+            sys.exit(f"{record}, line {number} is not the line of a round: {error}")
+    return rounds
 
 
 def add_round(record: Path, done: Round) -> None:
