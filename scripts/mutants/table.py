@@ -81,6 +81,8 @@ _FOLLOW = (
             "follow_command",
             "cutover",
             "cutover_steps",
+            "all_cutovers",
+            "held_sources",
             "mysql_cutover",
         )
     ),
