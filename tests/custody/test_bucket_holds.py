@@ -16,7 +16,7 @@ from migrate.custody.hold.sources import bucket, source_hold, undo_file
 from migrate.errors import UsageError
 from migrate.storage.s3.access.minio_policies import Policies
 from migrate.storage.s3.client import parse
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back
 from tests.tools.clients import boto_client
 
@@ -64,6 +64,16 @@ def minio_shop(minio, make_bucket, servers, monkeypatch, tmp_path):
     with profile(minio, user, user, word, servers, monkeypatch, tmp_path):
         yield Shop(name, url, admin, boto_client(user), user)
     policies._admin.user_remove(user)
+
+
+def test_each_source_that_is_named_is_asked(minio, make_bucket, tmp_path):
+    """A bucket's URL alone is a location; next to a source, or to another bucket, it is a source."""
+    file = tmp_path / "shop.db"
+    make_file(file)
+    urls = [f"s3://{make_bucket(minio)}?profile={minio.profile}" for _ in range(2)]
+    for words in ([urls[0], file], [file, urls[0]], urls):
+        sources = call("hold", "status", *words, "--json").json["result"]["sources"]
+        assert [one["held"] for one in sources] == [False, False]
 
 
 def write_versions(shop):

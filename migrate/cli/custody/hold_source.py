@@ -174,9 +174,11 @@ def undo_command(
 
 
 def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
-    """Return what is in force of a hold on sources, None where the words name no sources but a location."""
-    pairs = parse_pairs(locations_and_sources(words)[1])
-    if pairs:
+    """Return what is in force of a hold on sources, None where the words name no sources but a location. Next to a
+    source a bucket is a source, too.
+    """
+    if locations_and_sources(words)[1]:
+        pairs = parse_pairs(words)
         with _opened(pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
             return Frozen(source_hold.survey(holds, None), "")
     if len(words) != 1 or not Path(words[0]).is_file():
