@@ -4,17 +4,22 @@ Go's own libraries of signed notes and transparent logs.
 
 import json
 import random
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from migrate.bundle import layout
+from migrate.custody.log.events import record, record_seal
+from migrate.custody.signing.keys import create
 from migrate.custody.tree import bundle_tree
 from scripts.binaries import NOTES, find_own_program
 from scripts.process import ServerError
 from scripts.shelf import LONG_KEYS, ODD_KEY, shelf
 from tests.cli.conftest import call
 from tests.custody import notes
+from tests.docs.pages import blocks
 
 SIZE = 302
 
@@ -39,6 +44,48 @@ def verifiers(signed, make_key, tmp_path_factory) -> list[str]:
     answer = call("check-proof", file, "--signers", allowed, "--json").json["result"]
     by_name = dict(zip(answer["signed_by"], answer["verifiers"], strict=True))
     return [by_name[name] for name in names]
+
+
+def test_the_log_is_checked_by_standard_tools_as_the_format_says(location, provider, customer, tmp_path):
+    """Also where a name has letters that JSON escapes; each change is seen."""
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not on this machine: the log is not checked by standard tools")
+    odd = create(tmp_path / "odd.key", 'Zo\u00eb \U0001f600\x7f"\\/<>', None)
+    record_seal(location, provider, [provider])
+    record(
+        location,
+        odd,
+        "noted",
+        {"text": "\u2028\x01\t\x7f\U0001d11e", "size_bytes": 2**50, "deep": {"b": [1], "a": None}},
+    )
+    record(location, customer, "verified")
+    (script,) = (text for text in blocks("docs/FORMAT.md", "sh") if "custody.jsonl" in text)
+    bundle = Path(location.location.removeprefix("file://"))
+    lines = [
+        f"{name} {key.public.line}\n" for name, key in (("host", provider), ("odd", odd), ("acme", customer))
+    ]
+    (bundle / "allowed_signers").write_text("".join(lines))
+
+    def printed():
+        argv = ["bash", "-c", script]
+        return subprocess.run(argv, cwd=bundle, capture_output=True, text=True, check=False).stdout
+
+    assert [line.split()[4] for line in printed().splitlines()[:-1]] == [
+        "host",
+        "host",
+        "host",
+        "odd",
+        "acme",
+    ]
+    assert printed().endswith("true\n")
+    log = bundle / layout.CUSTODY_LOG
+    data = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(data[:-1]))
+    assert printed().endswith("false\n")
+    log.write_bytes(b"".join([data[0], *data[2:]]))
+    assert "this follows another entry" in printed()
+    log.write_bytes(b"".join(data).replace(b'"noted"', b'"voted"'))
+    assert printed().count("Good ") == 4
 
 
 def by_the_text(data: bytes, keys, _tmp_path):
