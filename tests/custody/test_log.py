@@ -13,7 +13,7 @@ from migrate.custody.log import cross_checks, custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing.bundle_signatures import sign_bundle
-from migrate.errors import DamageError, UnreachableError
+from migrate.errors import DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
@@ -295,6 +295,16 @@ def test_the_log_of_another_bundle_is_named(kept, provider, tmp_path):
     rewrite(kept, provider, [], event)
     (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
     assert "is not the one that entry 1 of the custody log is about" in str(finding)
+
+
+def test_a_location_without_versions_is_verified_too(kept, monkeypatch):
+    """One that an extension has added may have none."""
+
+    def none(*_args, **_more):
+        raise UsageError("nothing there can be held")
+
+    monkeypatch.setattr("migrate.cli.custody.log.open_object_lock", none)
+    assert call("custody", "verify", kept.location).code == 0
 
 
 def test_entries_and_documents_of_strangers_are_named(kept, provider, customer, make_key, tmp_path):

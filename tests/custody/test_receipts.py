@@ -163,6 +163,22 @@ def test_a_pipe_in_a_bundle_is_not_waited_for(location, provider):
     assert "custody-head.json: is missing" in call("custody", "show", location.location).out
 
 
+def test_a_clock_that_dates_an_acknowledgement_back_or_ahead_is_noted(location, provider, customer):
+    """A period that begins with it would be over too soon."""
+    document = receipt.write(location, GOOD)
+    documents.keep(location, document, [customer])
+    event = receipt.happened(document, "acknowledged", location.location, [customer.public])
+    now = datetime.now(UTC)
+    for days, words in ((-90, "is dated before the receipt"), (90, "is dated in the future"), (0, "")):
+        location.delete(layout.CUSTODY_LOG)
+        location.delete(layout.CUSTODY_HEAD)
+        custody_log.append(
+            location, provider, lambda _: [event], clock=lambda days=days: now + timedelta(days=days)
+        )
+        notes = cross_checks.clock_notes(custody_log.read(location), [document], now)
+        assert (len(notes), words in "".join(notes)) == (bool(words), True)
+
+
 def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_key):
     """With its head, so that only what somebody else has can tell."""
     sign_bundle(location, provider)

@@ -23,7 +23,6 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.cli.custody.hold import open_both
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log
@@ -33,7 +32,8 @@ from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
 from migrate.number_text import count_words, things
-from migrate.storage.registry import open_location
+from migrate.storage.object_lock import ObjectLock
+from migrate.storage.registry import open_location, open_object_lock
 
 group = typer.Typer(help="Read and add to the record of who did what to a bundle.", no_args_is_help=True)
 app.add_typer(group, name="custody")
@@ -160,14 +160,19 @@ def verify_command(
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
-    store, vault = open_both(session, location)
+    store = session.store(location)
     log = custody_log.read(store)
     trust = load_trust(signers, loaded)
     documents_kept, wrong = documents.read_all(store)
     receipts = [receipt_document for receipt_document in documents_kept if receipt_document.kind == "receipt"]
     contradicted, comparison_notes = cross_checks.against_receipts(log, store.location, receipts)
-    findings = [*log.findings, *wrong, *cross_checks.against_bundle(log, store, vault), *contradicted]
-    notes = [*log.notes, *comparison_notes]
+    findings = [
+        *log.findings,
+        *wrong,
+        *cross_checks.against_bundle(log, store, _vault(location)),
+        *contradicted,
+    ]
+    notes = [*log.notes, *cross_checks.clock_notes(log, receipts, datetime.now(UTC)), *comparison_notes]
     for endpoint in map(Endpoint, other or []):
         copy = open_location(endpoint.url)
         further_findings, comparison_notes = cross_checks.compare(
@@ -180,6 +185,14 @@ def verify_command(
     return RecordedEvent(
         store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
     )
+
+
+def _vault(location: Endpoint) -> ObjectLock | None:
+    """Return the versions of a location, None where its kind has none."""
+    try:
+        return open_object_lock(location.url, secrets=location.reveal())
+    except UsageError:
+        return None
 
 
 def _strangers(

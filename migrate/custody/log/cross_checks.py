@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -18,13 +19,16 @@ from migrate.custody.handover import receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log.custody_log import Log, is_same_location
-from migrate.custody.log.entry import LogEntry
+from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
 from migrate.errors import GoneError, NotAllowedError
 from migrate.storage.api import Store
 from migrate.storage.object_lock import ObjectLock
+
+_CLOCKS_DIFFER = timedelta(minutes=15)
+"""So far S3 lets clocks be apart, too."""
 
 
 def compare(log: Log, location: str, other: Log, other_location: str) -> tuple[list[Finding], list[str]]:
@@ -80,6 +84,26 @@ def against_receipts(
         elif wrong and is_same_location(receipt_location, location):
             notes.append(f"{document.key} is of {receipt_location}, and names an entry that this log has not")
     return findings, notes
+
+
+def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[str]:
+    """Return a note for each entry that a clock dates after ``now``, or before the receipt that it is about. Whoever
+    signs dates what he signs, and periods begin by that.
+    """
+    notes = [
+        f"entry {entry.number} ({entry.time}) is dated in the future: a clock was ahead"
+        for entry in log.entries
+        if entry.moment > now + _CLOCKS_DIFFER
+    ]
+    written = {document.sha256: moment_of(document.value.get("time")) for document in receipts}
+    for entry in log.entries:
+        moment = written.get(str(entry.what.details.get("sha256")))
+        if moment is not None and entry.moment < moment - _CLOCKS_DIFFER:
+            notes.append(
+                f"entry {entry.number} ({entry.time}) is dated before the receipt that it is about"
+                f" ({moment.isoformat(timespec='seconds')}): one of two clocks was wrong"
+            )
+    return notes
 
 
 def against_bundle(log: Log, store: Store, vault: ObjectLock | None = None) -> list[Finding]:
