@@ -59,6 +59,10 @@ _BATCH_PARTS = 64
 """Parts that are together no larger are copied in one transaction, so many at most: each locks its table."""
 
 
+_Rows = tuple[copy_binary.Block, int]
+"""What COPY takes, and how many rows are in it."""
+
+
 class _Attempt(Struct, kw_only=True):
     """An attempt to copy a part, over one connection. ``own``: its table, as in SQL; ``into``: the one that takes its
     rows. ``progress``: what was shown of it.
@@ -294,33 +298,19 @@ class RowWriter:
                     options, blocks = self._blocks(file, own_types, stack, generated=generated)
                 self._send(attempt, names, options, blocks)
 
-    def _send(
-        self,
-        attempt: _Attempt,
-        names: Iterable[str],
-        options: str,
-        blocks: Iterator[tuple[copy_binary.Block, int]],
-    ) -> None:
-        """Copy the blocks of these columns, each with its number of rows, in pieces: small blocks together, because
-        each piece has the driver wait for the server. ``options``: of COPY.
-        """
+    def _send(self, attempt: _Attempt, names: Iterable[str], options: str, blocks: Iterator[_Rows]) -> None:
+        """Copy the blocks of these columns, each with its number of rows. ``options``: of COPY."""
         columns = ", ".join(map(quote_name, names))
         statement = f"COPY {attempt.into} ({columns}) FROM STDIN WITH ({options})"
-        pending: list[copy_binary.Block] = []
-        pending_bytes = 0
+        read = readable(attempt.part, blocks, READ_ERRORS, self._workers.cancellation)
         with attempt.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for block, rows in readable(attempt.part, blocks, READ_ERRORS, self._workers.cancellation):
-                pending.append(block)
-                pending_bytes += len(block)
-                if pending_bytes >= _PIECE_BYTES:
-                    _write(copy, pending)
-                    pending, pending_bytes = [], 0
+            for piece, rows in _in_pieces(read):
+                copy.write(piece)
                 attempt.progress.add(attempt.part, rows)
-            _write(copy, pending)
 
     def _filtered(
         self, file: ParquetPart, attempt: _Attempt, names: Sequence[str], stack: ExitStack
-    ) -> Iterator[tuple[copy_binary.Block, int]]:
+    ) -> Iterator[_Rows]:
         """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
         connection = stack.enter_context(closing(self._connect()))
         stack.enter_context(connection.transaction())
@@ -332,7 +322,7 @@ class RowWriter:
 
     def _blocks(
         self, file: ParquetPart, types: ColumnTypes, stack: ExitStack, *, generated: bool
-    ) -> tuple[str, Iterator[tuple[copy_binary.Block, int]]]:
+    ) -> tuple[str, Iterator[_Rows]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
         that the source's server computed. ``types`` of the destination's columns.
         """
@@ -353,9 +343,20 @@ class RowWriter:
         return connection
 
 
-def _write(copy: psycopg.Copy, blocks: Sequence[copy_binary.Block]) -> None:
-    """Send blocks together. A large one comes alone, and is not copied before the driver cuts it."""
-    copy.write(blocks[0] if len(blocks) == 1 else b"".join(blocks))
+def _in_pieces(blocks: Iterator[_Rows]) -> Iterator[_Rows]:
+    """Yield small blocks together, because each piece has the driver wait for the server. A large one comes alone, and
+    is not copied before the driver cuts it.
+    """
+    pending: list[copy_binary.Block] = []
+    size_bytes = rows = 0
+    for block, rows_of_block in blocks:
+        pending.append(block)
+        size_bytes += len(block)
+        rows += rows_of_block
+        if size_bytes >= _PIECE_BYTES:
+            yield pending[0] if len(pending) == 1 else b"".join(pending), rows
+            pending, size_bytes, rows = [], 0, 0
+    yield b"".join(pending), rows
 
 
 def _label(part: PartFile) -> str:
