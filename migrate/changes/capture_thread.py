@@ -113,4 +113,5 @@ class CaptureThread:
         except Cancelled:
             return
         except MoveoutError as exc:
-            note(f"changes are not captured any more: {exc}. {exc.next_step}".rstrip())
+            step = f" → {exc.next_step}" if exc.next_step else ""
+            note(f"changes are not captured any more: {exc}{step}")

@@ -179,7 +179,7 @@ def _status_of(
     try:
         SegmentFolder(store, base.source, base.position).require_begun()
     except MoveoutError as exc:
-        problem = problem or f"{exc}: {exc.next_step}"
+        problem = problem or f"{exc} → {exc.next_step}"
     if source is not None and destination is not None:
         try:
             followed = base.followed(source, destination)

@@ -108,7 +108,7 @@ def test_what_the_destination_lacks_is_noted_once():
     one._compare_definitions()
     one._compare_definitions()
     assert notes[0] == "app: changes of t are refused"
-    assert notes[1].startswith("app: not at the destination: the view v. ")
+    assert notes[1].startswith("app: not at the destination: the view v; ")
     source.gaps = ["the view v", "the table w"]
     one._compare_definitions()
     assert len(notes) == 3

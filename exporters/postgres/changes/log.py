@@ -424,8 +424,7 @@ class PostgresChangeLog:
         lacks = "" if left_at is None else f": it lacks what was captured after {lsn_text(left_at)}"
         raise SourceGoneError(
             f"{self._address.url} has failed over to a standby whose log is another one than the captured one{lacks}",
-            next_step=f"the destination may have rows that this server lacks; {BASE_AGAIN}. To prevent it, set"
-            " synchronized_standby_slots at the primary",
+            next_step=f"{PUT_BACK_STEP}. To prevent it, set synchronized_standby_slots at the primary",
         )
 
     def _require_continuity(self, state: LogState, after: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,14 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from migrate.cli.common.word_wrap import breaks, indent_of, is_prose
+_COMMANDS = (
+    "moveout|aws|chmod|chown|mc|mkdir|mysql|pip|psql|ssh-add|ssh-keygen|sudo"
+    "|ALTER|CALL|CREATE|DROP|GRANT|REVOKE|SELECT|SET"
+)
+_KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$)")
+"""Commands, up to the end of their part of the sentence, and what stands in quotes."""
+_PROSE = re.compile(r" *(?:[→!] |moveout: )")
+_BULLETS = ("→ ", "! ")
 
 
 def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
@@ -46,14 +54,42 @@ def wrapped(shown: object, width: int, *, always: bool) -> object:
         return shown
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
-        is_broken = always or is_prose(line.plain)
-        positions = list(breaks(line.plain, width, cell_len)) if is_broken else []
+        is_broken = always or _is_prose(line.plain)
+        positions = list(_breaks(line.plain, width)) if is_broken else []
         first, *others = line.divide(positions)
         lines.append(first)
         for other in others:
             lines.append(other[1:])
-            lines[-1].pad_left(indent_of(line.plain))
+            lines[-1].pad_left(_indent_of(line.plain))
     return Text("\n").join(lines)
+
+
+def _is_prose(line: str) -> bool:
+    """Tell whether a line is a next step, a warning or an error."""
+    return _PROSE.match(line) is not None
+
+
+def _indent_of(line: str) -> int:
+    """Return how far the further lines of a line are indented."""
+    text = line.lstrip(" ")
+    return len(line) - len(text) + (2 if text.startswith(_BULLETS) else 0)
+
+
+def _breaks(line: str, width: int) -> Iterator[int]:
+    """Yield the positions of the spaces to break a line at: never in a command that somebody will copy."""
+    kept = [match.span() for match in _KEPT.finditer(line)]
+    indent = _indent_of(line)
+    spaces = [
+        position
+        for position, character in enumerate(line)
+        if character == " " and position >= indent and not any(start < position < end for start, end in kept)
+    ]
+    begin, last, left = 0, None, width
+    for position in (*spaces, len(line)):
+        if last is not None and cell_len(line[begin:position]) > left:
+            yield last
+            begin, left = last + 1, width - indent
+        last = position
 
 
 @contextlib.contextmanager
