@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from scripts.process import free_port
-from tests.cli.conftest import command_line
+from tests.cli.conftest import command_line, make_file
 from tests.docs.guide_shell import run_text
 from tests.docs.pages import DOCS, ROOT, blocks
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -113,6 +113,58 @@ def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
     assert blocks(page, "text")[0].strip() in printed
     assert "IN TIME" in printed
     assert (tmp_path / "REPORT.html").exists()
+
+
+@pytest.mark.torture
+def test_whole_host(shell, shop, media, new, mariadb, other_mariadb, other_postgres, tmp_path):
+    """The servers are those of other tests, too, so single databases and a bucket stand for the old ones."""
+    page = "docs/guides/whole-host.md"
+    wiki, profile = mariadb.database(), new().partition("?")[2]
+    with mariadb.connect(wiki.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE pages (id int PRIMARY KEY) SELECT 1 AS id")
+    (tmp_path / "app").mkdir()
+    make_file(tmp_path / "app/local.db")
+    find, examine, move, status, again, without_case = blocks(page, "sh")
+    addresses = {
+        "postgresql://mover@db.old.example": shop,
+        "mysql://mover@my.old.example": wiki,
+        "s3://?profile=old": media,
+        "/srv/app": str(tmp_path / "app"),
+    }
+    assert "In all 4 sources" in shell(find, addresses, PGPASSWORD=None)
+    case = tmp_path / "moveout.toml"
+    fill = {
+        server_of(shop): server_of(other_postgres.url),
+        server_of(wiki): server_of(other_mariadb.url),
+        f"s3://?{media.partition('?')[2]}": f"s3://?{profile}",
+        f"sqlite://{tmp_path}/app": f"sqlite://{tmp_path}/new",
+    }
+    text = case.read_text()
+    for old, to in fill.items():
+        assert f'from = "{old}"\nto = ""' in text
+        text = text.replace(f'from = "{old}"\nto = ""', f'from = "{old}"\nto = "{to}"')
+    case.write_text(text)
+    shell(examine, PGPASSWORD=None)
+    assert "Compared row by row: all 4 sources." in shell(move, PGPASSWORD=None)
+    assert "on the new host: all 4 sources up" in shell(status, PGPASSWORD=None)
+    shell("moveout report -c moveout.toml", PGPASSWORD=None)
+    make_file(tmp_path / "app/later.db")
+    assert "added: 1 source" in shell(again, PGPASSWORD=None)
+    assert "sealed complete without it" in shell(move, PGPASSWORD=None, code=3)
+    assert "in the case, and not in this bundle: later" in shell(status, PGPASSWORD=None, code=3)
+
+    bucket = media.partition("?")[0]
+    patterns = {
+        "pg=postgresql://mover@db.old.example/*": f"pg={shop[:-1]}*",
+        "s3://shop-*?profile=old": media.replace(bucket, f"{bucket[:-1]}*"),
+        "pg=postgresql://owner@db.new.example/*": f"pg={server_of(other_postgres.url)}/*",
+        "s3://*?profile=new": f"s3://*?{profile}",
+    }
+    assert "restored" in shell(without_case, patterns, PGPASSWORD=None)
+
+
+def server_of(url):
+    return url.rpartition("/")[0]
 
 
 @pytest.mark.torture
