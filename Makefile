@@ -70,9 +70,11 @@ setup: $(VENV)/.ready ## make the environment in .venv (done by itself where nee
 
 $(VENV)/.ready: requirements/dev.txt requirements/readers.txt pyproject.toml scripts/make_venv.sh $(CORE)
 	@scripts/make_venv.sh $(VENV)
-	@echo "setup: installing the locked packages into $(VENV) ..."
+	@echo "setup: fetching and installing $$(grep -c == requirements/dev.txt) locked packages into $(VENV) (minutes) ..."
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@echo "setup: fetching pandas, by which tests read bundles, into $(VENV)/readers ..."
 	@$(PIP) install --quiet --upgrade --no-deps --require-hashes --target $(VENV)/readers -r requirements/readers.txt
+	@echo "setup: compiling the core, and installing moveout itself ..."
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PY) -c 'from exporters import _rows; print(f"setup: rows are read by {_rows.row_path()} code")'
 	@touch $@

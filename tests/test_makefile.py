@@ -52,6 +52,13 @@ def test_evacuate_is_the_whole_run():
     assert "moveout run -c 'other.toml'" in make("-n", "evacuate", "CASE=other.toml")
 
 
+def test_each_step_of_setup_begins_with_a_line_that_names_it():
+    steps = make("-n", "-W", "pyproject.toml", "setup").splitlines()
+    installing = [number for number, line in enumerate(steps) if "pip" in line and " install " in line]
+    assert len(installing) == 3
+    assert all(steps[number - 1].startswith('echo "setup: ') for number in installing)
+
+
 def test_an_old_python_is_refused_with_a_next_step(tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")

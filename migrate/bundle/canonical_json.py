@@ -24,8 +24,8 @@ def encode_pretty(value: Any) -> bytes:
 
 
 def decode(data: bytes, key: str, *, version: int | None = None) -> dict[str, Any]:
-    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it. ``version``: the object has one,
-    and this is the newest that is known; raises as ``check_version`` does.
+    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it. ``version``: the object has
+    one, and it must be this; raises as ``check_version`` does.
     """
     try:
         value = json.loads(data)
@@ -50,14 +50,15 @@ def decode_objects(data: bytes, key: str) -> list[dict[str, Any]]:
 
 
 def check_version(value: dict[str, Any], key: str, known: int) -> None:
-    """Raise ``UsageError`` if ``key`` was written by a newer moveout, ``DamageError`` if it has no
-    version.
-    """
+    """Raise ``UsageError`` if ``key`` is of another version of the format, ``DamageError`` if it has no version."""
     version = value.get("version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not isinstance(version, int) or isinstance(version, bool):
         raise DamageError(key, expected="a version number", found=repr(version))
-    if version > known:
+    if version != known:
         raise UsageError(
-            f"{key} has version {version}; this moveout reads up to version {known}",
-            next_step="use the moveout that wrote it, or a newer one",
+            f"{key} was made by another version of the format: it has version {version}, and this moveout reads"
+            f" version {known}",
+            next_step="use the moveout that wrote it, or a newer one"
+            if version > known
+            else "use the moveout that wrote it; to export with this one, name a new location",
         )

@@ -107,7 +107,13 @@ def read(line: bytes) -> LogEntry:
         value = canonical_json.decode(line, "")
     except DamageError as exc:
         raise ValueError("is not an entry") from exc
-    if value.get("version") != VERSION or not all(isinstance(value.get(name), str) for name in _TEXTS):
+    version = value.get("version")
+    if isinstance(version, int) and version != VERSION:
+        raise ValueError(
+            f"was made by another version of the format ({version}); this moveout reads version {VERSION}:"
+            " use the moveout that wrote it"
+        )
+    if version != VERSION or not all(isinstance(value.get(name), str) for name in _TEXTS):
         raise ValueError("is not an entry of version 1")
     number, details = value.get("number"), value.get("details")
     if not (isinstance(number, int) and isinstance(details, dict)):
