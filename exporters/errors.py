@@ -223,7 +223,11 @@ class SourceUnreachableError(SourceError, UnreachableError):
 
 
 class SourceSilentError(SourceUnreachableError):
-    """A database server gave no answer in time, no refusal either: it is stopped, or the network loses packets."""
+    """A server gave no answer in time, no refusal either: it is stopped, or the network loses packets. It has been
+    waited for.
+    """
+
+    retryable = False
 
 
 class SourceSnapshotLostError(SourceUnreachableError):

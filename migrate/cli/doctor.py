@@ -210,7 +210,7 @@ def run_doctor(
     move = MoveEndpoints(
         sources, destinations, locations, workers, until, is_local, options.unfilled, servers
     )
-    looked_at = [*sources.values(), *destinations.values(), *servers]
+    looked_at = [*sources.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
         examinations = examine_all(move, progress=session.progress)
     examinations = with_restored(examinations, locations.values())

@@ -401,17 +401,18 @@ def run_plan(
     session.meter.expect(endpoints)
     destinations = case.destinations if case else {}
     servers = servers_of(case) if case else []
-    looked_at = [*endpoints.values(), *destinations.values(), *servers]
+    bundle = options.to or (case.bundle if case else None)
+    destination = case.transfer_to if case else None
+    locations = [location for location in (bundle, destination) if location]
+    looked_at = [*endpoints.values(), *destinations.values(), *locations, *servers]
     with session.going_on_without_silent(*looked_at):
         with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
             source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
         answers = ask_case_servers(case, session.progress, session.listed) if case else None
         checked = check_destinations(source_plans, destinations, options.examined)
-    bundle = options.to or (case.bundle if case else None)
-    destination = case.transfer_to if case else None
-    is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
-    locations = [location for location in (bundle, destination) if location] if is_sampled else []
-    rates = _measure(locations, session.progress)
+        is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
+        rates = _measure(locations if is_sampled else [], session.progress)
+        room = _room(bundle, source_plans) if bundle else None
     route = MoveRoute(
         bundle=rates.get(bundle.url) if bundle else None,
         destination=rates.get(destination.url) if destination else None,
@@ -441,7 +442,7 @@ def run_plan(
         route.bundle,
         route.destination,
         checked,
-        _room(bundle, source_plans) if bundle else None,
+        room,
         unread,
         find_left_behind(case, endpoints, answers) if case and answers is not None else None,
         alternative(options.what_if, source_plans, route, known, shown.seconds_left)

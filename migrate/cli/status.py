@@ -382,7 +382,7 @@ def _status(
     session: Session, locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False
 ) -> Status:
     asked = [*case.sources.values(), *case.destinations.values()] if case else []
-    with session.going_on_without_silent(*asked):
+    with session.going_on_without_silent(*asked, *locations):
         statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
     exports = [status.export for status in statuses if status.export is not None]
     records = newest(record for status in statuses for record in status.restores)

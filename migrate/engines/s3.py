@@ -9,6 +9,7 @@ ENGINE = Engine(
     url_names="bucket",
     secrets=("access_key_id", "secret_access_key", "session_token"),
     secret_variables=("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    contact="migrate.storage.s3.account:contact",
     exporter="exporters.objects.source:ObjectExporter",
     comparison="migrate.verify.live_bucket:compare_bucket",
     restorer="migrate.restore.objects.restore:BucketRestorer",

@@ -1,4 +1,4 @@
-"""Says so when a database server falls silent: whoever waits for an answer of a driver hears nothing of it.
+"""Says so when a server falls silent: whoever waits for an answer of a driver hears nothing of it.
 
 A server may be busy for an hour with one statement. So it is asked by a login of its own, as soon as nothing moves.
 """
@@ -23,7 +23,7 @@ from migrate.engines import registry
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.number_text import duration_words
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.outage import SILENT_SECONDS, Outage
+from migrate.storage.outage import SILENT_SECONDS, Outage, looking
 from migrate.storage.silence import watch
 
 _LEAST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 60.0
@@ -218,13 +218,16 @@ def noted_silence(
     patience: Patience = WORKING,
 ) -> Iterator[None]:
     """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. From
-    when it ``is_too_late`` on, whoever waits for a silent one gets an error. Buckets need none of it: each request to
-    them has a policy that does.
+    when it ``is_too_late`` on, whoever waits for a silent one gets an error. Buckets need none of it, but for a command
+    that only looks: each request to them has a policy that does.
     """
+    is_looking = patience.limit_seconds is not None
     with ExitStack() as stack:
+        if is_looking:
+            stack.enter_context(looking())
         if give_up is not None and not patience.end_seconds:
             stack.enter_context(closing(_End(give_up, cancellation)))
-        for name, ask in _servers(endpoints).items():
+        for name, ask in _servers(endpoints, buckets=is_looking).items():
             is_on_it = partial(_is_on, server_key(name))
             contact = ServerContact(
                 name,
@@ -265,12 +268,13 @@ def _is_on(key: tuple[str, ...], url: str) -> bool:
     return server_key(url) == key
 
 
-def _servers(endpoints: Iterable[Endpoint]) -> Mapping[str, Ask]:
-    """Return what asks each server, by its URL."""
+def _servers(endpoints: Iterable[Endpoint], *, buckets: bool = False) -> Mapping[str, Ask]:
+    """Return what asks each server of databases, and of ``buckets`` if asked for, by its URL."""
     servers: dict[str, Ask] = {}
     for endpoint in endpoints:
         engine = registry.find(endpoint.url)
-        if engine is not None and engine.contact and endpoint.error is None:
+        is_asked = engine is not None and (buckets or engine.contents != "objects")
+        if engine is not None and is_asked and engine.contact and endpoint.error is None:
             ask = load_part(engine.contact)
             servers.setdefault(bare_server(endpoint.shown), partial(ask, endpoint.url, endpoint.reveal()))
     return servers

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 
 NOTE_SECONDS = 60.0
 """An outage is reported no more often than that."""
@@ -13,6 +16,31 @@ _FORGOTTEN_SECONDS = 150.0
 """A failure so long after the one before belongs to another outage: a silent server takes a minute to fail."""
 SILENT_SECONDS = 15.0
 """A server that gives no answer for so long is reported, and waited for."""
+_looking: list[None] = []
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """As long as the context lasts, the command only looks: it goes on without a server that is silent, and another one
+    than the calls themselves says so (``migrate.progress.server_contact``).
+    """
+    _looking.append(None)
+    try:
+        yield
+    finally:
+        _looking.pop()
+
+
+def is_looking() -> bool:
+    """Tell whether the command only looks."""
+    return bool(_looking)
+
+
+def answer_seconds(usual: float) -> float:
+    """Return how long a request waits for a server that sends nothing: ``usual``, or less where the command only
+    looks.
+    """
+    return min(usual, FIRST_ANSWER_SECONDS) if is_looking() else usual
 
 
 class Outage:

@@ -37,7 +37,7 @@ from migrate.storage.api import (
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
-from migrate.storage.outage import SILENT_SECONDS, Outage
+from migrate.storage.outage import SILENT_SECONDS, Outage, is_looking
 from migrate.storage.silence import watch
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class RetryPolicy:
         stuck_seconds = self._stuck_seconds() if self._stuck_seconds is not None else None
         if stuck_seconds is not None:
             seconds = min(seconds, stuck_seconds)
-        if seconds < SILENT_SECONDS or self.cancellation.is_cancelled:
+        if seconds < SILENT_SECONDS or self.cancellation.is_cancelled or is_looking():
             return
         self._outage.silent(seconds)
         if self._outage.is_note_due():

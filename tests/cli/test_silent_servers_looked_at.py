@@ -13,6 +13,7 @@ from migrate.cli import plan
 from migrate.errors import INTERRUPTED, IncompleteError, UnreachableError
 from migrate.progress import server_contact
 from migrate.progress.server_contact import Patience
+from migrate.storage import outage
 from tests.cli.conftest import MOVEOUT, call, make_file
 from tests.tools.processes import killed_at_end, stopped
 
@@ -104,18 +105,49 @@ def test_ctrl_c_ends_a_command_at_once_whose_threads_wait_for_silent_servers(sil
         assert process.wait(timeout=5) == INTERRUPTED
 
 
-@pytest.mark.torture
-def test_a_silent_account_of_buckets_is_named_and_ctrl_c_does_not_wait_for_it(tmp_path):
-    """It took two minutes, in which nobody was named."""
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # the system takes connections for it
-        endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
+@pytest.fixture
+def mute(tmp_path, monkeypatch):
+    """The environment of a profile whose endpoint takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system takes connections for it
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         (tmp_path / "config").write_text(f"[profile mute]\nregion = us-east-1\nendpoint_url = {endpoint}\n")
         (tmp_path / "keys").write_text("[mute]\naws_access_key_id = a\naws_secret_access_key = b\n")
-        files = {"AWS_CONFIG_FILE": tmp_path / "config", "AWS_SHARED_CREDENTIALS_FILE": tmp_path / "keys"}
-        env = {**os.environ, **{name: str(path) for name, path in files.items()}}
-        command, pipe = [MOVEOUT, "discover", "s3://?profile=mute"], subprocess.PIPE
-        with killed_at_end(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env) as process:
-            lines = iter(process.stdout.readline, "")
-            assert any(f"s3://?profile=mute{NAMED}" in line for line in lines)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=5) == INTERRUPTED
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+        yield
+
+
+@pytest.mark.usefixtures("impatient", "mute")
+@pytest.mark.parametrize("command", ["plan", "doctor", "discover", "status"])
+def test_a_silent_account_of_buckets_is_named_and_left_out_once(tmp_path, monkeypatch, command):
+    """Each request to it took a minute, and was sent again."""
+    monkeypatch.setattr(outage, "FIRST_ANSWER_SECONDS", 3.0)
+    make_file(tmp_path / "a.db")
+    case, began = tmp_path / "moveout.toml", time.monotonic()
+    location = "s3://bundles/b?profile=mute" if command == "status" else f"{tmp_path}/bundle"
+    case.write_text(
+        f'[bundle]\nlocation = "{location}"\n'
+        + "".join(
+            f'[[source]]\nname = "{name}"\nurl = "s3://{name}?profile=mute"\n' for name in ("media", "more")
+        )
+        + f'[[source]]\nname = "file"\nurl = "sqlite://{tmp_path}/a.db"\n'
+    )
+    words = ["s3://?profile=mute", f"{tmp_path}/a.db"] if command == "discover" else ["-c", case]
+    ended = call(command, *words)
+    assert time.monotonic() - began < 20
+    is_blocked = command in {"doctor", "status"}
+    assert ended.code == (UnreachableError if is_blocked else IncompleteError).exit_code, ended.err
+    assert ended.err.count(f"s3://?profile=mute{NAMED}") == 1, ended.err
+    assert "the server has not answered for" in " ".join((ended.out + ended.err).split())
+    assert command == "status" or "SQLite" in ended.out or f"{tmp_path}/a.db" in ended.out
+
+
+@pytest.mark.torture
+@pytest.mark.usefixtures("mute")
+def test_a_silent_account_of_buckets_is_not_in_the_way_of_ctrl_c():
+    command, pipe = [MOVEOUT, "discover", "s3://?profile=mute"], subprocess.PIPE
+    with killed_at_end(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        lines = iter(process.stdout.readline, "")
+        assert any(f"s3://?profile=mute{NAMED}" in line for line in lines)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == INTERRUPTED

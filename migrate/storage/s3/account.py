@@ -9,6 +9,7 @@ from typing import Any
 import botocore.exceptions as boto_errors
 from msgspec import Struct
 
+from exporters.errors import SourceSilentError
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
 from migrate.storage.s3 import client as s3_client
@@ -109,6 +110,19 @@ class Account:
                 raise translate(exc, what) from exc
 
         return self._retry.run(once)
+
+
+def contact(url: str, secrets: Mapping[str, str]) -> None:
+    """Ask a server for its buckets. Raises ``SourceSilentError`` where there is no answer; a refusal is one."""
+    location = s3_client.parse_account(url, secrets=secrets)
+    try:
+        s3_client.client(location, asks_silent=True).list_buckets()
+    except (boto_errors.ReadTimeoutError, boto_errors.ConnectTimeoutError) as exc:
+        raise SourceSilentError(str(exc), about=location.url) from exc
+    except boto_errors.ClientError:
+        return
+    except (boto_errors.BotoCoreError, OSError) as exc:
+        raise translate(exc, location.url) from exc
 
 
 def _counts(page: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -25,6 +25,7 @@ import botocore.session
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from exporters.sql.silent_servers import silence
 from exporters.structs import WithSecrets
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
 from migrate.errors import (
@@ -32,6 +33,7 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.runtime.crash_points import reached
+from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.http.messages import READING
 
 _log = logging.getLogger(__name__)
@@ -227,18 +229,20 @@ def client(
     signature: str | None = None,
     boto_session: Any = None,
     region: str | None = None,
+    asks_silent: bool = False,
 ) -> Any:
     """Return a thread-safe botocore S3 client that never retries by itself and adds no checksums of its own
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
     version, whatever the profile says (botocore's Config, ``signature_version``). ``boto_session``: the location's
     session, where there is one already. ``region``: the bucket's, where the profile names another one.
+    ``asks_silent``: also a server that the command goes on without.
     """
     config = botocore.config.Config(
         signature_version=signature,
         retries={"total_max_attempts": 1},
         max_pool_connections=MAX_CONNECTIONS,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=SILENT_SECONDS,
+        read_timeout=answer_seconds(SILENT_SECONDS),
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},
@@ -258,9 +262,17 @@ def client(
             f"the settings for {s3_location.url} cannot be used: {exc}",
             next_step="correct endpoint_url, region and keys of the profile, or the AWS_* variables",
         ) from exc
+    if not asks_silent:
+        made.meta.events.register("before-send.s3", functools.partial(_refuse_silent, s3_location.url))
     made.meta.events.register("before-call.s3", _begin_call)
     made.meta.events.register("after-call.s3", _end_call)
     return made
+
+
+def _refuse_silent(url: str, **_: Any) -> None:
+    """Raise ``SourceSilentError`` where the command goes on without the server."""
+    if (error := silence(url)) is not None:
+        raise error
 
 
 def _begin_call(model: Any, **_: Any) -> None:

@@ -18,9 +18,11 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSilentError,
     SourceUnreachableError,
     SourceUsageError,
 )
+from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 from migrate.errors import (
     ChangedError,
     DamagedOnTheWayError,
@@ -35,6 +37,7 @@ from migrate.errors import (
 )
 from migrate.storage.api import Parts, UploadedPart
 from migrate.storage.checksums import from_header
+from migrate.storage.outage import is_looking
 
 _ARCHIVED = "InvalidObjectState"
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
@@ -74,6 +77,7 @@ _PASSING = {
 }
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
+_SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | TimeoutError
 _INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
 
 
@@ -92,6 +96,12 @@ def translate(exc: Exception, what: str) -> MoveoutError:
         )
     if isinstance(exc, boto_errors.ParamValidationError):
         return UsageError(str(exc), about=what)
+    if is_looking() and isinstance(exc, _SILENCE):
+        return SourceSilentError(
+            f"the server has not answered for {FIRST_ANSWER_SECONDS} s",
+            about=what,
+            next_step="look at the server and the network, then run the same command again",
+        )
     if isinstance(exc, boto_errors.BotoCoreError | OSError):
         return UnreachableError(
             str(exc),

@@ -21,6 +21,8 @@ from urllib.parse import quote, urlsplit
 import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
+from exporters.sql.open_connections import waking
+from exporters.sql.silent_servers import silence
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
@@ -138,7 +140,11 @@ class HttpClient:
         return PendingResponse(self, request, connection, descriptor)
 
     def _send(self, connection: Connection, request: Request, body: Body | None) -> int:
-        """Return what ``Connection.send`` does."""
+        """Return what ``Connection.send`` does. Raises ``SourceSilentError`` where the command goes on without the
+        server.
+        """
+        if (error := silence(self.url)) is not None:
+            raise error
         if request.method not in READING:
             reached(f"s3.{request.operation}.before")
         path = self._root + quote(request.key, safe="/")
@@ -172,7 +178,7 @@ class HttpClient:
         return max((seconds for seconds in stuck if seconds is not None), default=None)
 
     def _new_connection(self) -> Connection:
-        connection = Connection(self._endpoint)
+        connection = waking(self.url, Connection(self._endpoint), Connection.wake)
         self._shared.all.add(connection)
         return connection
 

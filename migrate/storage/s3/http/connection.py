@@ -19,7 +19,9 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from exporters.header_bytes import text_of
+from exporters.sql.open_connections import shut_socket
 from migrate.storage.inflight_limit import Body
+from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.http.messages import Response
 
 CONNECT_SECONDS = 10.0
@@ -56,11 +58,12 @@ class Endpoint(Struct, frozen=True):
             if self.tls is None:
                 # The kernel keeps the time: Python's own timeouts cost a system call for each read.
                 opened.settimeout(None)
-                seconds = struct.pack("ll", int(SILENT_SECONDS), int(SILENT_SECONDS % 1 * 1e6))
+                limit = answer_seconds(SILENT_SECONDS)
+                seconds = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
                 return opened
-            opened.settimeout(SILENT_SECONDS)
+            opened.settimeout(answer_seconds(SILENT_SECONDS))
             if self.proxy:
                 self._tunnel(opened)
             return self.tls.wrap_socket(opened, server_hostname=self.address[0])
@@ -151,7 +154,7 @@ class Connection:
             response, is_kept = self._receive(opened)
         except BlockingIOError as exc:
             self.close()
-            raise error or TimeoutError(f"no answer for {SILENT_SECONDS:.0f} s") from exc
+            raise error or TimeoutError(f"no answer for {answer_seconds(SILENT_SECONDS):.0f} s") from exc
         except (OSError, ValueError) as exc:
             self.close()
             raise error or (exc if isinstance(exc, OSError) else ConnectionError(str(exc))) from exc
@@ -170,6 +173,11 @@ class Connection:
         if (moved_bytes := _moved_bytes(opened)) != self._moved_bytes:
             self._moved_bytes, self._moved_at = moved_bytes, now
         return now - max(asked_at, self._moved_at)
+
+    def wake(self) -> None:
+        """End the waiting of another thread for a silent server."""
+        if self._socket is not None and self._asked_at is not None:
+            shut_socket(self._socket.fileno())
 
     def close(self) -> None:
         """Close the connection."""
