@@ -272,6 +272,8 @@ def _servers(endpoints: Iterable[Endpoint], *, buckets: bool = False) -> Mapping
     """Return what asks each server of databases, and of ``buckets`` if asked for, by its URL."""
     servers: dict[str, Ask] = {}
     for endpoint in endpoints:
+        if "://" not in endpoint.url:  # a directory: nobody has to look for what reads it
+            continue
         engine = registry.find(endpoint.url)
         is_asked = engine is not None and (buckets or engine.contents != "objects")
         if engine is not None and is_asked and engine.contact and endpoint.error is None:

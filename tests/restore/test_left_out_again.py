@@ -147,6 +147,23 @@ def test_a_view_of_mariadb_finds_its_table(mariadb, other_mariadb, tmp_path):
     assert command(tmp_path / "bundle", destination)[0] == 0
 
 
+def test_locked_accounts_are_named_again_with_what_came(mariadb, other_mariadb, tmp_path):
+    source, destination = mariadb.database(), other_mariadb.database()
+    try:
+        mysql.run_sql(source, f"{MARIADB}; CREATE USER concierge")
+        mysql.run_sql(source, f"GRANT SELECT ON {source.rpartition('/')[2]}.* TO concierge")
+        assert mysql.export_database(source, tmp_path / "bundle").complete
+        assert command(tmp_path / "bundle", destination)[0] == 3
+        mysql.run_sql(destination, "CREATE TABLE gone (a INT)")
+        code, came = command(tmp_path / "bundle", destination)
+        assert (code, came["left_out"]) == (0, [])
+        assert any("now it is there: " in note for note in came["notes"])
+        assert any("are locked" in note and "concierge" in note for note in came["notes"])
+    finally:
+        for url in (source, destination):
+            mysql.run_sql(url, "DROP USER IF EXISTS concierge")
+
+
 def own_collation(path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
     connection.create_collation("own", lambda a, b: (a > b) - (a < b))
