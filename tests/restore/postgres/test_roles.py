@@ -200,3 +200,21 @@ def test_one_who_cannot_see_passwords_keeps_which_roles_were_made(
             assert passwordless(reader, as_role(destination, "lessor")) == words
     finally:
         run_sql(destination, "DROP OWNED BY subtenant; DROP ROLE subtenant")
+
+
+def test_a_role_of_another_database_whose_name_is_no_text_here_stops_no_restore(
+    postgres, other_postgres, tmp_path
+):
+    for name, encoding in (("of_latin", "LATIN1"), ("of_ascii", "SQL_ASCII")):
+        clauses = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        run_sql(other_postgres.url, f"CREATE DATABASE {name} {clauses}")
+    url, latin, destination = postgres.database(), *map(other_postgres.url_of, ("of_latin", "of_ascii"))
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    run_sql(latin, 'CREATE ROLE "grün"')
+    try:
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    finally:
+        run_sql(latin, 'DROP ROLE "grün"')
+    assert (outcome.findings, outcome.left_out) == ((), ())

@@ -67,8 +67,11 @@ def must_keep(connection: psycopg.Connection[Any], notes: Sequence[str]) -> bool
 
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the roles that the destination does not have."""
-    have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
-    return [role["name"] for role in roles if role["name"] not in have]
+    query = (
+        "SELECT name FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS name"
+        " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)"
+    )  # names of a server's other databases may be no characters in this one's encoding
+    return [row[0] for row in connection.execute(query, ([role["name"] for role in roles],))]
 
 
 def note_passwordless(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
