@@ -11,7 +11,8 @@ import psycopg
 from exporters.postgres.query_rows import fetch
 
 _EXTENSIONS = """
-SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version
+SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version,
+  CASE WHEN e.extowner <> 10 THEN pg_catalog.pg_get_userbyid(e.extowner)::text END AS owner
 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
 """
 _MEMBERS = """
@@ -94,9 +95,9 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
 
 
 def read_extensions(connection: psycopg.Connection[Any], *, definitions: bool) -> list[dict[str, Any]]:
-    """Return name, schema, version and ``members`` of every extension; with ``definitions`` how those are made that may
-    have been added by hand: functions, procedures, views, tables, enums, domains and composite types. Raises what the
-    driver raises.
+    """Return name, schema, version, ``owner`` (None: the bootstrap superuser) and ``members`` of every extension; with
+    ``definitions`` how those are made that may have been added by hand: functions, procedures, views, tables, enums,
+    domains and composite types. Raises what the driver raises.
     """
     extensions = {row["name"]: {**row, "members": []} for row in fetch(connection, _EXTENSIONS)}
     rows = fetch(connection, _DEFINITIONS, {}) if definitions else []

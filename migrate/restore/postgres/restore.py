@@ -119,7 +119,8 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
         if selection.left_out or not selection.is_part:
             known, _ = postgres_left_out.read(destination.connection)
             known = [*known, *still]
-            left_out, notes = unlike(destination.connection, job.definitions().extensions(), known)
+            extensions = job.definitions().extensions()
+            left_out, notes = unlike(destination.connection, extensions, known, portable=state.portable)
             job.left_out.extend(left_out)
             job.notes.extend(notes)
         job.left_out.extend(_other_orders(job))

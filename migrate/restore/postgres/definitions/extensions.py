@@ -201,10 +201,14 @@ def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
 
 
 def unlike(
-    connection: psycopg.Connection[Any], extensions: Sequence[Extension], known: Sequence[str]
+    connection: psycopg.Connection[Any],
+    extensions: Sequence[Extension],
+    known: Sequence[str],
+    *,
+    portable: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Return what is not here as at the source: members by name, but those that the ``known`` sentences name, and, as
-    notes, extensions of another version.
+    notes, extensions of another version or, unless ``portable``, of another owner.
     """
     left_out = []
     for pair in _pairs(connection, extensions):
@@ -214,12 +218,19 @@ def unlike(
             left_out.append(f"{pair.label}: the extension does not make it here")
         elif pair.is_other_body or pair.alterations or pair.is_other_comment:
             left_out.append(f"{pair.label}: it was altered at the source, and is not here")
-    query = "SELECT extname, extversion FROM pg_catalog.pg_extension"
-    versions = dict(connection.execute(query).fetchall())
-    notes = [
-        f"extension {extension['name']} is of version {versions[extension['name']]} here, of {extension['version']}"
-        " at the source: what was added to it or altered by hand cannot be told"
-        for extension in extensions
-        if extension["name"] in versions and versions[extension["name"]] != extension["version"]
-    ]
+    query = "SELECT extname, extversion, pg_catalog.pg_get_userbyid(extowner) FROM pg_catalog.pg_extension"
+    here = {name: (version, owner) for name, version, owner in connection.execute(query)}
+    notes = []
+    for extension in extensions:
+        name, version, owner = extension["name"], extension["version"], extension.get("owner")
+        version_here, owner_here = here.get(name, (version, owner))
+        if version != version_here:
+            notes.append(
+                f"extension {name} is of version {version_here} here, of {version} at the source: what was added to it"
+                " or altered by hand cannot be told"
+            )
+        if owner not in {None, owner_here} and not portable:
+            notes.append(
+                f"extension {name} belongs to {owner_here} here, to {owner} at the source: no statement changes that"
+            )
     return left_out, notes
