@@ -1,6 +1,6 @@
 """What pg_dump does not write of objects that come back with others: owners of operators' shells; owners, privileges
-and comments of multirange types; columns that take NULL below a parent that does not. Entries in pg_dump's words, at
-the end of pre-data.
+and comments of multirange types; columns that take NULL below a parent that does not; names of NOT NULL that another
+table took first. Entries in pg_dump's words, at the end of pre-data.
 """
 
 from __future__ import annotations
@@ -65,6 +65,25 @@ WHERE c.relkind = 'r' AND NOT c.relispartition AND a.attinhcount > 0 AND NOT a.a
     WHERE p.attname = a.attname AND p.attnotnull)
 """
 """Before PostgreSQL 18 a column may take NULL where its parent's does not, and pg_dump lets it inherit NOT NULL."""
+_NOT_NULL_NAMES = """
+SELECT k.oid, 'CONSTRAINT' AS kind, c.relname || ' ' || k.conname AS name, n.nspname AS schema, c.relowner AS owner,
+  pg_catalog.format(E'DO %%L;\\n', pg_catalog.concat('DECLARE made pg_catalog.name; BEGIN SELECT k.conname INTO made'
+    ' FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid'
+    ' AND a.attnum = k.conkey[1] WHERE k.contype = ''n'' AND k.conrelid = ', pg_catalog.quote_literal(label),
+    '::pg_catalog.regclass AND a.attname = ', pg_catalog.quote_literal(a.attname), ' AND k.conname <> ',
+    pg_catalog.quote_literal(k.conname), '; IF FOUND THEN EXECUTE pg_catalog.concat(',
+    pg_catalog.quote_literal('ALTER TABLE ' || label || ' RENAME CONSTRAINT '), ', pg_catalog.quote_ident(made), ',
+    pg_catalog.quote_literal(' TO ' || pg_catalog.quote_ident(k.conname)), '); END IF; END')) AS sql
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind IN ('r', 'p')
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+CROSS JOIN LATERAL pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS label
+WHERE k.contype = 'n' AND k.conislocal AND k.coninhcount = 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.deptype = 'e' AND d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass)
+  AND EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.connamespace = k.connamespace AND o.conname = k.conname
+    AND o.conrelid <> k.conrelid)
+"""
+"""pg_dump leaves the usual name to the server, which takes another where a copy (LIKE) has it; since PostgreSQL 18."""
 _ENTRIES = """
 SELECT pg_catalog.convert_to(pg_catalog.format(
   E'--\\n-- Name: %%s; Type: %%s; Schema: %%s; Owner: %%s\\n--\\n\\n%%s\\n\\n',
@@ -86,6 +105,7 @@ def read_unwritten(holder: psycopg.Connection[Any], encoding: str, *, portable: 
     many = holder.info.server_version >= _MULTIRANGES_VERSION
     parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
     entries = _entries(holder, _SHELLS, parameters) + _entries(holder, _NULLABLE, parameters)
+    entries += _entries(holder, _NOT_NULL_NAMES, parameters)
     if many:
         try:
             entries += _entries(holder, _MULTIRANGES, parameters)

@@ -17,3 +17,4 @@ CREATE TABLE stays (room int4range, at daterange, PRIMARY KEY (room, at WITHOUT 
 CREATE TABLE visits (room int4range, at daterange, FOREIGN KEY (room, PERIOD at) REFERENCES stays (room, PERIOD at));
 INSERT INTO visits VALUES ('[1,2)', '[2020-01-05,2020-01-06)');
 CREATE TABLE lax (a int CHECK (a > 0) NOT ENFORCED, b int); ALTER TABLE lax ADD CONSTRAINT there NOT NULL b NOT VALID; INSERT INTO lax VALUES (-1, 1);
+CREATE TABLE taken (a int NOT NULL); CREATE TABLE copy_of_taken (LIKE taken INCLUDING ALL); ALTER TABLE taken ADD CONSTRAINT x CHECK (a > 0);

@@ -100,20 +100,21 @@ def test_an_extension_of_another_owner_is_named(postgres, other_postgres, tmp_pa
     if not fetch(postgres.url, "SELECT FROM pg_available_extensions WHERE name = 'citext'"):
         pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
     url, destination = postgres.database(), other_postgres.database()
-    run_sql(url, "DROP ROLE IF EXISTS app; CREATE ROLE app")
+    run_sql(url, "DROP ROLE IF EXISTS extender; CREATE ROLE extender")
     run_sql(
-        url, f"GRANT CREATE ON DATABASE {url.rpartition('/')[2]} TO app; GRANT CREATE ON SCHEMA public TO app"
+        url,
+        f"GRANT CREATE ON DATABASE {url.rpartition('/')[2]} TO extender; GRANT CREATE ON SCHEMA public TO extender",
     )
-    run_sql(url, "SET ROLE app; CREATE EXTENSION citext; RESET ROLE")
+    run_sql(url, "SET ROLE extender; CREATE EXTENSION citext; RESET ROLE")
     try:
         assert export_database(url, tmp_path / "bundle").complete
         bundle = read_bundle(tmp_path / "bundle")
         restored = restore_from(bundle, "app", destination, workers=2, progress=Silent())
     finally:
         for where in (url, destination):
-            run_sql(where, "DROP EXTENSION IF EXISTS citext; DROP OWNED BY app; DROP ROLE app")
+            run_sql(where, "DROP EXTENSION IF EXISTS citext; DROP OWNED BY extender; DROP ROLE extender")
     assert (restored.findings, restored.left_out) == ((), ())
     assert (
-        "extension citext belongs to postgres here, to app at the source: no statement changes that"
+        "extension citext belongs to postgres here, to extender at the source: no statement changes that"
         in restored.notes
     )
