@@ -164,6 +164,12 @@ def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
     assert (finding.key, "1 of them signed" in finding.what) == (document.key, True)
     documents.keep(store, document, [customer])
     assert cross_checks.against_bundle(custody_log.read(store), store) == []
+    record(store, provider, "held", {"legal": True, "release_keys": keys, "release_quorum": 2, "again": 1})
+    record(
+        store, provider, "released", {"file": document.key, "sha256": document.sha256}
+    )  # for the last hold
+    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    assert "released the bundle at entry 7, though the hold of entry 6" in finding.what
 
 
 def test_no_lock_is_lifted_by_a_log_that_was_tampered_with(there, provider, customer):

@@ -15,7 +15,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
 from migrate.custody.erasure.remains import is_kept
-from migrate.custody.handover import receipt
+from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log.custody_log import Log, is_same_location
@@ -111,7 +111,7 @@ def against_bundle(log: Log, store: Store, vault: ObjectLock | None = None) -> l
     not what lies at the location. ``vault`` shows older versions, too.
     """
     signed = bundle_signatures.signatures(store)
-    findings = [*_releases(log, signed), *_early_erasures(log)]
+    findings = [*_releases(log, store), *_early_erasures(log)]
     try:
         root = bundle_signatures.root_of(store)
     except GoneError:
@@ -163,11 +163,19 @@ def _still_there(erased: LogEntry, store: Store, vault: ObjectLock | None) -> It
         yield Finding(key, sentence, "", f"version {version}" if version else "")
 
 
-def _releases(log: Log, signed: bundle_signatures.Signatures) -> Iterator[Finding]:
-    """Yield releases that fewer keys signed than the holds want that they ended."""
+def _releases(log: Log, store: Store) -> Iterator[Finding]:
+    """Yield releases that fewer keys signed than the holds want that they ended. A document releases once, at its
+    location.
+    """
+    documents_kept = {document.key: document for document in documents.read_all(store, "release")[0]}
     for entry in log.find("released"):
         file = str(entry.what.details.get("file"))
-        fingerprints = {public.fingerprint for public in signed.of(file)}
+        document = documents_kept.pop(file, None)
+        is_meant = document is not None and (
+            document.root == entry.what.root
+            and is_same_location(str(document.value.get("location")), entry.what.location)
+        )
+        fingerprints = {public.fingerprint for public in document.signers} if document and is_meant else set()
         for held in bundle_hold.standing(log.before(entry), entry.what.location):
             if lacking := bundle_hold.lacking_keys(held, fingerprints):
                 yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
