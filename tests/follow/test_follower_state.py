@@ -112,7 +112,7 @@ def test_what_the_destination_lacks_is_noted_once():
     source.gaps = ["the view v", "the table w"]
     one._compare_definitions()
     assert len(notes) == 3
-    assert notes[2].startswith("app: not at the destination: the table w. ")
+    assert notes[2].startswith("app: not at the destination: the table w; ")
     assert list(one.state().undefined) == source.gaps
 
 
