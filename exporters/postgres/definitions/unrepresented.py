@@ -56,6 +56,11 @@ UNION SELECT 'operator ' || o.oid::regoperator, 'definition',
     'it is a shell that no operator names; a dump leaves it out'
   FROM pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384
   AND NOT EXISTS (SELECT FROM pg_operator u WHERE o.oid IN (u.oprcom, u.oprnegate))
+UNION SELECT 'table ' || i.inhrelid::regclass, 'partition',
+    'its detachment from ' || i.inhparent::regclass || ' is not finished, so a query of that reads none of its rows;'
+    ' a dump attaches it again: detach it on the destination'
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind NOT IN ('i', 'I')
+  WHERE (to_jsonb(i) ->> 'inhdetachpending')::bool
 UNION SELECT 'prepared transaction ' || gid, 'all of it',
     'it is neither committed nor rolled back, so what it wrote is not there yet; end it, and export again'
   FROM pg_prepared_xacts WHERE database = current_database()
