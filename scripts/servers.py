@@ -349,12 +349,15 @@ FOREIGN = ("AWS_", "PG", "MYSQL_", "MOVEOUT_CASE")
 """Prefixes of variables by which the caller's environment would reach servers other than ours."""
 
 
-_BORROWED = "moveout-servers-"
+_BORROWED, _PREFIX_CHARACTERS = "moveout-servers-", 24
 
 
 def borrowed_directory(prefix: str) -> Path:
-    """Make a directory among temporary files, which ``sweep`` removes once this process is gone."""
-    return Path(tempfile.mkdtemp(prefix=f"{_BORROWED}{os.getpid()}-{prefix}"))
+    """Make a directory among temporary files, which ``sweep`` removes once this process is gone.
+
+    A long prefix is cut, since the path of a socket below it has at most 107 bytes.
+    """
+    return Path(tempfile.mkdtemp(prefix=f"{_BORROWED}{os.getpid()}-{prefix[:_PREFIX_CHARACTERS]}"))
 
 
 def sweep(directory: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from scripts.process import ServerError, start
-from scripts.servers import Servers, main, sweep
+from scripts.servers import Servers, borrowed_directory, main, sweep
 from tests.tools.clients import boto_client
 
 
@@ -127,3 +128,9 @@ def test_what_a_killed_process_borrowed_is_swept(tmp_path):
     alive.mkdir()
     sweep(tmp_path)
     assert [path for path in (dead, alive) if path.exists()] == [alive]
+
+
+def test_a_server_of_a_long_name_has_room_for_the_path_of_its_socket(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    directory = borrowed_directory("moveout-new-of_a_test_with_a_long_name-my-")
+    assert len(directory.name + "/socket") <= 64
