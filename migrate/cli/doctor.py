@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,12 +27,7 @@ from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts
 from migrate.doctor.run import Examinations, Examined, MoveEndpoints, examine_all
-from migrate.errors import MoveoutError
 from migrate.number_text import things
-from migrate.progress.progress_file import local_store
-from migrate.restore.restore_records import read_restore_records
-from migrate.storage.api import Store
-from migrate.storage.registry import open_location
 
 _STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan"}
 _WIDE, _NARROW = 74, (0, 2, 3)
@@ -44,7 +38,6 @@ _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
 _SHOWN_INFO = 2
 """Of what costs nothing, so many are printed of all sources that come to the same."""
-_RESTORED = "An earlier restore of this bundle filled it. The same restore adds only what is missing."
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("server", "TLS", "rights", "snapshot", "changes"),
     "destination": ("server", "TLS", "rights", "ready", ""),
@@ -213,36 +206,9 @@ def run_doctor(
     looked_at = [*sources.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
         examinations = examine_all(move, progress=session.progress)
-    examinations = with_restored(examinations, locations.values())
     findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
     return Diagnosis(examinations, scripts, only_findings)
-
-
-def with_restored(examinations: Examinations, locations: Iterable[Endpoint]) -> Examinations:
-    """Return examinations that take no destination for occupied by others that a restore of these locations filled."""
-    stores: list[Store] = []
-    for location in locations:
-        with suppress(MoveoutError):  # its own examination says it
-            stores += open_location(location.url, secrets=location.reveal()), local_store(location.url)
-    records = read_restore_records(stores)
-    up = {(record.source, record.destination) for record in records if record.is_up}
-    return Examinations(
-        [
-            _restored(entry) if entry.kind == "destination" and (entry.name, entry.url) in up else entry
-            for entry in examinations.examined
-        ]
-    )
-
-
-def _restored(entry: Examined) -> Examined:
-    findings = [
-        replace(finding, severity="info", consequence=_RESTORED, fix=None)
-        if finding.check == "contents"
-        else finding
-        for finding in entry.examination.findings
-    ]
-    return replace(entry, examination=replace(entry.examination, findings=findings))
 
 
 def _locations_of(case: Case | None) -> dict[str, Endpoint]:

@@ -409,7 +409,7 @@ def run_plan(
         with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
             source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
         answers = ask_case_servers(case, session.progress, session.listed) if case else None
-        checked = check_destinations(source_plans, destinations, options.examined)
+        checked = check_destinations(source_plans, destinations, options.examined, locations)
         is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
         rates = _measure(locations if is_sampled else [], session.progress)
         room = _room(bundle, source_plans) if bundle else None

@@ -412,8 +412,11 @@ def _would_restore(
     session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool
 ) -> WouldDo:
     """Look at the bundle and at the destinations, and write nothing."""
-    from migrate.cli.doctor import with_restored  # noqa: PLC0415  it imports a forecast, and only this asks
-    from migrate.doctor.run import MoveEndpoints, examine_all  # noqa: PLC0415
+    from migrate.doctor.run import (  # noqa: PLC0415  it imports a forecast, and only this asks
+        MoveEndpoints,
+        examine_all,
+        with_restored,
+    )
 
     store = session.store(location)
     reader = BundleReader(store)
@@ -430,7 +433,7 @@ def _would_restore(
         made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
     examinations = examine_all(MoveEndpoints({}, destinations, {}, export_workers()))
-    examined = with_restored(examinations, [location]).examined
+    examined = with_restored(examinations.examined, [location])
     problems = [
         f"{entry.name}: {finding.problem}. {finding.consequence}"
         for entry in examined

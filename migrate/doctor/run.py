@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
@@ -21,12 +22,16 @@ from migrate.doctor import location
 from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
 from migrate.plan import SourcePlan
+from migrate.progress.progress_file import local_store
 from migrate.runtime.progress import Progress, Silent
+from migrate.storage.api import Store
+from migrate.storage.registry import open_location
 
 Kind = Literal["source", "destination", "location", "deadline"]
 EXAMINE_SECONDS = 45.0
 """What has not answered by then is called unreachable."""
 _AT_ONCE = 32
+_RESTORED = "An earlier restore of this bundle filled it. The same restore adds only what is missing."
 _CONSEQUENCES: Mapping[str, str] = {
     "source": "Nothing of it leaves.",
     "destination": "Nothing of it comes up.",
@@ -119,9 +124,36 @@ def examine_all(
     progress.end()
     destinations = [_not_the_source(entry, move) for entry in others if entry.kind == "destination"]
     locations = [entry for entry in others if entry.kind == "location"]
+    destinations = with_restored(destinations, move.locations.values())
     return Examinations(
         [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
     )
+
+
+def with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -> list[Examined]:
+    """Return examinations that take no destination for occupied by others that a restore of these locations filled."""
+    from migrate.restore.restore_records import read_restore_records  # noqa: PLC0415  it imports Arrow
+
+    stores: list[Store] = []
+    for endpoint in locations:
+        with suppress(MoveoutError):  # its own examination says it
+            stores += open_location(endpoint.url, secrets=endpoint.reveal()), local_store(endpoint.url)
+    records = read_restore_records(stores)
+    up = {(record.source, record.destination) for record in records if record.is_up}
+    return [
+        _restored(entry) if entry.kind == "destination" and (entry.name, entry.url) in up else entry
+        for entry in examined
+    ]
+
+
+def _restored(entry: Examined) -> Examined:
+    findings = [
+        replace(finding, severity="info", consequence=_RESTORED, fix=None)
+        if finding.check == "contents"
+        else finding
+        for finding in entry.examination.findings
+    ]
+    return replace(entry, examination=replace(entry.examination, findings=findings))
 
 
 _Job = tuple[Kind, str, Endpoint, Callable[[], Examination]]
@@ -316,9 +348,10 @@ def check_destinations(
     sources: Sequence[SourcePlan],
     destinations: Mapping[str, Endpoint],
     examined: Sequence[Examined] | None = None,
+    locations: Iterable[Endpoint] = (),
 ) -> list[DestinationPlan]:
     """Return what the destinations of sources will not take. ``examined``: what was seen of them just before; if None,
-    they are examined.
+    they are examined. ``locations``: those of the bundle, whose restores may have filled them.
     """
     chosen = {source.name: source for source in sources if source.name in destinations}
     if examined is None:
@@ -328,7 +361,7 @@ def check_destinations(
             needs = {"features": source.survey.features}
             examine = _examine_destination(name, destinations[name], needs, alone)
             jobs.append(("destination", name, destinations[name], examine))
-        examined = _at_once(jobs, EXAMINE_SECONDS, Silent())
+        examined = with_restored(_at_once(jobs, EXAMINE_SECONDS, Silent()), locations)
     return [
         DestinationPlan(entry.name, entry.url, _warnings(entry.examination.findings))
         for entry in examined

@@ -230,8 +230,10 @@ def test_what_a_restore_has_filled_is_in_the_way_of_nobody(case, tmp_path):
     contents = [finding["severity"] for finding in there["findings"] if finding["check"] == "contents"]
     assert contents == ["info"]
     assert call("restore", "-c", case, "--dry-run").code == 0
+    assert "A restore refuses it" not in call("plan", "-c", case).out
     (tmp_path / "new/one.db").unlink()
     make_file(tmp_path / "new/other.db")
     case.write_text(case.read_text().replace("new/one.db", "new/other.db"))
     assert call("doctor", "-c", case, "--json").code == 3
+    assert "A restore refuses it" in call("plan", "-c", case).out
     assert call("restore", "-c", case, "--dry-run").code == 3
