@@ -16,12 +16,8 @@ from exporters.sql.columns import Layout, ParsedBlock, Typed
 from exporters.sql.large_values.long_values import LongRow, LongValue, Spool, TypedRow
 from exporters.sql.parquet_write import PartWriter, WrittenPart
 from exporters.sql.row_blocks import LongRowText
+from exporters.sql.value_codec import rows_changed
 
-PROVED_ROWS = 2000
-"""So many of the first rows of a chunk are rendered back to their texts, against a mistake about a whole column. All
-other values rest on the argument in ``column_types`` for the kinds that are not compared value by value; ``verify
---level full`` renders everything.
-"""
 _MEASURED_BLOCKS = 8
 """The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
 
@@ -154,11 +150,3 @@ class ChunkExport:
             self._parts.exact,
             self._octets.by_name(),
         )
-
-
-def rows_changed() -> SourceError:
-    """Return the error for rows that do not render to their texts again."""
-    return SourceError(
-        "rows do not come out of Parquet as they went in",
-        next_step="please report the table's definition; nothing of it was written",
-    )

@@ -21,8 +21,8 @@ from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, first_payloads, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.chunk_export import PROVED_ROWS, rows_changed
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
+from exporters.sql.value_codec import PROVED_ROWS, rows_changed
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -21,9 +21,16 @@ from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.csv_rows import block_of, split_lines
 from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
-from exporters.sql.chunk_export import PROVED_ROWS, rows_changed
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
-from exporters.sql.value_codec import TEXT, merged_sides, parse_exactly, parse_leniently, split_utf8
+from exporters.sql.value_codec import (
+    PROVED_ROWS,
+    TEXT,
+    merged_sides,
+    parse_exactly,
+    parse_leniently,
+    rows_changed,
+    split_utf8,
+)
 
 _LETTERS: Mapping[pa.DataType, str] = {
     pa.bool_(): "b",
