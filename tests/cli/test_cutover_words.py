@@ -8,6 +8,7 @@ from migrate.changes.remainder import Carried
 from migrate.cli.common.terminal import Console
 from migrate.cli.cutover import Switched, TakenBack
 from migrate.follow.cutover import CutoverRecord, ProvenBucket, ProvenSource
+from tests.cli.conftest import call
 
 APP = ProvenSource(
     "app",
@@ -114,3 +115,9 @@ def test_what_the_new_side_has_since_is_named(capsys):
     assert (json["switched_at"], json["undone"]) == (RECORD.switched_at, ["ALTER DATABASE app"])
     assert [finding["key"] for finding in json["written_since"]["app"]] == ["public.t"]
     assert json["written_since"]["shop"] == []
+
+
+def test_a_cutover_without_a_case_file_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = call("cutover")
+    assert (ended.code, "no case file is named" in ended.err) == (2, True), ended

@@ -131,6 +131,8 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     old, new = move
     bring_over()
     run_sql(new, "INSERT INTO accounts VALUES (99, 1)")
+    unasked = call("cutover", "-c", "moveout.toml", "--hold")
+    assert (unasked.code, Path("moveout-cutover.json").exists()) == (2, False), unasked
     refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert refused.code == 6, refused
     assert "public.accounts: has other rows" in refused.out
