@@ -31,6 +31,8 @@ Kind = Literal["source", "destination", "location", "deadline"]
 EXAMINE_SECONDS = 45.0
 """What has not answered by then is called unreachable."""
 _AT_ONCE = 32
+_CONTENTS = "contents"
+"""The check that finds a destination occupied."""
 _RESTORED = "An earlier restore of this bundle filled it. The same restore adds only what is missing."
 _CONSEQUENCES: Mapping[str, str] = {
     "source": "Nothing of it leaves.",
@@ -131,7 +133,11 @@ def examine_all(
 
 
 def with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -> list[Examined]:
-    """Return examinations that take no destination for occupied by others that a restore of these locations filled."""
+    """Return examinations that take no destination for occupied by others that a restore of these locations filled.
+    Locations are read only where a destination is occupied.
+    """
+    if not any(map(_is_occupied, examined)):
+        return list(examined)
     from migrate.restore.restore_records import read_restore_records  # noqa: PLC0415  it imports Arrow
 
     stores: list[Store] = []
@@ -141,15 +147,20 @@ def with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -
     records = read_restore_records(stores)
     up = {(record.source, record.destination) for record in records if record.is_up}
     return [
-        _restored(entry) if entry.kind == "destination" and (entry.name, entry.url) in up else entry
+        _restored(entry) if _is_occupied(entry) and (entry.name, entry.url) in up else entry
         for entry in examined
     ]
+
+
+def _is_occupied(entry: Examined) -> bool:
+    findings = entry.examination.findings if entry.kind == "destination" else ()
+    return any(finding.check == _CONTENTS for finding in findings)
 
 
 def _restored(entry: Examined) -> Examined:
     findings = [
         replace(finding, severity="info", consequence=_RESTORED, fix=None)
-        if finding.check == "contents"
+        if finding.check == _CONTENTS
         else finding
         for finding in entry.examination.findings
     ]

@@ -143,12 +143,11 @@ def place_command(
 
 def _check_release_keys(fingerprints: Sequence[str], trust: Trust | None) -> None:
     """Raise ``UsageError`` where one is of no key, or of none that the case's list has: nobody could end the hold."""
+    known = {public.fingerprint for public in trust.keys if trust.name(public)} if trust else set()
     for fingerprint in fingerprints:
         if _FINGERPRINT.fullmatch(fingerprint) is None:
             wrong = "is no fingerprint"
-        elif trust is not None and fingerprint not in {
-            public.fingerprint for public in trust.keys if trust.name(public)
-        }:
+        elif trust is not None and fingerprint not in known:
             wrong = f"is of no key in {trust.source}"
         else:
             continue
