@@ -61,7 +61,7 @@ class MoveoutError(Exception):
 
     def sentence(self, explained: Callable[[str], str]) -> str:
         """Return it as a sentence, and its causes a line each. ``explained`` returns how explanations are printed; what
-        is to be done about a cause is said only where that changes nothing.
+        is to be done about a cause stands there only where that changes nothing.
         """
         lines = [": ".join(filter(None, (self.about, explained(self.explanation))))]
         same_step = len({cause.next_step for _, cause in self.causes}) == 1
@@ -75,6 +75,11 @@ class MoveoutError(Exception):
     def is_of_url(self) -> bool:
         """Whether it is about a URL: that of a server, a database or a bucket."""
         return "://" in self.about
+
+    @property
+    def reason(self) -> str:
+        """The error without the URL that it is about, for whoever names that; else the whole sentence."""
+        return self.explanation if self.is_of_url else str(self)
 
 
 class UsageError(MoveoutError):

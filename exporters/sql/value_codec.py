@@ -223,9 +223,10 @@ def joined(lines: pa.Array) -> bytes:
     return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
 
 
-def rows_changed() -> SourceError:
-    """Return the error for rows that do not render to their texts again."""
+def rows_changed(stem: str = "") -> SourceError:
+    """Return the error for rows that do not render to their texts again; ``stem`` names their files."""
     return SourceError(
         "rows do not come out of Parquet as they went in",
+        about=stem,
         next_step="please report the table's definition; nothing of it was written",
     )

@@ -105,12 +105,11 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
 
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
+        assert answer.error is not None
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
-        is_of_url = answer.error is not None and answer.error.is_of_url
-        why = answer.error.explanation if answer.error and is_of_url else str(answer.error)
-        line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), why)
+        line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), answer.error.reason)
         console.print(line, wrap=True)
-        if answer.error is not None and answer.error.next_step:
+        if answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
         return
     console.print(Text(answer.url, "bold"))

@@ -64,9 +64,7 @@ def _rest_of(
     url = bare_server(answer.url)
     if answer.discovery is None:
         assert answer.error is not None
-        return ServerRest(
-            url, reason=answer.error.explanation if answer.error.is_of_url else str(answer.error)
-        )
+        return ServerRest(url, reason=answer.error.reason)
     sources = [source for source in answer.discovery.sources if source.url not in seen]
     seen.update(source.url for source in sources)
     names = [source.name for source in sources if not any(covers(entry, source.url) for entry in known)]

@@ -223,7 +223,7 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
     name = endpoint.shown
     if isinstance(error, SourceUnreachableError) and error.is_of_url:
         name = bare_server(name)  # it is true of all databases of the server, and is printed once
-    problem = f"{name}: {error.explanation}" if error.is_of_url else str(error)
+    problem = f"{name}: {error.reason}" if error.is_of_url else error.reason
     finding = Finding("blocks", error.code, name, problem, _CONSEQUENCES[kind], advice)
     return replace(examination, findings=[finding])
 

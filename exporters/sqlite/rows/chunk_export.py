@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from exporters.api import Sink
-from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest
 from exporters.sql.chunk_export import ExportedChunk
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
+from exporters.sql.value_codec import rows_changed
 from exporters.sqlite.rows.byte_counts import Octets
 from exporters.sqlite.rows.long_rows import LongCells, from_parquet, to_parquet
 from exporters.sqlite.rows.parquet_parts import Layout
@@ -57,7 +57,7 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
     expected = digest_few(list(zip(*before, strict=True)))
     digested = batch.digest() if rows == batch.rows else digest_columns(columns, rows)
     if {digest_few(list(zip(*after, strict=True))), digested} != {expected}:
-        raise _changed(stem)
+        raise rows_changed(stem)
 
 
 def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDigest:
@@ -67,13 +67,6 @@ def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDiges
         typed, long = to_parquet(row, layout.kinds, layout.names, spool)
         batch = layout.batch(typed)
         if from_parquet(LongRow(batch, long), layout.columns_of(typed)).digest() != digest:
-            raise _changed(writer.stem)
+            raise rows_changed(writer.stem)
         writer.add_long(typed, long)
     return digest
-
-
-def _changed(stem: str) -> SourceError:
-    return SourceError(
-        f"{stem}: rows do not come out of Parquet as they went in",
-        next_step="please report the table's definition; nothing of it was written",
-    )
