@@ -68,7 +68,7 @@ class Sealed(Struct, frozen=True):
 
 class ExportedData(Struct, frozen=True):
     """What an export has written, as it is known before the seal. ``left_behind`` is what stays on the servers;
-    ``case`` is the one that said what to export.
+    ``case`` names what was to be exported.
     """
 
     state: ExportState

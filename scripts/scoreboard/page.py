@@ -98,7 +98,7 @@ def _failures(rounds: Sequence[Round], causes: Mapping[str, Cause]) -> Iterator[
 
 
 def _failures_of_tests(failures: Sequence[str]) -> Iterator[str]:
-    """What failed, and what it said, for a cell of a table. A test's cases stand together."""
+    """What failed, with its reason, for a cell of a table. A test's cases stand together."""
     cases: dict[str, str] = {}
     for failure in failures:
         name, _, reason = failure.replace("`", "'").replace("|", "\\|").partition(" - ")

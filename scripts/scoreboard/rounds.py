@@ -23,8 +23,8 @@ CAUSES = "docs/reliability-causes.toml"
 
 
 class Round(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A finished round. ``commit`` ends with ``-dirty`` where files had been changed. ``failures`` are names, with what
-    the test said behind `` - ``. ``load`` is the machine's load average of a minute, before the round and at its end.
+    """A finished round. ``commit`` ends with ``-dirty`` where files had been changed. ``failures`` are names, with
+    their reasons behind `` - ``. ``load`` is the machine's load average of a minute, before the round and at its end.
     """
 
     row: str

@@ -426,8 +426,8 @@ class _Move:
         return isinstance(answer, Exported) and answer.outcome.stopped_early
 
     def _export(self, seal_time: SealTime) -> Answer:
-        """Export in the plan's order. What the servers have told the plan just before is not asked again; by another
-        export it is.
+        """Export in the plan's order. What the servers have answered to the plan just before is not asked again; by
+        another export it is.
         """
         ordered = [name for name in self._order if name in self._case.sources]
         names = [*ordered, *(name for name in self._case.sources if name not in ordered)]

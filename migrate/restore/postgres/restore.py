@@ -382,7 +382,7 @@ def _already(
 
 
 def _passwordless(job: PostgresRestore) -> list[str]:
-    """Return what a restore said of roles, perhaps to nobody: it may have been killed before its end."""
+    """Return the note about roles again: a restore that was killed before its end has printed none."""
     if not job.selection.definitions or job.selection.is_part:
         return []
     return note_passwordless(job.destination.connection, job.definitions().roles())

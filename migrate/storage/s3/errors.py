@@ -139,8 +139,8 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
         usual = f"check the credentials, and that they permit {exc.operation_name} here"
         # What has no words of the server's may have its date.
         is_skewed = code == str(status) and _is_skewed(metadata.get("HTTPHeaders", {}).get("date"))
-        said = "RequestTimeTooSkewed" if is_skewed else code
-        return NotAllowedError(message, about=what, next_step=_DENIED_NEXT.get(said, usual))
+        meaning = "RequestTimeTooSkewed" if is_skewed else code
+        return NotAllowedError(message, about=what, next_step=_DENIED_NEXT.get(meaning, usual))
     if code in _GONE or status == 404:
         return GoneError(message, about=what, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
