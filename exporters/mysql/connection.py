@@ -16,14 +16,14 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 import pymysql
 from pymysql.optionfile import Parser
 
+from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.discovery import no_database_error
 from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.driver_connection import DriverConnection
-from exporters.sql.open_connections import shut_socket, waking
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)

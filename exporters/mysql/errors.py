@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pymysql
 
+from exporters.connections.silent_servers import is_silence
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -12,7 +13,6 @@ from exporters.errors import (
     SourceUnreachableError,
 )
 from exporters.sql.lost_snapshots import snapshot_lost
-from exporters.sql.silent_servers import is_silence
 
 DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
 """What the driver may raise while it talks to a server."""

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import psycopg
 from msgspec import Struct
 
+from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.silent_servers import connected
 from exporters.errors import SourceError, SourceSilentError, SourceUnreachableError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -24,8 +26,6 @@ from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, rea
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
-from exporters.sql.open_connections import shut_socket, waking
-from exporters.sql.silent_servers import connected
 from exporters.sql.source_summary import GIVEN_UP, Counted
 
 Answer = TypeVar("Answer")

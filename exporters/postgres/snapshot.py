@@ -12,6 +12,7 @@ from msgspec.structs import asdict, replace
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
+from exporters.connections.open_connections import waking
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -27,7 +28,6 @@ from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.lost_snapshots import snapshot_lost
-from exporters.sql.open_connections import waking
 
 
 class _Planned(Struct, frozen=True):

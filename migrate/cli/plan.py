@@ -11,8 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Source, SurveyItem
+from exporters.connections.silent_servers import silence
 from exporters.errors import SourceError, SourceSilentError
-from exporters.sql.silent_servers import silence
 from exporters.structs import as_dict
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.deadline import parse_deadline

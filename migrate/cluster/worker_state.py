@@ -13,8 +13,8 @@ from typing import cast
 from msgspec.structs import replace
 
 from exporters.api import Shareable
+from exporters.connections.silent_servers import waiting_for_silent
 from exporters.engine import load_part
-from exporters.sql.silent_servers import waiting_for_silent
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace

@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager
 from msgspec.structs import replace
 
 from exporters.api import Identified, Source
+from exporters.connections.silent_servers import waiting_for_silent
 from exporters.errors import SourceError, SourceGoneError
-from exporters.sql.silent_servers import waiting_for_silent
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease

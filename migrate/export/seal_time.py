@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from exporters.api import InterruptibleCount, Snapshot
+from exporters.connections.open_connections import hang_up
 from exporters.errors import SourceError
-from exporters.sql.open_connections import hang_up
 from migrate.errors import IncompleteError
 from migrate.storage.silence import watch
 

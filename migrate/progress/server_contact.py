@@ -13,10 +13,10 @@ from functools import partial
 
 from msgspec import Struct
 
+from exporters.connections.open_connections import hang_up
+from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, has_answered, left_out
 from exporters.engine import load_part
 from exporters.errors import SourceSilentError
-from exporters.sql.open_connections import hang_up
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS, has_answered, left_out
 from migrate.case.model import Endpoint
 from migrate.case.server_url import bare_server, server_key
 from migrate.engines import registry

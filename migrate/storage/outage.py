@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
+from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS
 
 NOTE_SECONDS = 60.0
 """An outage is reported no more often than that."""

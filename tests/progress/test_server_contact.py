@@ -8,11 +8,11 @@ from datetime import datetime
 
 import pytest
 
+from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS
 from exporters.mysql.connection import contact as mysql_contact
 from exporters.mysql.connection import parse_url as parse_mysql_url
 from exporters.postgres.exporter import contact as postgres_contact
 from exporters.postgres.sessions.connection import parse_url as parse_postgres_url
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 from migrate.case.server_url import bare_server, server_key
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from exporters.sql import silent_servers
+from exporters.connections import silent_servers
 
 
 @contextmanager

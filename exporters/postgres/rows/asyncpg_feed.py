@@ -16,12 +16,12 @@ from typing import Any
 import asyncpg
 
 from exporters import _rows
+from exporters.connections.open_connections import shut_socket, waking
 from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions.connection import PostgresAddress, pin_statement
 from exporters.sql.large_values.long_values import LONG_BYTES
-from exporters.sql.open_connections import shut_socket, waking
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 FEED_ERRORS = (*DRIVER_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)

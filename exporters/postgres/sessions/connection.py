@@ -22,6 +22,8 @@ from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
+from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.silent_servers import connected, is_silence
 from exporters.discovery import no_database_error
 from exporters.errors import (
     SourceError,
@@ -30,8 +32,6 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
-from exporters.sql.open_connections import shut_socket, waking
-from exporters.sql.silent_servers import connected, is_silence
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)

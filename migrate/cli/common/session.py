@@ -22,7 +22,7 @@ import typer
 from msgspec import Struct, field
 from msgspec.structs import fields
 
-from exporters.sql.silent_servers import waiting_for_silent
+from exporters.connections.silent_servers import waiting_for_silent
 from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import Console, Text, data_output

@@ -25,7 +25,7 @@ import botocore.session
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from exporters.sql.silent_servers import silence
+from exporters.connections.silent_servers import silence
 from exporters.structs import WithSecrets
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
 from migrate.errors import (

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
+from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS
 from exporters.errors import (
     SourceChangedError,
     SourceDamagedError,
@@ -22,7 +23,6 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.sql.silent_servers import FIRST_ANSWER_SECONDS
 from migrate.errors import (
     ChangedError,
     DamagedOnTheWayError,

@@ -21,8 +21,8 @@ from urllib.parse import quote, urlsplit
 import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
-from exporters.sql.open_connections import waking
-from exporters.sql.silent_servers import silence
+from exporters.connections.open_connections import waking
+from exporters.connections.silent_servers import silence
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from exporters.connections.open_connections import shut_socket
 from exporters.header_bytes import text_of
-from exporters.sql.open_connections import shut_socket
 from migrate.storage.inflight_limit import Body
 from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.http.messages import Response

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import pytest
 
+from exporters.connections import silent_servers
+from exporters.connections.open_connections import hang_up
+from exporters.connections.silent_servers import connected, has_answered, waiting_for_silent
 from exporters.errors import SourceSilentError, SourceUnreachableError
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
-from exporters.sql import silent_servers
-from exporters.sql.open_connections import hang_up
-from exporters.sql.silent_servers import connected, has_answered, waiting_for_silent
 from migrate.runtime.cancellation import CancellationToken
 
 

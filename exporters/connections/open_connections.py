@@ -1,4 +1,4 @@
-"""Open connections to database servers, so that those who wait for a silent one can be woken.
+"""Open connections to servers, so that those who wait for a silent one can be woken.
 
 A driver waits for an answer without end, and no other thread can tell it to stop. But it ends by an error when its
 socket is shut.

@@ -1,4 +1,4 @@
-"""New connections to a database server that has answered before: they are waited for, as open ones are.
+"""New connections to a server that has answered before: they are waited for, as open ones are.
 
 On an open connection a driver waits for ever. A new one fails after some seconds, which is right only where the address
 may be wrong.

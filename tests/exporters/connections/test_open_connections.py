@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from exporters.connections.open_connections import hang_up
 from exporters.errors import SourceError
 from exporters.mysql import connection as mysql
 from exporters.mysql.errors import DRIVER_ERRORS as MYSQL_ERRORS
@@ -13,7 +14,6 @@ from exporters.postgres.errors import DRIVER_ERRORS as POSTGRES_ERRORS
 from exporters.postgres.rows.copy_feed import open_feed
 from exporters.postgres.sessions import connection as postgres
 from exporters.postgres.sessions.snapshot_session import open_snapshot
-from exporters.sql.open_connections import hang_up
 
 
 def sleepers(stack, url):
