@@ -40,7 +40,8 @@ class Finding(Struct, frozen=True):
     """One thing that is not as the bundle says. ``key`` names the file (or table, or row range); ``what``
     says in words what is wrong; ``expected`` and ``found`` are the two values, empty where there are none.
     ``rows``: the first rows of a table that differ. ``incomplete``: it shows no damage: the server computes
-    these rows by itself, of a materialized view, or they could not be compared.
+    these rows by itself, of a materialized view, or they could not be compared. ``extra``: a file that no manifest
+    names, so all that the bundle names may still be whole.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Finding(Struct, frozen=True):
     found: str = ""
     rows: tuple[RowDifference, ...] = ()
     incomplete: bool = False
+    extra: bool = False
 
     def __str__(self) -> str:
         both = {"expected": self.expected, "found": self.found}
@@ -59,5 +61,9 @@ class Finding(Struct, frozen=True):
         """Return all of it, rows included where there are any."""
         rows: Sequence[Mapping[str, Any]] = [row.as_json() for row in self.rows]
         document = {"key": self.key, "what": self.what, "expected": self.expected, "found": self.found}
-        marks = {"incomplete": True} if self.incomplete else {}
-        return document | ({"rows": rows} if rows else {}) | marks
+        marks = {"incomplete": self.incomplete, "extra": self.extra}
+        return (
+            document
+            | ({"rows": rows} if rows else {})
+            | {name: True for name, is_so in marks.items() if is_so}
+        )

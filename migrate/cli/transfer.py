@@ -23,7 +23,7 @@ from migrate.cli.common.cluster_options import (
     rate_limiter_of,
     which_scheduler,
 )
-from migrate.cli.common.findings import INCOMPLETE, draw_findings
+from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
@@ -51,7 +51,7 @@ class Transferred(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """Return 6 where the origin is damaged, 3 where the bundle is incomplete."""
+        """Return 6 where the origin is damaged or has files of others, 3 where the bundle is incomplete."""
         if self.complete or self.outcome.exit_code:
             return self.outcome.exit_code
         return IncompleteError.exit_code
@@ -78,7 +78,7 @@ class Transferred(Struct, frozen=True):
                 f"{things(outcome.files_skipped, 'file')} lay there already;"
                 f" {bytes_words(outcome.bytes_skipped)} not sent again",
             )
-        if outcome.findings:
+        if not outcome.is_whole:
             draw_findings(console, outcome.findings)
             console.print("→ repair these files at the origin, then run the same command again")
         else:
@@ -87,6 +87,9 @@ class Transferred(Struct, frozen=True):
             )
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
+            if outcome.findings:
+                draw_findings(console, outcome.findings)
+                console.print(f"→ at the origin, {EXTRA_STEP}")
 
 
 def run_transfer(
@@ -141,7 +144,7 @@ def run_transfer(
         )
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-sealed") as threads:
             reading = threads.submit(bundle_json.read_sealed, source)
-            if not outcome.findings:
+            if outcome.is_whole:
                 details = {"files": outcome.files_moved + outcome.files_skipped}
                 if not record_transfer(source, destination_store, signers[0] if signers else None, details):
                     session.progress.note(

@@ -18,7 +18,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
+from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
@@ -49,7 +49,7 @@ from migrate.verify.row_repair import repair_from_bundle
 
 _CHECKED = {
     Level.QUICK: "names and sizes",
-    Level.COMPLETE: "every file present, nothing extra",
+    Level.COMPLETE: "names and sizes of all that lies there",
     Level.FULL: "every byte hashed",
 }
 _INCOMPLETE = (
@@ -61,6 +61,13 @@ _INCOMPLETE = (
 REPAIR_STEP = (
     "moveout transfer --recheck from a whole copy replaces damaged files; where there is none, export again to another"
     " location"
+)
+
+
+_EXTRA = (
+    "No file of the bundle is changed or missing, and moveout does not read these. But bagit.py refuses a bundle with"
+    " files that its manifest does not name, and who reads a whole directory, as DuckDB does with *.parquet, reads them"
+    " as part of the bundle."
 )
 
 
@@ -226,13 +233,18 @@ class Verified(Struct, frozen=True):
         """Print what holds and what does not."""
         size = f"{things(self.outcome.files, 'file')}, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
-        if self.outcome.findings:
+        if not self.outcome.is_whole:
             console.print(f"The bundle at {self.location} is damaged ({checked})", wrap=True)
             draw_findings(console, self.outcome.findings)
             console.print(f"→ {REPAIR_STEP}")
         else:
             state = "has all its files" if self.level is Level.QUICK else "is whole"
-            console.print(f"The bundle at {self.location} {state}: {checked}", wrap=True)
+            but = ", but other files lie there, too" if self.outcome.findings else ""
+            console.print(f"The bundle at {self.location} {state}: {checked}{but}", wrap=True)
+            if self.outcome.findings:
+                draw_findings(console, self.outcome.findings)
+                console.print(f"! {_EXTRA}", style="yellow", wrap=True)
+                console.print(f"→ {EXTRA_STEP}; then verify again")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
         self.signed.draw(console)
@@ -307,9 +319,9 @@ def run_verify(
             if reader is not None
             else ([], [])
         )
-        deep = level is Level.FULL and not outcome.findings
+        deep = level is Level.FULL and outcome.is_whole
         signed = check_signed(store, trust, deep=deep, timestamp_ca=options.timestamp_ca)
-        sealed = None if outcome.findings else bundle_json.read_sealed(store)
+        sealed = bundle_json.read_sealed(store) if outcome.is_whole else None
         verified = Verified(
             store.location,
             level,

@@ -14,8 +14,8 @@ class TransferOutcome(Struct, frozen=True):
     there already.
 
     ``bytes_moved`` counts bodies sent to the destination, ``bytes_skipped`` bytes that were durable there from an
-    earlier run. With ``findings`` the destination is left unsealed: repair the origin and run the same command
-    again.
+    earlier run. With ``findings`` other than files that no manifest names, the destination is left unsealed: repair the
+    origin and run the same command again.
     """
 
     files: int
@@ -26,6 +26,11 @@ class TransferOutcome(Struct, frozen=True):
     bytes_skipped: int
     seconds: float
     findings: Sequence[Finding] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole bundle lies at the destination."""
+        return all(finding.extra for finding in self.findings)
 
     @property
     def exit_code(self) -> int:

@@ -61,7 +61,7 @@ def read_sealed(origin: Store) -> SealedSource:
         Finding(key, "is in the manifest but not at the origin") for key in hashes if key not in present
     ]
     extra = [
-        Finding(key, "lies at the origin but is in no manifest; it was not copied")
+        Finding(key, "lies at the origin but is in no manifest; it was not copied", extra=True)
         for key in present
         if key not in hashes and not _is_unlisted(key) and not layout.is_custody(key)
     ]

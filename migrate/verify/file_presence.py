@@ -58,7 +58,7 @@ def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
     known = tags.names | {layout.TAG_MANIFEST}
     for info in store.list():
         if not info.key.startswith((layout.DATA, *layout.BESIDE)) and info.key not in known:
-            yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}")
+            yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}", extra=True)
 
 
 def _check_oxum(tags: Tags, counted: Counted, findings: list[Finding]) -> None:
@@ -74,7 +74,7 @@ def _check_oxum(tags: Tags, counted: Counted, findings: list[Finding]) -> None:
 
 
 def _extra(info: FileInfo) -> Finding:
-    return Finding(info.key, "is not in the manifest", "no such file", f"{info.size_bytes} bytes")
+    return Finding(info.key, "is not in the manifest", found=f"{info.size_bytes} bytes", extra=True)
 
 
 def _wrong_size(file: Expected, info: FileInfo) -> Finding:

@@ -37,3 +37,8 @@ class VerifyOutcome(Struct, frozen=True):
     tables: Sequence[TableDigest] = ()
     bundle: str = ""
     values: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the bundle names is as it says. Files that it does not name may lie there, too."""
+        return all(finding.extra for finding in self.findings)

@@ -63,7 +63,11 @@ def verify(
     else:
         for _ in file_presence.check_payload(store, known, findings, counted):
             progress.advance(items=1)
-    if level is not Level.QUICK and known.sound.issuperset(REQUIRED) and not findings:
+    if (
+        level is not Level.QUICK
+        and known.sound.issuperset(REQUIRED)
+        and all(finding.extra for finding in findings)
+    ):
         findings.extend(reconciliation_check.check(BundleReader(store)))
     progress.end()
     ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))

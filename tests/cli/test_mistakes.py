@@ -186,6 +186,36 @@ def test_a_location_that_is_a_file_is_named_and_no_bundle_is_said_to_be_missing(
     assert (below.code, f"{location} is a file, not a directory" in below.err) == (2, True), below
 
 
+def test_files_that_are_not_the_bundles_are_named_and_nothing_of_it_is_called_damaged(tmp_path):
+    make_file(tmp_path / "app.db")
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[[source]]\nname = "app"\nurl = "sqlite://{tmp_path}/app.db"\n[bundle]\nlocation = "bundle"\n'
+    )
+    assert call("run", "-c", case).code == 0
+    extra, bundle = ("data/app/tables/t/more.parquet", "notes.txt"), tmp_path / "bundle"
+    for name in extra:
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).write_text("more")
+    for level in ("complete", "full"):
+        ended = call("verify", bundle, "--level", level)
+        assert (ended.code, "is whole: " in ended.out, "damaged" in ended.out) == (6, True, False), ended
+        assert all(f"{name}: is not in " in ended.out for name in extra)
+        assert "→ find out who wrote these files" in ended.out
+        assert "transfer" not in ended.out
+    findings = call("verify", bundle, "--json").json["result"]["findings"]
+    assert [(finding["key"], finding["extra"]) for finding in findings] == [(name, True) for name in extra]
+    moved = call("transfer", bundle, tmp_path / "copy")
+    assert (moved.code, "The bundle lies whole at" in moved.out, "repair" in moved.out) == (6, True, False)
+    assert call("verify", tmp_path / "copy").code == 0
+    again = call("run", "-c", case)
+    assert (again.code, "Verified: 0 of 1 source; extra files: app." in again.out) == (6, True), again
+    assert "damaged" not in again.out
+    (bundle / "data/catalog.parquet").unlink()
+    damaged = call("verify", bundle)
+    assert (damaged.code, "is damaged (" in damaged.out) == (6, True), damaged
+
+
 def test_doctor_offers_no_script_where_there_is_advice_only(tmp_path):
     gone = call("doctor", f"notes=sqlite://{tmp_path}/gone.db")
     assert ("→ check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone

@@ -10,6 +10,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 SHOWN = 20
 INCOMPLETE = "It was sealed INCOMPLETE: moveout status names what it lacks"
 """Follows a sentence about a bundle."""
+EXTRA_STEP = "find out who wrote these files, then move them elsewhere or delete them"
 _ROWS = 20
 _VALUES = 6
 _WIDTH = 160

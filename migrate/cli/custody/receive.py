@@ -96,9 +96,7 @@ def receive_command(
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )
-    signed = check_signed(
-        store, load_trust(signers, loaded), deep=level is Level.FULL and not outcome.findings
-    )
+    signed = check_signed(store, load_trust(signers, loaded), deep=level is Level.FULL and outcome.is_whole)
     findings = [*outcome.findings, *signed.findings]
     checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
     try:

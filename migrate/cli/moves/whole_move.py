@@ -16,6 +16,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server
+from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer, Session
 from migrate.cli.common.signing_keys import NO_KEYS
 from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
@@ -64,6 +65,8 @@ from migrate.storage.registry import open_location
 from migrate.verify import Level
 
 _FOLLOW = "follow"
+_EXTRA_FILES = "extra files"
+"""What stands for a verification that has no other findings: nothing of the source is changed or missing."""
 _SHORT_WORDS: Mapping[str, str] = {"unreachable": "not reachable", "not-allowed": "not allowed"}
 """By code, what stands for an error that was explained."""
 _SAMPLED_FROM_SECONDS = 300.0
@@ -479,7 +482,7 @@ class _Move:
             for stage in COLUMNS:
                 stages[stage] = {**stages.get(stage, {}), left_out.name: left_out_line(left_out.name)}
         all_out = there and all(
-            line.word in {"yes", LEFT_OUT}
+            line.word in {"yes", LEFT_OUT, _EXTRA_FILES}
             for stage in ("exported", "verified")
             for line in stages.get(stage, {}).values()
         )
@@ -599,4 +602,7 @@ def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> 
 def _verified_line(source: str, damage: Sequence[Finding]) -> SummaryLine:
     if not damage:
         return SummaryLine(source, "yes", "verified")
+    if all(finding.extra for finding in damage):
+        happened = f"whole, but a file that is no part of it lies there: {damage[0]}"
+        return SummaryLine(source, _EXTRA_FILES, happened, EXTRA_STEP)
     return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", REPAIR_STEP)
