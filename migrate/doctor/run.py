@@ -20,7 +20,16 @@ from migrate.case.server_url import bare_server
 from migrate.discover.servers import ask_servers, shown_names
 from migrate.doctor import location
 from migrate.engines import registry
-from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
+from migrate.errors import (
+    OK,
+    GoneError,
+    IncompleteError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    NotEmptyError,
+    UnreachableError,
+)
 from migrate.plan import SourcePlan
 from migrate.progress.progress_file import local_store
 from migrate.runtime.progress import Progress, Silent
@@ -34,6 +43,12 @@ _AT_ONCE = 32
 _CONTENTS = "contents"
 """The check that finds a destination occupied."""
 _RESTORED = "An earlier restore of this bundle filled it. The same restore adds only what is missing."
+_BLOCKING_ERRORS: Mapping[str, type[MoveoutError]] = {
+    "destination": GoneError,
+    _CONTENTS: NotEmptyError,
+    "room": NoSpaceError,
+}
+"""By check, what a destination that takes nothing is reported as. All others are refused rights."""
 _CONSEQUENCES: Mapping[str, str] = {
     "source": "Nothing of it leaves.",
     "destination": "Nothing of it comes up.",
@@ -130,6 +145,22 @@ def examine_all(
     return Examinations(
         [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
     )
+
+
+def blocking_error(entry: Examined, *, create: bool) -> MoveoutError | None:
+    """Return why nothing comes up at a destination; None where nothing stands in the way. ``create``: the restore may
+    make it.
+    """
+    examination = entry.examination
+    blocking = [finding for finding in examination.findings if finding.severity == "blocks"]
+    if examination.error is not None or not blocking:
+        return examination.error
+    finding = blocking[0]
+    error = _BLOCKING_ERRORS.get(finding.check, NotAllowedError)
+    step = " ".join(finding.fix.text.split()) if finding.fix else ""
+    if error is GoneError and not create:
+        step = f"add --create, and moveout makes it as the source was; or make it yourself: {step}"
+    return error(f"the destination of {entry.name}: {finding.named_problem}", next_step=step)
 
 
 def with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -> list[Examined]:

@@ -493,6 +493,26 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     assert "are for databases" in call("sync", "a=s3://one", "b=s3://two", "--hold").err
 
 
+def test_a_sync_to_a_database_that_takes_nothing_ends_before_its_export(postgres, other_postgres, tmp_path):
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, BANK)
+    run_sql(new, "CREATE TABLE strange (x int)")
+    missing = f"{new}_missing"
+    work = tmp_path / "work"
+    for there, code, words in (
+        (missing, 7, "→ add --create"),
+        (new, 2, "it is not empty: it holds"),
+        (new.replace("127.0.0.1", "127.0.0.9"), 5, "127.0.0.9"),
+    ):
+        ended = call("sync", f"app={old}", f"app={there}", "--work", work)
+        assert (ended.code, words in ended.err) == (code, True), ended
+        assert not (work / "bundle/data").exists()
+        (work / "moveout.toml").unlink()
+    made = call("sync", f"app={old}", f"app={missing}", "--work", work, "--create")
+    assert made.code == 0, made
+    assert call("sync", f"app={old}", f"app={missing}", "--work", work).code == 0
+
+
 def test_a_file_is_synced_to_another_one_by_delta_passes(tmp_path):
     words = [
         "sync",

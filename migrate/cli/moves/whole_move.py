@@ -42,6 +42,7 @@ from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import REPAIR_STEP, Verified, VerifyOptions, run_verify
 from migrate.discover.expand import Destinations
 from migrate.discover.left_behind import servers_without_sources
+from migrate.doctor.run import blocking_error
 from migrate.errors import (
     OK,
     DamageError,
@@ -279,6 +280,8 @@ class _Move:
         if here is SealState.NOT:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
+            if not self._keeps_bundle:
+                self._refuse_blocked_destinations()
             yield FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
         seal_time = seal_time_before(case.deadline, case.reserve_seconds)
         yield "export", lambda: None if here is SealState.COMPLETE else self._export(seal_time)
@@ -297,6 +300,17 @@ class _Move:
             yield _FOLLOW, lambda: None
         elif names := [name for name in self._followed.names if name in self._restored]:
             yield _FOLLOW, lambda: self._followed.follow(names)
+
+    def _refuse_blocked_destinations(self) -> None:
+        """Raise the error of a destination that takes nothing: where nobody keeps the bundle, it is exported for the
+        destination alone.
+        """
+        answer = self.finished[-1].answer
+        examined = answer.examinations.examined if isinstance(answer, Diagnosis) else ()
+        for entry in examined:
+            destination = self._case.destinations.get(entry.name) if entry.kind == "destination" else None
+            if destination and (error := blocking_error(entry, create=destination.create)) is not None:
+                raise error
 
     def _after_export(
         self, destination: Endpoint | None, *, away: bool, is_read: bool
