@@ -76,14 +76,13 @@ def _retry(
     only = [LEFT_OUT, *map(_word, retry.absent)]
     again = restorer.restore(replace(request, only=only, earlier=retry.records))
     notes = now_there(before, again.left_out)
-    unset = [note for note in outcome.notes if " no password" in note or " without a password" in note]
     present = outcome.items - sum(row.items for row in retry.absent if row.kind == "table")
     return replace(
         again,
         items=present + again.items,
         skipped_items=present + again.skipped_items,
         findings=tuple(unique(outcome.findings, again.findings)),
-        notes=tuple(unique(notes, again.notes, unset) if notes else outcome.notes),
+        notes=tuple(unique(notes, again.notes) if notes else outcome.notes),
         routine=again.routine if notes else outcome.routine,
         left_out=tuple(unique((entry for entry in outcome.left_out if entry not in before), again.left_out)),
         tables=(*outcome.tables, *again.tables),

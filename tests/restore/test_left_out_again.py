@@ -45,14 +45,17 @@ CREATE VIEW above AS SELECT a FROM broken; DROP TABLE gone
 @pytest.fixture
 def tenant(other_postgres, monkeypatch):
     """A fresh database of a role that may make no extension, leakproof function or event trigger."""
-    name = "again_tenant"
-    url = postgresql.login(other_postgres, name)
+    monkeypatch.setenv("TENANT", other_postgres.password)
+    return database_of(other_postgres, "again_tenant")
+
+
+def database_of(server, name: str, options: str = "") -> str:
+    url = postgresql.login(server, name, options)
     postgresql.run_sql(
         url,
         f"ALTER DATABASE {url.rpartition('/')[2]} OWNER TO {name}; ALTER SCHEMA public OWNER TO {name};"
         f" GRANT SET ON PARAMETER session_replication_role TO {name}",
     )
-    monkeypatch.setenv("TENANT", other_postgres.password)
     return url
 
 
@@ -102,6 +105,36 @@ def test_an_extension_is_installed_after_the_restore(postgres, tenant, tmp_path)
     assert command(bundle, destination)[0] == 0
 
 
+def test_roles_without_a_password_are_named_as_long_as_they_have_none(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TENANT", other_postgres.password)
+    source, bundle, roles = postgres.database(), tmp_path / "bundle", "janitor, again_landlord"
+    postgresql.run_sql(
+        source,
+        f"DROP ROLE IF EXISTS {roles}; CREATE ROLE janitor LOGIN; CREATE ROLE again_landlord; CREATE TABLE t (a int);"
+        "GRANT SELECT ON t TO janitor; ALTER TABLE t OWNER TO again_landlord;"
+        "CREATE SCHEMA own AUTHORIZATION again_landlord;"
+        "CREATE FUNCTION own.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+        "ALTER FUNCTION own.watch() OWNER TO again_landlord;"
+        "CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION own.watch()",
+    )
+    assert postgresql.export_database(source, bundle).complete
+    tenant = database_of(other_postgres, "again_landlord", "CREATEROLE")
+    destination = postgresql.as_role(tenant, "again_landlord")
+    made = "these roles were made and have no password yet: janitor"
+    try:
+        for _ in range(2):
+            code, left = command(bundle, destination)
+            assert (code, subjects(left), made in left["notes"]) == (3, {"EVENT TRIGGER watches"}, True)
+        postgresql.run_sql(tenant, "ALTER ROLE again_landlord SUPERUSER; ALTER ROLE janitor PASSWORD 'x'")
+        code, came = command(bundle, destination)
+        assert (code, came["left_out"]) == (0, [])
+        assert not [note for note in came["notes"] if "janitor" in note]
+    finally:
+        postgresql.run_sql(tenant, "DROP OWNED BY janitor; DROP ROLE janitor")
+
+
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
 def test_it_is_killed_before_statements_all_over_it(postgres, other_postgres, tenant, tmp_path):
@@ -148,7 +181,7 @@ def test_a_view_of_mariadb_finds_its_table(mariadb, other_mariadb, tmp_path):
 
 
 def test_locked_accounts_are_named_again_with_what_came(mariadb, other_mariadb, tmp_path):
-    source, destination = mariadb.database(), other_mariadb.database()
+    source, destination, copy = mariadb.database(), other_mariadb.database(), other_mariadb.database()
     try:
         mysql.run_sql(source, f"{MARIADB}; CREATE USER concierge")
         mysql.run_sql(source, f"GRANT SELECT ON {source.rpartition('/')[2]}.* TO concierge")
@@ -159,6 +192,12 @@ def test_locked_accounts_are_named_again_with_what_came(mariadb, other_mariadb, 
         assert (code, came["left_out"]) == (0, [])
         assert any("now it is there: " in note for note in came["notes"])
         assert any("are locked" in note and "concierge" in note for note in came["notes"])
+        assert command(tmp_path / "bundle", copy)[0] == 3
+        mysql.run_sql(copy, "ALTER USER concierge IDENTIFIED BY 'x' ACCOUNT UNLOCK")
+        for statement in ("DO 0", "CREATE TABLE gone (a INT)"):
+            mysql.run_sql(copy, statement)
+            _, unlocked = command(tmp_path / "bundle", copy)
+            assert not [note for note in unlocked["notes"] if "concierge" in note], statement
     finally:
         for url in (source, destination):
             mysql.run_sql(url, "DROP USER IF EXISTS concierge")

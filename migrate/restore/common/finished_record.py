@@ -25,7 +25,7 @@ _SHOWN = 5
 class FinishedRestore(Struct, frozen=True):
     """What a restore of ``only`` (``Selection.words``) left out. ``tables``: those whose rows are not the bundle's,
     with what the restore left in them; None for a table that could not be made. ``finished``: False for one that was
-    interrupted.
+    interrupted. ``passwordless``: the accounts that it made, and that need a password before they can log in.
     """
 
     only: str
@@ -34,6 +34,7 @@ class FinishedRestore(Struct, frozen=True):
     losses: Sequence[Loss] = ()
     tables: Mapping[Name, RowsDigest | None] = field(default_factory=dict)
     finished: bool = True
+    passwordless: Sequence[str] = ()
 
     def accepts(self, name: Name, digest: RowsDigest | None) -> bool:
         """Tell whether a table that differs from the bundle is still as the restore left it."""
@@ -66,7 +67,13 @@ class FinishedRestore(Struct, frozen=True):
         ]
         losses = [[loss.item, loss.property, loss.reason] for loss in self.losses]
         return json.dumps(
-            {"left_out": [*self.left_out], "notes": [*self.notes], "losses": losses, "tables": tables}
+            {
+                "left_out": [*self.left_out],
+                "notes": [*self.notes],
+                "losses": losses,
+                "tables": tables,
+                "passwordless": [*self.passwordless],
+            }
         )
 
     @staticmethod
@@ -81,7 +88,12 @@ class FinishedRestore(Struct, frozen=True):
         }
         losses = [Loss(*map(str, loss)) for loss in value["losses"]]
         return FinishedRestore(
-            only, list(map(str, value["left_out"])), list(map(str, value["notes"])), losses, tables
+            only,
+            list(map(str, value["left_out"])),
+            list(map(str, value["notes"])),
+            losses,
+            tables,
+            passwordless=list(map(str, value.get("passwordless", ()))),
         )
 
 

@@ -303,7 +303,11 @@ class TableRestore(Struct, frozen=True):
         return any(record.accepts(name, self.destination_digests.get(name)) for record in records)
 
     def record(
-        self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
+        self,
+        left_out: Sequence[str],
+        notes: Sequence[str],
+        losses: Sequence[Loss],
+        passwordless: Sequence[str] = (),
     ) -> FinishedRestore:
         """Return the record of this restore, with the tables whose rows ``compare`` has found to be others. It replaces
         earlier ones.
@@ -317,7 +321,8 @@ class TableRestore(Struct, frozen=True):
                 tables[table.schema, table.name] = digest
         only = "" if self.selection.left_out else self.selection.words()
         notes = unique(*(record.notes for record in self.earlier), notes)
-        return FinishedRestore(only, left_out, notes, losses, tables)
+        passwordless = unique(*(record.passwordless for record in self.earlier), passwordless)
+        return FinishedRestore(only, left_out, notes, losses, tables, passwordless=passwordless)
 
     @property
     def superseded(self) -> Sequence[str]:

@@ -8,15 +8,17 @@ is for its administrator to decide. The accounts that were made are recorded, so
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 
 import pymysql
 
+from exporters.errors import SourceNotAllowedError
 from exporters.mysql.definitions.show_create import GRANTS
-from exporters.mysql.errors import message_of
+from exporters.mysql.errors import message_of, translate
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
+from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
 
@@ -38,14 +40,27 @@ def read_grants(reader: BundleReader, source: str, database: str, now: str) -> G
     return Grants.parse(reader.read_checked(file).decode() if file else "", database, now)
 
 
-def note_locked(connection: DestinationConnection, grants: Grants) -> list[str]:
+def note_made(accounts: Sequence[str]) -> list[str]:
+    """Return the note about new accounts."""
+    return [_LOCKED.format(made="were made without a", accounts=", ".join(accounts))] if accounts else []
+
+
+def note_locked(
+    connection: DestinationConnection, grants: Grants, records: Sequence[FinishedRestore]
+) -> list[str]:
     """Return the note about those accounts that are locked and have no password: a restore has made them so, and its
-    own note may have been lost together with its process.
+    own note may have been lost together with its process. Of those that this account may not see, it names the ones
+    that restores have made, by their ``records``.
     """
+    made = {account for record in records for account in record.passwordless}
     locked = []
     for account in grants.accounts:
-        with suppress(pymysql.Error):
+        try:
             words = "" if is_role(account) else str(connection.value(f"SHOW CREATE USER {account}"))
+        except pymysql.Error as exc:
+            if account in made and isinstance(translate(exc, ""), SourceNotAllowedError):
+                locked.append(account)
+        else:
             if " ACCOUNT LOCK" in words and not _PASSWORD.search(words):
                 locked.append(account)
     return [_LOCKED.format(made="have no", accounts=", ".join(locked))] if locked else []
@@ -125,18 +140,17 @@ class AccountMaker:
             return False
         return True
 
+    @property
+    def passwordless(self) -> list[str]:
+        """The accounts that were made, and are locked until they get a password."""
+        return [account for account in self._made if not is_role(account)]
+
     def notes(self) -> list[str]:
-        """Return sentences for the user."""
-        sentences = []
-        users = [account for account in self._made if not is_role(account)]
-        if users:
-            sentences.append(_LOCKED.format(made="were made without a", accounts=", ".join(users)))
-        if self._refused:
-            refused = dict.fromkeys(f"{account}: {reason}" for (account, _), reason in self._refused.items())
-            sentences.append(
-                f"privileges that could not be granted (see schema/grants.sql): {'; '.join(refused)}"
-            )
-        return sentences
+        """Return the note about what was refused."""
+        if not self._refused:
+            return []
+        refused = dict.fromkeys(f"{account}: {reason}" for (account, _), reason in self._refused.items())
+        return [f"privileges that could not be granted (see schema/grants.sql): {'; '.join(refused)}"]
 
 
 def _gives_only(grant: Beyond, roles: AbstractSet[str]) -> bool:

@@ -39,7 +39,7 @@ from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, p
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
-from migrate.restore.mysql.accounts import AccountMaker, note_locked, read_grants
+from migrate.restore.mysql.accounts import AccountMaker, note_locked, note_made, read_grants
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.create_objects import (
@@ -148,7 +148,12 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         _recall(job)
     else:
         _end(job, definer, definitions)
-    return run.outcome(written, findings, job.notes, job.left_out)
+    made = (
+        note_locked(destination.connection, _grants(job), run.earlier)
+        if run.selection.left_out
+        else note_made(job.passwordless)
+    )
+    return run.outcome(written, findings, [*made, *job.notes], job.left_out)
 
 
 def _recall(job: MysqlRestore) -> None:
@@ -218,7 +223,7 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
         note_expired(job, definitions)
         _note_engines(job)
     _recall(job)
-    record = job.run.record(job.left_out, job.notes, job.losses)
+    record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
     mysql_left_out.finish(job.destination.connection, job.run.state, record, job.run.superseded)
     mysql_destination.drop_state(job.destination)
     _begin_following(job)
@@ -262,6 +267,7 @@ def _made(
         maker.apply(_grants(job))
     make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
     maker.retry()
+    job.passwordless.extend(maker.passwordless)
     job.notes.extend(maker.notes())
     return written
 
@@ -318,7 +324,7 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     if not findings:
         _begin_following(job)
-    notes = note_locked(connection, _grants(job)) if run.whole and not merge else []
+    notes = note_locked(connection, _grants(job), records) if run.whole and not merge else []
     if records:
         notes.append(mysql_left_out.how_to_forget(connection))
     absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
@@ -367,7 +373,7 @@ def _followed(job: MysqlRestore) -> RestoreOutcome | None:
     )
     note = "the database was restored, and has changes of the source since; moveout cutover compares both"
     left_out = unique(*(record.left_out for record in records), job.left_out)
-    notes = [note, *note_locked(connection, _grants(job))]
+    notes = [note, *note_locked(connection, _grants(job), records)]
     return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
@@ -441,7 +447,7 @@ def _present(job: MysqlRestore) -> Sequence[CatalogRow]:
 
 def _grants(job: MysqlRestore) -> Grants:
     """Return what the source's accounts may on the source's database."""
-    database = next((str(table.position.get("database", "")) for table in job.run.tables), "")
+    database = renamed_database.source_database(job.run)
     return read_grants(job.run.reader, job.run.source, database, job.destination.address.database)
 
 

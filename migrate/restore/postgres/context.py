@@ -30,7 +30,8 @@ class PostgresRestore(Struct, frozen=True):
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
     included. The pool of ``open_pool`` copies the rows
     instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
-    table, the rows that could not be read) are filled on the way; ``refused_parts``: rows to be tried again once there
+    table, the rows that could not be read) are filled on the way, and ``passwordless``: the roles that were made and
+    need a password; ``refused_parts``: rows to be tried again once there
     are indexes and constraints.
     """
 
@@ -41,6 +42,7 @@ class PostgresRestore(Struct, frozen=True):
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    passwordless: list[str] = field(default_factory=list)
     damaged: dict[Name, list[str]] = field(default_factory=dict)
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the destination does not let be read, and why."""

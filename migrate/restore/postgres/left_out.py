@@ -4,7 +4,6 @@ steps, written in the same transactions. Once it is finished, it is in a record 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -28,19 +27,31 @@ HOW_TO_FORGET = (
 
 
 def add(
-    connection: psycopg.Connection[Any], step: str, left_out: Sequence[str] = (), notes: Sequence[str] = ()
+    connection: psycopg.Connection[Any],
+    step: str,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    *,
+    passwordless: Sequence[str] = (),
 ) -> None:
-    """Record what a step left out, and what is to be noted of it, within the transaction that marks it as done."""
-    if left_out or notes:
-        entry = json.dumps({"left_out": [*left_out], "notes": [*notes]})
+    """Record what a step left out, what is to be noted of it, and the roles that it made and that need a password,
+    within the transaction that marks it as done.
+    """
+    if left_out or notes or passwordless:
+        entry = FinishedRestore("", left_out, notes, passwordless=passwordless).encode()
         connection.execute(f"INSERT INTO {_TABLE} (step, entry) VALUES (%s, %s)".encode(), (step, entry))
 
 
-def read(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
-    """Return what finished steps left out, and their notes, each sentence once."""
+def read(connection: psycopg.Connection[Any]) -> FinishedRestore:
+    """Return all that finished steps have recorded, each sentence once."""
     rows = connection.execute(f"SELECT entry FROM {_TABLE} ORDER BY id".encode()).fetchall()
-    entries = [json.loads(entry) for (entry,) in rows]
-    return unique(*(entry["left_out"] for entry in entries)), unique(*(entry["notes"] for entry in entries))
+    records = [FinishedRestore.decode("", entry) for (entry,) in rows]
+    return FinishedRestore(
+        "",
+        unique(*(record.left_out for record in records)),
+        unique(*(record.notes for record in records)),
+        passwordless=unique(*(record.passwordless for record in records)),
+    )
 
 
 def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:
@@ -84,7 +95,7 @@ def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> lis
     if about is None or about[:2] != (bundle, source):
         return records
     words = f"a restore of {about[2] or source} is not finished: give its command again"
-    return [*records, FinishedRestore(about[2], [words, *read(connection)[0]], finished=False)]
+    return [*records, FinishedRestore(about[2], [words, *read(connection).left_out], finished=False)]
 
 
 def forget_finished(connection: psycopg.Connection[Any], state: State, *, every: bool) -> None:

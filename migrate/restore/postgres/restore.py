@@ -40,7 +40,12 @@ from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
-from migrate.restore.postgres.definitions.roles import differing_database, must_keep, note_passwordless
+from migrate.restore.postgres.definitions.roles import (
+    differing_database,
+    must_keep,
+    note_made,
+    note_passwordless,
+)
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
 from migrate.runtime.crash_points import durable
@@ -113,29 +118,35 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
         row_steps.note_recomputed(job)
         note_other_rows(job, filled)
     still = run.still_left_out(_tried_again(job, state), quote_qualified)
+    recorded = postgres_left_out.read(destination.connection)
     if selection.definitions:
-        _note_names(job)
-        job.left_out.extend(_recoded(job, state))
-        if selection.left_out or not selection.is_part:
-            known, _ = postgres_left_out.read(destination.connection)
-            known = [*known, *still]
-            extensions = job.definitions().extensions()
-            left_out, notes = unlike(destination.connection, extensions, known, portable=state.portable)
-            job.left_out.extend(left_out)
-            job.notes.extend(notes)
-        job.left_out.extend(_other_orders(job))
+        _note_definitions(job, state, [*recorded.left_out, *still])
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
     job.left_out.extend(still)
     job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
-    left_out, notes = postgres_left_out.read(destination.connection)
-    job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
+    job.left_out[:] = unique(recorded.left_out, job.left_out)
+    job.notes[:] = unique(recorded.notes, job.notes)
+    job.passwordless[:] = recorded.passwordless
     if findings:
         job.left_out.extend(_waiting(job, state, script, merge=merge))
     else:
         _finish(job, state, script, merge=merge)
-    return run.outcome(written, findings, job.notes, job.left_out)
+    made = _passwordless(job, run.earlier) if selection.left_out else note_made(job.passwordless)
+    return run.outcome(written, findings, [*made, *job.notes], job.left_out)
+
+
+def _note_definitions(job: PostgresRestore, state: State, known: Sequence[str]) -> None:
+    """Note what definitions are here that are not as at the source; ``known``: what was left out of them."""
+    _note_names(job)
+    job.left_out.extend(_recoded(job, state))
+    if job.selection.left_out or not job.selection.is_part:
+        extensions = job.definitions().extensions()
+        left_out, notes = unlike(job.destination.connection, extensions, known, portable=state.portable)
+        job.left_out.extend(left_out)
+        job.notes.extend(notes)
+    job.left_out.extend(_other_orders(job))
 
 
 def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> None:
@@ -149,7 +160,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
     database = _lacking(job, state) if selection.is_everything and not merge else {}
-    record = job.run.record(job.left_out, job.notes, job.losses)
+    record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
     base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
     rows = job.run.reader.catalog() if base is not None else ()
     names = [(row.schema, row.name) for row in rows if row.source == job.run.source and is_users_table(row)]
@@ -157,7 +168,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     missing_tables = sorted(map(".".join, absent))
     last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
-    if job.left_out or must_keep(job.destination.connection, record.notes):
+    if job.left_out or must_keep(job.destination.connection, record):
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
 
 
@@ -362,7 +373,7 @@ def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> Resto
         )
     note = "the database was restored, and has changes of the source since; moveout cutover compares both"
     left_out = unique(*(record.left_out for record in records), job.left_out)
-    notes = [note, *_passwordless(job)]
+    notes = [note, *_passwordless(job, records)]
     return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
@@ -371,7 +382,7 @@ def _already(
 ) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
-    notes = _passwordless(job)
+    notes = _passwordless(job, records)
     if records:
         notes.append(postgres_left_out.HOW_TO_FORGET)
     names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
@@ -381,11 +392,12 @@ def _already(
     )
 
 
-def _passwordless(job: PostgresRestore) -> list[str]:
+def _passwordless(job: PostgresRestore, records: Sequence[FinishedRestore]) -> list[str]:
     """Return the note about roles again: a restore that was killed before its end has printed none."""
-    if not job.selection.definitions or job.selection.is_part:
+    if not (job.selection.left_out or job.run.whole):
         return []
-    return note_passwordless(job.destination.connection, job.definitions().roles())
+    made = unique(*(record.passwordless for record in records), job.passwordless)
+    return note_passwordless(job.destination.connection, job.definitions().roles(), made)
 
 
 def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:

@@ -29,10 +29,10 @@ from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.roles import (
     describe_database,
+    logging_in,
     make_roles,
     missing_roles,
     must_keep,
-    note_made,
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
@@ -140,7 +140,8 @@ def _begin(
     refused = make_roles(connection, roles, missing)
     if request.alone and not state.portable:
         begin_as_dumped(connection, request.definitions)
-    postgres_left_out.add(connection, _ROLES, refused, [*note_made(missing), *notes])
+    passwordless = logging_in([role for role in roles if role["name"] in missing])
+    postgres_left_out.add(connection, _ROLES, refused, notes, passwordless=passwordless)
 
 
 class _Missing(Struct, frozen=True):
@@ -284,7 +285,7 @@ def finish(
     """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
     before or now, or ``must_keep``, ``record`` stays in the destination with all of it.
     """
-    keep = bool(record.left_out) or must_keep(connection, record.notes)
+    keep = bool(record.left_out) or must_keep(connection, record)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
             postgres_left_out.forget_superseded(connection, state, last.superseded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -11,6 +11,7 @@ import psycopg
 from exporters.postgres.definitions.roles import DATABASE
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.query_rows import fetch
+from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.postgres.definitions.definition_files import grants
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
@@ -52,17 +53,21 @@ SELECT FROM pg_catalog.pg_roles o, pg_catalog.pg_roles me WHERE o.rolname = %s A
 _PASSWORDLESS = """
 SELECT rolname FROM pg_catalog.pg_authid WHERE rolcanlogin AND rolpassword IS NULL AND rolname = ANY (%s) ORDER BY 1
 """
-_MADE = "these roles were made and have no password yet: "
 
 
 def note_made(names: Sequence[str]) -> list[str]:
     """Return the note about new roles."""
-    return [_MADE + ", ".join(names)] if names else []
+    return [f"these roles were made and have no password yet: {', '.join(names)}"] if names else []
 
 
-def must_keep(connection: psycopg.Connection[Any], notes: Sequence[str]) -> bool:
-    """Tell whether the notes of a restore name new roles whose missing password cannot be seen later."""
-    return any(note.startswith(_MADE) for note in notes) and not is_superuser(connection)
+def must_keep(connection: psycopg.Connection[Any], record: FinishedRestore) -> bool:
+    """Tell whether a restore made roles whose missing password cannot be seen later."""
+    return bool(record.passwordless) and not is_superuser(connection)
+
+
+def logging_in(roles: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of those roles that log in once they are made (``create_role``)."""
+    return [role["name"] for role in roles if role["login"] and not role["bootstrap"]]
 
 
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,12 +79,15 @@ def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[s
     return [row[0] for row in connection.execute(query, ([role["name"] for role in roles],))]
 
 
-def note_passwordless(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the note about those of the roles that log in and have no password. Only a superuser can see that."""
+def note_passwordless(
+    connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], made: Sequence[str]
+) -> list[str]:
+    """Return the note about those of the roles that log in and have no password. Only a superuser can see that; for
+    others, about those that restores have ``made``.
+    """
     if not is_superuser(connection):
-        return []
-    names = [role["name"] for role in roles if role["login"] and not role["bootstrap"]]
-    without = [name for (name,) in connection.execute(_PASSWORDLESS, (names,))]
+        return note_made(made)
+    without = [name for (name,) in connection.execute(_PASSWORDLESS, (logging_in(roles),))]
     return [f"these roles have no password: {', '.join(without)}"] if without else []
 
 
