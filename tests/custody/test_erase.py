@@ -38,8 +38,8 @@ def kept(location, provider):
     return location
 
 
-def sign_receipt(location, provider, customer, findings=()):
-    checked = receipt.Checked("full", 3, 100, findings)
+def sign_receipt(location, provider, customer, findings=(), level="full"):
+    checked = receipt.Checked(level, 3, 100, findings)
     document = receipt.write(location, checked)
     return document, receipt.acknowledge(
         location, document, dict([documents.signature_of(document, customer)]), provider
@@ -82,6 +82,35 @@ def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider
     ]
     sign_receipt(kept, provider, customer)
     assert erase.check(kept, erase.removable(vault), [], [provider.public]) == []
+
+
+@pytest.mark.parametrize("level", ["quick", "complete"])
+def test_a_receipt_for_which_not_every_byte_was_read_is_none(kept, provider, customer, level):
+    """Names and sizes may be right and the bytes wrong: what is erased is then the only whole copy."""
+    versions = erase.removable(open_object_lock(kept.location))
+    sign_receipt(kept, provider, customer, level=level)
+    (reason,) = erase.check(kept, versions, [], [provider.public])
+    assert f"is of level {level}" in reason
+    assert "moveout receive LOCATION --level full" in reason
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, versions, [], [provider.public]) == []
+    sign_receipt(kept, provider, customer, level="quick")
+    assert erase.check(kept, versions, [], [provider.public]) == []
+
+
+def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer, ticking):
+    """A copy may be damaged after it was received, and be mended after that."""
+    versions, damage = erase.removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
+    refused = ["its receipt names damage: 1 findings"]
+    for findings, reasons in (([], []), (damage, refused), ([], []), (damage, refused)):
+        document = receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer])
+        assert receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer]).data == document.data
+        assert erase.check(kept, versions, [], [provider.public]) == reasons
+    value = {**document.value, "location": "file:///elsewhere", "findings_total": 0, "findings": []}
+    elsewhere = documents.make("receipt", "Receipt for the bundle", value)
+    signature = dict([documents.signature_of(elsewhere, customer)])
+    receipt.acknowledge(kept, elsewhere, signature, provider)
+    assert erase.check(kept, versions, [], [provider.public]) == []
 
 
 def test_ones_own_receipt_is_none(kept, provider, customer):

@@ -91,7 +91,7 @@ def erase_command(
     """Remove a bundle for good, and sign a certificate of it.
 
     Removes every version, then lists the location again. Refused while a hold or a rule of the clock forbids it, or
-    a receipt is missing. If it was interrupted, repeat the command to finish.
+    a receipt of level full is missing. If it was interrupted, repeat the command to finish.
     """
     loaded = load_case(case)
     signers = signing.load(loaded) if dry_run else signing.need(loaded)

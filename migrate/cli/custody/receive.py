@@ -86,8 +86,9 @@ def receive_command(
 ) -> Received:
     """Verify a bundle, then sign a receipt for it.
 
-    The receipt names the root hash, the level and the findings. It is stored next to the bundle; if you may not
-    write there, in files here or in --to. If it was interrupted, repeat the command to finish.
+    The receipt names the root hash, the level and the findings; only one of level full allows an erasure. It is
+    stored next to the bundle; if you may not write there, in files here or in --to. If it was interrupted, repeat
+    the command to finish.
     """
     loaded = load_case(case)
     own_keys = signing.need(loaded)

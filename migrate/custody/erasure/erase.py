@@ -18,7 +18,7 @@ from migrate.bundle import layout, lease
 from migrate.custody.erasure import remains
 from migrate.custody.erasure.other_files import unknown_files
 from migrate.custody.erasure.remains import Remains, is_kept
-from migrate.custody.handover import documents
+from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log import custody_log
@@ -98,10 +98,12 @@ def check_releases(store: MultipartStore, now: datetime) -> list[str]:
 
 
 def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
-    """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
+    """Return why no receipt allows it: one of this very root is needed, for which every byte was read, and all was
+    well. Of several for one location the newest counts.
+    """
     log, root = custody_log.read(store), new_event(store, "erasing").root
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
-    recorded = {entry.what.details.get("sha256") for entry in entries}
+    recorded = {entry.what.details.get("sha256"): entry.number for entry in reversed(entries)}
     receipts = [
         document
         for document in documents.read_all(store, "receipt")[0]
@@ -115,8 +117,16 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     if not signed:
         nobody = f"nobody in {trust.source}" if trust else "nobody"
         return [f"{nobody}{' but you' if receipts else ''} has signed a receipt for it"]
-    if all(document.value.get("findings_total") != 0 for document in signed):
-        return [f"its receipt names damage: {signed[-1].value.get('findings_total')} findings"]
+    signed.sort(key=lambda document: (receipt.time_of(document), recorded[document.sha256]))
+    telling = [document for document in signed if receipt.names_damage(document) or receipt.is_full(document)]
+    if not telling:
+        return [
+            f"its receipt is of level {signed[-1].value.get('level')}, which reads not every byte: the receiver makes"
+            f" one that counts by moveout receive LOCATION --level {receipt.FULL}"
+        ]
+    newest = {str(document.value.get("location")).partition("?")[0]: document for document in telling}
+    if all(map(receipt.names_damage, newest.values())):
+        return [f"its receipt names damage: {telling[-1].value.get('findings_total')} findings"]
     return []
 
 

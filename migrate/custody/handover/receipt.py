@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
@@ -21,6 +22,9 @@ from migrate.number_text import exact_bytes_words, things
 from migrate.storage.api import Store
 
 _SHOWN = 100
+FULL = "full"
+"""The level of a verification that reads every byte: a receipt of another one shows no copy of the bytes."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Checked(Struct, frozen=True):
@@ -52,8 +56,9 @@ def write(
 ) -> Document:
     """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
-    It is the one that a key of ``by`` has signed for the same before, at the location or in ``other_receipts`` (the
-    receiver's own files, where it may lack its signature yet). Otherwise it is a new one, unsigned.
+    It is the last one that a key of ``by`` has signed, where that says the same, at the location or in
+    ``other_receipts`` (the receiver's own files, where it may lack its signature yet). Otherwise it is a new one,
+    unsigned: what was damaged meanwhile, or was mended, is dated anew.
     """
     info = bundle_json.read_sealed(store)
     if info is None:
@@ -85,10 +90,31 @@ def write(
     own_receipts = [
         document for document in other_receipts if not document.signers or set(by) & set(document.signers)
     ]
+    former = [
+        document
+        for document in (*signed, *own_receipts)
+        if document.root == new_receipt.root and document.value.get("location") == store.location
+    ]
+    newest = max(map(time_of, former), default=_NEVER)
     same_receipts = [
-        document for document in (*signed, *own_receipts) if _is_same(document, new_receipt, log)
+        document for document in former if time_of(document) == newest and _is_same(document, new_receipt, log)
     ]
     return same_receipts[0] if same_receipts else documents.resumed(store, new_receipt)
+
+
+def time_of(document: Document) -> datetime:
+    """Return when a receipt was made, by its own time; the earliest time of all where it does not say so."""
+    return document.moment or _NEVER
+
+
+def is_full(document: Document) -> bool:
+    """Tell whether every byte was read before the receipt was signed."""
+    return document.value.get("level") == FULL
+
+
+def names_damage(document: Document) -> bool:
+    """Tell whether something was wrong with what was received."""
+    return document.value.get("findings_total") != 0
 
 
 def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) -> bool:
