@@ -104,10 +104,12 @@ def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer
     refused = ["its receipt names damage: 1 findings"]
     for findings, reasons in (([], []), (damage, refused), ([], []), (damage, refused)):
         document = receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer])
-        assert receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer]).data == document.data
+        assert (
+            receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer]).data == document.data
+        )
         assert erase.check(kept, versions, [], [provider.public]) == reasons
-    value = {**document.value, "location": "file:///elsewhere", "findings_total": 0, "findings": []}
-    elsewhere = documents.make("receipt", "Receipt for the bundle", value)
+    value = {**document.value, "location": "file:///elsewhere", "about": "Receipt for the bundle"}
+    elsewhere = documents.make("receipt", "", {**value, "findings_total": 0, "findings": []})
     signature = dict([documents.signature_of(elsewhere, customer)])
     receipt.acknowledge(kept, elsewhere, signature, provider)
     assert erase.check(kept, versions, [], [provider.public]) == []

@@ -120,10 +120,9 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     signed.sort(key=lambda document: (receipt.time_of(document), recorded[document.sha256]))
     telling = [document for document in signed if receipt.names_damage(document) or receipt.is_full(document)]
     if not telling:
-        return [
-            f"its receipt is of level {signed[-1].value.get('level')}, which reads not every byte: the receiver makes"
-            f" one that counts by moveout receive LOCATION --level {receipt.FULL}"
-        ]
+        level = signed[-1].value.get("level")
+        sentence = f"its receipt is of level {level}, for which not every byte was read"
+        return [f"{sentence} (moveout receive LOCATION --level {receipt.FULL} makes one that counts)"]
     newest = {str(document.value.get("location")).partition("?")[0]: document for document in telling}
     if all(map(receipt.names_damage, newest.values())):
         return [f"its receipt names damage: {telling[-1].value.get('findings_total')} findings"]

@@ -69,7 +69,8 @@ def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | Non
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     content = {"about": about, "kind": kind, "version": VERSION, "time": time, **value}
     data = canonical_json.encode_pretty(content)
-    return Document(f"{layout.SIGNATURES}{kind}-{_id(data)}.json", kind, content, data)
+    key = f"{layout.SIGNATURES}{kind}-{_id(data)}.json"
+    return Document(key, kind, canonical_json.decode(data, key), data)
 
 
 def resumed(store: Store, document: Document) -> Document:

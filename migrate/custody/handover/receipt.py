@@ -97,7 +97,9 @@ def write(
     ]
     newest = max(map(time_of, former), default=_NEVER)
     same_receipts = [
-        document for document in former if time_of(document) == newest and _is_same(document, new_receipt, log)
+        document
+        for document in former
+        if time_of(document) == newest and _is_same(document, new_receipt, log)
     ]
     return same_receipts[0] if same_receipts else documents.resumed(store, new_receipt)
 
