@@ -24,7 +24,15 @@ from migrate.storage.crash_points import CrashPoints
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.outage import outage_of
 from migrate.storage.rate_limit import RateLimited, RateLimiter
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
+from migrate.storage.retry import (
+    FIRST_CONTACT_SECONDS,
+    TOTAL_SECONDS,
+    Note,
+    Retrying,
+    RetryPolicy,
+    RetryServer,
+    RetryTimeout,
+)
 from migrate.storage.silence import Moving
 
 _log = logging.getLogger(__name__)
@@ -84,15 +92,11 @@ def open_location(
     stuck_seconds = store.stuck_seconds if isinstance(store, Moving) else None
     if crash_points.are_watched():
         store = CrashPoints(store)
+    name = part_of or store.location
     policy = RetryPolicy(
-        note=note,
-        total_seconds=patience_seconds,
-        first_contact_seconds=FIRST_CONTACT_SECONDS,
+        RetryTimeout(patience_seconds, FIRST_CONTACT_SECONDS, deadline),
+        RetryServer(name, outage_of(name), note, stuck_seconds),
         cancellation=cancellation,
-        name=part_of or store.location,
-        outage=outage_of(part_of or store.location),
-        deadline=deadline,
-        stuck_seconds=stuck_seconds,
     )
     if rate_limiter is None:
         return Retrying(store, policy)

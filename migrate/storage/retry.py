@@ -9,11 +9,12 @@ call it an error.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct, field
 
 from migrate.errors import (
     AlreadyExistsError,
@@ -60,56 +61,60 @@ DAMAGED_ATTEMPTS = 5
 """How often bytes are sent that arrive damaged each time."""
 
 
+class RetryTimeout(Struct, frozen=True):
+    """A call is tried again until ``total_seconds`` have passed since it failed, or since every call has failed. Before
+    the server has answered anybody these are ``first_contact_seconds``. A ``deadline`` that lies ahead ends it, too.
+    """
+
+    total_seconds: float = TOTAL_SECONDS
+    first_contact_seconds: float | None = None
+    deadline: datetime | None = None
+
+
+class RetryServer(Struct, frozen=True):
+    """The server that calls go to. Several policies may share its ``outage``. ``note`` is called when a retry takes
+    long. It is also called when calls have had no answer for 15 s, and, where ``stuck_seconds`` is known, no byte came
+    or went for as long. They go on: only a slow server answers yet.
+    """
+
+    name: str = "the server"
+    outage: Outage = field(default_factory=Outage)
+    note: Note | None = None
+    stuck_seconds: Callable[[], float | None] | None = None
+
+
 class RetryPolicy:
-    """When and how long a call is tried again. The pause has full jitter up to ``longest_wait``, or is as long as the
-    other side asks. A call is tried until ``total_seconds`` have passed since it failed, or since every call has
-    failed. Before the server has answered anybody these are ``first_contact_seconds``. A ``deadline`` that lies ahead
-    ends it, too. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server, which
-    ``name`` names; ``outage`` may be shared by several policies. ``note`` is also called when calls have had no answer
-    for 15 s, and, where ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server
-    answers yet.
+    """When and how long a call is tried again. The pause has full jitter up to ``LONGEST_WAIT_SECONDS``, or is as long
+    as the other side asks. Thread-safe: shared by all calls to one server.
 
-    A cancelled run waits no more: what fails from then on fails for good.
-
-    ``retries`` counts all second attempts; ``limiter`` says how much may be under way at once at a struggling server.
+    A cancelled run waits no more: what fails from then on fails for good. ``limiter`` says how much may be under way at
+    once at a struggling server.
     """
 
     def __init__(
         self,
+        timeout: RetryTimeout | None = None,
+        server: RetryServer | None = None,
         *,
-        total_seconds: float = TOTAL_SECONDS,
-        first_contact_seconds: float | None = None,
-        first_wait: float = FIRST_WAIT_SECONDS,
-        longest_wait: float = LONGEST_WAIT_SECONDS,
-        note: Note | None = None,
         cancellation: CancellationToken | None = None,
-        sleep: Callable[[float], None] | None = None,
         limiter: ConcurrencyLimiter | None = None,
-        name: str = "the server",
-        outage: Outage | None = None,
-        deadline: datetime | None = None,
-        stuck_seconds: Callable[[], float | None] | None = None,
     ) -> None:
-        self._name = name
-        self._outage = outage or Outage()
+        timeout, server = timeout or RetryTimeout(), server or RetryServer()
+        deadline = timeout.deadline
         left_seconds = (deadline - datetime.now(UTC)).total_seconds() if deadline else 0.0
         self._until = time.monotonic() + left_seconds if left_seconds > 0 else None
-        self.note: Note = note or _ignore
-        self.retries = 0
-        self.limiter = limiter or ConcurrencyLimiter()
-        self.total_seconds = total_seconds
-        self._first_contact_seconds = first_contact_seconds
-        self._count = threading.Lock()
+        self._first_contact_seconds = timeout.first_contact_seconds
+        self.total_seconds = timeout.total_seconds
+        self._name, self._outage, self._stuck_seconds = server.name, server.outage, server.stuck_seconds
+        self._note: Note = server.note or _ignore
         self.cancellation = cancellation or CancellationToken()
-        self._waits = first_wait, longest_wait
-        self._sleep = self.cancellation.sleep if sleep is None else sleep
-        self._stuck_seconds = stuck_seconds
-        if note is not None:
+        self.limiter = limiter or ConcurrencyLimiter()
+        if server.note is not None:
             watch(self)
 
     @property
-    def patience_seconds(self) -> float:
-        """How long a call is tried again by now."""
+    def timeout_seconds(self) -> float:
+        """How long a call is tried again by now, where the server has answered before."""
         return self.total_seconds
 
     def run(self, call: Callable[[], T]) -> T:
@@ -149,20 +154,19 @@ class RetryPolicy:
             return
         self._outage.silent(seconds)
         if self._outage.is_note_due():
-            self.note(self._words(f"requests have had no answer for {seconds:.0f} s"))
+            self._note(self._words(f"requests have had no answer for {seconds:.0f} s"))
 
     def note_answer(self) -> None:
         """Note that the server has answered."""
         seconds = self._outage.end()
         if seconds:
-            self.note(f"{self._name} answers again, after {duration_words(seconds)}")
+            self._note(f"{self._name} answers again, after {duration_words(seconds)}")
 
     def _run_again(self, call: Callable[[], T], first: MoveoutError, started: float) -> T:
         import tenacity  # noqa: PLC0415  takes tornado along where that is installed; most commands try nothing again
 
         error: MoveoutError | None = first
-        first_wait, longest_wait = self._waits
-        jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        jitter = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
         def attempt() -> T:
             nonlocal error
@@ -175,8 +179,8 @@ class RetryPolicy:
             retry=tenacity.retry_if_exception(_passes),
             wait=lambda state: _wait(state, jitter(state)),
             stop=lambda state: self._is_over(state, started),
-            sleep=self._sleep,
-            before_sleep=self._tell,
+            sleep=self.cancellation.sleep,
+            before_sleep=self._note_failure,
             reraise=True,
         )(attempt)
 
@@ -191,12 +195,10 @@ class RetryPolicy:
     @property
     def _limit_seconds(self) -> float:
         if self._first_contact_seconds is not None and not self._outage.has_answered:
-            return min(self.patience_seconds, self._first_contact_seconds)
-        return self.patience_seconds
+            return min(self.timeout_seconds, self._first_contact_seconds)
+        return self.timeout_seconds
 
-    def _tell(self, state: tenacity.RetryCallState) -> None:
-        with self._count:
-            self.retries += 1
+    def _note_failure(self, state: tenacity.RetryCallState) -> None:
         self.limiter.slow_down()
         error = state.outcome.exception() if state.outcome else None
         _log.info(
@@ -207,7 +209,7 @@ class RetryPolicy:
         )
         is_long = (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS
         if is_long and error is not None and self._outage.is_note_due():
-            self.note(self._words(error))
+            self._note(self._words(error))
 
     def _words(self, error: BaseException | str) -> str:
         what = "has refused requests" if isinstance(error, SlowDownError) else "has not answered"
@@ -263,7 +265,7 @@ class Retrying(StoreWrapper):
     ) -> None:
         super().__init__(store)
         self._on_resent = on_resent
-        self.policy = policy or RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
+        self.policy = policy or RetryPolicy(RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS))
 
     @property
     def limiter(self) -> ConcurrencyLimiter:

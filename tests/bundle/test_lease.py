@@ -26,6 +26,7 @@ from migrate.errors import (
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName
 from migrate.runtime.progress import Silent
+from migrate.storage import retry
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
@@ -317,7 +318,8 @@ def test_a_location_out_of_reach_stops_the_run_only_once_others_may_take_over(di
 def test_a_run_whose_location_went_away_does_not_wait_for_its_lease(directory, monkeypatch):
     monkeypatch.setattr(lease, "_RELEASE_SECONDS", 0.2)
     plan, is_back = FaultPlan(Fault("delete", fail(UnreachableError("no answer")))), threading.Event()
-    policy = RetryPolicy(sleep=lambda _: is_back.wait(60))
+    policy = RetryPolicy()
+    monkeypatch.setattr(policy.cancellation, "sleep", lambda _: is_back.wait(60))
     with (
         pytest.raises(UnreachableError, match="cut"),
         Lease(Retrying(Faulty(directory, plan), policy), "export"),
@@ -395,9 +397,10 @@ def test_an_interrupt_while_the_heartbeat_begins_leaves_no_lease(directory, monk
     eventually(lambda: "moveout-lease" not in {thread.name for thread in threading.enumerate()})
 
 
-def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
+def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     plan = FaultPlan(Fault("create", lose_answer()))
-    store = Retrying(Faulty(LocalStore(tmp_path), plan), RetryPolicy(first_wait=0.01))
+    store = Retrying(Faulty(LocalStore(tmp_path), plan), RetryPolicy())
     with Lease(store, "export", **QUICK) as held:
         held.check()
     store.create("a", b"1")

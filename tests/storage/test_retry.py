@@ -31,6 +31,8 @@ from migrate.storage.retry import (
     TOTAL_SECONDS,
     Retrying,
     RetryPolicy,
+    RetryServer,
+    RetryTimeout,
 )
 from migrate.storage.s3.client import S3Location
 from migrate.storage.s3.http.client import HttpClient
@@ -42,11 +44,15 @@ from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 GONE_AWAY = UnreachableError("gone away")
 
 
-class Waits(list):
+class Waits(CancellationToken):
     """Sleeps by noting for how long."""
 
-    def __call__(self, seconds: float) -> None:
-        self.append(seconds)
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
 
 
 @pytest.fixture
@@ -54,10 +60,14 @@ def local(tmp_path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
-def retrying(store, *faults: Fault, **options) -> tuple[Retrying, FaultPlan, Waits]:
+CAUTIOUS = RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS)
+
+
+def retrying(
+    store, *faults: Fault, timeout: RetryTimeout = CAUTIOUS, server: RetryServer | None = None
+) -> tuple[Retrying, FaultPlan, Waits]:
     plan, waits = FaultPlan(*faults), Waits()
-    options = {"first_contact_seconds": FIRST_CONTACT_SECONDS} | options
-    return Retrying(Faulty(store, plan), RetryPolicy(sleep=waits, **options)), plan, waits
+    return Retrying(Faulty(store, plan), RetryPolicy(timeout, server, cancellation=waits)), plan, waits
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_a_passing_fault_is_survived(local, method, call):
     store, plan, waits = retrying(local, Fault(method, fail(GONE_AWAY), times=3))
     call(store)
     plan.assert_all_fired()
-    assert (len(waits), store.policy.retries) == (3, 3)
+    assert len(waits.seconds) == 3
 
 
 def test_other_errors_are_raised_at_once(local):
@@ -86,33 +96,29 @@ def test_other_errors_are_raised_at_once(local):
         store, _, waits = retrying(local, Fault("read", fail(error), times=9))
         with pytest.raises(type(error)):
             store.read("a")
-        assert waits == []
+        assert waits.seconds == []
 
 
 def test_waits_grow_and_are_spread(local):
     local.put("a", b"1")
     store, _, waits = retrying(
-        local,
-        Fault("read", fail(GONE_AWAY), times=8),
-        first_wait=1,
-        longest_wait=60,
-        first_contact_seconds=99,
+        local, Fault("read", fail(GONE_AWAY), times=8), timeout=RetryTimeout(first_contact_seconds=99)
     )
     store.read("a")
-    assert all(0 <= wait <= limit for wait, limit in zip(waits, (1, 2, 4, 8, 16, 32, 60, 60), strict=True))
-    assert len(set(waits)) == len(waits)
+    limits = (0.5, 1, 2, 4, 8, 16, LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+    assert all(0 <= wait <= limit for wait, limit in zip(waits.seconds, limits, strict=True))
+    assert len(set(waits.seconds)) == len(waits.seconds)
 
 
 def test_the_other_side_says_how_long_to_wait(local):
     local.put("a", b"1")
     store, _, waits = retrying(local, Fault("read", fail(SlowDownError("slow", wait_seconds=7))))
     store.read("a")
-    assert 7 <= waits[0] <= 8
+    assert 7 <= waits.seconds[0] <= 8
 
 
 def test_it_gives_up_in_the_end_with_the_last_error(local):
-    store, _, _ = retrying(local, Fault("read", fail(GONE_AWAY), times=10**6), total_seconds=0.05)
-    store._sleep = lambda _: None
+    store, _, _ = retrying(local, Fault("read", fail(GONE_AWAY), times=10**6), timeout=RetryTimeout(0.05))
     with pytest.raises(UnreachableError, match="gone away"):
         store.read("a")
 
@@ -130,10 +136,11 @@ def test_a_location_that_never_answered_is_given_up_sooner(local):
     plan.assert_all_fired()
 
 
-def test_a_stopped_run_waits_no_more(local):
+def test_a_stopped_run_waits_no_more(local, monkeypatch):
+    monkeypatch.setattr("migrate.storage.retry.FIRST_WAIT_SECONDS", 1000)
     cancellation = CancellationToken()
     faulty = Faulty(local, FaultPlan(Fault("read", fail(GONE_AWAY), times=99)))
-    store = Retrying(faulty, RetryPolicy(first_wait=1000, cancellation=cancellation))
+    store = Retrying(faulty, RetryPolicy(cancellation=cancellation))
     cancellation.cancel()
     with pytest.raises(UnreachableError):
         store.read("a")
@@ -143,7 +150,12 @@ def test_long_waits_are_told(local):
     local.put("a", b"1")
     notes: list[str] = []
     slow = SlowDownError("the bucket is busy", wait_seconds=30)
-    store, _, _ = retrying(local, Fault("read", fail(slow)), note=notes.append, first_contact_seconds=99)
+    store, _, _ = retrying(
+        local,
+        Fault("read", fail(slow)),
+        timeout=RetryTimeout(first_contact_seconds=99),
+        server=RetryServer(note=notes.append),
+    )
     store.read("a")
     assert "has refused requests since" in notes[0]
     assert "the bucket is busy" in notes[0]
@@ -154,7 +166,7 @@ def test_long_waits_are_told(local):
 def test_a_call_without_an_answer_is_told_of_once_and_still_succeeds(local):
     local.put("a", b"1")
     notes, now = [], [100.0]
-    policy = RetryPolicy(note=notes.append, name="s3://b", outage=Outage(clock=lambda: now[0]))
+    policy = RetryPolicy(server=RetryServer("s3://b", Outage(clock=lambda: now[0]), notes.append))
     policy.run(lambda: None)
 
     def slow() -> bytes:
@@ -176,7 +188,8 @@ def test_a_call_without_an_answer_is_told_of_once_and_still_succeeds(local):
 def test_a_call_whose_bytes_move_is_not_silent():
     notes, now, stuck = [], [100.0], [1.0]
     outage = Outage(clock=lambda: now[0])
-    policy = RetryPolicy(note=notes.append, outage=outage, stuck_seconds=lambda: stuck[0])
+    server = RetryServer(outage=outage, note=notes.append, stuck_seconds=lambda: stuck[0])
+    policy = RetryPolicy(server=server)
 
     def slow() -> None:
         for second in (14, 28, 42):
@@ -263,7 +276,7 @@ def test_a_listing_goes_on_behind_the_last_file_seen(local):
                 raise GONE_AWAY
 
     breaking = Breaking()
-    store = Retrying(breaking, RetryPolicy(sleep=Waits()))
+    store = Retrying(breaking, RetryPolicy(cancellation=Waits()))
     assert [info.key for info in store.list()] == names
     assert breaking.listings == 3
 
@@ -277,13 +290,14 @@ def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
     store, plan, waits = retrying(local, Fault("put", fail(damage), times=100))
     with pytest.raises(DamageError):
         store.put("b", b"3")
-    assert len(waits) == DAMAGED_ATTEMPTS - 1
+    assert len(waits.seconds) == DAMAGED_ATTEMPTS - 1
 
 
-class Clock:
+class Clock(CancellationToken):
     """A clock that only sleeping moves on."""
 
     def __init__(self, monkeypatch):
+        super().__init__()
         self.time = 1000.0
         monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: self.time)
 
@@ -297,7 +311,7 @@ def away():
 
 def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(monkeypatch):
     clock, waited = Clock(monkeypatch), []
-    policy = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, sleep=clock.sleep)
+    policy = RetryPolicy(CAUTIOUS, cancellation=clock)
     for call in (away, away, lambda: 1, away):
         begun = clock.time
         with contextlib.suppress(UnreachableError):
@@ -309,10 +323,7 @@ def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(
 
 def test_a_server_that_another_policy_has_reached_is_waited_for(monkeypatch):
     clock, outage = Clock(monkeypatch), Outage()
-    first, second = (
-        RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, outage=outage, sleep=clock.sleep)
-        for _ in range(2)
-    )
+    first, second = (RetryPolicy(CAUTIOUS, RetryServer(outage=outage), cancellation=clock) for _ in range(2))
     first.run(lambda: 1)
     begun = clock.time
     with pytest.raises(UnreachableError):
@@ -330,7 +341,7 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
         return found
 
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
-    assert RetryPolicy(note=notes.append, sleep=Waits()).run(call) == 1
+    assert RetryPolicy(server=RetryServer(note=notes.append), cancellation=Waits()).run(call) == 1
     assert notes[0].startswith("the server has not answered since ")
     assert notes[0].endswith(": gone away")
     assert (len(notes), "answers again" in notes[1]) == (2, True)
@@ -339,9 +350,8 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
 def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeypatch):
     clock, notes = Clock(monkeypatch), []
     outage = Outage(clock=lambda: clock.time)
-    first, second = (
-        RetryPolicy(note=notes.append, sleep=clock.sleep, name="s3://b", outage=outage) for _ in range(2)
-    )
+    server = RetryServer("s3://b", outage, notes.append)
+    first, second = (RetryPolicy(server=server, cancellation=clock) for _ in range(2))
     with pytest.raises(UnreachableError):
         first.run(away)
     assert TOTAL_SECONDS - LONGEST_WAIT_SECONDS <= clock.time - 1000 <= TOTAL_SECONDS
@@ -364,18 +374,13 @@ def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeyp
 def test_nothing_is_tried_again_beyond_a_deadline_that_lies_ahead(monkeypatch):
     clock, notes = Clock(monkeypatch), []
     deadline = datetime.now(UTC) + timedelta(seconds=60)
-    policy = RetryPolicy(
-        note=notes.append,
-        sleep=clock.sleep,
-        deadline=deadline,
-        name="s3://b",
-        outage=Outage(clock=lambda: clock.time),
-    )
+    server = RetryServer("s3://b", Outage(clock=lambda: clock.time), notes.append)
+    policy = RetryPolicy(RetryTimeout(deadline=deadline), server, cancellation=clock)
     with pytest.raises(UnreachableError):
         policy.run(away)
     assert 10 < clock.time - 1000 <= 60
     assert notes[0].startswith("s3://b has not answered since ")
-    past = RetryPolicy(sleep=clock.sleep, deadline=datetime.now(UTC) - timedelta(hours=1))
+    past = RetryPolicy(RetryTimeout(deadline=datetime.now(UTC) - timedelta(hours=1)), cancellation=clock)
     begun = clock.time
     with pytest.raises(UnreachableError):
         past.run(away)
@@ -385,7 +390,7 @@ def test_nothing_is_tried_again_beyond_a_deadline_that_lies_ahead(monkeypatch):
 def test_what_is_sent_again_counts_and_waits_for_no_limit(local):
     limiter = RateLimiter(2**21)
     faulty = Faulty(local, FaultPlan(Fault("put", fail(GONE_AWAY), times=3)))
-    tried_again = Retrying(faulty, RetryPolicy(sleep=Waits()), on_resent=limiter.count)
+    tried_again = Retrying(faulty, RetryPolicy(cancellation=Waits()), on_resent=limiter.count)
     started = time.monotonic()
     RateLimited(tried_again, limiter).put("a", bytes(2**20))
     assert time.monotonic() - started < 1.5, "it waited once, for what it sent first"

@@ -14,7 +14,7 @@ from tests.tools.preloaded import compile_library
 
 IMPATIENT = """
 from migrate.storage import retry
-retry.TOTAL_SECONDS = retry.RetryPolicy.__init__.__kwdefaults__["total_seconds"] = 3.0
+retry.TOTAL_SECONDS = 3.0
 from migrate.cli import main
 raise SystemExit(main())
 """

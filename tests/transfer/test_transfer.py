@@ -11,6 +11,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
+from migrate.storage import retry
 from migrate.storage.api import MultipartStore, StoreWrapper
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
 from migrate.storage.local.store import LocalStore
@@ -248,7 +249,8 @@ def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, destination)
     assert destination.read(SMALL) == origin.read(SMALL)
 
 
-def test_passing_faults_of_the_destination_are_survived(origin, destination):
+def test_passing_faults_of_the_destination_are_survived(origin, destination, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     gone = UnreachableError("gone for a moment")
     plan = FaultPlan(
         Fault("put", fail(gone), nth=2),
@@ -259,7 +261,7 @@ def test_passing_faults_of_the_destination_are_survived(origin, destination):
         Fault("complete", lose_answer()),
         Fault("delete", fail(gone)),
     )
-    faulty = Retrying(Faulty(destination._store, plan), RetryPolicy(first_wait=0.01))
+    faulty = Retrying(Faulty(destination._store, plan), RetryPolicy())
     assert move(origin, faulty).findings == []
     plan.assert_all_fired()
     assert contents(destination) == contents(origin)

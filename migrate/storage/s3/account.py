@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from exporters.errors import SourceSilentError
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.errors import code_of, translate
 
@@ -49,7 +49,8 @@ class Account:
         self._session = s3_client.session(self._location)
         self._client_of = lru_cache(maxsize=None)(self._make_client)
         self._retry = RetryPolicy(
-            first_contact_seconds=FIRST_CONTACT_SECONDS, note=note, name=self._location.url
+            RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS),
+            RetryServer(self._location.url, note=note),
         )
 
     @property

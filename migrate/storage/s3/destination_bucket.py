@@ -25,7 +25,7 @@ from migrate.errors import GoneError, MoveoutError, NotAllowedError, Unreachable
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
-from migrate.storage.retry import Note, RetryPolicy
+from migrate.storage.retry import Note, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
@@ -182,7 +182,7 @@ class DestinationBucket:
 
         try:
             response = RetryPolicy(
-                total_seconds=PATIENCE_SECONDS,
+                RetryTimeout(PATIENCE_SECONDS),
                 limiter=self._requests.limiter,
                 cancellation=self._requests.cancellation,
             ).run(attempt)
@@ -230,7 +230,7 @@ class DestinationBucket:
         """
         request = put_request(described, body)
         try:
-            RetryPolicy(total_seconds=_ATTEMPT_SECONDS, cancellation=self._requests.cancellation).run(
+            RetryPolicy(RetryTimeout(_ATTEMPT_SECONDS), cancellation=self._requests.cancellation).run(
                 lambda: self._requests.retry.ask_once(lambda: self.reader.http.call(request))
             )
         except NotAllowedError:

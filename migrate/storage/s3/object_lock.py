@@ -13,7 +13,7 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.object_lock import FileVersion, Lock, Mode
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import spoken, translate
 
@@ -36,7 +36,9 @@ class S3ObjectLock:
         self._bucket = s3_location.bucket
         self._client = client.client(s3_location)
         self.location = s3_location.url
-        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, note=note)
+        self._retry = RetryPolicy(
+            RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS), RetryServer(note=note)
+        )
         self._ahead: timedelta | None = None
         self._server = ""
         self._minio: bool | None = None

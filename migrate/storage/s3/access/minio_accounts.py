@@ -22,7 +22,7 @@ from minio.error import MinioAdminException, MinioException
 from exporters.structs import WithSecrets
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.crash_points import durable
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Accounts:
         self.region = str(boto.meta.region_name)
         address = urlsplit(self.endpoint)
         self.user = str(credentials.access_key)
-        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
+        self._retry = RetryPolicy(RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS))
         self.admin = MinioAdmin(
             endpoint=address.netloc,
             credentials=StaticProvider(credentials.access_key, credentials.secret_key, credentials.token),

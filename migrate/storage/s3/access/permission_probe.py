@@ -14,7 +14,7 @@ import botocore.exceptions as boto_errors
 from msgspec import Struct
 
 from migrate.errors import SlowDownError
-from migrate.storage.retry import RetryPolicy
+from migrate.storage.retry import RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.errors import translate
 
@@ -104,7 +104,7 @@ class _Calls(Struct, frozen=True):
 
 def _run(client: Any, operation: str, request: dict[str, Any]) -> str:
     """Try it, and again where a busy server has not looked at it."""
-    return RetryPolicy(total_seconds=_BUSY_SECONDS).run(lambda: _once(client, operation, request))
+    return RetryPolicy(RetryTimeout(_BUSY_SECONDS)).run(lambda: _once(client, operation, request))
 
 
 def _once(client: Any, operation: str, request: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body
 from migrate.storage.outage import outage_of
-from migrate.storage.retry import Note, RetryPolicy
+from migrate.storage.retry import Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
 from migrate.storage.s3.http.connection import SILENT_SECONDS
@@ -157,18 +157,15 @@ class _BucketRetry(RetryPolicy):
 
     def __init__(self, http: HttpClient, cancellation: CancellationToken, note: Note | None) -> None:
         super().__init__(
-            total_seconds=PATIENCE_SECONDS,
+            RetryTimeout(PATIENCE_SECONDS),
+            RetryServer(http.url, outage_of(http.url), note, http.stuck_seconds),
             cancellation=cancellation,
-            note=note,
-            name=http.url,
-            outage=outage_of(http.url),
-            stuck_seconds=http.stuck_seconds,
         )
         self._in_vain_at = -1
         """How many requests were answered when one was given up."""
 
     @property
-    def patience_seconds(self) -> float:
+    def timeout_seconds(self) -> float:
         return 1.0 if self.limiter.answered == self._in_vain_at else self.total_seconds
 
     def run(self, call: Callable[[], Value]) -> Value:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access.permission_probe import NO_VERSION, judged
 from migrate.storage.s3.errors import translate
@@ -150,7 +150,7 @@ def read_setting(http: HttpClient, name: str, cancellation: CancellationToken) -
         return _read(http, name)
 
     try:
-        return RetryPolicy(total_seconds=_FAILING_SECONDS, cancellation=cancellation).run(read)
+        return RetryPolicy(RetryTimeout(_FAILING_SECONDS), cancellation=cancellation).run(read)
     except UnreachableError as exc:
         if _fails(exc.__cause__):
             raise MoveoutError(str(exc)) from exc
@@ -242,7 +242,7 @@ def _change(client: Any, bucket: str, name: str, call: str, arguments: Mapping[s
             raise translate(exc, f"{bucket}: {name}") from exc
 
     try:
-        RetryPolicy(total_seconds=_WRITE_SECONDS).run(change)
+        RetryPolicy(RetryTimeout(_WRITE_SECONDS)).run(change)
     except UnreachableError as exc:
         if isinstance(exc.__cause__, boto_errors.ClientError):
             raise MoveoutError(str(exc)) from exc
@@ -347,7 +347,7 @@ class BucketSettings:
         self.prefix = self.s3_location.folder
         self._http = HttpClient.of(self.s3_location)
         self._client = self._http.boto
-        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
+        self._retry = RetryPolicy(RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS))
 
     def server(self) -> str:
         """Return what the server calls itself, "" where it does not. Raises ``GoneError`` where there is no bucket."""
