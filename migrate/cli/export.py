@@ -62,7 +62,15 @@ from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
+from migrate.export import (
+    BrokenSource,
+    ExportOptions,
+    ExportOutcome,
+    SourceResult,
+    already_sealed,
+    export,
+    left_out_of,
+)
 from migrate.export.seal_time import SealTime, seal_time_before
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
@@ -105,7 +113,9 @@ class Exported(Struct, frozen=True):
         """Return the bundle, counts, sizes in bytes, seconds and gaps."""
         summary = self.outcome
         urls = {source.name: source.url for source in summary.sources}
-        broken = [SourceFailure(name, urls[name], error).as_json() for name, error in summary.broken]
+        broken = [
+            SourceFailure(source.name, urls[source.name], source.error).as_json() for source in summary.broken
+        ]
         return {
             "location": summary.location,
             "bundle": summary.bundle_id,
@@ -127,19 +137,19 @@ class Exported(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what was exported and what is missing."""
         summary = self.outcome
-        broken = dict(summary.broken)
+        broken = {source.name: source for source in summary.broken}
         lines = self.summary()
         # The lines of one source say all that its line of the summary would, but for what an earlier run had not met.
         is_told = self.detailed and len(lines) == 1 and not (summary.already_sealed and summary.broken)
         has_table = not is_told and (not summary.complete or bool(summary.left_out))
         for source in summary.sources:
-            error = str(broken.get(source.name, ""))
+            broken_source = broken.get(source.name)
             if self.detailed:
                 _draw_source(console, source)
-                _draw_reasons(console, source, error, has_table=has_table)
-            elif not source.complete and (source.items or not error):
+                _draw_reasons(console, source, broken_source, has_table=has_table)
+            elif not source.complete and (source.items or broken_source is None):
                 console.print(Text(source.name, style="bold"))
-                _draw_reasons(console, source, error, has_table=has_table)
+                _draw_reasons(console, source, broken_source, has_table=has_table)
         if not self.detailed:
             _draw_counts(console, summary.sources)
         if summary.already_sealed:
@@ -157,9 +167,9 @@ class Exported(Struct, frozen=True):
         if has_table:
             draw_summary(console, lines)
         if not summary.complete:
-            step = summary.broken[0][1].next_step if is_told and summary.broken else ""
+            step = summary.broken[0].error.next_step if is_told and summary.broken else ""
             console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
-        draw_left_behind(console, self.left_behind, dict(summary.broken).values())
+        draw_left_behind(console, self.left_behind, [source.error for source in summary.broken])
         self._draw_next_steps(console)
 
     def _draw_next_steps(self, console: Console) -> None:
@@ -184,7 +194,7 @@ class Exported(Struct, frozen=True):
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
-        errors = dict(self.outcome.broken)
+        errors = {source.name: source.error for source in self.outcome.broken}
         lines = [_summary_line(source, errors.get(source.name)) for source in self.outcome.sources]
         return [*lines, *(left_out_line(source.name) for source in self.outcome.left_out)]
 
@@ -232,14 +242,16 @@ def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
     )
 
 
-def _draw_reasons(console: Console, source: SourceResult, error: str, *, has_table: bool) -> None:
-    """Print what is missing, and why. ``error`` ended the export of the source; it is said once, by the table of all
-    sources where there ``has_table``.
+def _draw_reasons(
+    console: Console, source: SourceResult, broken: BrokenSource | None, *, has_table: bool
+) -> None:
+    """Print what is missing, and why. What ended the export of a ``broken`` source is printed once: by the table of all
+    sources where there is one.
     """
     for reason in source.reasons:
-        if not (has_table and error and error in reason):
+        if broken is None or not has_table or reason != broken.reason:
             console.print(Text(f"  ! {reason}", style="yellow"))
-    gaps = [gap for gap in source.gaps if not error or gap.reason != error]
+    gaps = [gap for gap in source.gaps if broken is None or gap.reason != str(broken.error)]
     for gap in gaps[:_SHOWN_GAPS]:
         console.print(Text(f"  {gap_words(gap)}"), wrap=True)
     gaps_not_shown = source.gaps_total - (len(source.gaps) - len(gaps)) - min(len(gaps), _SHOWN_GAPS)

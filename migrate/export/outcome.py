@@ -86,14 +86,22 @@ class SourceResult(Struct, frozen=True):
         return max(len(self.gaps), sum(n for word, n in self.dispositions.items() if word != "exported"))
 
 
+class BrokenSource(Struct, frozen=True):
+    """A source that could not be opened or broke off. ``error`` ended it; ``reason`` says so among the reasons of its
+    ``SourceResult``.
+    """
+
+    name: str
+    error: SourceError
+    reason: str
+
+
 class ExportOutcome(Struct, frozen=True):
     """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
     nothing was done.
 
     ``left_out``: sources that were taken out of the bundle on purpose. ``left_behind``: what stays on their servers,
     where that was looked for.
-
-    ``broken``: sources that could not be opened or broke off, with the error that ended them.
     """
 
     location: str
@@ -103,14 +111,14 @@ class ExportOutcome(Struct, frozen=True):
     size_bytes: int
     sources: Sequence[SourceResult]
     already_sealed: bool = False
-    broken: Sequence[tuple[str, SourceError]] = ()
+    broken: Sequence[BrokenSource] = ()
     left_out: Sequence[LeftOutSource] = ()
     left_behind: LeftBehind | None = None
 
     @property
     def stopped_early(self) -> bool:
         """Whether it was sealed before all was read, in time before the deadline."""
-        return any(isinstance(error, SealTimeError) for _, error in self.broken)
+        return any(isinstance(broken.error, SealTimeError) for broken in self.broken)
 
     @property
     def exit_code(self) -> int:

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from exporters.api import Identified, Source
 from exporters.connections.silent_servers import waiting_for_silent
-from exporters.errors import SourceError, SourceGoneError
+from exporters.errors import SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
@@ -36,7 +36,7 @@ from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource, no_source_error
-from migrate.export.outcome import ExportOptions, ExportOutcome, result
+from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
@@ -83,8 +83,8 @@ def export(
     options = options or ExportOptions()
     source_names = [_name_of(source, options) for source in sources]
     check_names(source_names)
-    lost = [(source.name, source.error) for source in sources if isinstance(source, LostSource)]
-    changes = SourceChanges([name for name, _ in lost], options.dropped)
+    lost = [source for source in sources if isinstance(source, LostSource)]
+    changes = SourceChanges([source.name for source in lost], options.dropped)
     sealed = None if options.is_seen else refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
         return outcome_of_sealed(store, sealed)
@@ -168,15 +168,15 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 
 def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
-    broken: list[tuple[str, SourceError]] = []
+    broken: list[BrokenSource] = []
     for source in sources:
-        source_result, error = export_source(run, source)
+        source_result, broken_source = export_source(run, source)
         reconciliations.append(source_result)
-        if error is not None:
-            broken.append((source.name, error))
-    left_out = dict(broken)
-    if all(source.name in left_out and not source.totals.items for source in reconciliations):
-        raise no_source_error(broken)
+        if broken_source is not None:
+            broken.append(broken_source)
+    broken_names = {source.name for source in broken}
+    if all(source.name in broken_names and not source.totals.items for source in reconciliations):
+        raise no_source_error([(source.name, source.error) for source in broken])
     run.room.release()
     lift_rate_limit(run)
     run.progress.begin("seal", items=0, size_bytes=0)
@@ -190,19 +190,23 @@ def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome
     return _outcome(run, sealed, broken)
 
 
-def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceError]]) -> ExportOutcome | None:
+def _without_sources(store: MultipartStore, lost: Sequence[LostSource]) -> ExportOutcome | None:
     """Return the outcome where no source can be opened and a sealed, incomplete bundle lies there: it stays as it is.
     Return None where an earlier run left something that can be sealed. Raises the error of the sources otherwise.
     """
     state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
     if state is None:
-        raise no_source_error(lost)
+        raise no_source_error([(source.name, source.error) for source in lost])
     if sealed is None or sealed.id != state.id:
         return None
-    return replace(outcome_of_sealed(store, sealed), broken=lost)
+    broken = [
+        BrokenSource(source.name, source.error, f"{source.name} could not be read: {source.error}")
+        for source in lost
+    ]
+    return replace(outcome_of_sealed(store, sealed), broken=broken)
 
 
-def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]) -> ExportOutcome:
+def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[BrokenSource]) -> ExportOutcome:
     return ExportOutcome(
         location=run.store.location,
         bundle_id=sealed.id,

@@ -29,6 +29,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
 from migrate.export.lost_source import LostSource
+from migrate.export.outcome import BrokenSource
 from migrate.export.seal_time import counted_in_time, woken_at_the_seal
 from migrate.export.source_units import ExportRun, UnitRun
 from migrate.runtime import malloc
@@ -41,8 +42,8 @@ LOST_IN_VAIN = 3
 """A source is left when so many snapshots in a row were lost before they brought more units than those before."""
 
 
-def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
-    """Export one source; return its summary, and the error if it broke off."""
+def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, BrokenSource | None]:
+    """Export one source; return its summary, and why it broke off if it did."""
     final = run.executor.submit(_read_final, run.store, source.name)
     _separate_groups(run, source.name)
     before = _finished_before(run, source, final.result())
@@ -68,18 +69,20 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     units, summary, error = reading.units, reading.summary, reading.error
     run.progress.end(stopped=error is not None)
     failures = list(units.failed) if units else []
+    broken = None
     if error is not None:
         what = f"{source.name} {'could not be read' if units is None else 'broke off'}"
-        failures.insert(0, f"{what}: {error}")
+        broken = BrokenSource(source.name, error, f"{what}: {error}")
+        failures.insert(0, broken.reason)
         # One that could not be opened was noted then, and the only one ends the export with its error.
         if not isinstance(source, LostSource) and len(run.state.sources) > 1:
             run.progress.note_error(what, error)
     if units is None and before is not None:
-        return _reconciliation(run, source, before.summary, failures), error
+        return _reconciliation(run, source, before.summary, failures), broken
     if summary is None:
         error = error or SourceError(f"{source.name} was not finished")
         summary = _summary_of_broken(run, source.name, error)
-    return _reconciliation(run, source, summary, failures), error
+    return _reconciliation(run, source, summary, failures), broken
 
 
 class _Reading(Struct):

@@ -186,7 +186,7 @@ def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error
     monkeypatch.setattr(units_module, "GIVE_UP_AFTER", 3)
     outcome = go(store, Numbers(on_export=raising(error, *range(20, 100, 10))), workers=1)
     assert (outcome.exit_code, outcome.sources[0].items) == (3, 20)
-    assert [name for name, _ in outcome.broken] == ["app"]
+    assert [source.name for source in outcome.broken] == ["app"]
     assert verify(store, Level.COMPLETE, workers=1, progress=Silent()).findings == []
     assert go(store, Numbers()).complete
 
@@ -202,8 +202,8 @@ def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error
 def test_what_was_planned_before_the_plan_broke_off_is_sealed(store, ended, message):
     outcome = go(store, Numbers(on_plan=ending(ended)))
     assert (outcome.exit_code, outcome.sources[0].items) == (3, 20)
-    [(name, error)] = outcome.broken
-    assert (name, bool(re.fullmatch(message, str(error)))) == ("app", True), error
+    [source] = outcome.broken
+    assert (source.name, bool(re.fullmatch(message, str(source.error)))) == ("app", True), source.error
     assert go(store, Numbers()).complete
 
 

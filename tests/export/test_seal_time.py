@@ -61,8 +61,8 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     sealed = go(store, sources, seal_time=moment)
     assert (sealed.complete, sealed.exit_code, sealed.stopped_early) == (False, 3, True)
     assert {source.name: source.items for source in sealed.sources} == {"first": 95, "big": 50, "last": 0}
-    assert {name for name, _ in sealed.broken} == {"big", "last"}
-    assert all("sealed now, to leave before the deadline" in str(error) for _, error in sealed.broken)
+    assert {source.name for source in sealed.broken} == {"big", "last"}
+    assert all("sealed now, to leave before the deadline" in str(source.error) for source in sealed.broken)
     assert "last" in {source for source, _ in BundleReader(store).gaps()}
     checked = verify(store, Level.FULL, workers=2, progress=Silent())
     assert checked.findings == []
@@ -95,7 +95,7 @@ def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before
     sources = [Numbers("first", "numbers://host/first"), big]
     sealed = export(sources, store, workers=2, progress=Silent(), options=options)
     assert [(source.name, source.items) for source in sealed.sources] == [("first", 95), ("big", 0)]
-    assert [str(error) for _, error in sealed.broken] == ["no answer"]
+    assert [str(source.error) for source in sealed.broken] == ["no answer"]
 
 
 def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
@@ -217,8 +217,8 @@ def test_a_slot_that_waits_for_a_transaction_of_others_holds_up_no_seal(postgres
             sealed = export([first, app], store, workers=1, progress=Silent(), options=options)
         assert datetime.now(UTC) < seal_time.moment + timedelta(seconds=10)
         assert {source.name: source.items for source in sealed.sources} == {"first": 95, "app": 0}
-        ((_, error),) = sealed.broken
-        assert isinstance(error, SealTimeError)
+        (source,) = sealed.broken
+        assert isinstance(source.error, SealTimeError)
         other.commit()
         time.sleep(0.5)
         assert other.execute(slots, (url.rpartition("/")[2],)).fetchall() == []

@@ -157,7 +157,7 @@ def _errors_of(answer: Answer) -> Iterator[MoveoutError]:
     elif isinstance(answer, Planned):
         yield from (failure.error for failure in answer.unread)
     elif isinstance(answer, Exported):
-        yield from (error for _, error in answer.outcome.broken)
+        yield from (source.error for source in answer.outcome.broken)
     elif isinstance(answer, Restored | Verified):
         yield from (failure.error for failure in answer.failures)
     elif isinstance(answer, FailedStep):

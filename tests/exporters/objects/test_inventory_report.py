@@ -125,8 +125,8 @@ def take(shop, manifest, location, prefix=""):
     url = f"s3://{shop.name}/{prefix}?profile={shop.server.profile}"
     source = ObjectExporter().open("shop", url, Host(manifest))
     outcome = export([source], open_location(str(location)), workers=2, progress=Silent())
-    for _, error in outcome.broken:
-        raise error
+    for source in outcome.broken:
+        raise source.error
     found = BundleReader(open_location(str(location))).reconciliation()[0]
     counts = {one.how: one.count for one in found.summary.enumerations}
     return outcome, next(count for how, count in counts.items() if "S3 Inventory" in how), found

@@ -96,10 +96,10 @@ def test_a_function_that_cannot_be_dumped_without_it_ends_the_export(postgres, t
     url = postgres.database()
     run_sql(url, AROUND + "CREATE FUNCTION reads() RETURNS text BEGIN ATOMIC SELECT x FROM held; END")
     with locked(url, "LOCK TABLE held") as pid:
-        [(_, error)] = export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle").broken
-    assert isinstance(error, SourceUnreachableError)
-    assert "function public.reads() cannot be dumped" in str(error)
-    assert f"session {pid}" in str(error)
+        [broken] = export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle").broken
+    assert isinstance(broken.error, SourceUnreachableError)
+    assert "function public.reads() cannot be dumped" in str(broken.error)
+    assert f"session {pid}" in str(broken.error)
 
 
 def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_definition(
