@@ -7,9 +7,8 @@ carries everything that belongs to the object, so that none is ever seen half de
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import repeat, tee
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -29,7 +28,7 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
-from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
+from migrate.storage.s3.metadata.object_metadata import PUT_BYTES
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Acl, Done, Item, item
@@ -147,13 +146,18 @@ class SmallCopy(Struct):
         self._lost = []
 
     def _copy(self, steps: Sequence[SyncStep]) -> None:
-        destination = self.context.destination
-        sent: deque[Item] = deque()
-        for written in destination.put_all(self.bodies(steps, sent), window_bytes=WINDOW_BYTES):
-            self.take(sent.popleft(), written)
+        context = self.context
+        read_items, items_to_write = tee(self.read(steps))
+        objects = (
+            (read_item.described(context.name(read_item.step), context.terms), read_item.fetched.body)
+            for read_item in items_to_write
+        )
+        answers = context.destination.put_all(objects, window_bytes=WINDOW_BYTES)
+        for written, read_item in zip(answers, read_items, strict=True):
+            self.take(read_item, written)
 
-    def bodies(self, steps: Sequence[SyncStep], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
-        """Read; yield what is to be written, which ``sent`` lists. What cannot be is noted."""
+    def read(self, steps: Sequence[SyncStep]) -> Iterator[Item]:
+        """Read; yield what is to be written. What cannot be is noted."""
         context = self.context
         fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         acls_read = acls(context, map(source_of, steps))
@@ -182,9 +186,8 @@ class SmallCopy(Struct):
                 self._lost.append((step, fetched_object.error))
                 continue
             read_item = self._item(step, fetched_object, acl)
-            sent.append(read_item)
             context.take(len(fetched_object.body))
-            yield read_item.described(context.name(step), context.terms), fetched_object.body
+            yield read_item
 
     def _item(self, step: SyncStep, fetched: Fetched, acl: Acl) -> Item:
         body, crc = fetched.body, fetched.crc64nvme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -139,27 +140,30 @@ class _Layers(Struct):
                 (Description(job.key, before=self._before(job)), None) for job in markers
             ),
         )
-        sent: list[ObjectWrite] = []
-        self._take(sent, destination.put_versions(self._described(small, sent)))
+        intact, intact_to_write = tee(self._intact(small))
+        self._take(
+            (job for job, _ in intact),
+            destination.put_versions((self._described(job), body) for job, body in intact_to_write),
+        )
         for job in large:
             self._upload(job)
 
-    def _described(
-        self, jobs: Sequence[ObjectWrite], sent: list[ObjectWrite]
-    ) -> Iterator[tuple[Description, bytes]]:
+    def _intact(self, jobs: Sequence[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
+        """Yield the objects whose bytes are those of the index, with these. The others are findings."""
         for job in jobs:
             self.writer.go_on()
             body = self._body(job)
             if hashlib.sha256(body).hexdigest() != job.row.sha256:
                 self.findings.append(damaged(job))
                 continue
-            sent.append(job)
-            yield self.writer.terms.describe(job.key, job.row, self._before(job)), body
+            yield job, body
 
-    def _take(self, jobs: Sequence[ObjectWrite], results: Iterable[Written]) -> None:
-        """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
-        for number, written in enumerate(results):
-            job = jobs[number]
+    def _described(self, job: ObjectWrite) -> Description:
+        return self.writer.terms.describe(job.key, job.row, self._before(job))
+
+    def _take(self, jobs: Iterable[ObjectWrite], answers: Iterable[Written]) -> None:
+        """Note what became of jobs, which are answered in order."""
+        for written, job in zip(answers, jobs, strict=True):
             fault = fault_of(job, written)
             if written.error is None:
                 self._counts[job.key] += 1

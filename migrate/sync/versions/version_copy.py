@@ -4,9 +4,8 @@ next version of every key at once, then the one after it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, tee
 from operator import attrgetter
 
 from msgspec import Struct, field
@@ -126,9 +125,11 @@ class HistoryCopy(Struct):
     def _layer(self, steps: Sequence[SyncStep]) -> None:
         """Add one version to each key."""
         whole_objects = [step for step in steps if step.marks or is_small(step)]
-        small, sent = VersionCopy(self.context, self.done), deque[Item | SyncStep]()
-        for written in self.context.destination.put_versions(self._bodies(whole_objects, small, sent)):
-            self._take(small, sent.popleft(), written)
+        small = VersionCopy(self.context, self.done)
+        versions, versions_to_write = tee(self._read(whole_objects, small))
+        answers = self.context.destination.put_versions(map(self._described, versions_to_write))
+        for written, version in zip(answers, versions, strict=True):
+            self._take(small, version, written)
         small.end()
         large = LargeCopy(self.context, self.done, self.uploads, versions=True)
         for step in [*(step for step in steps if not (step.marks or is_small(step))), *small.grown]:
@@ -136,24 +137,24 @@ class HistoryCopy(Struct):
             large.run([replace(step, before=self._counts[step.key])])
             self._counts[step.key] += self.done.copied - before
 
-    def _bodies(
-        self, steps: Sequence[SyncStep], small: VersionCopy, sent: deque[Item | SyncStep]
-    ) -> Iterator[tuple[Description, bytes | None]]:
-        for step in steps:
-            if step.marks:
-                sent.append(step)
-                yield Description(self.context.name(step), before=self._counts[step.key]), None
-        read: deque[Item] = deque()
-        for described, body in small.bodies([step for step in steps if not step.marks], read):
-            read_item = read.popleft()
-            sent.append(read_item)
-            yield replace(described, before=self._counts[read_item.step.key]), body
+    def _read(self, steps: Sequence[SyncStep], small: VersionCopy) -> Iterator[Item | SyncStep]:
+        """Yield delete markers, then the versions that could be read."""
+        yield from (step for step in steps if step.marks)
+        yield from small.read([step for step in steps if not step.marks])
 
-    def _take(self, small: VersionCopy, read_item: Item | SyncStep, written: Written) -> None:
-        step = read_item if isinstance(read_item, SyncStep) else read_item.step
+    def _described(self, version: Item | SyncStep) -> tuple[Description, bytes | None]:
+        """Return what is to be written."""
+        if isinstance(version, SyncStep):
+            return Description(self.context.name(version), before=self._counts[version.key]), None
+        step = version.step
+        described = version.described(self.context.name(step), self.context.terms)
+        return replace(described, before=self._counts[step.key]), version.fetched.body
+
+    def _take(self, small: VersionCopy, version: Item | SyncStep, written: Written) -> None:
+        step = version if isinstance(version, SyncStep) else version.step
         self._counts[step.key] += written.error is None
-        if isinstance(read_item, Item):
-            small.take(read_item, written)
+        if isinstance(version, Item):
+            small.take(version, written)
         elif written.error is not None:
             self.done.gaps.append(refusal(step, written.error))
         else:
