@@ -14,17 +14,19 @@ from pathlib import Path
 
 from msgspec import Struct
 
-_commands = ["moveout"]
+_command = "moveout"
+"""A process runs one command, as it has one id: so both are asked of the process, and not handed down."""
 
 
 def name_command(name: str) -> None:
     """Set what others are to call this process where it is in their way, such as ``moveout follow``."""
-    _commands[0] = name
+    global _command  # noqa: PLW0603  see above
+    _command = name
 
 
 def command_name() -> str:
     """Return what others are to call this process."""
-    return _commands[0]
+    return _command
 
 
 class ProcessName(Struct, frozen=True):

@@ -17,12 +17,15 @@ _FORGOTTEN_SECONDS = 150.0
 SILENT_SECONDS = 15.0
 """A server that gives no answer for so long is reported, and waited for."""
 _looking: list[None] = []
+"""An entry for each ``looking`` that lasts. It is of the process: boto3 waits in connections and threads of its own, so
+no parameter reaches all that has to wait for a shorter time.
+"""
 
 
 @contextmanager
 def looking() -> Iterator[None]:
-    """As long as the context lasts, the command only looks: it goes on without a server that is silent, and another one
-    than the calls themselves says so (``migrate.progress.server_contact``).
+    """As long as the context lasts, this process only looks: it goes on without a server that is silent, and another
+    one than the calls themselves says so (``migrate.progress.server_contact``).
     """
     _looking.append(None)
     try:
@@ -32,12 +35,12 @@ def looking() -> Iterator[None]:
 
 
 def is_looking() -> bool:
-    """Tell whether the command only looks."""
+    """Tell whether this process only looks."""
     return bool(_looking)
 
 
 def answer_seconds(usual: float) -> float:
-    """Return how long a request waits for a server that sends nothing: ``usual``, or less where the command only
+    """Return how long a request waits for a server that sends nothing: ``usual``, or less where this process only
     looks.
     """
     return min(usual, FIRST_ANSWER_SECONDS) if is_looking() else usual
