@@ -28,7 +28,7 @@ from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob,
 from migrate.engines import registry
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitWork
-from migrate.progress.server_contact import noted_silence
+from migrate.progress.server_contact import WaitingCommand, noted_silence
 from migrate.restore.common.remote_rows import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.objects.workers import Writing
@@ -87,7 +87,9 @@ class WorkerSession:
         self.fence = self._fence()
         self._held = ExitStack()
         if database is not None:
-            self._held.enter_context(noted_silence([database], _moving, _ignore, self.cancellation))
+            self._held.enter_context(
+                noted_silence([database], WaitingCommand(_moving, _ignore, self.cancellation))
+            )
             self._held.enter_context(waiting_for_silent(self.cancellation.wait))
         try:
             self.fence.start()

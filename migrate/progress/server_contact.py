@@ -54,55 +54,63 @@ Ask = Callable[[], None]
 """Logs in and out again. Raises ``UnreachableError`` where there is no answer."""
 
 
-class ServerContact:
-    """Asks one server while nothing moves, and calls ``note`` once it is silent, then once a minute, and when it
-    answers again. ``quiet_seconds``: for how long nothing has moved. A server that never ``has_answered`` is not waited
-    for.
+class WaitingCommand(Struct, frozen=True):
+    """A command that waits for servers. Nothing has moved for ``quiet_seconds``. ``note`` tells people of a silent
+    server; ``give_up`` ends the command, where that may be.
+    """
 
-    No driver stops waiting by itself. While the server is silent and it ``is_too_late`` to wait, or the command was
-    cancelled some seconds ago, ``hang_up`` is called again and again. A cancelled one is ended by ``give_up``, if any.
-    A command whose ``patience`` has a limit goes on without the server then.
+    quiet_seconds: Callable[[], float]
+    note: Callable[[str], None]
+    cancellation: CancellationToken
+    give_up: Callable[[], None] | None = None
+    is_too_late: Callable[[], bool] = lambda: False
+    """Whether it is too late to wait for a silent server."""
+    patience: Patience = WORKING
+
+
+class ContactedServer(Struct, frozen=True):
+    """A server that is asked by ``ask`` while nothing moves. ``has_answered``: it has, at least once. ``hang_up`` ends
+    all waiting for it; as long as ``leave_out`` lasts, nobody begins to wait for it.
+    """
+
+    name: str
+    ask: Ask
+    has_answered: Callable[[], bool] = lambda: True
+    hang_up: Callable[[], None] = lambda: None
+    leave_out: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+class ServerContact:
+    """Asks one server while nothing moves. Notes it once it is silent, then once a minute, and when it answers again. A
+    server that has never answered is not waited for.
+
+    No driver stops waiting by itself. While the server is silent and it is too late to wait, or the command was
+    cancelled some seconds ago, it is hung up again and again. A cancelled command is ended, where that may be. One
+    whose patience has a limit goes on without the server then.
     """
 
     def __init__(
-        self,
-        name: str,
-        ask: Ask,
-        quiet_seconds: Callable[[], float],
-        note: Callable[[str], None],
-        cancellation: CancellationToken,
-        *,
-        give_up: Callable[[], None] | None = None,
-        is_too_late: Callable[[], bool] = lambda: False,
-        hang_up: Callable[[], None] = lambda: None,
-        has_answered: Callable[[], bool] = lambda: True,
-        leave_out: Callable[[], AbstractContextManager[None]] = nullcontext,
-        patience: Patience = WORKING,
-        clock: Callable[[], float] = time.monotonic,
+        self, server: ContactedServer, command: WaitingCommand, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._name, self._ask, self._note = name, ask, note
-        self._quiet_seconds, self._cancellation, self._clock = quiet_seconds, cancellation, clock
+        self._server, self._command, self._clock = server, command, clock
+        self._give_up = command.give_up
         self._outage = Outage(clock=clock)
         self._asking: threading.Thread | None = None
         self._due = 0.0
-        self._give_up, self._is_silent = give_up, False
-        self._refuses = False
-        self._is_ending = self._is_left_out = False
+        self._is_silent = self._refuses = self._is_ending = self._is_left_out = False
         self._closed = threading.Event()
-        self._is_too_late, self._hang_up = is_too_late, hang_up
-        self._has_answered, self._leave_out = has_answered, leave_out
-        self._patience, self._left_out = patience, ExitStack()
+        self._left_out = ExitStack()
         watch(self)
 
     def look(self) -> None:
         """See ``Watched``."""
         if self._closed.is_set():
             return
-        if self._cancellation.is_cancelled and not self._is_ending:
+        if self._command.cancellation.is_cancelled and not self._is_ending:
             self._is_ending, self._due = True, self._clock()
-        quiet = self._quiet_seconds()
+        quiet = self._command.quiet_seconds()
         self._end_waiting()
-        if quiet < self._patience.quiet_seconds and not self._is_ending and not self._is_left_out:
+        if quiet < self._command.patience.quiet_seconds and not self._is_ending and not self._is_left_out:
             self._due = min(self._due, self._clock())
             return
         if self._asking is None:
@@ -112,28 +120,30 @@ class ServerContact:
             return
         unanswered = self._outage.silent_seconds()
         if self._is_ending:
-            self._is_silent = unanswered >= self._patience.end_seconds
+            self._is_silent = unanswered >= self._command.patience.end_seconds
             return
         if (
             self._is_left_out
-            or unanswered < self._patience.login_seconds
-            or quiet < self._patience.silent_seconds
+            or unanswered < self._command.patience.login_seconds
+            or quiet < self._command.patience.silent_seconds
         ):
             return
         self._outage.silent(quiet)
         self._is_silent = True
         if self._outage.is_note_due():
-            self._note(f"{self._name} has not answered since {self._outage.since}{self._what_follows()}")
-        limit = self._patience.limit_seconds
+            self._command.note(
+                f"{self._server.name} has not answered since {self._outage.since}{self._what_follows()}"
+            )
+        limit = self._command.patience.limit_seconds
         if limit is not None and unanswered >= limit:
             self._is_left_out = True
-            self._left_out.enter_context(self._leave_out())
+            self._left_out.enter_context(self._server.leave_out())
 
     def _what_follows(self) -> str:
-        limit = self._patience.limit_seconds
+        limit = self._command.patience.limit_seconds
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
-        if self._has_answered():
+        if self._server.has_answered():
             what = (
                 "it refuses connections, and moveout tries again for a while"
                 if self._refuses
@@ -147,12 +157,12 @@ class ServerContact:
         """Wake whoever waits for a silent server in vain, or end the command."""
         if not self._is_silent:
             return
-        is_overdue = self._cancellation.is_overdue
+        is_overdue = self._command.cancellation.is_overdue
         if is_overdue and self._give_up is not None:
             give_up, self._give_up = self._give_up, None
             give_up()
-        elif is_overdue or self._is_left_out or self._is_too_late():
-            self._hang_up()
+        elif is_overdue or self._is_left_out or self._command.is_too_late():
+            self._server.hang_up()
 
     def close(self) -> None:
         """Ask no more."""
@@ -171,17 +181,19 @@ class ServerContact:
         self._is_silent = self._is_left_out = False
         self._left_out.close()
         seconds = self._outage.end()
-        if seconds and not self._cancellation.is_cancelled:
-            self._note(f"{self._name} answers again, after {duration_words(seconds)}")
-        pause = min(max(self._quiet_seconds() / 2, _LEAST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        if seconds and not self._command.cancellation.is_cancelled:
+            self._command.note(f"{self._server.name} answers again, after {duration_words(seconds)}")
+        pause = min(max(self._command.quiet_seconds() / 2, _LEAST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         self._due, self._asking = self._clock() + pause, None
 
     def _is_answered(self) -> bool:
         try:
-            self._ask()
+            self._server.ask()
         except UnreachableError as exc:
             self._refuses = not isinstance(exc, SourceSilentError)
-            is_refusal = self._patience.limit_seconds is not None and not isinstance(exc, SourceSilentError)
+            is_refusal = self._command.patience.limit_seconds is not None and not isinstance(
+                exc, SourceSilentError
+            )
             return is_refusal and not self._is_left_out  # else we have hung up
         except MoveoutError:
             pass
@@ -208,41 +220,27 @@ class _End:
 
 
 @contextmanager
-def noted_silence(
-    endpoints: Iterable[Endpoint],
-    quiet_seconds: Callable[[], float],
-    note: Callable[[str], None],
-    cancellation: CancellationToken,
-    give_up: Callable[[], None] | None = None,
-    is_too_late: Callable[[], bool] = lambda: False,
-    patience: Patience = WORKING,
-) -> Iterator[None]:
+def noted_silence(endpoints: Iterable[Endpoint], command: WaitingCommand) -> Iterator[None]:
     """Note it, as long as the context lasts, where a server of some databases is silent; see ``ServerContact``. From
-    when it ``is_too_late`` on, whoever waits for a silent one gets an error. Buckets need none of it, but for a command
+    when it is too late on, whoever waits for a silent one gets an error. Buckets need none of it, but for a command
     that only looks: each request to them has a policy that does.
     """
-    is_looking = patience.limit_seconds is not None
+    is_looking = command.patience.limit_seconds is not None
     with ExitStack() as stack:
         if is_looking:
             stack.enter_context(looking())
-        if give_up is not None and not patience.end_seconds:
-            stack.enter_context(closing(_End(give_up, cancellation)))
+        if command.give_up is not None and not command.patience.end_seconds:
+            stack.enter_context(closing(_End(command.give_up, command.cancellation)))
         for name, ask in _servers(endpoints, buckets=is_looking).items():
             is_on_it = partial(_is_on, server_key(name))
-            contact = ServerContact(
+            server = ContactedServer(
                 name,
                 ask,
-                quiet_seconds,
-                note,
-                cancellation,
-                give_up=give_up,
-                is_too_late=is_too_late,
-                hang_up=partial(hang_up, is_on_it),
                 has_answered=partial(has_answered, is_on_it),
+                hang_up=partial(hang_up, is_on_it),
                 leave_out=partial(left_out, is_on_it),
-                patience=patience,
             )
-            stack.enter_context(closing(contact))
+            stack.enter_context(closing(ServerContact(server, command)))
         yield
 
 

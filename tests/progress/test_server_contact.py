@@ -16,7 +16,7 @@ from exporters.postgres.sessions.connection import parse_url as parse_postgres_u
 from migrate.case.server_url import bare_server, server_key
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress.meter import Meter
-from migrate.progress.server_contact import LOOKING, WORKING, ServerContact
+from migrate.progress.server_contact import LOOKING, WORKING, ContactedServer, ServerContact, WaitingCommand
 from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken
 from scripts.process import free_port
@@ -32,20 +32,22 @@ class Contacted:
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
-        self.contact = ServerContact(
+        server = ContactedServer(
             "postgresql://old",
             self._ask,
+            has_answered=lambda: self.has_answered,
+            hang_up=lambda: self.hung_up.append(self.now),
+            leave_out=self._leave_out,
+        )
+        command = WaitingCommand(
             lambda: self.quiet,
             self.notes.append,
             self.cancellation,
             give_up=give_up and (lambda: self.notes.append(give_up)),
             is_too_late=lambda: self.now > self.late,
-            hang_up=lambda: self.hung_up.append(self.now),
-            has_answered=lambda: self.has_answered,
-            leave_out=self._leave_out,
             patience=patience,
-            clock=lambda: self.now,
         )
+        self.contact = ServerContact(server, command, clock=lambda: self.now)
 
     @contextmanager
     def _leave_out(self):

@@ -121,13 +121,15 @@ class Session(Struct):
         is interrupted, or it ``is_too_late``, nobody waits for a silent server any more. An interrupted command that
         ``may_end`` as a kill would end it does so then.
         """
-        from migrate.progress.server_contact import noted_silence  # noqa: PLC0415  most commands ask no database
-
-        meter, note = self.meter, self.progress.note
-        give_up = self._end_at_once if may_end else None
-        return noted_silence(
-            endpoints, meter.quiet_seconds, note, self.cancellation, give_up, is_too_late=is_too_late
+        from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
+            WaitingCommand,
+            noted_silence,
         )
+
+        give_up = self._end_at_once if may_end else None
+        meter, note = self.meter, self.progress.note
+        command = WaitingCommand(meter.quiet_seconds, note, self.cancellation, give_up, is_too_late)
+        return noted_silence(endpoints, command)
 
     @contextlib.contextmanager
     def waiting_for_silent(
@@ -148,12 +150,17 @@ class Session(Struct):
         """Note it, as long as the context lasts, where a server of one of these databases is silent, and go on without
         it after ``LOOKING.limit_seconds``: for a command that only looks, which Ctrl-C ends at once.
         """
-        from migrate.progress.server_contact import LOOKING, noted_silence  # noqa: PLC0415  most ask no database
+        from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
+            LOOKING,
+            WaitingCommand,
+            noted_silence,
+        )
 
         meter, note = self.meter, self.progress.note
-        return noted_silence(
-            endpoints, meter.quiet_seconds, note, self.cancellation, self._end_at_once, patience=LOOKING
+        command = WaitingCommand(
+            meter.quiet_seconds, note, self.cancellation, self._end_at_once, patience=LOOKING
         )
+        return noted_silence(endpoints, command)
 
     def _end_at_once(self) -> None:
         """End the process, whatever its threads wait for."""
