@@ -50,7 +50,7 @@ def open_part(file: Any) -> ParquetPart:
 
 def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
     """Yield the rows, a few thousand at a time, and those with long values alone: in memory there is never a whole row
-    group.
+    group. Raises what ``READ_ERRORS`` lists.
     """
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
@@ -61,7 +61,9 @@ def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
                 continue
         fit = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
         rows = max(1, min(_BATCH_ROWS, fit))
-        yield from file.iter_batches(rows, row_groups=[number], use_threads=False)
+        for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
+            batch.validate(full=True)  # Parquet does not check that a text is UTF-8
+            yield batch
 
 
 def leaves_of(schema: pa.Schema) -> dict[str, range]:

@@ -13,7 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from exporters.sql.columns import ENCODING, EXACT_OF, OWN
-from exporters.sql.parquet_read import ParquetPart, open_part
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -71,7 +71,7 @@ def _rows_of_part(
                         part, group, max(0, start - position), count if end is None else end - position
                     )
                 position += count
-    except (pa.ArrowException, OSError) as exc:
+    except READ_ERRORS as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 

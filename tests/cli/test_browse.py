@@ -16,6 +16,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, run
 from tests.tools.clients import boto_client
@@ -298,3 +299,13 @@ def test_rows_are_read_group_by_group(tmp_path):
     for start, end in ((0, 20), (2, 3), (2, 4), (8, 12), (9, 10), (10, None), (19, 25), (20, 30), (5, 5)):
         numbers = [row["n"] for row in table_rows.rows(bundle, bundle.table, start, end)]
         assert numbers == list(range(20))[start:end]
+
+
+def test_a_part_whose_text_is_no_text_is_damaged(tmp_path):
+    bundle = Parts(tmp_path)
+    _, offsets, data = pa.array([b"a\x8d\xf92"] * 10).buffers()
+    text = pa.StringArray.from_buffers(10, offsets, data)
+    pq.write_table(pa.table({"n": text}), tmp_path / "data/app/tables/1/1.parquet")
+    assert len(list(table_rows.rows(bundle, bundle.table, 0, 10))) == 10
+    with pytest.raises(DamageError, match=r"tables/1/1\.parquet"):
+        list(table_rows.rows(bundle, bundle.table, 0, None))
