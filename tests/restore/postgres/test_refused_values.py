@@ -3,6 +3,8 @@
 import pytest
 
 from migrate.runtime.progress import Silent
+from scripts.postgres_versions import find_postgres_of
+from scripts.process import ServerError
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -121,3 +123,40 @@ def test_a_column_that_takes_null_below_a_parent_that_does_not_takes_it_again(
     assert fetch(destination, "SELECT a, b FROM top ORDER BY b") == fetch(
         url, "SELECT a, b FROM top ORDER BY b"
     )
+
+
+SOONEST = (
+    "interval '-178956970 years -8 mons' - interval '2147483647 days' - interval '1 day'"
+    " - interval '2000000000 hours' - interval '562047788 hours' - interval '54.775808 s'"
+)
+ENDLESS = f"""
+CREATE TABLE t (id int, i interval, a interval[], said text);
+INSERT INTO t VALUES (1, {SOONEST}, NULL, 'x'), (2, '1 day', ARRAY['1 day', {SOONEST}], NULL);
+CREATE TABLE u (i interval, odd aclitem); INSERT INTO u VALUES ({SOONEST}, 'postgres=r/postgres'), (NULL, NULL);
+"""
+
+
+@pytest.mark.torture
+def test_an_interval_that_a_newer_server_reads_as_infinite_is_named(servers, tmp_path):
+    try:
+        older, newer = (servers.postgres(f"of-{major}", find_postgres_of(major)) for major in (16, 17))
+    except ServerError as error:
+        pytest.skip(f"NOT TESTED: {error}")
+    url, destination = older.database(), newer.database()
+    run_sql(url, ENDLESS)
+    assert export_database(url, tmp_path / "bundle").complete
+    outcomes = [
+        restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+        for _ in range(2)
+    ]
+    for outcome in outcomes:
+        assert outcome.findings == ()
+        named = [sentence.partition(" infinite here")[0] for sentence in outcome.left_out]
+        assert named == [
+            f"the values of {column}: 1 are"
+            for column in ('"public"."t"."a"', '"public"."t"."i"', '"public"."u"."i"')
+        ]
+    assert fetch(destination, "SELECT id, i::text, a::text, said FROM t ORDER BY id") == [
+        (1, "-infinity", None, "x"),
+        (2, "1 day", '{"1 day",-infinity}', None),
+    ]

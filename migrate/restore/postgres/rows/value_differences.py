@@ -1,6 +1,7 @@
 """Tables that differ from the bundle's only in values that the destination cannot hold as they were.
 
-It may compute a generated column otherwise, have no bytes of the source's encoding for a text, or not take a value.
+It may compute a generated column otherwise, have no bytes of the source's encoding for a text, or not take a value, or
+take it as another.
 Those values stay in the bundle only, and are recorded as lost.
 """
 
@@ -33,6 +34,11 @@ from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_par
 _COMPUTED = (
     "the destination computes other values than the source had stored, or shows none; "
     "the bundle has the source's"
+)
+
+_INFINITE = (
+    "{count} are infinite here, as PostgreSQL 17 and newer read the largest or smallest interval of an older server;"
+    " the bundle has the source's"
 )
 
 
@@ -185,6 +191,10 @@ def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tup
     losses += [
         Loss(label, "rows", f"{count} did not come, for column {quote_name(name)}{_why(values, name)}")
         for name, count in sorted(values.rows.items())
+    ]
+    losses += [
+        Loss(f"{label}.{quote_name(name)}", "values", _INFINITE.format(count=count))
+        for name, count in sorted(values.infinite.items())
     ]
     return digest, losses
 

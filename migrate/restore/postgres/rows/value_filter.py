@@ -1,6 +1,6 @@
 """Values that the destination's types do not take: of types without an input function (pg_node_tree), with names of
-objects and roles that are not there, infinite ones of an older server. A row comes with NULL in place of such a value;
-where the column is NOT NULL it does not come.
+objects and roles that are not there, infinite ones to an older server. A row comes with NULL in place of such a value;
+where the column is NOT NULL it does not come. Two intervals that are finite in an older server are infinite in a newer.
 """
 
 from __future__ import annotations
@@ -29,13 +29,20 @@ _ALWAYS_TAKEN = re.compile(
     r"json|jsonb|time(stamp)?(\(\d\))? with(out)? time zone)(\([\d,]+\))?"
 )
 """Types that take whatever they once printed. Older servers have no infinite ``numeric`` and ``interval``."""
+_INFINITE = {
+    b"P178956970Y7M2147483647DT2562047788H54.775807S": b"infinity",
+    b"P-178956970Y-8M-2147483648DT-2562047788H-54.775808S": b"-infinity",
+}
+_INFINITE_FROM = 170000
+"""From this version on, these two intervals are infinite (INTERVAL_NOBEGIN, src/include/datatype/timestamp.h)."""
 _NO_NULL = "the column is NOT NULL here"
 _BATCH = 1000
 
 
 class ValueFilter:
     """Takes out of rows what a table's columns do not take. ``values``: how many of which column; ``rows``: how many by
-    the column that keeps them out; ``reasons`` by column. The connection is in a transaction.
+    the column that keeps them out; ``reasons`` by column. ``infinite``: how many of which column are infinite here. The
+    connection is in a transaction.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], label: str, names: Sequence[str]) -> None:
@@ -47,6 +54,8 @@ class ValueFilter:
         self._without_input: set[int] = set()
         self.values: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
+        self.infinite: Counter[str] = Counter()
+        self._has_infinite = connection.info.server_version >= _INFINITE_FROM
         self.reasons: dict[str, str] = {}
 
     @property
@@ -57,8 +66,18 @@ class ValueFilter:
     def filtered(self, lines: Sequence[bytes]) -> list[bytes]:
         """Return CSV lines as the table takes them."""
         rows = [csv_fields(line) for line in lines]
+        if self._has_infinite and any(text in line for line in lines for text in _INFINITE):
+            for row in rows:
+                self._make_infinite(row)
         refused = {number: self._refused(number, {row[number] for row in rows}) for number in self.doubtful}
         return [line for row in rows if (line := self._line(row, refused)) is not None]
+
+    def _make_infinite(self, row: list[bytes]) -> None:
+        for number in self.doubtful:
+            for text, infinite in _INFINITE.items():
+                if text in row[number]:
+                    self.infinite[self._names[number]] += row[number].count(text)
+                    row[number] = row[number].replace(text, infinite)
 
     def _line(self, row: list[bytes], refused: Mapping[int, set[bytes]]) -> bytes | None:
         numbers = [number for number, values in refused.items() if row[number] in values]
