@@ -324,6 +324,50 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     assert not erase.is_begun(elsewhere)
 
 
+def test_a_directory_that_is_renamed_between_two_runs_is_erased_only_if_somebody_says_why(
+    kept, provider, make_key, tmp_path
+):
+    """It may be a damaged copy. The certificate counts what the first run removed, too."""
+    old, new, key = (
+        Path(kept.location.removeprefix("file://")),
+        tmp_path / "new",
+        make_key.path_of("provider"),
+    )
+    count = len(erase.removable(open_object_lock(kept.location)))
+    with pytest.raises(UnreachableError):
+        do(kept, Broken(open_object_lock(kept.location), 3), provider, override="a court said so")
+    old.rename(new)
+    refused = call("erase", new, "--key", key, "--yes")
+    assert (refused.code, f"begun at {kept.location}" in refused.err) == (4, True), refused.err
+    new.rename(old)
+    assert erase.is_begun(kept)
+    old.rename(new)
+    done = call("erase", new, "--key", key, "--yes", "--override", "it was renamed", "--json")
+    assert (done.code, done.json["result"]["versions"]) == (0, count), done.err
+    assert all(info.key.startswith("sig/") for info in open_location(str(new)).list())
+    verified = call("custody", "verify", new)
+    assert verified.code == 0, verified.out
+
+
+def test_a_directory_that_is_renamed_under_a_run_is_not_certified_away(kept, provider, tmp_path):
+    """Where it was nothing is left, and its bytes lie elsewhere."""
+    old, new = Path(kept.location.removeprefix("file://")), tmp_path / "new"
+
+    class Renaming(Broken):
+        def __getattr__(self, name):
+            self._left -= name == "remove"
+            if name == "remove" and self._left == 0:
+                old.rename(new)
+            return getattr(self._inner, name)
+
+    with pytest.raises(DamageError, match="by which this erasure began") as refused:
+        do(kept, Renaming(open_object_lock(kept.location), 4), provider)
+    assert "put it back" in refused.value.next_step
+    assert documents.read_all(open_location(str(new)), "erasure")[0] == []
+    new.rename(old)  # nothing was made in its place
+    assert do(kept, open_object_lock(kept.location), provider).versions > 10
+
+
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
 from migrate.custody.erasure import remains
@@ -22,6 +23,7 @@ from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log import custody_log
+from migrate.custody.log.custody_log import is_same_location
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
@@ -82,7 +84,12 @@ def check(
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
     there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
     With ``trust`` only receipts by its keys count, and none by a key that has the same owner as ``by``.
+
+    Where an erasure was begun at another location, and its rest is here, that alone speaks against it.
     """
+    if (begun := _begun_elsewhere(store)) is not None:
+        sentence = f"its erasure was begun at {begun.location}, and not here"
+        return [f"{sentence} (where the directory was renamed, rename it back, and erase it there)"]
     reasons = []
     if other_files := unknown_files(store, (version.key for version in versions)):
         number = things(len(other_files), "file")
@@ -193,6 +200,7 @@ def erase(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",
         )  # fmt: skip
+    _check_recorded(store, erasing)
     document = _certificate(store, signer, erasing, remaining)
     details = {"file": document.key, "sha256": document.sha256, **_counts(erasing)}
     event = CustodyEvent("erased", erasing.bundle, erasing.root, store.location, details)
@@ -206,6 +214,7 @@ def erase(
 def _begin(
     store: MultipartStore, vault: ObjectLock, signer: Signer, override: str, reasons: Sequence[str]
 ) -> CustodyEvent:
+    begun = _begun_elsewhere(store)
     versions = [version for version in vault.versions() if not is_kept(version)]
     details: dict[str, Any] = {
         "versions": sum(not version.is_marker for version in versions),
@@ -213,9 +222,12 @@ def _begin(
         "size_bytes": sum(version.size_bytes for version in versions),
         "uploads": sum(1 for _ in store.uploads()),
     }
+    if begun:
+        details |= {**begun.details, "begun_at": begun.location}
     if override:
         details |= {"override": override, "against": list(reasons)}
-    event = new_event(store, "erasing", details)
+    here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
+    event = replace(here, details=details)
     custody_log.append(store, signer, custody_log.once(event, undone_by="erased"))
     return event
 
@@ -235,6 +247,29 @@ def _begun(store: MultipartStore) -> CustodyEvent | None:
     if has_ended and not all(map(is_kept, store.list())):
         return None
     return erasing_entries[-1].what
+
+
+def _begun_elsewhere(store: MultipartStore) -> CustodyEvent | None:
+    """Return the erasure that the log says was begun last, at another location, and that has not ended: what is here
+    is the rest of that, if the directory was renamed. But it may also be a damaged copy.
+    """
+    log = custody_log.read(store)
+    begun = [*log.find("erasing"), *log.find("erased")]
+    if not begun or exists(store, layout.TAG_MANIFEST):
+        return None
+    last = max(begun, key=lambda entry: entry.number).what
+    is_here = is_same_location(last.location, store.location)
+    return None if last.event == "erased" or is_here else last
+
+
+def _check_recorded(store: MultipartStore, erasing: CustodyEvent) -> None:
+    """Raise ``DamageError`` where the log lacks the erasure that was begun: what was there was moved away."""
+    if any(entry.what == erasing for entry in custody_log.read(store).find("erasing")):
+        return
+    raise DamageError(
+        f"{store.location}/{layout.CUSTODY_LOG}", expected="the entry by which this erasure began", found="none",
+        next_step="somebody moved what was there, so nothing is certified: put it back, and run the same command again",
+    )  # fmt: skip
 
 
 def _remove(
@@ -278,11 +313,11 @@ def _certificate(
         "root": erasing.root,
         "location": store.location,
         **_counts(erasing),
-        "delete_markers": max(len(remaining.markers), int(erasing.details.get("markers", 0))),
-        "uploads": max(len(remaining.uploads), int(erasing.details.get("uploads", 0))),
+        "delete_markers": max(len(remaining.markers), _count(erasing, "markers")),
+        "uploads": max(len(remaining.uploads), _count(erasing, "uploads")),
         "override": erasing.details.get("override", ""),
         "against": erasing.details.get("against", []),
-        "not_verified": [*_origins(log, store.location), *UNVERIFIABLE],
+        "not_verified": [*_origins(log, store.location, erasing), *UNVERIFIABLE],
         "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/: they may name"
         " sources and objects, and hold nothing of their content",
     }
@@ -291,13 +326,21 @@ def _certificate(
     return certificate
 
 
-def _origins(log: custody_log.Log, location: str) -> list[str]:
+def _origins(log: custody_log.Log, location: str, erasing: CustodyEvent) -> list[str]:
     """Return a sentence for each place that the bundle was transferred from: by the log alone, it lies there still."""
-    places = {entry.what.details.get("from") for entry in log.at(location, "transferred")} - {None}
+    here = {location, str(erasing.details.get("begun_at", location))}
+    transfers = [entry for name in here for entry in log.at(name, "transferred")]
+    places = {entry.what.details.get("from") for entry in transfers} - {None}
     return [
         f"The bundle at {place}, from which this one was transferred." for place in sorted(map(str, places))
     ]
 
 
-def _counts(erasing: CustodyEvent) -> dict[str, Any]:
-    return {name: erasing.details.get(name, 0) for name in ("versions", "size_bytes")}
+def _counts(erasing: CustodyEvent) -> dict[str, int]:
+    return {name: _count(erasing, name) for name in ("versions", "size_bytes")}
+
+
+def _count(erasing: CustodyEvent, name: str) -> int:
+    """Return a number of an entry, which anybody may have written; 0 where it is none."""
+    number = erasing.details.get(name)
+    return number if type(number) is int else 0

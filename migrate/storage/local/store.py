@@ -260,11 +260,12 @@ class LocalStore(BaseStore):
 
     def erase(self, name: str) -> None:
         """Remove a file by its name below the root, one of the store's own or a symbolic link too; directories that
-        become empty go with it.
+        become empty go with it. Nothing is made where the root itself is gone.
         """
         path = self.root / name
         with translated(path):
-            self._remove(path)
+            if os.path.lexists(path):
+                self._remove(path)
 
     def _remove(self, path: Path) -> None:
         with self._lock, suppress(FileNotFoundError, NotADirectoryError):
