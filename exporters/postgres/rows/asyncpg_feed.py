@@ -27,6 +27,7 @@ from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 FEED_ERRORS = (*DRIVER_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What asyncpg may raise while it talks to a server."""
 _DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
+_CLOSED = "the server closed the connection"
 _HEAD = 5
 """A message's kind, and its length without the kind."""
 _LENGTH = 4
@@ -164,7 +165,7 @@ class _Received(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.BaseProtocol``."""
-        self._lost = exc or ConnectionResetError("the server closed the connection")
+        self._lost = exc or ConnectionResetError(_CLOSED)
         self._loop.stop()
 
     def wait(self) -> None:
@@ -250,7 +251,8 @@ def copy_stream(
     then the server's count of them. ``are_text``: rows arrive in COPY's text format, and are lines of CSV here. Raises
     ``PostgresError``, ``OSError``.
     """
-    transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
+    transport = _open_transport(connection)
+    usual = connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
     received = _Received(loop, are_text=are_text)
     errors: list[BaseException] = []
     transport.set_protocol(received)
@@ -277,6 +279,16 @@ def copy_stream(
                 received.wait()
     finally:
         transport.set_protocol(usual)
+
+
+def _open_transport(connection: Any) -> Any:
+    """Return what the connection sends and receives by. Raises ``OSError`` where its end came with the last answer: who
+    listens from then on does not hear of it.
+    """
+    transport = connection._transport  # noqa: SLF001  nothing else has it
+    if transport.is_closing():
+        raise ConnectionResetError(_CLOSED)
+    return transport
 
 
 def _error(body: bytes) -> BaseException:

@@ -1,5 +1,6 @@
 """What a source is asked to bear: connections, locks, time; least privilege; standbys."""
 
+import asyncio
 import gc
 import os
 import re
@@ -310,6 +311,31 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
         finally:
             gc.enable()
             feeds.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_connection_whose_end_came_with_its_last_answer_is_no_wait_without_end(postgres, monkeypatch):
+    """The network is cut right after the transaction began; a busy program sees both at once."""
+    begin = snapshot_transaction.Transaction.begin_for
+
+    def begin_and_lose(transaction, queries):
+        is_begun = begin(transaction, queries)
+        loop = feeds_opened[-1]._loop
+        feeds_opened[-1]._wake()
+        loop.run_until_complete(asyncio.sleep(0.1))
+        return is_begun
+
+    feeds_opened = []
+    opened = copy_feed.open_feed
+    monkeypatch.setattr(
+        copy_feed, "open_feed", lambda session: feeds_opened.append(opened(session)) or feeds_opened[-1]
+    )
+    monkeypatch.setattr(snapshot_transaction.Transaction, "begin_for", begin_and_lose)
+    with open_snapshot(parse_url(postgres.database())) as (session, _):
+        feeds = copy_feed.Feeds(session, workers=1)
+        with pytest.raises(SourceUnreachableError, match="closed the connection"):
+            text_of(feeds.copy("SELECT 1"))
+        feeds.close()
 
 
 @pytest.mark.parametrize(
