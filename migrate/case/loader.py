@@ -158,6 +158,7 @@ class _Reader:
             not_taken=self._not_taken(document),
             servers=servers,
             deadline_is_local=names_no_zone(head.get("deadline")),
+            file=str(self._path),
         )
 
     def _fail(self, message: str) -> None:

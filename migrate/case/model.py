@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -125,3 +126,10 @@ class Case(Struct, frozen=True):
     """Which servers, accounts and directories ``discover`` asks."""
     deadline_is_local: bool = False
     """Whether the deadline names no time zone, and was taken as this machine's."""
+    file: str = "moveout.toml"
+    """The path of the case file, as it was named."""
+
+    @property
+    def option(self) -> str:
+        """The option that names the case file, to be typed in a shell."""
+        return f"-c {shlex.quote(self.file)}"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from migrate.case.model import Endpoint
+from migrate.case.model import Case, Endpoint, LeftOut
 from migrate.case.server_url import names_files, names_server, server_key
 from migrate.engines import registry
 
@@ -82,6 +82,11 @@ def _lies_within(inner: str, outer: str) -> str:
 def names_same(url: str, other: str) -> bool:
     """Tell whether two URLs name the same data, whatever users they name."""
     return _path(url) == _path(other) and server_key(url) == server_key(other)
+
+
+def left_out_on_purpose(case: Case, source: Endpoint) -> LeftOut | None:
+    """Return the entry by which a case leaves out just this source; None where it has none. A pattern is none."""
+    return next((entry for entry in case.left_out if names_same(entry.url, source.url)), None)
 
 
 def _as_location(url: str) -> str:

@@ -47,11 +47,14 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 class Diagnosis(Struct, frozen=True):
-    """All examinations. ``scripts`` are the files that were written. ``only_findings``: without the table."""
+    """All examinations. ``scripts`` are the files that were written. ``only_findings``: without the table.
+    ``case_option`` names the case file, where there is one.
+    """
 
     examinations: Examinations
     scripts: Sequence[Path] = ()
     only_findings: bool = False
+    case_option: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -96,8 +99,9 @@ class Diagnosis(Struct, frozen=True):
             console.print(f"fixes: {path}")
         fixes = [finding.fix for entry in examined for finding in entry.examination.findings if finding.fix]
         if not self.scripts and any(fix.kind != "advice" for fix in fixes):
+            command = f"moveout doctor {self.case_option}" if self.case_option else "the same command with"
             console.print(
-                "→ moveout doctor … --fixes DIR writes the fixes, a script for each server.", style="dim"
+                f"→ {command} --fixes fixes writes the fixes, a script for each server.", style="dim"
             )
 
 
@@ -201,14 +205,22 @@ def run_doctor(
     destinations = case.destinations if case else {}
     servers = servers_without_sources(case, sources) if case else []
     move = MoveEndpoints(
-        sources, destinations, locations, workers, until, is_local, options.unfilled, servers
+        sources,
+        destinations,
+        locations,
+        workers,
+        until,
+        is_local,
+        options.unfilled,
+        servers,
+        case.option if case else "",
     )
     looked_at = [*sources.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
         examinations = examine_all(move, progress=session.progress)
     findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
-    return Diagnosis(examinations, scripts, only_findings)
+    return Diagnosis(examinations, scripts, only_findings, move.case_option)
 
 
 def _locations_of(case: Case | None) -> dict[str, Endpoint]:

@@ -101,6 +101,8 @@ class Exported(Struct, frozen=True):
     """The sources whose later changes are kept."""
     compared: Sequence[str] = ()
     """Sources whose log cannot be followed, so that delta passes find what they write."""
+    case_option: str = ""
+    """The option that names the case file, for the next commands; "" where there is none."""
     typed_location: str = ""
     """The location as it was typed, for the next commands; "" where a case file or a whole move has them."""
 
@@ -169,7 +171,9 @@ class Exported(Struct, frozen=True):
         if not summary.complete:
             step = summary.broken[0].error.next_step if is_told and summary.broken else ""
             console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
-        draw_left_behind(console, self.left_behind, [source.error for source in summary.broken])
+        draw_left_behind(
+            console, self.left_behind, [source.error for source in summary.broken], self.case_option
+        )
         self._draw_next_steps(console)
 
     def _draw_next_steps(self, console: Console) -> None:
@@ -342,6 +346,7 @@ def run_export(
             session.is_detailed(len(outcome.sources)),
             followed=followed_names,
             compared=compared_names,
+            case_option=case.option if case else "",
         )
 
 

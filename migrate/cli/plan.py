@@ -98,6 +98,8 @@ class Planned(Struct, frozen=True):
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
+    case_option: str = ""
+    """The option that names the case file, for the next commands; "" where there is none."""
     alternative: Alternative | None = None
     overlaps: Sequence[str] = ()
     """Sources that share data, and a bundle that lies where it should not."""
@@ -160,7 +162,9 @@ class Planned(Struct, frozen=True):
             _draw_order(console, self.order)
         if self.room is not None:
             _draw_room(console, self.room)
-        draw_left_behind(console, self.left_behind, (unread.error for unread in self.unread))
+        draw_left_behind(
+            console, self.left_behind, (unread.error for unread in self.unread), self.case_option
+        )
 
 
 def _rates(rates: LocationRates | None) -> dict[str, float] | None:
@@ -445,6 +449,7 @@ def run_plan(
         room,
         unread,
         find_left_behind(case, endpoints, answers) if case and answers is not None else None,
+        case.option if case else "",
         alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,

@@ -13,7 +13,6 @@ from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, whi
 from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import allowed_empty, load_case
-from migrate.cli.moves.followed_move import commands_of
 from migrate.cli.moves.move_summary import Evacuated
 from migrate.cli.moves.whole_move import run_case
 from migrate.cli.progress.announcements import StatusPage
@@ -51,6 +50,4 @@ def run_command(
     if allow_empty:
         loaded = replace(loaded, sources=allowed_empty(loaded.sources))
     options = RestoreOptions(scheduler=which_scheduler(executor, scheduler), create=create)
-    return run_case(
-        session, loaded, commands_of(case), options, status_page=status_page, keeps_following=keep_following
-    )
+    return run_case(session, loaded, options, status_page=status_page, keeps_following=keep_following)

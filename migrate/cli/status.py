@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
+from migrate.case.overlaps import left_out_on_purpose
 from migrate.case.server_url import is_pattern
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
@@ -95,6 +96,7 @@ class Status(Struct, frozen=True):
     deadline: datetime | None = None
     destinations: Sequence[DestinationStatus] = ()
     absent: Sequence[str] = ()
+    case_option: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -154,14 +156,14 @@ class Status(Struct, frozen=True):
                 _draw_export(console, location.export, with_holder=not location.reports)
             _draw_changes(console, location)
         if self.absent:
-            console.print(Text(f"  ! {_absent_words(self.absent)}", style="yellow"), wrap=True)
+            console.print(Text(f"  ! {_absent_words(self)}", style="yellow"), wrap=True)
         draw_destinations(console, self.destinations, self.sources)
 
 
-def _absent_words(absent: Sequence[str]) -> str:
+def _absent_words(status: Status) -> str:
     return (
-        f"in the case, and not in this bundle: {', '.join(absent)}. It was sealed complete before;"
-        " moveout run says how they leave"
+        f"in the case, and not in this bundle: {', '.join(status.absent)}. It was sealed complete before;"
+        f" moveout run {status.case_option} says how they leave"
     )
 
 
@@ -387,7 +389,13 @@ def _status(
     exports = [status.export for status in statuses if status.export is not None]
     records = newest(record for status in statuses for record in status.restores)
     destinations = destination_statuses(case, exports, records)
-    return Status(statuses, case.deadline if case else None, destinations, _absent(case, exports))
+    return Status(
+        statuses,
+        case.deadline if case else None,
+        destinations,
+        _absent(case, exports),
+        case.option if case else "",
+    )
 
 
 def _absent(case: Case | None, exports: Sequence[ExportStatus]) -> Sequence[str]:
@@ -397,7 +405,9 @@ def _absent(case: Case | None, exports: Sequence[ExportStatus]) -> Sequence[str]
     present = {source.name for export in exports for source in export.sources}
     present.update(name for export in exports for name in export.left_out)
     return [
-        name for name, source in case.sources.items() if name not in present and not is_pattern(source.url)
+        name
+        for name, source in case.sources.items()
+        if not (name in present or is_pattern(source.url) or left_out_on_purpose(case, source))
     ]
 
 
@@ -509,7 +519,7 @@ def page_of(status: Status, case: str) -> bytes:
     """Return the status as a page."""
     runs = [run for location in status.locations for run in _shown(location)]
     if status.absent:
-        words = _absent_words(status.absent)
+        words = _absent_words(status)
         runs.append(ShownRun("", words[0].upper() + words[1:], good=False))
     if any(destination.record for destination in status.destinations):
         runs.append(_shown_destinations(status))

@@ -92,6 +92,7 @@ class Examinations(Struct, frozen=True):
 class MoveEndpoints(Struct, frozen=True):
     """What is to be examined. ``deadline_is_local``: it was written without a time zone. ``unfilled``: sources that
     come up nowhere yet, by the URL of their server. ``without_sources``: servers of which the case takes nothing.
+    ``case_option`` names the case file.
     """
 
     sources: Mapping[str, Endpoint]
@@ -102,6 +103,7 @@ class MoveEndpoints(Struct, frozen=True):
     deadline_is_local: bool = False
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     without_sources: Sequence[Endpoint] = ()
+    case_option: str = ""
 
 
 def examine_all(
@@ -117,7 +119,7 @@ def examine_all(
             for name, endpoint in move.sources.items()
         ]
         + [
-            ("source", bare_server(server.shown), server, _examine_server(server))
+            ("source", bare_server(server.shown), server, _examine_server(server, move.case_option))
             for server in move.without_sources
         ],
         seconds,
@@ -269,7 +271,7 @@ def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Exa
     )
 
 
-def _examine_server(server: Endpoint) -> Callable[[], Examination]:
+def _examine_server(server: Endpoint, case_option: str) -> Callable[[], Examination]:
     """Return what lists a server of which the case takes nothing. An empty one is none to speak of."""
 
     def examine() -> Examination:
@@ -277,7 +279,9 @@ def _examine_server(server: Endpoint) -> Callable[[], Examination]:
         if answer.discovery is None or not answer.discovery.sources:
             return Examination(error=answer.error)
         problem = f"nothing of it is in the case: it holds {shown_names(answer.discovery.sources)}"
-        fix = Fix("advice", "moveout discover -c CASE adds it; [[left_out]] leaves it behind, with a reason")
+        fix = Fix(
+            "advice", f"moveout discover {case_option} adds it; [[left_out]] leaves it behind, with a reason"
+        )
         return Examination(
             {}, [Finding("info", "source", server.shown, problem, _CONSEQUENCES["source"], fix)]
         )

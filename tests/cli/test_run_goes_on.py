@@ -1,12 +1,14 @@
 """A whole move does every stage for whatever is there, and its last words are true."""
 
+import os
 import re
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.cli.conftest import call, make_file
+from tests.cli.conftest import MOVEOUT, call, make_file
 from tests.tools.clients import boto_client
 from tests.tools.pages import parse
 
@@ -203,15 +205,24 @@ def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_st
         "three": ["no", "-", "-", "-"],
     }
     assert "was sealed complete without it" in rows["three"]["problem"]
-    words = rows["three"]["next_step"]
-    assert f"moveout export three=sqlite://{tmp_path}/three.db --to LOCATION" in words
-    assert ("moveout restore LOCATION three=" in words) is comes_up
+    paste = rows["three"]["next_step"].partition(": ")[2]
+    assert ("moveout restore" in paste) is comes_up
     assert again.json["result"]["sentences"][0] == "Out: 1 of 2 sources; not: three."
     assert not any("was met" in sentence for sentence in again.json["result"]["sentences"])
 
     status = call("status", "-c", case)
     assert status.code == 3
-    assert "in the case, and not in this bundle: three" in " ".join(status.out.split())
+    words = " ".join(status.out.split())
+    assert "in the case, and not in this bundle: three. It was sealed complete before" in words
+    assert f"moveout run -c {case} says" in words
+
+    path = f"{MOVEOUT.parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", paste], check=True, env={**os.environ, "PATH": path}, capture_output=True)
+    assert call("verify", f"{tmp_path}/bundle-three").code == 0
+    assert (tmp_path / "new/three.db").exists() is comes_up
+    last = call("run", "-c", case)
+    assert (last.code, "in a bundle of its own at" in last.out) == (0, True), last
+    assert call("status", "-c", case).code == 0
 
     case.write_text(head + three)
     none = call("run", "-c", case)

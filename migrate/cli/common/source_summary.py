@@ -13,10 +13,8 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, ErrorWords, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 
-_KNOWN_STEP = (
-    "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
-)
-_UNKNOWN_STEP = "once the server answers, moveout discover -c CASE lists what else is there"
+_KNOWN_STEP = "moveout discover {} adds it to the case file; [[left_out]] there says what stays on purpose"
+_UNKNOWN_STEP = "once the server answers, moveout discover {} lists what else is there"
 _LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""
 LEFT_OUT = "left out"
@@ -95,16 +93,16 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
 
 
 def left_behind_lines(
-    left_behind: LeftBehind | None, printed: Iterable[MoveoutError], words: ErrorWords
+    left_behind: LeftBehind | None, printed: Iterable[MoveoutError], words: ErrorWords, case_option: str
 ) -> tuple[list[str], str]:
     """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. The
-    reasons of errors that were ``printed`` are not repeated.
+    reasons of errors that were ``printed`` are not repeated. ``case_option`` names the case file.
     """
     if left_behind is None:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
     reasons = {error.explanation for error in printed}
-    return list(left_behind.sentences(reasons, words.explained)), step
+    return list(left_behind.sentences(reasons, words.explained)), step.format(case_option)
 
 
 def gap_words(gap: Gap) -> str:
@@ -113,10 +111,10 @@ def gap_words(gap: Gap) -> str:
 
 
 def draw_left_behind(
-    console: Console, left_behind: LeftBehind | None, errors: Iterable[MoveoutError]
+    console: Console, left_behind: LeftBehind | None, errors: Iterable[MoveoutError], case_option: str
 ) -> None:
     """Print what was seen on the servers of a case and is not in it. ``errors`` were printed before."""
-    sentences, step = left_behind_lines(left_behind, errors, console.errors)
+    sentences, step = left_behind_lines(left_behind, errors, console.errors, case_option)
     for sentence in sentences:
         console.print(Text(f"! {plain(sentence)}", style="yellow"))
     if sentences:

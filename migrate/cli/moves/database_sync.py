@@ -22,7 +22,6 @@ from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.cutover import Switched, run_cutover, switched_before
 from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
-from migrate.cli.moves.followed_move import commands_of
 from migrate.cli.moves.move_summary import Evacuated
 from migrate.cli.moves.whole_move import run_case
 from migrate.cli.restore import RestoreOptions
@@ -134,7 +133,6 @@ def sync_database(
     moved = run_case(
         session,
         case,
-        commands_of(asked.folder / _CASE),
         RestoreOptions(scheduler=None, create=asked.create),
         keeps_bundle=False,
     )

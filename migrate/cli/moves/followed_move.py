@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -34,11 +32,12 @@ class NextCommands(Struct, frozen=True):
     undo: str
 
 
-def commands_of(case: Path) -> NextCommands:
-    """Return what to type next for a case file."""
-    words = f"-c {shlex.quote(str(case))}"
+def commands_of(case: Case) -> NextCommands:
+    """Return what to type next for a case."""
     return NextCommands(
-        f"moveout follow {words}", f"moveout cutover {words} --hold", f"moveout cutover {words} --undo"
+        f"moveout follow {case.option}",
+        f"moveout cutover {case.option} --hold",
+        f"moveout cutover {case.option} --undo",
     )
 
 

@@ -63,6 +63,8 @@ class Moved(Struct, frozen=True):
     """Why."""
     follow_sentence: str = ""
     """What became of the followed sources, and what to type next; "" where none is followed."""
+    case_option: str = ""
+    """The option that names the case file, for the next commands."""
 
     @property
     def _columns(self) -> Sequence[str]:
@@ -108,7 +110,7 @@ class Moved(Struct, frozen=True):
         for server in self.unlisted:
             yield f"NOTHING of {server} is out: what it holds could not be listed."
         printed = (problem.error for problem in map(self._problem, self.sources) if problem and problem.error)
-        seen, step = left_behind_lines(self.left_behind, printed, errors)
+        seen, step = left_behind_lines(self.left_behind, printed, errors, self.case_option)
         yield from seen
         if seen:
             yield f"→ {step}"

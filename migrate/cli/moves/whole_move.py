@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -15,6 +16,7 @@ from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
+from migrate.case.overlaps import left_out_on_purpose
 from migrate.case.server_url import bare_server
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer, Session
@@ -25,7 +27,7 @@ from migrate.cli.common.terminal import Heading
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.follow import Followed
-from migrate.cli.moves.followed_move import FollowedMove, NextCommands
+from migrate.cli.moves.followed_move import FollowedMove, commands_of
 from migrate.cli.moves.move_summary import (
     COLUMNS,
     EXAMINATION,
@@ -85,15 +87,14 @@ class SealState(Enum):
 def run_case(
     session: Session,
     case: Case,
-    commands: NextCommands,
     options: RestoreOptions,
     *,
     status_page: StatusPage = None,
     keeps_following: bool = False,
     keeps_bundle: bool = True,
 ) -> Evacuated:
-    """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed.
-    ``keeps_bundle``: it is for keeping, so its values are verified by themselves, also where all is up.
+    """Do the whole move of a case with a bundle. ``keeps_bundle``: it is for keeping, so its values are verified by
+    themselves, also where all is up.
     """
     bundle = case.bundle
     assert bundle is not None
@@ -103,7 +104,7 @@ def run_case(
     if options.create:
         made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
         whole_case = replace(whole_case, destinations=made)
-    followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keeps_following)
+    followed = FollowedMove(session, bundle, whole_case, commands_of(case), keeps_following=keeps_following)
     move = _Move(
         session,
         whole_case,
@@ -192,22 +193,42 @@ def _without_absent(case: Case, complete: Endpoint) -> tuple[Case, Sequence[Summ
         )
     destinations = {name: to for name, to in case.destinations.items() if name in sources}
     lines = [
-        _absent_line(name, source, case.destinations.get(name), complete)
-        for name, source in case.sources.items()
-        if name not in sources
+        _absent_line(case, name, complete) for name, source in case.sources.items() if name not in sources
     ]
     return replace(case, sources=sources, destinations=destinations), lines
 
 
-def _absent_line(name: str, source: Endpoint, to: Endpoint | None, complete: Endpoint) -> SummaryLine:
-    export = f"moveout export {shlex.quote(f'{name}={source.shown}')} --to LOCATION"
-    restore = f"; moveout restore LOCATION {shlex.quote(f'{name}={to.shown}')} --create" if to else ""
+def _absent_line(case: Case, name: str, complete: Endpoint) -> SummaryLine:
+    """Return the line of a source that the complete bundle lacks. One that the case leaves out is left out, such as
+    where it has left in a bundle of its own.
+    """
+    source, to = case.sources[name], case.destinations.get(name)
+    if left_out := left_out_on_purpose(case, source):
+        return SummaryLine(name, LEFT_OUT, f"left out: {left_out.reason}")
+    own = shlex.quote(_sibling(complete.shown, name))
+    commands = [f"moveout export {case.option} {shlex.quote(f'{name}={source.shown}')} --to {own}"]
+    if to:
+        commands.append(f"moveout restore {case.option} {own} {shlex.quote(f'{name}={to.shown}')} --create")
+    lines = [
+        "[[left_out]]",
+        f"url = {json.dumps(source.shown)}",
+        f"reason = {json.dumps(f'in a bundle of its own at {own}')}",
+    ]
+    words = " ".join(shlex.quote(line) for line in lines)
+    commands.append(f"printf '%s\\n' '' {words} >> {shlex.quote(case.file)}")
     return SummaryLine(
         name,
         "no",
         f"not exported: the bundle at {complete.shown} was sealed complete without it",
-        f"export it to another location: {export}{restore}",
+        f"export it to a location of its own, and note that in the case file: {' && '.join(commands)}",
     )
+
+
+def _sibling(location: str, name: str) -> str:
+    """Return another location next to one; a word for it where that is a whole bucket."""
+    path, mark, options = location.partition("?")
+    has_folder = "/" in path.rstrip("/").partition("://")[2] or "://" not in path
+    return f"{path.rstrip('/')}-{name}{mark}{options}" if has_folder else "LOCATION"
 
 
 def _seal(location: Endpoint) -> BundleInfo | None:
@@ -516,6 +537,7 @@ class _Move:
             now=datetime.now(UTC),
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
+            case_option=case.option,
             unlisted=self._unlisted(seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
