@@ -27,7 +27,7 @@ class PackJob(Struct, frozen=True):
 
 class IndexWalk(Struct):
     """Reads one source's index. ``packs`` yields the work; afterwards ``exported`` is the number of rows
-    that say so.
+    that say so, and ``findings`` is what is wrong with rows.
 
     An index keeps the rows of one pack together; a pack that comes again later is read again.
     """
@@ -35,7 +35,7 @@ class IndexWalk(Struct):
     reader: BundleReader
     source: str
     files: Mapping[str, Expected]
-    findings: list[Finding]
+    findings: list[Finding] = field(default_factory=list)
     exported: int = 0
     _members: list[Member] = field(default_factory=list)
 

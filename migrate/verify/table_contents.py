@@ -90,11 +90,10 @@ def check(
     rows: Sequence[CatalogRow],
     *,
     workers: int,
-    digests: list[TableDigest],
     files: Mapping[str, Expected] | None = None,
-) -> Iterator[CheckedPart]:
-    """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
-    whole tables. Those of ``files`` that fit into memory are hashed on the way.
+) -> Iterator[CheckedPart | TableDigest]:
+    """Yield what differs, part by part, chunk by chunk and table by table; then the digests of the tables that were
+    read whole. Those of ``files`` that fit into memory are hashed on the way.
     """
     to_hash = {
         key: file
@@ -118,7 +117,7 @@ def check(
     pool = ThreadWorkerPool(partial(_read_part, reader), workers, name="moveout-verify-tables", ahead=workers)
     for (table, part), (values, hashed_bytes, differences) in run_all(pool, items):
         yield CheckedPart(part.key, [*differences, *table.take(part, values)], hashed_bytes)
-    digests.extend(table.digest for table in tables if table.digest is not None)
+    yield from (table.digest for table in tables if table.digest is not None)
 
 
 def _read_part(
