@@ -49,7 +49,7 @@ from migrate.restore.mysql.create_objects import (
     running_events,
     without_running_events,
 )
-from migrate.restore.mysql.deferred_keys import add_keys, set_aside
+from migrate.restore.mysql.deferred_keys import add_keys, note_pointing_nowhere, set_aside
 from migrate.restore.mysql.definitions import (
     AFTER_ROWS,
     BEFORE_ROWS,
@@ -153,7 +153,12 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         if run.selection.left_out
         else note_made(job.passwordless)
     )
-    return run.outcome(written, findings, [*made, *job.notes], job.left_out)
+    notes = [*made, *_pointing_nowhere(job), *job.notes]
+    return run.outcome(written, findings, notes, job.left_out)
+
+
+def _pointing_nowhere(job: MysqlRestore) -> list[str]:
+    return note_pointing_nowhere(job.destination.connection) if job.run.selection.definitions else []
 
 
 def _recall(job: MysqlRestore) -> None:
@@ -325,6 +330,7 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     if not findings:
         _begin_following(job)
     notes = note_locked(connection, _grants(job), records) if run.whole and not merge else []
+    notes += _pointing_nowhere(job)
     if records:
         notes.append(mysql_left_out.how_to_forget(connection))
     absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
