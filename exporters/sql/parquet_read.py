@@ -105,5 +105,9 @@ def _empty(data_type: pa.DataType) -> pa.Array:
     return pa.array([b""], pa.binary()).cast(data_type)
 
 
-READ_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What a damaged part can raise: the metadata of its fields may be gone too."""
+READ_ERRORS = (
+    pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+)  # fmt: skip
+"""What a damaged part can raise: the metadata of its fields may be gone too. The last is of times beyond the calendar,
+in a list.
+"""

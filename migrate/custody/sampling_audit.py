@@ -49,11 +49,13 @@ class Question(Struct, frozen=True):
     @property
     def samples(self) -> int:
         """How many whole samples answer it. Raises ``UsageError`` where the numbers make no sense."""
-        if not 0 < self.confidence < 1 or not 0 < self.loss < 1:
+        are_shares = 0 < self.confidence < 1 and 0 < self.loss < 1
+        samples = math.log1p(-self.confidence) / math.log1p(-self.loss) if are_shares else math.inf
+        if samples == math.inf:  # also for a loss that no bundle is large enough for
             raise UsageError(
                 "confidence and loss are shares between 0 and 1", next_step="--confidence 0.99 --loss 0.001"
             )
-        return math.ceil(math.log1p(-self.confidence) / math.log1p(-self.loss))
+        return math.ceil(samples)
 
 
 class Audited(Struct, frozen=True):
