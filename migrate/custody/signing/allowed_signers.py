@@ -15,6 +15,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody.signing import keys, ssh_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import UsageError
+from migrate.number_text import moment_words
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _LINE = re.compile(
@@ -34,6 +35,11 @@ class ListedKey(Struct, frozen=True):
         """Tell whether a signature of that time counts."""
         begun = self.valid_after is None or at >= self.valid_after
         return begun and (self.valid_before is None or at < self.valid_before)
+
+    def __str__(self) -> str:
+        ends = (("from", self.valid_after), ("until", self.valid_before))
+        period = " ".join(f"{word} {moment_words(moment)}" for word, moment in ends if moment)
+        return f"{self.name}, whose key counts {period or 'at any time'}"
 
 
 class Trust(Struct, frozen=True):
