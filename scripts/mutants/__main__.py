@@ -11,18 +11,28 @@ import fcntl
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.mutants.mutate import Mutant, sample
-from scripts.mutants.results import digest_of, keep_result, known_reasons, print_page, read_results
+from scripts.mutants.mutate import Mutant, mutants_of
+from scripts.mutants.results import (
+    KILLED,
+    keep_result,
+    known_reasons,
+    print_page,
+    print_untried,
+    read_results,
+    record_module,
+)
 from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of, tests_of
 from scripts.mutants.traces import Traces
 
@@ -94,7 +104,8 @@ def copy_tree(tree: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.splitlines()
-    listed += [path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "exporters").rglob("*.so")]
+    built = (path for name in ("exporters", "migrate") for path in (CHECKOUT / name).rglob("*.so"))
+    listed += [path.relative_to(CHECKOUT).as_posix() for path in built]
     for name in filter(lambda name: (CHECKOUT / name).is_file(), listed):
         content, copy = (CHECKOUT / name).read_bytes(), tree / name
         if not copy.exists() or copy.read_bytes() != content:
@@ -230,37 +241,33 @@ class Trials:
         os.utime(path, (self._clock, self._clock))
 
 
-def try_module(
-    package: Package, module: str, trials: Trials, options: argparse.Namespace, tests: Mapping[str, Any]
-) -> None:
-    """Try a sample of a module's mutants, those apart that were killed before, and print what survives."""
+def try_module(module: str, trials: Trials, options: argparse.Namespace, tests: Mapping[str, Any]) -> None:
+    """Try mutants of a module that have no result yet, those of functions with the fewest results first. Print what
+    survives, and write the record.
+    """
     code = (CHECKOUT / module).read_text(encoding="utf-8")
-    digest = digest_of(module)
-    mutants, places = sample(module, code, options.most, options.seed)
-    before = read_results(options.state)
+    results = read_results(options.state)
+    mutants = mutants_of(module, code, {place: told["operator"] for place, told in results.items()})
+    done = KILLED if options.again else {*KILLED, "survived", "unreached"}
+    left = [m for m in mutants if results.get(m.place, {}).get("outcome") not in done]
+    random.Random(module).shuffle(left)
+    turns: Counter[str] = Counter(place.function for place in results if place.module == module)
+    left.sort(key=lambda mutant: turns.update([mutant.place.function]) or turns[mutant.place.function])
     reasons = known_reasons()
-    for mutant in mutants:
-        key = module, mutant.operator, mutant.occurrence, digest
-        if before.get(key, {}).get("outcome") in (
-            {"killed", "timeout"} if options.again else {"killed", "timeout", "survived", "unreached"}
-        ):
-            continue
-        if (module, mutant.before, mutant.after) in reasons:
-            keep_result(options.state, package, mutant, digest, "reasoned")
-            continue
-        outcome = trials.judge(mutant, tests)
-        keep_result(options.state, package, mutant, digest, outcome)
-        if outcome not in {"killed", "timeout"}:
+    for mutant in left[: options.most]:
+        reasoned = (module, mutant.before, mutant.after) in reasons
+        outcome = "survived" if reasoned else trials.judge(mutant, tests)
+        keep_result(options.state, mutant, outcome)
+        if outcome not in KILLED and not reasoned:
             print(
                 f"  {outcome}: {module}:{mutant.line} {mutant.operator}\n    {mutant.before}\n    {mutant.after}",
                 flush=True,
             )
     results = read_results(options.state)
-    mine = [
-        results.get((module, m.operator, m.occurrence, digest), {"outcome": "?"})["outcome"] for m in mutants
-    ]
-    counts = ", ".join(f"{mine.count(name)} {name}" for name in sorted(set(mine)))
-    print(f"{module}: {len(mutants)} mutants of {places}: {counts}", flush=True)
+    record_module(module, mutants, results)
+    outcomes = Counter(results.get(mutant.place, {"outcome": "untried"})["outcome"] for mutant in mutants)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    print(f"{module}: {len(mutants)} mutants: {counts}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -272,17 +279,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "only", nargs="*", metavar="NAME", help=f"a package ({', '.join(names)}) or a part of a path"
     )
-    parser.add_argument("--most", type=int, default=30, help="mutants of a module (default: 30)")
-    parser.add_argument("--seed", type=int, default=1, help="chooses them (default: 1)")
+    parser.add_argument("--most", type=int, default=30, help="mutants of a module in this call (default: 30)")
     parser.add_argument("--again", action="store_true", help="try again what survived")
     parser.add_argument("--trace", action="store_true", help="only note which lines the tests reach")
     parser.add_argument("--page", action="store_true", help="print the table of results, try nothing")
     parser.add_argument(
+        "--untried", action="store_true", help="print the functions without a result for their text of today"
+    )
+    parser.add_argument(
         "--state", type=Path, default=_CACHE, help=f"results, and the copy (default: {_CACHE})"
     )
     options = parser.parse_args(argv)
-    if options.page:
-        print_page(options.state)
+    if options.page or options.untried:
+        print_page() if options.page else print_untried()
         return 0
     tree = options.state / "tree"
     tree.mkdir(parents=True, exist_ok=True)
@@ -304,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if modules:
                 tests = trace(package, runner, options.state, tree)
             for module in [] if options.trace else modules:
-                try_module(package, module, trials, options, tests)
+                try_module(module, trials, options, tests)
     except KeyboardInterrupt:
         return 130
     finally:

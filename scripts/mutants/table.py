@@ -51,6 +51,17 @@ _EXPORT = (
     "tests/export/test_crash.py",
 )
 _TRANSFER = ("tests/transfer",)
+_INVENTORY = (
+    "tests/exporters/objects/test_listing.py",
+    "tests/exporters/objects/test_inventory_report.py",
+    "tests/exporters/objects/test_selection.py",
+    "tests/exporters/objects/test_history.py",
+    "tests/exporters/objects/test_export.py",
+)
+_SYNC = tuple(
+    f"tests/sync/test_{name}.py"
+    for name in ("diff", "version_diff", "record_writes", "sync", "history", "command")
+)
 _CHANGES = tuple(
     f"tests/changes/test_{name}.py"
     for name in (
@@ -103,6 +114,39 @@ PACKAGES = (
             for name in ("run", "plan", "destination", "file_copy", "source_bundle")
         ),
         _TRANSFER,
+    ),
+    Package(
+        "inventory",
+        tuple(
+            f"exporters/objects/{name}.py"
+            for name in (
+                "listing/inventory",
+                "listing/lister",
+                "listing/shards",
+                "listing/split",
+                "listing/second_listing",
+                "listing/s3_inventory_check",
+                "source_summary",
+            )
+        ),
+        _INVENTORY,
+    ),
+    Package(
+        "sync: comparison",
+        tuple(
+            f"migrate/sync/{name}.py"
+            for name in (
+                "diff",
+                "plan",
+                "ordered_listing",
+                "equality_proof",
+                "versions/version_diff",
+                "record/record_merge",
+                "record/record_rows",
+                "record/sync_record",
+            )
+        ),
+        _SYNC,
     ),
     Package("changes", ("migrate/changes",), _FOLLOW),
     Package("follow", ("migrate/follow",), _FOLLOW),
