@@ -38,7 +38,8 @@ from scripts.mutants.traces import Traces
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-_FIRST, _MOST_TESTS = 5, 60
+_STAGES_SECONDS = 3.0, 12.0
+"""How long the tests of a mutant take at most, in two stages."""
 _QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py::.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -166,18 +167,31 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
 
 
 def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
-    """Return the tests that reach the changed statement: the fastest of each file, and then others. Fast files come
-    first.
+    """Return the tests that reach the changed statement in two stages: the fastest test of each file first, then the
+    second of each, until they take too long.
     """
     by_file: dict[str, list[str]] = {}
     for name in sorted(tests, key=lambda name: float(tests[name]["seconds"])):
         lines = tests[name]["lines"].get(mutant.module)
         if lines and (not mutant.lines or mutant.lines.intersection(lines)):
             by_file.setdefault(name.partition("::")[0], []).append(name)
-    files = sorted(by_file.values(), key=lambda names: float(tests[names[0]]["seconds"]))
-    stages = [[name for names in files for name in names[:_FIRST]]]
-    stages.append([name for names in files for name in names[_FIRST:]][:_MOST_TESTS])
-    return [stage for stage in stages if stage]
+    ranked = sorted(
+        (rank, float(tests[name]["seconds"]), name)
+        for names in by_file.values()
+        for rank, name in enumerate(names)
+    )
+    stages: list[list[str]] = []
+    for most_seconds in _STAGES_SECONDS:
+        chosen: list[str] = []
+        spent = 0.0
+        for _, seconds, name in ranked:
+            if spent + seconds <= most_seconds or not (stages or chosen):
+                chosen.append(name)
+                spent += seconds
+        ranked = [each for each in ranked if each[2] not in chosen]
+        if chosen:
+            stages.append(sorted(chosen, key=lambda name: float(tests[name]["seconds"])))
+    return stages
 
 
 class Trials:
