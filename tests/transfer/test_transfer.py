@@ -134,6 +134,14 @@ def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, destination,
     assert list(destination.uploads()) == []
 
 
+def test_damage_in_the_payload_and_in_a_tag_file_is_named_by_one_run(origin, destination):
+    spoil(origin, SMALL)
+    origin.put(layout.BAGIT, origin.read(layout.BAGIT).replace(b"1.0", b"0.9"))
+    outcome = move(origin, destination)
+    assert [finding.key for finding in outcome.findings] == [layout.BAGIT, SMALL]
+    assert layout.BAGIT not in contents(destination)
+
+
 def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
     spoil(origin, LARGE)
     first = move(origin, destination)
