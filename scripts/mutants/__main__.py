@@ -20,12 +20,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scripts.mutants.mutate import Mutant, mutants_of
+from scripts.mutants.mutate import Mutant, Places
+from scripts.mutants.record import Place
 from scripts.mutants.results import (
     KILLED,
+    NO_CHANGE,
     keep_result,
     known_reasons,
     print_page,
@@ -259,29 +262,43 @@ def try_module(module: str, trials: Trials, options: argparse.Namespace, tests: 
     """Try mutants of a module that have no result yet, those of functions with the fewest results first. Print what
     survives, and write the record.
     """
-    code = (CHECKOUT / module).read_text(encoding="utf-8")
+    places = Places(module, (CHECKOUT / module).read_text(encoding="utf-8"))
     results = read_results(options.state)
-    mutants = mutants_of(module, code, {place: told["operator"] for place, told in results.items()})
-    done = KILLED if options.again else {*KILLED, "survived", "unreached"}
-    left = [m for m in mutants if results.get(m.place, {}).get("outcome") not in done]
+    done = {*KILLED, NO_CHANGE} if options.again else {*KILLED, NO_CHANGE, "survived", "unreached"}
+    left = [place for place in places if results.get(place, {}).get("outcome") not in done]
     random.Random(module).shuffle(left)
-    turns: Counter[str] = Counter(place.function for place in results if place.module == module)
-    left.sort(key=lambda mutant: turns.update([mutant.place.function]) or turns[mutant.place.function])
-    reasons = known_reasons()
-    for mutant in left[: options.most]:
-        reasoned = (module, mutant.before, mutant.after) in reasons
-        outcome = "survived" if reasoned else trials.judge(mutant, tests)
-        keep_result(options.state, mutant, outcome)
-        if outcome not in KILLED and not reasoned:
-            print(
-                f"  {outcome}: {module}:{mutant.line} {mutant.operator}\n    {mutant.before}\n    {mutant.after}",
-                flush=True,
-            )
+    turns: Counter[str] = Counter(place.function for place in results if place in set(places))
+    left.sort(key=lambda place: turns.update([place.function]) or turns[place.function])
+    mutants = (try_place(places, place, results.get(place, {}), trials, options, tests) for place in left)
+    for _ in islice(filter(None, mutants), options.most):
+        pass
     results = read_results(options.state)
-    record_module(module, mutants, results)
-    outcomes = Counter(results.get(mutant.place, {"outcome": "untried"})["outcome"] for mutant in mutants)
+    record_module(module, places, results)
+    outcomes = Counter(results.get(place, {"outcome": "untried"})["outcome"] for place in places)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
-    print(f"{module}: {len(mutants)} mutants: {counts}", flush=True)
+    print(f"{module}: {counts}", flush=True)
+
+
+def try_place(
+    places: Places,
+    place: Place,
+    before: Mapping[str, Any],
+    trials: Trials,
+    options: argparse.Namespace,
+    tests: Mapping[str, Any],
+) -> bool:
+    """Try the mutant of a place, keep the result; return False where no change can be made."""
+    mutant = places.mutant(place, before.get("operator", ""))
+    if mutant is None:
+        keep_result(options.state, place, NO_CHANGE)
+        return False
+    reasoned = (place.module, mutant.before, mutant.after) in known_reasons()
+    outcome = "survived" if reasoned else trials.judge(mutant, tests)
+    keep_result(options.state, place, outcome, mutant)
+    if outcome not in KILLED and not reasoned:
+        where = f"{place.module}:{mutant.line} {mutant.operator}"
+        print(f"  {outcome}: {where}\n    {mutant.before}\n    {mutant.after}", flush=True)
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import ast
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,27 +86,49 @@ class Mutant:
         return self.place.module
 
 
-def mutants_of(module: str, code: str, known: Mapping[Place, str]) -> list[Mutant]:
-    """Return a mutant of each place of a module, by line. A place that was tried before keeps its operator."""
-    owners, digests = owners_of(code), digests_of(code)
-    starts: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
-    nodes = list(ast_nodes(get_ast(code)))
-    for name, operator in _operators():
-        positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
-        for occurrence, start in enumerate(positions):
-            starts[_kind(name), start].append((name, operator, occurrence))
-    original = _meaning(ast.parse(code))
-    counts: Counter[tuple[str, str]] = Counter()
-    mutants = []
-    for (kind, (line, _)), changes in sorted(starts.items()):
-        function = owners.get(line, "")
-        place = Place(module, function, digests.get(function, ""), f"{kind} {counts[function, kind]}")
-        counts[function, kind] += 1
-        chosen = next((change for change in changes if change[0] == known.get(place)), None)
-        mutant = _mutant(place, code, original, chosen or random.Random(place.seed).choice(changes), line)
-        if mutant is not None:
-            mutants.append(mutant)
-    return sorted(mutants, key=lambda mutant: mutant.line)
+class Places:
+    """Where a module can be changed: all places, also where a change turns out to do nothing."""
+
+    def __init__(self, module: str, code: str) -> None:
+        self._code = code
+        self._original = _meaning(ast.parse(code))
+        self._changes: dict[Place, tuple[int, list[tuple[str, Any, int]]]] = {}
+        owners, digests = owners_of(code), digests_of(code)
+        starts: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
+        nodes = list(ast_nodes(get_ast(code)))
+        for name, operator in _operators():
+            positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
+            for occurrence, start in enumerate(positions):
+                starts[_kind(name), start].append((name, operator, occurrence))
+        counts: Counter[tuple[str, str]] = Counter()
+        for (kind, (line, _)), changes in sorted(starts.items()):
+            function = owners.get(line, "")
+            place = Place(module, function, digests.get(function, ""), f"{kind} {counts[function, kind]}")
+            counts[function, kind] += 1
+            self._changes[place] = line, changes
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._changes)
+
+    def mutant(self, place: Place, known: str = "") -> Mutant | None:
+        """Return the mutant of a place: by the operator that is known for it, else by one that the place decides.
+
+        None if only an annotation changes, if it does not compile, or is left alone.
+        """
+        line, changes = self._changes[place]
+        named = next((change for change in changes if change[0] == known), None)
+        name, operator, occurrence = named or random.Random(place.seed).choice(changes)
+        try:
+            mutated = mutate_code(self._code, operator, occurrence)
+            if mutated is None or _meaning(ast.parse(mutated)) == self._original:
+                return None
+        except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
+            return None
+        before, after = _difference(self._code.splitlines(), mutated.splitlines())
+        if _LEFT_ALONE.search(before):
+            return None
+        lines = _statement(ast.parse(self._code), line)
+        return Mutant(place, name, line, before, after, lines, mutated)
 
 
 def _operators() -> Iterator[tuple[str, Any]]:
@@ -120,21 +142,6 @@ def _operators() -> Iterator[tuple[str, Any]]:
 
 def _kind(operator: str) -> str:
     return re.sub(r"(Replace\w+?Operator)_.*", r"\1", operator)
-
-
-def _mutant(place: Place, code: str, original: str, change: tuple[str, Any, int], line: int) -> Mutant | None:
-    """Return the mutant, None if only an annotation changes, if it does not compile, or is left alone."""
-    name, operator, occurrence = change
-    try:
-        mutated = mutate_code(code, operator, occurrence)
-        if mutated is None or _meaning(ast.parse(mutated)) == original:
-            return None
-    except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
-        return None
-    before, after = _difference(code.splitlines(), mutated.splitlines())
-    if _LEFT_ALONE.search(before):
-        return None
-    return Mutant(place, name, line, before, after, _statement(ast.parse(code), line), mutated)
 
 
 def _difference(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:

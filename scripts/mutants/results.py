@@ -15,6 +15,8 @@ from scripts.mutants.record import Place, Tried, digests_today, keep, read_recor
 from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of
 
 KILLED = frozenset({"killed", "timeout"})
+NO_CHANGE = "no change"
+"""A place that cannot be changed in a way that does something."""
 _REASONS = CHECKOUT / "scripts" / "mutants" / "reasons.toml"
 
 
@@ -28,31 +30,31 @@ def read_results(state: Path) -> dict[Place, dict[str, Any]]:
     return results
 
 
-def keep_result(state: Path, mutant: Mutant, outcome: str) -> None:
-    """Append the result of a mutant, which later calls take into account."""
-    result = {
-        "place": asdict(mutant.place),
-        "operator": mutant.operator,
-        "before": mutant.before,
-        "after": mutant.after,
-        "outcome": outcome,
-    }
+def keep_result(state: Path, place: Place, outcome: str, mutant: Mutant | None = None) -> None:
+    """Append the result of a place, which later calls take into account."""
+    change = {"operator": mutant.operator, "before": mutant.before, "after": mutant.after} if mutant else {}
     with (state / "results.jsonl").open("a", encoding="utf-8") as file:
+        result = {"place": asdict(place), **change, "outcome": outcome}
         file.write(json.dumps(result, ensure_ascii=False) + "\n")
 
 
-def record_module(module: str, mutants: Iterable[Mutant], results: Mapping[Place, Mapping[str, Any]]) -> None:
+def record_module(module: str, places: Iterable[Place], results: Mapping[Place, Mapping[str, Any]]) -> None:
     """Write into the record what became of the functions of a module."""
-    by_function: dict[str, list[Mutant]] = defaultdict(list)
-    for mutant in mutants:
-        by_function[mutant.place.function].append(mutant)
+    by_function: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for place in places:
+        by_function[place.function].append(results.get(place, {"outcome": "untried"}))
     record = read_record()
     for function, digest in digests_today(module).items():
-        mine = [mutant for mutant in by_function[function] if mutant.place in results]
-        survived = [m for m in mine if results[m.place]["outcome"] not in KILLED]
-        changes = tuple(sorted((m.before, m.after) for m in survived))
-        killed = len(mine) - len(survived)
-        keep(record, Tried(module, function, digest, len(by_function[function]), killed, changes))
+        outcomes = Counter(result["outcome"] for result in by_function[function])
+        killed = sum(outcomes[name] for name in KILLED)
+        count = outcomes.total() - outcomes[NO_CHANGE]
+        survived = [
+            (result["before"], result["after"])
+            for result in by_function[function]
+            if result["outcome"] not in {*KILLED, NO_CHANGE, "untried"}
+        ]
+        if not count or killed or survived:
+            keep(record, Tried(module, function, digest, count, killed, tuple(sorted(survived))))
     write_record(record.values())
 
 
