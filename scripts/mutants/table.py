@@ -27,6 +27,7 @@ _BUNDLE = (
             "records",
             "export_state",
             "bundle_json",
+            "canonical_json",
             "findings",
             "seal",
             "table_comparison",
