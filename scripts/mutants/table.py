@@ -28,6 +28,7 @@ _BUNDLE = (
             "export_state",
             "bundle_json",
             "canonical_json",
+            "catalog",
             "findings",
             "seal",
             "table_comparison",
