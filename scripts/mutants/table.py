@@ -29,6 +29,8 @@ _BUNDLE = (
             "bundle_json",
             "canonical_json",
             "catalog",
+            "tag_files",
+            "reader",
             "findings",
             "seal",
             "table_comparison",
