@@ -70,7 +70,7 @@ def test_files_of_a_source_are_those_alone(reader):
         sum(file.size_bytes for file in reader.files()),
         len(list(reader.manifest())),
     )
-    with pytest.raises(UsageError, match="no source .other."):
+    with pytest.raises(UsageError, match=r"no source .other."):
         reader.source_files("other")
 
 
