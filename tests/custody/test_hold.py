@@ -11,7 +11,7 @@ from migrate.bundle import layout
 from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Terms
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -20,6 +20,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
+from tests.custody.conftest import against_bundle
 from tests.tools.clients import boto_client
 
 
@@ -159,14 +160,14 @@ def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
     document = documents.make("release", "Release", {"root": root, "location": store.location})
     documents.keep(store, document, [provider])
     record(store, provider, "released", {"file": document.key, "sha256": document.sha256})
-    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    (finding,) = against_bundle(store)
     assert (finding.key, "1 of them signed" in finding.what) == (document.key, True)
     documents.keep(store, document, [customer])
-    assert cross_checks.against_bundle(custody_log.read(store), store) == []
+    assert against_bundle(store) == []
     record(store, provider, "held", {"legal": True, "release_keys": keys, "release_quorum": 2, "again": 1})
     again = {"file": document.key, "sha256": document.sha256}  # which released the first hold
     record(store, provider, "released", again)
-    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    (finding,) = against_bundle(store)
     assert "released the bundle at entry 7, though the hold of entry 6" in finding.what
 
 

@@ -18,7 +18,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import in_memory
+from tests.custody.conftest import against_bundle, in_memory
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_the_log_of_another_bundle_is_named(kept, provider, tmp_path):
     """Also where it has no entry of a seal."""
     event = CustodyEvent("verified", "another", "0" * 64, kept.location)
     rewrite(kept, provider, [], event)
-    (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+    (finding,) = against_bundle(kept)
     assert "is not the one that entry 1 of the custody log is about" in str(finding)
 
 
@@ -343,15 +343,13 @@ def test_who_signs_at_another_location_has_not_sealed_it_there(kept, provider, c
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    problems = cross_checks.against_bundle(custody_log.read(kept), kept)
+    problems = against_bundle(kept)
     assert "not the one that entry 2 of the custody log sealed" in str(problems[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):
     kept.delete(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig")
-    assert "lacks the signature by SHA256:" in str(
-        cross_checks.against_bundle(custody_log.read(kept), kept)[0]
-    )
+    assert "lacks the signature by SHA256:" in str(against_bundle(kept)[0])
 
 
 def test_the_commands(location, make_key, tmp_path):

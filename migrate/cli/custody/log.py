@@ -169,7 +169,7 @@ def verify_command(
     findings = [
         *log.findings,
         *wrong,
-        *cross_checks.against_bundle(log, store, _vault(location)),
+        *cross_checks.against_bundle(log, store, documents_kept, _vault(location)),
         *contradicted,
     ]
     notes = [*log.notes, *cross_checks.clock_notes(log, receipts, datetime.now(UTC)), *comparison_notes]
