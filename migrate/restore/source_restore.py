@@ -125,18 +125,26 @@ def _restore_missing(
         outcomes.append(restorer.restore(replace(request, only=only, earlier=earlier)))
     if lacking.empty:
         outcomes.append(restorer.restore(replace(request, only=["data", *map(_word, lacking.empty)])))
-    left_out = missing_from(
-        reader, source, finished_restores(reader, source, request.url, secrets=request.secrets)
+    records = finished_restores(reader, source, request.url, secrets=request.secrets)
+    outcome = _joined(outcomes, items_there=lacking.items_there)
+    return replace(
+        outcome,
+        notes=tuple(unique([note], outcome.notes)),
+        left_out=tuple(unique(outcome.left_out, missing_from(reader, source, records))),
     )
+
+
+def _joined(outcomes: Sequence[RestoreOutcome], *, items_there: int) -> RestoreOutcome:
+    """Return the outcome of several restores into one destination, which had ``items_there`` before."""
     return replace(
         outcomes[0],
-        items=sum(outcome.items for outcome in outcomes) + lacking.items_there,
+        items=sum(outcome.items for outcome in outcomes) + items_there,
         size_bytes=sum(outcome.size_bytes for outcome in outcomes),
-        skipped_items=sum(outcome.skipped_items for outcome in outcomes) + lacking.items_there,
+        skipped_items=sum(outcome.skipped_items for outcome in outcomes) + items_there,
         findings=tuple(unique(*(outcome.findings for outcome in outcomes))),
-        notes=tuple(unique([note], *(outcome.notes for outcome in outcomes))),
+        notes=tuple(unique(*(outcome.notes for outcome in outcomes))),
         routine=tuple(unique(*(outcome.routine for outcome in outcomes))),
-        left_out=tuple(unique(*(outcome.left_out for outcome in outcomes), left_out)),
+        left_out=tuple(unique(*(outcome.left_out for outcome in outcomes))),
         tables=tuple(table for outcome in outcomes for table in outcome.tables),
     )
 
