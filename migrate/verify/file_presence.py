@@ -10,7 +10,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.storage.api import FileInfo, Store
 from migrate.verify.outcome import Level
-from migrate.verify.tag_file_checks import Expected, Tags, UnreadableListError, expected_files
+from migrate.verify.tag_file_checks import ExpectedFile, Tags, UnreadableListError, expected_files
 
 
 class PayloadCheck(Struct):
@@ -22,7 +22,7 @@ class PayloadCheck(Struct):
     size_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
 
-    def present(self) -> Iterator[Expected]:
+    def present(self) -> Iterator[ExpectedFile]:
         """Yield the files that are there with the right size; the rest become findings. Both sides are streamed in
         order of key.
         """
@@ -78,5 +78,5 @@ def _extra(info: FileInfo) -> Finding:
     return Finding(info.key, "is not in the manifest", found=f"{info.size_bytes} bytes", extra=True)
 
 
-def _wrong_size(file: Expected, info: FileInfo) -> Finding:
+def _wrong_size(file: ExpectedFile, info: FileInfo) -> Finding:
     return Finding(file.key, "has another size", f"{file.size_bytes} bytes", f"{info.size_bytes} bytes")

@@ -23,7 +23,7 @@ from migrate.verify.file_hashes import check_file
 from migrate.verify.file_presence import PayloadCheck, check_tags
 from migrate.verify.object_contents import IndexWalk, PackJob
 from migrate.verify.outcome import Level, VerifyOutcome
-from migrate.verify.tag_file_checks import Expected, Tags, UnreadableListError, expected_files, finding_of
+from migrate.verify.tag_file_checks import ExpectedFile, Tags, UnreadableListError, expected_files, finding_of
 
 Item = TypeVar("Item")
 
@@ -97,7 +97,7 @@ class _FullCheck:
         """
         yield from self._check_contents(values=values)
         rest = (file for file in payload.present() if file.key not in self._hashed)
-        files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(
+        files: ThreadWorkerPool[ExpectedFile, list[Finding]] = self._pool(
             partial(check_file, self._store, self._progress)
         )
         for _, findings in run_all(files, rest):
@@ -161,13 +161,13 @@ class _FullCheck:
             key = layout.source_file(source, "index/")
             yield Finding(key, "rows that say exported", str(listed), str(walk.exported))
 
-    def _files_of(self, sources: set[str], kinds: Sequence[str]) -> dict[str, Expected]:
+    def _files_of(self, sources: set[str], kinds: Sequence[str]) -> dict[str, ExpectedFile]:
         """Return the files of these kinds of sources, such as ``packs/``; an unreadable list is reported elsewhere."""
-        files: dict[str, Expected] = {}
+        files: dict[str, ExpectedFile] = {}
         prefixes = tuple(layout.source_file(source, kind) for source in sources for kind in kinds)
         with suppress(UnreadableListError):
             for file in expected_files(self._store, self._tags):
-                if isinstance(file, Expected) and file.key.startswith(prefixes):
+                if isinstance(file, ExpectedFile) and file.key.startswith(prefixes):
                     files[file.key] = file
         return files
 

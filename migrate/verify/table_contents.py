@@ -20,7 +20,7 @@ from migrate.engines import registry
 from migrate.errors import DamageError, GoneError
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.verify.file_hashes import read_file
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 READ_ONCE_BYTES = 64 * 2**20
 """Parts up to this size are held in memory while they are rendered; larger ones are read a second time for their hash.
@@ -42,7 +42,7 @@ class _TablePart(Struct, frozen=True):
 
     key: str
     rows: int
-    file: Expected | None
+    file: ExpectedFile | None
 
 
 class _TableCheck(Struct):
@@ -90,7 +90,7 @@ def check(
     rows: Sequence[CatalogRow],
     *,
     workers: int,
-    files: Mapping[str, Expected] | None = None,
+    files: Mapping[str, ExpectedFile] | None = None,
 ) -> Iterator[CheckedPart | TableDigest]:
     """Yield what differs, part by part, chunk by chunk and table by table; then the digests of the tables that were
     read whole. Those of ``files`` that fit into memory are hashed on the way.

@@ -15,7 +15,7 @@ from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
 
 
-class Expected(Struct, frozen=True):
+class ExpectedFile(Struct, frozen=True):
     """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be
     read.
     """
@@ -69,7 +69,7 @@ def check(store: Store) -> tuple[Tags, list[Finding]]:
     return Tags(frozenset(promised), frozenset(sound), info, oxum), findings
 
 
-def expected_files(store: Store, tags: Tags) -> Iterator[Expected | Finding]:
+def expected_files(store: Store, tags: Tags) -> Iterator[ExpectedFile | Finding]:
     """Yield the payload that the bundle promises, ordered by key, from whichever of ``meta/files.jsonl`` and
     the manifest is sound (both: they must agree); where neither is, from what can still be read. What is wrong with
     these lists is yielded, too. Raises ``UnreadableListError`` at what cannot be read.
@@ -79,9 +79,9 @@ def expected_files(store: Store, tags: Tags) -> Iterator[Expected | Finding]:
         if whole == {layout.FILES, layout.MANIFEST}:
             yield from _agreeing(read_files(store), read_manifest(store))
         elif layout.FILES in whole or (not whole and layout.FILES in tags.names):
-            yield from (Expected(file.key, file.sha256, file.size_bytes) for file in read_files(store))
+            yield from (ExpectedFile(file.key, file.sha256, file.size_bytes) for file in read_files(store))
         else:
-            yield from (Expected(entry.key, entry.sha256, None) for entry in read_manifest(store))
+            yield from (ExpectedFile(entry.key, entry.sha256, None) for entry in read_manifest(store))
     except DamageError as exc:
         yield finding_of(exc, "cannot be read; the files that follow were not checked")
         raise UnreadableListError from exc
@@ -106,7 +106,7 @@ def _damage(store: Store, key: str, expected: str) -> Finding | None:
 
 def _agreeing(
     files: Iterator[FileRecord], entries: Iterable[tag_files.ManifestEntry]
-) -> Iterator[Expected | Finding]:
+) -> Iterator[ExpectedFile | Finding]:
     for entry in entries:
         file = next(files, None)
         if file is None or (file.key, file.sha256) != (entry.key, entry.sha256):
@@ -115,6 +115,6 @@ def _agreeing(
                 layout.FILES, f"differs from {layout.MANIFEST}", f"{entry.sha256}  {entry.key}", line
             )
             raise UnreadableListError
-        yield Expected(file.key, file.sha256, file.size_bytes)
+        yield ExpectedFile(file.key, file.sha256, file.size_bytes)
     if (file := next(files, None)) is not None:
         yield Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key)

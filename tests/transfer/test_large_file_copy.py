@@ -16,7 +16,7 @@ from migrate.storage.api import UploadedPart
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
 from migrate.transfer.file_copy import CopySettings, InOrderHasher, LargeFile
-from migrate.transfer.plan import WantedFile, plan_file
+from migrate.transfer.plan import SealedFile, plan_file
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 DATA = b"aaaabbbbcc"
@@ -31,7 +31,7 @@ class Copy:
         self.origin, self.destination = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
         if data is not None:
             self.origin.put("data/a", data)
-        file = WantedFile("data/a", len(DATA), hashlib.sha256(digest_of).hexdigest())
+        file = SealedFile("data/a", len(DATA), hashlib.sha256(digest_of).hexdigest())
         self.upload = self.destination.begin("data/a", sha256=file.sha256, part_bytes=4)
         self.sent: list[int] = []
         self.kept: list[int] = []

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from migrate.bundle import layout
 from migrate.verify.object_contents import COLUMNS, IndexWalk
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 
 @dataclass
@@ -42,7 +42,7 @@ def walk(*batches: list[dict]) -> tuple[list[tuple[str, list[str]]], list[str], 
     """Return the packs with the keys of their members, the findings, and how many objects are said to be there."""
     names = ("packs/1.tar", "packs/2.tar", "large/a")
     files = {
-        key: Expected(key, f"hash of {name}", 9)
+        key: ExpectedFile(key, f"hash of {name}", 9)
         for name in names
         for key in [layout.source_file("media", name)]
     }
