@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec import Struct, field
 
-from exporters.engine import load_part
+from exporters.engine import TableName, load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
@@ -40,7 +40,6 @@ from migrate.follow.followed import FollowedSource, require_base
 from migrate.follow.table_digests import (
     Digests,
     ReadTables,
-    TableName,
     as_recorded,
     differences,
     live_tables,

@@ -8,7 +8,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.engine import Engine, live_reader_of, load_part, part_reader_of
+from exporters.engine import Engine, TablesRequest, live_reader_of, load_part, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
@@ -184,13 +184,9 @@ def _lacking_tables(
     """Compare a destination with the bundle; None where nothing is lacking, or something else differs."""
     reader, source = request.reader, request.source
     rows = reader.tables(source)
-    live = live_reader_of(engine).live_tables(
-        request.url,
-        secrets=request.secrets,
-        workers=request.workers,
-        advance=lambda _rows, _bytes: None,
-        also={(row.schema, row.name) for row in rows if row.kind == "materialized view"},
-    )
+    views = {(row.schema, row.name) for row in rows if row.kind == "materialized view"}
+    tables_request = TablesRequest(request.workers, lambda _rows, _bytes: None, also=views)
+    live = live_reader_of(engine).live_tables(request.url, tables_request, secrets=request.secrets).digests
     missing = [row for row in rows if row.number and (row.schema, row.name) not in live]
     tables = [row for row in rows if row.kind == "table" and (row.schema, row.name) in live]
     empty = [row for row in tables if row.items and not live[row.schema, row.name].rows]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
-from exporters.engine import LiveReader, live_reader_of, part_reader_of
-from exporters.row_digest import RowsDigest
+from exporters.engine import LiveReader, LiveTables, TablesRequest, live_reader_of, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.table_comparison import TableDifference, compare_tables, digests_of
@@ -16,8 +15,6 @@ from migrate.runtime.progress import SourceTask
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.table_differences import Looker
 
-TableName = tuple[str, str]
-"""The schema and the name of a table."""
 NO_TABLE = 0
 """The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
 
@@ -35,7 +32,8 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
     registry.require(engine, engine.live_reader, "compared")
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
     tables = reader.tables(source)
-    live, unread = _read_live(request, live_reader, tables)
+    live_tables = _read_live(request, live_reader, tables)
+    live, unread = live_tables.digests, live_tables.unread
     request.digests.extend(digests_of(source, live))
     names = [(table.schema, table.name) for table in tables]
     findings = [
@@ -66,25 +64,23 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
 
 def _read_live(
     request: ComparisonRequest, live_reader: LiveReader, tables: Sequence[CatalogRow]
-) -> tuple[Mapping[TableName, RowsDigest], Mapping[TableName, str]]:
-    """Return the digests of the database's tables, and why others could not be read."""
-    progress, unread = request.progress, dict[TableName, str]()
+) -> LiveTables:
+    progress = request.progress
     progress.begin(
         f"compare {request.source}",
         items=sum(table.items for table in tables),
         size_bytes=sum(table.size_bytes for table in tables),
         of=SourceTask(request.source),
     )
-    digests = live_reader.live_tables(
-        request.url,
-        secrets=request.secrets,
-        workers=request.workers,
+    tables_request = TablesRequest(
+        request.workers,
         advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
         also={(table.schema, table.name) for table in tables if _derived(table)},
-        unread=unread,
+        tolerant=True,
     )
+    live = live_reader.live_tables(request.url, tables_request, secrets=request.secrets)
     progress.end()
-    return digests, unread
+    return live
 
 
 def _extra(label: str, rows: int, *, is_gap: bool) -> Finding:
