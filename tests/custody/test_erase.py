@@ -373,6 +373,30 @@ def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, c
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
+def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provider, customer, tmp_path):
+    """Both sides erase their copies, and the customer has added the provider's certificate before."""
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
+    first = do(kept, open_object_lock(kept.location), provider).document
+    documents.copy_all(copy, first, dict([documents.signature_of(first, provider)]))
+    lie = documents.make("erasure", "", {**first.value, "location": copy.location, "versions": 1})
+    documents.keep(copy, lie, [provider])  # who does not erase there
+    done = do(copy, open_object_lock(copy.location), customer)
+    assert (done.document.value["location"], done.document.signers) == (copy.location, ())
+    assert done.versions > 10
+    assert do(copy, open_object_lock(copy.location), customer).document.key == done.document.key
+    assert against_bundle(copy) == []
+
+
+def test_nothing_is_removed_where_the_log_cannot_go_on(kept, provider):
+    with pytest.raises(UnreachableError):
+        do(kept, Broken(open_object_lock(kept.location), 5), provider)
+    left = {info.key for info in kept.list()}
+    kept.put(layout.CUSTODY_LOG, kept.read(layout.CUSTODY_LOG)[:-9])
+    with pytest.raises(DamageError, match=layout.CUSTODY_LOG):
+        do(kept, open_object_lock(kept.location), provider)
+    assert {info.key for info in kept.list()} == left
+
+
 def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):
     with lease.Lease(kept, "transfer"), pytest.raises(BusyError, match="transfer"):
         do(kept, open_object_lock(kept.location), provider)

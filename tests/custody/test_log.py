@@ -307,6 +307,21 @@ def test_a_location_without_versions_is_verified_too(kept, monkeypatch):
     assert call("custody", "verify", kept.location).code == 0
 
 
+def test_a_log_that_a_stranger_has_cut_is_found_by_who_signed_its_head(kept, provider, make_key, tmp_path):
+    """He has no key of the list, and needs none to say how long the log is."""
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {provider.public.line}\n")
+    record(kept, provider, "verified", {"level": "full"})
+    lines = kept.read(layout.CUSTODY_LOG).splitlines(keepends=True)
+    kept.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
+    kept.delete(layout.CUSTODY_HEAD)
+    kept.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
+    custody_log._write_head(kept, make_key("stranger"), custody_log.read(kept).entries)
+    assert call("custody", "verify", kept.location).code == 0
+    said = call("custody", "verify", kept.location, "--signers", allowed)
+    assert (said.code, f"{layout.CUSTODY_HEAD}: is signed by nobody in" in said.out) == (6, True), said.out
+
+
 def test_entries_and_documents_of_strangers_are_named(kept, provider, customer, make_key, tmp_path):
     signers = tmp_path / "signers"
     signers.write_text(f"host {provider.public.line}\n")

@@ -59,6 +59,11 @@ class Document(Struct, frozen=True):
         """The bundle's root that it names."""
         return str(self.value.get("root", ""))
 
+    def says(self, other: Document, *, besides: Sequence[str] = ()) -> bool:
+        """Tell whether it says what another document says, save for its time and the members ``besides``."""
+        free = dict.fromkeys(("time", *besides))
+        return {**self.value, **free} == {**other.value, **free}
+
 
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:
     """Return a document that nobody signed yet. ``value`` are plain JSON values, ``bundle`` and ``root`` among them."""
@@ -85,7 +90,7 @@ def resumed(store: Store, document: Document) -> Document:
         except DamageError:
             continue
         begun, now = earlier.moment, document.moment
-        if {**earlier.value, "time": None} != {**document.value, "time": None} or not begun or not now:
+        if not earlier.says(document) or not begun or not now:
             continue
         if (earliest is None or earliest <= begun) and begun <= now:
             return earlier
