@@ -568,6 +568,7 @@ def test_a_sync_to_a_database_that_takes_nothing_ends_before_its_export(postgres
     for there, code, words in (
         (missing, 7, "→ add --create"),
         (new, 2, "it is not empty: it holds"),
+        (old, 2, "it is the source app itself"),
         (new.replace("127.0.0.1", "127.0.0.9"), 5, "127.0.0.9"),
     ):
         ended = call("sync", f"app={old}", f"app={there}", "--work", work)
