@@ -41,8 +41,8 @@ from scripts.mutants.traces import Traces
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-_STAGES_SECONDS = 3.0, 12.0
-"""How long the tests of a mutant take at most, in two stages."""
+_STAGES_SECONDS = 3.0, 12.0, 60.0
+"""How long the tests of a mutant take at most, in stages; the last one is for ``--again``."""
 _QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py::.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -169,8 +169,8 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
     return tests
 
 
-def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
-    """Return the tests that reach the changed statement in two stages: the fastest test of each file first, then the
+def choose(mutant: Mutant, tests: Mapping[str, Any], stage_count: int) -> list[list[str]]:
+    """Return the tests that reach the changed statement in stages: the fastest test of each file first, then the
     second of each, until they take too long.
     """
     by_file: dict[str, list[str]] = {}
@@ -184,7 +184,7 @@ def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
         for rank, name in enumerate(names)
     )
     stages: list[list[str]] = []
-    for most_seconds in _STAGES_SECONDS:
+    for most_seconds in _STAGES_SECONDS[:stage_count]:
         chosen: list[str] = []
         spent = 0.0
         for _, seconds, name in ranked:
@@ -200,9 +200,10 @@ def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
 class Trials:
     """Tries mutants in the copy of the checkout."""
 
-    def __init__(self, runner: WarmTests, tree: Path) -> None:
+    def __init__(self, runner: WarmTests, tree: Path, stage_count: int) -> None:
         self._runner = runner
         self._tree = tree
+        self._stage_count = stage_count
         self._failing: set[str] = set()
         """Tests that fail without any mutant."""
         self._clock = 0
@@ -211,7 +212,7 @@ class Trials:
     def judge(self, mutant: Mutant, tests: Mapping[str, Any]) -> str:
         """Return ``killed``, ``timeout``, ``survived``, ``unreached``, or ``unclear`` where the tests fail anyway."""
         outcome = "unreached"
-        for chosen in choose(mutant, tests):
+        for chosen in choose(mutant, tests, self._stage_count):
             outcome = self._judge(mutant, {name: float(tests[name]["seconds"]) for name in chosen})
             if outcome != "survived":
                 break
@@ -333,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"another run works in {tree}; --state names another directory")
     copy_tree(tree)
     runner = WarmTests(tree)
-    trials = Trials(runner, tree)
+    trials = Trials(runner, tree, 3 if options.again else 2)
     try:
         for package in PACKAGES:
             modules = [

@@ -427,6 +427,14 @@ def test_signatures_travel_too_and_again_when_they_grow(origin, destination):
     assert destination.read("sig/custody.log") == b"one\ntwo\n"
 
 
+def test_a_signature_that_changed_and_kept_its_size_travels_again(origin, destination):
+    for texts in (b"one two", b"two one"):  # of two changes one makes a greater digest, one a smaller
+        for number, text in enumerate(texts.split()):
+            origin.put(f"sig/{number}.sig", text)
+        move(origin, destination)
+        assert [destination.read(f"sig/{number}.sig") for number in range(2)] == texts.split()
+
+
 def test_a_full_disk_ends_the_run_with_its_name(origin, tiny_disk):
     with pytest.raises(NoSpaceError, match="tiny"):
         move(origin, open_location(str(tiny_disk / "destination")))
