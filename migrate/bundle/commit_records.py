@@ -234,7 +234,7 @@ def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
             position=dict(value["position"]),
             finished=str(value["finished"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a commit record", found=f"a malformed one ({exc!r})") from exc
 
 

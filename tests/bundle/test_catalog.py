@@ -29,6 +29,7 @@ def test_losses_and_gaps_of_several_batches_are_read_as_they_were_written(count)
     assert catalog.write_gaps(files[1], iter(gaps)) == count
     assert list(catalog.read_losses(files[0], "losses")) == losses
     assert list(catalog.read_gaps(files[1], "gaps")) == gaps
+    assert pq.read_schema(files[0]).equals(catalog.losses_schema())
     assert not any(field.nullable for file in files for field in pq.read_schema(file))
 
 
