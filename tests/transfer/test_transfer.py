@@ -359,21 +359,23 @@ def test_an_empty_origin_is_gone(destination, tmp_path):
         move(open_location(str(tmp_path / "nowhere")), destination)
 
 
-def test_another_bundle_at_the_destination_is_left_alone(origin, destination):
-    other = seal(destination, {"app/x": b"x"}, bundle_id="bundle-2")
-    with pytest.raises(NotEmptyError, match="bundle-2"):
+@pytest.mark.parametrize("bundle_id", ["bundle-0", "bundle-2"])
+def test_another_bundle_at_the_destination_is_left_alone(origin, destination, bundle_id):
+    other = seal(destination, {"app/x": b"x"}, bundle_id=bundle_id)
+    with pytest.raises(NotEmptyError, match=bundle_id):
         move(origin, destination)
     assert contents(destination) == other
 
 
-def test_another_transfer_s_destination_is_left_alone(origin, destination):
+@pytest.mark.parametrize("bundle_id", ["bundle-0", "bundle-9"])
+def test_another_transfer_s_destination_is_left_alone(origin, destination, bundle_id):
     destination.put(
         layout.TRANSFER_STATE,
         json.dumps(
-            {"version": 1, "id": "bundle-9", "origin": "file:///o", "files": 1, "size_bytes": 1}
+            {"version": 1, "id": bundle_id, "origin": "file:///o", "files": 1, "size_bytes": 1}
         ).encode(),
     )
-    with pytest.raises(NotEmptyError, match="bundle-9"):
+    with pytest.raises(NotEmptyError, match=bundle_id):
         move(origin, destination)
 
 
