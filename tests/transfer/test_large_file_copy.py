@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from migrate.bundle.findings import Finding
-from migrate.errors import BusyError, DamageError, UnreachableError
+from migrate.errors import BusyError, DamageError, GoneError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import UploadedPart
 from migrate.storage.checksums import crc64nvme
@@ -170,6 +170,18 @@ def test_nobody_waits_for_a_part_that_failed(tmp_path):
         first.do()
     thread.join(10)
     assert (became, copy.ends) == ([None], [])
+
+
+def test_nobody_waits_for_a_part_that_is_gone(tmp_path):
+    copy = Copy(tmp_path, faults=[Fault("read", fail(GoneError("no such file")), nth=2)])
+    first, second, third = copy.tasks
+    thread, became = ended(second.do)
+    while not copy.sent:
+        assert thread.is_alive()
+    first.do()
+    third.do()
+    thread.join(10)
+    assert (became, copy.ends) == ([None], [Finding("data/a", "is gone at the origin")])
 
 
 def test_a_cancelled_wait_ends():
