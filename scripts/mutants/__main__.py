@@ -170,17 +170,18 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
 
 
 def choose(mutant: Mutant, tests: Mapping[str, Any], stage_count: int) -> list[list[str]]:
-    """Return the tests that reach the changed statement in stages: the fastest test of each file first, then the
-    second of each, until they take too long.
+    """Return the tests that reach the changed statement in stages: those named after the module and the fastest test of
+    each other file first, then the second of each, until they take too long.
     """
     by_file: dict[str, list[str]] = {}
     for name in sorted(tests, key=lambda name: float(tests[name]["seconds"])):
         lines = tests[name]["lines"].get(mutant.module)
         if lines and (not mutant.lines or mutant.lines.intersection(lines)):
             by_file.setdefault(name.partition("::")[0], []).append(name)
+    own = f"/test_{Path(mutant.module).name}"
     ranked = sorted(
-        (rank, float(tests[name]["seconds"]), name)
-        for names in by_file.values()
+        (0 if file.endswith(own) else rank, float(tests[name]["seconds"]), name)
+        for file, names in by_file.items()
         for rank, name in enumerate(names)
     )
     stages: list[list[str]] = []
