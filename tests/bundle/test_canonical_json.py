@@ -54,6 +54,7 @@ def test_a_version_is_a_whole_number(version):
 )
 def test_another_version_is_refused_with_what_reads_it(version, next_step):
     with pytest.raises(UsageError, match="another version of the format") as caught:
-        check_version({"version": version}, "a.json", 3)
+        decode(encode({"version": version}), "a.json", version=3)
     assert caught.value.next_step == next_step
-    check_version({"version": 3}, "a.json", 3)
+    assert decode(encode({"version": version}), "a.json") == {"version": version}
+    assert decode(encode({"version": 3}), "a.json", version=3) == {"version": 3}
