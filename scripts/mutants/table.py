@@ -64,7 +64,16 @@ _INVENTORY = (
 )
 _SYNC = tuple(
     f"tests/sync/test_{name}.py"
-    for name in ("diff", "equality_proof", "version_diff", "record_writes", "sync", "history", "command")
+    for name in (
+        "diff",
+        "equality_proof",
+        "plan",
+        "version_diff",
+        "record_writes",
+        "sync",
+        "history",
+        "command",
+    )
 )
 _CHANGES = tuple(
     f"tests/changes/test_{name}.py"
