@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -48,8 +49,9 @@ class Proved(Struct, frozen=True):
         """Print which file proves what."""
         for file, item in self.written:
             console.print(Text(f"{file}  proves {describe(item)}"))
+        file = shlex.quote(str(self.written[0][0])) if self.written else "FILE"
         console.print(
-            "→ whoever has the signer's public key checks it: moveout check-proof FILE --signers allowed",
+            f"→ whoever has the signer's public key checks it: moveout check-proof {file} --signers allowed",
             wrap=True,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -86,9 +87,13 @@ def load(path: Path) -> Trust:
         match = _LINE.fullmatch(line.strip())
         public = keys.parse_line(match["key"]) if match else None
         if match is None or public is None:
+            file = shlex.quote(str(path))
+            is_key = keys.parse_line(line.strip()) is not None
             raise UsageError(
                 f"{path} line {number} names no Ed25519 key",
-                next_step="write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
+                next_step=f"it is a public key alone: moveout keys show {file} > allowed_signers makes such a list"
+                if is_key
+                else "write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
             )
         period = _period(match["options"] or "", f"{path} line {number}")
         if period is not None:
