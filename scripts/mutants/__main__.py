@@ -178,9 +178,13 @@ def choose(mutant: Mutant, tests: Mapping[str, Any], stage_count: int) -> list[l
         lines = tests[name]["lines"].get(mutant.module)
         if lines and (not mutant.lines or mutant.lines.intersection(lines)):
             by_file.setdefault(name.partition("::")[0], []).append(name)
-    own = f"/test_{Path(mutant.module).name}"
+    stem = f"_{Path(mutant.module).stem}"
     ranked = sorted(
-        (0 if file.endswith(own) else rank, float(tests[name]["seconds"]), name)
+        (
+            0 if stem.endswith(Path(file).stem.removeprefix("test")) else rank,
+            float(tests[name]["seconds"]),
+            name,
+        )
         for file, names in by_file.items()
         for rank, name in enumerate(names)
     )
