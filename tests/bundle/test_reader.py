@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
 from exporters.api import Gap
+from exporters.objects.index_rows import INDEX
 from migrate.bundle import canonical_json, layout, reconciliation
-from migrate.bundle.reader import BundleReader, check_hash, hash_file, not_sealed
+from migrate.bundle.reader import BundleReader, check_hash, hash_file, not_sealed, sound_rows
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -19,6 +21,7 @@ from tests.bundle.test_hostile import write
 from tests.export.sources import Numbers
 from tests.transfer.bags import contents
 
+OTHER_MAP = pa.map_(pa.large_string(), pa.string())
 POSITIONS = [{"lsn": "0/1", "encoding": "UTF8"}, {"lsn": "0/2", "encoding": ""}]
 
 
@@ -72,6 +75,48 @@ def test_files_of_a_source_are_those_alone(reader):
     )
     with pytest.raises(UsageError, match=r"no source .other."):
         reader.source_files("other")
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "error"),
+    [
+        (layout.BAGIT, b"1.0", b"1.1", UsageError),
+        (layout.BAGIT, b"UTF-8", b"UTF-7", DamageError),
+        (layout.BUNDLE_META, b'"version": 1', b'"version": 2', UsageError),
+    ],
+)
+def test_a_declaration_of_something_else_is_refused(reader, tmp_path, key, old, new, error):
+    files = contents(reader.store)
+    assert old in files[key]
+    with pytest.raises(error, match=key):
+        BundleReader(write(tmp_path, {**files, key: files[key].replace(old, new)}))
+
+
+@pytest.mark.parametrize("key", [layout.BAGIT, layout.BUNDLE_META, layout.FILES])
+def test_a_tag_file_that_the_tag_manifest_leaves_out_is_missed(reader, tmp_path, key):
+    files = contents(reader.store)
+    lines = files[layout.TAG_MANIFEST].splitlines(keepends=True)
+    files[layout.TAG_MANIFEST] = b"".join(line for line in lines if not line.endswith(f"  {key}\n".encode()))
+    with pytest.raises(DamageError, match=f"a line for {key}"):
+        BundleReader(write(tmp_path, files, hashed=False))
+
+
+def test_rows_of_an_index_have_the_columns_and_the_types_of_the_format():
+    table = INDEX.empty_table()
+    assert sound_rows(table) is table
+    assert sound_rows(table.select(["key"]), ["key"]).column_names == ["key"]
+    with pytest.raises(ValueError, match="no column etag, key"):
+        sound_rows(table.drop_columns(["key", "etag"]))
+    for name in ("key", "size", "tags"):
+        number = table.column_names.index(name)
+        kind = pa.binary() if name != "tags" else pa.string()
+        changed = table.set_column(number, name, pa.array([], kind))
+        with pytest.raises(ValueError, match=f"the column {name} is"):
+            sound_rows(changed)
+    pairs = table.set_column(table.column_names.index("tags"), "tags", pa.array([], OTHER_MAP))
+    assert sound_rows(pairs) is pairs
+    more = table.append_column("more", pa.array([], pa.int8()))
+    assert sound_rows(more) is more
 
 
 def test_a_file_that_is_gone_or_has_other_bytes_is_damage(tmp_path):

@@ -106,7 +106,7 @@ def test_an_object_that_both_sides_lost_between_the_walks_is_no_proof():
     """The record knows it, so that a walk alone finds nothing to do."""
     proof, walk, _ = proved(EQUAL, (EQUAL[0][:1], EQUAL[1][:1]))
     assert proof is None
-    assert walk.changes
+    assert (walk.different, walk.example, walk.changes) == ({Action.COPY: 1}, "its listing", True)
 
 
 def test_what_is_left_out_is_counted_and_no_difference():
