@@ -7,9 +7,10 @@ from typing import Any
 
 from exporters.engine import Texts
 from exporters.row_digest import RowsDigest
+from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.identifiers import label
 from exporters.sqlite.live_rows import literals
-from exporters.sqlite.rows.parquet_parts import READ_ERRORS, column_names, digest_part, read_part
+from exporters.sqlite.rows.parquet_parts import column_names, digest_part, read_part
 
 
 class SqlitePartReader:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from exporters import arrow_functions as pc
 from exporters.sql.columns import ENCODING, EXACT_OF, OWN
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
@@ -92,7 +93,7 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         if EXACT_OF in (field.metadata or {})
     }
     names = {field.name for field in sides.values()}
-    for row in _with_short_singles(batch).to_pylist(maps_as_pydicts="strict"):
+    for row in _with_far_years(_with_short_singles(batch)).to_pylist(maps_as_pydicts="strict"):
         yield {
             name: _plain(value)
             if name not in sides or row[sides[name].name] is None
@@ -109,6 +110,18 @@ def _with_short_singles(batch: pa.RecordBatch) -> pa.RecordBatch:
         if text_type != field.type:
             doubles = batch.column(number).cast(text_type).cast(_singles_as(pa.float64(), field.type))
             batch = batch.set_column(number, field.with_type(doubles.type), doubles)
+    return batch
+
+
+def _with_far_years(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return dates and times as texts where one of a column is in a year that Python has not: 0, or beyond 9999."""
+    for number, field in enumerate(batch.schema):
+        column = batch.column(number)
+        if pa.types.is_date32(field.type) or pa.types.is_timestamp(field.type):
+            years = pc.year(column)
+            if pc.any(pc.or_(pc.less(years, 1), pc.greater(years, 9999)), min_count=0).as_py():
+                texts = pc.replace_substring(column.cast(pa.string()), " ", "T")
+                batch = batch.set_column(number, field.with_type(pa.string()), texts)
     return batch
 
 

@@ -6,9 +6,13 @@ Keys sorted, no spaces, non-ASCII escaped (a lone surrogate from a key that is n
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from migrate.errors import DamageError, UsageError
+
+T = TypeVar("T")
 
 
 def encode(value: Any) -> bytes:
@@ -38,15 +42,18 @@ def decode(data: bytes, key: str, *, version: int | None = None) -> dict[str, An
     return value
 
 
-def decode_objects(data: bytes, key: str) -> list[dict[str, Any]]:
-    """Parse the JSON list of objects in the file ``key``. Raises ``DamageError`` that names it."""
+def decode_entries(data: bytes, key: str, kind: type[T], *, holds_bytes: bool = False) -> list[T]:
+    """Parse the JSON list in the file ``key``, whose entries are objects of this ``TypedDict``. ``holds_bytes``: texts
+    may hold bytes, each as ``surrogateescape`` has it. Raises ``DamageError`` that names the file and the value.
+    """
     try:
         value = json.loads(data)
+        json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if holds_bytes else "strict")
+        msgspec.convert(value, list[kind])  # type: ignore[valid-type]
     except (ValueError, RecursionError) as exc:
         raise DamageError(key, expected="a JSON list", found=f"something else ({exc})") from exc
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DamageError(key, expected="a JSON list of objects", found="another value")
-    return value
+    entries: list[T] = value
+    return entries
 
 
 def check_version(value: dict[str, Any], key: str, known: int) -> None:

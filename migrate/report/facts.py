@@ -51,7 +51,7 @@ class Contents(Protocol):
         ...
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
-        """Yield the list of losses."""
+        """Yield the loss ledger."""
         ...
 
     def gaps(self) -> Iterator[tuple[str, Gap]]:

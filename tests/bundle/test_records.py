@@ -6,7 +6,7 @@ import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +45,6 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 
 TEXT = st.text(st.characters(codec=None), max_size=20)
 NUMBERS = st.integers(0, 2**62)
-GONE = object()
 GAPS = st.builds(Gap, TEXT, st.sampled_from(["excluded", "failed"]), TEXT)
 LOSSES = st.builds(Loss, TEXT, TEXT, TEXT)
 JSON = st.dictionaries(
@@ -95,49 +94,6 @@ def test_what_is_no_record_is_damage(data):
     for decode in (decode_record, decode_group):
         with pytest.raises(DamageError, match="the-key"):
             decode(data, "the-key", "app")
-
-
-@pytest.mark.parametrize(
-    ("path", "wrong"),
-    [
-        ("unit", None), ("unit", []), ("unit.id", GONE), ("unit.items", "many"), ("unit.spec", "text"),
-        ("outcome", GONE), ("outcome.items", None), ("outcome.digest", "no digit"), ("outcome.digest", 3),
-        ("outcome.losses", [["a", "b"]]), ("outcome.gaps", 3), ("outcome.facts", ["a"]),
-        ("files", GONE), ("files", [3]), ("files", [{}]), ("position", 3), ("finished", GONE),
-    ],
-)  # fmt: skip
-def test_a_record_with_a_value_that_makes_no_sense_is_damage(path, wrong):
-    changed = _changed(json.loads(encode_record(record("one"))), path, wrong)
-    with pytest.raises(DamageError, match=r"the-key.*malformed"):
-        decode_record(canonical_json.encode(changed), "the-key", "app")
-
-
-@pytest.mark.parametrize(
-    ("path", "wrong"),
-    [
-        ("summary", GONE), ("summary", []), ("summary.entries", [{"kind": "table"}]), ("summary.entries", 3),
-        ("summary.enumerations", [["rows"]]), ("summary.positions", [3]), ("summary.server", GONE),
-        ("files", GONE), ("files", [{}]), ("files", ["a"]),
-    ],
-)  # fmt: skip
-def test_a_final_record_with_a_value_that_makes_no_sense_is_damage(tmp_path, path, wrong):
-    store, key = LocalStore(tmp_path), layout.final_record("app")
-    write_final(store, FinalRecord("app", SourceSummary([], []), []))
-    store.put(key, canonical_json.encode(_changed(json.loads(store.read(key)), path, wrong)))
-    with pytest.raises(DamageError, match="malformed"):
-        read_final(store, "app")
-
-
-def _changed(value: dict[str, Any], path: str, wrong: Any) -> dict[str, Any]:
-    """Replace a value, or remove it."""
-    *names, last = path.split(".")
-    place = value
-    for name in names:
-        place = place[name]
-    place[last] = wrong
-    if wrong is GONE:
-        del place[last]
-    return value
 
 
 def test_units_of_a_group_get_records_of_their_own(tmp_path):
@@ -205,11 +161,24 @@ def test_a_record_of_another_version_is_refused_alone_and_in_a_group(version):
         decode_group(canonical_json.encode({"version": 1, "records": other}), "the-key", "app")
 
 
-@pytest.mark.parametrize("data", [b"{}", b"[1]", b"[{}, 1]", b"[", b"\xff"])
-def test_only_a_list_of_objects_is_one(data):
-    assert canonical_json.decode_objects(b'[{"a": 1}]', "the-key") == [{"a": 1}]
+class Entry(TypedDict):
+    a: int
+
+
+@pytest.mark.parametrize(
+    "data", [b"{}", b"[1]", b'[{"a": 1}, 1]', b"[{}]", b'[{"a": "1"}]', b'[{"a": null}]', b"[", b"\xff"]
+)
+def test_only_a_list_of_the_right_objects_is_one(data):
+    assert canonical_json.decode_entries(b'[{"a": 1, "b": 2}]', "the-key", Entry) == [{"a": 1, "b": 2}]
     with pytest.raises(DamageError, match="the-key"):
-        canonical_json.decode_objects(data, "the-key")
+        canonical_json.decode_entries(data, "the-key", Entry)
+
+
+def test_texts_hold_bytes_only_where_they_may():
+    assert canonical_json.decode_entries(rb'["\udc80"]', "k", str, holds_bytes=True) == ["\udc80"]
+    for data, holds_bytes in ((rb'["\udc80"]', False), (rb'["\ud800"]', True)):
+        with pytest.raises(DamageError):
+            canonical_json.decode_entries(data, "k", str, holds_bytes=holds_bytes)
 
 
 def test_the_same_values_are_the_same_bytes():

@@ -309,3 +309,17 @@ def test_a_part_whose_text_is_no_text_is_damaged(tmp_path):
     assert len(list(table_rows.rows(bundle, bundle.table, 0, 10))) == 10
     with pytest.raises(DamageError, match=r"tables/1/1\.parquet"):
         list(table_rows.rows(bundle, bundle.table, 0, None))
+
+
+def test_years_that_python_has_not_are_shown(tmp_path):
+    bundle = Parts(tmp_path)
+    days = [-719529, 0, 10_000_000, None]
+    moments = [None if day is None else day * 86_400_000_000 + 1 for day in days]
+    table = pa.table({"d": pa.array(days, pa.date32()), "t": pa.array(moments, pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "data/app/tables/1/0.parquet")
+    assert list(table_rows.rows(bundle, bundle.table, 0, 4)) == [
+        {"d": "-0001-12-31", "t": "-0001-12-31T00:00:00.000001"},
+        {"d": "1970-01-01", "t": "1970-01-01T00:00:00.000001"},
+        {"d": "29349-01-26", "t": "29349-01-26T00:00:00.000001"},
+        {"d": None, "t": None},
+    ]

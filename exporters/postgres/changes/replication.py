@@ -66,10 +66,7 @@ class ReplicationStream:
         self._answered = self._heard = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="moveout-feedback", daemon=True)
-        try:
-            self._start(slot, publication, after)
-        except psycopg.Error as exc:
-            raise self._error(exc) from exc
+        self._start(slot, publication, after)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,9 +18,6 @@ from exporters.sqlite.rows.row_batches import Batch
 from exporters.sqlite.rows.typed_columns import arrow_type, from_typed, to_typed
 from exporters.sqlite.rows.value_text import SqliteColumn, digest_columns, row_texts
 
-READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
-"""What a damaged part can raise."""
-
 _ROWID = b"moveout.rowid"
 
 

@@ -18,6 +18,7 @@ from exporters.mysql.definitions.show_create import GRANTS
 from exporters.mysql.errors import message_of, translate
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
@@ -31,13 +32,19 @@ _PASSWORD = re.compile(r" (?:AS|USING|BY PASSWORD|VIA)\b")
 
 
 def read_grants(reader: BundleReader, source: str, database: str, now: str) -> Grants:
-    """Return what accounts may on the source's ``database``, which is called ``now`` at the destination."""
+    """Return what accounts may on the source's ``database``, which is called ``now`` at the destination. Raises
+    ``DamageError``.
+    """
     key = layout.source_file(source, GRANTS)
     file = next(
         (source_file for source_file in reader.source_files(source, "schema/") if source_file.key == key),
         None,
     )
-    return Grants.parse(reader.read_checked(file).decode() if file else "", database, now)
+    try:
+        text = reader.read_checked(file).decode() if file else ""
+    except UnicodeDecodeError as exc:
+        raise DamageError(key, expected="UTF-8", found=f"other bytes ({exc})") from exc
+    return Grants.parse(text, database, now)
 
 
 def note_made(accounts: Sequence[str]) -> list[str]:

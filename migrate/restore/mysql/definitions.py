@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pymysql
 
@@ -51,13 +51,51 @@ _CONVERT = "CONVERT(_utf8mb4 X'{text}' USING {charset})"
 _CONVERTED = f"SELECT HEX({_CONVERT}), HEX(CONVERT({_CONVERT} USING utf8mb4))"
 
 
+class RecordedDefinition(TypedDict):
+    """An entry of ``definitions.json``; docs/FORMAT.md says which kind has what."""
+
+    kind: str
+    name: str
+    sql: NotRequired[str]
+    table: NotRequired[str]
+    charset: NotRequired[str]
+    collation: NotRequired[str]
+    comment: NotRequired[str]
+    next: NotRequired[int]
+    rounds: NotRequired[int]
+    sql_mode: NotRequired[str]
+    time_zone: NotRequired[str]
+    client: NotRequired[str]
+    connection: NotRequired[str]
+    database_collation: NotRequired[str]
+
+
+_NEEDED_OF_ALL = frozenset({"sql"})
+_NEEDED = {
+    "database": frozenset({"charset", "collation"}),
+    "sequence": frozenset({"sql", "next", "rounds"}),
+    "trigger": frozenset({"sql", "table"}),
+}
+"""What entries of a kind have besides what all have."""
+
+
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
     """Return a source's definitions as they lie in the bundle, checked. Raises ``DamageError``."""
     key = layout.source_file(source, DEFINITIONS)
     for file in reader.source_files(source, "schema/"):
         if file.key == key:
-            return canonical_json.decode_objects(reader.read_checked(file), key)
+            return _parsed(reader.read_checked(file), key)
     raise DamageError(key, expected="a file", found="nothing")
+
+
+def _parsed(data: bytes, key: str) -> list[Definition]:
+    entries = canonical_json.decode_entries(data, key, RecordedDefinition, holds_bytes=True)
+    for number, entry in enumerate(entries):
+        if missing := _NEEDED.get(entry["kind"], _NEEDED_OF_ALL) - entry.keys():
+            raise DamageError(
+                key, expected=f"{', '.join(sorted(missing))} in entry {number + 1}", found="none"
+            )
+    return [dict(entry) for entry in entries]
 
 
 def step_of(definition: Definition) -> str:

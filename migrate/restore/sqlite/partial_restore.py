@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartRows, read_part
+from exporters.sqlite.rows.parquet_parts import PartRows, read_part
 from migrate.errors import MoveoutError
 from migrate.restore.common.existing_tables import in_the_way, not_empty, strange_trigger
 from migrate.restore.common.finished_record import FinishedRestore

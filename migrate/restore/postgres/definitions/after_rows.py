@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -30,6 +30,7 @@ from migrate.restore.postgres.definitions.definition_files import (
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner, mark_of
 from migrate.restore.postgres.definitions.post_data_order import Stage, split_at_rows, stages
+from migrate.restore.postgres.definitions.recorded_definitions import RecordedSequence
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import State
@@ -43,15 +44,40 @@ _TRIGGERS = "constraint-triggers"
 
 def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
-    connection, definitions = job.destination.connection, job.definitions()
+    connection, progress = job.destination.connection, job.run.progress
+    definitions = job.definitions()
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
     triggers = definitions.constraint_triggers()
     if triggers:
         remaining = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
         script = replace(script, entries=remaining)
     planned = _stages(job, script)
-    if any(stage.steps for stage in planned):
-        _make_stages(job, script, planned, done)
+    steps = [step for stage in planned for step in stage.steps]
+    if steps:
+        progress.begin(
+            f"indexes and constraints of {job.run.source}",
+            items=len(steps),
+            size_bytes=0,
+            of=job.run.indexes_task,
+        )
+        progress.skip(items=sum(mark_of(step) in done for step in steps))
+        runner = StepRunner(
+            job.destination.address,
+            script.head + begun_as(connection, job.run.position_value("sessions")),
+            done,
+            workers=job.run.workers,
+            advance=lambda: progress.advance(items=1),
+        )
+        before_rows, others = split_at_rows(planned)
+        with closing(runner):
+            runner.rows_missing = bool(job.damaged)
+            runner.make(before_rows)
+            _write_refused_parts(job)
+            runner.rows_missing = bool(job.damaged)
+            runner.make(others)
+            runner.finish()
+        job.left_out.extend(runner.left_out)
+        progress.end()
     else:
         _write_refused_parts(job)
     objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
@@ -64,35 +90,6 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     if job.selection.rows and _SEQUENCES not in done:
         _set(connection, _SEQUENCES, list(set_sequences(_sequences(job, definitions))))
     return script
-
-
-def _make_stages(job: PostgresRestore, script: Script, planned: Sequence[Stage], done: set[str]) -> None:
-    """Make indexes, constraints and what else comes behind rows; in between the rows that were refused before."""
-    progress, steps = job.run.progress, [step for stage in planned for step in stage.steps]
-    progress.begin(
-        f"indexes and constraints of {job.run.source}",
-        items=len(steps),
-        size_bytes=0,
-        of=job.run.indexes_task,
-    )
-    progress.skip(items=sum(mark_of(step) in done for step in steps))
-    runner = StepRunner(
-        job.destination.address,
-        script.head + begun_as(job.destination.connection, job.run.position_value("sessions")),
-        done,
-        workers=job.run.workers,
-        advance=lambda: progress.advance(items=1),
-    )
-    before_rows, others = split_at_rows(planned)
-    with closing(runner):
-        runner.rows_missing = bool(job.damaged)
-        runner.make(before_rows)
-        _write_refused_parts(job)
-        runner.rows_missing = bool(job.damaged)
-        runner.make(others)
-        runner.finish()
-    job.left_out.extend(runner.left_out)
-    progress.end()
 
 
 def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tuple[str, str]]) -> None:
@@ -164,7 +161,7 @@ def _without_triggers(job: PostgresRestore, entries: Sequence[DumpEntry]) -> lis
     return [entry for entry in entries if entry not in waiting]
 
 
-def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Mapping[str, Any]]:
+def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[RecordedSequence]:
     every = definitions.sequences()
     if not job.selection.is_part:
         return every

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from msgspec import Struct
@@ -18,10 +18,20 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, plain_sql, split_script
+from migrate.restore.postgres.definitions.recorded_definitions import (
+    ConstraintTrigger,
+    RecordedDatabase,
+    RecordedExtension,
+    RecordedLargeObject,
+    RecordedRole,
+    RecordedSequence,
+    RecordedSettings,
+)
 
 if TYPE_CHECKING:
     from migrate.restore.postgres.rows.source_charset import OwnEncoding
 
+_Entry = TypeVar("_Entry")
 _CONTENT_KINDS = {
     "AGGREGATE": "function",
     "DOMAIN": "type",
@@ -58,37 +68,37 @@ class Definitions(Struct, frozen=True):
         """Return the SQL of ``pre-data`` or ``post-data``."""
         return self.files[f"{name}-portable.sql" if portable else f"{name}.sql"]
 
-    def _objects(self, name: str) -> Sequence[Mapping[str, Any]]:
+    def _entries(self, name: str, kind: type[_Entry]) -> Sequence[_Entry]:
         """Return what a list says, empty where the bundle has none. Raises ``DamageError``."""
-        return canonical_json.decode_objects(self.files.get(name, b"[]"), f"schema/{name}")
+        return canonical_json.decode_entries(self.files.get(name, b"[]"), f"schema/{name}", kind)
 
-    def roles(self) -> Sequence[Mapping[str, Any]]:
+    def roles(self) -> Sequence[RecordedRole]:
         """Return the roles that own or may use something."""
-        return self._objects("roles.json")
+        return self._entries("roles.json", RecordedRole)
 
-    def settings(self) -> Sequence[Mapping[str, Any]]:
+    def settings(self) -> Sequence[RecordedSettings]:
         """Return what is set for the database, and for roles in it."""
-        return self._objects("settings.json")
+        return self._entries("settings.json", RecordedSettings)
 
-    def database(self) -> Mapping[str, Any] | None:
+    def database(self) -> RecordedDatabase | None:
         """Return the database's owner, privileges, comment and connection limit, where the bundle has them."""
-        return next(iter(self._objects("database.json")), None)
+        return next(iter(self._entries("database.json", RecordedDatabase)), None)
 
-    def large_objects(self) -> Sequence[Mapping[str, Any]]:
+    def large_objects(self) -> Sequence[RecordedLargeObject]:
         """Return owner, privileges and comment of every large object, where pre-data does not have them."""
-        return self._objects("large-objects.json")
+        return self._entries("large-objects.json", RecordedLargeObject)
 
-    def extensions(self) -> Sequence[Mapping[str, Any]]:
+    def extensions(self) -> Sequence[RecordedExtension]:
         """Return the extensions with their members, where the bundle has them."""
-        return self._objects("extensions.json")
+        return self._entries("extensions.json", RecordedExtension)
 
-    def constraint_triggers(self) -> Sequence[Mapping[str, Any]]:
+    def constraint_triggers(self) -> Sequence[ConstraintTrigger]:
         """Return the triggers of constraints that fire otherwise than new ones do."""
-        return self._objects("constraint-triggers.json")
+        return self._entries("constraint-triggers.json", ConstraintTrigger)
 
-    def sequences(self) -> Sequence[Mapping[str, Any]]:
+    def sequences(self) -> Sequence[RecordedSequence]:
         """Return the sequences' values."""
-        return self._objects("sequences.json")
+        return self._entries("sequences.json", RecordedSequence)
 
 
 _DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
@@ -194,26 +204,26 @@ def under_settings(connection: psycopg.Connection[Any], script: Script) -> Itera
     connection.execute("SET client_encoding = 'UTF8'")
 
 
-def set_sequences(sequences: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def set_sequences(sequences: Sequence[RecordedSequence]) -> Iterator[tuple[str, str]]:
     """Yield by name the statements that give every sequence the value it had. One that is not there is passed over: its
     definition was left out.
     """
     for sequence in sequences:
         label = quote_qualified(sequence["schema"], sequence["name"])
         name = quote_literal(label)
-        value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
+        value, called = sequence["last_value"], "true" if sequence["is_called"] else "false"
         sql = f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})"
         yield f"the value of sequence {label}", sql
 
 
 def describe_large_objects(
-    objects: Sequence[Mapping[str, Any]], *, portable: bool
+    objects: Sequence[RecordedLargeObject], *, portable: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
     out, and their comment.
     """
     for large_object in objects:
-        name = f"LARGE OBJECT {int(large_object['oid'])}"
+        name = f"LARGE OBJECT {large_object['oid']}"
         statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]
         if not portable:
             statements += grants(

@@ -38,7 +38,9 @@ def lent(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None
     than superusers have nothing to lend.
     """
     grantors = _GRANTOR.findall(entry.sql) if entry.kind == "ACL" and is_superuser(connection) else []
-    cursor = connection.execute(_SHUT_OUT.encode(), (entry.schema, [name.decode() for name in grantors]))
+    cursor = connection.execute(
+        _SHUT_OUT.encode(), (entry.schema, [name.decode(errors="replace") for name in grantors])
+    )
     for (role,) in (shut_out := cursor.fetchall()):
         connection.execute(f"GRANT USAGE ON SCHEMA {quote_name(entry.schema)} TO {role}".encode())
     yield

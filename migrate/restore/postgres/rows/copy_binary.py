@@ -175,7 +175,7 @@ def encoder_of(
         if GENERATED in entries:
             continue
         declared = types.get(name, "")
-        if declared != entries[TYPE].decode():
+        if TYPE not in entries or KIND not in entries or declared != entries[TYPE].decode():
             return None
         kind = _kind_of(entries[KIND].decode(), field.type, (bases or {}).get(name, declared))
         if kind is None:

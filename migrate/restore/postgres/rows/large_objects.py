@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import groupby
 from typing import Any
 
+import msgspec
 import psycopg
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from exporters.postgres.large_objects import NUMBER
 from exporters.sql.parquet_read import READ_ERRORS
@@ -46,25 +48,41 @@ def in_the_way(connection: psycopg.Connection[Any], run: TableRestore, *, filled
     return f"large object {row[0]}" if row and row[0] is not None else ""
 
 
-def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Callable[[int], None]) -> None:
-    """Fill the objects that the definitions made empty; one that is not there is made."""
+def pieces_of(file: pq.ParquetFile) -> Iterator[list[_Piece]]:
+    """Yield the pieces of objects, a row group at a time. Raises what ``READ_ERRORS`` lists."""
     for number in range(file.num_row_groups):
-        rows = file.read_row_group(number).to_pylist()
+        rows = file.read_row_group(number, columns=list(_Piece.__struct_fields__))
+        yield msgspec.convert(rows.to_pylist(), list[_Piece])
+
+
+class _Piece(Struct, frozen=True):
+    """Bytes of an object from ``start`` on."""
+
+    oid: int
+    start: int
+    data: bytes
+
+
+def write(
+    connection: psycopg.Connection[Any], groups: Iterator[list[_Piece]], advance: Callable[[int], None]
+) -> None:
+    """Fill the objects that the definitions made empty; one that is not there is made."""
+    for pieces in groups:
         with connection.cursor() as cursor:
             cursor.executemany(
                 "SELECT pg_catalog.lo_create(%(oid)s::oid) WHERE NOT EXISTS"
                 " (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = %(oid)s::oid)",
-                [{"oid": oid} for oid in sorted({row["oid"] for row in rows})],
+                [{"oid": oid} for oid in sorted({piece.oid for piece in pieces})],
             )
             cursor.executemany(
                 "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
                 [
-                    (row["oid"], row["start"] + offset, data)
-                    for row in rows
-                    for offset, data in without_holes(row["data"])
+                    (piece.oid, piece.start + offset, data)
+                    for piece in pieces
+                    for offset, data in without_holes(piece.data)
                 ],
             )
-        advance(len(rows))
+        advance(len(pieces))
 
 
 def without_holes(piece: bytes) -> Iterator[tuple[int, bytes]]:

@@ -283,7 +283,8 @@ class RowWriter:
         generated = len(every) > len(names) and not has_generated(connection, attempt.into)
         names = every if generated else names
         if part.table.number == NUMBER:
-            large_objects.write(connection, file, partial(attempt.progress.add, part))
+            pieces = readable(part, large_objects.pieces_of(file), READ_ERRORS, self._workers.cancellation)
+            large_objects.write(connection, pieces, partial(attempt.progress.add, part))
         elif not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
             connection.execute(
