@@ -77,6 +77,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/readers.txt pyproject.toml scr
 	@echo "setup: compiling the core, and installing moveout itself ..."
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PY) -c 'from exporters import _rows; print(f"setup: rows are read by {_rows.row_path()} code")'
+	@echo "setup: '. $(VENV)/bin/activate' lets your shell find the command moveout"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt requirements/runtime.txt

@@ -61,7 +61,7 @@ class Unit(Struct, frozen=True):
 
 
 class Loss(Struct, frozen=True):
-    """One row of the loss ledger: a property that could not be represented.
+    """A row of ``data/losses.parquet``: a property that could not be represented.
 
     ``item`` names a table, column, key or bucket in the source's own words; ``property`` is what was lost (for example
     ``ownership``, ``storage class``); ``reason`` is a sentence.

@@ -39,6 +39,8 @@ ENTRY_POINTS = "moveout.engines"
 
 Texts = Sequence[bytes]
 """The texts of some rows: what is digested."""
+TableName = tuple[str, str]
+"""The schema and the name of a table."""
 
 
 class Engine(Struct, frozen=True):
@@ -201,14 +203,7 @@ KEYED_READERS = 4
 class KeyedRows(LocatedRows, Protocol):
     """The rows of a live database of which single ones are read by their keys. Methods raise ``SourceError``."""
 
-    def digests(
-        self,
-        *,
-        workers: int,
-        advance: Advance,
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def digests(self, request: TablesRequest) -> LiveTables:
         """Return the digests of all tables, as of the same moment; see ``LiveReader.live_tables``."""
         ...
 
@@ -265,24 +260,32 @@ class RereadableLog(Protocol):
         ...
 
 
+class TablesRequest(Struct, frozen=True):
+    """Which tables of a live database are read: all but those ``without``. Of materialized views and tables of
+    extensions only those that ``also`` names. ``advance`` is called with rows and bytes, from each of the ``workers``.
+    ``tolerant``: a table that the server does not read is no error.
+    """
+
+    workers: int
+    advance: Advance
+    also: Collection[TableName] = ()
+    without: Collection[TableName] = ()
+    tolerant: bool = False
+
+
+class LiveTables(Struct, frozen=True):
+    """The digests of tables, and why others could not be read."""
+
+    digests: Mapping[TableName, RowsDigest]
+    unread: Mapping[TableName, str] = {}
+
+
 class LiveReader(Protocol):
     """Reads live databases, to compare them with a bundle. Texts of rows are those of the ``PartReader``."""
 
-    def live_tables(
-        self,
-        url: str,
-        *,
-        secrets: Mapping[str, str],
-        workers: int,
-        advance: Advance,
-        also: Collection[tuple[str, str]] = (),
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
-        """Return the digest of every table of a live database by (schema, name), as of one moment, and of the
-        materialized views and tables of extensions that ``also`` names. ``unread`` fills up with the tables that the
-        server does not read, and why; without it such a table is an error. The tables ``without`` are not read. Raises
-        ``SourceError``: ``SourceSnapshotLostError`` where a session has ended in the middle.
+    def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
+        """Return the digests of tables of a live database, as of one moment. Raises ``SourceError``:
+        ``SourceSnapshotLostError`` where a session has ended in the middle.
         """
         ...
 

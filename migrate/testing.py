@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exporters.api import Source
-from exporters.engine import Engine, exporter_of, live_reader_of
+from exporters.engine import Engine, TablesRequest, exporter_of, live_reader_of
 from exporters.row_digest import RowsDigest, to_hex
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.bundle.reader import BundleReader
@@ -88,10 +88,8 @@ class EngineContract(ExporterContract):
         )
 
     def _live(self, url: str) -> Mapping[tuple[str, str], RowsDigest]:
-        reader = live_reader_of(self.engine)
-        return dict(
-            reader.live_tables(url, secrets=self._secrets(url), workers=self.workers, advance=lambda *_: None)
-        )
+        request = TablesRequest(self.workers, lambda *_: None)
+        return live_reader_of(self.engine).live_tables(url, request, secrets=self._secrets(url)).digests
 
     def _differences(self, reader: BundleReader, url: str) -> Sequence[object]:
         """Return what ``verify --against`` says."""

@@ -69,7 +69,7 @@ class Route:
 ROW = Route(
     stages={
         "RowWriter.write_all": "restore",
-        "live_tables": "comparison",
+        "digest_tables": "comparison",
         "differences": "comparison",
     },
     own_stages={"PostgresSnapshot.export": "export"},

@@ -18,6 +18,9 @@ Owner = TypeVar("Owner")
 _lock = threading.Lock()
 _open: WeakKeyDictionary[Any, tuple[str, Callable[[Any], object]]] = WeakKeyDictionary()
 
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 120}
+"""Seconds until the first sign and between two of them, and how many without an answer end a connection."""
+
 
 def waking(url: str, owner: Owner, wake: Callable[[Owner], object]) -> Owner:
     """Return what waits for the database of a URL, remembered as long as it lives: ``wake`` ends its waiting."""
@@ -30,6 +33,18 @@ def shut_socket(number: int) -> None:
     """Shut a socket by the number of its file: whoever waits for it gets the end of what was sent."""
     with socket.socket(fileno=os.dup(number)) as other:
         other.shutdown(socket.SHUT_RDWR)
+
+
+def keep_alive(number: int) -> None:
+    """Have the system send something on an idle connection each minute, by the number of its file. Whoever forwards its
+    packets forgets it otherwise, within minutes: a snapshot would be lost, or an answer be waited for for ever. A
+    network that is away for hours ends none.
+    """
+    with socket.socket(fileno=os.dup(number)) as other, suppress(OSError):  # a local socket has none of that
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE.items():
+            if (known := getattr(socket, option, None)) is not None:
+                other.setsockopt(socket.IPPROTO_TCP, known, value)
 
 
 def hang_up(is_meant: Callable[[str], bool]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pymysql
@@ -53,6 +54,13 @@ _ROW_TIME: Mapping[str, Any] = {
     "extra": "INVISIBLE",
     **dict.fromkeys(("digits", "scale", "charset", "collation", "expression")),
 }
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`]|``)*`", re.DOTALL)
+_OF_THE_SESSION = re.compile(
+    r"\b(?:rand|uuid|uuid_short|uuid_v4|uuid_v7|sys_guid|encrypt|current_timestamp|sysdate|curdate|curtime|utc_date"
+    r"|utc_time|utc_timestamp|connection_id|user|current_user|current_role|database|version)\(|\bunix_timestamp\(\)|@",
+    re.IGNORECASE,
+)
+"""What a virtual column of MariaDB may call that is another thing each time, as the server prints it."""
 _GENERATED, _DEFAULT = "GENERATED", "DEFAULT_GENERATED"
 _MEASURED = (
     *("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"),
@@ -101,8 +109,8 @@ class MysqlColumn(Struct, frozen=True):
 
 class MysqlTable(Struct, frozen=True):
     """A base table. ``hidden``: columns that a server sets by itself and no statement can set (transaction numbers of
-    row versions). ``history``: the two columns that say from when to when a row held; then all rows that ever held
-    are rows of the table.
+    row versions), or computes anew each time. ``history``: the two columns that say from when to when a row held; then
+    all rows that ever held are rows of the table.
     """
 
     name: str
@@ -222,7 +230,7 @@ def _table(
         columns = [*columns, *({**_ROW_TIME, "name": name} for name in _IMPLICIT)]
         times = _IMPLICIT
     by_number = any(c["name"] in times and c["type"].lower() != "timestamp" for c in columns)
-    hidden = times if by_number else ()
+    hidden = (*(times if by_number else ()), *_computed_anew(columns))
     shown = tuple(
         _column(c, json=(row["name"], c["name"]) in json_columns, is_time=c["name"] in times)
         for c in columns
@@ -239,6 +247,20 @@ def _table(
         hidden=hidden,
         history=() if by_number else times,
     )
+
+
+def _computed_anew(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the virtual columns that have another value each time they are read, as of a random number or the session,
+    and those behind them that are computed from such. None where a table has nothing else.
+    """
+    names: list[str] = []
+    for column in columns:
+        expression = _text(column["expression"] or "")
+        if _OF_THE_SESSION.search(_QUOTED.sub("", expression)) or any(
+            quote_name(name) in expression for name in names
+        ):
+            names.append(column["name"])
+    return names if len(names) < len(columns) else []
 
 
 def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> MysqlColumn:

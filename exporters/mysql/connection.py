@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 import pymysql
 from pymysql.optionfile import Parser
 
-from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.open_connections import keep_alive, shut_socket, waking
 from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.discovery import no_database_error
 from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
@@ -393,6 +393,7 @@ def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any
     )
     waking(address.url, raw, shut)
     raw.connect()
+    keep_alive(raw._sock.fileno())  # noqa: SLF001  nothing else has it
     return raw
 
 

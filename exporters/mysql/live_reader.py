@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
 import pymysql
 
-from exporters.engine import KeyedRows, LiveRows, WriteState
+from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -15,7 +15,6 @@ from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows, open_keyed_rows
 from exporters.mysql.sessions.snapshot_locks import IDLE_SECONDS
 from exporters.mysql.written_counts import server_rewrites, server_writes
-from exporters.row_digest import Advance, RowsDigest
 
 _NEVER = "never"
 _SETTLED_SECONDS = 15
@@ -59,22 +58,12 @@ count.
 class MysqlLiveReader:
     """The methods are those of ``LiveReader``."""
 
-    def live_tables(
-        self,
-        url: str,
-        *,
-        secrets: Mapping[str, str],
-        workers: int,
-        advance: Advance,
-        also: Collection[tuple[str, str]] = (),
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        del also, unread
         address = parse_url(url, password=secrets.get("password"))
-        return live_tables(
-            address, workers=workers, advance=advance, without_tables={name for _, name in without}
+        without = {name for _, name in request.without}
+        return LiveTables(
+            live_tables(address, workers=request.workers, advance=request.advance, without_tables=without)
         )
 
     def write_states(

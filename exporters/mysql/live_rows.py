@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from exporters.engine import KEYED_READERS, Texts
+from exporters.engine import KEYED_READERS, LiveTables, TablesRequest, Texts
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import MysqlAddress
@@ -15,7 +15,7 @@ from exporters.mysql.live_digests import digests_of
 from exporters.mysql.rows import keyed_rows
 from exporters.mysql.rows.chunk_export import digest_query
 from exporters.mysql.rows.row_feed import Feed
-from exporters.row_digest import Advance, RowsDigest
+from exporters.row_digest import RowsDigest
 from exporters.sql.lost_snapshots import lost_with_sessions
 from exporters.sql.row_blocks import LongRowText
 from exporters.touched_rows import RowKey
@@ -63,18 +63,10 @@ class MysqlRows:
         """See ``LocatedRows``: a row's values find it."""
         self.each(schema, name, lambda texts: take(texts, ()))
 
-    def digests(
-        self,
-        *,
-        workers: int,
-        advance: Advance,
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def digests(self, request: TablesRequest) -> LiveTables:
         """See ``KeyedRows``."""
-        del unread
-        tables = [table for name, table in self._tables.items() if ("", name) not in without]
-        return digests_of(self._session, tables, workers=workers, advance=advance)
+        tables = [table for name, table in self._tables.items() if ("", name) not in request.without]
+        return LiveTables(digests_of(self._session, tables, workers=request.workers, advance=request.advance))
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
         """See ``KeyedRows``."""

@@ -93,7 +93,11 @@ def table_losses(tables: Sequence[MysqlTable], position: Mapping[str, Any]) -> l
             reason = "versioned by transaction numbers, which no other server has: only its current rows are exported"
             losses.append(Loss(table.label, "history", reason))
         losses += [
-            Loss(f"{table.label}.{name}", "values", "the server sets it by itself, anew in the destination")
+            Loss(
+                f"{table.label}.{name}",
+                "values",
+                "the server sets or computes it by itself, anew in the destination",
+            )
             for name in table.hidden
         ]
     return losses

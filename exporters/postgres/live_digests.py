@@ -9,6 +9,7 @@ from itertools import chain
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.engine import LiveTables
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -61,16 +62,27 @@ def live_tables(
     to_read: TablesToRead | None = None,
     *,
     workers: int = 2,
-    advance: Advance | None = None,
-    unread: dict[Name, str] | None = None,
-    snapshot: str = "",
+    advance: Advance = lambda _rows, _size_bytes: None,
 ) -> Mapping[Name, RowsDigest]:
     """Return the digest of every table that is to be read. Large objects count as ``pg_catalog.pg_largeobject``, where
-    there are any. ``unread``: see ``LiveReader.live_tables``. ``snapshot``: that of another session. Raises
-    ``SourceError``.
+    there are any. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
-    to_read = to_read or TablesToRead()
+    return digest_tables(address, to_read or TablesToRead(), workers=workers, advance=advance).digests
+
+
+def digest_tables(
+    address: PostgresAddress,
+    to_read: TablesToRead,
+    *,
+    workers: int,
+    advance: Advance,
+    tolerant: bool = False,
+    snapshot: str = "",
+) -> LiveTables:
+    """Do the same. ``tolerant``: a table that the server does not read is no error. ``snapshot``: that of another
+    session.
+    """
     with (
         open_snapshot(address, snapshot=snapshot) as (session, tables),
         lost_with_sessions(address.url, has_ended),
@@ -84,22 +96,23 @@ def live_tables(
             condition = "" if numbers is None else large_objects.only(numbers)
             work.append((large_objects.table(session.large_objects, condition), (0, None)))
         table_digests: dict[Name, RowsDigest] = {}
-        refused = {} if unread is None else unread
+        unread: dict[Name, str] = {}
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
                 batches = pool.map(
-                    lambda batch: _digests(feeds, batch, advance, tolerant=unread is not None),
+                    lambda batch: _digests(feeds, batch, advance, tolerant=tolerant),
                     _batches(feeds, work),
                 )
                 for table, digest in chain.from_iterable(batches):
                     name = table.schema, table.name
                     if isinstance(digest, str):
-                        refused.setdefault(name, digest)
+                        unread.setdefault(name, digest)
                     else:
                         table_digests[name] = table_digests.get(name, RowsDigest()) + digest
         finally:
             feeds.close()
-    return {name: digest for name, digest in table_digests.items() if name not in refused}
+    whole = {name: digest for name, digest in table_digests.items() if name not in unread}
+    return LiveTables(whole, unread)
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
-from exporters.engine import KeyedRows, LiveRows, WriteState
+from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.live_digests import TablesToRead, live_tables
+from exporters.postgres.live_digests import TablesToRead, digest_tables
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
-from exporters.row_digest import Advance, RowsDigest
 
 _STATES = """
 SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_filenode(s.relid),
@@ -49,21 +48,15 @@ _LIVE_COUNTS_VERSION, _STALE_SECONDS = 150000, 0.6
 class PostgresLiveReader:
     """The methods are those of ``LiveReader``."""
 
-    def live_tables(
-        self,
-        url: str,
-        *,
-        secrets: Mapping[str, str],
-        workers: int,
-        advance: Advance,
-        also: Collection[tuple[str, str]] = (),
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        address = parse_url(url, password=secrets.get("password"))
-        to_read = TablesToRead(also=also, without=without)
-        return live_tables(address, to_read, workers=workers, advance=advance, unread=unread)
+        return digest_tables(
+            parse_url(url, password=secrets.get("password")),
+            TablesToRead(also=request.also, without=request.without),
+            workers=request.workers,
+            advance=request.advance,
+            tolerant=request.tolerant,
+        )
 
     def write_states(
         self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
-from exporters.engine import KEYED_READERS, Texts
+from exporters.engine import KEYED_READERS, LiveTables, TablesRequest, Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
-from exporters.postgres.live_digests import TablesToRead, live_tables
+from exporters.postgres.live_digests import TablesToRead, digest_tables
 from exporters.postgres.rows import keyed_rows
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
@@ -25,7 +25,7 @@ from exporters.postgres.rows.row_hashes import (
 )
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
-from exporters.row_digest import Advance, RowsDigest
+from exporters.row_digest import RowsDigest
 from exporters.sql.lost_snapshots import lost_with_sessions
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 from exporters.touched_rows import RowKey
@@ -112,23 +112,15 @@ class PostgresRows:
         for lines in _lines(self._feeds.copy(rows_in_buckets(table, buckets, among))):
             take(*split_located(lines, len(table.columns)))
 
-    def digests(
-        self,
-        *,
-        workers: int,
-        advance: Advance,
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def digests(self, request: TablesRequest) -> LiveTables:
         """See ``KeyedRows``."""
-        session = self._session
-        return live_tables(
-            session.address,
-            TablesToRead(without=without),
-            workers=workers,
-            advance=advance,
-            unread=unread,
-            snapshot=session.exported,
+        return digest_tables(
+            self._session.address,
+            TablesToRead(also=request.also, without=request.without),
+            workers=request.workers,
+            advance=request.advance,
+            tolerant=request.tolerant,
+            snapshot=self._session.exported,
         )
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:

@@ -108,4 +108,6 @@ def _empty(data_type: pa.DataType) -> pa.Array:
 READ_ERRORS = (
     pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
 )  # fmt: skip
-"""What a damaged part can raise: the metadata of its fields may be gone too."""
+"""What a damaged part can raise: the metadata of its fields may be gone too. The last is of times beyond the calendar,
+in a list.
+"""

@@ -29,12 +29,15 @@ _FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")
 
 
 class SchemaColumn(Struct, frozen=True):
-    """A column as it is exported. ``declared`` is its type as written, maybe empty."""
+    """A column as it is exported. ``declared`` is its type as written, maybe empty. ``virtual``: it is computed when it
+    is read.
+    """
 
     name: str
     declared: str
     not_null: bool
     generated: bool
+    virtual: bool = False
 
 
 class SqliteTable(Struct, frozen=True):
@@ -156,7 +159,10 @@ def _table(
     connection: sqlite3.Connection, entry: SchemaEntry, *, without_rowid: bool
 ) -> tuple[SqliteTable, list[Loss]]:
     rows = connection.execute(f"PRAGMA table_xinfo({quote_name(entry.name)})").fetchall()
-    columns = tuple(SchemaColumn(row[1], row[2], bool(row[3]), row[6] in {_VIRTUAL, _STORED}) for row in rows)
+    columns = tuple(
+        SchemaColumn(row[1], row[2], bool(row[3]), row[6] in {_VIRTUAL, _STORED}, row[6] == _VIRTUAL)
+        for row in rows
+    )
     keys = [row[1] for row in rows if row[5]]
     taken_names = {column.name.lower() for column in columns}
     rowid = "" if without_rowid else next((name for name in _ROWID_NAMES if name not in taken_names), "")
@@ -191,20 +197,35 @@ def _rowid_alias(connection: sqlite3.Connection, table: str, key: str) -> str:
 def _computable(
     connection: sqlite3.Connection, table: SqliteTable, losses: list[Loss]
 ) -> tuple[SqliteTable, list[Loss]]:
-    """Leave generated columns out that only the application can compute: with functions of its own."""
-    generated = [column for column in table.columns if column.generated]
-    if not generated:
+    """Leave out generated columns that only the application can compute, with functions of its own, and those that
+    cannot be computed for some row: SQLite does not try when such a column is added.
+    """
+    refused = {
+        column.name: reason
+        for column in table.columns
+        if (reason := _why_not_computed(connection, table, column))
+    }
+    if not refused:
         return table, losses
+    reason = "; ".join(f"{quote_name(name)}: {reason}" for name, reason in refused.items())
+    losses = [*losses, Loss(table.label, "values of generated columns", f"they cannot be computed: {reason}")]
+    columns = tuple(column for column in table.columns if column.name not in refused)
+    return replace(table, columns=columns), losses
+
+
+def _why_not_computed(connection: sqlite3.Connection, table: SqliteTable, column: SchemaColumn) -> str:
+    """Return the library's words; "" where it computes the column, which it does for all rows if that is virtual."""
+    if not column.generated:
+        return ""
+    source = f"{quote_name(table.name)} NOT INDEXED"
+    query = f"SELECT count({quote_name(column.name)}) FROM {source}"
     try:
-        connection.execute(
-            f"EXPLAIN SELECT {', '.join(table.selected)} FROM {quote_name(table.name)}"
-        ).fetchall()
+        connection.execute(query if column.virtual else f"EXPLAIN {query}").fetchall()
     except sqlite3.OperationalError as exc:
-        stored = tuple(column for column in table.columns if not column.generated)
-        reason = f"only the application can compute them: {exc}"
-        losses = [*losses, Loss(table.label, "values of generated columns", reason)]
-        return SqliteTable(table.name, table.sql, table.rowid, table.hidden_rowid, stored), losses
-    return table, losses
+        if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return str(exc)
+    return ""
 
 
 def _virtual_losses(entry: SchemaEntry, kinds: Mapping[str, tuple[str, bool]]) -> list[Loss]:

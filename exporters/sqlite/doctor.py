@@ -29,7 +29,7 @@ def examine(request: ExamineRequest) -> Examination:
         files = [address.below(name) for name in listed.databases]
         if not files:
             raise SourceUsageError(
-                f"there is no SQLite database in {address.path}", next_step="check the path in the URL"
+                f"there is no SQLite database in {address.path}", next_step="check the path"
             )
         findings = [_skipped(gap.item, gap.reason) for gap in listed.gaps]
         findings += [finding for file in files for finding in _unreadable(file)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from exporters.engine import LiveRows
-from exporters.row_digest import Advance, RowsDigest
+from exporters.engine import LiveRows, LiveTables, TablesRequest
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.live_digests import live_tables
 from exporters.sqlite.live_rows import live_rows
@@ -15,21 +14,11 @@ from exporters.sqlite.live_rows import live_rows
 class SqliteLiveReader:
     """The methods are those of ``LiveReader``."""
 
-    def live_tables(
-        self,
-        url: str,
-        *,
-        secrets: Mapping[str, str],
-        workers: int,
-        advance: Advance,
-        also: Collection[tuple[str, str]] = (),
-        unread: dict[tuple[str, str], str] | None = None,
-        without: Collection[tuple[str, str]] = (),
-    ) -> Mapping[tuple[str, str], RowsDigest]:
+    def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table of a consistent copy."""
-        del also, secrets, unread
-        digests = live_tables(url, workers=workers, advance=advance)
-        return {name: digest for name, digest in digests.items() if name not in without}
+        del secrets
+        digests = live_tables(url, workers=request.workers, advance=request.advance)
+        return LiveTables({name: digest for name, digest in digests.items() if name not in request.without})
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open a consistent copy."""

@@ -27,7 +27,7 @@ class SqliteExporter:
         if address.path.is_dir():
             if not find(address.path).databases:
                 raise SourceUsageError(
-                    f"there is no SQLite database in {address.path}", next_step="check the path in the URL"
+                    f"there is no SQLite database in {address.path}", next_step="check the path"
                 )
             return DirectorySource(name, address)
         with suppress(OpenedMeanwhileError), connected(address):  # the copy is begun again then

@@ -147,7 +147,7 @@ def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
 
 
 def losses_schema() -> pa.Schema:
-    """Return the columns of the loss ledger."""
+    """Return the columns of the list of losses."""
     return _schema(_LOSSES)
 
 

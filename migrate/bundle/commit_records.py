@@ -163,7 +163,7 @@ def read_final(store: Store, source: str) -> FinalRecord:
     value = canonical_json.decode(store.read(key), key, version=VERSION)
     try:
         return FinalRecord(source, _summary(value["summary"]), [_file(item) for item in value["files"]])
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a final record", found=f"a malformed one ({exc!r})") from exc
 
 
@@ -234,7 +234,7 @@ def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
             position=dict(value["position"]),
             finished=str(value["finished"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a commit record", found=f"a malformed one ({exc!r})") from exc
 
 

@@ -110,7 +110,7 @@ def read_state(store: Store) -> ExportState | None:
         left_out = [LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())]
         continues = [str(i) for i in value["continues"]]
         return ExportState(str(value["id"]), str(value["created"]), sources, continues, left_out)
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (KeyError, TypeError) as exc:
         raise DamageError(
             layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})"
         ) from exc

@@ -146,7 +146,7 @@ class BundleReader:
         return [row for row in self.catalog() if row.source == source and row.has_rows]
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
-        """Yield (source, loss) from the loss ledger."""
+        """Yield (source, loss) from the list of losses."""
         return catalog.read_losses(self.open(layout.LOSSES), layout.LOSSES)
 
     def gaps(self) -> Iterator[tuple[str, Gap]]:

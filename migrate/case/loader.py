@@ -93,6 +93,11 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
             f"there is no case file {path}",
             next_step=f"check its name; moveout discover URL … --to {path} writes one, and so does moveout init",
         ) from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a directory, and no case file",
+            next_step=f"name the file in it: -c {path}/moveout.toml",
+        ) from None
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be read: {exc.strerror}", next_step="check its rights, or name another case file"

@@ -24,7 +24,7 @@ from migrate.follow.status import kept_things
 from migrate.number_text import bytes_words, duration_words, things
 from migrate.restore.common.api import UnfinishedRestore
 from migrate.storage.registry import open_location
-from migrate.transfer import Leaving, clean
+from migrate.transfer import Leftover, clean
 
 
 class _AtDestination(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Cleaned(Struct, frozen=True):
     """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it."""
 
     location: str
-    leavings: Sequence[Leaving]
+    leftovers: Sequence[Leftover]
     done: bool
     unfinished: Sequence[_AtDestination] = ()
     dry_run: bool = False
@@ -59,27 +59,27 @@ class Cleaned(Struct, frozen=True):
         return {
             "location": self.location,
             "removed": self.done,
-            "leavings": [as_dict(leaving) for leaving in self.leavings],
+            "leftovers": [as_dict(leftover) for leftover in self.leftovers],
             "unfinished": [one.as_json() for one in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
         """Print what was removed."""
-        if not self.leavings:
+        if not self.leftovers:
             console.print(f"Nothing is left over at {self.location}")
         elif self.done:
-            console.print(f"{things(len(self.leavings), 'leftover')} removed from {self.location}")
+            console.print(f"{things(len(self.leftovers), 'leftover')} removed from {self.location}")
         else:
-            for leaving in self.leavings if self.dry_run else ():
-                console.print(Text(f"would remove: {_words(leaving)}"), wrap=True)
+            for leftover in self.leftovers if self.dry_run else ():
+                console.print(Text(f"would remove: {_words(leftover)}"), wrap=True)
             console.print("Nothing was removed.")
         for one in self.unfinished:
             one.draw(console)
 
 
-def _words(leaving: Leaving) -> str:
-    size, age = bytes_words(leaving.size_bytes), duration_words(leaving.age.total_seconds())
-    return f"{leaving.kind} {plain(leaving.key)}, {size}, {age} old"
+def _words(leftover: Leftover) -> str:
+    size, age = bytes_words(leftover.size_bytes), duration_words(leftover.age.total_seconds())
+    return f"{leftover.kind} {plain(leftover.key)}, {size}, {age} old"
 
 
 class Ended(Struct, frozen=True):
@@ -209,21 +209,21 @@ def clean_command(
         return _end_following(session, words or [], loaded, yes=yes, dry_run=dry_run)
     location = known_location(words, loaded)
     store = open_location(location.url, secrets=location.reveal())
-    leavings = clean(store, dry_run=True)
+    leftovers = clean(store, dry_run=True)
     destinations = destinations_of(location, loaded.destinations, loaded) if loaded else {}
     unfinished = _unfinished_restores(session, destinations)
-    if not leavings or dry_run:
-        return Cleaned(store.location, leavings, done=False, unfinished=unfinished, dry_run=dry_run)
-    for leaving in leavings[:20]:
-        session.err.print(Text(f"  {_words(leaving)}"))
-    if len(leavings) > 20:
-        session.err.print(f"  and {len(leavings) - 20} more")
+    if not leftovers or dry_run:
+        return Cleaned(store.location, leftovers, done=False, unfinished=unfinished, dry_run=dry_run)
+    for leftover in leftovers[:20]:
+        session.err.print(Text(f"  {_words(leftover)}"))
+    if len(leftovers) > 20:
+        session.err.print(f"  and {len(leftovers) - 20} more")
     if not (
         yes
         or session.confirm(
-            f"Remove {things(len(leavings), 'leftover')} from {store.location}?"
+            f"Remove {things(len(leftovers), 'leftover')} from {store.location}?"
             " A killed run cannot continue from what is removed."
         )
     ):
-        return Cleaned(store.location, leavings, done=False, unfinished=unfinished)
+        return Cleaned(store.location, leftovers, done=False, unfinished=unfinished)
     return Cleaned(store.location, clean(store, dry_run=False), done=True, unfinished=unfinished)

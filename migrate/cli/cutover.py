@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -272,9 +273,13 @@ def run_cutover(
     brought over before the switch: ``IncompleteError`` would mean that the switch was made, with gaps.
     """
     store, followed = _followed(session, case)
+    stands_still = threading.Event()
     with _not_switched(), ExitStack() as stack:
-        hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
-        stack.enter_context(session.waiting_for_silent(*endpoints_of(followed), may_end=False))
+        hold = _confirmed_hold(session, followed, options, yes=yes) if options.hold else None
+        endpoints = endpoints_of(followed)
+        stack.enter_context(
+            session.waiting_for_silent(*endpoints, may_end=False, is_held=stands_still.is_set)
+        )
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(_cutovers_of(session, store, followed))
         cutovers.take_over()
@@ -284,8 +289,11 @@ def run_cutover(
         cutovers.catch_up()
         if hold is None:
             cutovers.wait_until_quiet()
+            stands_still.set()
             return _switch(session, cutovers, buckets, None, lease)
         try:
+            hold = stack.enter_context(hold.reopened(followed))  # after hours, say
+            stands_still.set()
             return _switch(session, cutovers, buckets, hold, lease)
         except BaseException as error:
             if isinstance(error, MoveoutError) and session.facts.get("switched") is False:
@@ -316,16 +324,15 @@ def _confirmed_hold(
     session: Session,
     followed: Sequence[SwitchedSource],
     options: HoldOptions,
-    stack: ExitStack,
     *,
     yes: bool,
 ) -> HeldSources:
     """Say what the hold changes, and ask. Raises ``UsageError`` where the answer is no."""
-    holds = stack.enter_context(open_holds(followed, whole_server=options.whole_server))
-    known = undo_file.read(options.file) or undo_file.new(_REASON)
-    plan = source_hold.planned(holds, known)
-    for name, change in source_hold.pending(holds, plan):
-        session.err.print(Text(f"  {name}: {change.says}"))
+    with open_holds(followed, whole_server=options.whole_server) as holds:
+        known = undo_file.read(options.file) or undo_file.new(_REASON)
+        plan = source_hold.planned(holds, known)
+        for name, change in source_hold.pending(holds, plan):
+            session.err.print(Text(f"  {name}: {change.says}"))
     if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
         raise UsageError("nothing was changed")
     return HeldSources(options.file, holds, plan)

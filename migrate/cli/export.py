@@ -177,16 +177,15 @@ class Exported(Struct, frozen=True):
         self._draw_next_steps(console)
 
     def _draw_next_steps(self, console: Console) -> None:
+        follow = f"moveout follow {self.case_option}".rstrip()
         if self.compared:
             names = ", ".join(self.compared)
-            console.print(
-                Text(f"→ moveout follow finds what is written to {names} by comparing the tables again")
-            )
+            console.print(Text(f"→ {follow} finds what is written to {names} by comparing the tables again"))
         if self.followed:
             names = ", ".join(self.followed)
             console.print(
                 Text(
-                    f"→ moveout follow takes what is written to {names} from now on; give it soon: until then only"
+                    f"→ {follow} takes what is written to {names} from now on; give it soon: until then only"
                     " the source's log has it"
                 )
             )

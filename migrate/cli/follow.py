@@ -337,6 +337,7 @@ class Resynced(Struct, frozen=True):
     """All tables that were read again."""
 
     tables: Sequence[ResyncedTable]
+    case_option: str
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
@@ -346,13 +347,13 @@ class Resynced(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print a line a table."""
         for table in self.tables:
-            words = table.repaired.words if table.repaired.rows else "nothing differed"
+            words = f"repaired: {table.repaired.words}" if table.repaired.rows else "nothing differed"
             console.print(
                 Text(
                     f"{table.source}: {table.repaired.table} is as the source had it at {table.position} ({words})"
                 )
             )
-        console.print("→ moveout follow applies what was written since")
+        console.print(f"→ moveout follow {self.case_option} applies what was written since")
 
 
 @verb(app, "resync", examples=("resync -c moveout.toml app:public.orders",))
@@ -385,7 +386,7 @@ def resync_command(
     for name in names:
         if name not in resynced:
             resynced |= _reread(session, followed, *name)
-    return Resynced([*resynced.values()])
+    return Resynced([*resynced.values()], loaded.option)
 
 
 def _table_name(word: str) -> tuple[str, str, str]:

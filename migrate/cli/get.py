@@ -22,6 +22,7 @@ from exporters.objects.pax_headers import member_name
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
+from migrate.case.secrets import redact
 from migrate.cli import app
 from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name, split_source
 from migrate.cli.common.options import CaseFile
@@ -133,9 +134,10 @@ def get_command(
     reader, keys = open_bundle(session, words or [], case)
     name, keys = split_source(reader, source, keys) if keys else (source, keys)
     if not keys and to in {None, _STDOUT}:
+        where = shlex.quote(redact(words[0])) if words else "LOCATION"
         raise UsageError(
             "no key or table is named",
-            next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
+            next_step=f"moveout get {where} KEY, or --to DIR for all; moveout ls {where} shows what is there",
         )
     signers = signing.load(load_case(case))
     name = name or source_name(reader, source)

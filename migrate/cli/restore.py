@@ -128,7 +128,9 @@ class Restored(Struct, frozen=True):
             items = things(sum(outcome.items + outcome.computed_items for outcome in self.outcomes), "item")
             size = bytes_words(sum(outcome.size_bytes for outcome in self.outcomes))
             total = things(len(self.outcomes) + len(self.failures), "source")
-            console.print(f"{count_words(whole)} of {total} restored: {items}, {size}")
+            skipped = sum(outcome.skipped_items for outcome in self.outcomes)
+            there = f" ({count_words(skipped)} were there already)" if skipped else ""
+            console.print(f"{count_words(whole)} of {total} restored: {items}{there}, {size}")
             if lost := _lost_by_sources(self.outcomes):
                 console.print(Text(lost, style="dim"), wrap=True)
         if self.outcomes:

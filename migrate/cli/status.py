@@ -561,8 +561,8 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             headline[0].upper() + headline[1:],
             good=export.state not in {"stopped", "incomplete"},
             sources=[
-                *map(_source_words, export.sources),
-                *(f"{name}  {left_out_line(name).happened}" for name in export.left_out),
+                *(_source_words(source).replace("  ", ": ", 1) for source in export.sources),
+                *(f"{name}: {left_out_line(name).happened}" for name in export.left_out),
             ],
             gaps=gaps[:_PAGE_GAPS],
         )

@@ -15,7 +15,7 @@ from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import PART_BYTES
 from migrate.transfer.counters import TransferCounters
-from migrate.transfer.plan import WantedFile
+from migrate.transfer.plan import SealedFile
 from migrate.transfer.run import FileMoves
 
 BATCHING = Batching(PART_BYTES)
@@ -31,7 +31,7 @@ class TransferCluster(Struct, frozen=True):
     destination: Endpoint
     workers: int
 
-    def open_pool(self, moves: FileMoves) -> WorkerPool[WantedFile, None]:
+    def open_pool(self, moves: FileMoves) -> WorkerPool[SealedFile, None]:
         """Return the pool that moves files."""
         job = TransferJob(
             id=protocol.new_id(),
@@ -52,13 +52,13 @@ class _FileCodec(Struct, frozen=True):
 
     counters: TransferCounters
 
-    def encode(self, item: WantedFile) -> Json:
+    def encode(self, item: SealedFile) -> Json:
         return transfer_worker.piece(item)
 
-    def size_bytes(self, item: WantedFile) -> int:
+    def size_bytes(self, item: SealedFile) -> int:
         return item.size_bytes
 
-    def decode(self, responses: Sequence[tuple[WantedFile, Json]]) -> Iterator[None]:
+    def decode(self, responses: Sequence[tuple[SealedFile, Json]]) -> Iterator[None]:
         for file, response in responses:
             transfer_worker.take(self.counters, file, response)
             yield None

@@ -16,7 +16,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.transfer.counters import TransferCounters
 from migrate.transfer.file_copy import CopySettings, FileCopier
-from migrate.transfer.plan import WantedFile
+from migrate.transfer.plan import SealedFile
 
 
 class Carried(Struct):
@@ -31,34 +31,34 @@ class Carried(Struct):
 class ByFile:
     """See ``migrate.transfer.counters.Counter``: keeps what is told, file by file."""
 
-    def __init__(self, files: Sequence[WantedFile], progress: Progress) -> None:
+    def __init__(self, files: Sequence[SealedFile], progress: Progress) -> None:
         self._lock = threading.Lock()
         self._progress = progress
         self.carried_files = {file.key: Carried() for file in files}
 
-    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def move_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         with self._lock:
             self.carried_files[file.key].bytes_moved += size_bytes
 
-    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def skip_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         with self._lock:
             self.carried_files[file.key].bytes_skipped += size_bytes
 
-    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def pass_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
 
-    def move_file(self, file: WantedFile) -> None:
+    def move_file(self, file: SealedFile) -> None:
         """See ``Counter``."""
         self.carried_files[file.key].here = True
 
-    def skip_file(self, file: WantedFile) -> None:
+    def skip_file(self, file: SealedFile) -> None:
         """See ``Counter``."""
         self.skip_bytes(file, file.size_bytes)
         self.move_file(file)
 
-    def again(self, file: WantedFile, finding: Finding) -> None:
+    def again(self, file: SealedFile, finding: Finding) -> None:
         """See ``Counter``."""
         del file
         self._progress.note(f"{finding}; once more")
@@ -70,7 +70,7 @@ class ByFile:
             self.carried_files[finding.key].findings.append(finding)
 
 
-def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
+def carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
     """Move files; yield what became of each. Raises whatever a store raises for good, ``Cancelled``."""
     counters = ByFile(files, session.notes)
     settings = CopySettings(
@@ -88,7 +88,7 @@ def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tup
         yield key, as_dict(carried)
 
 
-def _present(store: Store, files: Sequence[WantedFile]) -> dict[str, int]:
+def _present(store: Store, files: Sequence[SealedFile]) -> dict[str, int]:
     """Return the sizes of those that lie there, perhaps by a worker that died before it could say so."""
     sizes = {}
     for file in files:
@@ -99,17 +99,17 @@ def _present(store: Store, files: Sequence[WantedFile]) -> dict[str, int]:
     return sizes
 
 
-def piece(file: WantedFile) -> Json:
+def piece(file: SealedFile) -> Json:
     """Return a file as a piece of an order."""
     return {"id": file.key, "size_bytes": file.size_bytes, "sha256": file.sha256}
 
 
-def file_of(value: Json) -> WantedFile:
+def file_of(value: Json) -> SealedFile:
     """Return the file of a piece."""
-    return WantedFile(value["id"], value["size_bytes"], value["sha256"])
+    return SealedFile(value["id"], value["size_bytes"], value["sha256"])
 
 
-def take(counters: TransferCounters, file: WantedFile, response: Json) -> None:
+def take(counters: TransferCounters, file: SealedFile, response: Json) -> None:
     """Count what a worker says of a file."""
     if response["bytes_skipped"] == file.size_bytes and response["here"] and not response["bytes_moved"]:
         counters.skip_file(file)

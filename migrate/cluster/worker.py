@@ -28,7 +28,7 @@ from migrate.errors import MoveoutError, UsageError
 from migrate.export.unit_runner import PlannedUnit, UnitWork
 from migrate.runtime.cancellation import Cancelled
 from migrate.storage.api import Store, exists
-from migrate.transfer.plan import WantedFile
+from migrate.transfer.plan import SealedFile
 
 _SESSIONS = Sessions()
 
@@ -131,7 +131,7 @@ def _is_for_all(error: Exception) -> bool:
     return isinstance(error, MoveoutError)
 
 
-def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
+def _carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
     """Move files, all of them at once. An error of the location is everybody's."""
     try:
         yield from transfer_worker.carry(session, files)

@@ -49,11 +49,13 @@ class Question(Struct, frozen=True):
     @property
     def samples(self) -> int:
         """How many whole samples answer it. Raises ``UsageError`` where the numbers make no sense."""
-        if not 0 < self.confidence < 1 or not 0 < self.loss < 1:
+        are_shares = 0 < self.confidence < 1 and 0 < self.loss < 1
+        samples = math.log1p(-self.confidence) / math.log1p(-self.loss) if are_shares else math.inf
+        if samples == math.inf:  # also for a loss that no bundle is large enough for
             raise UsageError(
                 "confidence and loss are shares between 0 and 1", next_step="--confidence 0.99 --loss 0.001"
             )
-        return math.ceil(math.log1p(-self.confidence) / math.log1p(-self.loss))
+        return math.ceil(samples)
 
 
 class Audited(Struct, frozen=True):
@@ -108,7 +110,7 @@ def audit(
     signed that. Raises ``UsageError`` where there is no tree.
     """
     tree, signed = bundle_tree.read(store)
-    findings = _of_the_list(store, trust)
+    findings = _of_the_list(store, trust, tree.root)
     drawn = draw(seed.value, tree.root, tree.size, question.samples)
     numbers = sorted(set(drawn))
     located, wrong = _examine(store, numbers, workers, progress)
@@ -145,14 +147,15 @@ def audit(
     return Audited(document, tree.size, len(drawn), counts["known"], findings)
 
 
-def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
+def _of_the_list(store: Store, trust: Trust | None, root: str) -> list[Finding]:
     """Check who signed the root, and the list of items against that."""
     names = bundle_signatures.signatures(store)
     signers = names.of(layout.TAG_MANIFEST)
+    times = events.signing_times(custody_log.read(store), root) if trust else {}
     return [
         *names.findings,
         *bundle_tree.check(store, list(dict.fromkeys([*(trust.keys if trust else ()), *signers])), deep=True),
-        *(trust.missing(signers, layout.TAG_MANIFEST, events.signing_times(store)) if trust else ()),
+        *(trust.missing(signers, layout.TAG_MANIFEST, times) if trust else ()),
     ]
 
 

@@ -100,10 +100,20 @@ def _inodes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
 def _contents(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
     sealed = bundle_json.read_sealed(store)
     if sealed is not None:
-        state = "complete" if sealed.complete else "incomplete"
+        state, consequence, purpose = (
+            "incomplete",
+            "An export adds what it lacks.",
+            "this bundle is to be finished",
+        )
+        if sealed.complete:
+            state, consequence, purpose = (
+                "complete",
+                "No export adds anything to it.",
+                "all is in this bundle already",
+            )
         problem = f"a sealed bundle lies there, which is {state}"
-        advice = Fix("advice", "name another location, unless this bundle is to be finished")
-        yield Finding("info", "contents", location.shown, problem, "An export goes on with it.", advice)
+        advice = Fix("advice", f"name another location, unless {purpose}")
+        yield Finding("info", "contents", location.shown, problem, consequence, advice)
 
 
 def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:

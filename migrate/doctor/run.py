@@ -29,6 +29,7 @@ from migrate.errors import (
     NotAllowedError,
     NotEmptyError,
     UnreachableError,
+    UsageError,
 )
 from migrate.plan import SourcePlan
 from migrate.progress.progress_file import local_store
@@ -45,6 +46,7 @@ _CONTENTS = "contents"
 _RESTORED = "An earlier restore of this bundle filled it. The same restore adds only what is missing."
 _BLOCKING_ERRORS: Mapping[str, type[MoveoutError]] = {
     "destination": GoneError,
+    "address": UsageError,
     _CONTENTS: NotEmptyError,
     "room": NoSpaceError,
 }
@@ -340,7 +342,7 @@ def _not_the_source(entry: Examined, move: MoveEndpoints) -> Examined:
         return entry
     fix = Fix("advice", "write the address of the new server")
     problem = f"it is the source {same} itself"
-    finding = Finding("blocks", "destination", entry.url, problem, "Nothing comes up anywhere else.", fix)
+    finding = Finding("blocks", "address", entry.url, problem, "Nothing comes up anywhere else.", fix)
     return replace(entry, examination=replace(entry.examination, findings=[finding]))
 
 
@@ -353,7 +355,8 @@ def _unfilled_destinations(move: MoveEndpoints) -> list[Examined]:
         finding = Finding(
             "loses", "destination", server, problem, "They do not come up.", Fix("advice", step)
         )
-        examined.append(Examined("destination", names[0], server, Examination({}, [finding])))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        examined.append(Examined("destination", f"{names[0]}{more}", server, Examination({}, [finding])))
     return examined
 
 

@@ -32,8 +32,18 @@ def engine_for(url: str, shown: str) -> Engine:
     broken = "".join(f"; the engine {name} cannot be loaded: {why}" for name, why in _installed()[1].items())
     raise UsageError(
         f"{what} is not a database or bucket that moveout supports{broken}",
-        next_step=f"give a URL that begins with {known_schemes()}",
+        next_step=_meant(url) or f"give a URL that begins with {known_schemes()}",
     )
+
+
+def _meant(url: str) -> str:
+    """Ask whether a scheme was meant that looks like that of a URL; "" where none does."""
+    from difflib import get_close_matches  # noqa: PLC0415  few schemes are misspelt
+
+    scheme, mark, _ = url.partition("://")
+    known = [scheme for engine in engines() for scheme in engine.schemes]
+    close = get_close_matches(scheme.lower(), known, n=1) if mark else []
+    return f"did you mean {close[0]}://?" if close else ""
 
 
 def holds_objects(url: str) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
@@ -54,16 +53,9 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _forget_earlier_run(run, source)
         before = None
-    _begin_snapshot(run, source)
-    workspace = StoreWorkspace(
-        run.store, source.name, on_listed=lambda count: run.progress.advance(items=count)
-    )
-    reading = _Reading()
+    reading = _SourceReading(run, source, is_finished=before is not None)
     try:
-        run.options.seal_time.check(source.name)
-        run.room.check(source.name)
-        run.room.keep(run.ledger.unit_count())
-        _read(run, source, workspace, reading, is_finished=before is not None)
+        reading.read()
     except (SourceError, NoSpaceError) as exc:
         reading.error = reading.error or run.room.as_source_error(source.name, exc)
     units, summary, error = reading.units, reading.summary, reading.error
@@ -85,92 +77,92 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
     return _reconciliation(run, source, summary, failures), broken
 
 
-class _Reading(Struct):
-    """What has become of a source in this run. ``units`` are those of its last snapshot, None where there was none."""
-
-    units: UnitRun | None = None
-    summary: SourceSummary | None = None
-    error: SourceError | None = None
-
-
-def _read(
-    run: ExportRun, source: Source, workspace: StoreWorkspace, reading: _Reading, *, is_finished: bool
-) -> None:
-    """Export a source under a snapshot. Where that is lost on the way, export what is missing under a new one, as long
-    as each brings more. ``is_finished``: an earlier run has a summary of the source.
+class _SourceReading:
+    """A source that is read in this run. ``is_finished``: an earlier run has a summary of it. ``units`` are those of
+    its last snapshot, None where there was none.
     """
-    most_units = lost_in_vain = 0
-    patience_seconds = 0.0
-    while True:
-        try:
-            _read_snapshot(run, source, workspace, reading, patience_seconds, is_finished=is_finished)
-        except SourceSnapshotLostError as exc:
-            units = run.ledger.totals(source.name).units
-            lost_in_vain = 0 if units > most_units else lost_in_vain + 1
-            if lost_in_vain == LOST_IN_VAIN or run.options.seal_time.is_over:
-                raise
-            most_units = max(most_units, units)
-            run.progress.note(f"! {exc}; what is missing of {source.name} is read under a new snapshot")
-        else:
-            return
-        run.progress.end(stopped=True)
-        run.ledger.forget(source.name)
-        _begin_snapshot(run, source)
-        patience_seconds = PATIENCE_SECONDS
 
-
-def _begin_snapshot(run: ExportRun, source: Source) -> None:
-    run.progress.begin(f"snapshot {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, 0.0))
-
-
-def _read_snapshot(
-    run: ExportRun,
-    source: Source,
-    workspace: StoreWorkspace,
-    reading: _Reading,
-    patience_seconds: float,
-    *,
-    is_finished: bool,
-) -> None:
-    """Take a snapshot of a source, and export its units and what belongs to the whole of it."""
-    with ExitStack() as stack:
-        snapshot = _opened(run, source, workspace, stack, patience_seconds)
-        workspace.on_listed = None  # what is listed from now on is the second count
-        run.progress.begin(
-            f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+    def __init__(self, run: ExportRun, source: Source, *, is_finished: bool) -> None:
+        self.units: UnitRun | None = None
+        self.summary: SourceSummary | None = None
+        self.error: SourceError | None = None
+        self._run, self._source = run, source
+        self._is_finished = is_finished
+        self._workspace = StoreWorkspace(
+            run.store, source.name, on_listed=lambda count: run.progress.advance(items=count)
         )
-        if is_finished:
-            run.ledger.forget(source.name)
-            run.store.delete(layout.final_record(source.name))
-        reading.units = units = UnitRun(run, source, snapshot)
-        error = units.run()
-        if isinstance(error, SourceSnapshotLostError):
-            raise error
-        reading.error = error
-        lift_rate_limit(run)
-        if error is not None or units.failed:
-            _load_records(run, source.name)  # what an earlier run has of a unit that failed now
-        is_whole = error is None and not units.failed
-        with counted_in_time(run.options.seal_time, snapshot):
-            reading.summary = _finish_source(run, source, snapshot, complete=is_whole)
 
-
-def _opened(
-    run: ExportRun, source: Source, workspace: StoreWorkspace, stack: ExitStack, patience_seconds: float
-) -> Snapshot:
-    """Take a snapshot of a source; for some seconds again where it cannot be reached: a server begins anew, say. When
-    it is time to seal, nobody waits for it any more.
-    """
-    until = time.monotonic() + patience_seconds
-    with woken_at_the_seal(run.options.seal_time, source.url):
+    def read(self) -> None:
+        """Export the source under a snapshot. Where that is lost on the way, export what is missing under a new one, as
+        long as each brings more.
+        """
+        run, name = self._run, self._source.name
+        self._begin_snapshot()
+        run.options.seal_time.check(name)
+        run.room.check(name)
+        run.room.keep(run.ledger.unit_count())
+        most_units = lost_in_vain = 0
+        patience_seconds = 0.0
         while True:
             try:
-                return stack.enter_context(run.followed.snapshot(source, workspace, run.workers))
-            except SourceUnreachableError as exc:
-                if run.options.seal_time.is_over:
-                    raise run.options.seal_time.error(source.name) from exc
-                if time.monotonic() >= until or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
+                self._read_snapshot(patience_seconds)
+            except SourceSnapshotLostError as exc:
+                units = run.ledger.totals(name).units
+                lost_in_vain = 0 if units > most_units else lost_in_vain + 1
+                if lost_in_vain == LOST_IN_VAIN or run.options.seal_time.is_over:
                     raise
+                most_units = max(most_units, units)
+                run.progress.note(f"! {exc}; what is missing of {name} is read under a new snapshot")
+            else:
+                return
+            run.progress.end(stopped=True)
+            run.ledger.forget(name)
+            self._begin_snapshot()
+            patience_seconds = PATIENCE_SECONDS
+
+    def _begin_snapshot(self) -> None:
+        name = self._source.name
+        self._run.progress.begin(f"snapshot {name}", items=0, size_bytes=0, of=SourceTask(name, 0.0))
+
+    def _read_snapshot(self, patience_seconds: float) -> None:
+        """Take a snapshot of the source, and export its units and what belongs to the whole of it."""
+        run, source = self._run, self._source
+        with ExitStack() as stack:
+            snapshot = self._open(stack, patience_seconds)
+            self._workspace.on_listed = None  # what is listed from now on is the second count
+            run.progress.begin(
+                f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+            )
+            if self._is_finished:
+                run.ledger.forget(source.name)
+                run.store.delete(layout.final_record(source.name))
+            self.units = units = UnitRun(run, source, snapshot)
+            error = units.run()
+            if isinstance(error, SourceSnapshotLostError):
+                raise error
+            self.error = error
+            lift_rate_limit(run)
+            if error is not None or units.failed:
+                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
+            is_whole = error is None and not units.failed
+            with counted_in_time(run.options.seal_time, snapshot):
+                self.summary = _finish_source(run, source, snapshot, complete=is_whole)
+
+    def _open(self, stack: ExitStack, patience_seconds: float) -> Snapshot:
+        """Take a snapshot, which the stack ends; for some seconds again where the source cannot be reached: a server
+        begins anew, say. When it is time to seal, nobody waits for it any more.
+        """
+        run, source = self._run, self._source
+        until = time.monotonic() + patience_seconds
+        with woken_at_the_seal(run.options.seal_time, source.url):
+            while True:
+                try:
+                    return stack.enter_context(run.followed.snapshot(source, self._workspace, run.workers))
+                except SourceUnreachableError as exc:
+                    if run.options.seal_time.is_over:
+                        raise run.options.seal_time.error(source.name) from exc
+                    if time.monotonic() >= until or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
+                        raise
 
 
 def lift_rate_limit(run: ExportRun) -> None:

@@ -6,6 +6,7 @@ died anywhere is gone on with by the same command, or taken back.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec import Struct, field
 
-from exporters.engine import load_part
+from exporters.engine import TableName, load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
@@ -39,7 +40,6 @@ from migrate.follow.followed import FollowedSource, require_base
 from migrate.follow.table_digests import (
     Digests,
     ReadTables,
-    TableName,
     as_recorded,
     differences,
     live_tables,
@@ -54,6 +54,8 @@ from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import Store
 
 _CONTENTION_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
+_FAILING_SECONDS = 60.0
+"""So long a step that fails is tried again, however long each attempt takes."""
 _CAPTURE_SECONDS = 5.0
 """So often changes are captured while both sides are compared before the hold."""
 _COUNTED_SECONDS, _COUNTED_POLL_SECONDS = 1.0, 0.1
@@ -317,12 +319,14 @@ class Cutover(Struct):
         """Do a step; a cancelled run does half of it, and ends here. A follow that has just begun may be in the way for
         a moment.
         """
-        waited = 0.0
+        waited, failing_until = 0.0, math.inf
         while True:
             try:
                 result = step()
             except (BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError):
-                if waited >= _CONTENTION_SECONDS:
+                now = time.monotonic()
+                failing_until = min(failing_until, now + _FAILING_SECONDS)
+                if waited >= _CONTENTION_SECONDS or now >= failing_until:
                     raise
             else:
                 self.cancellation.check()

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct, field
 
-from exporters.engine import KEYED_READERS, KeyedReader, KeyedRows, WriteState
+from exporters.engine import KEYED_READERS, KeyedReader, KeyedRows, TableName, WriteState
 from exporters.row_digest import RowsDigest
 from exporters.touched_rows import RowKey, TouchedRows
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.errors import UsageError
-from migrate.follow.table_digests import Digests, TableName, live_reader
+from migrate.follow.table_digests import Digests, live_reader
 
 _BATCH_KEYS = 2_000
 """The rows of so many keys are read by one query."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from exporters.changes import FOLLOW, ChangeLog
-from exporters.engine import Engine, RereadableLog, load_part
+from exporters.engine import Engine, RereadableLog, TableName, load_part
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
@@ -17,7 +17,7 @@ from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, IncompleteError, UsageError
-from migrate.follow.table_digests import TableName, table_label
+from migrate.follow.table_digests import table_label
 from migrate.repair.live_repair import repair_named_tables
 from migrate.repair.repair import TableRepair
 from migrate.runtime.cancellation import CancellationToken

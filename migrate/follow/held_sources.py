@@ -68,7 +68,7 @@ class HeldSources(Struct, frozen=True):
             except BusyError:
                 raise
             except UnreachableError:
-                with self._reopened(source) as reopened:
+                with self.reopened([source]) as reopened:
                     reopened.require()
 
     def release(self) -> None:
@@ -89,7 +89,7 @@ class HeldSources(Struct, frozen=True):
         while self.file.exists() and left:
             source = left.pop(0)
             try:
-                with self._reopened(source) as reopened:
+                with self.reopened([source]) as reopened:
                     reopened.release()
             except UnreachableError as error:
                 if time.monotonic() >= ends_at or cancellation.wait(_POLL_SECONDS):
@@ -100,7 +100,7 @@ class HeldSources(Struct, frozen=True):
                 left.append(source)
 
     @contextmanager
-    def _reopened(self, source: SwitchedSource) -> Iterator[HeldSources]:
-        """Yield the hold of a source by a new session: the older one may have ended with the network."""
-        with open_holds([source], whole_server=True) as holds:
+    def reopened(self, sources: Sequence[SwitchedSource]) -> Iterator[HeldSources]:
+        """Yield the holds of sources by new sessions: older ones may have ended with the network."""
+        with open_holds(sources, whole_server=True) as holds:
             yield replace(self, holds=holds)

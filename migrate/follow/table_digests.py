@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
 
-from exporters.engine import LiveReader, WriteCounters, WriteState, live_reader_of
+from exporters.engine import (
+    LiveReader,
+    LiveTables,
+    TableName,
+    TablesRequest,
+    WriteCounters,
+    WriteState,
+    live_reader_of,
+)
 from exporters.row_digest import Advance, RowsDigest, to_hex
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 
-TableName = tuple[str, str]
 Digests = Mapping[TableName, RowsDigest]
 
 
-class ReadTables(Protocol):
-    """Reads the digests of a database's tables, as of one moment; see ``LiveReader.live_tables``."""
-
-    def __call__(
-        self,
-        *,
-        workers: int,
-        advance: Advance,
-        unread: dict[TableName, str],
-        without: Collection[TableName],
-    ) -> Digests:
-        """Return them by (schema, name)."""
-        ...
+ReadTables = Callable[[TablesRequest], LiveTables]
+"""Reads the digests of a database's tables, as of one moment; see ``LiveReader.live_tables``."""
 
 
 def read_digests(
@@ -43,19 +38,16 @@ def read_digests(
     """Return the digests of both sides' tables, but for those ``without``, and why one could not be read. Both are read
     at once. What ``advance`` raises ends the reading.
     """
-    unread: tuple[dict[TableName, str], dict[TableName, str]] = {}, {}
+    request = TablesRequest(workers, advance, without=without, tolerant=True)
     with ThreadPoolExecutor(2) as pool:
-        reading = [
-            pool.submit(read, workers=workers, advance=advance, unread=refused, without=without)
-            for read, refused in zip((source, destination), unread, strict=True)
-        ]
-        source_digests, destination_digests = (future.result() for future in reading)
+        reading = [pool.submit(read, request) for read in (source, destination)]
+        at_source, at_destination = (future.result() for future in reading)
     findings = [
         Finding(table_label(name), f"could not be read at the {side}: {reason}")
-        for side, refused in zip(("source", "destination"), unread, strict=True)
-        for name, reason in refused.items()
+        for side, tables in (("source", at_source), ("destination", at_destination))
+        for name, reason in tables.unread.items()
     ]
-    return source_digests, destination_digests, findings
+    return at_source.digests, at_destination.digests, findings
 
 
 def read_states(
@@ -103,8 +95,8 @@ def differences(source_digests: Digests, destination_digests: Digests) -> list[F
 
 def recorded_digests(endpoint: Endpoint, *, workers: int) -> dict[str, tuple[int, str]]:
     """Return rows and digest of each table of one side, as a record has them."""
-    read = live_tables(endpoint)
-    return as_recorded(read(workers=workers, advance=lambda _rows, _size_bytes: None, unread={}, without=()))
+    request = TablesRequest(workers, lambda _rows, _size_bytes: None, tolerant=True)
+    return as_recorded(live_tables(endpoint)(request).digests)
 
 
 def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:

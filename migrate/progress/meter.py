@@ -40,6 +40,8 @@ STAGE_WEIGHTS = {
     "compare": 9,
 }
 """The share of each stage where nothing has been measured yet."""
+_LOOKING = frozenset({"doctor", "plan"})
+"""Stages whose duration says nothing of how long the others take."""
 
 
 class _Task(Struct):
@@ -362,7 +364,9 @@ class Meter:
         return sum(stage.weight * states[stage.state()] for stage in self._stages) / whole
 
     def _seconds_left(self, fraction: float | None, tasks: Sequence[TaskProgress]) -> float | None:
-        """Return how long all of it will take: the rest of the stage at its pace, later ones by their weights."""
+        """Return how long all of it will take: the rest of the stage at its pace, later ones by their weights. None
+        before the first stage that moves data: nothing says yet how long those take.
+        """
         running = next((stage for stage in self._stages if stage.state() == "running"), None)
         if running is None:
             return None
@@ -374,10 +378,13 @@ class Meter:
         left = max(
             left, *(task.seconds_left or 0.0 for task in tasks), 0.0
         )  # a burst before it made the pace higher
-        waiting = sum(stage.weight for stage in self._stages if stage.state() == "waiting")
-        begun = sum(stage.weight for stage in self._stages if stage.state() != "waiting")
-        spent = sum(self._seconds(stage) for stage in self._stages)
-        return left + waiting * (spent + left) / begun if waiting and begun else left
+        moving = [stage for stage in self._stages if stage.name not in _LOOKING]
+        waiting = sum(stage.weight for stage in moving if stage.state() == "waiting")
+        begun = sum(stage.weight for stage in moving if stage.state() != "waiting")
+        if waiting and not begun:
+            return None
+        spent = sum(self._seconds(stage) for stage in moving)
+        return left + waiting * (spent + left) / begun if waiting else left
 
     def _stage_left(self, fraction: float | None) -> float | None:
         now, moves = self._clock(), self._fractions

@@ -49,6 +49,8 @@ WORKING = Patience()
 """Of a command that moves data: a server that has answered before is waited for without end."""
 LOOKING = Patience(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
 """Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
+HELD_SECONDS = 60.0
+"""So long a silent server is waited for while an application stands still."""
 
 Ask = Callable[[], None]
 """Logs in and out again. Raises ``UnreachableError`` where there is no answer."""
@@ -65,6 +67,8 @@ class WaitingCommand(Struct, frozen=True):
     give_up: Callable[[], None] | None = None
     is_too_late: Callable[[], bool] = lambda: False
     """Whether it is too late to wait for a silent server."""
+    is_held: Callable[[], bool] = lambda: False
+    """Whether an application stands still meanwhile: a silent server is waited for ``HELD_SECONDS`` then."""
     patience: Patience = WORKING
 
 
@@ -134,13 +138,20 @@ class ServerContact:
             self._command.note(
                 f"{self._server.name} has not answered since {self._outage.since}{self._what_follows()}"
             )
-        limit = self._command.patience.limit_seconds
+        limit = self._limit_seconds
         if limit is not None and unanswered >= limit:
             self._is_left_out = True
             self._left_out.enter_context(self._server.leave_out())
 
+    @property
+    def _limit_seconds(self) -> float | None:
+        return HELD_SECONDS if self._command.is_held() else self._command.patience.limit_seconds
+
     def _what_follows(self) -> str:
-        limit = self._command.patience.limit_seconds
+        limit = self._limit_seconds
+        if self._command.is_held():
+            until = self._outage.moment(HELD_SECONDS)
+            return f"; the application stands still, so without an answer the command ends at about {until}"
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
         if self._server.has_answered():

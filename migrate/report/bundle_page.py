@@ -54,7 +54,7 @@ def _to_deadline(of: Facts) -> Iterator[tuple[str, float]]:
     later, names = of.later, {source.reconciliation.name for source in of.sources}
     moments = [("sealed", of.info.sealed)]
     if later.arrived:
-        moments.append(("arrived at the location below", later.arrived))
+        moments.append(("lay at its location", later.arrived))
     if names and names <= later.compared.keys():
         moments.append(("up and compared", max(later.compared[name] for name in names)))
     for what, moment in moments:

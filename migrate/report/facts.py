@@ -51,7 +51,7 @@ class Contents(Protocol):
         ...
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
-        """Yield the loss ledger."""
+        """Yield the list of losses."""
         ...
 
     def gaps(self) -> Iterator[tuple[str, Gap]]:

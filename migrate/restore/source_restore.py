@@ -8,7 +8,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.engine import Engine, live_reader_of, load_part, part_reader_of
+from exporters.engine import Engine, TablesRequest, live_reader_of, load_part, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
@@ -125,18 +125,26 @@ def _restore_missing(
         outcomes.append(restorer.restore(replace(request, only=only, earlier=earlier)))
     if lacking.empty:
         outcomes.append(restorer.restore(replace(request, only=["data", *map(_word, lacking.empty)])))
-    left_out = missing_from(
-        reader, source, finished_restores(reader, source, request.url, secrets=request.secrets)
+    records = finished_restores(reader, source, request.url, secrets=request.secrets)
+    outcome = _joined(outcomes, items_there=lacking.items_there)
+    return replace(
+        outcome,
+        notes=tuple(unique([note], outcome.notes)),
+        left_out=tuple(unique(outcome.left_out, missing_from(reader, source, records))),
     )
+
+
+def _joined(outcomes: Sequence[RestoreOutcome], *, items_there: int) -> RestoreOutcome:
+    """Return the outcome of several restores into one destination, which had ``items_there`` before."""
     return replace(
         outcomes[0],
-        items=sum(outcome.items for outcome in outcomes) + lacking.items_there,
+        items=sum(outcome.items for outcome in outcomes) + items_there,
         size_bytes=sum(outcome.size_bytes for outcome in outcomes),
-        skipped_items=sum(outcome.skipped_items for outcome in outcomes) + lacking.items_there,
+        skipped_items=sum(outcome.skipped_items for outcome in outcomes) + items_there,
         findings=tuple(unique(*(outcome.findings for outcome in outcomes))),
-        notes=tuple(unique([note], *(outcome.notes for outcome in outcomes))),
+        notes=tuple(unique(*(outcome.notes for outcome in outcomes))),
         routine=tuple(unique(*(outcome.routine for outcome in outcomes))),
-        left_out=tuple(unique(*(outcome.left_out for outcome in outcomes), left_out)),
+        left_out=tuple(unique(*(outcome.left_out for outcome in outcomes))),
         tables=tuple(table for outcome in outcomes for table in outcome.tables),
     )
 
@@ -176,13 +184,9 @@ def _lacking_tables(
     """Compare a destination with the bundle; None where nothing is lacking, or something else differs."""
     reader, source = request.reader, request.source
     rows = reader.tables(source)
-    live = live_reader_of(engine).live_tables(
-        request.url,
-        secrets=request.secrets,
-        workers=request.workers,
-        advance=lambda _rows, _bytes: None,
-        also={(row.schema, row.name) for row in rows if row.kind == "materialized view"},
-    )
+    views = {(row.schema, row.name) for row in rows if row.kind == "materialized view"}
+    tables_request = TablesRequest(request.workers, lambda _rows, _bytes: None, also=views)
+    live = live_reader_of(engine).live_tables(request.url, tables_request, secrets=request.secrets).digests
     missing = [row for row in rows if row.number and (row.schema, row.name) not in live]
     tables = [row for row in rows if row.kind == "table" and (row.schema, row.name) in live]
     empty = [row for row in tables if row.items and not live[row.schema, row.name].rows]

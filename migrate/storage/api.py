@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -25,6 +25,8 @@ MIN_PART_BYTES = 5 * 2**20
 MAX_PARTS = 10_000
 PART_BYTES = 16 * 2**20
 """The usual part."""
+CLOCK_SKEW = timedelta(minutes=15)
+"""So far apart S3 lets clocks be: what differs by less is in order."""
 
 
 class FileInfo(Struct, frozen=True):

@@ -62,7 +62,7 @@ class SyncReport:
         self._written = {info.key for name in (GAPS, EXTRA) for info in store.list(name)}
 
     def write_losses(self, losses: Iterable[Loss]) -> int:
-        """Write the loss ledger, return its rows."""
+        """Write the list of losses, return its rows."""
         with FileWriter(self._store, LOSSES) as file:
             return write_losses(cast("Any", file), ((self._sides.name, loss) for loss in losses))
 
@@ -108,7 +108,7 @@ class SyncReport:
         self._store.put(name, canonical_json.encode_pretty({"version": 1, **value}))
 
     def read_ledger(self) -> None:
-        """Read the loss ledger, if it is not long: ``close`` needs it."""
+        """Read the list of losses, if it is not long: ``close`` needs it."""
         size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), 0)
         if 0 < size_bytes <= _AHEAD_BYTES:
             self._store.read(LOSSES)
@@ -121,7 +121,7 @@ class SyncReport:
             report.result()
 
     def _first_losses(self, count: int) -> list[Loss]:
-        """Return the beginning of the loss ledger, which an earlier run may have written."""
+        """Return the beginning of the list of losses, which an earlier run may have written."""
         if not count:
             return []
         size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), None)

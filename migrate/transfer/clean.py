@@ -20,7 +20,7 @@ from migrate.transfer.plan import SEALS
 Kind = Literal["upload", "temporary file", "empty folder", "work file"]
 
 
-class Leaving(Struct, frozen=True):
+class Leftover(Struct, frozen=True):
     """A leftover of an interrupted run. ``size_bytes`` of durable bytes; ``age`` since it was begun or last
     written.
     """
@@ -31,7 +31,7 @@ class Leaving(Struct, frozen=True):
     age: timedelta
 
 
-def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
+def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leftover]:
     """Return the leftovers of interrupted runs at the location; remove them unless ``dry_run``.
 
     Unfinished uploads, temporary files, empty folders, and the ``_work/`` of a bundle that is complete. Never a file of
@@ -55,23 +55,23 @@ def _refuse_live(store: MultipartStore) -> None:
         raise busy(store, lease_and_file[0])
 
 
-def _leftovers(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], None]]]:
+def _leftovers(store: MultipartStore) -> Iterator[tuple[Leftover, Callable[[], None]]]:
     now = datetime.now(UTC)
     for upload in store.uploads():
         try:
             size = sum(part.size_bytes for part in store.parts(upload.key, upload.id))
         except GoneError:
             continue
-        leftover = Leaving("upload", upload.key, size, now - upload.started)
+        leftover = Leftover("upload", upload.key, size, now - upload.started)
         yield leftover, partial(store.abort, upload.key, upload.id)
     tidying = store.tidying
     if tidying is not None:
         for info in tidying.leftovers():
             kind: Kind = "empty folder" if info.key.endswith("/") else "temporary file"
-            leftover = Leaving(kind, info.key, info.size_bytes, now - info.modified)
+            leftover = Leftover(kind, info.key, info.size_bytes, now - info.modified)
             yield leftover, partial(tidying.remove_leftover, info.key)
     for info in _work_files(store):
-        leftover = Leaving("work file", info.key, info.size_bytes, now - info.modified)
+        leftover = Leftover("work file", info.key, info.size_bytes, now - info.modified)
         yield leftover, partial(store.delete, info.key)
 
 

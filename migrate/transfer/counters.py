@@ -8,34 +8,34 @@ from typing import Protocol
 from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Progress
 from migrate.transfer.outcome import TransferOutcome
-from migrate.transfer.plan import WantedFile
+from migrate.transfer.plan import SealedFile
 from migrate.transfer.source_bundle import SealedSource
 
 
 class Counter(Protocol):
     """Receives what happens to files under way. Thread-safe; sizes are bytes."""
 
-    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def move_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """So many bytes became durable at the destination."""
         ...
 
-    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def skip_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """So many bytes were durable from an earlier run."""
         ...
 
-    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def pass_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """So many bytes were counted before and are done with again."""
         ...
 
-    def move_file(self, file: WantedFile) -> None:
+    def move_file(self, file: SealedFile) -> None:
         """A file is there now."""
         ...
 
-    def skip_file(self, file: WantedFile) -> None:
+    def skip_file(self, file: SealedFile) -> None:
         """A file was there already."""
         ...
 
-    def again(self, file: WantedFile, finding: Finding) -> None:
+    def again(self, file: SealedFile, finding: Finding) -> None:
         """A file is moved once more, because of what was found."""
         ...
 
@@ -56,40 +56,40 @@ class TransferCounters:
         self._files_moved = self._files_skipped = 0
         self._bytes_moved = self._bytes_skipped = 0
 
-    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def move_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         del file
         with self._lock:
             self._bytes_moved += size_bytes
         self._progress.advance(size_bytes=size_bytes)
 
-    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def skip_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         del file
         with self._lock:
             self._bytes_skipped += size_bytes
         self._progress.skip(size_bytes=size_bytes)
 
-    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+    def pass_bytes(self, file: SealedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         del file
         self._progress.advance(size_bytes=size_bytes)
 
-    def move_file(self, file: WantedFile) -> None:
+    def move_file(self, file: SealedFile) -> None:
         """See ``Counter``."""
         del file
         with self._lock:
             self._files_moved += 1
         self._progress.advance(items=1)
 
-    def skip_file(self, file: WantedFile) -> None:
+    def skip_file(self, file: SealedFile) -> None:
         """A file was there already."""
         with self._lock:
             self._files_skipped += 1
             self._bytes_skipped += file.size_bytes
         self._progress.skip(items=1, size_bytes=file.size_bytes)
 
-    def again(self, file: WantedFile, finding: Finding) -> None:
+    def again(self, file: SealedFile, finding: Finding) -> None:
         """A file is moved once more, because of what was found."""
         self._progress.grow(size_bytes=file.size_bytes)
         self._progress.note(f"{finding}; once more")

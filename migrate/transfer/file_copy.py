@@ -22,7 +22,7 @@ from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload, Uploa
 from migrate.storage.checksums import combine, crc64nvme
 from migrate.storage.multipart import find_upload
 from migrate.transfer.counters import Counter
-from migrate.transfer.plan import FileJob, PartJob, WantedFile, candidates, plan_file
+from migrate.transfer.plan import FileJob, PartJob, SealedFile, candidates, plan_file
 from migrate.transfer.scheduler import CopyTask, TaskQueue
 
 
@@ -54,14 +54,14 @@ class FileCopier:
         self._look = look
         self._tasks: TaskQueue | None = None
 
-    def missing(self, files: Sequence[WantedFile], present: Mapping[str, int]) -> list[WantedFile]:
+    def missing(self, files: Sequence[SealedFile], present: Mapping[str, int]) -> list[SealedFile]:
         """Return the files that must be moved, in order, after a look at those that have their size
         already.
         """
         missing, same_size = candidates(files, present)
-        differing: list[WantedFile] = []
+        differing: list[SealedFile] = []
 
-        def check(file: WantedFile) -> None:
+        def check(file: SealedFile) -> None:
             if self._is_same(file):
                 self._counters.skip_file(file)
             else:
@@ -78,7 +78,7 @@ class FileCopier:
         copied_keys = {file.key for file in (*missing, *differing)}
         return [file for file in files if file.key in copied_keys]
 
-    def _is_same(self, file: WantedFile) -> bool:
+    def _is_same(self, file: SealedFile) -> bool:
         """Tell whether the file at the destination, which has the right size, is this one."""
         if file.sha256 is None:
             return hash_of(self._origin, file) == hash_of(self._destination, file)
@@ -89,7 +89,7 @@ class FileCopier:
         stored_digest = self._destination.stat(file.key).sha256
         return (stored_digest or hash_of(self._destination, file)) == file.sha256
 
-    def move(self, files: Sequence[WantedFile]) -> None:
+    def move(self, files: Sequence[SealedFile]) -> None:
         """Move files. Raises whatever a store raises for good, ``Cancelled``."""
         jobs = [plan_file(file, self._destination.part_bytes(file.size_bytes)) for file in files]
         small = (_task(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
@@ -118,7 +118,7 @@ class FileCopier:
         )
         tasks.run(pool)
 
-    def _small(self, file: WantedFile) -> None:
+    def _small(self, file: SealedFile) -> None:
         """Read, check, put. Wrong bytes are read once more before they are called damage."""
         data, actual_digest = b"", ""
         for _ in range(2):
@@ -137,7 +137,7 @@ class FileCopier:
                 return
         self._counters.find(damaged(file, actual_digest))
 
-    def gone(self, file: WantedFile) -> None:
+    def gone(self, file: SealedFile) -> None:
         """Note that a file vanished at the origin; raises ``GoneError`` if all of the origin did."""
         try:
             self._origin.stat(layout.BAGIT)
@@ -180,7 +180,7 @@ class FileCopier:
             else:
                 self.gone(file)
 
-    def _planned(self, file: WantedFile) -> FileJob:
+    def _planned(self, file: SealedFile) -> FileJob:
         """Return how the file is moved: by its unfinished upload that has most bytes, with the part size of that, else
         by a new one.
         """
@@ -358,11 +358,11 @@ class InOrderHasher:
             return part
 
 
-def _task(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> CopyTask:
+def _task(do: Callable[[SealedFile], None], file: SealedFile, size_bytes: int) -> CopyTask:
     return CopyTask(size_bytes, lambda: do(file))
 
 
-def hash_of(store: Store, file: WantedFile) -> str:
+def hash_of(store: Store, file: SealedFile) -> str:
     """Return the SHA-256 of what lies at the location, read in blocks; "" where it is gone."""
     digest = hashlib.sha256()
     try:
@@ -373,7 +373,7 @@ def hash_of(store: Store, file: WantedFile) -> str:
     return digest.hexdigest()
 
 
-def damaged(file: WantedFile, actual_digest: str) -> Finding:
+def damaged(file: SealedFile, actual_digest: str) -> Finding:
     """Return the finding for a file whose bytes are not what the manifest says."""
     return Finding(
         file.key,

@@ -11,8 +11,8 @@ from migrate.storage.api import UploadedPart
 from migrate.storage.multipart import part_sizes
 
 
-class WantedFile(Struct, frozen=True):
-    """A file of the bundle. ``sha256`` is what the manifests promise; None for signatures, which no manifest
+class SealedFile(Struct, frozen=True):
+    """A file of the sealed bundle. ``sha256`` is what the manifests promise; None for signatures, which no manifest
     names.
     """
 
@@ -35,7 +35,7 @@ class PartJob(Struct, frozen=True):
 class FileJob(Struct, frozen=True):
     """A file to move: whole if it has one part, else in parts of ``part_bytes`` (the last may be smaller)."""
 
-    file: WantedFile
+    file: SealedFile
     part_bytes: int
     upload: str | None
     parts: Sequence[PartJob]
@@ -51,19 +51,19 @@ class Phases(Struct, frozen=True):
     files, then, one after the other, ``bagit.txt`` and the tag manifest.
     """
 
-    payload: Sequence[WantedFile]
-    tags: Sequence[WantedFile]
-    seals: Sequence[WantedFile]
+    payload: Sequence[SealedFile]
+    tags: Sequence[SealedFile]
+    seals: Sequence[SealedFile]
 
 
 SEALS = (layout.BAGIT, layout.TAG_MANIFEST)
 
 
-def phases(files: Iterable[WantedFile]) -> Phases:
+def phases(files: Iterable[SealedFile]) -> Phases:
     """Sort files into the three phases."""
-    payload: list[WantedFile] = []
-    tags: list[WantedFile] = []
-    seals: dict[str, WantedFile] = {}
+    payload: list[SealedFile] = []
+    tags: list[SealedFile] = []
+    seals: dict[str, SealedFile] = {}
     for file in files:
         if file.key in SEALS:
             seals[file.key] = file
@@ -73,7 +73,7 @@ def phases(files: Iterable[WantedFile]) -> Phases:
 
 
 def plan_file(
-    file: WantedFile, part_bytes: int, upload: str | None = None, stored_parts: Iterable[UploadedPart] = ()
+    file: SealedFile, part_bytes: int, upload: str | None = None, stored_parts: Iterable[UploadedPart] = ()
 ) -> FileJob:
     """Cut a file into parts; a part that lies at the destination with the right size is offered to be kept."""
     parts_by_number = {part.number: part for part in stored_parts}
@@ -87,11 +87,11 @@ def plan_file(
 
 
 def candidates(
-    files: Iterable[WantedFile], present: Mapping[str, int]
-) -> tuple[list[WantedFile], list[WantedFile]]:
+    files: Iterable[SealedFile], present: Mapping[str, int]
+) -> tuple[list[SealedFile], list[SealedFile]]:
     """Return (must be moved, may lie there already): the second have their size at the destination."""
-    missing: list[WantedFile] = []
-    same_size: list[WantedFile] = []
+    missing: list[SealedFile] = []
+    same_size: list[SealedFile] = []
     for file in files:
         (same_size if present.get(file.key) == file.size_bytes else missing).append(file)
     return missing, same_size

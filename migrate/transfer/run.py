@@ -25,7 +25,7 @@ from migrate.transfer.counters import TransferCounters
 from migrate.transfer.destination import TransferState, list_sizes, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
 from migrate.transfer.outcome import TransferOutcome
-from migrate.transfer.plan import Phases, WantedFile, phases
+from migrate.transfer.plan import Phases, SealedFile, phases
 from migrate.transfer.source_bundle import SealedSource, read_sealed
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class FileMoves(Struct, frozen=True):
     recheck: bool
 
 
-OpenPool = Callable[[FileMoves], WorkerPool[WantedFile, None]]
+OpenPool = Callable[[FileMoves], WorkerPool[SealedFile, None]]
 """Makes the pool that brings files to the destination, save those that are there or have findings."""
 
 
@@ -152,7 +152,7 @@ class _Transfer:
                     self._move([file])
         self._progress.end()
 
-    def _move_payload(self, files: Sequence[WantedFile]) -> None:
+    def _move_payload(self, files: Sequence[SealedFile]) -> None:
         if self._open_pool is None:
             self._move(files)
             return
@@ -165,7 +165,7 @@ class _Transfer:
         for _ in run_all(pool, largest_first, check=self._lease.check):
             pass
 
-    def _move(self, files: Sequence[WantedFile]) -> None:
+    def _move(self, files: Sequence[SealedFile]) -> None:
         missing = self._copier.missing(files, self._present)
         if missing:
             self._announce()
@@ -189,7 +189,7 @@ class _Transfer:
         write_state(self._destination, state)
         self._resumed = True
 
-    def _inspect(self, files: Iterable[WantedFile]) -> None:
+    def _inspect(self, files: Iterable[SealedFile]) -> None:
         """Look for damage in files that are not moved, so that one run names all there is to repair."""
         reported_keys = {finding.key for finding in self._sealed.findings}
         for file in files:

@@ -16,7 +16,7 @@ from migrate.bundle.reader import not_sealed
 from migrate.bundle.tag_files import parse_manifest
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
-from migrate.transfer.plan import WantedFile
+from migrate.transfer.plan import SealedFile
 
 
 class SealedSource(Struct, frozen=True):
@@ -25,7 +25,7 @@ class SealedSource(Struct, frozen=True):
     """
 
     id: str
-    files: list[WantedFile]
+    files: list[SealedFile]
     findings: list[Finding]
     extra: list[Finding]
     continues: Collection[str] = ()
@@ -71,7 +71,7 @@ def read_sealed(origin: Store) -> SealedSource:
     elif actual_digest != promised:
         findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, actual_digest))
     files = [
-        WantedFile(key, size, hashes.get(key))
+        SealedFile(key, size, hashes.get(key))
         for key, size in present.items()
         if key in hashes or _is_unlisted(key)
     ]

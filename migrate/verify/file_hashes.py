@@ -12,7 +12,7 @@ from migrate.bundle.tag_files import chunks
 from migrate.errors import GoneError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 
 class Member(Struct, frozen=True):
@@ -25,7 +25,7 @@ class Member(Struct, frozen=True):
 
 
 def check_file(
-    store: Store, progress: Progress, file: Expected, members: Sequence[Member] = ()
+    store: Store, progress: Progress, file: ExpectedFile, members: Sequence[Member] = ()
 ) -> list[Finding]:
     """Read a file once; return what differs. The listing reports files that are missing or have
     another size.
@@ -46,13 +46,13 @@ def check_file(
     return _differences(file, size_bytes, digest.hexdigest()) + findings
 
 
-def read_file(store: Store, file: Expected) -> tuple[bytes, list[Finding]]:
+def read_file(store: Store, file: ExpectedFile) -> tuple[bytes, list[Finding]]:
     """Return the bytes of a file, read once, and what differs, as ``check_file`` does. Raises ``GoneError``."""
     data = store.read(file.key)
     return data, _differences(file, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _differences(file: Expected, size_bytes: int, digest: str) -> list[Finding]:
+def _differences(file: ExpectedFile, size_bytes: int, digest: str) -> list[Finding]:
     if digest == file.sha256 or file.size_bytes not in {None, size_bytes}:
         return []
     return [Finding(file.key, "its SHA-256 differs", file.sha256, digest)]

@@ -4,51 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.storage.api import FileInfo, Store
 from migrate.verify.outcome import Level
-from migrate.verify.tag_file_checks import Expected, Tags, Unreadable, expected_files
+from migrate.verify.tag_file_checks import ExpectedFile, Tags, UnreadableListError, expected_files
 
 
-class Counted(Struct):
-    """Payload that was checked."""
+class PayloadCheck(Struct):
+    """The payload of a bundle: how much of it lies there, and what is wrong with it, once ``present`` has ended."""
 
+    store: Store
+    tags: Tags
     files: int = 0
     size_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
 
-
-def check_payload(
-    store: Store, tags: Tags, findings: list[Finding], counted: Counted
-) -> Iterator[tuple[Expected, FileInfo]]:
-    """Yield the files that are there with the right size; the rest become findings. Both sides are streamed
-    in order of key.
-    """
-    listed = iter(store.list(layout.DATA))
-    info = next(listed, None)
-    try:
-        for file in expected_files(store, tags, findings):
-            while info is not None and info.key < file.key:
-                findings.append(_extra(info))
-                info = next(listed, None)
-            counted.files += 1
-            if info is None or info.key != file.key:
-                findings.append(Finding(file.key, "is missing; it is in the manifest"))
-                continue
-            counted.size_bytes += info.size_bytes
-            if file.size_bytes not in {None, info.size_bytes}:
-                findings.append(_wrong_size(file, info))
-            else:
-                yield file, info
-            info = next(listed, None)
-    except Unreadable:
-        return
-    while info is not None:
-        findings.append(_extra(info))
+    def present(self) -> Iterator[ExpectedFile]:
+        """Yield the files that are there with the right size; the rest become findings. Both sides are streamed in
+        order of key.
+        """
+        listed = iter(self.store.list(layout.DATA))
         info = next(listed, None)
-    _check_oxum(tags, counted, findings)
+        try:
+            for file in expected_files(self.store, self.tags):
+                if isinstance(file, Finding):
+                    self.findings.append(file)
+                    continue
+                while info is not None and info.key < file.key:
+                    self.findings.append(_extra(info))
+                    info = next(listed, None)
+                self.files += 1
+                if info is None or info.key != file.key:
+                    self.findings.append(Finding(file.key, "is missing; it is in the manifest"))
+                    continue
+                self.size_bytes += info.size_bytes
+                if file.size_bytes not in {None, info.size_bytes}:
+                    self.findings.append(_wrong_size(file, info))
+                else:
+                    yield file
+                info = next(listed, None)
+        except UnreadableListError:
+            return
+        while info is not None:
+            self.findings.append(_extra(info))
+            info = next(listed, None)
+        self.findings += self._oxum_findings()
+
+    def _oxum_findings(self) -> Iterator[Finding]:
+        oxum = self.tags.oxum
+        if oxum is not None and oxum != (self.size_bytes, self.files):
+            yield Finding(
+                layout.BAG_INFO,
+                "its Payload-Oxum is not what lies there",
+                f"{oxum[0]} bytes in {oxum[1]} files",
+                f"{self.size_bytes} bytes in {self.files} files",
+            )
 
 
 def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
@@ -61,21 +74,9 @@ def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
             yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}", extra=True)
 
 
-def _check_oxum(tags: Tags, counted: Counted, findings: list[Finding]) -> None:
-    if tags.oxum is not None and tags.oxum != (counted.size_bytes, counted.files):
-        findings.append(
-            Finding(
-                layout.BAG_INFO,
-                "its Payload-Oxum is not what lies there",
-                f"{tags.oxum[0]} bytes in {tags.oxum[1]} files",
-                f"{counted.size_bytes} bytes in {counted.files} files",
-            )
-        )
-
-
 def _extra(info: FileInfo) -> Finding:
     return Finding(info.key, "is not in the manifest", found=f"{info.size_bytes} bytes", extra=True)
 
 
-def _wrong_size(file: Expected, info: FileInfo) -> Finding:
+def _wrong_size(file: ExpectedFile, info: FileInfo) -> Finding:
     return Finding(file.key, "has another size", f"{file.size_bytes} bytes", f"{info.size_bytes} bytes")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
-from exporters.engine import live_reader_of, part_reader_of
+from exporters.engine import LiveReader, LiveTables, TablesRequest, live_reader_of, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.table_comparison import TableDifference, compare_tables, digests_of
@@ -31,24 +32,8 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
     registry.require(engine, engine.live_reader, "compared")
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
     tables = reader.tables(source)
-    progress.begin(
-        f"compare {source}",
-        items=sum(table.items for table in tables),
-        size_bytes=sum(table.size_bytes for table in tables),
-        of=SourceTask(source),
-    )
-    unread: dict[tuple[str, str], str] = {}
-    live = dict(
-        live_reader.live_tables(
-            url,
-            secrets=request.secrets,
-            workers=request.workers,
-            advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
-            also={(table.schema, table.name) for table in tables if _derived(table)},
-            unread=unread,
-        )
-    )
-    progress.end()
+    live_tables = _read_live(request, live_reader, tables)
+    live, unread = live_tables.digests, live_tables.unread
     request.digests.extend(digests_of(source, live))
     names = [(table.schema, table.name) for table in tables]
     findings = [
@@ -70,15 +55,32 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
                 finding = looker.look(difference.table, finding)
             findings += [finding] if finding is not None else []
     gaps = {gap.item for gap in reader.failed(source)}
-    others = {part_reader.label(*name): live[name].rows for name in sorted(live.keys() - set(names))}
-    return [
-        *findings,
-        *(
-            _extra(label, rows, is_gap=label in gaps)
-            for label, rows in others.items()
-            if rows or label not in gaps
-        ),
-    ]
+    for name in sorted(live.keys() - set(names)):
+        label, rows = part_reader.label(*name), live[name].rows
+        if rows or label not in gaps:
+            findings.append(_extra(label, rows, is_gap=label in gaps))
+    return findings
+
+
+def _read_live(
+    request: ComparisonRequest, live_reader: LiveReader, tables: Sequence[CatalogRow]
+) -> LiveTables:
+    progress = request.progress
+    progress.begin(
+        f"compare {request.source}",
+        items=sum(table.items for table in tables),
+        size_bytes=sum(table.size_bytes for table in tables),
+        of=SourceTask(request.source),
+    )
+    tables_request = TablesRequest(
+        request.workers,
+        advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
+        also={(table.schema, table.name) for table in tables if _derived(table)},
+        tolerant=True,
+    )
+    live = live_reader.live_tables(request.url, tables_request, secrets=request.secrets)
+    progress.end()
+    return live
 
 
 def _extra(label: str, rows: int, *, is_gap: bool) -> Finding:

@@ -13,7 +13,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.verify.file_hashes import Member
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 
@@ -21,21 +21,21 @@ COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "dispos
 class PackJob(Struct, frozen=True):
     """A pack and the objects that the index sees in it."""
 
-    file: Expected
+    file: ExpectedFile
     members: list[Member]
 
 
 class IndexWalk(Struct):
     """Reads one source's index. ``packs`` yields the work; afterwards ``exported`` is the number of rows
-    that say so.
+    that say so, and ``findings`` is what is wrong with rows.
 
     An index keeps the rows of one pack together; a pack that comes again later is read again.
     """
 
     reader: BundleReader
     source: str
-    files: Mapping[str, Expected]
-    findings: list[Finding]
+    files: Mapping[str, ExpectedFile]
+    findings: list[Finding] = field(default_factory=list)
     exported: int = 0
     _members: list[Member] = field(default_factory=list)
 

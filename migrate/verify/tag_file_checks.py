@@ -15,7 +15,7 @@ from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
 
 
-class Expected(Struct, frozen=True):
+class ExpectedFile(Struct, frozen=True):
     """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be
     read.
     """
@@ -41,19 +41,20 @@ def finding_of(error: DamageError, what: str) -> Finding:
     return Finding(error.key, what, error.expected, error.found)
 
 
-def check(store: Store, findings: list[Finding]) -> Tags:
-    """Check every tag file. Raises ``GoneError`` and ``UsageError`` where there is no sealed bundle that we
-    can read.
+def check(store: Store) -> tuple[Tags, list[Finding]]:
+    """Check every tag file; return what they hold, and what is wrong with them. Raises ``GoneError`` and ``UsageError``
+    where there is no sealed bundle that we can read.
     """
     try:
         promised = read_tag_manifest(store)
     except DamageError as exc:
-        findings.append(finding_of(exc, "is no manifest"))
-        return Tags(frozenset(), frozenset(), None, None)
-    sound = frozenset(key for key, expected in promised.items() if _is_sound(store, key, expected, findings))
-    findings.extend(
-        Finding(layout.TAG_MANIFEST, f"does not name {key}") for key in REQUIRED if key not in promised
-    )
+        return Tags(frozenset(), frozenset(), None, None), [finding_of(exc, "is no manifest")]
+    unsound = {key: finding for key, digest in promised.items() if (finding := _damage(store, key, digest))}
+    sound = promised.keys() - unsound.keys()
+    findings = [
+        *unsound.values(),
+        *(Finding(layout.TAG_MANIFEST, f"does not name {key}") for key in REQUIRED if key not in promised),
+    ]
     info, oxum = None, None
     try:
         if layout.BAGIT in sound:
@@ -65,57 +66,55 @@ def check(store: Store, findings: list[Finding]) -> Tags:
             oxum = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
     except DamageError as exc:
         findings.append(finding_of(exc, "is not as the format demands"))
-    return Tags(frozenset(promised), sound, info, oxum)
+    return Tags(frozenset(promised), frozenset(sound), info, oxum), findings
 
 
-def expected_files(store: Store, tags: Tags, findings: list[Finding]) -> Iterator[Expected]:
+def expected_files(store: Store, tags: Tags) -> Iterator[ExpectedFile | Finding]:
     """Yield the payload that the bundle promises, ordered by key, from whichever of ``meta/files.jsonl`` and
-    the manifest is sound (both: they must agree); where neither is, from what can still be read. Ends early
-    at what cannot, with a finding.
+    the manifest is sound (both: they must agree); where neither is, from what can still be read. What is wrong with
+    these lists is yielded, too. Raises ``UnreadableListError`` at what cannot be read.
     """
     whole = {layout.FILES, layout.MANIFEST} & tags.sound
     try:
         if whole == {layout.FILES, layout.MANIFEST}:
-            yield from _agreeing(read_files(store), read_manifest(store), findings)
+            yield from _agreeing(read_files(store), read_manifest(store))
         elif layout.FILES in whole or (not whole and layout.FILES in tags.names):
-            yield from (Expected(file.key, file.sha256, file.size_bytes) for file in read_files(store))
+            yield from (ExpectedFile(file.key, file.sha256, file.size_bytes) for file in read_files(store))
         else:
-            yield from (Expected(entry.key, entry.sha256, None) for entry in read_manifest(store))
+            yield from (ExpectedFile(entry.key, entry.sha256, None) for entry in read_manifest(store))
     except DamageError as exc:
-        findings.append(finding_of(exc, "cannot be read; the files that follow were not checked"))
-        raise Unreadable from exc
+        yield finding_of(exc, "cannot be read; the files that follow were not checked")
+        raise UnreadableListError from exc
     except GoneError as exc:
-        raise Unreadable from exc
+        raise UnreadableListError from exc
 
 
-class Unreadable(Exception):  # noqa: N818 - a signal between two functions, the finding is written already
+class UnreadableListError(Exception):
     """The list of files ended before its end."""
 
 
-def _is_sound(store: Store, key: str, expected: str, findings: list[Finding]) -> bool:
+def _damage(store: Store, key: str, expected: str) -> Finding | None:
+    """Return what is wrong with a tag file, None where nothing is."""
     try:
-        found = hash_file(store, key)
+        actual = hash_file(store, key)
     except GoneError:
-        findings.append(Finding(key, f"is missing; it is in {layout.TAG_MANIFEST}"))
-        return False
-    if found != expected:
-        findings.append(Finding(key, f"its SHA-256 is not the one in {layout.TAG_MANIFEST}", expected, found))
-    return found == expected
+        return Finding(key, f"is missing; it is in {layout.TAG_MANIFEST}")
+    if actual == expected:
+        return None
+    return Finding(key, f"its SHA-256 is not the one in {layout.TAG_MANIFEST}", expected, actual)
 
 
 def _agreeing(
-    files: Iterator[FileRecord], entries: Iterable[tag_files.ManifestEntry], findings: list[Finding]
-) -> Iterator[Expected]:
+    files: Iterator[FileRecord], entries: Iterable[tag_files.ManifestEntry]
+) -> Iterator[ExpectedFile | Finding]:
     for entry in entries:
         file = next(files, None)
         if file is None or (file.key, file.sha256) != (entry.key, entry.sha256):
-            found = f"{file.sha256}  {file.key}" if file else "no more lines"
-            findings.append(
-                Finding(
-                    layout.FILES, f"differs from {layout.MANIFEST}", f"{entry.sha256}  {entry.key}", found
-                )
+            line = f"{file.sha256}  {file.key}" if file else "no more lines"
+            yield Finding(
+                layout.FILES, f"differs from {layout.MANIFEST}", f"{entry.sha256}  {entry.key}", line
             )
-            raise Unreadable
-        yield Expected(file.key, file.sha256, file.size_bytes)
+            raise UnreadableListError
+        yield ExpectedFile(file.key, file.sha256, file.size_bytes)
     if (file := next(files, None)) is not None:
-        findings.append(Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key))
+        yield Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key)

@@ -11,24 +11,38 @@ import fcntl
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scripts.mutants.mutate import Mutant, sample
-from scripts.mutants.results import digest_of, keep_result, known_reasons, print_page, read_results
+from scripts.mutants.mutate import Mutant, Places
+from scripts.mutants.record import Place
+from scripts.mutants.results import (
+    KILLED,
+    NO_CHANGE,
+    keep_result,
+    known_reasons,
+    print_page,
+    print_untried,
+    read_results,
+    record_module,
+)
 from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of, tests_of
 from scripts.mutants.traces import Traces
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-_FIRST, _MOST_TESTS = 5, 60
+_STAGES_SECONDS = 3.0, 12.0, 60.0
+"""How long the tests of a mutant take at most, in stages; the last one is for ``--again``."""
 _QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py::.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -94,7 +108,8 @@ def copy_tree(tree: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.splitlines()
-    listed += [path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "exporters").rglob("*.so")]
+    built = (path for name in ("exporters", "migrate") for path in (CHECKOUT / name).rglob("*.so"))
+    listed += [path.relative_to(CHECKOUT).as_posix() for path in built]
     for name in filter(lambda name: (CHECKOUT / name).is_file(), listed):
         content, copy = (CHECKOUT / name).read_bytes(), tree / name
         if not copy.exists() or copy.read_bytes() != content:
@@ -154,27 +169,46 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
     return tests
 
 
-def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
-    """Return the tests that reach the changed statement: the fastest of each file, and then others. Fast files come
-    first.
+def choose(mutant: Mutant, tests: Mapping[str, Any], stage_count: int) -> list[list[str]]:
+    """Return the tests that reach the changed statement in stages: those named after the module and the fastest test of
+    each other file first, then the second of each, until they take too long.
     """
     by_file: dict[str, list[str]] = {}
     for name in sorted(tests, key=lambda name: float(tests[name]["seconds"])):
         lines = tests[name]["lines"].get(mutant.module)
         if lines and (not mutant.lines or mutant.lines.intersection(lines)):
             by_file.setdefault(name.partition("::")[0], []).append(name)
-    files = sorted(by_file.values(), key=lambda names: float(tests[names[0]]["seconds"]))
-    stages = [[name for names in files for name in names[:_FIRST]]]
-    stages.append([name for names in files for name in names[_FIRST:]][:_MOST_TESTS])
-    return [stage for stage in stages if stage]
+    stem = f"_{Path(mutant.module).stem}"
+    ranked = sorted(
+        (
+            0 if stem.endswith(Path(file).stem.removeprefix("test")) else rank,
+            float(tests[name]["seconds"]),
+            name,
+        )
+        for file, names in by_file.items()
+        for rank, name in enumerate(names)
+    )
+    stages: list[list[str]] = []
+    for most_seconds in _STAGES_SECONDS[:stage_count]:
+        chosen: list[str] = []
+        spent = 0.0
+        for _, seconds, name in ranked:
+            if spent + seconds <= most_seconds or not (stages or chosen):
+                chosen.append(name)
+                spent += seconds
+        ranked = [each for each in ranked if each[2] not in chosen]
+        if chosen:
+            stages.append(sorted(chosen, key=lambda name: float(tests[name]["seconds"])))
+    return stages
 
 
 class Trials:
     """Tries mutants in the copy of the checkout."""
 
-    def __init__(self, runner: WarmTests, tree: Path) -> None:
+    def __init__(self, runner: WarmTests, tree: Path, stage_count: int) -> None:
         self._runner = runner
         self._tree = tree
+        self._stage_count = stage_count
         self._failing: set[str] = set()
         """Tests that fail without any mutant."""
         self._clock = 0
@@ -183,7 +217,7 @@ class Trials:
     def judge(self, mutant: Mutant, tests: Mapping[str, Any]) -> str:
         """Return ``killed``, ``timeout``, ``survived``, ``unreached``, or ``unclear`` where the tests fail anyway."""
         outcome = "unreached"
-        for chosen in choose(mutant, tests):
+        for chosen in choose(mutant, tests, self._stage_count):
             outcome = self._judge(mutant, {name: float(tests[name]["seconds"]) for name in chosen})
             if outcome != "survived":
                 break
@@ -230,37 +264,47 @@ class Trials:
         os.utime(path, (self._clock, self._clock))
 
 
-def try_module(
-    package: Package, module: str, trials: Trials, options: argparse.Namespace, tests: Mapping[str, Any]
-) -> None:
-    """Try a sample of a module's mutants, those apart that were killed before, and print what survives."""
-    code = (CHECKOUT / module).read_text(encoding="utf-8")
-    digest = digest_of(module)
-    mutants, places = sample(module, code, options.most, options.seed)
-    before = read_results(options.state)
-    reasons = known_reasons()
-    for mutant in mutants:
-        key = module, mutant.operator, mutant.occurrence, digest
-        if before.get(key, {}).get("outcome") in (
-            {"killed", "timeout"} if options.again else {"killed", "timeout", "survived", "unreached"}
-        ):
-            continue
-        if (module, mutant.before, mutant.after) in reasons:
-            keep_result(options.state, package, mutant, digest, "reasoned")
-            continue
-        outcome = trials.judge(mutant, tests)
-        keep_result(options.state, package, mutant, digest, outcome)
-        if outcome not in {"killed", "timeout"}:
-            print(
-                f"  {outcome}: {module}:{mutant.line} {mutant.operator}\n    {mutant.before}\n    {mutant.after}",
-                flush=True,
-            )
+def try_module(module: str, trials: Trials, options: argparse.Namespace, tests: Mapping[str, Any]) -> None:
+    """Try mutants of a module that have no result yet, those of functions with the fewest results first. Print what
+    survives, and write the record.
+    """
+    places = Places(module, (CHECKOUT / module).read_text(encoding="utf-8"))
     results = read_results(options.state)
-    mine = [
-        results.get((module, m.operator, m.occurrence, digest), {"outcome": "?"})["outcome"] for m in mutants
-    ]
-    counts = ", ".join(f"{mine.count(name)} {name}" for name in sorted(set(mine)))
-    print(f"{module}: {len(mutants)} mutants of {places}: {counts}", flush=True)
+    done = {*KILLED, NO_CHANGE} if options.again else {*KILLED, NO_CHANGE, "survived", "unreached"}
+    left = [place for place in places if results.get(place, {}).get("outcome") not in done]
+    random.Random(module).shuffle(left)
+    turns: Counter[str] = Counter(place.function for place in results if place in set(places))
+    left.sort(key=lambda place: turns.update([place.function]) or turns[place.function])
+    mutants = (try_place(places, place, results.get(place, {}), trials, options, tests) for place in left)
+    for _ in islice(filter(None, mutants), options.most):
+        pass
+    results = read_results(options.state)
+    record_module(module, places, results)
+    outcomes = Counter(results.get(place, {"outcome": "untried"})["outcome"] for place in places)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    print(f"{module}: {counts}", flush=True)
+
+
+def try_place(
+    places: Places,
+    place: Place,
+    before: Mapping[str, Any],
+    trials: Trials,
+    options: argparse.Namespace,
+    tests: Mapping[str, Any],
+) -> bool:
+    """Try the mutant of a place, keep the result; return False where no change can be made."""
+    mutant = places.mutant(place, before.get("operator", ""))
+    if mutant is None:
+        keep_result(options.state, place, NO_CHANGE)
+        return False
+    reasoned = (place.module, mutant.before, mutant.after) in known_reasons()
+    outcome = "survived" if reasoned else trials.judge(mutant, tests)
+    keep_result(options.state, place, outcome, mutant)
+    if outcome not in KILLED and not reasoned:
+        where = f"{place.module}:{mutant.line} {mutant.operator}"
+        print(f"  {outcome}: {where}\n    {mutant.before}\n    {mutant.after}", flush=True)
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -272,17 +316,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "only", nargs="*", metavar="NAME", help=f"a package ({', '.join(names)}) or a part of a path"
     )
-    parser.add_argument("--most", type=int, default=30, help="mutants of a module (default: 30)")
-    parser.add_argument("--seed", type=int, default=1, help="chooses them (default: 1)")
+    parser.add_argument("--most", type=int, default=30, help="mutants of a module in this call (default: 30)")
     parser.add_argument("--again", action="store_true", help="try again what survived")
     parser.add_argument("--trace", action="store_true", help="only note which lines the tests reach")
     parser.add_argument("--page", action="store_true", help="print the table of results, try nothing")
     parser.add_argument(
+        "--untried", action="store_true", help="print the functions without a result for their text of today"
+    )
+    parser.add_argument(
         "--state", type=Path, default=_CACHE, help=f"results, and the copy (default: {_CACHE})"
     )
     options = parser.parse_args(argv)
-    if options.page:
-        print_page(options.state)
+    if options.page or options.untried:
+        print_page() if options.page else print_untried()
         return 0
     tree = options.state / "tree"
     tree.mkdir(parents=True, exist_ok=True)
@@ -293,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"another run works in {tree}; --state names another directory")
     copy_tree(tree)
     runner = WarmTests(tree)
-    trials = Trials(runner, tree)
+    trials = Trials(runner, tree, 3 if options.again else 2)
     try:
         for package in PACKAGES:
             modules = [
@@ -304,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if modules:
                 tests = trace(package, runner, options.state, tree)
             for module in [] if options.trace else modules:
-                try_module(package, module, trials, options, tests)
+                try_module(module, trials, options, tests)
     except KeyboardInterrupt:
         return 130
     finally:

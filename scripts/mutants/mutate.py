@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,9 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 
-_LEFT_ALONE = re.compile(r"os\.kill|killpg|^class .*frozen=True|^\*,$")
+from scripts.mutants.record import Place, digests_of, owners_of
+
+_LEFT_ALONE = re.compile(r"TYPE_CHECKING|os\.kill|killpg|^class .*frozen=True|^\*,$")
 """A changed number would be another signal, or another process; slots, frozen classes and
 keywords by name alone behave as others do."""
 
@@ -71,45 +73,62 @@ _OWN = {"RemoveStatement": RemoveStatement, "ReturnNothing": ReturnNothing}
 class Mutant:
     """A module with one change. ``lines`` are those of the statement that holds it, empty outside of functions."""
 
-    module: str
+    place: Place
     operator: str
-    occurrence: int
     line: int
     before: str
     after: str
     lines: frozenset[int]
     code: str
 
+    @property
+    def module(self) -> str:
+        return self.place.module
 
-def sample(module: str, code: str, most: int, seed: int) -> tuple[list[Mutant], int]:
-    """Return at most so many mutants of a module, chosen by the seed, and how many places could be changed.
 
-    Of all changes of one kind in one place one is chosen.
-    """
-    places: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
-    nodes = list(ast_nodes(get_ast(code)))
-    for name, operator in _operators():
-        positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
-        for occurrence, start in enumerate(positions):
-            places[start, _kind(name)].append((name, operator, occurrence))
-    chance = random.Random(f"{seed} {module}")
-    order = sorted(places)
-    chance.shuffle(order)
-    original = _meaning(ast.parse(code))
-    chosen: list[Mutant] = []
-    left_out = 0
-    for number, place in enumerate(order):
-        if len(chosen) >= most:
-            return sorted(chosen, key=lambda mutant: mutant.line), len(order) - left_out * len(
-                order
-            ) // number
-        name, operator, occurrence = chance.choice(places[place])
-        mutant = _mutant(module, code, original, (name, operator, occurrence), place[0][0])
-        if mutant is None:
-            left_out += 1
-        else:
-            chosen.append(mutant)
-    return sorted(chosen, key=lambda mutant: mutant.line), len(order) - left_out
+class Places:
+    """Where a module can be changed: all places, also where a change turns out to do nothing."""
+
+    def __init__(self, module: str, code: str) -> None:
+        self._code = code
+        self._original = _meaning(ast.parse(code))
+        self._changes: dict[Place, tuple[int, list[tuple[str, Any, int]]]] = {}
+        owners, digests = owners_of(code), digests_of(code)
+        starts: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
+        nodes = list(ast_nodes(get_ast(code)))
+        for name, operator in _operators():
+            positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
+            for occurrence, start in enumerate(positions):
+                starts[_kind(name), start].append((name, operator, occurrence))
+        counts: Counter[tuple[str, str]] = Counter()
+        for (kind, (line, _)), changes in sorted(starts.items()):
+            function = owners.get(line, "")
+            place = Place(module, function, digests.get(function, ""), f"{kind} {counts[function, kind]}")
+            counts[function, kind] += 1
+            self._changes[place] = line, changes
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._changes)
+
+    def mutant(self, place: Place, known: str = "") -> Mutant | None:
+        """Return the mutant of a place: by the operator that is known for it, else by one that the place decides.
+
+        None if only an annotation changes, if it does not compile, or is left alone.
+        """
+        line, changes = self._changes[place]
+        named = next((change for change in changes if change[0] == known), None)
+        name, operator, occurrence = named or random.Random(place.seed).choice(changes)
+        try:
+            mutated = mutate_code(self._code, operator, occurrence)
+            if mutated is None or _meaning(ast.parse(mutated)) == self._original:
+                return None
+        except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
+            return None
+        before, after = _difference(self._code.splitlines(), mutated.splitlines())
+        if _LEFT_ALONE.search(before):
+            return None
+        lines = _statement(ast.parse(self._code), line)
+        return Mutant(place, name, line, before, after, lines, mutated)
 
 
 def _operators() -> Iterator[tuple[str, Any]]:
@@ -123,21 +142,6 @@ def _operators() -> Iterator[tuple[str, Any]]:
 
 def _kind(operator: str) -> str:
     return re.sub(r"(Replace\w+?Operator)_.*", r"\1", operator)
-
-
-def _mutant(module: str, code: str, original: str, change: tuple[str, Any, int], line: int) -> Mutant | None:
-    """Return the mutant, None if only an annotation changes, if it does not compile, or is left alone."""
-    name, operator, occurrence = change
-    try:
-        mutated = mutate_code(code, operator, occurrence)
-        if mutated is None or _meaning(ast.parse(mutated)) == original:
-            return None
-    except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
-        return None
-    before, after = _difference(code.splitlines(), mutated.splitlines())
-    if _LEFT_ALONE.search(before):
-        return None
-    return Mutant(module, name, occurrence, line, before, after, _statement(ast.parse(code), line), mutated)
 
 
 def _difference(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:

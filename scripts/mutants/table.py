@@ -27,6 +27,10 @@ _BUNDLE = (
             "records",
             "export_state",
             "bundle_json",
+            "canonical_json",
+            "catalog",
+            "tag_files",
+            "reader",
             "findings",
             "seal",
             "table_comparison",
@@ -51,6 +55,27 @@ _EXPORT = (
     "tests/export/test_crash.py",
 )
 _TRANSFER = ("tests/transfer",)
+_INVENTORY = (
+    "tests/exporters/objects/test_second_listing.py",
+    "tests/exporters/objects/test_listing.py",
+    "tests/exporters/objects/test_inventory_report.py",
+    "tests/exporters/objects/test_selection.py",
+    "tests/exporters/objects/test_history.py",
+    "tests/exporters/objects/test_export.py",
+)
+_SYNC = tuple(
+    f"tests/sync/test_{name}.py"
+    for name in (
+        "diff",
+        "equality_proof",
+        "plan",
+        "version_diff",
+        "record_writes",
+        "sync",
+        "history",
+        "command",
+    )
+)
 _CHANGES = tuple(
     f"tests/changes/test_{name}.py"
     for name in (
@@ -64,7 +89,9 @@ _CHANGES = tuple(
     )
 )
 _FOLLOW = (
-    *_CHANGES,
+    "tests/changes/test_segments.py",
+    "tests/changes/test_retained_log.py",
+    "tests/changes/test_delta_record.py",
     *(
         f"tests/follow/test_{name}.py"
         for name in (
@@ -73,20 +100,17 @@ _FOLLOW = (
             "early_comparison",
             "table_digests",
             "follower_state",
-            "kept_things",
             "follower",
             "handover",
-            "resync",
+            "status_age",
             "status_cutover",
-            "follow_command",
-            "cutover",
             "cutover_steps",
             "all_cutovers",
             "held_sources",
-            "mysql_cutover",
         )
     ),
 )
+_CUTOVER = tuple(f"tests/follow/test_{name}.py" for name in ("follow_command", "cutover", "mysql_cutover"))
 
 PACKAGES = (
     Package("verify", ("migrate/verify",), _VERIFY),
@@ -104,9 +128,42 @@ PACKAGES = (
         ),
         _TRANSFER,
     ),
-    Package("changes", ("migrate/changes",), _FOLLOW),
+    Package(
+        "inventory",
+        tuple(
+            f"exporters/objects/{name}.py"
+            for name in (
+                "listing/inventory",
+                "listing/lister",
+                "listing/shards",
+                "listing/split",
+                "listing/second_listing",
+                "listing/s3_inventory_check",
+                "source_summary",
+            )
+        ),
+        _INVENTORY,
+    ),
+    Package(
+        "sync: comparison",
+        tuple(
+            f"migrate/sync/{name}.py"
+            for name in (
+                "diff",
+                "plan",
+                "ordered_listing",
+                "equality_proof",
+                "versions/version_diff",
+                "record/record_merge",
+                "record/record_rows",
+                "record/sync_record",
+            )
+        ),
+        _SYNC,
+    ),
+    Package("changes", ("migrate/changes",), _CHANGES),
     Package("follow", ("migrate/follow",), _FOLLOW),
-    Package("cutover", ("migrate/cli/cutover.py",), _FOLLOW),
+    Package("cutover", ("migrate/cli/cutover.py",), _CUTOVER),
 )
 """In the order of the report."""
 

@@ -32,7 +32,7 @@ _LIBRARIES = (
     " minio psycopg pyarrow.compute pyarrow.parquet pymysql rich.console rich.progress tenacity tomlkit typer"
     " xxhash xml.etree.ElementTree urllib.request sqlite3 unittest.mock asn1crypto.cms rfc3161_client"
     " hypothesis.strategies xdist.scheduler pytest_timeout"
-    " exporters.testing exporters.sqlite.source exporters.objects.source exporters.postgres.source"
+    " exporters.testing exporters.sqlite.source exporters.postgres.source"
     " exporters.mysql.source migrate.storage.registry migrate.storage.testing migrate.runtime.worker_pool"
     " migrate.case.loader migrate.engines.registry"
 )
@@ -50,7 +50,9 @@ _KEPT = (
     "other-minio",
     "postgres",
     "other-postgres",
-    *[name for name in _SETTINGS if "maria" in name],
+    "mariadb-old",
+    "mariadb-new",
+    "mariadb-followed",
 )
 """The servers that stay, by the names that ``tests/conftest.py`` gives them."""
 _WANTED = 98

@@ -41,6 +41,14 @@ def test_a_state_is_read_as_it_was_written_and_a_successor_names_it(store):
     assert (second.sources, second.left_out) == (sources[:1], first.left_out)
 
 
+def test_what_is_made_at_a_followed_source_keeps_its_name_in_the_bundles_that_continue():
+    first = ExportState("11112222-3333", "", [])
+    second = new_state([], first)
+    assert export_state.followed_name("shop", first) == "shop_11112222"
+    assert export_state.followed_name("", first) == "bundle_11112222"
+    assert export_state.followed_name("shop", new_state([], second)) == "shop_11112222"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,7 +6,7 @@ import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +45,7 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 
 TEXT = st.text(st.characters(codec=None), max_size=20)
 NUMBERS = st.integers(0, 2**62)
+GONE = object()
 GAPS = st.builds(Gap, TEXT, st.sampled_from(["excluded", "failed"]), TEXT)
 LOSSES = st.builds(Loss, TEXT, TEXT, TEXT)
 JSON = st.dictionaries(
@@ -94,6 +95,49 @@ def test_what_is_no_record_is_damage(data):
     for decode in (decode_record, decode_group):
         with pytest.raises(DamageError, match="the-key"):
             decode(data, "the-key", "app")
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("unit", None), ("unit", []), ("unit.id", GONE), ("unit.items", "many"), ("unit.spec", "text"),
+        ("outcome", GONE), ("outcome.items", None), ("outcome.digest", "no digit"), ("outcome.digest", 3),
+        ("outcome.losses", [["a", "b"]]), ("outcome.gaps", 3), ("outcome.facts", ["a"]),
+        ("files", GONE), ("files", [3]), ("files", [{}]), ("position", 3), ("finished", GONE),
+    ],
+)  # fmt: skip
+def test_a_record_with_a_value_that_makes_no_sense_is_damage(path, wrong):
+    changed = _changed(json.loads(encode_record(record("one"))), path, wrong)
+    with pytest.raises(DamageError, match=r"the-key.*malformed"):
+        decode_record(canonical_json.encode(changed), "the-key", "app")
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("summary", GONE), ("summary", []), ("summary.entries", [{"kind": "table"}]), ("summary.entries", 3),
+        ("summary.enumerations", [["rows"]]), ("summary.positions", [3]), ("summary.server", GONE),
+        ("files", GONE), ("files", [{}]), ("files", ["a"]),
+    ],
+)  # fmt: skip
+def test_a_final_record_with_a_value_that_makes_no_sense_is_damage(tmp_path, path, wrong):
+    store, key = LocalStore(tmp_path), layout.final_record("app")
+    write_final(store, FinalRecord("app", SourceSummary([], []), []))
+    store.put(key, canonical_json.encode(_changed(json.loads(store.read(key)), path, wrong)))
+    with pytest.raises(DamageError, match="malformed"):
+        read_final(store, "app")
+
+
+def _changed(value: dict[str, Any], path: str, wrong: Any) -> dict[str, Any]:
+    """Replace a value, or remove it."""
+    *names, last = path.split(".")
+    place = value
+    for name in names:
+        place = place[name]
+    place[last] = wrong
+    if wrong is GONE:
+        del place[last]
+    return value
 
 
 def test_units_of_a_group_get_records_of_their_own(tmp_path):

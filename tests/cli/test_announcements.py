@@ -126,7 +126,7 @@ def test_the_page_of_a_command_that_failed_says_what_to_do(tmp_path):
     assert call("export", "gone.db", "--to", "bundle", "--status-page", page, cwd=tmp_path).code == 7
     text = page.read_text(encoding="utf-8")
     assert "Ended with exit code 7" in text
-    assert "gone.db → check the path in the URL" in text
+    assert "gone.db → check the path" in text
 
 
 def test_a_url_with_a_user_and_a_password_is_told_and_shown_without_it(tmp_path, listener):

@@ -216,6 +216,35 @@ def test_files_that_are_not_the_bundles_are_named_and_nothing_of_it_is_called_da
     assert (damaged.code, "is damaged (" in damaged.out) == (6, True), damaged
 
 
+def test_a_location_where_a_command_of_a_group_belongs_is_not_taken_for_a_misspelt_one(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    ended = call("hold", "bundle", cwd=tmp_path)
+    assert (ended.code, "It is one of" in ended.err, "undo'?" in ended.err) == (2, True, False), ended
+    assert "Did you mean 'status'?" in call("hold", "statsu", cwd=tmp_path).err
+
+
+def test_a_public_key_is_no_list_of_signers_and_the_command_that_makes_one_is_named(tmp_path):
+    assert call("keys", "init", "ops.key", cwd=tmp_path).code == 0
+    make_file(tmp_path / "app.db")
+    assert call("export", "app.db", "--to", "bundle", cwd=tmp_path).code == 0
+    ended = call("verify", "bundle", "--signers", "ops.key.pub", cwd=tmp_path)
+    assert (ended.code, "moveout keys show ops.key.pub > allowed_signers" in ended.err) == (2, True), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("export", "postgersql://me@host/shop", "--to", "b"), "→ did you mean postgresql://?"),
+        (("export", "gone://me@host/shop", "--to", "b"), "→ give a URL that begins with"),
+        (("plan", "-c", "."), ". is a directory, and no case file"),
+        (("export", "gone.db", "--to", "b"), "→ check the path\n"),
+    ],
+)
+def test_the_step_after_a_mistake_is_about_what_was_typed(tmp_path, words, said):
+    ended = call(*words, cwd=tmp_path)
+    assert said in ended.err, ended
+
+
 def test_doctor_offers_no_script_where_there_is_advice_only(tmp_path):
     gone = call("doctor", f"notes=sqlite://{tmp_path}/gone.db")
     assert ("→ check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone

@@ -100,6 +100,22 @@ def test_the_time_left_holds_where_something_is_done_only_every_few_minutes():
     assert "48.8 kB/s" in line_of(meter)  # it has come to a stop
 
 
+def test_how_long_a_whole_run_takes_is_open_until_data_moves():
+    """A slow examination would else say that the deadline is missed, and somebody be called for it."""
+    clock = Clock()
+    meter = Meter(clock=clock, under_way=lambda: 0)
+    meter.open("run", ["doctor", "plan", "export", "verify"])
+    for stage, left in (("doctor", False), ("plan", False), ("export", True)):
+        meter.enter_stage(stage)
+        meter.begin(stage, items=100, size_bytes=0)
+        for _ in range(10):
+            clock.now += 1.0
+            meter.advance(items=1)
+            meter.state()
+        assert (meter.state().seconds_left is not None) is left, stage
+        meter.end()
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_view_of_a_run_shows_stage_time_tasks_and_gaps_in_any_width(width):
     clock = Clock()

@@ -140,7 +140,7 @@ def test_the_deadline_counts_until_the_last_file_was_at_the_new_location(case, t
     page = tmp_path / "page.html"
     assert call("report", "-c", case, "--out", page, "--result", tmp_path / "compared.json").code == 0
     shown = " ".join(parse(page.read_bytes()).text.split())
-    assert re.search(r"arrived at the location below [\d,]+ h \d+ min before it", shown)
+    assert re.search(r"lay at its location [\d,]+ h \d+ min before it", shown)
     assert "written after the seal, and nothing vouches for it" in shown
     assert re.search(r"up and compared [\d,]+ h \d+ min before it", shown)
 

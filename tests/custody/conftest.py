@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from migrate.custody.handover import documents
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.signing import keys
 from migrate.custody.signing.keys import KeyFile
 from migrate.export import export
@@ -84,6 +86,11 @@ def in_memory(location: MultipartStore) -> Memory:
     store = Memory(contents(location))
     store.location = location.location
     return store
+
+
+def against_bundle(store, vault=None):
+    """Compare the log at a location with what lies there."""
+    return cross_checks.against_bundle(custody_log.read(store), store, documents.read_all(store)[0], vault)
 
 
 def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, message: bytes) -> bool:

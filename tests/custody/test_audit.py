@@ -31,7 +31,7 @@ ROOT = "ab" * 32
 def test_the_number_of_samples_is_that_of_the_question():
     assert Question(0.99, 0.001).samples == 4603
     assert Question(0.95, 0.01).samples == 299
-    for wrong in (Question(1, 0.1), Question(0.9, 0), Question(2, 0.1)):
+    for wrong in (Question(1, 0.1), Question(0.9, 0), Question(2, 0.1), Question(0.99, 1e-320)):
         with pytest.raises(UsageError):
             _ = wrong.samples
 

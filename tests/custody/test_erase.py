@@ -12,7 +12,7 @@ from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
 from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing import allowed_signers
@@ -23,6 +23,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
+from tests.custody.conftest import against_bundle
 from tests.custody.test_hold import Broken, locked
 from tests.tools.clients import boto_client
 
@@ -150,7 +151,7 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     for _ in range(2):
         certificates.append(do(kept, open_object_lock(kept.location), provider).document.key)
         transfer(copy, kept, workers=2, progress=Silent())
-        (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+        (finding,) = against_bundle(kept)
         assert "says that the bundle was erased" in str(finding)
         for _ in range(2):  # the same command again adds nothing
             record_transfer(copy, kept, provider, {"files": 3})
@@ -158,11 +159,9 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     assert len(custody_log.read(kept).find("transferred")) == 2
     assert len(custody_log.read(kept).find("erased")) == 2
     assert documents.read_all(kept)[1] == custody_log.read(kept).findings == []
-    assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
+    assert against_bundle(kept) == []
     kept.delete(signature_key(layout.TAG_MANIFEST, provider.public))
-    assert "lacks the signature" in str(
-        cross_checks.against_bundle(custody_log.read(kept), kept)
-    )  # it is a bundle again
+    assert "lacks the signature" in str(against_bundle(kept))  # it is a bundle again
 
 
 def test_a_receipt_by_another_key_of_ones_own_or_of_a_stranger_is_none(
@@ -204,9 +203,8 @@ def test_older_versions_that_an_erasure_left_are_found(kept, locked, provider):
     do(store, vault, provider)
     client.put_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}", Body=b"rows")
     client.delete_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}")
-    log = custody_log.read(store)
-    assert cross_checks.against_bundle(log, store) == []
-    assert {one.key for one in cross_checks.against_bundle(log, store, vault)} == {layout.CATALOG}
+    assert against_bundle(store) == []
+    assert {one.key for one in against_bundle(store, vault)} == {layout.CATALOG}
 
 
 def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
@@ -218,7 +216,7 @@ def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
     assert "was not released" in reason
     assert erase.check_releases(kept, now + timedelta(days=2)) == []
     do(kept, open_object_lock(kept.location), provider)
-    (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+    (finding,) = against_bundle(kept)
     assert "was erased while the hold of entry 4 stood" in str(finding)
 
 
@@ -234,9 +232,9 @@ def test_what_is_left_is_the_record(kept, provider, customer):
     documents_left, findings = documents.read_all(kept)
     assert [(one.kind, len(one.signers)) for one in documents_left] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
-    assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
+    assert against_bundle(kept) == []
     kept.delete(done.document.key)
-    assert "is missing" in str(cross_checks.against_bundle(custody_log.read(kept), kept))
+    assert "is missing" in str(against_bundle(kept))
 
 
 def test_no_override_lifts_a_hold_and_nothing_is_begun(kept, locked, provider, make_key):
@@ -373,6 +371,30 @@ def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, c
     kept.put("other/bundle/bagit.txt", b"x")
     (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
+
+
+def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provider, customer, tmp_path):
+    """Both sides erase their copies, and the customer has added the provider's certificate before."""
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
+    first = do(kept, open_object_lock(kept.location), provider).document
+    documents.copy_all(copy, first, dict([documents.signature_of(first, provider)]))
+    lie = documents.make("erasure", "", {**first.value, "location": copy.location, "versions": 1})
+    documents.keep(copy, lie, [provider])  # who does not erase there
+    done = do(copy, open_object_lock(copy.location), customer)
+    assert (done.document.value["location"], done.document.signers) == (copy.location, ())
+    assert done.versions > 10
+    assert do(copy, open_object_lock(copy.location), customer).document.key == done.document.key
+    assert against_bundle(copy) == []
+
+
+def test_nothing_is_removed_where_the_log_cannot_go_on(kept, provider):
+    with pytest.raises(UnreachableError):
+        do(kept, Broken(open_object_lock(kept.location), 5), provider)
+    left = {info.key for info in kept.list()}
+    kept.put(layout.CUSTODY_LOG, kept.read(layout.CUSTODY_LOG)[:-9])
+    with pytest.raises(DamageError, match=layout.CUSTODY_LOG):
+        do(kept, open_object_lock(kept.location), provider)
+    assert {info.key for info in kept.list()} == left
 
 
 def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):

@@ -7,19 +7,20 @@ from datetime import UTC, datetime, timedelta
 import botocore.exceptions
 import pytest
 
-from migrate.bundle import layout
+from migrate.bundle import bundle_json, layout
 from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Terms
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal
-from migrate.custody.signing.bundle_signatures import sign_bundle
+from migrate.custody.signing.bundle_signatures import root_of, sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
+from tests.custody.conftest import against_bundle
 from tests.tools.clients import boto_client
 
 
@@ -150,6 +151,20 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
     assert (outcome.protected, outcome.legal) == (0, 0)
 
 
+def test_a_release_that_somebody_else_has_written_is_not_signed(there, provider, customer):
+    """It lies there with the same root and reason, and says more, or is of another location."""
+    store = there[0]
+    assert put_hold(there, provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
+    value = {"bundle": bundle_json.read_sealed(store).id, "root": root_of(store), "reason": "done"}
+    about = f"Release of the bundle {value['bundle']} from its hold"
+    for other in ({"location": "s3://other/b"}, {"location": store.location, "also": "all others"}):
+        documents.keep(store, documents.make("release", about, {**value, **other}), [customer])
+    released, _ = bundle_hold.release(*there, "done", [provider], workers=4, progress=Silent())
+    assert set(released.value) == {"about", "kind", "version", "time", "bundle", "root", "location", "reason"}
+    assert released.value["location"] == store.location
+    assert against_bundle(store) == []
+
+
 def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
     """Who may write the log and lift locks at the server needs nobody else's key for it, only for the document."""
     store, _ = there
@@ -159,14 +174,14 @@ def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
     document = documents.make("release", "Release", {"root": root, "location": store.location})
     documents.keep(store, document, [provider])
     record(store, provider, "released", {"file": document.key, "sha256": document.sha256})
-    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    (finding,) = against_bundle(store)
     assert (finding.key, "1 of them signed" in finding.what) == (document.key, True)
     documents.keep(store, document, [customer])
-    assert cross_checks.against_bundle(custody_log.read(store), store) == []
+    assert against_bundle(store) == []
     record(store, provider, "held", {"legal": True, "release_keys": keys, "release_quorum": 2, "again": 1})
     again = {"file": document.key, "sha256": document.sha256}  # which released the first hold
     record(store, provider, "released", again)
-    (finding,) = cross_checks.against_bundle(custody_log.read(store), store)
+    (finding,) = against_bundle(store)
     assert "released the bundle at entry 7, though the hold of entry 6" in finding.what
 
 

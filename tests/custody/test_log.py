@@ -18,7 +18,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import in_memory
+from tests.custody.conftest import against_bundle, in_memory
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_the_log_of_another_bundle_is_named(kept, provider, tmp_path):
     """Also where it has no entry of a seal."""
     event = CustodyEvent("verified", "another", "0" * 64, kept.location)
     rewrite(kept, provider, [], event)
-    (finding,) = cross_checks.against_bundle(custody_log.read(kept), kept)
+    (finding,) = against_bundle(kept)
     assert "is not the one that entry 1 of the custody log is about" in str(finding)
 
 
@@ -305,6 +305,21 @@ def test_a_location_without_versions_is_verified_too(kept, monkeypatch):
 
     monkeypatch.setattr("migrate.cli.custody.log.open_object_lock", none)
     assert call("custody", "verify", kept.location).code == 0
+
+
+def test_a_log_that_a_stranger_has_cut_is_found_by_who_signed_its_head(kept, provider, make_key, tmp_path):
+    """He has no key of the list, and needs none to say how long the log is."""
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {provider.public.line}\n")
+    record(kept, provider, "verified", {"level": "full"})
+    lines = kept.read(layout.CUSTODY_LOG).splitlines(keepends=True)
+    kept.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
+    kept.delete(layout.CUSTODY_HEAD)
+    kept.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
+    custody_log._write_head(kept, make_key("stranger"), custody_log.read(kept).entries)
+    assert call("custody", "verify", kept.location).code == 0
+    said = call("custody", "verify", kept.location, "--signers", allowed)
+    assert (said.code, f"{layout.CUSTODY_HEAD}: is signed by nobody in" in said.out) == (6, True), said.out
 
 
 def test_entries_and_documents_of_strangers_are_named(kept, provider, customer, make_key, tmp_path):
@@ -343,15 +358,13 @@ def test_who_signs_at_another_location_has_not_sealed_it_there(kept, provider, c
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    problems = cross_checks.against_bundle(custody_log.read(kept), kept)
+    problems = against_bundle(kept)
     assert "not the one that entry 2 of the custody log sealed" in str(problems[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):
     kept.delete(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig")
-    assert "lacks the signature by SHA256:" in str(
-        cross_checks.against_bundle(custody_log.read(kept), kept)[0]
-    )
+    assert "lacks the signature by SHA256:" in str(against_bundle(kept)[0])
 
 
 def test_the_commands(location, make_key, tmp_path):

@@ -8,10 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
+from migrate.cli.custody import prove
 from migrate.custody.tree import (
     bundle_tree,
     checkpoint,
@@ -297,3 +299,43 @@ def test_the_commands(tmp_path, make_key):
     assert "part-000001" in rows.out
     allowed.write_text(f"acme {make_key('provider').public.line}\n")
     assert call("verify", bundle, "--signers", allowed).code == 0
+
+
+def not_utf8() -> pa.Array:
+    offsets = pa.py_buffer(bytes(4) + (2).to_bytes(4, "little"))
+    return pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        not_utf8(),
+        pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), not_utf8()),
+        pa.array([[2**62]], pa.list_(pa.duration("s"))),
+        pa.array([[2**31 - 1]], pa.list_(pa.date32())),
+        pa.array([0], pa.timestamp("us", "No/Such")),
+    ],
+    ids=["text", "list of texts", "list of spans", "list of days", "zone"],
+)
+def test_a_part_with_values_that_cannot_be_read_is_damaged(location, column):
+    """Parquet checks no value when it reads them."""
+    written = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": column}), written)
+    location.put("data/part.parquet", written.getvalue().to_pybytes())
+    with pytest.raises(DamageError, match=r"data/part\.parquet"):
+        prove.part_with(location, "data/part.parquet", "id", "12")
+
+
+def test_a_row_is_proved_only_of_a_part_with_the_bytes_that_were_signed(tmp_path, make_key):
+    bundle = tmp_path / "bundle"
+    shelf(str(bundle), 40)
+    assert call("sign", bundle, "--key", make_key.path_of("provider")).code == 0
+    words = ("prove", bundle, "--table", "public.people", "--to", tmp_path, "--row")
+    assert call(*words, "id=\udcff").code == 2
+    part = bundle / "data/media/tables/1/part-000001.parquet"
+    pq.write_table(pq.read_table(part), part, compression="none")
+    refused = call(*words, "id=12")
+    assert (refused.code, "part-000001.parquet" in refused.err) == (6, True), refused.err
+    part.unlink()
+    refused = call(*words, "id=12")
+    assert (refused.code, "part-000001.parquet" in refused.err) == (6, True), refused.err

@@ -118,6 +118,7 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
         {"complete": "yes"},
         {"files": "many"},
         {"location": ["here"]},
+        {"time": "soon"},
         {"about": "RECEIPT FOR A DAMAGED BUNDLE"},
     ],
 )

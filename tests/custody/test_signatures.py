@@ -5,6 +5,7 @@ import random
 import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from migrate.bundle import layout
 from migrate.custody.signing import allowed_signers, keys, ssh_signatures
 from migrate.custody.signing.bundle_signatures import sign_bundle, signatures
 from migrate.errors import NotAllowedError, UsageError
+from scripts.shelf import shelf
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory, ssh_verify
 
@@ -158,6 +160,28 @@ def test_what_was_signed_while_a_key_counted_counts_for_ever(location, provider,
     ended = call("custody", "verify", bundle, "--signers", allowed, "--json")
     (finding,) = ended.json["result"]["findings"]
     assert "is signed by nobody" in str(finding)
+
+
+def test_a_proof_counts_by_the_time_that_the_log_names(provider, make_key, tmp_path):
+    """A key that is replaced by now has signed what it has signed; without the log nobody can say when."""
+    bundle, allowed = shelf(str(tmp_path / "b"), 3).location, tmp_path / "allowed"
+    assert call("sign", bundle, "--key", make_key.path_of("provider")).code == 0
+    proved = call("prove", bundle, "photos/0000001.jpg", "--to", tmp_path, "--json")
+    words = ["check-proof", proved.json["result"]["proofs"][0]["file"], "--signers", allowed]
+    time.sleep(1.1)
+    before = datetime.now(UTC).strftime("%Y%m%d%H%M%SZ")
+    time.sleep(1.1)
+    allowed.write_text(f'acme valid-before="{before}" {provider.public.line}\n')
+    unknown = call(*words)
+    assert (unknown.code, "does not say when it was signed" in unknown.out) == (6, True), unknown.out
+    assert "nobody" not in unknown.out
+    judged = call(*words, bundle)
+    assert (judged.code, "acme (by the custody log, at " in judged.out) == (0, True), judged.err
+    allowed.write_text(f'acme valid-before="20200101Z" {provider.public.line}\n')
+    late = call(*words, bundle)
+    assert (late.code, "by acme, whose key counts until 2020-01-01" in late.out) == (6, True), late.out
+    Path(bundle.removeprefix("file://"), layout.CUSTODY_LOG).write_bytes(b"")
+    assert call(*words, bundle).code == 6
 
 
 @pytest.mark.parametrize("options", ["cert-authority", 'namespaces="moveout-bundle"', 'valid-before="soon"'])

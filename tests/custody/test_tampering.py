@@ -10,7 +10,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.custody import sampling_audit
 from migrate.custody.handover import documents, receipt
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_stamp
 from migrate.custody.sampling_audit import Question, Seed
@@ -22,6 +22,7 @@ from migrate.verify import Level, verify
 from scripts.shelf import shelf
 from scripts.timestamp_authority import Authority, serving
 from tests.bundle.test_hostile import Memory
+from tests.custody.conftest import against_bundle
 from tests.custody.tools import BESIDE, Files, Scoreboard, Tools
 from tests.transfer.bags import contents
 
@@ -71,7 +72,7 @@ def findings(where: str, files: Files, known) -> str:
         lambda: timestamps.stamps(store)[1],
         lambda: bundle_tree.check(store, known, deep=True),
         lambda: custody_log.read(store).findings,
-        lambda: cross_checks.against_bundle(custody_log.read(store), store),
+        lambda: against_bundle(store),
     )
     for look in looks:
         try:

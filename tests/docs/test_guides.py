@@ -194,18 +194,44 @@ def test_minute_of_downtime(shell, postgres, other_postgres, tmp_path):
         "postgresql://owner@db.new.example/shop": new,
     }
     (tmp_path / "moveout.toml").write_text(replace(blocks(page, "toml")[0], addresses))
-    base, follow, foresee, switch, back, clean, *_others = blocks(page, "sh")
+    base, follow, foresee, switch, back, clean, again, _sync = blocks(page, "sh")
     shell(base, PGPASSWORD=None)
     run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
     shell(follow, PGPASSWORD=None)  # "nothing is behind", where the server's log has not grown meanwhile
     renamed = "SELECT n FROM social.logins WHERE name = 'new' ORDER BY n"
     assert fetch(new, renamed) == fetch(old, renamed) != []
+    run_sql(new, "DELETE FROM social.logins WHERE n < 5")
+    assert "(repaired: 4 missing rows)\n→ moveout follow -c moveout.toml applies" in shell(
+        again, {"public.orders": "social.logins"}, PGPASSWORD=None
+    )
+    assert fetch(new, renamed) == fetch(old, renamed)
+    shell(follow, PGPASSWORD=None)
     assert "ALTER DATABASE" in shell(foresee, PGPASSWORD=None)
     assert "Switched at" in shell(switch, PGPASSWORD=None)
     assert "nothing was written at the new side" in shell(back, PGPASSWORD=None)
     shell(clean, PGPASSWORD=None)
     assert fetch(old, "SELECT FROM pg_replication_slots WHERE database = current_database()") == []
     assert fetch(new, "SELECT FROM pg_namespace WHERE nspname LIKE 'moveout%'") == []
+
+
+@pytest.mark.torture
+def test_minute_of_downtime_without_a_case_file(shell, postgres, other_postgres, tmp_path):
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, f"{SHOP}; ALTER TABLE social.logins ADD PRIMARY KEY (n)")
+    addresses = {
+        "postgresql://mover@db.old.example/shop": old,
+        "postgresql://owner@db.new.example/shop": new,
+    }
+    sync = blocks("docs/guides/minute-of-downtime.md", "sh")[-1]
+    state = {"PGPASSWORD": None, "XDG_STATE_HOME": str(tmp_path / "state")}
+    assert "Compared row by row: shop." in shell(sync, addresses, **state)
+    run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
+    shell(sync, addresses, **state)
+    assert fetch(new, "SELECT count(*) FROM social.logins WHERE name = 'new'") == [(8,)]
+    shell(f"{sync.strip()} --cutover --hold --yes", addresses, **state)
+    (case,) = (tmp_path / "state").rglob("moveout.toml")
+    for command in ("status", "cutover --undo", "clean --changes --yes"):
+        shell(f"moveout {command} -c {case}", **state)
 
 
 def test_bad_night(shell, postgres, shop, tmp_path):

@@ -14,7 +14,9 @@ from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
-from tests.docs.pages import ROOT, text_of
+from tests.cli.conftest import MOVEOUT, call
+from tests.docs.guide_shell import run_text
+from tests.docs.pages import ROOT, blocks, text_of
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
@@ -62,3 +64,36 @@ def test_the_page_prints_what_it_says(folder, code, printed):
         check=False,
     )
     assert done.stdout == printed, done.stderr
+
+
+DUCKDB = """#!{python}
+import sys
+
+import duckdb
+
+option, script = sys.argv[1:]
+assert option == "-init"
+connection = duckdb.connect()
+connection.execute(open(script).read())
+for row in connection.execute(sys.stdin.read()).fetchall():
+    print(*row)
+"""
+"""What stands in for DuckDB's shell, which is no package of Python's: it reads a script, then what is typed."""
+
+
+def test_the_commands_of_the_page_answer(folder, minio, make_bucket, tmp_path):
+    sql, views = blocks("docs/guides/read-a-bundle.md", "sh")
+    copy = f"s3://{make_bucket(minio)}/shop?profile={minio.profile}"
+    call("transfer", folder / "bundle", copy)
+    env = {"PATH": f"{tmp_path}:{MOVEOUT.parent}:{os.environ['PATH']}"}
+    answered = run_text(sql.replace("s3://vault/shop", f"'{copy}'"), folder=folder, env=env)
+    assert answered.code == 0, answered
+    assert all(words in answered.out for words in ("infinity", "count_star()")), answered
+    written = (folder / "payments.csv").read_text().splitlines()
+    assert (written[0].split(",")[:2], len(written)) == (["id", "paid"], 4)
+
+    (tmp_path / "duckdb").write_text(DUCKDB.format(python=sys.executable))
+    (tmp_path / "duckdb").chmod(0o755)
+    typed = "SELECT count(*) FROM public.payments"
+    shown = run_text(f"{views.strip()} <<< '{typed}'", folder=folder, env=env)
+    assert (shown.code, shown.out) == (0, "3\n"), shown

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.api import CatalogEntry, Enumeration, Gap, Outcome, SourceSummary, Survey, SurveyItem, Unit
-from exporters.engine import Engine
+from exporters.engine import Engine, LiveTables, TablesRequest
 from exporters.errors import SourceGoneError, SourceItemError
 from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.chunk_plan import table_directory
@@ -182,9 +182,10 @@ def part_rows(file):
 
 
 class CsvLiveReader:
-    def live_tables(self, url, *, secrets, workers, advance, also=(), unread=None, without=()):
-        files = tables_in(folder_of(url)).items()
-        return {("", name): digest_file(file, advance) for name, file in files if ("", name) not in without}
+    def live_tables(self, url, request, *, secrets):
+        files = {("", name): file for name, file in tables_in(folder_of(url)).items()}
+        chosen = files.keys() - set(request.without)
+        return LiveTables({name: digest_file(files[name], request.advance) for name in chosen})
 
     @contextmanager
     def live_rows(self, url, *, secrets):
@@ -254,9 +255,12 @@ class CsvRestorer:
 
 def differences(run, url):
     """Read the destination back; return a sentence for each table that is not the bundle's."""
-    run.compare(
-        lambda advance: CsvLiveReader().live_tables(url, secrets={}, workers=run.workers, advance=advance)
-    )
+
+    def live(advance):
+        request = TablesRequest(run.workers, advance)
+        return CsvLiveReader().live_tables(url, request, secrets={}).digests
+
+    run.compare(live)
     return run.findings(run.tables, CsvPartReader().label)
 
 

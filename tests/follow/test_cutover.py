@@ -1,11 +1,13 @@
 """A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
 
 import json
+import os
 import re
+import signal
 import sqlite3
 import subprocess
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -15,6 +17,7 @@ import pytest
 from exporters.errors import SourceUnreachableError
 from migrate.custody.log import custody_log
 from migrate.follow.cutover import Cutover
+from migrate.progress import server_contact
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -75,6 +78,69 @@ def move(postgres, other_postgres, tmp_path, monkeypatch):
     write_move_case(tmp_path, old, new)
     yield old, new
     call("hold", "undo", "moveout-cutover.json", "--yes")
+
+
+def test_a_session_that_has_ended_since_the_question_holds_nothing_up(move, monkeypatch):
+    """The comparison before the hold takes hours; whoever forwards packets forgets an idle connection."""
+    old, _ = move
+    compare_early = Cutover.compare_early
+
+    def compare_and_lose(cutover):
+        compare_early(cutover)
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'moveout hold'"
+        )
+        fetch(old, query)
+
+    for step in ("export", "restore"):
+        assert call(step, "-c", "moveout.toml").code == 0
+    monkeypatch.setattr(Cutover, "compare_early", compare_and_lose)
+    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    assert switched.code == 0, switched
+
+
+def test_under_the_hold_a_silent_server_is_waited_for_a_while_and_the_old_side_is_released(
+    servers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server_contact, "HELD_SECONDS", 16.0)
+    monkeypatch.chdir(tmp_path)
+    old, new = (
+        servers.postgres(f"{side}-silent-held", settings=["wal_level=logical"]) for side in ("old", "new")
+    )
+    old_url, new_url = old.database(), new.database()
+    run_sql(old_url, BANK)
+    write_move_case(tmp_path, old_url, new_url)
+    prove = Cutover.prove
+
+    def prove_in_silence(cutover):
+        stop(new, signal.SIGSTOP)
+        return prove(cutover)
+
+    try:
+        for step in ("export", "restore"):
+            assert call(step, "-c", "moveout.toml").code == 0
+        monkeypatch.setattr(Cutover, "prove", prove_in_silence)
+        refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    finally:
+        stop(new, signal.SIGCONT)
+    assert refused.code == SourceUnreachableError.exit_code, refused
+    assert "the application stands still" in refused.err
+    assert not Path("moveout-cutover.json").exists()
+    run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use')")
+    monkeypatch.setattr(Cutover, "prove", prove)
+    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    assert switched.code == 0, switched
+    for server in (old, new):
+        servers.end(server)
+
+
+def stop(server, number):
+    """Send a signal to all processes of a server."""
+    pid = server.child.popen.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in [pid, *map(int, children)]:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_path):
@@ -502,6 +568,7 @@ def test_a_sync_to_a_database_that_takes_nothing_ends_before_its_export(postgres
     for there, code, words in (
         (missing, 7, "→ add --create"),
         (new, 2, "it is not empty: it holds"),
+        (old, 2, "it is the source app itself"),
         (new.replace("127.0.0.1", "127.0.0.9"), 5, "127.0.0.9"),
     ):
         ended = call("sync", f"app={old}", f"app={there}", "--work", work)

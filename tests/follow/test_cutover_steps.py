@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from exporters.engine import WriteState
+from exporters.engine import LiveTables, WriteState
 from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
@@ -198,13 +198,13 @@ def test_a_connection_that_breaks_is_made_anew_and_a_stop_is_obeyed(make_followe
 def read_until(ended):
     """Read a table until something ends that, for a moment at most."""
 
-    def read(*, advance, **_):
+    def read(request):
         for _ in range(1000):
             if ended():
-                return {("", "t"): RowsDigest(2)}
-            advance(1, 1)
+                return LiveTables({("", "t"): RowsDigest(2)})
+            request.advance(1, 1)
             time.sleep(0.001)
-        return {}
+        return LiveTables({})
 
     return read
 
@@ -229,9 +229,9 @@ def test_the_reading_ends_where_changes_cannot_be_captured_or_the_run_is_stopped
         else:
             raise NoSpaceError("full")
 
-    def read(**options):
+    def read(request):
         try:
-            read_until(lambda: False)(**options)
+            read_until(lambda: False)(request)
         except Cancelled:
             reading.append("ended")
             raise

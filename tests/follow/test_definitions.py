@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.exporters.postgres.test_charset import make_databases, run_bytes
 from tests.follow.move_case import write_move_case
 
 BASE = """
@@ -33,6 +35,28 @@ ROWS = """
 INSERT INTO later.made VALUES (1); INSERT INTO keyless VALUES (1); INSERT INTO moods VALUES (1, 'bad');
 INSERT INTO notes VALUES (1, 'a', 3, 'x'); INSERT INTO new_name VALUES (1); SELECT nextval('counter');
 """
+
+
+REDEFINED = """
+CREATE TABLE bills (id int PRIMARY KEY, total int DEFAULT 1, CONSTRAINT low CHECK (total < 10));
+CREATE FUNCTION tax(n int) RETURNS int LANGUAGE sql AS 'SELECT n / 5';
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER stamped BEFORE INSERT ON bills FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE VIEW due AS SELECT id FROM bills; CREATE INDEX by_total ON bills (total);
+CREATE DOMAIN rate AS int CHECK (VALUE < 100); CREATE POLICY all_of_it ON bills USING (true);
+"""
+AGAIN = {
+    "column public.bills.total (integer)": "ALTER TABLE bills ALTER total SET DEFAULT 2",
+    "constraint low of public.bills": "ALTER TABLE bills DROP CONSTRAINT low, ADD CONSTRAINT low CHECK (total < 20)",
+    "function public.tax(n integer)": "CREATE OR REPLACE FUNCTION tax(n int) RETURNS int LANGUAGE sql AS 'SELECT n/4'",
+    "index public.by_total": "DROP INDEX by_total; CREATE UNIQUE INDEX by_total ON bills (total)",
+    "policy all_of_it of public.bills": "ALTER POLICY all_of_it ON bills USING (total > 0)",
+    "table public.bills": "ALTER TABLE bills ENABLE ROW LEVEL SECURITY",
+    "trigger stamped of public.bills": "DROP TRIGGER stamped ON bills;"
+    " CREATE TRIGGER stamped AFTER INSERT ON bills FOR EACH ROW EXECUTE FUNCTION stamp()",
+    "type public.rate": "ALTER DOMAIN rate SET DEFAULT 3",
+    "view public.due": "CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0",
+}
 
 
 @pytest.fixture
@@ -94,3 +118,35 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     run_sql(new, "SELECT nextval('counter')")
     for table in ("later.made", "keyless", "moods", "notes", "new_name"):
         assert fetch(new, f"SELECT * FROM {table}") == fetch(old, f"SELECT * FROM {table}")
+
+
+def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, other_postgres):
+    """The application was deployed meanwhile: the new side would go on with what it was before."""
+    old, new = move
+    for url in move:
+        run_sql(url, REDEFINED)
+    calm = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+    assert (calm.code, calm.json["result"]["sources"][0]["undefined"]) == (0, []), calm
+    for statement in AGAIN.values():
+        run_sql(old, statement)
+    followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+    assert followed.code == 3, followed
+    undefined = followed.json["result"]["sources"][0]["undefined"]
+    assert undefined == [f"{thing} as it is defined now" for thing in sorted(AGAIN)]
+    switched = call("cutover", "-c", "moveout.toml")
+    words = "function public.tax(n integer) as it is defined now is MISSING at the new side"
+    assert (switched.code, words in " ".join(switched.out.split())) == (3, True), switched
+    assert call("cutover", "-c", "moveout.toml", "--undo").code == 0
+    for statement in AGAIN.values():
+        run_sql(new, statement)
+    again = call("cutover", "-c", "moveout.toml")
+    assert again.code == 0, again
+
+
+def test_names_that_are_no_characters_are_compared_as_bytes(postgres, other_postgres):
+    source, destination = urls = make_databases("SQL_ASCII", postgres, other_postgres)
+    for url in urls:
+        run_bytes(url, b'CREATE TABLE "\xe9" (a int)')
+    assert definition_gaps(source, {}, destination, {}, ()) == []
+    run_bytes(source, b'CREATE VIEW "\xe8" AS SELECT * FROM "\xe9"')
+    assert definition_gaps(source, {}, destination, {}, ()) == ['view public."\\xe8"']

@@ -42,6 +42,6 @@ def test_clean_without_changes_removes_it_too(tmp_path):
     store.put("data/app/1", b"x")
     (tmp_path / "changes" / "app" / "00000000000000ff").mkdir(parents=True)
     answer = call("clean", tmp_path, "--yes", "--json")
-    (leaving,) = answer.json["result"]["leavings"]
-    assert (leaving["kind"], leaving["key"]) == ("empty folder", "changes/app/00000000000000ff/")
+    (leftover,) = answer.json["result"]["leftovers"]
+    assert (leftover["kind"], leftover["key"]) == ("empty folder", "changes/app/00000000000000ff/")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from exporters.engine import WriteState
+from exporters.engine import LiveTables, WriteState
 from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
 from migrate.follow import table_digests
@@ -32,18 +32,17 @@ class Counting:
     def uncounted_sessions(self, url, *, secrets):
         return [url]
 
-    def live_tables(self, url, *, secrets, workers, advance, unread, without):
-        advance(1, 1)
-        return {U: RowsDigest(workers, 255)}
+    def live_tables(self, url, request, *, secrets):
+        request.advance(1, 1)
+        return LiveTables({U: RowsDigest(request.workers, 255)})
 
 
 def test_both_sides_are_read_and_what_could_not_be_is_said():
     def side(digest, reason):
-        def read(*, workers, advance, unread, without):
-            advance(workers, 0)
-            if reason:
-                unread[T] = reason
-            return {name: RowsDigest(1, digest) for name in (T, U) if name not in without}
+        def read(request):
+            request.advance(request.workers, 0)
+            digests = {name: RowsDigest(1, digest) for name in (T, U) if name not in request.without}
+            return LiveTables(digests, {T: reason} if reason else {})
 
         return read
 

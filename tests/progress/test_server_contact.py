@@ -29,6 +29,7 @@ class Contacted:
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
+        self.is_held = False
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
@@ -45,6 +46,7 @@ class Contacted:
             self.cancellation,
             give_up=give_up and (lambda: self.notes.append(give_up)),
             is_too_late=lambda: self.now > self.late,
+            is_held=lambda: self.is_held,
             patience=patience,
         )
         self.contact = ServerContact(server, command, clock=lambda: self.now)
@@ -94,6 +96,25 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     watched.end()
     assert watched.notes[2].startswith("postgresql://old answers again, after 1")
     assert len(watched.notes) == 3
+
+
+def test_a_silent_server_is_waited_for_a_minute_while_an_application_stands_still():
+    watched = Contacted()
+    watched.pass_seconds(200)
+    assert watched.left_out == watched.hung_up == []
+    watched.end()
+    watched = Contacted()
+    watched.is_held = True
+    watched.pass_seconds(65)
+    (line,) = watched.notes
+    assert "the application stands still, so without an answer the command ends at about" in line
+    assert watched.left_out == watched.hung_up == []
+    watched.pass_seconds(6)
+    (left_out_at,) = watched.left_out
+    assert 60 <= left_out_at <= 68
+    assert watched.hung_up
+    watched.end()
+    assert watched.left_out[1:] == ["no more"]
 
 
 def test_a_server_that_refuses_connections_is_not_said_to_be_waited_for_without_end():

@@ -59,6 +59,8 @@ def walk(source: list, destination: list, record: list) -> list[SyncStep]:
 def test_what_is_to_be_done(destination, record, expected):
     step = decide("k", listed("k"), destination, record)
     assert (None if step is None else (step.do, step.why, step.ours)) == expected
+    has_row = record is not None and record.size_bytes >= 0
+    assert step is None or (step.known, step.source, step.destination) == (has_row, listed("k"), destination)
 
 
 def test_a_new_time_is_a_change_of_metadata():

@@ -22,7 +22,7 @@ CORS = {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://a.
 
 
 def ledger(move: Move) -> dict[str, str]:
-    """What the loss ledger says of the bucket, by property."""
+    """What the list of losses says of the bucket, by property."""
     rows = pq.read_table(io.BytesIO(move.location().read("losses.parquet"))).to_pylist()
     return {row["property"]: row["reason"] for row in rows if row["property"].startswith("bucket ")}
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from migrate.bundle.findings import Finding
-from migrate.errors import BusyError, DamageError, UnreachableError
+from migrate.errors import BusyError, DamageError, GoneError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import UploadedPart
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
 from migrate.transfer.file_copy import CopySettings, InOrderHasher, LargeFile
-from migrate.transfer.plan import WantedFile, plan_file
+from migrate.transfer.plan import SealedFile, plan_file
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 DATA = b"aaaabbbbcc"
@@ -31,7 +31,7 @@ class Copy:
         self.origin, self.destination = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
         if data is not None:
             self.origin.put("data/a", data)
-        file = WantedFile("data/a", len(DATA), hashlib.sha256(digest_of).hexdigest())
+        file = SealedFile("data/a", len(DATA), hashlib.sha256(digest_of).hexdigest())
         self.upload = self.destination.begin("data/a", sha256=file.sha256, part_bytes=4)
         self.sent: list[int] = []
         self.kept: list[int] = []
@@ -172,6 +172,18 @@ def test_nobody_waits_for_a_part_that_failed(tmp_path):
     assert (became, copy.ends) == ([None], [])
 
 
+def test_nobody_waits_for_a_part_that_is_gone(tmp_path):
+    copy = Copy(tmp_path, faults=[Fault("read", fail(GoneError("no such file")), nth=2)])
+    first, second, third = copy.tasks
+    thread, became = ended(second.do)
+    while not copy.sent:
+        assert thread.is_alive()
+    first.do()
+    third.do()
+    thread.join(10)
+    assert (became, copy.ends) == ([None], [Finding("data/a", "is gone at the origin")])
+
+
 def test_a_cancelled_wait_ends():
     cancellation = CancellationToken()
     hasher = InOrderHasher(cancellation)
@@ -192,4 +204,4 @@ def test_parts_are_hashed_in_their_order():
     hasher.offer(3, b"c")
     assert hasher.hexdigest() == hashlib.sha256(b"abc").hexdigest()
     hasher.fail()
-    assert (hasher.wait(3), hasher.wait(4)) == (True, False)
+    assert [hasher.wait(number) for number in (3, 4, 5)] == [True, False, False]

@@ -11,11 +11,11 @@ from migrate.errors import DamageError
 from migrate.storage.api import UploadedPart
 from migrate.storage.local.store import LocalStore
 from migrate.transfer.destination import TransferState, read_state, write_state
-from migrate.transfer.plan import WantedFile, candidates, foreign, phases, plan_file
+from migrate.transfer.plan import SealedFile, candidates, foreign, phases, plan_file
 
 
-def file(key: str, size_bytes: int = 1) -> WantedFile:
-    return WantedFile(key, size_bytes, None)
+def file(key: str, size_bytes: int = 1) -> SealedFile:
+    return SealedFile(key, size_bytes, None)
 
 
 def test_the_tag_manifest_arrives_last_and_payload_first():

@@ -134,6 +134,14 @@ def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, destination,
     assert list(destination.uploads()) == []
 
 
+def test_damage_in_the_payload_and_in_a_tag_file_is_named_by_one_run(origin, destination):
+    spoil(origin, SMALL)
+    origin.put(layout.BAGIT, origin.read(layout.BAGIT).replace(b"1.0", b"0.9"))
+    outcome = move(origin, destination)
+    assert [finding.key for finding in outcome.findings] == [layout.BAGIT, SMALL]
+    assert layout.BAGIT not in contents(destination)
+
+
 def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
     spoil(origin, LARGE)
     first = move(origin, destination)
@@ -351,21 +359,23 @@ def test_an_empty_origin_is_gone(destination, tmp_path):
         move(open_location(str(tmp_path / "nowhere")), destination)
 
 
-def test_another_bundle_at_the_destination_is_left_alone(origin, destination):
-    other = seal(destination, {"app/x": b"x"}, bundle_id="bundle-2")
-    with pytest.raises(NotEmptyError, match="bundle-2"):
+@pytest.mark.parametrize("bundle_id", ["bundle-0", "bundle-2"])
+def test_another_bundle_at_the_destination_is_left_alone(origin, destination, bundle_id):
+    other = seal(destination, {"app/x": b"x"}, bundle_id=bundle_id)
+    with pytest.raises(NotEmptyError, match=bundle_id):
         move(origin, destination)
     assert contents(destination) == other
 
 
-def test_another_transfer_s_destination_is_left_alone(origin, destination):
+@pytest.mark.parametrize("bundle_id", ["bundle-0", "bundle-9"])
+def test_another_transfer_s_destination_is_left_alone(origin, destination, bundle_id):
     destination.put(
         layout.TRANSFER_STATE,
         json.dumps(
-            {"version": 1, "id": "bundle-9", "origin": "file:///o", "files": 1, "size_bytes": 1}
+            {"version": 1, "id": bundle_id, "origin": "file:///o", "files": 1, "size_bytes": 1}
         ).encode(),
     )
-    with pytest.raises(NotEmptyError, match="bundle-9"):
+    with pytest.raises(NotEmptyError, match=bundle_id):
         move(origin, destination)
 
 
@@ -417,6 +427,14 @@ def test_signatures_travel_too_and_again_when_they_grow(origin, destination):
     outcome = move(origin, destination)
     assert (outcome.files_moved, outcome.findings) == (1, [])
     assert destination.read("sig/custody.log") == b"one\ntwo\n"
+
+
+def test_a_signature_that_changed_and_kept_its_size_travels_again(origin, destination):
+    for texts in (b"one two", b"two one"):  # of two changes one makes a greater digest, one a smaller
+        for number, text in enumerate(texts.split()):
+            origin.put(f"sig/{number}.sig", text)
+        move(origin, destination)
+        assert [destination.read(f"sig/{number}.sig") for number in range(2)] == texts.split()
 
 
 def test_a_full_disk_ends_the_run_with_its_name(origin, tiny_disk):

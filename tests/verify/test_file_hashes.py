@@ -10,7 +10,7 @@ import pytest
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
 from migrate.verify.file_hashes import Member, MemberWalk, check_file
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 PACK = random.Random(3).randbytes(100)
 
@@ -76,7 +76,7 @@ def test_a_file_is_compared_unless_the_listing_says_more_of_it(tmp_path):
     store.put("data/app/pack", PACK)
 
     def check(size_bytes: int | None, sha256: str, members=()) -> list[str]:
-        file = Expected("data/app/pack", size_bytes=size_bytes, sha256=sha256)
+        file = ExpectedFile("data/app/pack", size_bytes=size_bytes, sha256=sha256)
         return [finding.what for finding in check_file(store, Silent(), file, members)]
 
     assert check(100, digest, GOOD) == check(None, digest) == []

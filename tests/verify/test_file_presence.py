@@ -8,10 +8,9 @@ import pytest
 
 from migrate.bundle import layout, tag_files
 from migrate.bundle.commit_records import FileRecord
-from migrate.bundle.findings import Finding
 from migrate.storage.local.store import LocalStore
 from migrate.verify import Level
-from migrate.verify.file_presence import Counted, check_payload, check_tags
+from migrate.verify.file_presence import PayloadCheck, check_tags
 from migrate.verify.tag_file_checks import Tags, expected_files
 
 NAMES = ["data/b", "data/d", "data/f", "data/h"]
@@ -40,17 +39,15 @@ def digest(name: str) -> str:
 
 def look(
     store: LocalStore, sound: frozenset[str] = BOTH, oxum=(12, 4)
-) -> tuple[list[str], list[str], Counted]:
-    """Return the files that can be read on, the findings, and what was counted."""
-    findings: list[Finding] = []
-    counted = Counted()
-    tags = Tags(BOTH, sound, None, oxum)
-    good = [file.key for file, info in check_payload(store, tags, findings, counted) if file.key == info.key]
-    return good, [str(finding) for finding in findings], counted
+) -> tuple[list[str], list[str], tuple[int, int]]:
+    """Return the files that can be read on, the findings, and how many files and bytes were counted."""
+    payload = PayloadCheck(store, Tags(BOTH, sound, None, oxum))
+    good = [file.key for file in payload.present()]
+    return good, [str(finding) for finding in payload.findings], (payload.files, payload.size_bytes)
 
 
 def test_each_difference_is_one_finding_and_the_rest_is_compared(store):
-    assert look(store) == (NAMES, [], Counted(4, 12))
+    assert look(store) == (NAMES, [], (4, 12))
     for name in ("data/a", "data/e", "data/z"):
         store.put(name, b"stray")
     store.delete("data/b")
@@ -65,7 +62,7 @@ def test_each_difference_is_one_finding_and_the_rest_is_compared(store):
             "data/z: is not in the manifest: found 5 bytes",
             f"bag-info.txt: {OXUM}: expected 12 bytes in 4 files, found 10 bytes in 4 files",
         ],
-        Counted(4, 10),
+        (4, 10),
     )
     assert look(store, oxum=(10, 4))[1][5:] == look(store, oxum=None)[1][5:] == []
 
@@ -87,7 +84,7 @@ def test_one_of_two_lists_is_enough_and_sizes_are_compared_where_they_are_known(
     assert look(store, frozenset(), None)[:2] == (["data/b", "data/f", "data/h"], wrong_size)
     store.delete(layout.FILES)
     without = Tags(frozenset({layout.MANIFEST}), frozenset(), None, None)
-    assert [file.key for file in expected_files(store, without, [])] == NAMES
+    assert [file.key for file in expected_files(store, without)] == NAMES
 
 
 @pytest.mark.parametrize(
@@ -108,7 +105,7 @@ def test_two_lists_that_differ_are_a_finding(store, files, manifest, good, findi
 
 def test_a_list_that_is_gone_ends_the_comparison(store):
     store.delete(layout.MANIFEST)
-    assert look(store, frozenset({layout.MANIFEST}), (12, 4)) == ([], [], Counted(0, 0))
+    assert look(store, frozenset({layout.MANIFEST}), (12, 4)) == ([], [], (0, 0))
 
 
 def test_a_list_that_ends_within_is_a_finding_and_what_was_before_is_compared(store):

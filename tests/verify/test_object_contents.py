@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from migrate.bundle import layout
-from migrate.bundle.findings import Finding
 from migrate.verify.object_contents import COLUMNS, IndexWalk
-from migrate.verify.tag_file_checks import Expected
+from migrate.verify.tag_file_checks import ExpectedFile
 
 
 @dataclass
@@ -43,17 +42,16 @@ def walk(*batches: list[dict]) -> tuple[list[tuple[str, list[str]]], list[str], 
     """Return the packs with the keys of their members, the findings, and how many objects are said to be there."""
     names = ("packs/1.tar", "packs/2.tar", "large/a")
     files = {
-        key: Expected(key, f"hash of {name}", 9)
+        key: ExpectedFile(key, f"hash of {name}", 9)
         for name in names
         for key in [layout.source_file("media", name)]
     }
-    findings: list[Finding] = []
-    index = IndexWalk(Index(list(batches)), "media", files, findings)
+    index = IndexWalk(Index(list(batches)), "media", files)
     jobs = list(index.packs())
     members = [member for job in jobs for member in job.members]
     assert [member.sha256 for member in members] == [f"of {member.key}" for member in members]
     packs = [(job.file.key, [member.key for member in job.members]) for job in jobs]
-    return packs, [f"{finding.key}: {finding.what}" for finding in findings], index.exported
+    return packs, [f"{finding.key}: {finding.what}" for finding in index.findings], index.exported
 
 
 def test_objects_are_given_with_their_pack_and_a_pack_that_comes_again_is_given_again():

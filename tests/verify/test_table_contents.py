@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.export import export
@@ -20,7 +21,7 @@ from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
 from migrate.verify import Level, table_contents, verify
-from migrate.verify.table_contents import READ_ONCE_BYTES
+from migrate.verify.table_contents import READ_ONCE_BYTES, CheckedPart
 from tests.tools.bundles import put_in_place_of
 
 PART = "data/app/tables/1/"
@@ -69,8 +70,9 @@ def reader(bundle) -> BundleReader:
 
 def look(reader: BundleReader, rows: list[CatalogRow]) -> tuple[list[str], dict[str, int]]:
     """Return the findings, and the rows of each table that was read whole."""
-    digests = []
-    parts = table_contents.check(reader, rows, workers=2, digests=digests)
+    checked = list(table_contents.check(reader, rows, workers=2))
+    digests = [each for each in checked if isinstance(each, TableDigest)]
+    parts = [each for each in checked if isinstance(each, CheckedPart)]
     findings = [f"{finding.key}: {finding.what}" for part in parts for finding in part.findings]
     assert all(len(digest.digest) == 32 for digest in digests)
     return findings, {digest.name: digest.rows for digest in digests}

@@ -66,7 +66,10 @@ class ReplicationStream:
         self._answered = self._heard = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="moveout-feedback", daemon=True)
-        self._start(slot, publication, after)
+        try:
+            self._start(slot, publication, after)
+        except psycopg.Error as exc:
+            raise self._error(exc) from exc
 
     def __enter__(self) -> Self:
         self._thread.start()

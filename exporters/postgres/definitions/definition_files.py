@@ -64,6 +64,8 @@ LARGE_OBJECTS = "schema/large-objects.json"
 EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
+_NO_DEFINITION = "its definition cannot be read"
+_NO_SEQUENCE = "neither its value nor its definition can be read"
 _FIRST_ENTRY = b"\n--\n-- Name: "
 _END = b"--\n-- PostgreSQL database dump complete\n"
 """What stands in each script of pg_dump's: before its first entry, and behind its last one."""
@@ -166,15 +168,11 @@ def _read(
     losses += [
         Loss(relation.item, "definition", f"it could not be locked: {relation.reason}") for relation in locked
     ]
-    reason = "neither its value nor its definition can be read"
-    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in unread.items()]
     gaps += [
-        Gap(relation.item, "failed", f"its definition cannot be read: {relation.reason}")
-        for relation in locked
-    ]
-    gaps += [relation.gap for relation in nameless]
-    gaps += [
-        Gap(label, "failed", "its definition cannot be read: the role may not read it") for label in forbidden
+        *(Gap(f"sequence {label}", "failed", f"{_NO_SEQUENCE}: {error}") for label, error in unread.items()),
+        *(Gap(relation.item, "failed", f"{_NO_DEFINITION}: {relation.reason}") for relation in locked),
+        *(relation.gap for relation in nameless),
+        *(Gap(label, "failed", f"{_NO_DEFINITION}: the role may not read it") for label in forbidden),
     ]
     written_roles = {} if globals_sql is None else {GLOBALS: globals_sql}
     return DefinitionFiles({**scripts, **written_roles, **lists}, [*losses_of_roles, *losses], gaps)

@@ -17,9 +17,12 @@ FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extna
 """
 _MEMBERS = """
 SELECT e.extname::text AS extension, o.type, o.schema, coalesce(o.name, o.identity) AS name, o.identity,
-  c.description AS comment, f.clauses, f.settings, f.body
+  c.description AS comment, pg_catalog.pg_get_userbyid(s.refobjid)::text AS given_to, f.clauses, f.settings, f.body
 FROM pg_catalog.pg_depend d
 JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+LEFT JOIN pg_catalog.pg_shdepend s ON s.classid = d.classid AND s.objid = d.objid AND s.objsubid = 0
+  AND s.deptype = 'o' AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid <> e.extowner
+  AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS o
 LEFT JOIN pg_catalog.pg_description c ON c.classoid = d.classid AND c.objoid = d.objid AND c.objsubid = 0
 LEFT JOIN LATERAL (SELECT pg_catalog.md5(p.prosrc || coalesce(p.probin, '')) AS body, p.proconfig AS settings,
@@ -95,9 +98,10 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
 
 
 def read_extensions(connection: psycopg.Connection[Any], *, definitions: bool) -> list[dict[str, Any]]:
-    """Return name, schema, version, ``owner`` (None: the bootstrap superuser) and ``members`` of every extension; with
-    ``definitions`` how those are made that may have been added by hand: functions, procedures, views, tables, enums,
-    domains and composite types. Raises what the driver raises.
+    """Return name, schema, version, ``owner`` (None: the bootstrap superuser) and ``members`` of every extension. A
+    member is ``given_to`` a role that owns neither the extension nor the server. With ``definitions``: how those are
+    made that may have been added by hand: functions, procedures, views, tables, enums, domains and composite types.
+    Raises what the driver raises.
     """
     extensions = {row["name"]: {**row, "members": []} for row in fetch(connection, _EXTENSIONS)}
     rows = fetch(connection, _DEFINITIONS, {}) if definitions else []

@@ -1,4 +1,4 @@
-"""What a database has that neither the definitions nor the rows hold: rows of the loss ledger."""
+"""What a database has that neither the definitions nor the rows hold: it is recorded as lost."""
 
 from __future__ import annotations
 

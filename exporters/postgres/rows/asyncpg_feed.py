@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from exporters import _rows
-from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.open_connections import keep_alive, shut_socket, waking
 from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
@@ -52,6 +52,7 @@ class AsyncpgFeed:
         except BaseException:
             self._loop.close()
             raise
+        keep_alive(self._file_number())
         waking(self._where, self, AsyncpgFeed._wake)
 
     async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
@@ -68,7 +69,10 @@ class AsyncpgFeed:
 
     def _wake(self) -> None:
         """End what waits for the server, from another thread."""
-        shut_socket(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it
+        shut_socket(self._file_number())
+
+    def _file_number(self) -> int:
+        return int(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it
 
     def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
-from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.open_connections import keep_alive, shut_socket, waking
 from exporters.connections.silent_servers import connected, is_silence
 from exporters.discovery import no_database_error
 from exporters.errors import (
@@ -224,6 +224,8 @@ def connect_once(
         connection.close()
         raise translate(exc, address.url) from exc
     connection.prepare_threshold = None
+    if not any(word.startswith("keepalives") for word in (*own, *address.keywords)):
+        keep_alive(connection.fileno())
     return connection
 
 

@@ -87,7 +87,7 @@ def check_file(address: SqliteAddress) -> Header:
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceGoneError(f"there is no file {path}", next_step="check the path in the URL") from None
+        raise SourceGoneError(f"there is no file {path}", next_step="check the path") from None
     except PermissionError:
         raise SourceNotAllowedError(
             f"{path} may not be read", next_step="use an account that may read the file"

@@ -1,7 +1,7 @@
 """A directory of SQLite files as one source: every file in it, and in the directories below, that is a database.
 
-Each file is one consistent copy; they are not of one moment together, which the loss ledger says. A table's schema in
-the catalog is its file's path below the directory; its parts lie under ``files/<number>/`` as those of one file would.
+Each file is one consistent copy; they are not of one moment together, which is a loss. A table's schema in the catalog
+is its file's path below the directory; its parts lie under ``files/<number>/`` as those of one file would.
 """
 
 from __future__ import annotations

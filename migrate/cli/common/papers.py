@@ -214,4 +214,4 @@ def _utc(moment: datetime) -> str:
 
 
 def _time_of(document: Document) -> str:
-    return _utc(datetime.fromisoformat(str(document.value["time"])))
+    return _utc(document.moment) if document.moment else "not stated"

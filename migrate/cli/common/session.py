@@ -115,11 +115,16 @@ class Session(Struct):
         )
 
     def noting_silence(
-        self, *endpoints: Endpoint, may_end: bool = True, is_too_late: Callable[[], bool] = lambda: False
+        self,
+        *endpoints: Endpoint,
+        may_end: bool = True,
+        is_too_late: Callable[[], bool] = lambda: False,
+        is_held: Callable[[], bool] = lambda: False,
     ) -> AbstractContextManager[None]:
         """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
-        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more. An interrupted command that
-        ``may_end`` as a kill would end it does so then.
+        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; a minute later while an
+        application stands still (``is_held``). An interrupted command that ``may_end`` as a kill would end it does so
+        then.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             WaitingCommand,
@@ -128,12 +133,16 @@ class Session(Struct):
 
         give_up = self._end_at_once if may_end else None
         meter, note = self.meter, self.progress.note
-        command = WaitingCommand(meter.quiet_seconds, note, self.cancellation, give_up, is_too_late)
+        command = WaitingCommand(meter.quiet_seconds, note, self.cancellation, give_up, is_too_late, is_held)
         return noted_silence(endpoints, command)
 
     @contextlib.contextmanager
     def waiting_for_silent(
-        self, *endpoints: Endpoint, may_end: bool = True, is_too_late: Callable[[], bool] = lambda: False
+        self,
+        *endpoints: Endpoint,
+        may_end: bool = True,
+        is_too_late: Callable[[], bool] = lambda: False,
+        is_held: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
         """Like ``noting_silence``; new connections, too, are waited for as long as a server is silent that has answered
         before.
@@ -142,7 +151,7 @@ class Session(Struct):
         def wait(seconds: float) -> bool:
             return self.cancellation.wait(seconds) or is_too_late()
 
-        noted = self.noting_silence(*endpoints, may_end=may_end, is_too_late=is_too_late)
+        noted = self.noting_silence(*endpoints, may_end=may_end, is_too_late=is_too_late, is_held=is_held)
         with noted, waiting_for_silent(wait):
             yield
 

@@ -12,10 +12,10 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.terminal import Console, Text
-from migrate.custody.log import events
+from migrate.custody.log import custody_log, events
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
-from migrate.custody.signing.bundle_signatures import Signatures, signatures
+from migrate.custody.signing.bundle_signatures import Signatures, root_of, signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.signing.stamp import Chain, Stamp
 from migrate.custody.tree import bundle_tree
@@ -70,7 +70,7 @@ def check_signed(
     checked: Signatures = signatures(store)
     signers = checked.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.keys if trust else ()), *signers])
-    times = events.signing_times(store) if trust else {}
+    times = events.signing_times(custody_log.read(store), root_of(store)) if trust else {}
     stamps, wrong = timestamps.stamps(store, roots)
     findings = [
         *checked.findings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,27 +11,32 @@ import typer
 from msgspec import Struct
 
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import Signers, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
+from migrate.custody.log import custody_log, events
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint, inclusion_proof
 from migrate.custody.tree.checkpoint import Checkpoint
 from migrate.errors import OK, DamageError, UsageError
+from migrate.number_text import moment_words
 
 
 class CheckedProof(Struct, frozen=True):
-    """What a proof came to. ``why`` says what does not hold, empty where all does."""
+    """What a proof came to. ``why`` says what does not hold, empty where all does. ``times`` are those at which keys
+    signed, by their fingerprints, as a custody log says.
+    """
 
     file: str
     why: str
     item: Item | None
     checkpoint: Checkpoint | None
     signers: Mapping[PublicKey, str]
+    times: Mapping[str, datetime] = {}
 
     @property
     def exit_code(self) -> int:
@@ -48,6 +54,7 @@ class CheckedProof(Struct, frozen=True):
             "bundle": checkpoint_.bundle if checkpoint_ else None,
             "root": checkpoint_.root if checkpoint_ else None,
             "signed_by": list(self.signers.values()),
+            "signed_at": [self.times.get(signer.fingerprint) for signer in self.signers],
             "verifiers": [checkpoint.verifier(checkpoint_.bundle, signer) for signer in self.signers]
             if checkpoint_
             else [],
@@ -58,7 +65,7 @@ class CheckedProof(Struct, frozen=True):
         if self.why or self.item is None or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return
-        signer_names = ", ".join(self.signers.values())
+        signer_names = ", ".join(map(self._signer, self.signers))
         console.print(
             Text(
                 f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}"
@@ -66,20 +73,31 @@ class CheckedProof(Struct, frozen=True):
             wrap=True,
         )
 
+    def _signer(self, public: PublicKey) -> str:
+        at = self.times.get(public.fingerprint)
+        return self.signers[public] + (f" (by the custody log, at {moment_words(at)})" if at else "")
+
 
 @verb(app, "check-proof")
 def check_proof_command(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof.")],
+    location: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LOCATION", help="Where the bundle's custody log lies: it says when a key signed."
+        ),
+    ] = None,
     case: CaseFile = None,
     signers: Signers = None,
 ) -> CheckedProof:
     """Check a proof without the bundle.
 
-    Checks the hashes up to the root, and who signed the root.
+    Checks the hashes up to the root, and who signed the root. A proof has no time: a key counts as of now, or as of
+    the time that the custody log at LOCATION names.
     """
-    del session
-    trust = load_trust(signers, load_case(case))
+    loaded = load_case(case)
+    trust = load_trust(signers, loaded)
     if trust is None:
         raise UsageError(
             "no list of signers is given, so no signature counts",
@@ -95,12 +113,32 @@ def check_proof_command(
         ) from exc
     except ValueError as exc:
         return CheckedProof(str(file), f"it cannot be read: {exc}", None, None, {})
-    signed_by = _signed_by(proof.checkpoint, trust)
-    failure = "" if signed_by else f"its checkpoint is signed by nobody in {trust.source}"
+    times: Mapping[str, datetime] = {}
+    if location is not None:
+        log = custody_log.check_order(session.store(known_location([location], loaded)))
+        times = events.signing_times(log, proof.checkpoint.root)
+    signed_by = _signed_by(proof.checkpoint, trust, times)
+    failure = "" if signed_by else _unsigned(proof.checkpoint, trust, times)
     failure = failure if proof.holds else "the item is not in the tree whose root was signed"
-    return CheckedProof(str(file), failure, item, proof.checkpoint, signed_by)
+    return CheckedProof(str(file), failure, item, proof.checkpoint, signed_by, times)
 
 
-def _signed_by(signed_checkpoint: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
-    names = {public: trust.name(public) for public in signed_checkpoint.signers(list(trust.keys))}
+def _signed_by(
+    signed_checkpoint: Checkpoint, trust: Trust, times: Mapping[str, datetime]
+) -> dict[PublicKey, str]:
+    signers = signed_checkpoint.signers(list(trust.keys))
+    names = {public: trust.name(public, times.get(public.fingerprint)) for public in signers}
     return {public: name for public, name in names.items() if name}
+
+
+def _unsigned(signed_checkpoint: Checkpoint, trust: Trust, times: Mapping[str, datetime]) -> str:
+    """Return why no signature counts: nobody listed has signed, or with a key that the list no longer counts."""
+    for public in signed_checkpoint.signers(list(trust.keys)):
+        owner = trust.keys[public][0]
+        if (at := times.get(public.fingerprint)) is not None:
+            return f"it was signed at {moment_words(at)} by {owner}"
+        return (
+            f"it is signed by {owner}, and a proof does not say when it was signed; the bundle's custody log does:"
+            " moveout check-proof FILE LOCATION"
+        )
+    return f"its checkpoint is signed by nobody in {trust.source}"

@@ -26,6 +26,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
@@ -169,7 +170,7 @@ def verify_command(
     findings = [
         *log.findings,
         *wrong,
-        *cross_checks.against_bundle(log, store, _vault(location)),
+        *cross_checks.against_bundle(log, store, documents_kept, _vault(location)),
         *contradicted,
     ]
     notes = [*log.notes, *cross_checks.clock_notes(log, receipts, datetime.now(UTC)), *comparison_notes]
@@ -181,7 +182,7 @@ def verify_command(
         findings += further_findings
         notes += comparison_notes
     if trust is not None:
-        findings += _strangers(log.entries, documents_kept, trust)
+        findings += _strangers(log, documents_kept, trust)
     return RecordedEvent(
         store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
     )
@@ -195,16 +196,18 @@ def _vault(location: Endpoint) -> ObjectLock | None:
         return None
 
 
-def _strangers(
-    entries: Sequence[LogEntry], documents_kept: Sequence[Document], trust: Trust
-) -> list[Finding]:
-    """Return findings for entries and documents that a key has signed which the list had not then."""
+def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> list[Finding]:
+    """Return findings for entries and documents that a key has signed which the list had not then, and for a head by a
+    key that it never has: whoever may write there could have cut the log, and signed how long it is now.
+    """
     sentence = f"is signed by nobody in {trust.source}"
     unknown_entries = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.name)
-        for entry in entries
+        for entry in log.entries
         if trust.name(entry.public, entry.moment) is None
     ]
+    if log.head_signer is not None and log.head_signer not in trust.keys:
+        unknown_entries.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
     sentence = f"has a signature by nobody in {trust.source}"
     return unknown_entries + [
         Finding(document.key, sentence, "", public.fingerprint)

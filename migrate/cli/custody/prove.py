@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,8 @@ import typer
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
+from exporters.sql.parquet_read import READ_ERRORS
+from migrate.bundle.reader import check_hash
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.proved_item import Item, describe
@@ -46,8 +49,9 @@ class Proved(Struct, frozen=True):
         """Print which file proves what."""
         for file, item in self.written:
             console.print(Text(f"{file}  proves {describe(item)}"))
+        file = shlex.quote(str(self.written[0][0])) if self.written else "FILE"
         console.print(
-            "→ whoever has the signer's public key checks it: moveout check-proof FILE --signers allowed",
+            f"→ whoever has the signer's public key checks it: moveout check-proof {file} --signers allowed",
             wrap=True,
         )
 
@@ -109,9 +113,16 @@ def _of_table(store: Store, table: str, row: str | None, source: str | None) -> 
     if row is None:
         return named
     column, equals, value = row.partition("=")
-    if not equals:
-        raise UsageError(f"--row {row!r} is not COLUMN=VALUE")
-    return lambda item: named(item) and part_with(store, str(item["file"]), column, value)
+    if not equals or any("\ud800" <= character <= "\udfff" for character in row):
+        raise UsageError(f"--row {row!r} is not COLUMN=VALUE", next_step="write both as UTF-8: --row id=12")
+
+    def holds_row(item: Item) -> bool:
+        if not named(item) or not part_with(store, str(item["file"]), column, value):
+            return False
+        check_hash(store, str(item["file"]), str(item["sha256"]))  # the row was seen in these bytes
+        return True
+
+    return holds_row
 
 
 def _names_of(item: Item) -> set[object]:
@@ -131,25 +142,27 @@ def _make_directory(path: Path) -> None:
 def part_with(store: Store, key: str, column: str, value: str) -> bool:
     """Tell whether a part has a row whose ``column`` reads ``value``, or whose exact text next to it does.
 
-    Raises ``UsageError`` where there is no such column.
+    Raises ``UsageError`` where there is no such column, ``DamageError`` where the part is missing or cannot be read.
     """
     try:
         with pq.ParquetFile(RandomAccess(store, key)) as parquet:
-            names = [name for name in (column, f"{column}$exact") if name in parquet.schema_arrow.names]
-            if not names:
-                raise UsageError(
-                    f"{key} has no column {column!r}",
-                    next_step=f"it has {', '.join(parquet.schema_arrow.names)}",
-                )
-            for batch in parquet.iter_batches(columns=names):
+            present = parquet.schema_arrow.names
+            names = [name for name in (column, f"{column}$exact") if name in present]
+            for batch in parquet.iter_batches(columns=names) if names else ():
                 if any(pc.any(pc.equal(_text(batch[name]), value)).as_py() for name in names):
                     return True
-    except (pa.ArrowException, OSError) as exc:
+    except GoneError as exc:
+        raise DamageError(key, expected="a table's part", found="nothing") from exc
+    except READ_ERRORS as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+    if not names:
+        raise UsageError(f"{key} has no column {column!r}", next_step=f"it has {', '.join(present)}")
     return False
 
 
 def _text(column: pa.Array) -> pa.Array:
+    """Return the values as text. Raises what ``READ_ERRORS`` lists: Parquet itself checks no value."""
+    column.validate(full=True)
     try:
         return column.cast(pa.string())
     except pa.ArrowException:

@@ -186,6 +186,7 @@ def erase(
     ``DamageError`` (something is still there after all).
     """
     lease.refuse_live(store, progress=progress)
+    custody_log.check_order(store)
     erasing = _begun(store)
     if erasing is None:
         refuse(reasons, override)
@@ -301,8 +302,11 @@ def _certificate(
     log = custody_log.read(store)
     last = log.find("erasing")[-1].number
     former = {entry.what.details.get("file") for entry in log.find("erased") if entry.number < last}
+    erasers = {signer.public, *(entry.public for entry in log.at(store.location, "erasing"))}
     for document in documents.read_all(store, "erasure")[0]:
-        if document.root == erasing.root and document.key not in former:
+        is_of_here = is_same_location(str(document.value.get("location")), store.location)
+        is_own = is_of_here and not erasers.isdisjoint(document.signers)
+        if document.root == erasing.root and document.key not in former and is_own:
             return document
     about = (
         f"Certificate of erasure: the bundle {erasing.bundle} was removed from {store.location}, and a listing"

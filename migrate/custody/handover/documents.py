@@ -18,6 +18,7 @@ from msgspec import Struct
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.custody.log import custody_log
+from migrate.custody.log.entry import moment_of
 from migrate.custody.signing import bundle_signatures, ssh_signatures
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, GoneError
@@ -51,16 +52,17 @@ class Document(Struct, frozen=True):
     @property
     def moment(self) -> datetime | None:
         """When it was made, by its own time; None where it does not say so."""
-        try:
-            moment = datetime.fromisoformat(str(self.value.get("time")))
-        except ValueError:
-            return None
-        return moment if moment.tzinfo else None
+        return moment_of(self.value.get("time"))
 
     @property
     def root(self) -> str:
         """The bundle's root that it names."""
         return str(self.value.get("root", ""))
+
+    def says(self, other: Document, *, besides: Sequence[str] = ()) -> bool:
+        """Tell whether it says what another document says, save for its time and the members ``besides``."""
+        free = dict.fromkeys(("time", *besides))
+        return {**self.value, **free} == {**other.value, **free}
 
 
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:
@@ -85,12 +87,12 @@ def resumed(store: Store, document: Document) -> Document:
             continue
         try:
             earlier = parse(store.read(key, 0, MAX_BYTES + 1), key)
-            time = datetime.fromisoformat(str(earlier.value.get("time")))
-        except (DamageError, ValueError):
+        except DamageError:
             continue
-        if {**earlier.value, "time": None} != {**document.value, "time": None} or time.tzinfo is None:
+        begun, now = earlier.moment, document.moment
+        if not earlier.says(document) or not begun or not now:
             continue
-        if (earliest is None or earliest <= time) and time <= datetime.fromisoformat(document.value["time"]):
+        if (earliest is None or earliest <= begun) and begun <= now:
             return earlier
     return document
 

@@ -121,8 +121,7 @@ def names_damage(document: Document) -> bool:
 
 def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) -> bool:
     """Tell whether a receipt says what ``new_receipt`` says, save for its time and how far the log had come by then."""
-    grown = {"time": None, "custody": None}
-    return {**document.value, **grown} == {**new_receipt.value, **grown} and not contradiction(document, log)
+    return document.says(new_receipt, besides=("custody",)) and not contradiction(document, log)
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
@@ -208,6 +207,7 @@ def _check_form(document: Document) -> None:
         and isinstance(value.get("findings"), list)
         and len(value["findings"]) == min(value["findings_total"], _SHOWN)
         and all(isinstance(value.get(name), str) for name in ("about", "time", "location", "level"))
+        and document.moment is not None
         and document.about.startswith(_title(value["findings_total"], complete=value["complete"]))
     )
     if not is_formed:

@@ -222,21 +222,22 @@ def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
 
 
 def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold: LogEntry) -> Document:
-    """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
+    """Return the release of a hold for this reason: the one that a run before has begun, or a new one. What says
+    anything else, such as another location, is not signed.
+    """
     event, log = new_event(store, "released"), custody_log.read(store)
     former = {entry.what.details.get("file") for entry in log.find("released") if entry.number < hold.number}
-    for document in documents.read_all(store, "release")[0]:
-        if document.key not in former and (document.root, document.value.get("reason")) == (
-            event.root,
-            reason,
-        ):
-            documents.keep(store, document, signers)
-            return document
     about = f"Release of the bundle {event.bundle} from its hold"
     value = {"bundle": event.bundle, "root": event.root, "location": store.location, "reason": reason}
-    new_release = documents.resumed(store, documents.make("release", about, value))
-    documents.keep(store, new_release, signers)
-    return new_release
+    new_release = documents.make("release", about, value)
+    begun = (
+        document
+        for document in documents.read_all(store, "release")[0]
+        if document.key not in former and document.says(new_release)
+    )
+    release_ = next(begun, None) or documents.resumed(store, new_release)
+    documents.keep(store, release_, signers)
+    return release_
 
 
 def standing_at(store: Store) -> list[LogEntry]:

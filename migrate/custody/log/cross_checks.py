@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -15,20 +15,17 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
 from migrate.custody.erasure.remains import is_kept
-from migrate.custody.handover import documents, receipt
+from migrate.custody.handover import receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log.custody_log import Log, is_same_location
-from migrate.custody.log.entry import LogEntry, moment_of
+from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
 from migrate.errors import GoneError, NotAllowedError
-from migrate.storage.api import Store
+from migrate.storage.api import CLOCK_SKEW, Store
 from migrate.storage.object_lock import ObjectLock
-
-_CLOCKS_DIFFER = timedelta(minutes=15)
-"""So far S3 lets clocks be apart, too."""
 
 
 def compare(log: Log, location: str, other: Log, other_location: str) -> tuple[list[Finding], list[str]]:
@@ -93,12 +90,12 @@ def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[s
     notes = [
         f"entry {entry.number} ({entry.time}) is dated in the future: a clock was ahead"
         for entry in log.entries
-        if entry.moment > now + _CLOCKS_DIFFER
+        if entry.moment > now + CLOCK_SKEW
     ]
-    written = {document.sha256: moment_of(document.value.get("time")) for document in receipts}
+    written = {document.sha256: document.moment for document in receipts}
     for entry in log.entries:
         moment = written.get(str(entry.what.details.get("sha256")))
-        if moment is not None and entry.moment < moment - _CLOCKS_DIFFER:
+        if moment is not None and entry.moment < moment - CLOCK_SKEW:
             notes.append(
                 f"entry {entry.number} ({entry.time}) is dated before the receipt that it is about"
                 f" ({moment.isoformat(timespec='seconds')}): one of two clocks was wrong"
@@ -106,12 +103,14 @@ def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[s
     return notes
 
 
-def against_bundle(log: Log, store: Store, vault: ObjectLock | None = None) -> list[Finding]:
+def against_bundle(
+    log: Log, store: Store, documents_kept: Sequence[Document], vault: ObjectLock | None = None
+) -> list[Finding]:
     """Return findings where what the log says of seal, signatures, releases, erasure and the files under ``sig/`` is
-    not what lies at the location. ``vault`` shows older versions, too.
+    not what lies at the location, with these documents. ``vault`` shows older versions, too.
     """
     signed = bundle_signatures.signatures(store)
-    findings = [*_releases(log, store), *_early_erasures(log)]
+    findings = [*_releases(log, documents_kept), *_early_erasures(log)]
     try:
         root = bundle_signatures.root_of(store)
     except GoneError:
@@ -163,14 +162,14 @@ def _still_there(erased: LogEntry, store: Store, vault: ObjectLock | None) -> It
         yield Finding(key, sentence, "", f"version {version}" if version else "")
 
 
-def _releases(log: Log, store: Store) -> Iterator[Finding]:
+def _releases(log: Log, documents_kept: Sequence[Document]) -> Iterator[Finding]:
     """Yield releases that fewer keys signed than the holds want that they ended. A document releases once, at its
     location.
     """
-    documents_kept = {document.key: document for document in documents.read_all(store, "release")[0]}
+    releases = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in log.find("released"):
         file = str(entry.what.details.get("file"))
-        document = documents_kept.pop(file, None)
+        document = releases.pop(file, None)
         is_meant = document is not None and (
             document.root == entry.what.root
             and is_same_location(str(document.value.get("location")), entry.what.location)

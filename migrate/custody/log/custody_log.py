@@ -23,7 +23,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import ssh_signatures
-from migrate.custody.signing.keys import Signer
+from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
 from migrate.storage.api import Store
 
@@ -35,7 +35,7 @@ _NEXT = "moveout custody verify says more; a copy of the log from another locati
 
 class Log(Struct, frozen=True):
     """A log as it lies there. ``etag`` is the file's, None where there is no log. ``notes`` are oddities that are no
-    damage.
+    damage. ``head_signer``: who says how long it is.
     """
 
     entries: Sequence[LogEntry]
@@ -43,6 +43,7 @@ class Log(Struct, frozen=True):
     notes: Sequence[str]
     data: bytes = b""
     etag: str | None = None
+    head_signer: PublicKey | None = None
 
     @property
     def last(self) -> LogEntry | None:
@@ -91,9 +92,8 @@ def is_same_location(location: str, other: str) -> bool:
 
 def read(store: Store) -> Log:
     """Read and check the log at a location; where there is none it is empty."""
-    head = _read_head(
-        store
-    )  # first: a writer that comes in between puts the log ahead of it, which is in order
+    head_data = _read_head(store)  # first: who writes in between puts the log ahead of it, which is in order
+    head = _head(head_data) if head_data is not None else None
     try:
         info = store.stat(layout.CUSTODY_LOG)
         if info.size_bytes > MAX_BYTES:
@@ -103,7 +103,8 @@ def read(store: Store) -> Log:
         return Log([], _behind_head([], head) if head is not None else [], [])
     entries, findings = parse(data)
     findings += _behind_head(entries, head)
-    return Log(entries, findings, list(_notes(entries)), data, info.etag)
+    signer = head.signer if isinstance(head, _Head) else None
+    return Log(entries, findings, list(_notes(entries)), data, info.etag, signer)
 
 
 def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
@@ -243,7 +244,7 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> No
         try:
             etag = store.stat(layout.CUSTODY_HEAD).etag
             recorded_head = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
-            if isinstance(recorded_head, Finding) or recorded_head[0] >= size:
+            if isinstance(recorded_head, Finding) or recorded_head.size >= size:
                 return
         except GoneError:
             etag = None
@@ -261,7 +262,15 @@ def _read_head(store: Store) -> bytes | None:
         return None
 
 
-def _head(data: bytes) -> tuple[int, str] | Finding:
+class _Head(Struct, frozen=True):
+    """How many entries the log had, the hash of the last of them, and whose word that is."""
+
+    size: int
+    hash: str
+    signer: PublicKey
+
+
+def _head(data: bytes) -> _Head | Finding:
     key = layout.CUSTODY_HEAD
     try:
         value = canonical_json.decode(data, key)
@@ -278,16 +287,15 @@ def _head(data: bytes) -> tuple[int, str] | Finding:
     unsigned = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
     if not signature.holds([unsigned], ssh_signatures.ENTRY):
         return Finding(key, "was changed after it was signed")
-    return size, digest
+    return _Head(size, digest, signature.public)
 
 
-def _behind_head(entries: Sequence[LogEntry], data: bytes | None) -> list[Finding]:
-    if data is None:
+def _behind_head(entries: Sequence[LogEntry], head: _Head | Finding | None) -> list[Finding]:
+    if head is None:
         return [Finding(layout.CUSTODY_HEAD, "is missing")]
-    head = _head(data)
     if isinstance(head, Finding):
         return [head]
-    size, digest = head
+    size, digest = head.size, head.hash
     if size > len(entries):
         state = f"it has {len(entries)} entries" if entries else "it is gone"
         return [Finding(layout.CUSTODY_LOG, f"was cut short: {state}, its head says {size}")]

@@ -25,9 +25,9 @@ def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None
     return CustodyEvent(event, info.id, root_of(store), store.location, details or {})
 
 
-def signing_times(store: Store) -> dict[str, datetime]:
-    """Return when each key signed the bundle, by its fingerprint, as the log says."""
-    signed = custody_log.read(store).find("signed", root_of(store))
+def signing_times(log: custody_log.Log, root: str) -> dict[str, datetime]:
+    """Return when each key signed the bundle of a root, by its fingerprint, as the log says."""
+    signed = log.find("signed", root)
     return {str(entry.what.details.get("by")): entry.moment for entry in reversed(signed)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody.signing import keys, ssh_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import UsageError
+from migrate.number_text import moment_words
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _LINE = re.compile(
@@ -34,6 +36,11 @@ class ListedKey(Struct, frozen=True):
         """Tell whether a signature of that time counts."""
         begun = self.valid_after is None or at >= self.valid_after
         return begun and (self.valid_before is None or at < self.valid_before)
+
+    def __str__(self) -> str:
+        ends = (("from", self.valid_after), ("until", self.valid_before))
+        period = " ".join(f"{word} {moment_words(moment)}" for word, moment in ends if moment)
+        return f"{self.name}, whose key counts {period or 'at any time'}"
 
 
 class Trust(Struct, frozen=True):
@@ -80,9 +87,13 @@ def load(path: Path) -> Trust:
         match = _LINE.fullmatch(line.strip())
         public = keys.parse_line(match["key"]) if match else None
         if match is None or public is None:
+            file = shlex.quote(str(path))
+            is_key = keys.parse_line(line.strip()) is not None
             raise UsageError(
                 f"{path} line {number} names no Ed25519 key",
-                next_step="write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
+                next_step=f"it is a public key alone: moveout keys show {file} > allowed_signers makes such a list"
+                if is_key
+                else "write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
             )
         period = _period(match["options"] or "", f"{path} line {number}")
         if period is not None:

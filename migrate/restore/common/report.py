@@ -58,7 +58,7 @@ class RestoreReport:
         return "" if self._store is None else f"{self._store.location.removesuffix('/')}/{self._source}"
 
     def write_losses(self, losses: Iterable[Loss]) -> None:
-        """Write the loss ledger, streamed."""
+        """Write the list of losses, streamed."""
         rows = ((self._source, loss.item, loss.property, loss.reason) for loss in losses)
         with self._table("losses.parquet", losses_schema()) as write:
             while batch := list(islice(rows, _BATCH)):
@@ -67,7 +67,7 @@ class RestoreReport:
                 write([tuple(_text(value) for value in row) for row in batch])
 
     def add_losses(self, outcome: RestoreOutcome, losses: Iterable[Loss]) -> RestoreOutcome:
-        """Write the loss ledger, and return the outcome with it."""
+        """Write the list of losses, and return the outcome with it."""
         self.write_losses(losses)
         return replace(outcome, losses=self.losses, lost=self.lost, report=self.location)
 

@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from exporters.api import Loss
 from exporters.mysql.errors import message_of, number_of
-from exporters.mysql.identifiers import quote_name
+from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.catalog import CatalogRow
+from migrate.restore.common.finished_record import few
 from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
 from migrate.restore.mysql.degrade.concessions import note
 from migrate.restore.mysql.degrade.relaxed_constraints import not_unique
@@ -26,11 +27,18 @@ LARGE_BYTES = 32 * 2**20
 """From so many bytes of rows on it pays: a smaller table costs less than another ALTER TABLE."""
 
 _DUPLICATE = 1062
+_NO_SUCH_TABLE = {1049, 1146}
 _KEY = re.compile(r"KEY `")
 _UNIQUE = re.compile(r"UNIQUE KEY `")
 _NAMED = re.compile(r"(?:UNIQUE )?(?:KEY|CONSTRAINT) (?:`[^`]*`)+ ")
 _FOREIGN = re.compile(r"CONSTRAINT (?:`[^`]*`)+ FOREIGN KEY ")
 _ODD = re.compile(r"SPATIAL KEY |PERIOD |.* WITHOUT OVERLAPS", re.DOTALL)
+_UNRESOLVED = (
+    "SELECT CONSTRAINT_NAME, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA, REFERENCED_TABLE_NAME"
+    " FROM information_schema.REFERENTIAL_CONSTRAINTS"
+    " WHERE CONSTRAINT_SCHEMA = {schema} AND UNIQUE_CONSTRAINT_NAME IS NULL ORDER BY 2, 1"
+)
+"""Foreign keys to tables that are missing, among others."""
 _PRIMARY = re.compile(r"PRIMARY KEY \((`(?:[^`]|``)*`)")
 _COUNTER = re.compile(r"(`(?:[^`]|``)*`) .* AUTO_INCREMENT", re.DOTALL)
 
@@ -128,6 +136,34 @@ def _add_all(connection: DestinationConnection, name: str, items: Sequence[str])
 def _is_there(connection: DestinationConnection, name: str, item: str) -> bool:
     begin = _NAMED.match(item)
     return begin is not None and any(item.startswith(begin[0]) for item in items_there(connection, name))
+
+
+def note_pointing_nowhere(connection: DestinationConnection) -> list[str]:
+    """Return a note for each database of which foreign keys name tables that are missing: the keys of a definition that
+    was made while they were not checked. Raises the driver's errors.
+    """
+    schema = connection.address.database
+    missing: dict[str, list[str]] = {}
+    for row in connection.rows(_UNRESOLVED.format(schema=quote_literal(schema))):
+        key, table, database, referenced = map(str, row)
+        if _is_missing(connection, f"{quote_name(database)}.{quote_name(referenced)}"):
+            words = f"{quote_name(key)} of {quote_name(table)} (to {quote_name(referenced)})"
+            missing.setdefault(database, []).append(words)
+    return [
+        f"foreign keys name tables of {quote_name(database)} that are missing on this server: {few(keys)}."
+        " It takes no new rows into tables with such a key: restore"
+        f" {'the missing tables' if database == schema else quote_name(database)}, too, or drop the keys"
+        for database, keys in missing.items()
+    ]
+
+
+def _is_missing(connection: DestinationConnection, table: str) -> bool:
+    """Tell whether the server says that there is no such table; to an account without rights it says nothing."""
+    try:
+        connection.rows(f"SELECT 1 FROM {table} LIMIT 0")
+    except pymysql.Error as exc:
+        return number_of(exc) in _NO_SUCH_TABLE
+    return False
 
 
 def _step(name: str) -> str:

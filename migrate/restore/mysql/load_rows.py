@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import chain
 
 import pyarrow as pa
 import pymysql
@@ -46,6 +45,7 @@ from migrate.restore.mysql.destination import DestinationConnection, make_empty,
 from migrate.restore.mysql.refused_rows import forget_refused, note_refused
 from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
 from migrate.restore.mysql.values.bulk_rows import BulkRows, bulk_rows
+from migrate.restore.mysql.values.insert_statements import Statement, insert_head, insert_statements
 from migrate.restore.mysql.values.insert_values import (
     LongValues,
     Values,
@@ -58,8 +58,6 @@ from migrate.runtime.crash_points import durable
 Select = Callable[[pa.RecordBatch], pa.RecordBatch]
 """Chooses rows."""
 
-_STATEMENT_BYTES = 2**20
-"""About so long is one INSERT, where the server takes as much."""
 _BULK_ROWS = 256
 """Fewer rows of a part come as SQL: to prepare a statement takes as long as they."""
 _BATCH_BYTES, _BATCH_PARTS = 2**19, 64
@@ -359,7 +357,7 @@ class _Opened(Struct, frozen=True):
     def prepared(self) -> str:
         """The INSERT for rows in bulk."""
         names = columns_of(self.file.schema_arrow, self.without)
-        return f"{_head(self.part.table.name, names)}VALUES ({','.join('?' * len(names))})"
+        return f"{insert_head(self.part.table.name, names)}VALUES ({','.join('?' * len(names))})"
 
     def statements(self, batches: Iterable[BulkRows | Values | LongValues]) -> Iterator[Statement]:
         """Return the INSERTs."""
@@ -458,19 +456,6 @@ def translated(part: PartFile) -> Iterator[None]:
         raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
 
 
-class Statement(Struct, frozen=True):
-    """An INSERT in pieces: with how many rows, and about how long. With ``types`` they are rows in bulk."""
-
-    pieces: Iterable[bytes | memoryview]
-    rows: int
-    size_bytes: int
-    types: bytes = b""
-
-
-def _head(table: str, columns: Iterable[str]) -> str:
-    return f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) "
-
-
 def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:
     """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
     if statement.size_bytes < allowed_bytes:
@@ -481,72 +466,6 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
         next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
         " again",
     )
-
-
-def insert_statements(
-    table: str,
-    columns: Iterable[str],
-    batches: Iterable[BulkRows | Values | LongValues],
-    allowed_bytes: int,
-) -> Iterator[Statement]:
-    """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
-    their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
-    """
-    head = _head(table, columns).encode()
-    together = _RowsTogether(head, min(_STATEMENT_BYTES, allowed_bytes // 2))
-    for batch in batches:
-        if isinstance(batch, LongValues):
-            yield _alone(head, batch.pieces, never_set=batch.never_set)
-        elif isinstance(batch, Values) and batch.never_set:
-            yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
-        else:
-            yield from together.add(batch)
-    yield from together.rest()
-
-
-class _RowsTogether:
-    """Joins rows to INSERTs of up to ``most_bytes``; a longer row is one of its own."""
-
-    def __init__(self, head: bytes, most_bytes: int) -> None:
-        self._head, self._most_bytes = head, most_bytes
-        self._pieces: list[memoryview] = []
-        self._types = b""
-        self._size_bytes = self._rows = 0
-
-    def add(self, values: Values | BulkRows) -> Iterator[Statement]:
-        """Take rows; yield the statements that are full."""
-        types = values.types if isinstance(values, BulkRows) else b""
-        if types != self._types:
-            yield from self.rest()
-            self._types = types
-        begin, count = 0, len(values.joined)
-        while begin < count:
-            end = values.end_of(begin, self._most_bytes - self._size_bytes)
-            if end == begin and self._pieces:
-                yield from self.rest()
-                continue
-            end = max(end, begin + 1)
-            self._pieces.append(values.text(begin, end))
-            self._size_bytes += len(self._pieces[-1])
-            self._rows += end - begin
-            begin = end
-
-    def rest(self) -> Iterator[Statement]:
-        """Yield what was taken and is in no statement yet."""
-        if self._pieces:
-            pieces: list[bytes | memoryview] = [*self._pieces]
-            if not self._types:
-                *others, last = pieces
-                pieces = [b"".join([self._head, b"VALUES ", *others, last[:-1]])]  # without the last comma
-            yield Statement(pieces, self._rows, sum(map(len, pieces)), self._types)
-            self._pieces = []
-            self._size_bytes = self._rows = 0
-
-
-def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: bool) -> Statement:
-    """Return a statement of one row."""
-    begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
-    return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
 
 
 def _is_plain(part: PartFile) -> bool:

@@ -64,7 +64,7 @@ def without_refused(table: CatalogRow, refused: Sequence[Refused]) -> CatalogRow
 
 
 def losses_of(refused: Sequence[Refused]) -> list[Loss]:
-    """Return a row of the ledger for each table."""
+    """Return a loss for each table."""
     by_table: dict[str, list[Refused]] = {}
     for refusal in refused:
         by_table.setdefault(refusal.table, []).append(refusal)

@@ -49,7 +49,7 @@ from migrate.restore.mysql.create_objects import (
     running_events,
     without_running_events,
 )
-from migrate.restore.mysql.deferred_keys import add_keys, set_aside
+from migrate.restore.mysql.deferred_keys import add_keys, note_pointing_nowhere, set_aside
 from migrate.restore.mysql.definitions import (
     AFTER_ROWS,
     BEFORE_ROWS,
@@ -113,7 +113,7 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         definitions = without_running_events(definitions)
     state = mysql_destination.read_state(destination)
     if state is None:
-        if (outcome := _already(job, definitions, merge=merge)) is not None:
+        if (outcome := _restored_before(job, definitions, merge=merge)) is not None:
             return outcome
         state = run.state
         has_records = destination.connection.control.left_out in destination.existing
@@ -123,17 +123,35 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
     run.require_same(state, where=destination.address.url, how=how)
     definer = Definer(destination.connection, job.notes, job.left_out)
     if run.selection.definitions:
-        _note_names(job, definitions)
-        written = _made(job, definer, definitions, alone=job.run.whole and not merge)
+        _note_database_names(job, definitions)
+        written = _restore_definitions(job, definer, definitions, alone=job.run.whole and not merge)
     else:
-        written = _filled(job, definer, definitions)
+        written = _restore_rows(job, definer, definitions)
     job.refused.extend(read_refused(destination.connection))
     findings = [finding for missing in job.damaged.values() for finding in missing]
     findings += _differences(job) if run.selection.rows else []
-    for loss in conceded(destination.connection):
-        job.losses.append(loss)
-        job.left_out.append(f"{loss.item}: {loss.reason}")
-    for loss in losses_of(job.refused):
+    _note_left_out(job, definitions)
+    if findings:
+        _add_recorded(job)
+    else:
+        _finish(job, definer, definitions)
+    made = (
+        note_locked(destination.connection, _grants(job), run.earlier)
+        if run.selection.left_out
+        else note_made(job.passwordless)
+    )
+    notes = [*made, *_pointing_nowhere(job), *job.notes]
+    return run.outcome(written, findings, notes, job.left_out)
+
+
+def _pointing_nowhere(job: MysqlRestore) -> list[str]:
+    return note_pointing_nowhere(job.destination.connection) if job.run.selection.definitions else []
+
+
+def _note_left_out(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
+    """Gather what this restore could not make as at the source, and what earlier ones could not."""
+    run = job.run
+    for loss in (*conceded(job.destination.connection), *losses_of(job.refused)):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     if run.selection.rows:
@@ -141,22 +159,12 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
             f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
             for table in job.reduced
         )
-    tried = {label for item in definitions if job.run.was_left_out(label := label_of(item))}
+    tried = {label for item in definitions if run.was_left_out(label := label_of(item))}
     job.left_out.extend(run.still_left_out(tried, _label))
     job.losses.extend(run.still_lost(_label))
-    if findings:
-        _recall(job)
-    else:
-        _end(job, definer, definitions)
-    made = (
-        note_locked(destination.connection, _grants(job), run.earlier)
-        if run.selection.left_out
-        else note_made(job.passwordless)
-    )
-    return run.outcome(written, findings, [*made, *job.notes], job.left_out)
 
 
-def _recall(job: MysqlRestore) -> None:
+def _add_recorded(job: MysqlRestore) -> None:
     """Add what earlier runs have recorded, and what the destination refuses."""
     recorded = mysql_left_out.read(job.destination.connection)
     job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
@@ -173,7 +181,9 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         definitions = [item for item in definitions if item in chosen or job.run.was_left_out(label_of(item))]
     before, now = renamed_database.source_database(job.run), job.destination.address.database
     if before != now:
-        definitions = [_moved(definition, quote_name(before), quote_name(now)) for definition in definitions]
+        definitions = [
+            _view_in_database(definition, quote_name(before), quote_name(now)) for definition in definitions
+        ]
     filled = {table.name for table in job.run.tables if table.items}
     definitions = [
         {**definition, "sql": uncounted(definition["sql"])}
@@ -189,7 +199,7 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
     ]
 
 
-def _moved(definition: Definition, before: str, now: str) -> Definition:
+def _view_in_database(definition: Definition, before: str, now: str) -> Definition:
     """Return a view of the database ``before`` for that called ``now``: the server prints both names, that of its own
     database too, as soon as the view has something of another one.
     """
@@ -200,7 +210,7 @@ def _moved(definition: Definition, before: str, now: str) -> Definition:
     )
 
 
-def _note_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
+def _note_database_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     before, now = renamed_database.source_database(job.run), job.destination.address.database
     if not before or before.lower() == now.lower():
@@ -216,13 +226,13 @@ def _note_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
-def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> None:
+def _finish(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> None:
     """All is there and equal: make what acts by itself, and drop the state."""
     if job.run.selection.definitions:
         make_all(job, definer, definitions, LAST)
         note_expired(job, definitions)
         _note_engines(job)
-    _recall(job)
+    _add_recorded(job)
     record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
     mysql_left_out.finish(job.destination.connection, job.run.state, record, job.run.superseded)
     mysql_destination.drop_state(job.destination)
@@ -243,7 +253,7 @@ def _server(run: TableRestore) -> str:
     )
 
 
-def _made(
+def _restore_definitions(
     job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], *, alone: bool
 ) -> WrittenRows:
     """Make everything, and write the rows if they are selected. ``alone``: the database holds nothing else."""
@@ -255,7 +265,7 @@ def _made(
         for module in _FOR_ROWS if run.selection.rows else ():
             pool.submit(import_module, module)
         make_all(job, definer, definitions, BEFORE_ROWS)
-    written = _rows(job) if run.selection.rows else WrittenRows(0, 0)
+    written = _write_rows(job) if run.selection.rows else WrittenRows(0, 0)
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
@@ -272,11 +282,11 @@ def _made(
     return written
 
 
-def _filled(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> WrittenRows:
+def _restore_rows(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> WrittenRows:
     """Write the rows into tables that are there."""
     connection = job.destination.connection
     put_aside(job.run, job.destination, definitions, mysql_destination.read_done(connection))
-    written = _rows(job)
+    written = _write_rows(job)
     set_counters(job.run, job.destination, definitions)
     aside = were_aside(definitions, mysql_destination.read_done(connection))
     make_all(job, definer, _without_triggers(job, aside), ("trigger",))
@@ -297,16 +307,18 @@ def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> l
     return [definition for definition in definitions if definition not in waiting]
 
 
-def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> RestoreOutcome | None:
+def _restored_before(
+    job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool
+) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
     come, ``UsageError`` for a table that has to be there.
     """
     run, connection = job.run, job.destination.connection
-    if (outcome := _followed(job)) is not None:
+    if (outcome := _nothing_to_do_for_follow(job)) is not None:
         return outcome
     there: NotEmptyError | None
     try:
-        there = _in_the_way(job, definitions, merge=merge)
+        there = _conflict(job, definitions, merge=merge)
     except NotEmptyError as exc:
         there = exc
     records, same = run.finished_records(
@@ -317,7 +329,7 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     findings = None
     if run.selection.rows and run.tables:
         findings = _differences(job, records)
-    elif same or _all_there(job, definitions):
+    elif same or _holds_all_objects(job, definitions):
         findings = []
     if findings is None or (findings and not same):
         raise there
@@ -325,6 +337,7 @@ def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: boo
     if not findings:
         _begin_following(job)
     notes = note_locked(connection, _grants(job), records) if run.whole and not merge else []
+    notes += _pointing_nowhere(job)
     if records:
         notes.append(mysql_left_out.how_to_forget(connection))
     absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
@@ -353,7 +366,7 @@ def _marked(job: MysqlRestore, base: Mapping[str, Any]) -> tuple[Mark, FollowDet
     return marked if marked and marked[0].base == base["position"] else None
 
 
-def _followed(job: MysqlRestore) -> RestoreOutcome | None:
+def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
     """Return that nothing is to be done where changes were applied since. Raises ``UsageError`` where only a part of
     the snapshot is wanted: it would lack these changes.
     """
@@ -377,7 +390,7 @@ def _followed(job: MysqlRestore) -> RestoreOutcome | None:
     return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
-def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
+def _holds_all_objects(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
     """Tell whether a database without tables holds the bundle's objects, and no others."""
     if job.run.tables or not job.run.whole:
         return False
@@ -386,7 +399,7 @@ def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
     return names == mysql_destination.all_content(job.destination)
 
 
-def _in_the_way(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> NotEmptyError | None:
+def _conflict(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> NotEmptyError | None:
     """Return the error where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
@@ -404,12 +417,12 @@ def _in_the_way(job: MysqlRestore, definitions: Sequence[Definition], *, merge: 
     return None
 
 
-def _rows(job: MysqlRestore) -> WrittenRows:
+def _write_rows(job: MysqlRestore) -> WrittenRows:
     """Write the parts that are not done."""
-    from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished  # noqa: PLC0415  see ``_made``
+    from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished  # noqa: PLC0415  see ``_restore_definitions``
 
     run, connection = job.run, job.destination.connection
-    parts = parts_of(_present(job))
+    parts = parts_of(_tables_to_fill(job))
     done = empty_unfinished(connection, parts, mysql_destination.read_done(connection))
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
@@ -440,7 +453,7 @@ def _note_engines(job: MysqlRestore) -> None:
             job.notes.append(f"{quote_name(name)} is {reason}")
 
 
-def _present(job: MysqlRestore) -> Sequence[CatalogRow]:
+def _tables_to_fill(job: MysqlRestore) -> Sequence[CatalogRow]:
     """Return the selected tables, but for those that the destination has refused."""
     return [table for table in job.run.tables if table.name not in job.absent]
 
@@ -456,10 +469,12 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     the bundle has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are
     compared as it has them, and the values named.
     """
-    from exporters.mysql.live_digests import live_tables  # noqa: PLC0415  see ``_made``
+    from exporters.mysql.live_digests import live_tables  # noqa: PLC0415  see ``_restore_definitions``
 
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
-    tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
+    tables = [
+        without_refused(table, job.refused) for table in _tables_to_fill(job) if table.name not in reduced
+    ]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None
     run.compare(
@@ -474,7 +489,7 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
     """Return the findings that are more than values which the destination holds or computes otherwise; those are
     losses.
     """
-    from migrate.restore.mysql.values.value_differences import held_otherwise  # noqa: PLC0415  see ``_made``
+    from migrate.restore.mysql.values.value_differences import held_otherwise  # noqa: PLC0415  see ``_restore_definitions``
 
     others = []
     for difference in compare_tables(run.tables, run.destination_digests):

@@ -28,11 +28,7 @@ def is_users_table(row: CatalogRow) -> bool:
 
 class PostgresRestore(Struct, frozen=True):
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. The pool of ``open_pool`` copies the rows
-    instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
-    table, the rows that could not be read) are filled on the way, and ``passwordless``: the roles that were made and
-    need a password; ``refused_parts``: rows to be tried again once there
-    are indexes and constraints.
+    included. The pool of ``open_pool`` copies the rows instead of threads. All else is filled on the way.
     """
 
     run: TableRestore
@@ -43,10 +39,13 @@ class PostgresRestore(Struct, frozen=True):
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     passwordless: list[str] = field(default_factory=list)
+    """The roles that were made and need a password."""
     damaged: dict[Name, list[str]] = field(default_factory=dict)
+    """By table, the rows that could not be read."""
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the destination does not let be read, and why."""
     refused_parts: list[PartFile] = field(default_factory=list)
+    """Rows to be tried again once there are indexes and constraints."""
     _definitions: list[Definitions] = field(default_factory=list)
 
     @property

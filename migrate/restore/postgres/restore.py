@@ -90,63 +90,73 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     state = postgres_destination.read_state(destination)
     prepared = None
     if state is None:
-        if (outcome := _in_the_way(job, merge=merge)) is not None:
+        if (outcome := _restored_before(job, merge=merge)) is not None:
             return outcome
         _note_locale(job)
         state, prepared = _begin_and_prepare(job, alone=not merge)
     else:
         _note_locale(job)
-    _check_ours(job, state)
+    _require_same(job, state)
     done = postgres_destination.read_done(destination)
     if selection.definitions:
         pre_data.go_on(destination.connection, _definition_request(job, state, alone=not merge), done)
-    from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
+    from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
     from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
 
-    absent = _absent(job)
+    absent = _tables_not_made(job)
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
     written = row_steps.copy_rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
     script = after_rows.complete(job, state, done)
-    findings: list[str] = []
-    if selection.rows:
-        with row_steps.analyzed(job):
-            compared = row_steps.compared(job, run)
-        missing = [finding for part_findings in job.damaged.values() for finding in part_findings]
-        findings = [*missing, *row_steps.settled(job, compared)]
-        row_steps.note_recomputed(job)
-        note_other_rows(job, filled)
-    still = run.still_left_out(_tried_again(job, state), quote_qualified)
-    recorded = postgres_left_out.read(destination.connection)
-    if selection.definitions:
-        _note_definitions(job, state, [*recorded.left_out, *still])
-    job.left_out.extend(
-        f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
-    )
-    job.left_out.extend(still)
-    job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
-    job.left_out[:] = unique(recorded.left_out, job.left_out)
-    job.notes[:] = unique(recorded.notes, job.notes)
-    job.passwordless[:] = recorded.passwordless
+    findings = _compare(job, run, filled) if selection.rows else []
+    _note_left_out(job, run, state, absent)
     if findings:
-        job.left_out.extend(_waiting(job, state, script, merge=merge))
+        job.left_out.extend(_not_finished(job, state, script, merge=merge))
     else:
         _finish(job, state, script, merge=merge)
     made = _passwordless(job, run.earlier) if selection.left_out else note_made(job.passwordless)
     return run.outcome(written, findings, [*made, *job.notes], job.left_out)
 
 
+def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -> list[str]:
+    """Compare the rows of the destination with the bundle's, but for tables that something else has ``filled``; return
+    what differs.
+    """
+    from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
+
+    with row_steps.analyzed(job):
+        compared = row_steps.compared(job, run)
+    damaged = [finding for findings in job.damaged.values() for finding in findings]
+    findings = [*damaged, *row_steps.settled(job, compared)]
+    row_steps.note_recomputed(job)
+    note_other_rows(job, filled)
+    return findings
+
+
+def _note_left_out(job: PostgresRestore, run: TableRestore, state: State, absent: frozenset[Name]) -> None:
+    """Gather what this restore and earlier ones have left out; ``absent``: tables that could not be made."""
+    still = run.still_left_out(_tried_again(job, state), quote_qualified)
+    recorded = postgres_left_out.read(job.destination.connection)
+    if job.selection.definitions:
+        _note_definitions(job, state, [*recorded.left_out, *still])
+    rows = [f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)]
+    job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
+    job.left_out[:] = unique(recorded.left_out, job.left_out, rows, still)
+    job.notes[:] = unique(recorded.notes, job.notes)
+    job.passwordless[:] = recorded.passwordless
+
+
 def _note_definitions(job: PostgresRestore, state: State, known: Sequence[str]) -> None:
     """Note what definitions are here that are not as at the source; ``known``: what was left out of them."""
-    _note_names(job)
-    job.left_out.extend(_recoded(job, state))
+    _note_database_names(job)
+    job.left_out.extend(_bytes_without_character(job, state))
     if job.selection.left_out or not job.selection.is_part:
         extensions = job.definitions().extensions()
         left_out, notes = unlike(job.destination.connection, extensions, known, portable=state.portable)
         job.left_out.extend(left_out)
         job.notes.extend(notes)
-    job.left_out.extend(_other_orders(job))
+    job.left_out.extend(_other_column_orders(job))
 
 
 def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> None:
@@ -159,7 +169,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     if settings and merge:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
-    database = _lacking(job, state) if selection.is_everything and not merge else {}
+    database = _missing_properties(job, state) if selection.is_everything and not merge else {}
     record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
     base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
     rows = job.run.reader.catalog() if base is not None else ()
@@ -172,7 +182,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
 
 
-def _waiting(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> Iterator[str]:
+def _not_finished(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> Iterator[str]:
     """Yield what ``_finish`` would make."""
     selection, reason = job.selection, "not made before the rows are those of the bundle"
     if selection.definitions and not selection.is_part:
@@ -186,7 +196,7 @@ def _waiting(job: PostgresRestore, state: State, script: Script, *, merge: bool)
             yield f"{', '.join(names)} of the database: {reason}"
 
 
-def _lacking(job: PostgresRestore, state: State) -> dict[str, Any]:
+def _missing_properties(job: PostgresRestore, state: State) -> dict[str, Any]:
     """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
     source = job.definitions().database()
     if source is None:
@@ -243,7 +253,7 @@ ORDER BY 1
 """What may name a database: bodies, and where foreign servers lead. All else names nothing beyond its schema."""
 
 
-def _note_names(job: PostgresRestore) -> None:
+def _note_database_names(job: PostgresRestore) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     connection = job.destination.connection
     before, now = renamed_database.source_database(job.run), str(connection.info.dbname)
@@ -256,7 +266,7 @@ def _note_names(job: PostgresRestore) -> None:
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
-def _other_orders(job: PostgresRestore) -> list[str]:
+def _other_column_orders(job: PostgresRestore) -> list[str]:
     """Return sentences about tables whose columns are in another order than at the source."""
     orders = job.orders
     return [
@@ -266,7 +276,7 @@ def _other_orders(job: PostgresRestore) -> list[str]:
     ]
 
 
-def _recoded(job: PostgresRestore, state: State) -> list[str]:
+def _bytes_without_character(job: PostgresRestore, state: State) -> list[str]:
     """Return sentences about definitions with bytes for which the destination has no character."""
     sections = [
         job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
@@ -279,14 +289,14 @@ def _recoded(job: PostgresRestore, state: State) -> list[str]:
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
-def _check_ours(job: PostgresRestore, state: State) -> None:
+def _require_same(job: PostgresRestore, state: State) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
     where = job.destination.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
     job.run.require_same(state, where=where, how=how)
 
 
-def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
+def _restored_before(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come, ``DamageError`` where the bundle does not show it.
     """
@@ -299,26 +309,26 @@ def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
     mark = read_mark(connection, run.source)
     is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
     if is_followed and (conflict or not job.selection.is_everything):
-        return _followed(job, records)
+        return _nothing_to_do_for_follow(job, records)
     if same and not conflict and job.selection.definitions:
         absent = postgres_destination.absent_tables(connection, names)
         conflict = next((f"table {'.'.join(name)}" for name in names if name not in absent), "")
     if not conflict:
         if run.whole and not run.tables and _holds_definitions(job, any if same else all):
-            return _already(job, records)
+            return _nothing_to_do(job, records)
         return None
     if same and not job.selection.rows:
-        return _already(job, records)
+        return _nothing_to_do(job, records)
     if job.selection.rows and run.tables:
-        from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
+        from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
 
         differing = row_steps.compared(job, run).differing(records)
         findings = sentences(compare_tables(differing, run.destination_digests), quote_qualified)
         if same or not findings:
             row_steps.note_recomputed(job)
-            return _already(job, records, findings)
+            return _nothing_to_do(job, records, findings)
     elif run.whole and not run.tables and _all_there(job):
-        return _already(job, records)
+        return _nothing_to_do(job, records)
     raise NotEmptyError(
         f"{job.destination.address.url} is not empty: it has the {conflict}",
         next_step="restore into a fresh, empty database, or say --merge if no name is in both"
@@ -335,7 +345,7 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> st
     conflict = "" if run.whole else postgres_destination.table_with_rows(connection, names)
     if conflict or all(table.number for table in run.tables):
         return conflict
-    from migrate.restore.postgres.rows import large_objects  # noqa: PLC0415  see ``_prepared``
+    from migrate.restore.postgres.rows import large_objects  # noqa: PLC0415  see ``_prepare_parts``
 
     return large_objects.in_the_way(connection, run, filled=not run.whole)
 
@@ -361,7 +371,7 @@ def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], 
     return holds_objects(connection, scripts, enough)
 
 
-def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:
+def _nothing_to_do_for_follow(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:
     """Return that nothing was to be done in a destination to which changes were applied since. Raises ``UsageError``
     where only a part of the snapshot is wanted: it would lack these changes.
     """
@@ -377,7 +387,7 @@ def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> Resto
     return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
-def _already(
+def _nothing_to_do(
     job: PostgresRestore, records: Sequence[FinishedRestore], findings: Sequence[str] = ()
 ) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
@@ -404,7 +414,7 @@ def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, Pre
     """Make what the rows need, and the state. Meanwhile a thread prepares rows."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-prepare") as pool:
-        prepared = pool.submit(_prepared, job, stop)
+        prepared = pool.submit(_prepare_parts, job, stop)
         try:
             state = _begin(job, alone=alone)
         finally:
@@ -412,7 +422,7 @@ def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, Pre
         return state, prepared.result()
 
 
-def _prepared(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
+def _prepare_parts(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
     """Import what works on rows, and prepare parts until ``stop`` is set: the server is busy with the definitions."""
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  a third of what a restore imports
 
@@ -454,7 +464,7 @@ def _definition_request(job: PostgresRestore, state: State, *, alone: bool) -> p
     )
 
 
-def _absent(job: PostgresRestore) -> frozenset[Name]:
+def _tables_not_made(job: PostgresRestore) -> frozenset[Name]:
     """Return the tables that the destination does not have, because they need what it refuses or what the bundle
     lacks.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.live_digests import TablesToRead, live_tables
+from exporters.postgres.live_digests import Name, TablesToRead, digest_tables
 from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import compare_tables
@@ -141,11 +141,15 @@ def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
     numbers = large_objects.numbers(run, job.damaged.keys())
     to_read = TablesToRead(names, also=job.derived, large_objects=numbers, orders=job.orders)
-    run.compare(
-        lambda advance: live_tables(
-            job.destination.address, to_read, workers=run.workers, advance=advance, unread=job.unread
+
+    def live(advance: Advance) -> Mapping[Name, RowsDigest]:
+        tables = digest_tables(
+            job.destination.address, to_read, workers=run.workers, advance=advance, tolerant=True
         )
-    )
+        job.unread.update(tables.unread)
+        return tables.digests
+
+    run.compare(live)
     job.left_out.extend(
         f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
     )

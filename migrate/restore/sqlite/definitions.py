@@ -4,6 +4,7 @@ order.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -27,6 +28,13 @@ _OF_THE_APPLICATION = (
     "unknown function",
     "non-deterministic functions",
 )
+
+
+_TOKEN = re.compile(
+    r"""(?P<name>'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$]+)|--[^\n]*|/\*.*?(?:\*/|\Z)|[(),]""",
+    re.DOTALL,
+)
+_MARKS = {"'": "'", '"': '"', "`": "`", "[": "]"}
 
 
 class Definitions(Struct, frozen=True):
@@ -91,6 +99,42 @@ def make_tables(
         connection.execute("DROP TABLE moveout_sequence")
     if _STATISTICS in names:
         connection.execute("ANALYZE sqlite_schema")
+
+
+def without_expressions(sql: str, columns: AbstractSet[str]) -> str:
+    """Return a table's definition in which these generated columns are NULL."""
+    depth, name, begin, before, spans = 0, "", 0, "", list[tuple[int, int]]()
+    for match in _TOKEN.finditer(sql):
+        if match["name"] is not None:
+            name = name or (_unquoted(match[0]) if depth == 1 else "")
+            before = match[0].upper()
+        elif match[0] == "(":
+            depth += 1
+            begin = match.end() if (depth, before) == (2, "AS") and name in columns else begin
+            before = ""
+        elif match[0] == ")":
+            spans += [(begin, match.start())] if depth == 2 and begin else []
+            depth, begin = depth - 1, begin if depth > 2 else 0
+        elif match[0] == "," and depth == 1:
+            name = ""
+    for first, last in reversed(spans):
+        sql = f"{sql[:first]}NULL{sql[last:]}"
+    return sql
+
+
+def _unquoted(word: str) -> str:
+    end = _MARKS.get(word[0])
+    return word if end is None else word[1:-1].replace(end * 2, end)
+
+
+def set_definition(connection: sqlite3.Connection, table: str, sql: str) -> None:
+    """Give a table another definition, under which its rows are stored alike."""
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE type = 'table' AND name = ?", (sql, table))
+    connection.execute("PRAGMA writable_schema = RESET")
+    connection.execute(
+        "SELECT 1 FROM sqlite_schema"
+    ).fetchone()  # read it while there are stand-ins of functions
 
 
 def shadows_of(entry: SchemaEntry, tables: Sequence[SchemaEntry]) -> list[SchemaEntry]:

@@ -19,6 +19,7 @@ from migrate.restore.common.table_parts import AttemptProgress, PartFile, missin
 from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
+from migrate.restore.sqlite.definitions import set_definition, without_expressions
 from migrate.restore.sqlite.destination import SqliteDestination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import Names, insert_into, write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
@@ -40,13 +41,36 @@ def bring_rows(
     every = read_catalog(connection).tables
     tables = {table.name: table for table in every if table.name in job.names}
     stand_ins.lend_for_rows(tables.values())
+    changed = _without_uncomputed(job, tables, stand_ins)
+    for name, sql in changed.items():
+        set_definition(connection, name, sql)
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         damaged.extend(_write_parts(run.reader, connection, tables, todo, advance))
 
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
     written = run.rows(parts, read_done(destination), write)
+    for entry in job.entries:
+        if entry.type == "table" and entry.name in changed:
+            set_definition(connection, entry.name, entry.sql or "")
     return written, damaged
+
+
+def _without_uncomputed(
+    job: SqliteRestore, tables: Mapping[str, SqliteTable], stand_ins: StandIns
+) -> dict[str, str]:
+    """Return definitions of the tables with virtual columns that could not be computed for some row at the source:
+    without these expressions. SQLite computes them when it inserts, and refuses the row. Stand-ins compute the others.
+    """
+    exported = {row.name: {column["name"] for column in row.details["columns"]} for row in job.run.tables}
+    computed = {name for names in stand_ins.needed_by.values() for name in names}
+    definitions = {}
+    for entry in job.entries:
+        if entry.type == "table" and entry.name in (exported.keys() & tables.keys()) - computed:
+            virtual = {column.name for column in tables[entry.name].columns if column.virtual}
+            if uncomputed := virtual - exported[entry.name]:
+                definitions[entry.name] = without_expressions(entry.sql or "", uncomputed)
+    return definitions
 
 
 def _write_parts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any
@@ -35,7 +35,7 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.storage.api import Parts, UploadedPart
+from migrate.storage.api import CLOCK_SKEW, Parts, UploadedPart
 from migrate.storage.checksums import from_header
 from migrate.storage.outage import is_looking
 
@@ -53,7 +53,6 @@ _DENIED_NEXT = {
     "TokenRefreshRequired": _EXPIRED,
 }
 """Codes for which another next step helps than to check the credentials."""
-_SKEW = timedelta(minutes=15)
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",
@@ -155,9 +154,9 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
 
 
 def _is_skewed(date: str | None) -> bool:
-    """Tell whether a server's date is further from ours than S3 lets requests be: 15 minutes."""
+    """Tell whether a server's date is further from ours than S3 lets requests be."""
     try:
-        return date is not None and abs(parsedate_to_datetime(date) - datetime.now(UTC)) > _SKEW
+        return date is not None and abs(parsedate_to_datetime(date) - datetime.now(UTC)) > CLOCK_SKEW
     except (ValueError, TypeError):
         return False
 

@@ -1,5 +1,7 @@
 """Whoever waits for an answer of a database server is woken from outside, and others are not."""
 
+import os
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -48,3 +50,32 @@ def test_those_who_wait_for_one_database_get_an_error_at_once(request, kind):
     ask = other.run if kind == "mariadb" else other.execute
     assert ask("SELECT 1")
     other.close()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_an_idle_connection_is_not_forgotten_by_whoever_forwards_its_packets(request, kind):
+    """Balancers and address translation forget it after four to six minutes; the system's own signs begin after two
+    hours.
+    """
+    url = request.getfixturevalue(kind).database()
+    with ExitStack() as stack:
+        if kind == "mariadb":
+            connection = mysql.connect(mysql.parse_url(url))
+            stack.callback(connection.close)
+            numbers = [connection.raw._sock.fileno()]
+        else:
+            session, _ = stack.enter_context(open_snapshot(postgres.parse_url(url)))
+            feed = open_feed(session)
+            stack.callback(feed.close)
+            numbers = [session.holder.fileno(), feed._file_number()]
+            own = postgres.connect(postgres.parse_url(f"{url}?keepalives_idle=7"))
+            stack.callback(own.close)
+            assert kept_alive_after(own.fileno()) == 7
+        assert {kept_alive_after(number) for number in numbers} == {60}
+
+
+def kept_alive_after(number):
+    """Return after how many idle seconds the system sends something on a connection; 0: never."""
+    with socket.socket(fileno=os.dup(number)) as other:
+        is_kept = other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return is_kept and other.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)

@@ -1,4 +1,4 @@
-"""What neither the definitions nor the rows hold is in the loss ledger, by name."""
+"""What neither the definitions nor the rows hold is recorded as lost, by name."""
 
 import secrets
 import shutil

@@ -81,8 +81,9 @@ def export_file(path: Path, location: Path) -> ExportOutcome:
     return export([source], open_location(str(location)), workers=2, progress=Silent())
 
 
-def restore_file(location: Path, destination: Path) -> RestoreOutcome:
-    return restore_from(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
+def restore_file(location: Path, destination: Path, *only: str) -> RestoreOutcome:
+    reader = read_bundle(location)
+    return restore_from(reader, "app", url_of(destination), workers=2, progress=Silent(), only=only)
 
 
 def losses_of(location: Path) -> set[str]:

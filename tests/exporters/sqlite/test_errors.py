@@ -281,3 +281,30 @@ def test_errors_have_a_next_step(tmp_path, small):
     with pytest.raises(MoveoutError) as caught:
         restore_file(tmp_path / "bundle", tmp_path / "none/b.db")
     assert caught.value.next_step
+
+
+ADDED = """
+CREATE TABLE t (/* x AS ( */ "the ,key" INTEGER PRIMARY KEY, body TEXT DEFAULT (')'), loud AS (upper(body)) STORED,
+  CHECK (length(body) > 0)); CREATE TABLE kept AS SELECT 1 AS a;
+INSERT INTO t ("the ,key", body) VALUES (1, '{"x": 1}'), (2, '{nonsense'), (3, NULL);
+ALTER TABLE t ADD COLUMN "x ""(" INT GENERATED ALWAYS AS (json_extract(body, '$.x') -- of (some
+  + coalesce(1, (2))); ALTER TABLE t ADD COLUMN size AS (length(body));
+CREATE INDEX whole ON t ("x ""(") WHERE "the ,key" <> 2;
+"""
+
+
+@pytest.mark.parametrize("only", [(), ("t",)])
+def test_a_generated_column_that_cannot_be_computed_for_a_row_costs_only_its_values(tmp_path, only):
+    path, destination = run_sql(tmp_path / "a.db", ADDED), tmp_path / "b.db"
+    with pytest.raises(sqlite3.OperationalError):
+        fetch(path, "SELECT * FROM t")
+    assert export_file(path, tmp_path / "bundle").complete
+    assert losses_of(tmp_path / "bundle") == {"values of generated columns"}
+    restored = restore_file(tmp_path / "bundle", destination, *only)
+    assert (restored.findings, restored.left_out) == ((), ())
+    query = 'SELECT "the ,key", body, loud, size FROM t ORDER BY 1'
+    assert fetch(destination, query) == fetch(path, query)
+    of_some = 'SELECT "the ,key", "x ""(" FROM t WHERE "the ,key" <> 2 ORDER BY 1'
+    assert fetch(destination, of_some) == fetch(path, of_some) == [(1, 2), (3, None)]
+    sql = "SELECT sql FROM sqlite_schema WHERE tbl_name = 't'"
+    assert fetch(destination, sql) == fetch(path, sql)

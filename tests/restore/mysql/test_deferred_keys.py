@@ -7,8 +7,8 @@ from exporters.mysql.live_digests import live_tables
 from migrate.restore.mysql import deferred_keys
 from migrate.restore.mysql.deferred_keys import take_apart
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import fetch
-from tests.tools.bundles import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 HOSTILE = """CREATE TABLE `t` (
   `id` int(11) NOT NULL COMMENT 'a,
@@ -93,3 +93,33 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
     assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")
+
+
+@pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
+def test_a_foreign_key_to_a_database_that_is_missing_is_named_until_that_is_there(kind, request, tmp_path):
+    server, other = request.getfixturevalue(kind), request.getfixturevalue(f"other_{kind}")
+    url, destination, odd = server.database(), other.database(), "`the ``parents```"
+    parent = f"CREATE DATABASE {odd}; CREATE TABLE {odd}.`p``` (id INT PRIMARY KEY)"
+    try:
+        run_sql(url, f"{parent}; INSERT INTO {odd}.`p``` VALUES (1)")
+        run_sql(
+            url,
+            "CREATE TABLE c (id INT PRIMARY KEY, up INT, CONSTRAINT here FOREIGN KEY (up) REFERENCES c (id),"
+            f" CONSTRAINT away FOREIGN KEY (id) REFERENCES {odd}.`p``` (id)); INSERT INTO c VALUES (1, 1)",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        for _ in range(2):
+            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            assert (outcome.findings, outcome.left_out) == ((), ())
+            (note,) = [note for note in outcome.notes if "foreign keys" in note]
+            assert (
+                "tables of `the ``parents``` that are missing on this server: `away` of `c` (to `p```)."
+                in note
+            )
+        run_sql(destination, parent)
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        assert not [note for note in outcome.notes if "foreign keys" in note]
+    finally:
+        run_sql(destination, f"DROP TABLE IF EXISTS c; DROP DATABASE IF EXISTS {odd}")
+        run_sql(url, f"DROP TABLE IF EXISTS c; DROP DATABASE {odd}")

@@ -8,6 +8,8 @@ from migrate.errors import NotEmptyError
 from migrate.restore.mysql.table_ddl import unplaced
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
+from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -75,3 +77,30 @@ def test_a_database_without_tables_is_restored_twice(my_exported, other_mariadb)
     run_sql(destination, "DROP EVENT nightly")
     with pytest.raises(NotEmptyError, match="sequence numbers"):
         restore()
+
+
+def test_virtual_columns_that_are_another_thing_each_time_are_no_difference(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (id INT, `at random` DOUBLE AS (RAND()), above DOUBLE AS (`at random` + 1),"
+        " who TEXT AS (USER()), seen DATETIME(6) AS (NOW(6)), said VARCHAR(20) AS (CONCAT('rand() @', id)));"
+        "INSERT INTO t (id) VALUES (1), (1), (2);"
+        "CREATE TABLE nothing_else (r DOUBLE AS (RAND())); INSERT INTO nothing_else VALUES (), ()",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    lost = {loss.item for _, loss in reader.losses() if loss.property == "values"}
+    assert lost == {f"`t`.{name}" for name in ("at random", "above", "who", "seen")}
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    assert outcome.findings == ()
+    (left_out,) = outcome.left_out
+    assert left_out.startswith("values of `nothing_else`.`r`: the destination computes other values")
+    for live in (url, destination):
+        request = ComparisonRequest(reader, "app", live, workers=1, progress=Silent())
+        assert [finding.key for finding in compare_database(request)] == ["`nothing_else`"]
+    assert fetch(destination, "SELECT id, said FROM t WHERE above > 1 ORDER BY id") == [
+        (1, "rand() @1"),
+        (1, "rand() @1"),
+        (2, "rand() @2"),
+    ]

@@ -46,7 +46,7 @@ from migrate.restore.postgres import row_steps
 def wait(*_, **__):
     Path(sys.argv[3]).touch()
     time.sleep(60)
-row_steps.live_tables = wait
+row_steps.digest_tables = wait
 """
 _RESTORE = """
 import sys

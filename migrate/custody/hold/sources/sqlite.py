@@ -30,7 +30,7 @@ class SqliteHold:
         self.url = address.url
         root = address.path
         if not root.exists():
-            raise GoneError(f"there is no file {root}", next_step="check the path in the URL")
+            raise GoneError(f"there is no file {root}", next_step="check the path")
         self._files = [root / name for name in find(root).databases] if root.is_dir() else [root]
 
     def changes(self) -> Sequence[Change]:

@@ -35,7 +35,7 @@ from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
 from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
-from migrate.restore.mysql.load_rows import insert_statements
+from migrate.restore.mysql.values.insert_statements import insert_statements
 from migrate.restore.mysql.values.insert_values import LongValues, Values, literals_of
 
 _COUNTERS = """

@@ -58,7 +58,7 @@ objects(kind, label, part_of, class, oid) AS (
   UNION ALL SELECT i.type, i.identity, split_part(i.identity, ' in publication ', 2), o.class, o.oid
   FROM others o, pg_catalog.pg_identify_object(o.class, o.oid, 0) i
   WHERE o.oid >= {first_oid} AND i.identity !~ '{our_publications}')
-SELECT kind, label, part_of FROM objects o
+SELECT textsend(kind), textsend(label), textsend(part_of) FROM objects o
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
   WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
 """
@@ -82,9 +82,50 @@ _OBJECTS = (
         ),
     )
 )
-"""Objects by their kinds and names, and of what each is a part; those of extensions come with these. The texts of
-definitions are left out, since another version of the server writes them otherwise.
+"""Objects by their kinds and names, and of what each is a part; those of extensions come with these."""
+_DEFINITIONS = """
+WITH schemas AS (
+  SELECT oid, nspname FROM pg_catalog.pg_namespace
+  WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{own}')),
+relations AS (
+  SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS label
+  FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't')
+SELECT 'table', label, concat_ws(' ', r.relrowsecurity, r.relforcerowsecurity, pg_get_expr(r.relpartbound, r.oid))
+FROM relations r WHERE r.relkind IN ('r', 'p')
+UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
+  concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid))
+FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
+UNION ALL SELECT 'index', format('%I.%I', r.nspname, i.relname), pg_get_indexdef(x.indexrelid)
+FROM pg_catalog.pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+UNION ALL SELECT 'constraint', format('%I of %s', k.conname, r.label),
+  regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '')
+FROM pg_catalog.pg_constraint k JOIN relations r ON r.oid = k.conrelid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
+UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), pg_get_triggerdef(g.oid)
+FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive,
+  pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
+FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
+UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+  concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig,
+    pg_get_function_arguments(p.oid), pg_get_function_result(p.oid))
+FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+UNION ALL SELECT 'type', format('%I.%I', n.nspname, t.typname),
+  concat_ws(' ', format_type(t.typbasetype, t.typtypmod), t.typnotnull,
+    coalesce(pg_get_expr(t.typdefaultbin, 0), t.typdefault), (
+    SELECT string_agg(regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''), ' ' ORDER BY k.conname)
+    FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'))
+FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
 """
+_DEFINITIONS_OF_VERSION = """
+UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, label, pg_get_viewdef(r.oid)
+FROM relations r WHERE r.relkind IN ('v', 'm')
+UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), pg_get_ruledef(w.oid)
+FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
+"""
+"""What each object is, as far as all versions of the server write it alike; and what two of one version do."""
+_MAJOR = 10000
 
 
 def definition_gaps(
@@ -107,20 +148,43 @@ def definition_gaps(
 def missing_definitions(
     source: psycopg.Connection[Any], destination: psycopg.Connection[Any], *, skipped: Collection[str]
 ) -> list[str]:
-    """Return the objects (``index public.by_day``) that only the source has. Of one that is missing, or of a table
-    ``skipped`` (``schema.name``), no parts are named.
+    """Return the objects (``index public.by_day``) that only the source has, and those that it defines otherwise. Of
+    one that is missing, or of a table ``skipped`` (``schema.name``), no parts are named.
     """
     part_of = _objects(source)
     missing = sorted(part_of.keys() - _objects(destination).keys())
     whole = {label for kind, label in missing if not part_of[kind, label]} | {*skipped}
+    is_one_version = source.info.server_version // _MAJOR == destination.info.server_version // _MAJOR
+    defined, at_destination = (
+        _definitions(side, is_one_version=is_one_version) for side in (source, destination)
+    )
+    common = part_of.keys() & defined.keys() & at_destination.keys()
+    changed = sorted(name for name in common if defined[name] != at_destination[name])
     return [
-        f"{kind} {label}"
-        for kind, label in missing
+        f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
+        for kind, label in (*missing, *changed)
         if part_of[kind, label] not in whole and label not in skipped
     ]
 
 
+def _definitions(connection: psycopg.Connection[Any], *, is_one_version: bool) -> dict[tuple[str, str], str]:
+    """Return what each object is, by kind and name."""
+    query = _DEFINITIONS + (_DEFINITIONS_OF_VERSION if is_one_version else "")
+    query = f"SELECT textsend(kind), textsend(label), textsend(text) FROM ({query}) AS d(kind, label, text)"
+    return _named(connection, query.replace("{own}", PROGRESS_SCHEMA))
+
+
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
     """Return of what each object is a part, by kind and name."""
-    rows = connection.execute(_OBJECTS.encode()).fetchall()
-    return {(kind, label): part_of for kind, label, part_of in rows}
+    return _named(connection, _OBJECTS)
+
+
+def _named(connection: psycopg.Connection[Any], query: str) -> dict[tuple[str, str], str]:
+    """Return the third column of a query by kind and name. Texts come as bytes: not all are characters everywhere."""
+    is_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+    encoding = "SQL_ASCII" if is_bytes else "UTF8"
+    connection.execute(f"SET client_encoding TO '{encoding}'".encode())
+    rows = connection.execute(query.encode()).fetchall()
+    connection.execute("SET client_encoding TO 'UTF8'")
+    texts = ([text.decode(errors="backslashreplace") for text in row] for row in rows)
+    return {(kind, label): text for kind, label, text in texts}

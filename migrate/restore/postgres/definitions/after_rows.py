@@ -44,40 +44,15 @@ _TRIGGERS = "constraint-triggers"
 
 def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
-    connection, progress = job.destination.connection, job.run.progress
-    definitions = job.definitions()
+    connection, definitions = job.destination.connection, job.definitions()
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
     triggers = definitions.constraint_triggers()
     if triggers:
         remaining = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
         script = replace(script, entries=remaining)
     planned = _stages(job, script)
-    steps = [step for stage in planned for step in stage.steps]
-    if steps:
-        progress.begin(
-            f"indexes and constraints of {job.run.source}",
-            items=len(steps),
-            size_bytes=0,
-            of=job.run.indexes_task,
-        )
-        progress.skip(items=sum(mark_of(step) in done for step in steps))
-        runner = StepRunner(
-            job.destination.address,
-            script.head + begun_as(connection, job.run.position_value("sessions")),
-            done,
-            workers=job.run.workers,
-            advance=lambda: progress.advance(items=1),
-        )
-        before_rows, others = split_at_rows(planned)
-        with closing(runner):
-            runner.rows_missing = bool(job.damaged)
-            runner.make(before_rows)
-            _write_refused_parts(job)
-            runner.rows_missing = bool(job.damaged)
-            runner.make(others)
-            runner.finish()
-        job.left_out.extend(runner.left_out)
-        progress.end()
+    if any(stage.steps for stage in planned):
+        _make_stages(job, script, planned, done)
     else:
         _write_refused_parts(job)
     objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
@@ -90,6 +65,35 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     if job.selection.rows and _SEQUENCES not in done:
         _set(connection, _SEQUENCES, list(set_sequences(_sequences(job, definitions))))
     return script
+
+
+def _make_stages(job: PostgresRestore, script: Script, planned: Sequence[Stage], done: set[str]) -> None:
+    """Make indexes, constraints and what else comes behind rows; in between the rows that were refused before."""
+    progress, steps = job.run.progress, [step for stage in planned for step in stage.steps]
+    progress.begin(
+        f"indexes and constraints of {job.run.source}",
+        items=len(steps),
+        size_bytes=0,
+        of=job.run.indexes_task,
+    )
+    progress.skip(items=sum(mark_of(step) in done for step in steps))
+    runner = StepRunner(
+        job.destination.address,
+        script.head + begun_as(job.destination.connection, job.run.position_value("sessions")),
+        done,
+        workers=job.run.workers,
+        advance=lambda: progress.advance(items=1),
+    )
+    before_rows, others = split_at_rows(planned)
+    with closing(runner):
+        runner.rows_missing = bool(job.damaged)
+        runner.make(before_rows)
+        _write_refused_parts(job)
+        runner.rows_missing = bool(job.damaged)
+        runner.make(others)
+        runner.finish()
+    job.left_out.extend(runner.left_out)
+    progress.end()
 
 
 def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tuple[str, str]]) -> None:

@@ -83,6 +83,8 @@ class _Pair(Struct, frozen=True):
     extension: str
     there: Member
     here: Member | None
+    owner_here: str | None
+    """Who owns the extension here, and most of its members."""
 
     @property
     def label(self) -> str:
@@ -107,6 +109,14 @@ class _Pair(Struct, frozen=True):
         return self.here is not None and self.there.get("body") != self.here.get("body")
 
     @property
+    def other_owner(self) -> str | None:
+        """To whom the member was given at the source, where it belongs to another role here."""
+        owner = self.there.get("given_to")
+        if self.here is None or owner in {None, self.here.get("given_to", self.owner_here)}:
+            return None
+        return str(owner)
+
+    @property
     def is_other_comment(self) -> bool:
         """Whether another comment stands on it here."""
         return self.here is not None and self.there.get("comment") != self.here.get("comment")
@@ -115,8 +125,11 @@ class _Pair(Struct, frozen=True):
 def members(
     connection: psycopg.Connection[Any], extensions: Sequence[Extension], *, portable: bool
 ) -> list[DumpEntry]:
-    """Return entries for what the extensions here lack, or have otherwise than those of the source."""
-    return [entry for pair in _pairs(connection, extensions) for entry in _entries(pair, portable=portable)]
+    """Return entries for what the extensions here lack, or have otherwise than those of the source. Sequences come
+    last: those of a table go to another owner with it, and not by themselves.
+    """
+    pairs = sorted(_pairs(connection, extensions), key=lambda pair: pair.there["type"] == "sequence")
+    return [entry for pair in pairs for entry in _entries(pair, portable=portable)]
 
 
 def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension]) -> Iterator[_Pair]:
@@ -130,7 +143,7 @@ def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension])
             continue
         known = {_key(member): member for member in here["members"]}
         for member in extension["members"]:
-            yield _Pair(extension["name"], member, known.get(_key(member)))
+            yield _Pair(extension["name"], member, known.get(_key(member)), here["owner"])
 
 
 def _key(member: Member) -> tuple[str, str]:
@@ -157,6 +170,8 @@ def _entries(pair: _Pair, *, portable: bool) -> Iterator[DumpEntry]:
         yield entry(kind, definition)
     if pair.alterations:
         yield entry(kind, *(f"ALTER {named} {alteration}" for alteration in pair.alterations))
+    if pair.other_owner is not None and not portable:
+        yield entry(kind, f"ALTER {named} OWNER TO {quote_name(pair.other_owner)}")
     if pair.is_other_comment or (pair.here is None and member.get("comment")):
         comment = "NULL" if member.get("comment") is None else quote_literal(member["comment"])
         yield entry("COMMENT", f"COMMENT ON {named} IS {comment}")
@@ -218,6 +233,10 @@ def unlike(
             left_out.append(f"{pair.label}: the extension does not make it here")
         elif pair.is_other_body or pair.alterations or pair.is_other_comment:
             left_out.append(f"{pair.label}: it was altered at the source, and is not here")
+        elif pair.other_owner is not None and not portable:
+            left_out.append(
+                f"{pair.label}: it belongs to {pair.other_owner} at the source, and does not here"
+            )
     query = "SELECT extname, extversion, pg_catalog.pg_get_userbyid(extowner) FROM pg_catalog.pg_extension"
     here = {name: (version, owner) for name, version, owner in connection.execute(query)}
     notes = []
@@ -231,6 +250,7 @@ def unlike(
             )
         if owner not in {None, owner_here} and not portable:
             notes.append(
-                f"extension {name} belongs to {owner_here} here, to {owner} at the source: no statement changes that"
+                f"extension {name} belongs to {owner_here} here, to {owner} at the source, and so may its members:"
+                " no statement gives an extension to another role"
             )
     return left_out, notes

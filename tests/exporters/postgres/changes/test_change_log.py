@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from exporters.changes import MessageKind
+from exporters.connections.open_connections import shut_socket
 from exporters.doctor import ExamineRequest
 from exporters.errors import (
     SourceGoneError,
@@ -63,6 +64,23 @@ def first_value(message):
 
 def inserted(messages):
     return [first_value(message) for message in messages if message.payload.startswith(b"I")]
+
+
+def test_a_network_that_is_cut_while_the_stream_begins_is_an_error_of_the_source(postgres, monkeypatch):
+    """It passes, and is tried again."""
+    url = postgres.database()
+    wait = replication.ReplicationStream._wait
+
+    def cut(stream, seconds):
+        shut_socket(stream._connection.socket)
+        wait(stream, seconds)
+
+    with log_of(url) as (log, base):
+        with monkeypatch.context() as patched:
+            patched.setattr(replication.ReplicationStream, "_wait", cut)
+            with pytest.raises(SourceUnreachableError), log.stream(base.log, base.position):
+                pass
+        eventually(lambda: not is_read(postgres, base.log))
 
 
 def test_base_and_stream_have_each_transaction_once(postgres):

@@ -1,0 +1,69 @@
+"""The tables of the catalog are read as they were written, also in several batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.api import CatalogEntry, Gap, Loss
+from migrate.bundle import catalog
+from migrate.bundle.catalog import catalog_row
+from migrate.errors import DamageError
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_BATCH", 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5])
+def test_losses_and_gaps_of_several_batches_are_read_as_they_were_written(count):
+    losses = [("app", Loss(f"t{number}", "owner", "why")) for number in range(count)]
+    gaps = [("app", Gap(f"t{number}", "failed", "why")) for number in range(count)]
+    files = BytesIO(), BytesIO()
+    assert catalog.write_losses(files[0], iter(losses)) == count
+    assert catalog.write_gaps(files[1], iter(gaps)) == count
+    assert list(catalog.read_losses(files[0], "losses")) == losses
+    assert list(catalog.read_gaps(files[1], "gaps")) == gaps
+    assert pq.read_schema(files[0]).equals(catalog.losses_schema())
+    assert not any(field.nullable for file in files for field in pq.read_schema(file))
+
+
+def rows(*directories: str) -> Iterator[catalog.CatalogRow]:
+    for number, directory in enumerate(directories):
+        parts = [{"name": f"{directory}/part-{part}.parquet"} for part in range(2)]
+        entry = CatalogEntry("table", number, "public", f"t{number}", 3, 4, "digest", {"parts": parts})
+        yield catalog_row("app", entry, {"lsn": "0/1"})
+
+
+def test_a_catalog_is_read_as_it_was_written_with_the_directory_of_each_table():
+    written = list(rows("data/app/tables/1", "data/app/tables/2", "data/app/tables/3"))
+    assert [row.directory for row in written] == [f"data/app/tables/{number}" for number in (1, 2, 3)]
+    file = BytesIO()
+    catalog.write_catalog(file, written)
+    assert catalog.read_catalog(file, "catalog") == written
+
+
+def test_parts_in_two_directories_have_none_in_common():
+    entry = CatalogEntry("table", 1, "", "t", 1, 1, "", {"parts": [{"name": "a/1"}, {"name": "b/1"}]})
+    assert catalog_row("app", entry, {}).directory == ""
+    assert catalog_row("app", CatalogEntry("table", 1, "", "t", 1, 1, "", {}), {}).directory == ""
+
+
+@pytest.mark.parametrize(
+    "change", [{"details": "[]"}, {"position": "1"}, {"details": "{"}, {"directory": "data/../.."}]
+)
+def test_a_catalog_with_other_values_is_damage_of_that_file(change):
+    file = BytesIO()
+    catalog.write_catalog(file, rows("data/app/tables/1"))
+    table = pq.read_table(file)
+    for name, value in change.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array([value]))
+    changed = BytesIO()
+    pq.write_table(table, changed)
+    with pytest.raises(DamageError, match="catalog"):
+        catalog.read_catalog(changed, "catalog")

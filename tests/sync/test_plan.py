@@ -1,0 +1,197 @@
+"""What a run is going to do: what of both sides is its business, and how it is counted and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from exporters.bucket_api import ObjectSummary
+from exporters.selection import Selection
+from migrate.runtime.progress import Silent
+from migrate.sync import plan
+from migrate.sync.diff import Action, SyncStep
+from migrate.sync.ordered_listing import RESERVED, in_order, without_records
+from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
+from migrate.sync.record.column_pages import UnorderedError
+from tests.sync.test_diff import THEN, listed, pages
+
+
+def sides(**choice: object) -> Sides:
+    source = destination = SimpleNamespace(prefix="")
+    return Sides("media", source, destination, Selection(**choice))
+
+
+def test_records_of_syncs_are_no_objects_of_the_source():
+    record = listed(f"{RESERVED}a")
+    assert "where moveout keeps the records" in str(sides().excludes(record.key, record))
+    assert sides().excludes("a", listed("a")) is None
+
+
+def test_a_choice_by_size_and_time_is_about_objects_of_the_source():
+    chosen = sides(min_bytes=2, newer_than=THEN)
+    assert "smaller" in str(chosen.excludes("a", listed("a", size=1)))
+    assert "before" in str(chosen.excludes("a", listed("a", size=2, modified=THEN - timedelta(seconds=1))))
+    assert chosen.excludes("a", listed("a", size=2)) is None
+    marker = ObjectSummary("a", 0, "", THEN, version_id="1", is_delete_marker=True)
+    assert chosen.excludes("a", marker) is None, "a delete marker has no size"
+
+
+def test_what_only_the_destination_has_is_left_alone_where_its_name_is_not_chosen():
+    assert not sides().is_foreign("a")
+    assert not sides(min_bytes=2, newer_than=THEN).is_foreign("a")
+    assert sides(exclude=("a*",), min_bytes=2).is_foreign("ab")
+    assert not sides(exclude=("a*",), min_bytes=2).is_foreign("b")
+    assert sides(include=("a*",)).is_foreign("b")
+
+
+class Scripted:
+    """Sides of which a walk yields these steps; torn ones list out of order at first."""
+
+    destination = SimpleNamespace(prefix="")
+
+    def __init__(self, steps: list[SyncStep | int], torn: int = 0) -> None:
+        self.steps, self.torn = steps, torn
+        self.walks: list[tuple[frozenset[str], object]] = []
+
+    def comparison(self, kinds: object) -> SimpleNamespace:
+        assert kinds is not None
+        return SimpleNamespace(listed=7, listed_bytes=70, same=3)
+
+    def walk(
+        self, comparison: object, record: object, unordered: frozenset[str], listings: object
+    ) -> Iterator[SyncStep | int]:
+        del comparison, record
+        self.walks.append((unordered, listings))
+        yield from self.steps
+        if len(self.walks) <= self.torn:
+            raise UnorderedError("destination")
+
+
+class Record:
+    """Keeps what is written and swept."""
+
+    header = SimpleNamespace(rows=5)
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[str, int, list[SyncStep]]] = []
+        self.swept: list[str] = []
+
+    def write_plan(self, run: str, number: int, piece: list[SyncStep]) -> None:
+        self.pieces.append((run, number, piece))
+
+    def sweep(self, run: str) -> None:
+        self.swept.append(run)
+        self.pieces.clear()
+
+
+class Notes(Silent):
+    """Sums up what is reported."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.reports = 0
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        del size_bytes
+        self.items += items
+        self.reports += 1
+
+
+def copy(key: str, size: int, **more: object) -> SyncStep:
+    return SyncStep(Action.COPY, key, "new", listed(key, size=size), known=False, **more)
+
+
+STEPS = [
+    4,
+    copy("a", 10),
+    SyncStep(Action.LOOK, "b//c", "there already", listed("b//c", size=5), listed("b//c"), known=True),
+    2,
+    SyncStep(Action.EXTRA, "d", "", None, listed("d"), known=True),
+    SyncStep(Action.EXTRA, "e", "", None, listed("e")),
+    SyncStep(Action.EXCLUDED, "f", "a filter", listed("f", size=1000)),
+    copy("", 7),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PLAN_ROWS", 4)
+
+
+def planned(run: str, *, torn: int = 0) -> tuple[Plan, Scripted, Record, Notes]:
+    both, record, notes = Scripted(STEPS, torn), Record(), Notes()
+    return make_plan(both, record, run, notes, ("listing", "listing")), both, record, notes
+
+
+def test_steps_are_counted_by_what_they_do():
+    made, _, _, notes = planned("run")
+    assert made.steps == {Action.COPY: 2, Action.LOOK: 1, Action.EXTRA: 2, Action.EXCLUDED: 1}
+    assert (made.to_do, made.extra, made.strangers, made.excluded) == (3, 2, 1, 1)
+    assert (made.size_bytes, made.listed, made.listed_bytes, made.same) == (22, 7, 70, 3)
+    assert made.examples[Action.EXTRA] == ["d", "e"]
+    assert [sample.key for sample in made.samples] == ["a", "b//c", ""]
+    assert notes.items == 4 + 2 + 6
+
+
+def test_all_steps_are_written_in_their_order_with_what_is_odd_about_their_keys():
+    made, _, record, _ = planned("run")
+    assert [(run, number) for run, number, _ in record.pieces] == [("run", 0), ("run", 1)]
+    written = [step for _, _, piece in record.pieces for step in piece]
+    assert [step.key for step in written] == ["a", "b//c", "d", "e", "f", ""]
+    assert (written[0].odd, written[-1].odd) == ((), (NAMELESS,))
+    assert written[1].odd
+    assert made.odd == {NAMELESS, *written[1].odd}
+
+
+def test_without_a_folder_nothing_is_written():
+    made, _, record, _ = planned("")
+    assert (made.to_do, record.pieces, record.swept) == (3, [], [])
+
+
+def test_a_side_that_lists_out_of_order_is_listed_again_and_its_plan_begun_anew():
+    made, both, record, _ = planned("run", torn=1)
+    assert both.walks == [(frozenset(), ("listing", "listing")), (frozenset({"destination"}), None)]
+    assert record.swept == ["run"]
+    assert sum(len(piece) for _, _, piece in record.pieces) == 6
+    assert made.to_do == 3
+    assert planned("", torn=1)[2].swept == []
+
+
+def test_of_many_steps_a_few_are_examples(monkeypatch):
+    monkeypatch.setattr(plan, "_REPORTED_AT_ONCE", 5)
+    many = [copy(f"{number:02}", 1) for number in range(23)]
+    notes = Notes()
+    made = make_plan(Scripted(many), Record(), "run", notes)
+    assert len(made.examples[Action.COPY]) == 20
+    assert [sample.key for sample in made.samples] == ["00", "01", "02"]
+    assert (notes.items, notes.reports) == (23, 5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_records_of_syncs_are_left_out_of_a_listing_that_can_hold_them(size):
+    names = [
+        "!",
+        ".a",
+        ".moveout-sync",
+        RESERVED,
+        f"{RESERVED}a",
+        f"{RESERVED}\U0010ffff",
+        ".moveout-sync0",
+        "z",
+    ]
+    kept = [name for name in names if not name.startswith(RESERVED)]
+    rows = [listed(name) for name in sorted(names)]
+    for prefix in ("", ".", ".moveout"):
+        found = [row.key for page in without_records(pages(rows, size), prefix) for row in page.rows()]
+        assert found == sorted(kept)
+    below = [row.key for page in without_records(pages(rows, size), "a/") for row in page.rows()]
+    assert below == sorted(names)
+
+
+def test_a_listing_is_sorted_by_key_and_names_each_once():
+    rows = [listed("b", "2", size=2), listed("ä", "4"), listed("a", "1"), listed("b", "3", size=3)]
+    sorted_rows = [row for page in in_order(pages(rows, 2)) for row in page.rows()]
+    assert sorted_rows == [rows[2], rows[3], rows[1]]
