@@ -31,6 +31,7 @@ from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, NotAllowedError
 from migrate.number_text import count_words, things
+from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
@@ -281,7 +282,8 @@ def _remove(
     """
 
     def remove(version: FileVersion) -> None:
-        vault.remove(version)
+        with durable("erase.remove"):
+            vault.remove(version)
         progress.advance(items=not version.is_marker)
 
     order = {layout.TAG_MANIFEST: 0, layout.MANIFEST: 2}
