@@ -29,6 +29,8 @@ _BUNDLE = (
             "bundle_json",
             "canonical_json",
             "catalog",
+            "layout",
+            "left_behind",
             "tag_files",
             "reader",
             "findings",
