@@ -101,6 +101,22 @@ def test_a_tag_file_that_the_tag_manifest_leaves_out_is_missed(reader, tmp_path,
         BundleReader(write(tmp_path, files, hashed=False))
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda lines: lines[1:], "a line for data/app/.*, found data/app/"),
+        (lambda lines: lines[:-1], "a line for .*, found its end"),
+        (lambda lines: [*lines, lines[-1]], "its end, found a line for"),
+        (lambda lines: [lines[0].replace(b'"sha256":"', b'"sha256":"0'), *lines[1:]], "a line for data/app/"),
+    ],
+)
+def test_the_list_of_files_names_those_of_the_manifest_and_no_others(reader, tmp_path, change, what):
+    files = contents(reader.store)
+    files[layout.FILES] = b"".join(change(files[layout.FILES].splitlines(keepends=True)))
+    with pytest.raises(DamageError, match=what):
+        list(BundleReader(write(tmp_path, files)).files())
+
+
 def test_rows_of_an_index_have_the_columns_and_the_types_of_the_format():
     table = INDEX.empty_table()
     assert sound_rows(table) is table
