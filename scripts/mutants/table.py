@@ -58,6 +58,7 @@ _EXPORT = (
 )
 _TRANSFER = ("tests/transfer",)
 _INVENTORY = (
+    "tests/exporters/objects/test_inventory.py",
     "tests/exporters/objects/test_second_listing.py",
     "tests/exporters/objects/test_listing.py",
     "tests/exporters/objects/test_inventory_report.py",
