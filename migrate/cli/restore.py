@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 from msgspec import Struct
@@ -259,9 +260,11 @@ def run_restore(
             note=session.progress.note,
             cancellation=session.cancellation,
         )
-        outcomes, failures = [], []
+        outcomes: dict[str, RestoreOutcome] = {}
+        firsts: dict[str, RestoreOutcome] = {}
+        failures = []
         records = restore_records(session, location)
-        for name, endpoint in destinations.items():
+        for name, endpoint in _in_turn(destinations, outcomes):
             open_pool = (
                 _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
             )
@@ -278,12 +281,12 @@ def run_restore(
                 open_pool=open_pool,
                 cancellation=session.cancellation,
                 pack_small_objects=options.snowball,
+                others=_others(destinations, name),
             )
             try:
-                outcomes.append(
-                    restore_source(request, endpoint.shown, create=options.create or endpoint.create)
-                )
-                line = _summary_line(outcomes[-1])
+                outcome = restore_source(request, endpoint.shown, create=options.create or endpoint.create)
+                outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
+                line = _summary_line(outcomes[name])
             except MoveoutError as exc:
                 session.progress.end(stopped=True)
                 if len(destinations) > 1:  # else the command ends with this error
@@ -305,7 +308,7 @@ def run_restore(
         restored = Restored(
             store.location,
             {name: endpoint.shown for name, endpoint in destinations.items()},
-            outcomes,
+            [*outcomes.values()],
             time.monotonic() - started,
             reader.info.id,
             now(),
@@ -319,6 +322,50 @@ def run_restore(
             if failure is not None:
                 session.progress.note(failure)
         return restored
+
+
+def _in_turn(
+    destinations: Mapping[str, Endpoint], outcomes: Mapping[str, RestoreOutcome]
+) -> Iterator[tuple[str, Endpoint]]:
+    """Yield the sources in turn, and again those of which something was left out that may need others, as long as that
+    brings something.
+    """
+    yield from destinations.items()
+    before: Mapping[str, RestoreOutcome] | None = None
+    while before is None or any(
+        len(outcomes[name].left_out) < len(outcome.left_out) for name, outcome in before.items()
+    ):
+        before = {
+            name: outcome
+            for name, outcome in outcomes.items()
+            if outcome.needs_others and not outcome.findings
+        }
+        for name in before:
+            yield name, destinations[name]
+
+
+def _others(destinations: Mapping[str, Endpoint], name: str) -> list[str]:
+    """Return the further databases of the same server that are restored."""
+    own = urlsplit(destinations[name].url)
+    urls = [urlsplit(endpoint.url) for other, endpoint in destinations.items() if other != name]
+    return [
+        unquote(url.path.removeprefix("/"))
+        for url in urls
+        if (url.scheme, url.hostname, url.port) == (own.scheme, own.hostname, own.port)
+    ]
+
+
+def _together(first: RestoreOutcome, again: RestoreOutcome) -> RestoreOutcome:
+    """Return one outcome of a source that was restored, and tried again when others were there."""
+    if first is again:
+        return first
+    return replace(
+        again,
+        size_bytes=first.size_bytes + again.size_bytes,
+        skipped_items=first.skipped_items,
+        notes=(*first.notes, *(again.notes if again.left_out else ())),
+        routine=first.routine,
+    )
 
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:

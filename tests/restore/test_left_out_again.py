@@ -203,6 +203,32 @@ def test_locked_accounts_are_named_again_with_what_came(mariadb, other_mariadb, 
             mysql.run_sql(url, "DROP USER IF EXISTS concierge")
 
 
+def test_databases_that_need_one_another_come_by_one_command(mariadb, other_mariadb, tmp_path):
+    one, two = mariadb.database("needs_two"), mariadb.database("needs_one")
+    mysql.run_sql(two, "CREATE TABLE p (id INT PRIMARY KEY); INSERT INTO p VALUES (1)")
+    mysql.run_sql(
+        one,
+        "CREATE TABLE c (id INT PRIMARY KEY, CONSTRAINT up FOREIGN KEY (id) REFERENCES needs_one.p (id));"
+        "INSERT INTO c VALUES (1); CREATE VIEW v AS SELECT id FROM needs_one.p;"
+        "CREATE VIEW needs_one.w AS SELECT id FROM v; CREATE VIEW vv AS SELECT id FROM needs_one.w",
+    )
+    sources = [f"one={one}", f"two={two}"]
+    assert call("export", *sources, "--to", tmp_path / "bundle").code == 0
+    destinations = [
+        f"{name}={other_mariadb.url_of(url.rpartition('/')[2])}" for name, url in (("one", one), ("two", two))
+    ]
+    first = call("restore", tmp_path / "bundle", destinations[0], "--create", "--json")
+    assert (first.code, "that are missing on this server: `up` of `c`" in first.out) == (3, True)
+    mysql.run_sql(other_mariadb.url, "DROP DATABASE needs_two")
+    ended = call("restore", tmp_path / "bundle", *destinations, "--create", "--json")
+    restored = ended.json["result"]["restored"]
+    assert (ended.code, [result["left_out"] for result in restored]) == (0, [[], []]), ended
+    assert not [
+        note for result in restored for note in result["notes"] if "missing" in note or "left" in note
+    ]
+    assert mysql.fetch(other_mariadb.url_of("needs_two"), "SELECT id FROM vv") == [(1,)]
+
+
 def own_collation(path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
     connection.create_collation("own", lambda a, b: (a > b) - (a < b))

@@ -23,7 +23,8 @@ class RestoreRequest(LiveSource, frozen=True, kw_only=True):
     is where the restore writes what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes
     instead of the threads of this process; None where the engine has no use for one. ``pack_small_objects``: to MinIO,
     many objects in one request. ``earlier``: restores of this bundle, or of bundles that it continues; in addition to
-    ``only``, the definitions that they left out are made, and their records are replaced.
+    ``only``, the definitions that they left out are made, and their records are replaced. ``others``: further
+    databases of the destination's server that the same command restores.
     """
 
     merge: bool = False
@@ -32,6 +33,7 @@ class RestoreRequest(LiveSource, frozen=True, kw_only=True):
     open_pool: Any = None
     pack_small_objects: bool = False
     earlier: Sequence[FinishedRestore] = ()
+    others: Sequence[str] = ()
 
 
 class Retry(Struct, frozen=True):
@@ -53,7 +55,7 @@ class RestoreOutcome(Struct, frozen=True):
     made because the destination refuses it, or the bundle, incomplete as it is, lacks what it needs. ``tables``: what
     was read back from the destination at the end. ``is_equal``: every table and materialized view of the source was
     read back, and no other was there; each has the bundle's rows. ``retry``: where nothing was done, what can be tried
-    again.
+    again. ``needs_others``: something was left out that may need the ``others``.
     """
 
     source: str
@@ -71,11 +73,12 @@ class RestoreOutcome(Struct, frozen=True):
     is_equal: bool = False
     lost: tuple[str, ...] = ()
     routine: tuple[str, ...] = ()
+    needs_others: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
         fields = as_dict(replace(self, retry=None, tables=()))
-        del fields["retry"], fields["is_equal"], fields["lost"], fields["routine"]
+        del fields["retry"], fields["is_equal"], fields["lost"], fields["routine"], fields["needs_others"]
         tables = tuple(table.as_json() for table in self.tables)
         notes = [*self.routine, *self.notes]
         return fields | {"findings": list(self.findings), "notes": notes, "tables": tables}

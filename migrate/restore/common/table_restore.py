@@ -88,6 +88,8 @@ class TableRestore(Struct, frozen=True):
     """What messages call the definitions that ``earlier`` restores could not make."""
     earlier: Sequence[FinishedRestore] = ()
     """Restores of this bundle, or of bundles that it continues: the definitions that they left out are tried again."""
+    others: Sequence[str] = ()
+    """See ``RestoreRequest``."""
     span: tuple[float, float] = (0.0, 1.0)
     """Which part of the source's restore this is, where it takes several: from and to, 0 to 1."""
 
@@ -122,6 +124,7 @@ class TableRestore(Struct, frozen=True):
             views,
             refused=refused,
             earlier=earlier,
+            others=request.others,
         )
 
     @property

@@ -30,6 +30,8 @@ class MysqlRestore(Struct, frozen=True):
     refused: list[Refused] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     """Definitions that the destination refuses: not marked as done, so a later run tries them again."""
+    needed: set[str] = field(default_factory=set)
+    """The databases that those may need."""
     passwordless: list[str] = field(default_factory=list)
     """The accounts that were made, and are locked until they get a password."""
     damaged: dict[str, list[str]] = field(default_factory=dict)

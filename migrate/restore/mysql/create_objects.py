@@ -47,6 +47,7 @@ UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHE
 """
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
+_QUALIFIER = re.compile(r"`((?:[^`]|``)+)`\s*\.")
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _MARKED_TOGETHER = 100
 _LATE = frozenset({"view", "trigger", "event"})
@@ -223,6 +224,7 @@ def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) 
     if definition["kind"] == "table":
         job.absent.add(definition["name"])
     job.refusals.append(f"{label_of(definition)}: {message_of(error)}")
+    job.needed.update(name.replace("``", "`") for name in _QUALIFIER.findall(definition.get("sql", "")))
 
 
 def running_events(definitions: Sequence[Definition]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pymysql
@@ -138,15 +138,17 @@ def _is_there(connection: DestinationConnection, name: str, item: str) -> bool:
     return begin is not None and any(item.startswith(begin[0]) for item in items_there(connection, name))
 
 
-def note_pointing_nowhere(connection: DestinationConnection) -> list[str]:
+def note_pointing_nowhere(connection: DestinationConnection, others: Collection[str]) -> list[str]:
     """Return a note for each database of which foreign keys name tables that are missing: the keys of a definition that
-    was made while they were not checked. Raises the driver's errors.
+    was made while they were not checked. None for the ``others`` that are restored, too. Raises the driver's errors.
     """
     schema = connection.address.database
     missing: dict[str, list[str]] = {}
     for row in connection.rows(_UNRESOLVED.format(schema=quote_literal(schema))):
         key, table, database, referenced = map(str, row)
-        if _is_missing(connection, f"{quote_name(database)}.{quote_name(referenced)}"):
+        if database not in others and _is_missing(
+            connection, f"{quote_name(database)}.{quote_name(referenced)}"
+        ):
             words = f"{quote_name(key)} of {quote_name(table)} (to {quote_name(referenced)})"
             missing.setdefault(database, []).append(words)
     return [

@@ -141,11 +141,18 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         else note_made(job.passwordless)
     )
     notes = [*made, *_pointing_nowhere(job), *job.notes]
-    return run.outcome(written, findings, notes, job.left_out)
+    outcome = run.outcome(written, findings, notes, job.left_out)
+    return replace(outcome, needs_others=_needs_others(job))
+
+
+def _needs_others(job: MysqlRestore) -> bool:
+    return not job.needed.isdisjoint(job.run.others)
 
 
 def _pointing_nowhere(job: MysqlRestore) -> list[str]:
-    return note_pointing_nowhere(job.destination.connection) if job.run.selection.definitions else []
+    if not job.run.selection.definitions:
+        return []
+    return note_pointing_nowhere(job.destination.connection, job.run.others)
 
 
 def _note_left_out(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
@@ -237,7 +244,7 @@ def _finish(job: MysqlRestore, definer: Definer, definitions: Sequence[Definitio
     mysql_left_out.finish(job.destination.connection, job.run.state, record, job.run.superseded)
     mysql_destination.drop_state(job.destination)
     _begin_following(job)
-    if job.left_out:
+    if job.left_out and not _needs_others(job):
         job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))
 
 
