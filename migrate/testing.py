@@ -104,8 +104,7 @@ class EngineContract(ExporterContract):
             read_all=True,
             accepted=[record.accepts for record in records],
         )
-        findings = compare_source(request, url)
-        return [*findings, *missing_from(reader, SOURCE, records)]
+        return [*compare_source(request, url).findings, *missing_from(reader, SOURCE, records)]
 
     def test_parquet_has_the_rows_that_were_exported(self) -> None:
         """The part reader finds rows and digests of the catalog, of every table."""

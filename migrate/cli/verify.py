@@ -393,9 +393,10 @@ class _Comparer(Struct, frozen=True):
             accepted=[record.accepts for record in records],
             cancellation=cancellation,
         )
-        findings = compare_source(request, endpoint.shown)
+        comparison = compare_source(request, endpoint.shown)
         repaired: Sequence[TableRepair] = ()
-        labels = {finding.key for finding in findings if not finding.incomplete} if repair is not None else ()
+        differing = {finding.key for finding in comparison.findings if not finding.incomplete}
+        labels = differing if repair is not None else ()
         if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
             progress.note(f"! {name} is not repaired: moveout sync copies objects that differ")
         elif repair is not None and labels:
@@ -404,12 +405,12 @@ class _Comparer(Struct, frozen=True):
                 self.reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=cancellation
             )
             if not repair.dry_run:
-                findings = compare_source(request, endpoint.shown)
+                comparison = compare_source(request, endpoint.shown)
         return Compared(
             name,
             endpoint.shown,
-            findings,
-            request.digests,
+            comparison.findings,
+            comparison.digests,
             missing_from(self.reader, name, records),
             repaired,
             dry_run=repair is not None and repair.dry_run,

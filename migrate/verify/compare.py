@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from msgspec import field
+from msgspec import Struct
 
 from exporters.engine import load_part
 from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
@@ -30,24 +30,30 @@ Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 class ComparisonRequest(LiveSource, frozen=True, kw_only=True):
     """What is compared, and with which live database or bucket.
 
-    ``read_all``: read every byte, where less would do. ``digests`` fills up with what was read of tables. ``accepted``
-    return whether a table's difference is known and reported elsewhere.
+    ``read_all``: read every byte, where less would do. ``accepted`` return whether a table's difference is known and
+    reported elsewhere.
     """
 
     read_all: bool = False
-    digests: list[TableDigest] = field(default_factory=list)
     accepted: Sequence[Accepts] = ()
+
+
+class SourceComparison(Struct, frozen=True):
+    """What differs between a source of a bundle and a live one. ``digests``: of the live tables that were read."""
+
+    findings: Sequence[Finding]
+    digests: Sequence[TableDigest] = ()
 
 
 class Compare(Protocol):
     """Compares a source with a live one."""
 
-    def __call__(self, request: ComparisonRequest) -> Sequence[Finding]:
+    def __call__(self, request: ComparisonRequest) -> SourceComparison:
         """Return what differs. Raises errors of ``migrate.errors`` and ``exporters.errors`` where it cannot be read."""
         ...
 
 
-def compare_source(request: ComparisonRequest, shown: str) -> Sequence[Finding]:
+def compare_source(request: ComparisonRequest, shown: str) -> SourceComparison:
     """Return what differs; ``shown`` is the URL without secrets. Where the snapshot of a live database is lost, it
     begins again under a new one, so often at most. A server that begins anew is waited for. Raises ``UsageError`` where
     the engine cannot be compared; see ``Compare``.
@@ -57,7 +63,6 @@ def compare_source(request: ComparisonRequest, shown: str) -> Sequence[Finding]:
     cancellation = request.cancellation or CancellationToken()
     lost, until = 0, 0.0
     while True:
-        request.digests.clear()
         try:
             return compare(request)
         except SourceUnreachableError as exc:

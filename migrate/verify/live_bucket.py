@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
@@ -21,7 +21,7 @@ from migrate.storage.s3.destination_bucket import DestinationBucket, open_destin
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
-from migrate.verify.compare import ComparisonRequest
+from migrate.verify.compare import ComparisonRequest, SourceComparison
 
 T = TypeVar("T")
 Pair = tuple[ObjectSummary, ObjectRow]
@@ -32,7 +32,7 @@ _WINDOW_BYTES = 8 * 2**20
 _NAMED_EXTRA = 1000
 
 
-def compare_bucket(request: ComparisonRequest) -> Sequence[Finding]:
+def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     """Compare every object of a source with a bucket: is it there, with the same size, content, headers, metadata,
     tags, and locks that still hold; and is there anything else. Where the bundle has all versions, so they are
     compared, each with the one that stands in its place, the oldest first.
@@ -77,7 +77,7 @@ def compare_bucket(request: ComparisonRequest) -> Sequence[Finding]:
         progress.end()
     finally:
         listed.close()
-    return findings
+    return SourceComparison(findings)
 
 
 def _pairs(

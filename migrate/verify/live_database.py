@@ -12,14 +12,14 @@ from migrate.bundle.table_comparison import TableDifference, compare_tables, dig
 from migrate.engines import registry
 from migrate.number_text import things
 from migrate.runtime.progress import SourceTask
-from migrate.verify.compare import ComparisonRequest
+from migrate.verify.compare import ComparisonRequest, SourceComparison
 from migrate.verify.table_differences import Looker
 
 NO_TABLE = 0
 """The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
 
 
-def compare_database(request: ComparisonRequest) -> list[Finding]:
+def compare_database(request: ComparisonRequest) -> SourceComparison:
     """Compare row counts and digests of every table and materialized view of a source with those of a database; of
     those that differ find the rows. A table that the export could not read, and that is empty in the database, is no
     difference but the bundle's gap.
@@ -34,7 +34,6 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
     tables = reader.tables(source)
     live_tables = _read_live(request, live_reader, tables)
     live, unread = live_tables.digests, live_tables.unread
-    request.digests.extend(digests_of(source, live))
     names = [(table.schema, table.name) for table in tables]
     findings = [
         Finding(part_reader.label(*name), f"could not be compared: {unread[name]}", incomplete=True)
@@ -59,7 +58,7 @@ def compare_database(request: ComparisonRequest) -> list[Finding]:
         label, rows = part_reader.label(*name), live[name].rows
         if rows or label not in gaps:
             findings.append(_extra(label, rows, is_gap=label in gaps))
-    return findings
+    return SourceComparison(findings, digests_of(source, live))
 
 
 def _read_live(

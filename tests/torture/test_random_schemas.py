@@ -116,4 +116,6 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     assert set(fetch(destination, _MEMBERS)) <= set(fetch(url, _MEMBERS))
     if same_version:
         assert entries(destination) == entries(url)
-    assert compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())).findings == []
+    )

@@ -14,13 +14,13 @@ from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.verify import compare
-from migrate.verify.compare import ComparisonRequest, compare_source
+from migrate.verify.compare import ComparisonRequest, SourceComparison, compare_source
 
 SHELF = Engine("Shelf", ("shelf",), "", contents="objects", comparison=f"{__name__}:look_at_shelf")
 
 
-def look_at_shelf(request: ComparisonRequest) -> list[Finding]:
-    return [Finding("book", "is not there", request.url, repr(request))]
+def look_at_shelf(request: ComparisonRequest) -> SourceComparison:
+    return SourceComparison([Finding("book", "is not there", request.url, repr(request))])
 
 
 def request_for(url: str) -> ComparisonRequest:
@@ -49,11 +49,10 @@ class Attempts(Silent):
         monkeypatch.setattr(f"{__name__}.look_at_shelf", self.look)
         self.request = ComparisonRequest(None, "app", "shelf://one", 3, self, cancellation=self)
 
-    def look(self, request):
-        request.digests.append("a table")
+    def look(self, _request):
         if self.left and (error := self.left.pop(0)):
             raise error
-        return list(request.digests)
+        return SourceComparison([], ["a table"])
 
     def run(self):
         return compare_source(self.request, "shelf://one")
@@ -77,7 +76,7 @@ LOST, AWAY = SourceSnapshotLostError("the snapshot is lost"), SourceUnreachableE
 
 def test_a_comparison_whose_snapshot_is_lost_begins_again_under_a_new_one(monkeypatch):
     attempts = Attempts(monkeypatch, LOST, AWAY, LOST)
-    assert attempts.run() == ["a table"]
+    assert attempts.run() == SourceComparison([], ["a table"])
     note = "! the snapshot is lost; app is compared from its beginning, under a new snapshot"
     assert attempts.heard == [note, "stopped True", "stopped True", note, "stopped True"]
 

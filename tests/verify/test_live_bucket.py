@@ -23,7 +23,7 @@ __all__ = ["make_shop"]
 def compare(reader: BundleReader, shop: Shop, *, read_all: bool = False) -> Sequence[Finding]:
     return compare_bucket(
         ComparisonRequest(reader, "shop", shop.url, workers=2, progress=Silent(), read_all=read_all)
-    )
+    ).findings
 
 
 def test_every_difference_is_found(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:

@@ -55,10 +55,11 @@ def compared(kind, make, request, tmp_path, monkeypatch):
 @ENGINES
 def test_a_comparison_whose_snapshot_is_lost_begins_again_under_a_new_one(compared):
     compare, end_sessions = compared
-    progress, digests = Ending(end_sessions, 2), []
-    assert compare(progress=progress, digests=digests) == []
+    progress = Ending(end_sessions, 2)
+    comparison = compare(progress=progress)
+    assert comparison.findings == []
     assert progress.times == 0
-    assert len(digests) == TABLES, "those of the last snapshot alone"
+    assert len(comparison.digests) == TABLES, "those of the last snapshot alone"
     first, second = progress.notes
     assert "the session that held the snapshot has ended" in first
     assert first.endswith("app is compared from its beginning, under a new snapshot")
@@ -70,5 +71,5 @@ def test_one_that_loses_each_of_its_snapshots_says_so(compared):
     compare, end_sessions = compared
     progress = Ending(end_sessions, 9)
     with pytest.raises(SourceSnapshotLostError, match="the session that held the snapshot has ended: "):
-        compare(progress=progress, digests=[])
+        compare(progress=progress)
     assert len(progress.notes) == 2

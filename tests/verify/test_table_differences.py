@@ -73,7 +73,9 @@ def database(request, tmp_path, monkeypatch):
 
 def compare(database) -> list[Finding]:
     reader = read_bundle(database.location)
-    return compare_database(ComparisonRequest(reader, "app", database.url, workers=2, progress=Silent()))
+    return compare_database(
+        ComparisonRequest(reader, "app", database.url, workers=2, progress=Silent())
+    ).findings
 
 
 def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):

@@ -138,7 +138,7 @@ def test_compare_names_changed_missing_and_added_tables(my_exported):
         "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); CREATE TABLE c (x INT)"
     )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x INT)")
-    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent()))
+    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())).findings
     assert {finding.key: finding.what for finding in findings} == {
         "`a`": (
             "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"

@@ -52,7 +52,9 @@ def compare(reader: BundleReader, url: str) -> list[str]:
     progress = Meter()
     differences = [
         str(one)
-        for one in compare_bucket(ComparisonRequest(reader, "shop", url, workers=2, progress=progress))
+        for one in compare_bucket(
+            ComparisonRequest(reader, "shop", url, workers=2, progress=progress)
+        ).findings
     ]
     task = progress.current()
     assert task is not None

@@ -116,7 +116,10 @@ def test_values_that_are_not_the_same_by_way_of_utf8_come_back(
     for expression in ("a", "b", "c", "d", "e", "j", "n"):
         assert stored(destination, expression, encoding) == stored(url, expression, encoding)
     assert dump_bytes(destination) == dump_bytes(url)
-    assert compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
+        == []
+    )
 
     elsewhere = other_postgres.database()
     restored = restore_from(reader, "app", elsewhere, workers=2, progress=Silent())
@@ -149,7 +152,9 @@ def test_a_changed_byte_is_a_difference(postgres, tmp_path, monkeypatch):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     run_bytes(url, b"UPDATE t SET a = '\x8d' WHERE id = 1")
-    (differences,) = compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent()))
+    (differences,) = compare_database(
+        ComparisonRequest(reader, "app", url, workers=1, progress=Silent())
+    ).findings
     assert [(one.key, one.expected, one.found) for one in differences.rows] == [
         ((("id", "1"),), (("a", "\\xff\\x81"),), (("a", "\\xff\\x8d"),))
     ]
@@ -227,7 +232,9 @@ def test_bytes_that_are_no_utf8_leave_a_database_that_let_them_in(postgres, othe
     assert column(reader, "t", "a$exact") == [None, b"caf\xe9", None]
     assert column(reader, "t", "b$exact") == [None, b"{\xff}", None]
     assert next(rows(reader, table(reader, "t"), 1, 2))["a"] == {"encoding": "UTF8", "base64": "Y2Fm6Q=="}
-    assert compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent())).findings == []
+    )
     destination = other_postgres.database()
     restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert restored.findings == ()

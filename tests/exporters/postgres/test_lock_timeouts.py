@@ -180,6 +180,6 @@ def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(
     assert (
         compare_database(
             ComparisonRequest(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent())
-        )
+        ).findings
         == []
     )

@@ -71,13 +71,18 @@ def test_they_come_back(source, bundle, other_postgres):
     for table in ("plain", "odd", "one", "computed"):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
         assert fetch(destination, query) == fetch(source, query)
-    assert compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())).findings
+        == []
+    )
 
 
 def test_a_long_value_that_differs_is_found(bundle, other_postgres):
     destination = other_postgres.database()
     restore_from(bundle, "app", destination, workers=2, progress=Silent())
     run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
-    (finding,) = compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent()))
+    (finding,) = compare_database(
+        ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())
+    ).findings
     (row,) = finding.rows
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "800"),), ["t"])

@@ -116,7 +116,9 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
     assert not done & redone.keys()
     assert set(redone.values()) == {1}
     assert (
-        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
+        ).findings
         == []
     )
 
@@ -139,7 +141,9 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
     assert outcome.complete, outcome.sources
     assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
     reader = read_bundle(location)
-    assert compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())).findings == []
+    )
     assert len(reader.reconciliation()[0].summary.positions) == 2
 
 
@@ -166,7 +170,9 @@ def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
     (row,) = (row for row in reader.catalog() if row.name == "big")
     assert len(row.details["chunks"]) > 20
     monkeypatch.undo()
-    assert compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())).findings == []
+    )
 
 
 def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
@@ -193,7 +199,9 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
         connection.commit()
     assert export_database(big, location).complete
     assert (
-        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
+        ).findings
         == []
     )
 
@@ -216,7 +224,9 @@ def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunk
     outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
     assert (
-        compare_database(ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent()))
+        compare_database(
+            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
+        ).findings
         == []
     )
 

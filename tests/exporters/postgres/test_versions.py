@@ -83,5 +83,8 @@ def test_databases_of_this_version_leave_and_come_back(server, other_postgres, t
             newer = other_postgres.database()
             assert restore_from(reader, "app", newer, workers=2, progress=Silent()).findings == ()
             assert (
-                compare_database(ComparisonRequest(reader, "app", newer, workers=2, progress=Silent())) == []
+                compare_database(
+                    ComparisonRequest(reader, "app", newer, workers=2, progress=Silent())
+                ).findings
+                == []
             )

@@ -47,7 +47,9 @@ def test_keys_in_an_order_of_the_application_come_back(tmp_path):
     assert note.startswith("keys by the collation my own, which only the application has")
     reader = read_bundle(tmp_path / "bundle")
     assert (
-        compare_database(ComparisonRequest(reader, "app", url_of(destination), workers=1, progress=Silent()))
+        compare_database(
+            ComparisonRequest(reader, "app", url_of(destination), workers=1, progress=Silent())
+        ).findings
         == []
     )
     with closing(of_application(destination)) as connection:

@@ -56,7 +56,9 @@ def test_every_file_comes_back_as_it_was(folder, tmp_path):
     again = restore_file(location, destination)
     assert again.items == again.skipped_items
     assert (
-        compare_database(ComparisonRequest(reader, "app", url_of(destination), workers=2, progress=Silent()))
+        compare_database(
+            ComparisonRequest(reader, "app", url_of(destination), workers=2, progress=Silent())
+        ).findings
         == []
     )
 
@@ -69,7 +71,7 @@ def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
         connection.commit()
     (finding,) = compare_database(
         ComparisonRequest(read_bundle(location), "app", url_of(folder), workers=2, progress=Silent())
-    )
+    ).findings
     assert finding.key == '"tenants/one"."t"'
     (row,) = finding.rows
     assert (row.expected, row.found) == ((("x", "1"),), (("x", "3"),))

@@ -168,7 +168,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     assert (
         compare_database(
             ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
-        )
+        ).findings
         == []
     )
 
@@ -185,7 +185,7 @@ def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, r
     assert (
         compare_database(
             ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
-        )
+        ).findings
         == []
     )
     assert len(read_bundle(location).reconciliation()[0].summary.positions) == 2

@@ -65,7 +65,7 @@ def test_they_come_back(source, location):
     assert (
         compare_database(
             ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
-        )
+        ).findings
         == []
     )
 
@@ -76,6 +76,6 @@ def test_a_long_value_that_differs_is_found(source, location):
     run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
     differences = compare_database(
         ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
-    )
+    ).findings
     ((row,),) = [one.rows for one in differences]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

@@ -44,7 +44,7 @@ def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[s
         str(one)
         for one in compare_bucket(
             ComparisonRequest(reader, "shop", url, workers=2, progress=Silent(), read_all=read_all)
-        )
+        ).findings
     ]
 
 

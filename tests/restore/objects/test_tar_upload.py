@@ -57,7 +57,11 @@ def test_a_tar_becomes_objects(
     assert len(objects) < 20 < len(destination.keys())
     assert sorted(destination.keys()) == sorted(shop.keys())
     assert (
-        list(compare_bucket(ComparisonRequest(reader, "shop", destination.url, workers=2, progress=Silent())))
+        list(
+            compare_bucket(
+                ComparisonRequest(reader, "shop", destination.url, workers=2, progress=Silent())
+            ).findings
+        )
         == []
     )
     for key in ("tagged/07", "described"):

@@ -41,7 +41,7 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
         one.key
         for one in compare_database(
             ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())
-        )
+        ).findings
     }
     assert differing == {'"public"."alone"', '"public"."stale_1"', '"public"."stale_2"'}
 

@@ -77,4 +77,7 @@ def test_they_come_back(source, bundle, other_postgres):
     )
     systems = "SELECT count(*), max(srid) FROM spatial_ref_sys"
     assert fetch(destination, systems) == fetch(source, systems)
-    assert compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())).findings
+        == []
+    )

@@ -427,9 +427,15 @@ def test_rows_hashed_by_an_enum_find_their_partition(exported, other_postgres):
         url, "SELECT c::text, n FROM paint ORDER BY 1, 2"
     )
     assert any("anew" in note for note in outcome.notes)
-    assert compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())) == []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
+        == []
+    )
     run_sql(destination, "UPDATE paint SET n = 0 WHERE c = 'red' AND n = 1")
-    assert compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())) != []
+    assert (
+        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
+        != []
+    )
 
 
 def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported, other_postgres):
