@@ -76,13 +76,14 @@ def _retry(
     only = [LEFT_OUT, *map(_word, retry.absent)]
     again = restorer.restore(replace(request, only=only, earlier=retry.records))
     notes = now_there(before, again.left_out)
+    earlier = unique(*(record.notes for record in retry.records))
     present = outcome.items - sum(row.items for row in retry.absent if row.kind == "table")
     return replace(
         again,
         items=present + again.items,
         skipped_items=present + again.skipped_items,
         findings=tuple(unique(outcome.findings, again.findings)),
-        notes=tuple(unique(notes, again.notes) if notes else outcome.notes),
+        notes=tuple(unique(notes, again.notes, earlier) if notes else outcome.notes),
         routine=again.routine if notes else outcome.routine,
         left_out=tuple(unique((entry for entry in outcome.left_out if entry not in before), again.left_out)),
         tables=(*outcome.tables, *again.tables),

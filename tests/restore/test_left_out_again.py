@@ -100,6 +100,9 @@ def test_an_extension_is_installed_after_the_restore(postgres, tenant, tmp_path)
     code, all_there = command(bundle, destination)
     assert (code, all_there["left_out"]) == (0, [])
     assert any("now it is there: " in note and "EVENT TRIGGER watches" in note for note in all_there["notes"])
+    for result in (first, came, all_there):
+        assert any(note.startswith("owners and privileges were left out") for note in result["notes"])
+    assert first["computed_items"] == again["computed_items"] == 0
     postgresql.run_sql(tenant, "ALTER SCHEMA public OWNER TO pg_database_owner")
     assert postgresql.dump(tenant, "--no-owner") == postgresql.dump(source, "--no-owner")
     assert command(bundle, destination)[0] == 0

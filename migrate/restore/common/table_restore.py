@@ -269,13 +269,13 @@ class TableRestore(Struct, frozen=True):
         )
 
     def _rows_there(self, table: CatalogRow) -> int:
-        """Return how many rows of a table or view the destination has: all, where ``compare`` was not asked; of a view
-        that could not be read there, none.
+        """Return how many rows of a table or view the destination has: of a table all, where ``compare`` was not asked;
+        of a view that could not be read there, none.
         """
         digest = self.destination_digests.get((table.schema, table.name))
         if digest is not None:
             return min(table.items, digest.rows)
-        return 0 if self.destination_digests and table.kind != "table" else table.items
+        return table.items if table.kind == "table" else 0
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""
