@@ -144,6 +144,7 @@ _FORECASTS = (
 _EVICTED = "tests/torture/test_eviction.py"
 _CUTOVERS = "tests/torture/follow/test_cutover_kills.py"
 _MYSQL_CUTOVERS = "tests/torture/follow/test_mysql_cutover_kills.py"
+_HOSTILE = "tests/torture/test_hostile_inputs.py"
 _FAULTS = "tests/torture/follow/test_faults.py"
 _POSTGRES_15 = "/usr/lib/postgresql/15/bin"
 ROWS = (
@@ -246,7 +247,11 @@ ROWS = (
         "sealed bundles with other values in JSON, Parquet, SQL and manifests; hostile names of tables and columns",
         "hostile inputs",
         500,
-        (_torture("bundles and names", "tests/torture/test_hostile_inputs.py", MOVEOUT_HOSTILE=140),),
+        (
+            _torture("bundles and names", f"{_HOSTILE} -k 'not server'", MOVEOUT_HOSTILE=140),
+            _torture("bundles of PostgreSQL", f"{_HOSTILE} -k postgres", MOVEOUT_HOSTILE=140),
+            _torture("bundles of MariaDB", f"{_HOSTILE} -k mariadb", MOVEOUT_HOSTILE=140),
+        ),
     ),
     Row(
         "outsiders",

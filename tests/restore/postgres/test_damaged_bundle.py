@@ -1,7 +1,13 @@
 """A damaged file of a bundle costs its own rows; once it is repaired, the same command brings these, too."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from exporters.postgres import chunk_plan
+from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle import layout
+from migrate.restore.postgres.rows import copy_binary, large_objects
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
 from tests.tools.bundles import read_bundle, restore_from
@@ -84,3 +90,22 @@ def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other
     difference, damage = outcome.findings
     assert difference.startswith('"public"."t": expected digest ')
     assert damage.startswith(f'"public"."t": {key} is damaged: its SHA-256 is not that of the manifest')
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"oid": [1], "start": [0]},
+        {"oid": [1], "start": [0], "data": [None]},
+        {"oid": ["1"], "start": [0], "data": [b""]},
+    ],
+)
+def test_pieces_of_large_objects_that_are_none_cannot_be_read(rows):
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table(rows), out)
+    with pytest.raises(READ_ERRORS):
+        list(large_objects.pieces_of(pq.ParquetFile(out.getvalue())))
+
+
+def test_a_field_without_its_type_is_not_copied_in_binary():
+    assert copy_binary.encoder_of(pa.schema([("n", pa.int32())]), {}) is None
