@@ -34,9 +34,9 @@ class VerifyOutcome(Struct, frozen=True):
     findings: Sequence[Finding]
     files: int
     size_bytes: int
-    tables: Sequence[TableDigest] = ()
-    bundle: str = ""
-    values: bool = False
+    tables: Sequence[TableDigest]
+    bundle: str
+    values: bool
 
     @property
     def is_whole(self) -> bool:

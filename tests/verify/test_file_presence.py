@@ -65,6 +65,9 @@ def test_each_difference_is_one_finding_and_the_rest_is_compared(store):
         (4, 10),
     )
     assert look(store, oxum=(10, 4))[1][5:] == look(store, oxum=None)[1][5:] == []
+    payload = PayloadCheck(store, Tags(BOTH, BOTH, None, None))
+    list(payload.present())
+    assert [finding.extra for finding in payload.findings] == [True, False, True, False, True]
 
 
 def test_all_files_may_be_gone(tmp_path):
@@ -120,6 +123,7 @@ def test_strange_files_outside_of_the_payload_are_found_but_not_what_lies_beside
     for name in ("meta/stray.json", f"{layout.SIGNATURES}a.sig", f"{layout.WORK}x", layout.TAG_MANIFEST):
         store.put(name, b"x")
     tags = Tags(BOTH, BOTH, None, None)
+    assert all(finding.extra for finding in check_tags(store, tags, Level.COMPLETE))
     sentences = [str(finding) for finding in check_tags(store, tags, Level.COMPLETE)]
     assert "meta/stray.json: is not in tagmanifest-sha256.txt" in sentences
     assert not [

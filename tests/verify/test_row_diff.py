@@ -85,6 +85,39 @@ def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
     assert all(other.text == one.text + b"!" for one, other in difference.changed)
 
 
+def test_where_not_all_buckets_fit_into_memory_the_result_says_so(monkeypatch):
+    left = table(20_000)
+    right = [text + b"!" for text in left]
+    assert narrow(Rows(left), Rows(right), rows=20_000, key_of=None).whole is False, (
+        "texts of a thousand are kept"
+    )
+    monkeypatch.setattr(module, "KEPT_ROWS", 100_000)
+    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=None)
+    assert (difference.whole, len(difference.left), len(difference.right)) == (True, 20_000, 20_000)
+    monkeypatch.setattr(module, "MOST_ROWS", 500)
+    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=None)
+    assert not difference.whole
+    assert 0 < len(difference.left) <= module.FEW_ROWS
+    monkeypatch.setattr(module, "MOST_ROWS", 1)
+    difference = narrow(Rows(left), Rows(right), rows=1, key_of=None)
+    assert difference.left, "one bucket is looked at, whatever it holds"
+
+
+@pytest.mark.parametrize(
+    ("rows", "size_bytes", "whole"), [(6, 1000, True), (5, 1000, False), (6, 60, True), (6, 59, False)]
+)
+def test_texts_are_kept_up_to_a_number_and_a_size(monkeypatch, rows, size_bytes, whole):
+    monkeypatch.setattr(module, "KEPT_ROWS", rows)
+    monkeypatch.setattr(module, "KEPT_BYTES", size_bytes)
+    left = [b"%010d" % number for number in range(4)] + [b"twice here"] * 2
+    difference = narrow(Rows(left), Rows([]), rows=6, key_of=None)
+    assert difference.whole is (whole or size_bytes == 59)
+    right = narrow(Rows([]), Rows(left), rows=6, key_of=None)
+    assert right.whole is whole
+    if whole:
+        assert texts(difference.left) == texts(right.right) == sorted(left)
+
+
 @pytest.mark.parametrize("key", [None, key_of])
 @settings(max_examples=60, deadline=None)
 @given(
