@@ -83,8 +83,15 @@ class Writer(Struct, frozen=True):
         self.progress.advance(items=items, size_bytes=size_bytes)
         jobs = {job.key: job for job in batch if job.key not in arrived}
         findings: list[str] = []
-        bodies = self._bodies(jobs.values(), findings)
-        for written in self.destination.put_all(bodies, window_bytes=WINDOW_BYTES):
+
+        def intact() -> Iterator[tuple[Description, bytes]]:
+            for job, body in self._members(jobs.values()):
+                if body is None:
+                    findings.append(damaged(job))
+                else:
+                    yield self.terms.describe(job.key, job.row), body
+
+        for written in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES):
             job = jobs[written.key]
             fault = fault_of(job, written)
             if fault:
@@ -135,18 +142,18 @@ class Writer(Struct, frozen=True):
 
     def _write_tars(self, batch: Sequence[ObjectWrite]) -> set[str]:
         """Write what can go many at once; return the keys of what has arrived."""
-        able = {
-            job.key: job
-            for job in batch
-            if tar_upload.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
-        }
+        able = [
+            job for job in batch if tar_upload.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
+        ]
         if len(able) < tar_upload.LEAST_MEMBERS:
             return set()
         arrived: set[str] = set()
         members: list[tar_upload.Member] = []
         held = 0
-        for described, body in self._bodies(able.values(), []):
-            row = able[described.key].row
+        for job, body in self._members(able):
+            if body is None:
+                continue
+            row, described = job.row, self.terms.describe(job.key, job.row)
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
             members.append(
                 tar_upload.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
@@ -169,10 +176,8 @@ class Writer(Struct, frozen=True):
         except MoveoutError:
             return set()
 
-    def _bodies(
-        self, batch: Iterable[ObjectWrite], findings: list[str]
-    ) -> Iterator[tuple[Description, bytes]]:
-        """Yield the objects whose bytes are those of the index; ``findings`` lists the others."""
+    def _members(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes | None]]:
+        """Yield the objects with their bytes, None where these are not those of the index."""
         for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start = run[0].row.offset
             end = run[-1].row.offset + run[-1].row.size_bytes
@@ -181,10 +186,8 @@ class Writer(Struct, frozen=True):
                 self.go_on()
                 at = job.row.offset - start
                 body = data[at : at + job.row.size_bytes]
-                if hashlib.sha256(body).hexdigest() != job.row.sha256:
-                    findings.append(damaged(job))
-                    continue
-                yield self.terms.describe(job.key, job.row), body
+                is_intact = hashlib.sha256(body).hexdigest() == job.row.sha256
+                yield job, body if is_intact else None
 
     def _read(self, file: str, start: int, length: int) -> bytes:
         """Return a range of the bundle; a missing file has no bytes, which the hashes will show."""
