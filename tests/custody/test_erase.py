@@ -40,11 +40,16 @@ def kept(location, provider):
 
 
 def sign_receipt(location, provider, customer, findings=(), level="full"):
+    """Sign it for a copy elsewhere, and have it acknowledged."""
     checked = receipt.Checked(level, 3, 100, findings)
-    document = receipt.write(location, checked)
+    document = of_a_copy(receipt.write(location, checked))
     return document, receipt.acknowledge(
         location, document, dict([documents.signature_of(document, customer)]), provider
     )
+
+
+def of_a_copy(document):
+    return documents.make("receipt", "", {**document.value, "location": "file:///received"})
 
 
 def answers(url) -> bool:
@@ -99,20 +104,28 @@ def test_a_receipt_for_which_not_every_byte_was_read_is_none(kept, provider, cus
     assert erase.check(kept, versions, [], [provider.public]) == []
 
 
-def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer, ticking):
+def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer, ticking, tmp_path):
     """A copy may be damaged after it was received, and be mended after that."""
     versions, damage = erase.removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     refused = ["its receipt names damage: 1 findings"]
     for findings, reasons in (([], []), (damage, refused), ([], []), (damage, refused)):
-        document = receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer])
-        assert (
-            receipt.receive(kept, receipt.Checked("full", 3, 100, findings), [customer]).data == document.data
-        )
+        checked = receipt.Checked("full", 3, 100, findings)
+        document = receipt.receive(copy, checked, [customer])
+        assert receipt.receive(copy, checked, [customer]).data == document.data
+        receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
         assert erase.check(kept, versions, [], [provider.public]) == reasons
-    value = {**document.value, "location": "file:///elsewhere", "about": "Receipt for the bundle"}
-    elsewhere = documents.make("receipt", "", {**value, "findings_total": 0, "findings": []})
-    signature = dict([documents.signature_of(elsewhere, customer)])
-    receipt.acknowledge(kept, elsewhere, signature, provider)
+    sign_receipt(kept, provider, customer)  # of another location
+    assert erase.check(kept, versions, [], [provider.public]) == []
+
+
+def test_a_receipt_for_what_is_erased_shows_no_other_copy(kept, provider, customer):
+    """Who only read it at the provider's has nothing in hand."""
+    versions = erase.removable(open_object_lock(kept.location))
+    receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
+    (reason,) = erase.check(kept, versions, [], [provider.public])
+    assert f"its receipt is for {kept.location} itself, and shows no other copy" in reason
+    sign_receipt(kept, provider, customer)
     assert erase.check(kept, versions, [], [provider.public]) == []
 
 
@@ -122,7 +135,7 @@ def test_ones_own_receipt_is_none(kept, provider, customer):
     assert erase.check(kept, versions, [], [provider.public]) == [
         "nobody but you has signed a receipt for it"
     ]
-    assert erase.check(kept, versions, [], [customer.public]) == []
+    assert erase.check(kept, versions, [], [customer.public]) != []
     sign_receipt(kept, provider, customer)
     assert erase.check(kept, versions, [], [provider.public]) == []
 

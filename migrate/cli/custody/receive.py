@@ -34,6 +34,8 @@ class Received(Struct, frozen=True):
     files: Sequence[str]
     page: Path | None = None
     """The page to print, where one was asked for."""
+    read_only: bool = False
+    """Whether the receiver may not write at the location, as at the sender's."""
 
     @property
     def exit_code(self) -> int:
@@ -60,6 +62,12 @@ class Received(Struct, frozen=True):
             f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}",
             wrap=True,
         )
+        if self.read_only:
+            console.print(
+                "It is for what lies where you may only read, and copies nothing: moveout transfer does, and only a"
+                " receipt for another copy allows the sender to erase this one",
+                wrap=True,
+            )
         if self.page:
             console.print(f"The page to print: {self.page}")
         for file in self.files:
@@ -100,9 +108,11 @@ def receive_command(
     signed = check_signed(store, load_trust(signers, loaded), deep=level is Level.FULL and outcome.is_whole)
     findings = [*outcome.findings, *signed.findings]
     checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
+    read_only = False
     try:
         document = receipt.receive(store, checked, own_keys)
     except NotAllowedError:
+        read_only = True
         to = to or Path()
         document = receipt.write(
             store, checked, [own_key.public for own_key in own_keys], read_directory(to, "receipt")
@@ -114,4 +124,4 @@ def receive_command(
     )
     if page is not None:
         write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))
-    return Received(document, findings, files, page)
+    return Received(document, findings, files, page, read_only)

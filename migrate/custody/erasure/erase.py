@@ -106,8 +106,8 @@ def check_releases(store: MultipartStore, now: datetime) -> list[str]:
 
 
 def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
-    """Return why no receipt allows it: one of this very root is needed, for which every byte was read, and all was
-    well. Of several for one location the newest counts.
+    """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
+    read, and all was well. Of several for one location the newest counts.
     """
     log, root = custody_log.read(store), new_event(store, "erasing").root
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
@@ -132,8 +132,12 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
         sentence = f"its receipt is of level {level}, for which not every byte was read"
         return [f"{sentence} (moveout receive LOCATION --level {receipt.FULL} makes one that counts)"]
     newest = {str(document.value.get("location")).partition("?")[0]: document for document in telling}
-    if all(map(receipt.names_damage, newest.values())):
+    whole = [location for location, document in newest.items() if not receipt.names_damage(document)]
+    if not whole:
         return [f"its receipt names damage: {telling[-1].value.get('findings_total')} findings"]
+    if all(is_same_location(location, store.location) for location in whole):
+        sentence = f"its receipt is for {store.location} itself, and shows no other copy"
+        return [f"{sentence} (the receiver makes one by moveout transfer, and moveout receive for that copy)"]
     return []
 
 

@@ -11,8 +11,8 @@ from types import TracebackType
 
 
 class DirectoryLock:
-    """Exclusive while held. The lock file lies in ``directory`` and may be removed when it is the last thing
-    in there.
+    """Exclusive while held. The lock file lies in ``directory``, which is made, and may be removed when it is the last
+    thing in there. Raises ``FileNotFoundError`` where the directory above is gone.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,7 +55,7 @@ class DirectoryLock:
             try:
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.parent.mkdir(exist_ok=True)
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

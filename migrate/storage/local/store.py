@@ -150,7 +150,7 @@ class LocalStore(BaseStore):
         """See ``Store.delete_all``. Only what is left of the directories is written to the disk."""
         paths = [self._path(key) for key in keys]
         with translated(self.root):
-            with self._lock:
+            with suppress(FileNotFoundError), self._lock:
                 _unlink(paths)
             directories = {path.parent for path in paths}
             for directory in directories:
@@ -264,11 +264,10 @@ class LocalStore(BaseStore):
         """
         path = self.root / name
         with translated(path):
-            if os.path.lexists(path):
-                self._remove(path)
+            self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError), self._lock:
             path.unlink()
             _sync_directory(path.parent)
         self._prune(path.parent)
