@@ -58,6 +58,7 @@ _EXPORT = (
 )
 _TRANSFER = ("tests/transfer",)
 _INVENTORY = (
+    "tests/exporters/objects/test_source_summary.py",
     "tests/exporters/objects/test_inventory.py",
     "tests/exporters/objects/test_second_listing.py",
     "tests/exporters/objects/test_listing.py",
@@ -139,7 +140,6 @@ PACKAGES = (
                 "listing/inventory",
                 "listing/lister",
                 "listing/shards",
-                "listing/split",
                 "listing/second_listing",
                 "listing/s3_inventory_check",
                 "source_summary",

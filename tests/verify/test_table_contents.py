@@ -104,11 +104,13 @@ def test_another_digest_or_number_of_rows_is_named(reader):
     assert look(reader, changed(reader, digest="0" * 32))[0] == [f"{directory}: {differs}"]
     wrong_part = {**row.details, "parts": [{**part, "rows": 51}]}
     assert look(reader, changed(reader, details=wrong_part))[0] == [f"{key}: rows of {name}"]
-    chunks = [{"parts": [part["name"]], "digest": row.digest}, {"parts": [part["name"]], "digest": "1" * 32}]
+    digests = row.digest, "0" * 31 + "1", "f" * 32
+    chunks = [{"parts": [part["name"]], "digest": digest} for digest in digests]
     wrong_chunk = {**row.details, "chunks": chunks}
     assert look(reader, changed(reader, details=wrong_chunk, digest="0" * 32))[0] == [
         f"{directory}: {differs}",
         f"{key}: the difference is in chunk 1 of {name}",
+        f"{key}: the difference is in chunk 2 of {name}",
     ]
     assert look(reader, changed(reader, details=wrong_chunk))[0] == []
 

@@ -7,6 +7,7 @@ import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Silent
+from migrate.verify import table_differences
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
 from tests.tools.bundles import read_bundle
@@ -132,3 +133,19 @@ def test_another_column_is_named_instead_of_every_row(database):
     (finding,) = compare(database)
     assert finding.what == "has other columns"
     assert finding.found == f"{finding.expected}, more"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "place"),
+    [
+        (b"abc", b"abd", 2),
+        (b"xbc", b"abc", 0),
+        (b"abcd", b"abxd", 2),
+        (b"abc", b"abcdef", 3),
+        (b"", b"a", 0),
+        (None, b"a", 0),
+    ],
+)
+def test_of_long_values_what_is_around_their_difference_is_shown(left, right, place):
+    assert table_differences._first_difference(left, right) == place
+    assert table_differences._first_difference(right, left) == place
