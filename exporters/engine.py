@@ -104,9 +104,9 @@ class Engine(Struct, frozen=True):
     ``status``.
     """
     definition_gaps: str = ""
-    """A function ``(source_url, source_secrets, destination_url, destination_secrets, skipped)`` that returns the
-    objects which only the source defines, such as ``index public.by_day``, but for the tables ``skipped``: for
-    ``follow``, ``status`` and ``cutover``.
+    """A function ``(source_url, source_secrets, destination_url, destination_secrets, skipped, log)`` that returns the
+    objects which only the source defines, such as ``index public.by_day``, or otherwise since the base, but for the
+    tables ``skipped``: for ``follow``, ``status`` and ``cutover``. ``log`` is that of the ``ChangeBase``.
     """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""

@@ -61,7 +61,8 @@ class FollowedSource(Struct, frozen=True):
             return ()
         read_gaps = load_part(reference)
         source, destination = self.source, self.destination
-        return tuple(read_gaps(source.url, source.reveal(), destination.url, destination.reveal(), skipped))
+        secrets = source.reveal(), destination.reveal()
+        return tuple(read_gaps(source.url, secrets[0], destination.url, secrets[1], skipped, self.log))
 
     def activate(self) -> None:
         """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""

@@ -13,6 +13,9 @@ from tests.follow.move_case import write_move_case
 BASE = """
 CREATE TABLE notes (id int PRIMARY KEY, note varchar(10), size int); CREATE TABLE old_name (a int);
 CREATE TYPE mood AS ENUM ('good'); CREATE TABLE moods (id int PRIMARY KEY, v mood);
+CREATE TABLE printed_otherwise (a varchar(5) CHECK (a IN ('x', 'y')), b char(3) DEFAULT 'z');
+CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'y');
+CREATE VIEW of_those AS SELECT a FROM printed_otherwise WHERE a NOT IN ('x', 'y');
 """
 LATER = {
     "schema later": "CREATE SCHEMA later",
@@ -43,6 +46,9 @@ CREATE FUNCTION tax(n int) RETURNS int LANGUAGE sql AS 'SELECT n / 5';
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER stamped BEFORE INSERT ON bills FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE VIEW due AS SELECT id FROM bills; CREATE INDEX by_total ON bills (total);
+CREATE TABLE days (day int PRIMARY KEY) PARTITION BY RANGE (day);
+CREATE TABLE early PARTITION OF days FOR VALUES FROM (0) TO (9);
+CREATE TABLE place (id int PRIMARY KEY); CREATE TABLE town (PRIMARY KEY (id)) INHERITS (place);
 CREATE DOMAIN rate AS int CHECK (VALUE < 100); CREATE POLICY all_of_it ON bills USING (true);
 """
 AGAIN = {
@@ -51,10 +57,14 @@ AGAIN = {
     "function public.tax(n integer)": "CREATE OR REPLACE FUNCTION tax(n int) RETURNS int LANGUAGE sql AS 'SELECT n/4'",
     "index public.by_total": "DROP INDEX by_total; CREATE UNIQUE INDEX by_total ON bills (total)",
     "policy all_of_it of public.bills": "ALTER POLICY all_of_it ON bills USING (total > 0)",
+    "table public.early": "ALTER TABLE days DETACH PARTITION early",
+    "table public.town": "ALTER TABLE town NO INHERIT place",
     "table public.bills": "ALTER TABLE bills ENABLE ROW LEVEL SECURITY",
     "trigger stamped of public.bills": "DROP TRIGGER stamped ON bills;"
     " CREATE TRIGGER stamped AFTER INSERT ON bills FOR EACH ROW EXECUTE FUNCTION stamp()",
     "type public.rate": "ALTER DOMAIN rate SET DEFAULT 3",
+    "index public.of_some": "DROP INDEX of_some;"
+    " CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'z')",
     "view public.due": "CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0",
 }
 
@@ -147,6 +157,6 @@ def test_names_that_are_no_characters_are_compared_as_bytes(postgres, other_post
     source, destination = urls = make_databases("SQL_ASCII", postgres, other_postgres)
     for url in urls:
         run_bytes(url, b'CREATE TABLE "\xe9" (a int)')
-    assert definition_gaps(source, {}, destination, {}, ()) == []
+    assert definition_gaps(source, {}, destination, {}, (), None) == []
     run_bytes(source, b'CREATE VIEW "\xe8" AS SELECT * FROM "\xe9"')
-    assert definition_gaps(source, {}, destination, {}, ()) == ['view public."\\xe8"']
+    assert definition_gaps(source, {}, destination, {}, (), None) == ['view public."\\xe8"']

@@ -112,7 +112,7 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     refused = [one for one in restored.left_out if same_version or not one.endswith(_STABLE_SINCE)]
     assert (restored.findings, refused) == ((), [])
     assert rows(destination) == rows(url)
-    assert restored.left_out or definition_gaps(url, {}, destination, {}, ()) == []
+    assert restored.left_out or definition_gaps(url, {}, destination, {}, (), None) == []
     assert set(fetch(destination, _MEMBERS)) <= set(fetch(url, _MEMBERS))
     if same_version:
         assert entries(destination) == entries(url)

@@ -350,9 +350,10 @@ class PostgresChangeLog:
         failover = replication.info.server_version >= FAILOVER_VERSION
         options = "(SNAPSHOT 'export', FAILOVER true)" if failover else _EXPORTED
         system, timeline = _identify(replication)
+        begun = {"transaction": _next_transaction(replication)}
         position, snapshot = _create_slot(replication, f'"{self._name}"', options)
         names = {"slot": self._name, "publication": self._name}
-        log = names | {"system": system, "timeline": timeline}
+        log = names | {"system": system, "timeline": timeline} | begun
         return ChangeBase(self._given_name, position, snapshot, log, followed.not_followed)
 
     def _make_slot_by_sql(
@@ -362,6 +363,7 @@ class PostgresChangeLog:
         options = ", failover => true" if control.info.server_version >= FAILOVER_VERSION else ""
         system = system_identifier(control)
         timeline = read_timeline_by_sql(control, 2**32).number
+        begun = {"transaction": _next_transaction(control)}
         (position,) = _first(
             control,
             "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot("
@@ -370,7 +372,7 @@ class PostgresChangeLog:
         shown = take_snapshot(control, note)
         (snapshot,) = _first(control, "SELECT pg_catalog.pg_export_snapshot()")
         names = {"slot": self._name, "publication": self._name}
-        log = {**names, "system": system, "timeline": timeline, **shown.described}
+        log = {**names, "system": system, "timeline": timeline, **begun, **shown.described}
         return ChangeBase(self._given_name, parse_lsn(position), snapshot, log, followed.not_followed)
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> bool:
@@ -540,6 +542,13 @@ def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: No
                 lock, "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_wal_insert_lsn()::text"
             )
             return parse_lsn(position), snapshot
+
+
+def _next_transaction(connection: psycopg.Connection[Any]) -> int:
+    """Return the number that the next transaction gets: what a later one defines is not in the base."""
+    return int(
+        _first(connection, "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())")[0]
+    )
 
 
 def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:

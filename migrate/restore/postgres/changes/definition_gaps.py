@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -89,42 +89,55 @@ WITH schemas AS (
   WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{own}')),
 relations AS (
   SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS label
-  FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't')
-SELECT 'table', label, concat_ws(' ', r.relrowsecurity, r.relforcerowsecurity, pg_get_expr(r.relpartbound, r.oid))
-FROM relations r WHERE r.relkind IN ('r', 'p')
-UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
-  concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid))
-FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
-LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
-UNION ALL SELECT 'index', format('%I.%I', r.nspname, i.relname), pg_get_indexdef(x.indexrelid)
-FROM pg_catalog.pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-UNION ALL SELECT 'constraint', format('%I of %s', k.conname, r.label),
-  regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '')
-FROM pg_catalog.pg_constraint k JOIN relations r ON r.oid = k.conrelid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
-UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), pg_get_triggerdef(g.oid)
-FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
-UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive,
-  pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
-FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
-UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-  concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig,
-    pg_get_function_arguments(p.oid), pg_get_function_result(p.oid))
-FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-UNION ALL SELECT 'type', format('%I.%I', n.nspname, t.typname),
-  concat_ws(' ', format_type(t.typbasetype, t.typtypmod), t.typnotnull,
-    coalesce(pg_get_expr(t.typdefaultbin, 0), t.typdefault), (
-    SELECT string_agg(regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''), ' ' ORDER BY k.conname)
-    FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'))
-FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
+  FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'),
+definitions(kind, label, stored, printed, made_by) AS (
+  SELECT 'table', label, concat_ws(' ', relrowsecurity, relforcerowsecurity, pg_get_expr(relpartbound, r.oid), (
+    SELECT string_agg(h.inhparent::regclass::text, ' ' ORDER BY h.inhseqno)
+    FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
+  FROM relations r WHERE r.relkind IN ('r', 'p')
+  UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
+    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, d.oid IS NULL), pg_get_expr(d.adbin, d.adrelid), d.xmin
+  FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
+  UNION ALL SELECT 'index', format('%I.%I', r.nspname, i.relname), x.indisunique::text, pg_get_indexdef(x.indexrelid),
+    x.xmin
+  FROM pg_catalog.pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  UNION ALL SELECT 'constraint', format('%I of %s', k.conname, r.label),
+    concat_ws(' ', k.contype, CASE WHEN k.contype IN ('p', 'u', 'f') THEN k.printed END), k.printed, k.made_by
+  FROM relations r JOIN (SELECT conrelid, conname, contype, xmin AS made_by,
+      regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', '') AS printed
+    FROM pg_catalog.pg_constraint WHERE contype IN ('c', 'f', 'p', 'u', 'x')) AS k ON k.conrelid = r.oid
+  UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), g.tgtype::text, pg_get_triggerdef(g.oid), g.xmin
+  FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+  UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive),
+    concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid)), p.xmin
+  FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
+  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+    concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig),
+    concat_ws(' ', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)), p.xmin
+  FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  UNION ALL SELECT 'type', format('%I.%I', n.nspname, t.typname),
+    concat_ws(' ', format_type(t.typbasetype, t.typtypmod), t.typnotnull, t.typdefault IS NULL, (
+      SELECT string_agg(k.conname, ' ' ORDER BY k.conname) FROM pg_catalog.pg_constraint k
+      WHERE k.contypid = t.oid AND k.contype = 'c')),
+    pg_get_expr(t.typdefaultbin, 0), t.xmin
+  FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
+  UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, r.label, '',
+    pg_get_viewdef(r.oid), w.xmin
+  FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid AND w.rulename = '_RETURN'
+  UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), w.ev_type::text, pg_get_ruledef(w.oid), w.xmin
+  FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN')
+SELECT textsend(kind), textsend(label), textsend(stored), textsend(coalesce(printed, '')),
+  textsend((age(made_by) BETWEEN 0 AND {age})::text)
+FROM definitions
 """
-_DEFINITIONS_OF_VERSION = """
-UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, label, pg_get_viewdef(r.oid)
-FROM relations r WHERE r.relkind IN ('v', 'm')
-UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), pg_get_ruledef(w.oid)
-FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
+"""What each object is: as the server stores it, and as it prints it. What was printed and read back may be printed
+otherwise, though it means the same. Whether it was made since the base says the number of its transaction.
 """
-"""What each object is, as far as all versions of the server write it alike; and what two of one version do."""
+_VIEWS = frozenset({"view", "materialized view", "rule"})
+"""Servers of different versions print these differently."""
 _MAJOR = 10000
 
 
@@ -134,19 +147,24 @@ def definition_gaps(
     destination_url: str,
     destination_secrets: Mapping[str, str],
     skipped: Collection[str],
+    log: Mapping[str, Any] | None,
 ) -> list[str]:
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
     source = parse_url(source_url, password=source_secrets.get("password"))
     destination = parse_url(destination_url, password=destination_secrets.get("password"))
     with closing(connect(source)) as reader, closing(connect(destination)) as writer:
         try:
-            return missing_definitions(reader, writer, skipped=skipped)
+            return missing_definitions(reader, writer, skipped=skipped, log=log)
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
 def missing_definitions(
-    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], *, skipped: Collection[str]
+    source: psycopg.Connection[Any],
+    destination: psycopg.Connection[Any],
+    *,
+    skipped: Collection[str],
+    log: Mapping[str, Any] | None,
 ) -> list[str]:
     """Return the objects (``index public.by_day``) that only the source has, and those that it defines otherwise. Of
     one that is missing, or of a table ``skipped`` (``schema.name``), no parts are named.
@@ -154,12 +172,14 @@ def missing_definitions(
     part_of = _objects(source)
     missing = sorted(part_of.keys() - _objects(destination).keys())
     whole = {label for kind, label in missing if not part_of[kind, label]} | {*skipped}
-    is_one_version = source.info.server_version // _MAJOR == destination.info.server_version // _MAJOR
-    defined, at_destination = (
-        _definitions(side, is_one_version=is_one_version) for side in (source, destination)
-    )
+    defined, at_destination = _definitions(source, (log or {}).get("transaction")), _definitions(destination)
     common = part_of.keys() & defined.keys() & at_destination.keys()
-    changed = sorted(name for name in common if defined[name] != at_destination[name])
+    is_one_version = source.info.server_version // _MAJOR == destination.info.server_version // _MAJOR
+    changed = sorted(
+        name
+        for name in common
+        if defined[name].differs(at_destination[name], as_printed=is_one_version or name[0] not in _VIEWS)
+    )
     return [
         f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
         for kind, label in (*missing, *changed)
@@ -167,24 +187,40 @@ def missing_definitions(
     ]
 
 
-def _definitions(connection: psycopg.Connection[Any], *, is_one_version: bool) -> dict[tuple[str, str], str]:
-    """Return what each object is, by kind and name."""
-    query = _DEFINITIONS + (_DEFINITIONS_OF_VERSION if is_one_version else "")
-    query = f"SELECT textsend(kind), textsend(label), textsend(text) FROM ({query}) AS d(kind, label, text)"
-    return _named(connection, query.replace("{own}", PROGRESS_SCHEMA))
+class _Definition(NamedTuple):
+    stored: str
+    printed: str
+    is_new: bool
+
+    def differs(self, other: _Definition, *, as_printed: bool) -> bool:
+        """Tell whether the source's is another one than the destination's."""
+        is_other = self.is_new and as_printed and self.printed != other.printed
+        return is_other or self.stored != other.stored
+
+
+def _definitions(
+    connection: psycopg.Connection[Any], transaction: int | None = None
+) -> dict[tuple[str, str], _Definition]:
+    """Return what each object is, by kind and name. ``transaction``: those from there on have made new ones."""
+    age = "-1" if transaction is None else f"age('{transaction % 2**32}'::xid)"
+    query = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{age}", age)
+    return {
+        (kind, label): _Definition(stored, printed, is_new == "true")
+        for kind, label, stored, printed, is_new in _texts(connection, query)
+    }
 
 
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
     """Return of what each object is a part, by kind and name."""
-    return _named(connection, _OBJECTS)
+    return {(kind, label): part_of for kind, label, part_of in _texts(connection, _OBJECTS)}
 
 
-def _named(connection: psycopg.Connection[Any], query: str) -> dict[tuple[str, str], str]:
-    """Return the third column of a query by kind and name. Texts come as bytes: not all are characters everywhere."""
+def _texts(connection: psycopg.Connection[Any], query: str) -> Iterator[list[str]]:
+    """Yield the rows of a query for texts, which come as bytes: not all are characters everywhere."""
     is_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
     encoding = "SQL_ASCII" if is_bytes else "UTF8"
     connection.execute(f"SET client_encoding TO '{encoding}'".encode())
     rows = connection.execute(query.encode()).fetchall()
     connection.execute("SET client_encoding TO 'UTF8'")
-    texts = ([text.decode(errors="backslashreplace") for text in row] for row in rows)
-    return {(kind, label): text for kind, label, text in texts}
+    for row in rows:
+        yield ["" if text is None else text.decode(errors="backslashreplace") for text in row]

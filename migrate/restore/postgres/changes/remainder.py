@@ -74,7 +74,8 @@ class _Remainder(Struct):
             "materialized views": self._views(),
             "sequences": self._sequences(),
         }
-        missing = missing_definitions(self.reader, self.writer, skipped=self.request.skipped)
+        request = self.request
+        missing = missing_definitions(self.reader, self.writer, skipped=request.skipped, log=request.log)
         return Carried(counts, self.notes, missing)
 
     def _tables(self) -> int:

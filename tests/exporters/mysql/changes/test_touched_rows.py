@@ -6,6 +6,7 @@ import pytest
 
 from exporters import touched_rows as module
 from exporters.changes import MessageKind
+from exporters.engine import TablesRequest
 from exporters.mysql.changes.binlog_events import ROWS, EventType, event_type, read_table_map, table_number
 from exporters.mysql.changes.log import open_change_log
 from exporters.mysql.changes.row_events import count_rows, single_rows, uncompressed
@@ -112,7 +113,7 @@ def test_rows_are_named_by_their_keys_before_and_after(changed, monkeypatch):
 def test_each_row_is_found_by_its_key_and_no_other_one(changed, is_one_moment):
     url, touched, *_ = changed
     with open_keyed_rows(parse_url(url), is_one_moment=is_one_moment) as rows:
-        whole = rows.digests(workers=2, advance=lambda *_: None)
+        whole = rows.digests(TablesRequest(2, lambda *_: None)).digests
         for name, expected in {
             **{name: len(values) for name, (_, values) in KEYS.items()},
             "long_key": 1,

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from exporters import touched_rows as module
+from exporters.engine import TablesRequest
 from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
@@ -81,7 +82,7 @@ def test_rows_are_read_by_the_keys_of_the_log(changed):
         for name, expected in (("one", 3), ("two", 4), ("long", 1), ("chosen", 1), ("many", 50)):
             table = touched["public", name]
             assert rows.digest_with_keys("public", name, table.columns, list(table.keys)).rows == expected
-        whole = rows.digests(workers=2, advance=lambda *_: None)
+        whole = rows.digests(TablesRequest(2, lambda *_: None)).digests
     others = RowsDigest()
     run_sql(url, "DELETE FROM one WHERE id NOT IN (10, 1, 20)")
     remaining = live_tables(url)["public", "one"]
