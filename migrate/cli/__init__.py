@@ -207,14 +207,14 @@ def _explain(error: Any, arguments: Sequence[str]) -> None:
         if not word or os.path.exists(said.partition("'")[2].rstrip("'")):  # noqa: PTH110  a bundle, and no typing error
             names = ", ".join(context.command.commands)
             error.message = f"{said.rstrip('.')}.\n  It is one of {names}: {context.command_path} COMMAND …"
-    elif error.message.startswith("Got unexpected extra argument") and arguments[0] == "run":
+    elif error.message.startswith("Got unexpected extra argument") and arguments[0] in {"run", "cutover"}:
         error.message += _run_words(arguments)
     else:
         _suggest_option(error)
 
 
 def _run_words(arguments: Sequence[str]) -> str:
-    """Return how a case file is given to run, or how one is made of URLs."""
+    """Return how a case file is given to a command that takes nothing else, or how one is made of URLs."""
     import shlex  # noqa: PLC0415  only who mistypes waits for it
 
     if file := next((word for word in arguments if word.endswith(".toml")), ""):

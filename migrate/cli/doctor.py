@@ -20,8 +20,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.source_words import parse_pairs
-from migrate.cli.common.sources import choose, destinations_in, expanded, load_case
+from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
 from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
@@ -260,7 +259,7 @@ def doctor_command(
     locations and destination buckets, and removed. Exit code 3: something will be missing.
     """
     loaded = load_case(case)
-    sources = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
+    sources = expanded(session, choose(typed_sources(pairs or [], loaded), loaded), loaded)
     locations = {"bundle": Endpoint(to)} if to else None
     if loaded is None:
         return run_doctor(session, sources, None, DoctorOptions(locations, deadline, fixes))

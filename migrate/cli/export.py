@@ -47,7 +47,7 @@ from migrate.cli.common.source_summary import (
     gap_words,
     left_out_line,
 )
-from migrate.cli.common.source_words import as_option, parse_pairs
+from migrate.cli.common.source_words import as_option
 from migrate.cli.common.sources import (
     allowed_empty,
     choose,
@@ -57,6 +57,7 @@ from migrate.cli.common.sources import (
     named_as_begun,
     open_sources,
     selected,
+    typed_sources,
 )
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -584,7 +585,7 @@ def export_command(
             next_step=meant
             or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or [bundle] location in the case file",
         )
-    typed = named_as_begun(session, parse_pairs(pairs or []), location)
+    typed = named_as_begun(session, typed_sources(pairs or [], loaded), location)
     endpoints = expanded(session, choose(typed, loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints

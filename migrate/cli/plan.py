@@ -23,8 +23,14 @@ from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
-from migrate.cli.common.source_words import parse_pairs
-from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources
+from migrate.cli.common.sources import (
+    choose,
+    destinations_in,
+    expanded,
+    load_case,
+    open_sources,
+    typed_sources,
+)
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.left_behind import ask_case_servers, find_left_behind
 from migrate.discover.servers import servers_of
@@ -561,7 +567,7 @@ def plan_command(
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     means = WhatIf.parse(what_if) if what_if else None
     options = PlanOptions(until, Endpoint(to) if to else None, means)
-    endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
+    endpoints = expanded(session, choose(typed_sources(pairs or [], loaded), loaded), loaded)
     if loaded is not None:
         loaded = replace(loaded, destinations=destinations_in(loaded, endpoints).endpoints)
     return run_plan(session, endpoints, loaded, options)

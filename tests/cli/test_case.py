@@ -1,5 +1,6 @@
 """The case file: what it gives, and how it complains."""
 
+import os
 import re
 import sqlite3
 import time
@@ -222,3 +223,18 @@ url = "new/notes.sqlite"
     case = load(write(tmp_path, text))
     assert case.sources["notes"].url == "sqlite:///srv/it%27s%20100%25.db"
     assert case.destinations["notes"].url == f"sqlite://{tmp_path}/new/notes.sqlite"
+
+
+def test_a_source_that_is_named_with_its_case_has_what_the_case_says_of_it(tmp_path, postgres, shop):
+    """By its name, by its URL, and where a pattern of the case means it: else its password would be missing."""
+    case, env = (
+        tmp_path / "moveout.toml",
+        {"PGPASSFILE": os.devnull, "PGPASSWORD": None, "MINE": postgres.password},
+    )
+    server = shop.rpartition("/")[0]
+    for url, words in ((shop, ("app", shop, f"other={shop}")), (f"{server}/*", (shop,))):
+        name = 'name = "app"\n' if url == shop else ""
+        case.write_text(f'[[source]]\n{name}url = "{url}"\npassword = "env:MINE"\n')
+        for word in words:
+            ended = call("plan", "-c", case, word, "--json", env=env)
+            assert (ended.code, len(ended.json["result"]["sources"])) == (0, 1), ended

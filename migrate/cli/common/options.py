@@ -34,7 +34,8 @@ SourcePairs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME=]URL …",
-        help="The sources: postgresql://me@host/db s3://media?profile=old shop.db. NAME= gives another name.",
+        help="The sources: postgresql://me@host/db s3://media?profile=old shop.db. NAME= gives another name;"
+        " with a case file, one of its names.",
     ),
 ]
 AllowEmpty = Annotated[

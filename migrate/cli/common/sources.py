@@ -20,7 +20,7 @@ from migrate.bundle.reader import BundleReader, not_sealed
 from migrate.case.loader import load
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import names_same, overlaps, shared_identities
-from migrate.case.server_url import is_pattern
+from migrate.case.server_url import covers, is_pattern
 from migrate.cli.common.options import case_words
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import names_of_bundle, parse_pairs
@@ -63,6 +63,24 @@ def _check_name(name: str) -> None:
             f"{name!r} cannot name a source",
             next_step="use lower-case letters, digits, '-' and '_', at most 63",
         )
+
+
+def typed_sources(words: Sequence[str], case: Case | None) -> dict[str, Endpoint]:
+    """Return the sources that words of the command line name: URLs, and names of sources of the case. What the case
+    says of a URL, such as its secrets and filters, holds for it, too. Raises ``UsageError``.
+    """
+    known = case.sources if case else {}
+    pairs = parse_pairs([word for word in words if word not in known])
+    typed = {name: _as_in_case(endpoint, known) for name, endpoint in pairs.items()}
+    return {word: known[word] for word in words if word in known} | typed
+
+
+def _as_in_case(endpoint: Endpoint, known: Mapping[str, Endpoint]) -> Endpoint:
+    same = [source for source in known.values() if source.url == endpoint.url]
+    patterns = [
+        source for source in known.values() if is_pattern(source.url) and covers(source.url, endpoint.url)
+    ]
+    return replace([*same, *patterns, endpoint][0], url=endpoint.url)
 
 
 def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:

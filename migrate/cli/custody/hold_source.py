@@ -17,7 +17,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_words import locations_and_sources, parse_pairs
-from migrate.cli.common.sources import choose, expanded, load_case
+from migrate.cli.common.sources import choose, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
@@ -105,7 +105,7 @@ def source_command(
     finish; `moveout hold undo FILE` reverts it at any time.
     """
     loaded = load_case(case)
-    endpoints = expanded(session, choose(parse_pairs(words or []), loaded), loaded)
+    endpoints = expanded(session, choose(typed_sources(words or [], loaded), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
     with _opened(endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)
