@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
+from migrate.verify import live_bucket
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
@@ -85,3 +87,18 @@ def test_every_difference_of_versions_and_locks_is_found(old_shop: Shop, tmp_pat
         "longer": ("has another number of versions", "2", "3"),
         "marked": ("is another thing", "a version", "a delete marker"),
     }
+
+
+def test_where_all_is_to_be_read_an_etag_is_not_believed() -> None:
+    row = SimpleNamespace(content="what it had", sha256="of the bundle")
+    summary = SimpleNamespace(name="a")
+
+    def look(sha256: str, *, holds: bool, read_all: bool) -> list[Finding]:
+        destination = SimpleNamespace(holds=lambda *_: holds, sha256=lambda _: sha256)
+        return list(live_bucket._content(destination, summary, row, read_all=read_all))
+
+    different = [Finding("a", "has another SHA-256", "of the bundle", "another")]
+    assert look("another", holds=True, read_all=False) == []
+    assert look("another", holds=True, read_all=True) == different
+    assert look("another", holds=False, read_all=False) == different
+    assert look("of the bundle", holds=False, read_all=True) == []
