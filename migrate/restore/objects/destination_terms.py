@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from msgspec import Struct, field
+from msgspec import field
 
 from exporters.api import Loss
 from migrate.bundle.object_index import ObjectRow
-from migrate.storage.s3.capability_probe import Capabilities
+from migrate.storage.s3.capability_probe import Capabilities, Refusals
 from migrate.storage.s3.metadata.acl import canned
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description, is_md5, keeps_checksum
 from migrate.storage.s3.tar_upload import fits
@@ -23,17 +23,11 @@ STANDARD = "STANDARD"
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
 
-class Terms(Struct, frozen=True):
+class Terms(Refusals, frozen=True):
     """``encrypts``: the destination encrypts what it stores by its own default. ``snowball``: small objects are
-    written many at once, see ``tar_upload``. ``refused_*``: see ``Capabilities``.
+    written many at once, see ``tar_upload``.
     """
 
-    object_lock: bool
-    refused_keys: Mapping[str, str] = field(default_factory=dict)
-    refused_classes: Mapping[str, str] = field(default_factory=dict)
-    refused_tags: str = ""
-    lost_tags: str = ""
-    refused_acls: Mapping[str, str] = field(default_factory=dict)
     encrypts: bool = False
     snowball: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -41,15 +35,8 @@ class Terms(Struct, frozen=True):
     @classmethod
     def of(cls, capabilities: Capabilities, *, encrypts: bool = False) -> Terms:
         """Return the terms of a destination that was tried out."""
-        return cls(
-            capabilities.object_lock,
-            capabilities.refused_keys,
-            capabilities.refused_classes,
-            capabilities.refused_tags,
-            capabilities.lost_tags,
-            capabilities.refused_acls,
-            encrypts=encrypts,
-        )
+        refusals = {name: getattr(capabilities, name) for name in Refusals.__struct_fields__}
+        return cls(**refusals, encrypts=encrypts)
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""

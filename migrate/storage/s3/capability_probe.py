@@ -50,22 +50,28 @@ ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
 """Tried of every destination: which keys of a bucket would meet can only be told by looking at all of them."""
 
 
-class Capabilities(Struct, frozen=True):
-    """What was found out about a destination. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
-    ``refused_tags`` (texts of other scripts) say what it does instead, ``lost_tags`` what it does with all tags.
-    ``probed`` is False where nothing could be tried out, because it would have stayed (``why``).
+class Refusals(Struct, frozen=True):
+    """What a destination does not keep of objects. ``refused_keys``, ``refused_classes``, ``refused_tags`` (texts of
+    other scripts) and ``refused_acls`` (canned ones) say what it does instead; ``lost_tags`` says it of all tags.
     """
 
-    url: str
-    server: str
-    at: str
-    versioning: str
     object_lock: bool
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
     lost_tags: str = ""
     refused_acls: Mapping[str, str] = field(default_factory=dict)
+
+
+class Capabilities(Refusals, frozen=True, kw_only=True):
+    """What was found out about a destination. ``probed`` is False where nothing could be tried out, because it would
+    have stayed (``why``).
+    """
+
+    url: str
+    server: str
+    at: str
+    versioning: str
     probed: bool = True
     why: str = ""
 
@@ -101,10 +107,10 @@ def probe(
     if lock and lock.get("Rule"):
         reason = "the bucket locks everything that is written to it; what is tried out would stay"
         return Capabilities(
-            destination.url,
-            destination.server,
-            at,
-            destination.versioning(),
+            url=destination.url,
+            server=destination.server,
+            at=at,
+            versioning=destination.versioning(),
             object_lock=True,
             probed=False,
             why=reason,
@@ -123,10 +129,10 @@ def probe(
         refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}, later) if tags else None
         lost_tags = threads.submit(_try_tags, destination, {"moveout": "probe"}, later) if any_tags else None
         return Capabilities(
-            destination.url,
-            destination.server,
-            at,
-            versioning.result(),
+            url=destination.url,
+            server=destination.server,
+            at=at,
+            versioning=versioning.result(),
             object_lock=lock is not None,
             refused_keys=_faults(refused_keys),
             refused_classes=_faults(refused_classes),
