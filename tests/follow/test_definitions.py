@@ -49,6 +49,8 @@ CREATE VIEW due AS SELECT id FROM bills; CREATE INDEX by_total ON bills (total);
 CREATE TABLE days (day int PRIMARY KEY) PARTITION BY RANGE (day);
 CREATE TABLE early PARTITION OF days FOR VALUES FROM (0) TO (9);
 CREATE TABLE place (id int PRIMARY KEY); CREATE TABLE town (PRIMARY KEY (id)) INHERITS (place);
+CREATE TYPE pair AS (a int, b int); CREATE SEQUENCE steps;
+CREATE TRIGGER sent AFTER UPDATE ON bills FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE DOMAIN rate AS int CHECK (VALUE < 100); CREATE POLICY all_of_it ON bills USING (true);
 """
 AGAIN = {
@@ -62,6 +64,9 @@ AGAIN = {
     "table public.bills": "ALTER TABLE bills ENABLE ROW LEVEL SECURITY",
     "trigger stamped of public.bills": "DROP TRIGGER stamped ON bills;"
     " CREATE TRIGGER stamped AFTER INSERT ON bills FOR EACH ROW EXECUTE FUNCTION stamp()",
+    "type public.pair": "ALTER TYPE pair ADD ATTRIBUTE c int",
+    "sequence public.steps": "ALTER SEQUENCE steps INCREMENT BY 10",
+    "trigger sent of public.bills": "ALTER TABLE bills DISABLE TRIGGER sent",
     "type public.rate": "ALTER DOMAIN rate SET DEFAULT 3",
     "index public.of_some": "DROP INDEX of_some;"
     " CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'z')",

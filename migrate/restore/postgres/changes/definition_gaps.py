@@ -108,7 +108,8 @@ definitions(kind, label, stored, printed, made_by) AS (
   FROM relations r JOIN (SELECT conrelid, conname, contype, xmin AS made_by,
       regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', '') AS printed
     FROM pg_catalog.pg_constraint WHERE contype IN ('c', 'f', 'p', 'u', 'x')) AS k ON k.conrelid = r.oid
-  UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), g.tgtype::text, pg_get_triggerdef(g.oid), g.xmin
+  UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), concat_ws(' ', g.tgtype, g.tgenabled),
+    pg_get_triggerdef(g.oid), g.xmin
   FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
   UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive),
     concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid)), p.xmin
@@ -124,10 +125,18 @@ definitions(kind, label, stored, printed, made_by) AS (
       WHERE k.contypid = t.oid AND k.contype = 'c')),
     pg_get_expr(t.typdefaultbin, 0), t.xmin
   FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
+  UNION ALL SELECT 'type', r.label, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', '
+    ORDER BY a.attnum), '', NULL
+  FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
+  WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind = 'c' GROUP BY r.label
+  UNION ALL SELECT 'sequence', r.label, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement,
+    s.seqmin, s.seqmax, s.seqcache, s.seqcycle), '', NULL
+  FROM pg_catalog.pg_sequence s JOIN relations r ON r.oid = s.seqrelid
   UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, r.label, '',
     pg_get_viewdef(r.oid), w.xmin
   FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid AND w.rulename = '_RETURN'
-  UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), w.ev_type::text, pg_get_ruledef(w.oid), w.xmin
+  UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), concat_ws(' ', w.ev_type, w.ev_enabled),
+    pg_get_ruledef(w.oid), w.xmin
   FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN')
 SELECT textsend(kind), textsend(label), textsend(stored), textsend(coalesce(printed, '')),
   textsend((age(made_by) BETWEEN 0 AND {age})::text)
