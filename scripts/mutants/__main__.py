@@ -29,6 +29,7 @@ from scripts.mutants.record import Place
 from scripts.mutants.results import (
     KILLED,
     NO_CHANGE,
+    UNTRIED,
     keep_result,
     known_reasons,
     print_page,
@@ -270,8 +271,8 @@ def try_module(module: str, trials: Trials, options: argparse.Namespace, tests: 
     """
     places = Places(module, (CHECKOUT / module).read_text(encoding="utf-8"))
     results = read_results(options.state)
-    done = {*KILLED, NO_CHANGE} if options.again else {*KILLED, NO_CHANGE, "survived", "unreached"}
-    left = [place for place in places if results.get(place, {}).get("outcome") not in done]
+    outcomes_to_try = {"survived", "unreached"} if options.again else {"untried", "unclear"}
+    left = [place for place in places if results.get(place, UNTRIED)["outcome"] in outcomes_to_try]
     random.Random(module).shuffle(left)
     turns: Counter[str] = Counter(place.function for place in results if place in set(places))
     left.sort(key=lambda place: turns.update([place.function]) or turns[place.function])
@@ -280,7 +281,7 @@ def try_module(module: str, trials: Trials, options: argparse.Namespace, tests: 
         pass
     results = read_results(options.state)
     record_module(module, places, results)
-    outcomes = Counter(results.get(place, {"outcome": "untried"})["outcome"] for place in places)
+    outcomes = Counter(results.get(place, UNTRIED)["outcome"] for place in places)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
     print(f"{module}: {counts}", flush=True)
 
@@ -317,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "only", nargs="*", metavar="NAME", help=f"a package ({', '.join(names)}) or a part of a path"
     )
     parser.add_argument("--most", type=int, default=30, help="mutants of a module in this call (default: 30)")
-    parser.add_argument("--again", action="store_true", help="try again what survived")
+    parser.add_argument("--again", action="store_true", help="try what survived, by more tests")
     parser.add_argument("--trace", action="store_true", help="only note which lines the tests reach")
     parser.add_argument("--page", action="store_true", help="print the table of results, try nothing")
     parser.add_argument(

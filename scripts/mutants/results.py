@@ -17,6 +17,8 @@ from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of
 KILLED = frozenset({"killed", "timeout"})
 NO_CHANGE = "no change"
 """A place that cannot be changed in a way that does something."""
+UNTRIED: Mapping[str, Any] = {"outcome": "untried"}
+"""The result of a place that has none."""
 _REASONS = CHECKOUT / "scripts" / "mutants" / "reasons.toml"
 
 
@@ -42,7 +44,7 @@ def record_module(module: str, places: Iterable[Place], results: Mapping[Place, 
     """Write into the record what became of the functions of a module."""
     by_function: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for place in places:
-        by_function[place.function].append(results.get(place, {"outcome": "untried"}))
+        by_function[place.function].append(results.get(place, UNTRIED))
     record = read_record()
     for function, digest in digests_today(module).items():
         outcomes = Counter(result["outcome"] for result in by_function[function])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.bundle import layout
+from migrate.bundle import bundle_json, commit_records, export_state, layout, reconciliation
+from migrate.transfer import destination
 
 
 @pytest.mark.parametrize("name", ["a", "data/app/packs/pack-000001.tar", "a.b_c-9/0"])
@@ -75,3 +76,10 @@ def test_the_custody_log_belongs_to_its_location():
     assert layout.is_custody(layout.CUSTODY_LOG)
     assert layout.is_custody(layout.CUSTODY_HEAD)
     assert not layout.is_custody(layout.CHECKPOINT)
+
+
+def test_documents_of_the_format_have_its_first_version():
+    """Who changes one breaks bundles that exist: FORMAT.md says it."""
+    modules = (bundle_json, commit_records, export_state, layout, reconciliation, destination)
+    assert {module.VERSION for module in modules} == {1}
+    assert reconciliation.reconciliation_json([])["version"] == 1
