@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.bundle import bundle_json, commit_records, export_state, layout, reconciliation
+from migrate.bundle import commit_records, export_state, layout, reconciliation
 from migrate.transfer import destination
 
 
@@ -80,6 +80,6 @@ def test_the_custody_log_belongs_to_its_location():
 
 def test_documents_of_the_format_have_its_first_version():
     """Who changes one breaks bundles that exist: FORMAT.md says it."""
-    modules = (bundle_json, commit_records, export_state, layout, reconciliation, destination)
+    modules = (commit_records, export_state, layout, reconciliation, destination)
     assert {module.VERSION for module in modules} == {1}
     assert reconciliation.reconciliation_json([])["version"] == 1
