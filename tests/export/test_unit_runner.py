@@ -251,3 +251,16 @@ def test_an_item_that_cannot_be_read_is_not_tried_again():
     with pytest.raises(SourceItemError):
         work(cancellation=Waits(), progress=sums, rules=UnitRules(attempts=5))._with_retries(progress, export)
     assert (len(tries), sums.items) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("reads_back", "changes", "checks"), [(True, True, 1), (True, False, 0), (False, True, 0)]
+)
+def test_after_rows_were_read_back_the_lease_is_looked_at(monkeypatch, reads_back, changes, checks):
+    """That takes long, and another run may have taken the location over."""
+    record, other, checked = object(), object(), []
+    monkeypatch.setattr(unit_runner, "prove", lambda *_: other if changes else record)
+    rules = UnitRules(attempts=1, prove=reads_back)
+    runner = work(rules=rules, lease=SimpleNamespace(check=lambda: checked.append(1)))
+    assert runner._proved(record) is (other if reads_back and changes else record)
+    assert len(checked) == checks
