@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from exporters.bucket_api import Fetched
+from exporters.errors import SourceItemError, SourceUnreachableError
 from migrate.bundle.findings import Finding
+from migrate.bundle.object_index import ObjectRow
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
 from migrate.verify import live_bucket
@@ -102,3 +105,86 @@ def test_where_all_is_to_be_read_an_etag_is_not_believed() -> None:
     assert look("another", holds=True, read_all=True) == different
     assert look("another", holds=False, read_all=False) == different
     assert look("of the bundle", holds=False, read_all=True) == []
+
+
+def test_of_a_bucket_without_versions_the_current_ones_are_compared_and_what_lacks_is_named(
+    monkeypatch,
+) -> None:
+    rows = [
+        object_row("a", is_latest=False),
+        object_row("b", is_delete_marker=True),
+        object_row("c"),
+        object_row("lost"),
+        object_row("d"),
+    ]
+    monkeypatch.setattr(live_bucket, "object_rows", lambda *_: iter(rows))
+    there = {f"p/{key}": (key,) for key in "abcd"}
+    marked: list[tuple[str, str]] = []
+    listed = SimpleNamespace(find=there.get, mark=lambda *mark: marked.append(mark))
+    findings: list[Finding] = []
+    pairs = list(live_bucket._pairs(None, "shop", SimpleNamespace(prefix="p/"), listed, findings))
+    assert pairs == [("c", rows[2]), ("d", rows[4])]
+    assert marked == [("p/c", "known"), ("p/d", "known")]
+    assert findings == [Finding("p/lost", "is not in the bucket")]
+
+
+def object_row(key: str, **more: object) -> ObjectRow:
+    return ObjectRow(key, 3, "aa", "bb", "cc", None, "", 0, **more)
+
+
+def described(row: ObjectRow, **fetched: object) -> list[Finding]:
+    return list(live_bucket._described(row, Fetched(SimpleNamespace(name="a"), **fetched)))
+
+
+def test_an_object_that_cannot_be_read_is_a_finding_and_a_server_that_is_away_an_error() -> None:
+    (finding,) = described(object_row("a"), error=SourceItemError("locked"))
+    assert finding.what.startswith("cannot be read (locked")
+    with pytest.raises(SourceUnreachableError):
+        described(object_row("a"), error=SourceUnreachableError("away"))
+
+
+SOON, LATER, PAST = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2, -1))
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "differs"),
+    [
+        (("GOVERNANCE", SOON), ("GOVERNANCE", SOON), False),
+        (("GOVERNANCE", SOON), ("GOVERNANCE", LATER), True),
+        (("GOVERNANCE", SOON), ("COMPLIANCE", SOON), True),
+        (("GOVERNANCE", SOON), ("", None), True),
+        (("", None), ("GOVERNANCE", SOON), True),
+        (("GOVERNANCE", PAST), ("", None), False),
+        (("", None), ("GOVERNANCE", PAST), False),
+        (("GOVERNANCE", PAST), ("GOVERNANCE", SOON), True),
+        (("", None), ("", None), False),
+    ],
+)
+def test_locks_that_still_hold_are_compared(expected, found, differs) -> None:
+    texts = [(mode, "" if until is None else until.isoformat()) for mode, until in (expected, found)]
+    row = object_row("a", lock_mode=texts[0][0], lock_until=texts[0][1])
+    headers = {live_bucket.LOCK_MODE: texts[1][0], live_bucket.LOCK_UNTIL: texts[1][1]}
+    findings = list(live_bucket._locks("a", row, headers))
+    assert [finding.what for finding in findings] == ["has another retention"] * differs
+
+
+@pytest.mark.parametrize(("bundle", "bucket"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_legal_hold_is_compared(bundle, bucket) -> None:
+    headers = {live_bucket.LEGAL_HOLD: "ON" if bucket else "OFF"}
+    findings = list(live_bucket._locks("a", object_row("a", legal_hold=bundle), headers))
+    words = {True: "on", False: "off"}
+    expected = [Finding("a", "has another legal hold", words[bundle], words[bucket])]
+    assert findings == (expected if bundle != bucket else [])
+
+
+def test_each_header_and_each_tag_that_differs_is_named() -> None:
+    row = object_row(
+        "a", headers={"content-type": "text/plain", "cache-control": "no-store"}, tags={"x": "1", "y": "2"}
+    )
+    headers = {"content-type": "text/html", "cache-control": "no-store"}
+    assert described(row, headers=headers, tags={"y": "3", "z": "4"}) == [
+        Finding("a", "has another content-type", "text/plain", "text/html"),
+        Finding("a", "has other tags: x", "1", "nothing"),
+        Finding("a", "has other tags: y", "2", "3"),
+        Finding("a", "has other tags: z", "nothing", "4"),
+    ]
