@@ -6,13 +6,14 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from migrate.follow.cutover import COUNTED_AFTER_SECONDS, Cutover
 from migrate.follow.delta import DeltaCutover, DeltaSource
 from migrate.follow.handover import take_over
 from migrate.follow.held_sources import SwitchedSource
+from migrate.follow.table_digests import together
 from migrate.number_text import duration_words
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
@@ -42,21 +43,21 @@ class AllCutovers:
     ) -> None:
         self.sources, self.store = sources, store
         self._progress, self._cancellation = progress, cancellation
+        self._steps = cancellation.child()
 
         def cutover_of(source: SwitchedSource) -> SourceCutover:
             def report(stage: str) -> None:
                 progress.note(f"{source.name}: {stage}")
 
             if isinstance(source, DeltaSource):
-                return DeltaCutover(source, cancellation, workers, report)
-            return Cutover(source, store, cancellation, workers, report, progress)
+                return DeltaCutover(source, self._steps, workers, report)
+            return Cutover(source, store, self._steps, workers, report, progress)
 
         self._cutovers: Mapping[str, SourceCutover] = {source.name: cutover_of(source) for source in sources}
 
     def each(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
-        """Do a step for all sources at once; the first error ends it."""
-        with ThreadPoolExecutor(len(self._cutovers)) as pool:
-            return list(pool.map(step, self._cutovers.values()))
+        """Do a step for all sources at once; the first error ends it, and all that the others do."""
+        return together([partial(step, cutover) for cutover in self._cutovers.values()], self._steps)
 
     def close(self) -> None:
         """Stop reading the logs."""
@@ -67,7 +68,7 @@ class AllCutovers:
         """Wait until no follow is at work, and catch up."""
 
         def step(cutover: SourceCutover) -> None:
-            take_over(cutover.followed, self._cancellation, cutover.report)
+            take_over(cutover.followed, self._steps, cutover.report)
             cutover.catch_up()
 
         self.each(step)

@@ -209,6 +209,7 @@ class Cutover(Struct):
                 live_tables(followed.destination),
                 workers=self.workers,
                 without=early.keys(),
+                cancellation=self.cancellation,
             )
         with stages.timed(Stage.DRAIN):
             self._retried(self._capture)

@@ -282,7 +282,10 @@ class DeltaCutover(Struct):
             carried = self._carry()
         with stages.timed(Stage.COMPARE):
             source_digests, destination_digests, findings = read_digests(
-                live_tables(source.source), live_tables(source.destination), workers=self.workers
+                live_tables(source.source),
+                live_tables(source.destination),
+                workers=self.workers,
+                cancellation=self.cancellation,
             )
         with stages.timed(Stage.LAST_DELTA):
             if self._is_written_since(record, source_digests):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from exporters.engine import (
     LiveReader,
@@ -19,7 +20,9 @@ from exporters.row_digest import Advance, RowsDigest, to_hex
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.engines import registry
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 
+Result = TypeVar("Result")
 Digests = Mapping[TableName, RowsDigest]
 
 
@@ -34,20 +37,43 @@ def read_digests(
     workers: int,
     without: Collection[TableName] = (),
     advance: Advance = lambda _rows, _size_bytes: None,
+    cancellation: CancellationToken | None = None,
 ) -> tuple[Digests, Digests, list[Finding]]:
     """Return the digests of both sides' tables, but for those ``without``, and why one could not be read. Both are read
-    at once. What ``advance`` raises ends the reading.
+    at once. What ``advance`` raises ends the reading, and so does an error of one side, for which nobody waits.
     """
-    request = TablesRequest(workers, advance, without=without, tolerant=True)
-    with ThreadPoolExecutor(2) as pool:
-        reading = [pool.submit(read, request) for read in (source, destination)]
-        at_source, at_destination = (future.result() for future in reading)
+    over = (cancellation or CancellationToken()).child()
+
+    def advance_together(rows: int, size_bytes: int) -> None:
+        over.check()
+        advance(rows, size_bytes)
+
+    request = TablesRequest(workers, advance_together, without=without, tolerant=True)
+    at_source, at_destination = together([partial(read, request) for read in (source, destination)], over)
     findings = [
         Finding(table_label(name), f"could not be read at the {side}: {reason}")
         for side, tables in (("source", at_source), ("destination", at_destination))
         for name, reason in tables.unread.items()
     ]
     return at_source.digests, at_destination.digests, findings
+
+
+def together(steps: Sequence[Callable[[], Result]], over: CancellationToken) -> list[Result]:
+    """Do steps at once. The first error cancels the token ``over``, by which the other steps end, and is raised."""
+
+    def done(step: Callable[[], Result]) -> Result:
+        try:
+            return step()
+        except BaseException:
+            over.cancel()
+            raise
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        futures = [pool.submit(done, step) for step in steps]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
+        raise error
+    return [future.result() for future in futures]
 
 
 def read_states(

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from migrate.case.model import Endpoint
+from migrate.errors import BusyError
 from migrate.follow import all_cutovers
 from migrate.follow.all_cutovers import AllCutovers
 from migrate.follow.cutover import Cutover
 from migrate.follow.delta import DeltaCutover, DeltaSource
 from migrate.follow.followed import FollowedSource
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 
 OLD, NEW = Endpoint("postgresql://nowhere/a"), Endpoint("postgresql://nowhere/b")
@@ -29,6 +31,9 @@ class Clock:
 
     def check(self):
         self.checks += 1
+
+    def child(self):
+        return self
 
 
 class Heard(Silent):
@@ -109,6 +114,22 @@ def test_who_was_just_at_work_at_a_destination_is_waited_for_a_while(
     )
     make(APP, SHOP).catch_up()
     assert (len(done), clock.checks) == (rounds, rounds - 1)
+
+
+def test_an_error_of_one_source_ends_what_is_done_for_the_others(progress, monkeypatch):
+    """An application stands still: nobody waits for hours for tables that are compared in vain."""
+    cancellation = CancellationToken()
+
+    def prove(cutover):
+        if cutover.followed is SHOP:
+            raise BusyError("shop was written to")
+        assert cutover.cancellation.wait(20)
+        cutover.cancellation.check()
+
+    monkeypatch.setattr(Cutover, "prove", prove)
+    with pytest.raises(BusyError, match="shop was written to"):
+        AllCutovers([APP, SHOP], None, 2, progress, cancellation).each(lambda cutover: cutover.prove())
+    assert not cancellation.is_cancelled
 
 
 def test_without_a_hold_nothing_may_arrive_for_ten_seconds(make, clock, progress, monkeypatch):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from types import SimpleNamespace
+
+import pytest
 
 from exporters.engine import LiveTables, WriteState
 from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
+from migrate.errors import UnreachableError
 from migrate.follow import table_digests
 from migrate.follow.table_digests import (
     as_recorded,
@@ -17,6 +22,7 @@ from migrate.follow.table_digests import (
     recorded_digests,
     uncounted_sessions,
 )
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 
 T, U = ("public", "t"), ("", "u")
 
@@ -54,6 +60,31 @@ def test_both_sides_are_read_and_what_could_not_be_is_said():
     assert [(one.key, one.what) for one in findings] == [
         ("public.t", "could not be read at the destination: denied")
     ]
+
+
+@pytest.mark.parametrize("ends_by", ["an error", "a signal"])
+def test_an_error_of_one_side_and_a_signal_end_the_reading_of_the_other(ends_by):
+    cancellation = CancellationToken()
+
+    def fail(_):
+        if ends_by == "a signal":
+            cancellation.cancel()
+        raise UnreachableError("the network is cut")
+
+    def read_for_long(request):
+        for _ in range(2000):
+            time.sleep(0.01)
+            request.advance(1, 1)
+
+    begun = time.monotonic()
+    with pytest.raises(UnreachableError, match="cut"):
+        read_digests(read_for_long, fail, workers=1, cancellation=cancellation)
+    with pytest.raises(Cancelled) if ends_by == "a signal" else nullcontext():
+        cancellation.check()
+    if ends_by == "a signal":
+        with pytest.raises(Cancelled):
+            read_digests(read_for_long, read_for_long, workers=1, cancellation=cancellation)
+    assert time.monotonic() - begun < 10
 
 
 def test_each_difference_is_named():
