@@ -45,6 +45,7 @@ _BUNDLE = (
     *_VERIFY,
 )
 _EXPORT = (
+    "tests/export/test_lost_source.py",
     "tests/export/test_unit_runner.py",
     "tests/export/test_export.py",
     "tests/export/test_again.py",

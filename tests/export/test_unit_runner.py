@@ -9,6 +9,7 @@ import pytest
 
 from exporters.api import Gap, Outcome, Unit
 from exporters.errors import SourceItemError, SourceUnreachableError
+from migrate.bundle import layout
 from migrate.errors import NoSpaceError
 from migrate.export import unit_runner
 from migrate.export.unit_runner import (
@@ -23,6 +24,7 @@ from migrate.export.unit_runner import (
     same_position,
 )
 from migrate.runtime.progress import Silent
+from migrate.storage.local.store import LocalStore
 
 
 def unit(size_bytes: int = 100, items: int = 10) -> Unit:
@@ -264,3 +266,20 @@ def test_after_rows_were_read_back_the_lease_is_looked_at(monkeypatch, reads_bac
     runner = work(rules=rules, lease=SimpleNamespace(check=lambda: checked.append(1)))
     assert runner._proved(record) is (other if reads_back and changes else record)
     assert len(checked) == checks
+
+
+def test_of_a_record_that_is_of_no_use_nothing_is_left_before_the_unit_is_read_again(tmp_path):
+    """A record never describes files that are being replaced."""
+    store, checked, notes = LocalStore(tmp_path), [], []
+    key = layout.commit_record("app", "one")
+    store.put(key, b"{")
+    runner = work(
+        store=store,
+        source="app",
+        lease=SimpleNamespace(check=lambda: checked.append(store.list(key) and key)),
+        progress=SimpleNamespace(note=notes.append),
+    )
+    assert runner._earlier(unit()) is None
+    assert list(store.list(key)) == []
+    assert len(checked) == 1
+    assert notes[0].endswith("; the unit is exported again")

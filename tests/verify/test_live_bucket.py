@@ -188,3 +188,17 @@ def test_each_header_and_each_tag_that_differs_is_named() -> None:
         Finding("a", "has other tags: y", "2", "3"),
         Finding("a", "has other tags: z", "nothing", "4"),
     ]
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, 4, 9])
+def test_so_many_objects_that_the_bundle_has_not_are_named_and_more_are_said_to_be_there(
+    monkeypatch, count
+) -> None:
+    monkeypatch.setattr(live_bucket, "_NAMED_EXTRA", 3)
+    listed = SimpleNamespace(unmarked=lambda: map(str, range(count)))
+    what = "is in the bucket, but not in the bundle"
+    more = [Finding("…", f"more than 3 objects {what.replace('is in', 'are in')}")] if count > 3 else []
+    assert (
+        list(live_bucket._extra(listed))
+        == [Finding(str(number), what) for number in range(min(count, 3))] + more
+    )
