@@ -146,10 +146,9 @@ def run_transfer(
             reading = threads.submit(bundle_json.read_sealed, source)
             if outcome.is_whole:
                 details = {"files": outcome.files_moved + outcome.files_skipped}
-                if not record_transfer(source, destination_store, signers[0] if signers else None, details):
-                    session.progress.note(
-                        f"the custody log at {destination_store.location} is its own; {source.location} has another"
-                    )
+                why = record_transfer(source, destination_store, signers[0] if signers else None, details)
+                if why:
+                    session.progress.note(why)
         sealed = reading.result()
         complete = sealed is None or sealed.complete
         return Transferred(source.location, destination_store.location, outcome, complete)

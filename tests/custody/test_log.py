@@ -209,13 +209,13 @@ def test_the_log_travels_and_then_each_location_has_its_own(kept, provider, cust
     destination = open_location(str(tmp_path / "destination"))
     move = lambda: transfer(kept, destination, workers=1, progress=Silent())  # noqa: E731
     assert move().findings == []
-    assert record_transfer(kept, destination, customer, {})
+    assert record_transfer(kept, destination, customer, {}) == ""
     assert custody_log.read(destination).entries[-1].what.event == "transferred"
     record(destination, customer, "verified")
     record(kept, provider, "verified")
     before = destination.read(layout.CUSTODY_LOG)
     assert move().files_moved == 0
-    assert not record_transfer(kept, destination, customer, {})
+    assert "is its own" in record_transfer(kept, destination, customer, {})
     assert destination.read(layout.CUSTODY_LOG) == before
     findings, notes = compared(kept, destination)
     assert (findings, notes) == ([], ["the logs part after entry 5: each location has its own from there"])
@@ -241,7 +241,7 @@ def test_a_sender_who_shortens_or_rewrites_the_log_is_found_from_either_side(
     record(kept, provider, "held", {"legal": True})
     copy = open_location(str(tmp_path / "copy"))
     transfer(kept, copy, workers=1, progress=Silent())
-    assert record_transfer(kept, copy, customer, {})
+    assert record_transfer(kept, copy, customer, {}) == ""
     assert compared(kept, copy) == compared(copy, kept) == ([], [])
     entries = custody_log.read(kept).entries[:kept_entries]
     other = CustodyEvent("verified", "b", entries[-1].what.root if entries else "", kept.location + profile)
@@ -305,6 +305,30 @@ def test_a_location_without_versions_is_verified_too(kept, monkeypatch):
 
     monkeypatch.setattr("migrate.cli.custody.log.open_object_lock", none)
     assert call("custody", "verify", kept.location).code == 0
+
+
+def _events(copy):
+    return [entry.what.event for entry in custody_log.read(open_location(str(copy))).entries]
+
+
+@pytest.mark.parametrize("damaged", [lambda data: data[:-9], lambda data: data + b"x\n", lambda _: b""])
+def test_a_damaged_log_of_the_sender_keeps_nobody_from_signing_a_receipt(
+    kept, provider, make_key, tmp_path, damaged
+):
+    """Whoever has received the bundle goes on with the log in order that is there, or with a new one."""
+    words, older, new = ("--key", make_key.path_of("customer")), tmp_path / "older", tmp_path / "new"
+    assert call("transfer", kept.location, older).code == 0
+    record(kept, provider, "verified", {"level": "full"})
+    kept.put(layout.CUSTODY_LOG, damaged(kept.read(layout.CUSTODY_LOG)))
+    for copy, events in ((older, _events(older)), (new, [])):
+        moved = call("transfer", kept.location, copy, *words)
+        assert (moved.code, f"{kept.location} is not in order" in " ".join(moved.err.split())) == (0, True), (
+            moved.err
+        )
+        assert call("receive", copy, *words).code == 0
+        assert call("custody", "verify", copy).code == 0
+        assert _events(copy) == [*events, "transferred", "received"]
+    assert call("custody", "verify", older, "--with", kept.location).code == 6
 
 
 def test_a_log_that_a_stranger_has_cut_is_found_by_who_signed_its_head(kept, provider, make_key, tmp_path):

@@ -260,3 +260,22 @@ def test_bagit_still_validates_a_bundle_with_all_that(location, provider, custom
         ["sha256sum", "--strict", "--quiet", "-c", "tagmanifest-sha256.txt", "manifest-sha256.txt"],
         cwd=bundle, check=True,
     )  # fmt: skip
+
+
+def test_ones_own_signature_from_before_does_not_make_a_stranger_known(
+    location, provider, customer, make_key, tmp_path
+):
+    allowed, document = tmp_path / "allowed", receipt.write(location, GOOD)
+    allowed.write_text(f"host {provider.public.line}\n")
+    for key, data in {document.key: document.data, **signature(document, customer)}.items():
+        (tmp_path / key[4:]).write_bytes(data)
+    words = (
+        "acknowledge",
+        location.location,
+        tmp_path / document.key[4:],
+        "--key",
+        make_key.path_of("provider"),
+    )
+    assert call(*words, "--signers", allowed).code == 4
+    assert call(*words).code == 0
+    assert call(*words, "--signers", allowed).code == 4

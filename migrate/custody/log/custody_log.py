@@ -179,29 +179,33 @@ def once(event: CustodyEvent, *, undone_by: str = "") -> Callable[[Log], Sequenc
     return choose
 
 
-def carry(origin: Store, destination: Store) -> bool:
-    """Bring the log along to a bundle's new location; tell whether the destination then begins with the origin's
-    entries.
+def carry(origin: Store, destination: Store) -> str:
+    """Bring the log along to a bundle's new location, which then begins with the origin's entries. Return why that was
+    not possible, if it was not.
 
-    A log at the destination that has more stays; one that went another way stays too.
+    A log at the destination that has more stays; one that went another way stays too. A log that is not in order is
+    left where it is: nothing could be added to it.
     """
     for _ in range(_TRIES):
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-log") as threads:
             reading = threads.submit(read, origin)
             log_there = read(destination)
         log_here = reading.result()
+        if log_here.findings:
+            found = f"{log_here.findings[0]} (moveout custody verify)"
+            return f"the custody log at {origin.location} is not in order, and was not taken along: {found}"
         if log_there.data.startswith(log_here.data):
             if log_there.data == log_here.data:
                 _carry_head(origin, destination)
-            return True
+            return ""
         if not log_here.data.startswith(log_there.data):
-            return False
+            return f"the custody log at {destination.location} is its own; {origin.location} has another"
         try:
             _put(destination, layout.CUSTODY_LOG, log_here.data, log_there.etag)
             _carry_head(origin, destination)
         except (ChangedError, AlreadyExistsError):
             continue
-        return True
+        return ""
     raise BusyError(
         f"others keep writing to the custody log at {destination.location}",
         next_step="run the same command again",

@@ -85,13 +85,13 @@ def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
 
 def record_transfer(
     origin: Store, destination: Store, signer: Signer | None, details: Mapping[str, Any]
-) -> bool:
-    """Copy the log to the destination and append the transfer there; tell whether that was possible."""
-    carried = custody_log.carry(origin, destination)
+) -> str:
+    """Copy the log to the destination and append the transfer there; return why it was not copied, if it was not."""
+    why = custody_log.carry(origin, destination)
     if signer is not None:
         event = new_event(destination, "transferred", {"from": origin.location, **details})
         custody_log.append(destination, signer, custody_log.once(event, undone_by="erased"))
-    return carried
+    return why
 
 
 def record_if_allowed(
