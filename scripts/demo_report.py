@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -81,8 +82,9 @@ class Figures:
 
 
 def heading(text: str) -> None:
-    """Print the headline of a step."""
-    say(f"\n── {text} " + "─" * max(3, 96 - len(text)), bold=True)
+    """Print the headline of a step, in one line of the terminal."""
+    columns = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    say(f"\n── {text} " + "─" * max(1, columns - 4 - len(text)), bold=True)
 
 
 def say(text: str, *, bold: bool = False, dim: bool = False) -> None:

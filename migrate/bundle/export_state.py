@@ -177,6 +177,10 @@ def look(store: Store) -> tuple[LocationKind, str]:
     return LocationKind.EMPTY, ""
 
 
+SAME_EXPORT = "the same export with"
+"""How an error names the command to type, where that is an export."""
+
+
 def claim_error(
     store: Store, recorded_sources: Sequence[SourceName], case_sources: Sequence[SourceName]
 ) -> NotEmptyError:
@@ -185,10 +189,13 @@ def claim_error(
     def listed(sources: Sequence[SourceName]) -> str:
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
+    named = {source.name for source in case_sources}
+    options = " ".join(f"--drop {source.name}" for source in recorded_sources if source.name not in named)
+    dropped = f"; {SAME_EXPORT} {options} leaves out on purpose what is not named any more" if options else ""
     return NotEmptyError(
         f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}",
-        next_step="use another location for this export, or give the sources that this bundle was begun with;"
-        " --drop NAME leaves one out on purpose",
+        next_step="use another location for this export, or give the sources that this bundle was begun with"
+        + dropped,
     )
 
 

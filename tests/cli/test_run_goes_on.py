@@ -230,6 +230,21 @@ def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_st
     assert "it has: one" in none.err
 
 
+def test_a_source_that_left_the_case_is_dropped_by_the_command_that_is_named(case, tmp_path):
+    head, (one, three) = (
+        CASE.format(deadline="2099-01-01T00:00:00Z"),
+        (MOVE.format(name=name, folder=tmp_path, new="new") for name in ("one", "three")),
+    )
+    case.write_text(head + one + three)
+    assert call("run", "-c", case).code == 3  # there is no three.db
+    case.write_text(head + one)
+    refused = call("run", "-c", case)
+    command = f"moveout export -c {case} --drop three"
+    assert (refused.code, f"; {command} leaves out on purpose" in refused.err) == (2, True), refused
+    assert call(*command.split()[1:]).code == 0
+    assert call("run", "-c", case).code == 0
+
+
 def test_what_a_restore_has_filled_is_in_the_way_of_nobody(case, tmp_path):
     """After the move, an examination and a dry run do not say that the restore would refuse."""
     head = CASE.format(deadline="2099-01-01T00:00:00Z")

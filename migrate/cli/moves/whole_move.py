@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
+from migrate.bundle.export_state import SAME_EXPORT
 from migrate.bundle.findings import Finding
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
@@ -52,6 +53,7 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
     NotAllowedError,
+    NotEmptyError,
     UnreachableError,
     UsageError,
 )
@@ -469,15 +471,19 @@ class _Move:
         """
         ordered = [name for name in self._order if name in self._case.sources]
         names = [*ordered, *(name for name in self._case.sources if name not in ordered)]
-        answer = run_export(
-            self._session,
-            {name: self._case.sources[name] for name in names},
-            self._bundle,
-            self._case,
-            ExportOptions(seal_time=seal_time),
-            signers=self._signers,
-            scheduler=self._options.scheduler,
-        )
+        try:
+            answer = run_export(
+                self._session,
+                {name: self._case.sources[name] for name in names},
+                self._bundle,
+                self._case,
+                ExportOptions(seal_time=seal_time),
+                signers=self._signers,
+                scheduler=self._options.scheduler,
+            )
+        except NotEmptyError as exc:  # it was no export that was typed
+            exc.next_step = exc.next_step.replace(SAME_EXPORT, f"moveout export {self._case.option}")
+            raise
         self._session.listed.clear()
         self._left_at = datetime.now(UTC)
         return answer

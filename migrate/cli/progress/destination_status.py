@@ -66,7 +66,8 @@ class DestinationStatus(Struct, frozen=True):
             return f"not restored yet → {self.destination}", ""
         at = local_moment_words(datetime.fromisoformat(self.record.at))
         if self.is_refused:
-            return f"{at}: {self.record.happened} → {self.destination}", self.record.next_step
+            to = "" if self.destination in self.record.happened else f" → {self.destination}"
+            return f"{at}: {self.record.happened}{to}", self.record.next_step
         if not self.is_current:
             result = "restored" if self.record.result == UP else self.record.happened
             return f"{at}: {result}, and the bundle has grown since → {self.destination}", "restore it again"
