@@ -52,8 +52,17 @@ PINNED: Mapping[str, str] = {
     "foreign_key_checks": "0",
     "unique_checks": "1",
     "autocommit": "1",
+    "completion_type": "0",
+    "sql_big_selects": "1",
+    "sql_select_limit": "18446744073709551615",
+    "sql_safe_updates": "0",
+    "sql_auto_is_null": "0",
+    "lc_time_names": "'en_US'",
+    "default_week_format": "0",
+    "div_precision_increment": "4",
 }
-"""Settings on which the text of a value, or the life of a long session, depends; every server has them. A shorter
+"""Settings on which the text of a value, what a statement returns or may do, or the life of a long session depends;
+every server has them. A limit of a server, as for its customers, would cut the list of tables short. A shorter
 ``wait_timeout`` would free the tables of a machine that vanished, but it is not safe: a session asks nothing while its
 rows are written to the location. Where that is slow (2 MB at 75 kB/s), one of 3 s has ended every session of a snapshot
 twice.
@@ -74,6 +83,8 @@ _OPTIONAL: Mapping[str, str] = {
     "innodb_strict_mode": "0",
     "restrict_fk_on_non_standard_key": "0",
     "use_stat_tables": "'never'",
+    "alter_algorithm": "'DEFAULT'",
+    "sql_if_exists": "0",
 }
 """Settings that some servers know; a server that refuses one does without."""
 

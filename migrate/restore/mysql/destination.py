@@ -119,7 +119,7 @@ def read_state(destination: MysqlDestination) -> State | None:
 def begin_state(destination: MysqlDestination, state: State) -> None:
     """Make the tables; the row that records which restore owns them comes last."""
     connection = destination.connection
-    kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    kind = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
     connection.run(f"DELETE FROM {connection.done}")
     connection.run(

@@ -27,7 +27,7 @@ def dropped_triggers(connection: DestinationConnection, table: str, names: list[
     """Drop triggers of a table, and make them again at the end. Raises the driver's errors, ``IncompleteError``."""
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
-        " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        " ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
     for name in names:
         definition = json.dumps(read_trigger(connection, name, table))

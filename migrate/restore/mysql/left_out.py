@@ -87,7 +87,7 @@ def begin(connection: DestinationConnection, state: State, *, every: bool) -> No
         connection.run(f"DROP TABLE IF EXISTS {connection.left_out}")
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {connection.left_out} (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT,"
-        " step VARCHAR(700), entry LONGTEXT) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        " step VARCHAR(700), entry LONGTEXT) ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
     connection.run(f"DELETE FROM {connection.left_out} WHERE step <> '{_FINISHED}' OR {_is(state)}")
 

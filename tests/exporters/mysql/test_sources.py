@@ -273,3 +273,24 @@ def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_ex
     assert fetch(destination, "SELECT n FROM lax") == [(-1,)]
     assert [row[1] for row in fetch(destination, "SHOW EVENTS")] == ["due"]
     assert definitions(destination) == definitions(url)
+
+
+@pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
+def test_limits_that_a_server_sets_for_all_cut_nothing_short(kind, request, tmp_path):
+    server, other = request.getfixturevalue(kind), request.getfixturevalue(f"other_{kind}")
+    url, destination = server.database(), other.database()
+    for name in ("a", "b", "c", "d"):
+        run_sql(url, f"CREATE TABLE {name} (id INT PRIMARY KEY); INSERT INTO {name} VALUES (1), (2), (3)")
+    limits = {
+        "max_join_size": 2,
+        "sql_select_limit": 2,
+        "sql_safe_updates": 1,
+        "completion_type": "RELEASE",
+        "innodb_default_row_format": "compact",
+    }
+    with global_settings(url, destination, **limits):
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    assert [table.items for table in reader.catalog()] == [3, 3, 3, 3]
+    assert (outcome.findings, outcome.left_out, outcome.items) == ((), (), 12)

@@ -39,7 +39,7 @@ def begin_mark(connection: Connection, table: str, source: str, base: int, detai
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {quote_name(table)} (source VARCHAR(200) PRIMARY KEY, base BIGINT,"
         " segment BIGINT, message BIGINT, position BIGINT, details LONGTEXT)"
-        " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        " ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
     values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(_as_text(details))}"
     connection.run(f"REPLACE INTO {quote_name(table)} VALUES ({values})")
