@@ -8,7 +8,15 @@ from migrate.restore.postgres.definitions.extensions import unlike
 from migrate.runtime.progress import Silent
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
+from tests.exporters.postgres.databases import (
+    as_role,
+    dump,
+    export_database,
+    fetch,
+    login,
+    run_sql,
+    table,
+)
 from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
@@ -123,3 +131,35 @@ def test_an_extension_of_another_owner_is_named(postgres, other_postgres, tmp_pa
         "extension citext belongs to postgres here, to extender at the source, and so may its members:"
         " no statement gives an extension to another role" in restored.notes
     )
+
+
+def test_a_member_of_another_role_costs_no_owner_of_other_objects(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    if not fetch(postgres.url, "SELECT FROM pg_available_extensions WHERE name = 'citext'"):
+        pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
+    url, destination = postgres.database(), login(other_postgres, "member_owner", "CREATEROLE")
+    run_sql(
+        url,
+        "DROP ROLE IF EXISTS member_owner, member_page; CREATE ROLE member_owner; CREATE ROLE member_page",
+    )
+    run_sql(
+        url,
+        "CREATE EXTENSION citext; ALTER FUNCTION citextsend(citext) OWNER TO member_page;"
+        "ALTER SCHEMA public OWNER TO member_owner; CREATE TABLE t (a int); ALTER TABLE t OWNER TO member_owner;"
+        "GRANT SELECT ON t TO member_page",
+    )
+    run_sql(
+        destination,
+        f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO member_owner;"
+        "ALTER SCHEMA public OWNER TO member_owner",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    where = as_role(destination, "member_owner")
+    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", where, workers=1, progress=Silent())
+    assert restored.findings == ()
+    member = "function public.citextsend(public.citext) of extension citext"
+    assert restored.left_out == (f"{member}: it belongs to member_page at the source, and does not here",)
+    assert not [note for note in restored.notes if "owners and privileges" in note]
+    assert fetch(where, "SELECT has_table_privilege('member_page', 't', 'SELECT')") == [(True,)]

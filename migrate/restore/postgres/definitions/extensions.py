@@ -17,6 +17,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.row_digest import RowsDigest
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
+from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
 
 _CREATE = re.compile(rb"^CREATE EXTENSION IF NOT EXISTS [^;]+(?=;$)", re.MULTILINE)
@@ -125,11 +126,13 @@ class _Pair(Struct, frozen=True):
 def members(
     connection: psycopg.Connection[Any], extensions: Sequence[Extension], *, portable: bool
 ) -> list[DumpEntry]:
-    """Return entries for what the extensions here lack, or have otherwise than those of the source. Sequences come
-    last: those of a table go to another owner with it, and not by themselves.
+    """Return entries for what the extensions here lack, or have otherwise than those of the source. Only a superuser
+    gives members away: to be refused that would cost the owners of all objects. Sequences come last: those of a table
+    go to another owner with it, and not by themselves.
     """
     pairs = sorted(_pairs(connection, extensions), key=lambda pair: pair.there["type"] == "sequence")
-    return [entry for pair in pairs for entry in _entries(pair, portable=portable)]
+    gives = is_superuser(connection) and not portable
+    return [entry for pair in pairs for entry in _entries(pair, portable=portable, gives=gives)]
 
 
 def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension]) -> Iterator[_Pair]:
@@ -151,7 +154,7 @@ def _key(member: Member) -> tuple[str, str]:
     return member["type"], member["identity"].replace('"', "").replace("pg_catalog.", "")
 
 
-def _entries(pair: _Pair, *, portable: bool) -> Iterator[DumpEntry]:
+def _entries(pair: _Pair, *, portable: bool, gives: bool) -> Iterator[DumpEntry]:
     member = pair.there
     kind, named = member["type"].upper(), f"{member['type'].upper()} {member['identity']}"
     schema = member.get("schema") or "-"
@@ -170,7 +173,7 @@ def _entries(pair: _Pair, *, portable: bool) -> Iterator[DumpEntry]:
         yield entry(kind, definition)
     if pair.alterations:
         yield entry(kind, *(f"ALTER {named} {alteration}" for alteration in pair.alterations))
-    if pair.other_owner is not None and not portable:
+    if pair.other_owner is not None and gives:
         yield entry(kind, f"ALTER {named} OWNER TO {quote_name(pair.other_owner)}")
     if pair.is_other_comment or (pair.here is None and member.get("comment")):
         comment = "NULL" if member.get("comment") is None else quote_literal(member["comment"])
