@@ -56,6 +56,7 @@ from migrate.follow.followed import FollowedSource
 from migrate.follow.handover import cutover_lease
 from migrate.follow.held_sources import HeldSources, SwitchedSource, open_holds
 from migrate.number_text import bytes_words, duration_words, things
+from migrate.runtime.cancellation import Cancelled
 from migrate.storage.api import Store
 
 _NAMED_TABLES = 5
@@ -359,10 +360,7 @@ def _switch(
     begun, held_at = time.monotonic(), datetime.now(UTC)
     if hold:
         hold.place()
-    with ThreadPoolExecutor(1) as pool:
-        proving = pool.submit(cutovers.each, lambda cutover: cutover.prove())
-        proven_buckets = buckets.prove()
-        proven = proving.result()
+    proven, proven_buckets = _proven(session, cutovers, buckets)
     record = CutoverRecord(
         held_at.isoformat(timespec="milliseconds"),
         datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -383,6 +381,26 @@ def _switch(
     if hold:
         hold.release()
     return replace(switched, file="")
+
+
+def _proven(
+    session: Session, cutovers: AllCutovers, buckets: CutoverBuckets
+) -> tuple[list[ProvenSource], list[ProvenBucket]]:
+    """Prove databases and buckets at once; the first error ends both."""
+    over = session.cancellation.child()
+    ended_with_them = replace(buckets, session=replace(session, cancellation=over))
+    with ThreadPoolExecutor(1) as pool:
+        proving = pool.submit(cutovers.each, lambda cutover: cutover.prove())
+        proving.add_done_callback(lambda done: over.cancel() if done.exception() else None)
+        try:
+            proven_buckets = ended_with_them.prove()
+        except Cancelled:
+            proving.result()
+            raise
+        except BaseException:
+            cutovers.cancel()
+            raise
+        return proving.result(), proven_buckets
 
 
 def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRecord) -> list[str]:

@@ -59,6 +59,10 @@ class AllCutovers:
         """Do a step for all sources at once; the first error ends it, and all that the others do."""
         return together([partial(step, cutover) for cutover in self._cutovers.values()], self._steps)
 
+    def cancel(self) -> None:
+        """End what is done for the sources."""
+        self._steps.cancel()
+
     def close(self) -> None:
         """Stop reading the logs."""
         for cutover in self._cutovers.values():

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import ANY
@@ -15,7 +16,9 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
+from migrate.cli.moves.cutover_buckets import CutoverBuckets
 from migrate.custody.log import custody_log
+from migrate.errors import BusyError
 from migrate.follow.cutover import Cutover
 from migrate.progress import server_contact
 from migrate.storage.registry import open_location
@@ -141,6 +144,30 @@ def stop(server, number):
     for process in [pid, *map(int, children)]:
         with suppress(ProcessLookupError):
             os.kill(process, number)
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("failing", [Cutover, CutoverBuckets])
+def test_an_error_of_databases_or_buckets_ends_the_proof_of_the_others(move, monkeypatch, failing):
+    old, _ = move
+    for step in ("export", "restore"):
+        assert call(step, "-c", "moveout.toml").code == 0
+
+    def fail(_):
+        raise BusyError("it was written to")
+
+    def wait(proof):
+        cancellation = getattr(proof, "session", proof).cancellation
+        assert cancellation.wait(60)
+        cancellation.check()
+
+    for kind in (Cutover, CutoverBuckets):
+        monkeypatch.setattr(kind, "prove", fail if kind is failing else wait)
+    begun = time.monotonic()
+    refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--compare-all")
+    assert (refused.code, "it was written to" in refused.err) == (BusyError.exit_code, True), refused
+    assert time.monotonic() - begun < 60
+    run_sql(old, "INSERT INTO keyless VALUES ('the old side is in use')")
 
 
 def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_path):
