@@ -180,6 +180,19 @@ def test_a_clock_that_dates_an_acknowledgement_back_or_ahead_is_noted(location, 
         assert (len(notes), words in "".join(notes)) == (bool(words), True)
 
 
+def test_a_receipt_of_the_first_day_of_all_and_a_text_that_is_no_character_are_shown(
+    location, provider, customer, make_key
+):
+    """Whoever signs a receipt, or an entry, may write what he likes."""
+    value = {**receipt.write(location, GOOD).value, "time": "0001-01-01T00:00:00+00:00"}
+    document = documents.make("receipt", "", value)
+    receipt.acknowledge(location, document, signature(document, customer), provider)
+    assert call("custody", "verify", location.location).code == 0
+    record(location, provider, "noted", {"what": "\ud800"})
+    shown = call("custody", "show", location.location, "--json")
+    assert shown.json["result"]["entries"][-1]["details"] == {"what": "\ud800"}, shown.err
+
+
 def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_key):
     """With its head, so that only what somebody else has can tell."""
     sign_bundle(location, provider)

@@ -523,7 +523,9 @@ def print_error(
 def _print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
     head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
     out = data_output()
-    out.write(json.dumps(head | body, ensure_ascii=False, default=_plain) + "\n")
+    text = json.dumps(head | body, ensure_ascii=False, default=_plain)
+    # What is no character, as in a text that somebody else wrote, is escaped as JSON has it.
+    out.write(text.encode(errors="backslashreplace").decode() + "\n")
     out.flush()
 
 

@@ -90,12 +90,12 @@ def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[s
     notes = [
         f"entry {entry.number} ({entry.time}) is dated in the future: a clock was ahead"
         for entry in log.entries
-        if entry.moment > now + CLOCK_SKEW
+        if entry.moment - now > CLOCK_SKEW
     ]
     written = {document.sha256: document.moment for document in receipts}
     for entry in log.entries:
         moment = written.get(str(entry.what.details.get("sha256")))
-        if moment is not None and entry.moment < moment - CLOCK_SKEW:
+        if moment is not None and moment - entry.moment > CLOCK_SKEW:
             notes.append(
                 f"entry {entry.number} ({entry.time}) is dated before the receipt that it is about"
                 f" ({moment.isoformat(timespec='seconds')}): one of two clocks was wrong"
