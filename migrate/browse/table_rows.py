@@ -18,10 +18,14 @@ from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.reader import BundleReader, check_hash
 from migrate.errors import DamageError, GoneError, UsageError
+from migrate.number_text import things
 
 _ROWS_AT_ONCE = 1000
+_READ_AT_ONCE_BYTES = 64 * 2**20
+"""A part up to this size is hashed in memory, and so is read once."""
 
 
 def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
@@ -46,44 +50,61 @@ def full_name(row: CatalogRow) -> str:
 
 def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -> Iterator[dict[str, Any]]:
     """Yield rows ``start`` to ``end`` (without it) in the order of the parts, as JSON can hold them: exact texts
-    where a type cannot hold a value. Raises ``DamageError``.
+    where a type cannot hold a value. A part of which all rows are wanted is hashed before the first of them; of other
+    parts the rows are counted. Raises ``DamageError``.
     """
     position = 0
+    files: dict[str, FileRecord] = {}
     for part in table.details.get("parts", ()):
-        count = int(part["rows"])
-        if position + count > start and (end is None or position < end):
-            yield from _rows_of_part(
-                reader, table, str(part["name"]), start - position, None if end is None else end - position
-            )
+        count, key = int(part["rows"]), layout.source_file(table.source, str(part["name"]))
+        first, last = max(0, start - position), count if end is None else min(count, end - position)
         position += count
+        if first >= last:
+            continue
+        if (first, last) != (0, count):
+            yield from _rows_of_part(reader.open(key), key, count, first, last)
+            continue
+        if not files:
+            files = {file.key: file for file in reader.source_files(table.source, f"{table.directory}/")}
+        if key not in files:
+            raise DamageError(key, expected="a line in the manifest", found="none")
+        yield from _rows_of_part(_checked(reader, files[key]), key, count, first, last)
 
 
-def _rows_of_part(
-    reader: BundleReader, table: CatalogRow, name: str, start: int, end: int | None
-) -> Iterator[dict[str, Any]]:
-    key = layout.source_file(table.source, name)
+def _checked(reader: BundleReader, file: FileRecord) -> Any:
+    """Return an open part whose bytes are those of the manifest. Raises ``DamageError``."""
+    if file.size_bytes <= _READ_AT_ONCE_BYTES:
+        return pa.BufferReader(reader.read_checked(file))
+    check_hash(reader.store, file.key, file.sha256)
+    return reader.open(file.key)
+
+
+def _rows_of_part(file: Any, key: str, rows: int, start: int, end: int) -> Iterator[dict[str, Any]]:
     try:
-        with open_part(reader.open(key)) as part:
+        with open_part(file) as part:
+            if part.metadata.num_rows != rows:
+                raise DamageError(key, expected=things(rows, "row"), found=f"{part.metadata.num_rows}")
             position = 0
             for group in range(part.num_row_groups):
                 count = part.metadata.row_group(group).num_rows
-                if position + count > start and (end is None or position < end):
-                    yield from _rows_of_group(
-                        part, group, max(0, start - position), count if end is None else end - position
-                    )
+                first, last = max(0, start - position), min(count, end - position)
                 position += count
+                if first < last:
+                    yield from _rows_of_group(part, key, group, first, last)
     except READ_ERRORS as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 
-def _rows_of_group(part: ParquetPart, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
-    """Yield rows of a row group; what lies behind them is not read."""
+def _rows_of_group(part: ParquetPart, key: str, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of a row group; what lies behind them is not read. Where a page is damaged, rows may be missing."""
     position = 0
     for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
         if position >= end:
             return
         yield from _plain_rows(batch[max(0, start - position) : end - position])
         position += batch.num_rows
+    if position < end:
+        raise DamageError(key, expected=f"{things(end, 'row')} of row group {group}", found=f"{position}")
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -128,8 +128,9 @@ def get_command(
 ) -> Got:
     """Read single objects, or rows of a table, out of a bundle.
 
-    Fetches and checks only the bytes that are needed. Rows are printed as JSON, one a line; bytes, and text
-    that is not UTF-8, as base64. With a key the custody log records how much was fetched.
+    Fetches and checks only the bytes that are needed; of some rows of a table (--rows) only their number is checked.
+    Rows are printed as JSON, one a line; bytes, and text that is not UTF-8, as base64. With a key the custody log
+    records how much was fetched.
     """
     reader, keys = open_bundle(session, words or [], case)
     name, keys = split_source(reader, source, keys) if keys else (source, keys)

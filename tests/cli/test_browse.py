@@ -15,7 +15,8 @@ from exporters.objects import source_summary
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.reader import BundleReader, hash_file
 from migrate.errors import DamageError
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, run
@@ -278,6 +279,26 @@ def test_rows_of_a_table_by_their_numbers(location, tmp_path):
     assert len((tmp_path / "line.jsonl").read_text().splitlines()) == 1000
 
 
+def test_rows_of_a_damaged_part_are_not_printed(location, tmp_path):
+    """A page header that is damaged ends the rows without an error of Arrow's, and a value shows nothing at all."""
+    [part] = (location / "data/app").rglob("*.line/*.parquet")
+    whole = part.read_bytes()
+    try:
+        for at in (10, len(whole) // 2):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1
+            part.write_bytes(damaged)
+            ended = call("get", location, "line", "--source", "app")
+            assert (ended.code, ended.out, part.name in ended.err) == (6, "", True), ended
+        part.write_bytes(whole[:10] + b"x" + whole[11:])
+        some = call("get", location, "line", "--source", "app", "--rows", "0:9")
+        assert (some.code, some.out) == (6, ""), some
+        assert call("get", location, "line", "--source", "app", "--to", tmp_path).code == 6
+        assert not list(tmp_path.iterdir())
+    finally:
+        part.write_bytes(whole)
+
+
 class Parts:
     """A bundle of one table in two parts, each in groups of three rows."""
 
@@ -292,6 +313,16 @@ class Parts:
 
     def open(self, key):
         return BundleReader.open(self, key)
+
+    def read(self, key):
+        return self.store.read(key)
+
+    def read_checked(self, file):
+        return BundleReader.read_checked(self, file)
+
+    def source_files(self, source, prefix):
+        for info in self.store.list(f"data/{source}/{prefix}"):
+            yield FileRecord(info.key, info.size_bytes, hash_file(self.store, info.key), 0)
 
 
 def test_rows_are_read_group_by_group(tmp_path):
@@ -317,6 +348,7 @@ def test_years_that_python_has_not_are_shown(tmp_path):
     moments = [None if day is None else day * 86_400_000_000 + 1 for day in days]
     table = pa.table({"d": pa.array(days, pa.date32()), "t": pa.array(moments, pa.timestamp("us"))})
     pq.write_table(table, tmp_path / "data/app/tables/1/0.parquet")
+    bundle.table.details["parts"][0]["rows"] = 4
     assert list(table_rows.rows(bundle, bundle.table, 0, 4)) == [
         {"d": "-0001-12-31", "t": "-0001-12-31T00:00:00.000001"},
         {"d": "1970-01-01", "t": "1970-01-01T00:00:00.000001"},
