@@ -101,6 +101,7 @@ _FOLLOW = (
     *(
         f"tests/follow/test_{name}.py"
         for name in (
+            "followed",
             "definitions",
             "delta",
             "early_comparison",

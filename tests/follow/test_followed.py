@@ -1,0 +1,130 @@
+"""Which sources of a bundle are followed, and who is at work on them, without servers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from msgspec.structs import replace
+
+from exporters.changes import FOLLOW
+from migrate.bundle import canonical_json, layout, reconciliation
+from migrate.case.model import Endpoint
+from migrate.changes.apply import Mark
+from migrate.errors import BusyError, IncompleteError, UnreachableError, UsageError
+from migrate.export import export
+from migrate.follow.delta import DeltaSource
+from migrate.follow.followed import (
+    FollowedSource,
+    followed_sources,
+    recorded_bases,
+    require_base,
+    reread_tables,
+)
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Silent
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_location
+from tests.bundle.test_hostile import write
+from tests.export.sources import Numbers
+from tests.transfer.bags import contents
+
+OLD, NEW = Endpoint("sqlite:///old.db"), Endpoint("sqlite:///new.db")
+FOLLOWED = FollowedSource("app", OLD, NEW, 7, {"slot": "s"}, "case")
+
+
+class Writer:
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("is_read", "answer", "expected", "closed"),
+    [
+        (True, UnreachableError("not asked"), True, 0),
+        (False, BusyError("another one applies"), True, 0),
+        (False, None, False, 1),
+    ],
+)
+def test_a_follow_is_at_work_where_the_log_is_read_or_changes_are_applied(
+    monkeypatch, is_read, answer, expected, closed
+):
+    writer = Writer()
+
+    def open_writer(_: FollowedSource) -> Writer:
+        if answer is not None:
+            raise answer
+        return writer
+
+    log = SimpleNamespace(state=lambda log: SimpleNamespace(is_read=is_read and log == {"slot": "s"}))
+    monkeypatch.setattr(FollowedSource, "open_log", lambda _: log)
+    monkeypatch.setattr(FollowedSource, "open_writer", open_writer)
+    assert FOLLOWED.is_at_work() is expected
+    assert writer.closed == closed
+
+
+def test_another_moveout_is_at_work_on_a_delta_where_the_destination_is_busy(monkeypatch):
+    errors: list[Exception] = [BusyError("busy")]
+
+    def look(_: DeltaSource) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(DeltaSource, "_require_restored", look)
+    delta = DeltaSource("app", OLD, NEW, None)
+    assert [delta.is_at_work(), delta.is_at_work()] == [True, False]
+
+
+def test_engines_that_do_not_say_so_have_no_gaps_of_definitions():
+    assert FOLLOWED.definition_gaps(["t"]) == ()
+
+
+def test_a_destination_of_another_snapshot_is_refused(monkeypatch):
+    monkeypatch.setattr(FollowedSource, "open_log", lambda _: SimpleNamespace(show="at {}".format))
+    require_base(FOLLOWED, Mark(7))
+    with pytest.raises(IncompleteError, match=r"a snapshot at at 6; the changes come after one at at 7"):
+        require_base(FOLLOWED, Mark(6))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    """Of three sources one is followed, since its second snapshot; another one was, and is no more."""
+    made, changed = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("changed")
+    sources = [Numbers(name=name, count=5) for name in ("app", "shop", "media")]
+    export(sources, open_location(str(made)), workers=1, progress=Silent())
+    files = contents(LocalStore(made))
+    base = {FOLLOW: {"position": 9, "log": {"slot": "s"}, "name": "case_1"}}
+    positions = {"app": [{"lsn": 1}, base], "shop": [base, {"lsn": 2}], "media": []}
+    entries = [
+        replace(entry, summary=replace(entry.summary, positions=positions[entry.name]))
+        for entry in reconciliation.decode(files[layout.RECONCILIATION])
+    ]
+    files[layout.RECONCILIATION] = canonical_json.encode(reconciliation.reconciliation_json(entries))
+    return write(changed, files)
+
+
+def test_the_newest_snapshot_says_whether_a_source_is_followed(bundle, tmp_path):
+    (base,) = recorded_bases(bundle)
+    assert (base.source, base.position, base.log, base.case) == ("app", 9, {"slot": "s"}, "case_1")
+    assert base.followed(OLD, NEW) == FollowedSource("app", OLD, NEW, 9, {"slot": "s"}, "case_1")
+    assert list(recorded_bases(LocalStore(tmp_path))) == []
+
+
+def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):
+    (followed,) = followed_sources(bundle, {"app": OLD, "shop": OLD}, {"app": NEW, "shop": NEW})
+    assert (followed.name, followed.source, followed.destination) == ("app", OLD, NEW)
+    for sources, destinations in (({"app": OLD}, {}), ({}, {"app": NEW}), ({"shop": OLD}, {"shop": NEW})):
+        with pytest.raises(UsageError, match="no source of"):
+            followed_sources(bundle, sources, destinations)
+        assert followed_sources(bundle, sources, destinations, may_be_none=True) == []
+
+
+def test_a_table_cannot_be_read_again_where_the_log_cannot_say_what_came_since(monkeypatch):
+    writer = Writer()
+    monkeypatch.setattr(FollowedSource, "open_log", lambda _: SimpleNamespace())
+    monkeypatch.setattr(FollowedSource, "open_writer", lambda _: writer)
+    with pytest.raises(UsageError, match="cannot be read again"):
+        reread_tables(FOLLOWED, "public", "t", cancellation=CancellationToken(), note=print)
+    assert writer.closed == 1
