@@ -23,7 +23,8 @@ _NOT_GRANTED = {1044, 1142, 1143, 1227, 1370, 1095, 1290}
 _NO_DATABASE = {1049}
 _NO_TABLE = {1146, 1109, 1051}
 _CHANGED = {1412}
-_PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
+_TOO_MANY = {1040, 1203, 1226}
+_PASSING = {*_TOO_MANY, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
 _ENDED = {1053, 1077, 1927, 4031}
 """The server shuts down, or has ended the session."""
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
@@ -41,6 +42,10 @@ _GRANT_STEP = (
 UPGRADE_STEP = (
     "system tables of the server are damaged or of another version: run mariadb-upgrade there (MySQL before 8.0.16: "
     "mysql_upgrade), then run the same command again"
+)
+_TOO_MANY_STEP = (
+    "add --workers 1, which needs four sessions at most, or end other sessions of the account, or raise its limits"
+    " (MAX_USER_CONNECTIONS); then run the same command again: finished work is kept"
 )
 _AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
 
@@ -113,5 +118,6 @@ def translate(error: BaseException, source: str) -> SourceError:
     if number in {0, _NOT_CONNECTED} and is_silence(getattr(error, "original_exception", error)):
         return SourceSilentError(message, about=source, next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
-        return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
+        step = _TOO_MANY_STEP if number in _TOO_MANY else _AGAIN_STEP
+        return SourceUnreachableError(message, about=source, next_step=step)
     return SourceError(message, about=source, next_step="the server's log says more")

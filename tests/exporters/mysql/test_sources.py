@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.errors import SourceUnreachableError
 from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
@@ -294,3 +295,28 @@ def test_limits_that_a_server_sets_for_all_cut_nothing_short(kind, request, tmp_
         outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert [table.items for table in reader.catalog()] == [3, 3, 3, 3]
     assert (outcome.findings, outcome.left_out, outcome.items) == ((), (), 12)
+
+
+def test_an_account_of_few_sessions_moves_with_one_worker_and_is_told_so(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    few = [where.replace("://moveout@", "://of_few_sessions@") for where in (url, destination)]
+    try:
+        for where in (url, destination):
+            run_sql(
+                where,
+                f"CREATE USER of_few_sessions IDENTIFIED BY '{mariadb.password}' WITH MAX_USER_CONNECTIONS 1;"
+                f"GRANT ALL ON {where.rpartition('/')[2]}.* TO of_few_sessions",
+            )
+        with pytest.raises(SourceUnreachableError) as refused:
+            export_database(few[0], tmp_path / "bundle")
+        assert refused.value.next_step.startswith("add --workers 1, which needs four sessions at most")
+        for where in (url, destination):
+            run_sql(where, "ALTER USER of_few_sessions WITH MAX_USER_CONNECTIONS 4")
+        assert export_database(few[0], tmp_path / "bundle", workers=1).complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_from(reader, "app", few[1], workers=1, progress=Silent())
+        assert (outcome.findings, outcome.left_out, outcome.items) == ((), (), 2)
+    finally:
+        for where in (url, destination):
+            run_sql(where, "DROP USER IF EXISTS of_few_sessions")
