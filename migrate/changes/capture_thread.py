@@ -115,3 +115,5 @@ class CaptureThread:
         except MoveoutError as exc:
             step = f" → {exc.next_step}" if exc.next_step else ""
             note(f"changes are not captured any more: {exc}{step}")
+        except Exception as exc:
+            note(f"changes are not captured any more: unexpected error: {type(exc).__name__}: {exc}")

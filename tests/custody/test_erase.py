@@ -400,6 +400,27 @@ def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provide
     assert against_bundle(copy) == []
 
 
+def test_who_finishes_an_erasure_with_another_key_signs_the_certificate_too(kept, provider, customer):
+    """The run before had signed it, and died at what it signs after that: its last entry."""
+
+    class Agent:
+        public, left = provider.public, 3
+
+        def sign(self, data):
+            self.left -= 1
+            if self.left < 0:
+                raise UnreachableError("died")
+            return provider.sign(data)
+
+    with pytest.raises(UnreachableError):
+        do(kept, open_object_lock(kept.location), Agent())
+    done = do(kept, open_object_lock(kept.location), customer)
+    ((certificate,), findings) = documents.read_all(kept, "erasure")
+    assert (certificate.key, findings) == (done.document.key, [])
+    assert set(certificate.signers) == {provider.public, customer.public}
+    assert against_bundle(kept) == []
+
+
 def test_nothing_is_removed_where_the_log_cannot_go_on(kept, provider):
     with pytest.raises(UnreachableError):
         do(kept, Broken(open_object_lock(kept.location), 5), provider)

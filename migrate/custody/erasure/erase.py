@@ -313,6 +313,7 @@ def _certificate(
         is_of_here = is_same_location(str(document.value.get("location")), store.location)
         is_own = is_of_here and not erasers.isdisjoint(document.signers)
         if document.root == erasing.root and document.key not in former and is_own:
+            documents.keep(store, document, [signer])  # who finishes the erasure stands for it, too
             return document
     about = (
         f"Certificate of erasure: the bundle {erasing.bundle} was removed from {store.location}, and a listing"

@@ -56,7 +56,10 @@ class DirectoryObjectLock:
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(Path(entry.path))
                 continue
-            size_bytes = entry.stat(follow_symlinks=False).st_size
+            try:
+                size_bytes = entry.stat(follow_symlinks=False).st_size
+            except FileNotFoundError:  # removed meanwhile
+                continue
             if key != LOCK or size_bytes:  # the store's own is empty, and comes and goes
                 yield key, size_bytes
 
