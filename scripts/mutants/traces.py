@@ -81,23 +81,24 @@ class Traces:
         path = CHECKOUT / module
         if not path.exists() or _digest(path.read_text(encoding="utf-8")) == digest:
             return list(lines)
-        moved = _moved(self._directory / f"{digest}.py", path)
-        return sorted({moved[line] for line in lines if line in moved})
+        moved, new = _moved(self._directory / f"{digest}.py", path)
+        return sorted({moved[line] for line in lines if line in moved} | new)
 
     def _path(self, tests: str) -> Path:
         return self._directory / f"{_digest((CHECKOUT / tests).read_text(encoding='utf-8'))}.json"
 
 
 @cache
-def _moved(before: Path, after: Path) -> dict[int, int]:
-    """Return by line where it stands now. One that was replaced stands where its replacement begins."""
+def _moved(before: Path, after: Path) -> tuple[dict[int, int], frozenset[int]]:
+    """Return by line where it stands now, and the lines that are new: any test of the module may reach them."""
     old, new = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
-    moved = {}
+    moved, new_lines = {}, set[int]()
     for kind, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        for line in range(start, end):
-            place = new_start + (line - start if kind == "equal" else 0)
-            moved[line + 1] = min(place, max(new_end - 1, new_start)) + 1
-    return moved
+        if kind == "equal":
+            moved.update({line + 1: new_start + line - start + 1 for line in range(start, end)})
+        else:
+            new_lines.update(range(new_start + 1, new_end + 1))
+    return moved, frozenset(new_lines)
 
 
 def _digest(text: str) -> str:
