@@ -109,6 +109,7 @@ _FOLLOW = (
             "follower_state",
             "follower",
             "handover",
+            "status",
             "status_age",
             "status_cutover",
             "cutover_steps",
