@@ -44,7 +44,7 @@ UPGRADE_STEP = (
     "mysql_upgrade), then run the same command again"
 )
 _TOO_MANY_STEP = (
-    "add --workers 1, which needs four sessions at most, or end other sessions of the account, or raise its limits"
+    "add --workers 1, or end other sessions of the account, or raise its limits"
     " (MAX_USER_CONNECTIONS); then run the same command again: finished work is kept"
 )
 _AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"

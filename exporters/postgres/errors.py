@@ -37,6 +37,10 @@ _NO_SNAPSHOT = {"22023", "42704"}
 """A snapshot is gone with its session: a wrong parameter up to PostgreSQL 16, later an undefined object. Its name tells
 it from others.
 """
+_TOO_MANY_STEP = (
+    "add --workers 1, or end other sessions of the role, or raise the limit (ALTER ROLE … CONNECTION LIMIT, ALTER"
+    " DATABASE … CONNECTION LIMIT, max_connections); then run the same command again: finished work is kept"
+)
 _AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
 
 
@@ -82,7 +86,8 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     if state == "53400" and "replication slots" in message:
         return SourceUnreachableError(message, about=source, next_step=_SLOTS_STEP)
     if is_passing or _is_passing(error, state):
-        return SourceUnreachableError(message, about=source, next_step=_AGAIN_STEP)
+        step = _TOO_MANY_STEP if state == "53300" else _AGAIN_STEP
+        return SourceUnreachableError(message, about=source, next_step=step)
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
     other = SourceError(message, about=source, next_step="the server's log says more")
     return snapshot_lost(source, message) if is_lost else other

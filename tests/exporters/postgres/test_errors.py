@@ -57,6 +57,15 @@ def test_a_server_that_is_not_there_is_unreachable():
     assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
 
 
+def test_a_role_that_may_have_few_sessions_is_sent_to_fewer_workers(postgres, monkeypatch):
+    url = login(postgres, "few_at_once", "CONNECTION LIMIT 1")
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    with psycopg.connect(as_role(url, "few_at_once")):
+        error = open_source(as_role(url, "few_at_once"))
+    assert isinstance(error, SourceUnreachableError)
+    assert error.next_step.startswith("add --workers 1, or end other sessions of the role")
+
+
 def test_a_snapshot_that_is_gone_with_its_session_is_lost(postgres):
     with pytest.raises(psycopg.Error) as refused:
         run_sql(postgres.url, begin_statement("00000003-0000001B-1"))
