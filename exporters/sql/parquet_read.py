@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
+from exporters.sql.whole_parquet import whole_batches
 
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 8 * 2**20
@@ -61,7 +62,7 @@ def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
                 continue
         fit = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
         rows = max(1, min(_BATCH_ROWS, fit))
-        for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
+        for batch in whole_batches(file, rows, [number], use_threads=False):
             batch.validate(full=True)  # Parquet does not check that a text is UTF-8
             yield batch
 

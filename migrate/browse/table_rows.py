@@ -16,6 +16,7 @@ from exporters import arrow_functions as pc
 from exporters.sql.columns import ENCODING, EXACT_OF, OWN
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
+from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
@@ -90,21 +91,19 @@ def _rows_of_part(file: Any, key: str, rows: int, start: int, end: int) -> Itera
                 first, last = max(0, start - position), min(count, end - position)
                 position += count
                 if first < last:
-                    yield from _rows_of_group(part, key, group, first, last)
+                    yield from _rows_of_group(part, group, first, last)
     except READ_ERRORS as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 
-def _rows_of_group(part: ParquetPart, key: str, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
-    """Yield rows of a row group; what lies behind them is not read. Where a page is damaged, rows may be missing."""
+def _rows_of_group(part: ParquetPart, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of a row group; what lies behind them is not read."""
     position = 0
-    for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
+    for batch in whole_batches(part, _ROWS_AT_ONCE, [group], use_threads=False):
         if position >= end:
             return
         yield from _plain_rows(batch[max(0, start - position) : end - position])
         position += batch.num_rows
-    if position < end:
-        raise DamageError(key, expected=f"{things(end, 'row')} of row group {group}", found=f"{position}")
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

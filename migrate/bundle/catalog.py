@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from msgspec import Struct
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
+from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError
 
@@ -182,7 +183,7 @@ def _read(file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str
     schema = _schema(names)
     try:
         with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_BATCH, columns=schema.names):
+            for batch in whole_batches(parquet, _BATCH, columns=schema.names):
                 rows = batch if batch.schema.equals(schema) else batch.cast(schema)
                 yield from map(convert, rows.to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as exc:

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
+from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
@@ -197,7 +198,7 @@ class BundleReader:
         for file in self.source_files(source, "index/objects-"):
             try:
                 with pq.ParquetFile(self.open(file.key, size_bytes=file.size_bytes)) as parquet:
-                    for batch in parquet.iter_batches(_INDEX_BATCH, columns=columns):
+                    for batch in whole_batches(parquet, _INDEX_BATCH, columns=columns):
                         yield sound_rows(batch, columns)
             except GoneError as exc:
                 raise _missing(file.key) from exc

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from msgspec import Struct
 
 from exporters.api import Gap, Loss
+from exporters.sql.whole_parquet import whole_batches
 from migrate import software
 from migrate.bundle import (
     bundle_json,
@@ -402,4 +403,4 @@ class SealedTables(Struct, frozen=True):
                 with pq.ParquetFile(
                     RandomAccess(self.store, file.key, size_bytes=file.size_bytes)
                 ) as parquet:
-                    yield from parquet.iter_batches(_INDEX_BATCH, columns=columns)
+                    yield from whole_batches(parquet, _INDEX_BATCH, columns=columns)

@@ -67,3 +67,19 @@ def test_a_catalog_with_other_values_is_damage_of_that_file(change):
     pq.write_table(table, changed)
     with pytest.raises(DamageError, match="catalog"):
         catalog.read_catalog(changed, "catalog")
+
+
+def test_no_damaged_byte_makes_tables_vanish():
+    """Where the header of a page is damaged, Arrow may return no rows, and no error: a restore would then restore
+    nothing, and call it done.
+    """
+    file = BytesIO()
+    catalog.write_catalog(file, rows("data/app/tables/1", "data/app/tables/2"))
+    whole, vanished = file.getvalue(), 0
+    for at, byte in enumerate(whole):
+        damaged = BytesIO(whole[:at] + bytes([byte ^ 0x55]) + whole[at + 1 :])
+        try:
+            assert len(catalog.read_catalog(damaged, "catalog")) == 2, at
+        except DamageError as exc:
+            vanished += "rows can be read" in exc.found
+    assert vanished

@@ -1,5 +1,7 @@
 """What people do wrong, and what they are told: the thing and the next step. Counts are of all, not of some."""
 
+import contextlib
+import io
 import re
 import shutil
 import signal
@@ -8,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from migrate.errors import NoSpaceError
@@ -214,6 +218,28 @@ def test_files_that_are_not_the_bundles_are_named_and_nothing_of_it_is_called_da
     (bundle / "data/catalog.parquet").unlink()
     damaged = call("verify", bundle)
     assert (damaged.code, "is damaged (" in damaged.out) == (6, True), damaged
+
+
+def _with_one_damaged_byte(whole):
+    return (whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in range(len(whole)))
+
+
+def _reads_as_empty(data):
+    with contextlib.suppress(pa.ArrowException, OSError):
+        return not sum(batch.num_rows for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches())
+    return False
+
+
+def test_a_restore_from_a_damaged_catalog_makes_nothing_of_it_and_says_so(tmp_path):
+    """Arrow ends without an error where it meets the damaged header of a page."""
+    make_file(tmp_path / "app.db")
+    assert call("export", "app.db", "--to", "bundle", cwd=tmp_path).code == 0
+    catalog = tmp_path / "bundle/data/catalog.parquet"
+    whole = catalog.read_bytes()
+    catalog.write_bytes(next(filter(_reads_as_empty, _with_one_damaged_byte(whole))))
+    for words in (("ls", "bundle"), ("restore", "bundle", "new.db")):
+        ended = call(*words, cwd=tmp_path)
+        assert (ended.code, "data/catalog.parquet" in ended.err) == (6, True), ended
 
 
 def test_a_location_where_a_command_of_a_group_belongs_is_not_taken_for_a_misspelt_one(tmp_path):

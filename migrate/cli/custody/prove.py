@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.sql.parquet_read import READ_ERRORS
+from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle.reader import check_hash
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
@@ -148,7 +149,7 @@ def part_with(store: Store, key: str, column: str, value: str) -> bool:
         with pq.ParquetFile(RandomAccess(store, key)) as parquet:
             present = parquet.schema_arrow.names
             names = [name for name in (column, f"{column}$exact") if name in present]
-            for batch in parquet.iter_batches(columns=names) if names else ():
+            for batch in whole_batches(parquet, 2**16, columns=names) if names else ():
                 if any(pc.any(pc.equal(_text(batch[name]), value)).as_py() for name in names):
                     return True
     except GoneError as exc:

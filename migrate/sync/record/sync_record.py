@@ -29,6 +29,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.sql.whole_parquet import whole_batches
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, UsageError
@@ -320,7 +321,7 @@ def _key(known: Known) -> str:
 
 def _tables(data: bytes) -> Iterator[pa.Table]:
     file = pq.ParquetFile(io.BytesIO(data))
-    for batch in file.iter_batches(batch_size=20_000):
+    for batch in whole_batches(file, 20_000):
         yield pa.Table.from_batches([batch])
 
 
