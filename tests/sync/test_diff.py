@@ -87,6 +87,14 @@ def test_three_lists_side_by_side():
     ]
 
 
+def test_keys_of_the_three_lists_are_compared_by_their_text():
+    number = 7
+    steps = walk(
+        [listed(f"key-{number}", "newer")], [listed(f"key-{number}")], [known(f"key-{number}"), known("z")]
+    )
+    assert [(step.do, step.why) for step in steps] == [(Action.COPY, "changed"), (Action.FORGET, "")]
+
+
 def test_prefixes_are_left_out():
     comparison = Comparison("old/", "very/new/", lambda *_: None, lambda _: False)
     source, destination = [listed("old/a"), listed("old/b")], [listed("very/new/a")]

@@ -12,7 +12,7 @@ from exporters.bucket_api import ObjectSummary
 from exporters.selection import Selection
 from migrate.runtime.progress import Silent
 from migrate.sync import plan
-from migrate.sync.diff import Action, SyncStep
+from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.ordered_listing import RESERVED, in_order, without_records
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.record.column_pages import UnorderedError
@@ -45,6 +45,18 @@ def test_what_only_the_destination_has_is_left_alone_where_its_name_is_not_chose
     assert sides(exclude=("a*",), min_bytes=2).is_foreign("ab")
     assert not sides(exclude=("a*",), min_bytes=2).is_foreign("b")
     assert sides(include=("a*",)).is_foreign("b")
+
+
+def test_only_a_choice_by_tags_asks_for_tags(monkeypatch):
+    asked = []
+    monkeypatch.setattr(plan, "steps_by_tags", lambda steps, *_: asked.append(1) or steps)
+    for chosen in (sides(), sides(tags={"a": "b"})):
+        comparison = chosen.comparison()
+        assert isinstance(comparison, Comparison)
+        record = SimpleNamespace(known=lambda: [])
+        steps = chosen.walk(comparison, record, frozenset(), (iter(pages([listed("a")])), iter([])))
+        assert [step.key for step in steps] == ["a"]
+        assert len(asked) == bool(chosen.selection.tags)
 
 
 class Scripted:
