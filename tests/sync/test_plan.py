@@ -53,7 +53,7 @@ def test_only_a_choice_by_tags_asks_for_tags(monkeypatch):
     for chosen in (sides(), sides(tags={"a": "b"})):
         comparison = chosen.comparison()
         assert isinstance(comparison, Comparison)
-        record = SimpleNamespace(known=lambda: [])
+        record = SimpleNamespace(known=list)
         steps = chosen.walk(comparison, record, frozenset(), (iter(pages([listed("a")])), iter([])))
         assert [step.key for step in steps] == ["a"]
         assert len(asked) == bool(chosen.selection.tags)
