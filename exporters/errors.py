@@ -39,7 +39,8 @@ An error of a source has a second base class that says which kind it is, so a ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -254,6 +255,29 @@ class SourceGoneError(SourceError, GoneError):
 
 class SourceReplacedError(SourceGoneError):
     """Another server has the address of the source."""
+
+
+class SourceStateError(SourceError):
+    """What an earlier run wrote to a source's workspace cannot be read."""
+
+    exit_code = 6
+    code = "damage"
+
+    def __init__(self, name: str, reason: Exception) -> None:
+        super().__init__(
+            f"{name}, which an earlier run wrote below _work/, cannot be read: {reason}",
+            next_step="remove the directory _work/SOURCE of this source at the location, then run the same command"
+            " again: it exports the source from the beginning",
+        )
+
+
+@contextmanager
+def reading_state(name: str) -> Iterator[None]:
+    """Raise ``SourceStateError`` where what a workspace has under a name makes no sense."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+        raise SourceStateError(name, exc) from exc
 
 
 class SourceItemError(SourceError, IncompleteError):

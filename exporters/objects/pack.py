@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from exporters import arrow_functions as pc
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
-from exporters.errors import SourceDamagedError, SourceError
+from exporters.errors import SourceDamagedError, SourceError, reading_state
 from exporters.objects import acls, changed_objects, index_rows, large_object, pax_headers
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
@@ -66,7 +66,8 @@ class Packing(Struct, frozen=True):
         data = self.workspace.read(rows_file(done))
         if data is None:
             raise SourceError(f"the index rows of {done.unit.id} are not there any more")
-        before = pq.ParquetFile(io.BytesIO(data)).read()
+        with reading_state(rows_file(done)):
+            before = pq.ParquetFile(io.BytesIO(data)).read()
         has_failed = pc.equal(before["disposition"], "failed")
         failed_rows = set(before.filter(has_failed)["position"].to_pylist())
         stem = pack_name(done.unit).removesuffix(".tar")

@@ -27,6 +27,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.bucket_api import Bucket, ObjectSummary
+from exporters.errors import reading_state
 from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
@@ -148,7 +149,8 @@ class Closing(Struct, frozen=True):
             if (name := self.finished.pack(unit.id)) is not None:
                 data = self.workspace.read(name)
                 if data is not None:
-                    return pq.ParquetFile(io.BytesIO(data)).read()
+                    with reading_state(name):
+                        return pq.ParquetFile(io.BytesIO(data)).read()
         elif (row := self.finished.large(unit.id)) is not None:
             return index_rows.to_table([row])
         return self._missing(unit)

@@ -12,9 +12,11 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from exporters.api import Unit
+from exporters.errors import reading_state
 from exporters.structs import as_dict
 
 NAME = "plan.json"
@@ -92,14 +94,11 @@ class Plan(Struct, frozen=True):
 
     @staticmethod
     def load(data: bytes | None) -> Plan | None:
-        """Read what ``dump`` wrote; None where nothing was written."""
-        if not data:
+        """Read what ``dump`` wrote; None where nothing was written. Raises ``SourceStateError``."""
+        if data is None:
             return None
-        rows = json.loads(data)
-        for row in rows:
-            row["ranges"] = tuple((first, last) for first, last in row["ranges"])
-            row["kinds"] = tuple(row["kinds"])
-        return Plan(tuple(PlannedTable(**row) for row in rows))
+        with reading_state(NAME):
+            return Plan(tuple(msgspec.convert(json.loads(data), list[PlannedTable])))
 
 
 def share_bytes(sizes: Iterable[int], workers: int) -> int:

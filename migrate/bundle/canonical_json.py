@@ -27,16 +27,19 @@ def encode_pretty(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False).encode("ascii") + b"\n"
 
 
-def decode(data: bytes, key: str, *, version: int | None = None) -> dict[str, Any]:
-    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it. ``version``: the object has
-    one, and it must be this; raises as ``check_version`` does.
+def decode(data: bytes, key: str, *, version: int | None = None, next_step: str = "") -> dict[str, Any]:
+    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it, with ``next_step`` in place of
+    the usual one. ``version``: the object has one, and it must be this; raises as ``check_version`` does.
     """
+    expected = "a JSON object"
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise DamageError(key, expected="a JSON object", found=f"something else ({exc})") from exc
+        found = f"something else ({exc})"
+        raise DamageError(key, expected=expected, found=found, next_step=next_step) from exc
     if not isinstance(value, dict):
-        raise DamageError(key, expected="a JSON object", found=f"a JSON {type(value).__name__}")
+        found = f"a JSON {type(value).__name__}"
+        raise DamageError(key, expected=expected, found=found, next_step=next_step)
     if version is not None:
         check_version(value, key, version)
     return value

@@ -96,7 +96,8 @@ def read_state(store: Store) -> ExportState | None:
         data = store.read(layout.EXPORT_STATE)
     except GoneError:
         return None
-    value = canonical_json.decode(data, layout.EXPORT_STATE, version=VERSION)
+    step = "nothing can go on without this file: export to another location"
+    value = canonical_json.decode(data, layout.EXPORT_STATE, version=VERSION, next_step=step)
     try:
         sources = [
             SourceName(
@@ -112,7 +113,7 @@ def read_state(store: Store) -> ExportState | None:
         return ExportState(str(value["id"]), str(value["created"]), sources, continues, left_out)
     except (KeyError, TypeError) as exc:
         raise DamageError(
-            layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})"
+            layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})", next_step=step
         ) from exc
 
 

@@ -14,7 +14,7 @@ from migrate.bundle.commit_records import group_infos, read_final, record_ids
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
 from migrate.case.server_url import is_pattern
-from migrate.errors import GoneError, NotEmptyError, UsageError
+from migrate.errors import DamageError, GoneError, NotEmptyError, UsageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, Store
 
@@ -110,6 +110,8 @@ def is_begun(store: Store, source: str) -> bool:
         read_final(store, source)
     except GoneError:
         return next(iter(record_ids(store, source)), None) is not None or bool(group_infos(store, source))
+    except DamageError:
+        pass
     return True
 
 

@@ -163,6 +163,10 @@ class _SourceReading:
                         raise run.options.seal_time.error(source.name) from exc
                     if time.monotonic() >= until or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
                         raise
+                except MoveoutError:
+                    raise
+                except Exception as exc:
+                    raise SourceError(f"{source.name} could not be opened: {exc!r}") from exc
 
 
 def lift_rate_limit(run: ExportRun) -> None:
@@ -238,20 +242,34 @@ def _summary_of_broken(run: ExportRun, source: str, error: SourceError) -> Sourc
     return SourceSummary([], [], gaps=[gap])
 
 
-def _read_final(store: MultipartStore, source: str) -> FinalRecord | None:
+def _read_final(store: MultipartStore, source: str) -> FinalRecord | DamageError | None:
     try:
         return read_final(store, source)
     except GoneError:
         return None
+    except DamageError as exc:
+        return exc
 
 
 def _finished_before(
-    run: ExportRun, source: Source, final: FinalRecord | None
+    run: ExportRun, source: Source, final: FinalRecord | DamageError | None
 ) -> SourceReconciliation | None:
-    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
+    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again. One
+    whose records are damaged is read again, and raises ``DamageError`` where it is not asked any more.
+    """
     if final is None:
         return None
-    _load_records(run, source.name)
+    try:
+        if isinstance(final, DamageError):
+            raise final
+        _load_records(run, source.name)
+    except DamageError as exc:
+        if not run.options.ask:
+            raise
+        run.progress.note(f"{exc}; {source.name} is read again")
+        run.ledger.forget(source.name)
+        run.store.delete(layout.final_record(source.name))
+        return None
     run.ledger.add_final(final)
     earlier = _reconciliation(run, source, final.summary)
     if earlier.complete:

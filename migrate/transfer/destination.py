@@ -51,7 +51,11 @@ def read_state(store: Store) -> TransferState | None:
         data = store.read(layout.TRANSFER_STATE)
     except GoneError:
         return None
-    value = canonical_json.decode(data, layout.TRANSFER_STATE, version=VERSION)
+    step = (
+        f"remove {layout.TRANSFER_STATE} at {store.location}, then run the same command again: files that are there"
+        " are not sent again"
+    )
+    value = canonical_json.decode(data, layout.TRANSFER_STATE, version=VERSION, next_step=step)
     try:
         return TransferState(
             str(value["id"]),
@@ -61,7 +65,9 @@ def read_state(store: Store) -> TransferState | None:
             str(value.get("replaces", "")),
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(layout.TRANSFER_STATE, expected="a transfer", found=repr(data[:80])) from exc
+        raise DamageError(
+            layout.TRANSFER_STATE, expected="a transfer", found=repr(data[:80]), next_step=step
+        ) from exc
 
 
 class Surveyed(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from migrate.errors import NoSpaceError
+from migrate.errors import DamageError, NoSpaceError
 from migrate.storage.api import FileInfo, StoreWrapper
 from migrate.storage.local.store import LocalStore
 from migrate.sync.diff import Action, SyncStep
-from migrate.sync.record.sync_record import Header, Record
+from migrate.sync.record.sync_record import HEADER, Header, Record
 
 RUN = "work/000001/"
 
@@ -70,3 +71,29 @@ def test_what_could_not_be_written_does_not_count(store: Late, record: Record) -
     with pytest.raises(NoSpaceError):
         record.fold(RUN, ())
     assert record.header.generation == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", bytes(100)])
+def test_a_damaged_file_of_the_record_is_named_with_the_way_out(
+    store: Late, record: Record, data: bytes
+) -> None:
+    record.begin()
+    record.write_plan(RUN, 0, [SyncStep(Action.COPY, "a", "", ours=True)])
+    assert [step.key for step in record.plan(RUN)] == ["a"]
+    store.put(f"{RUN}plan-000000.parquet", data)
+    for read in (lambda: list(record.plan(RUN)), lambda: list(record.known())):
+        with pytest.raises(DamageError, match="plan-000000") as raised:
+            read()
+        assert raised.value.next_step.startswith("remove what is left of the record at ")
+
+
+@pytest.mark.parametrize("change", [{"files": []}, {"generation": "1"}])
+def test_a_damaged_header_is_named_with_the_way_out(
+    store: Late, record: Record, change: dict[str, object]
+) -> None:
+    record.begin()
+    assert list(record.plan(RUN)) == []  # which waits for what is being written
+    store.put(HEADER, json.dumps(json.loads(store.read(HEADER)) | change).encode())
+    with pytest.raises(DamageError, match=HEADER) as raised:
+        Record(store, record.header)
+    assert raised.value.next_step.startswith("remove what is left of the record at ")

@@ -152,6 +152,19 @@ def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
     assert contents(destination) == contents(origin)
 
 
+def test_a_transfer_whose_own_state_is_damaged_says_what_to_remove_and_goes_on(origin, destination):
+    spoil(origin, LARGE)
+    move(origin, destination)
+    spoil(origin, LARGE)
+    destination.put(layout.TRANSFER_STATE, b"")
+    with pytest.raises(DamageError) as raised:
+        move(origin, destination)
+    assert raised.value.next_step.startswith(f"remove {layout.TRANSFER_STATE} at {destination.location},")
+    destination.delete(layout.TRANSFER_STATE)
+    assert move(origin, destination).findings == []
+    assert contents(destination) == contents(origin)
+
+
 def test_a_file_missing_at_the_origin_is_named(origin, destination):
     origin.delete(LARGE)
     outcome = move(origin, destination)

@@ -16,13 +16,14 @@ from functools import lru_cache
 from operator import le, lt
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
 from exporters.api import Workspace
 from exporters.bucket_api import Bucket, ObjectSummary
-from exporters.errors import SourceUsageError
+from exporters.errors import SourceUsageError, reading_state
 from exporters.objects.listing import shards
 from exporters.objects.listing.lister import Listing, OutOfOrderError, Range
 from exporters.objects.listing.shards import CHOICE, Cover
@@ -131,7 +132,7 @@ class Inventory:
         data = self.workspace.read(name)
         if data is None:
             raise FileNotFoundError(f"the inventory's {name} is not in the workspace")
-        return shards.decode(data)
+        return shards.decode(data, name)
 
 
 def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory:
@@ -151,7 +152,8 @@ def taken(bucket: Bucket, workspace: Workspace, selection: Selection) -> Invento
     written = workspace.read(_SUMMARY)
     if written is None:
         return None
-    totals = Totals(**json.loads(written))
+    with reading_state(_SUMMARY):
+        totals = msgspec.convert(json.loads(written), Totals)
     _check_choice(totals.choice, selection, bucket)
     return Inventory(workspace, totals, selection)
 
@@ -200,7 +202,7 @@ def _list_shards(
     tally, covers_before, known = _Tally(), list[Cover](), dict[str, set[str]]()
     for name in workspace.names(shards.FOLDER):
         if name.endswith(".parquet"):
-            table = shards.decode(workspace.read(name) or b"")
+            table = shards.decode(workspace.read(name) or b"", name)
             cover = shards.cover_of(table, name)
             if cover is None:
                 workspace.delete(name)
@@ -236,7 +238,8 @@ def _begin(
     where the server turns out not to list in order.
     """
     start = workspace.read(_START) if in_order else None
-    parameters: dict[str, Any] = json.loads(start) if start is not None else {}
+    with reading_state(_START):
+        parameters: dict[str, Any] = dict(json.loads(start)) if start is not None else {}
     if parameters:
         _check_choice(parameters.get("choice", ""), selection, bucket)
         return {"versions": False, "in_order": False} | parameters

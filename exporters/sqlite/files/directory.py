@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -33,7 +34,7 @@ from exporters.api import (
     Unit,
     Workspace,
 )
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceUnreachableError, reading_state
 from exporters.rate_sampling import try_out
 from exporters.sql.snapshot_positions import remember
 from exporters.sqlite.address import SqliteAddress
@@ -154,7 +155,8 @@ class DirectorySource:
 
 def _number(names: Sequence[str], workspace: Workspace) -> dict[str, int]:
     """Return each file's number, which stays the same when other files come and go."""
-    numbers: dict[str, int] = json.loads(workspace.read(_NUMBERS) or b"{}")
+    with reading_state(_NUMBERS):
+        numbers = msgspec.convert(json.loads(workspace.read(_NUMBERS) or b"{}"), dict[str, int])
     before = dict(numbers)
     for name in names:
         numbers.setdefault(name, max(numbers.values(), default=0) + 1)

@@ -19,16 +19,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sql.whole_parquet import whole_batches
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
@@ -50,6 +53,7 @@ from migrate.sync.record.record_rows import (
 )
 from migrate.sync.versions.version_diff import KnownVersion
 
+_Row = TypeVar("_Row")
 VERSION = 1
 HEADER = "sync.json"
 FILE_ROWS = 100_000
@@ -98,7 +102,7 @@ class Record:
 
     def known(self) -> Iterator[KnownPage]:
         """Yield what is known of each key, by key."""
-        index = (page for name in self._index() for page in read_known(self._read(name)))
+        index = (page for name in self._index() for page in self._rows(name, read_known))
         plans = [names for run in self.runs() if (names := self._names(f"{run}plan-"))]
         if not plans:
             yield from index
@@ -106,14 +110,14 @@ class Record:
         streams: list[Iterator[Known]] = [
             (page.row(row_number) for page in index for row_number in range(len(page.keys)))
         ]
-        streams += [(row_ for name in names for row_ in begun_rows(self._read(name))) for names in plans]
+        streams += [(row_ for name in names for row_ in self._rows(name, begun_rows)) for names in plans]
         merged = (_together(list(rows)) for _, rows in groupby(heapq.merge(*streams, key=_key), key=_key))
         while piece := list(islice(merged, PLAN_ROWS)):
             yield KnownPage.of(piece)
 
     def known_versions(self) -> Iterator[tuple[str, Sequence[KnownVersion]]]:
         """Yield what is known of the versions of each key, by key, in the order in which they were written."""
-        rows = (row for name in self._index() for row in read_versions(self._read(name)))
+        rows = (row for name in self._index() for row in self._rows(name, read_versions))
         for key, group in groupby(rows, key=itemgetter(0)):
             yield key, [version for _, version in group]
 
@@ -127,12 +131,12 @@ class Record:
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the index, by key."""
         for name in self._index():
-            yield from _tables(self._read(name))
+            yield from self._rows(name, _tables)
 
     def losses(self) -> Iterator[Loss]:
         """Yield what the destination does not have of the objects of the index."""
         for name in self._index():
-            yield from read_losses(self._read(name), history=self.header.history)
+            yield from self._rows(name, partial(read_losses, history=self.header.history))
 
     def runs(self) -> list[str]:
         """Return the folders of runs that did not end, the oldest first."""
@@ -152,7 +156,7 @@ class Record:
         """Yield the plan again. Nothing is touched before it was read, so all of it is written by then."""
         self._finish_writing()
         for name in self._names(f"{run}plan-"):
-            yield from read_plan(self._read(name))
+            yield from self._rows(name, read_plan)
 
     def begin(self) -> None:
         """Write the header of a new record: what a plan belongs to is known before there is one."""
@@ -219,7 +223,11 @@ class Record:
             name: data for name, (data, _) in self._done_being_written.items() if name.startswith(run)
         }
         done_names = sorted({*self._names(f"{run}done-"), *unwritten})
-        new = (table for name in done_names for table in _tables(unwritten.get(name) or self._read(name)))
+        new = (
+            table
+            for name in done_names
+            for table in (_tables(unwritten[name]) if name in unwritten else self._rows(name, _tables))
+        )
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
         from migrate.sync.record import record_merge as fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
@@ -274,20 +282,27 @@ class Record:
         try:
             return self.store.read(name)
         except GoneError as exc:
-            raise DamageError(
-                name,
-                expected="a file of the record",
-                found="nothing",
-                next_step=f"remove what is left of the record at {self.store.location}; the objects are then compared",
-            ) from exc
+            raise _damage(self.store, name, "nothing") from exc
+
+    def _rows(self, name: str, read: Callable[[bytes], Iterator[_Row]]) -> Iterator[_Row]:
+        """Yield what ``read`` makes of a file of the record. Raises ``DamageError``."""
+        data = self._read(name)
+        try:
+            yield from read(data)
+        except READ_ERRORS as exc:
+            raise _damage(self.store, name, f"something else ({exc})") from exc
 
 
 def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
     try:
-        value = canonical_json.decode(store.read(HEADER), HEADER, version=VERSION)
+        data = store.read(HEADER)
     except GoneError:
         return None
-    header = Header(**{name: value[name] for name in Header.__struct_fields__ if name in value})
+    step = _damage(store, HEADER, "").next_step
+    try:
+        header = msgspec.convert(canonical_json.decode(data, HEADER, version=VERSION, next_step=step), Header)
+    except ValueError as exc:
+        raise _damage(store, HEADER, f"a malformed one ({exc})") from exc
     if _which(header) != _which(fresh):
         before = f"s3://{header.source_bucket}/{header.source_prefix}"
         raise UsageError(
@@ -304,6 +319,15 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
             else "leave out --history, or begin anew in another bucket",
         )
     return header
+
+
+def _damage(store: MultipartStore, name: str, found: str) -> DamageError:
+    return DamageError(
+        name,
+        expected="a file of the record",
+        found=found,
+        next_step=f"remove what is left of the record at {store.location}; the objects are then compared",
+    )
 
 
 def _which(header: Header) -> tuple[str, ...]:

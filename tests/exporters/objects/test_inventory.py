@@ -184,7 +184,7 @@ def test_a_shard_that_does_not_say_what_it_covers_is_listed_again_and_others_are
     workspace.fail_after = 1 << 60
     first, *others = [name for name in workspace.names(shards.FOLDER) if name.endswith(".parquet")]
     assert others
-    table = shards.decode(workspace[first]).replace_schema_metadata({})
+    table = shards.decode(workspace[first], first).replace_schema_metadata({})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     workspace[first] = sink.getvalue().to_pybytes()

@@ -48,7 +48,7 @@ def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:
 
 def covers(workspace: Workspace) -> list[shards.Cover]:
     names = [name for name in workspace if name.endswith(".parquet")]
-    tables = [(shards.decode(workspace[name]), name) for name in names]
+    tables = [(shards.decode(workspace[name], name), name) for name in names]
     return shards.ordered(one for one in (shards.cover_of(table, name) for table, name in tables) if one)
 
 

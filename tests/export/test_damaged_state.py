@@ -1,0 +1,103 @@
+"""What an unfinished export has of its own at the location is damaged: it is read again, or named with the way out; the
+other sources are exported all the same.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SourceStateError
+from exporters.rate_sampling import MemoryWorkspace
+from exporters.sql import snapshot_positions
+from exporters.sql.chunk_plan import Plan
+from migrate.bundle import layout
+from migrate.bundle.commit_records import separate_groups
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, UnreachableError
+from migrate.export import ExportOptions, ExportOutcome, export
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_location
+from migrate.verify import Level, verify
+from tests.export.sources import Numbers
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MultipartStore:
+    """A location with an export that broke off after its first source."""
+    store = open_location(str(tmp_path / "location"))
+
+    def break_off() -> None:
+        raise UnreachableError("the line is cut")
+
+    with pytest.raises(UnreachableError):
+        go(store, Numbers("other", "numbers://host/other", on_finish=break_off))
+    assert store.read(layout.final_record("app"))
+    return store
+
+
+def go(store: MultipartStore, other: Numbers) -> ExportOutcome:
+    return export([Numbers(), other], store, workers=1, progress=Silent(), options=ExportOptions())
+
+
+def check_whole(store: MultipartStore) -> None:
+    for source in ("app", "other"):
+        keys = [info.key for info in store.list(f"data/{source}/numbers/")]
+        assert [int(line) for key in keys for line in store.read(key).split()] == list(range(95))
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+
+
+@pytest.mark.parametrize("data", [b"", bytes(200), b"\xff{}", b"[]", b"{}", b'{"version": 1}'])
+@pytest.mark.parametrize("which", ["final", "unit"])
+def test_a_source_whose_record_is_damaged_is_read_again(
+    store: MultipartStore, which: str, data: bytes
+) -> None:
+    separate_groups(store, "app", lambda _: None)
+    units = [info.key for info in store.list(layout.units_prefix("app"))]
+    store.put(layout.final_record("app") if which == "final" else units[3], data)
+    assert go(store, Numbers("other", "numbers://host/other")).complete
+    check_whole(store)
+
+
+@dataclass
+class Unopened(Numbers):
+    """A source whose own code fails when it is opened, and not by an error that it should raise."""
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        raise RuntimeError("a defect")
+        yield
+
+
+def test_a_source_that_fails_to_open_stops_no_other(tmp_path: Path) -> None:
+    store = open_location(str(tmp_path / "location"))
+    outcome = go(store, Unopened("other", "numbers://host/other"))
+    assert outcome.exit_code == 3
+    assert {source.name: source.complete for source in outcome.sources} == {"app": True, "other": False}
+    assert "a defect" in str(list(BundleReader(store).gaps()))
+
+
+def test_an_export_without_its_name_is_not_continued(store: MultipartStore) -> None:
+    store.put(layout.EXPORT_STATE, b"")
+    with pytest.raises(DamageError) as raised:
+        go(store, Numbers("other", "numbers://host/other"))
+    assert raised.value.next_step == "nothing can go on without this file: export to another location"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b"[1]", b'[{"number": "1"}]', bytes(9)])
+def test_a_plan_that_makes_no_sense_is_named_with_the_way_out(data: bytes) -> None:
+    with pytest.raises(SourceStateError, match=r"plan\.json") as raised:
+        Plan.load(data)
+    assert "remove the directory _work/SOURCE" in raised.value.next_step
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"7"])
+def test_positions_that_make_no_sense_are_named(data: bytes) -> None:
+    workspace = MemoryWorkspace()
+    workspace.write(snapshot_positions.NAME, data)
+    with pytest.raises(SourceStateError, match=r"positions\.json"):
+        snapshot_positions.remember(workspace, {"time": "now"})
