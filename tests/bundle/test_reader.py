@@ -64,6 +64,17 @@ def test_what_an_export_could_not_get_is_told_from_what_it_left_out(reader):
     assert list(reader.failed("shop")) == []
 
 
+def test_tables_of_a_source_are_those_with_rows_alone(reader, monkeypatch):
+    (row,) = [row for row in reader.catalog() if row.source == "app"]
+    rows = [
+        replace(row, source=source, kind=kind)
+        for source in ("aa", "app", "b")
+        for kind in ("table", "bucket")
+    ]
+    monkeypatch.setattr(BundleReader, "catalog", lambda _: rows)
+    assert reader.tables("app") == [rows[2]]
+
+
 def test_files_of_a_source_are_those_alone(reader):
     names = [file.key for file in reader.source_files("shop")]
     assert names

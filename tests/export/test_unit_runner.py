@@ -109,6 +109,9 @@ def test_a_group_is_full_by_its_bytes_or_its_time(clock):
         assert group.is_full is is_full
     assert group.take() == [each.unit for each in held]
     assert (group.is_full, group.take()) == (False, [])
+    group.add(Held(11).unit)
+    assert group.is_full
+    group.take()
     group.add(held[0].unit)
     clock.now += unit_runner._TOGETHER_SECONDS - 0.01
     assert not group.is_full
