@@ -28,6 +28,7 @@ An error of a source has a second base class that says which kind it is, so a ca
     │   └── SourceSnapshotLostError  5  the session that held the snapshot has ended: a new one is needed
     ├── SourceGoneError           7   also a GoneError
     │   └── SourceReplacedError   7   another server is where the source was
+    ├── SourceStateError          6   what an earlier run wrote for itself cannot be read
     └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
         ├── SourceChangedError    3   the item has changed since it was listed
         └── SourceDamagedError    3   the bytes of the item differ from the source's own checksum
@@ -263,12 +264,13 @@ class SourceStateError(SourceError):
     exit_code = 6
     code = "damage"
 
-    def __init__(self, name: str, reason: Exception) -> None:
-        super().__init__(
-            f"{name}, which an earlier run wrote below _work/, cannot be read: {reason}",
-            next_step="remove the directory _work/SOURCE of this source at the location, then run the same command"
-            " again: it exports the source from the beginning",
-        )
+    usual_step = (
+        "remove the directory _work/SOURCE of this source at the location, then run the same command again: it exports"
+        " the source from the beginning"
+    )
+
+    def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
+        super().__init__(explanation, about=about, next_step=next_step or self.usual_step)
 
 
 @contextmanager
@@ -277,7 +279,7 @@ def reading_state(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
-        raise SourceStateError(name, exc) from exc
+        raise SourceStateError(f"what an earlier run wrote here cannot be read ({exc})", about=name) from exc
 
 
 class SourceItemError(SourceError, IncompleteError):

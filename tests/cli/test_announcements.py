@@ -220,7 +220,7 @@ def test_the_status_is_served_to_this_machine_alone(tmp_path):
         with urllib.request.urlopen(url) as answer:
             page = answer.read().decode()
         assert "A sealed bundle, complete" in page
-        assert [name for name in names if f"{name}  " not in page] == []
+        assert [name for name in names if f"{name}: " not in page] == []
         assert 'http-equiv="refresh" content="30"' in page
         with urllib.request.urlopen(f"{url}status.json") as answer:
             assert json.load(answer)["locations"][0]["export"]["state"] == "complete"
