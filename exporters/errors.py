@@ -18,7 +18,7 @@
     ├── ChangedError              1   a conditional replace found another version
     └── SourceError               1   reading a source failed
 
-An error of a source has a second base class that says which kind it is, so a caller can ask for either:
+An error of a source, but for one, has a second base class that says which kind it is, so a caller can ask for either:
 
     SourceError
     ├── SourceUsageError          2   also a UsageError
@@ -28,7 +28,7 @@ An error of a source has a second base class that says which kind it is, so a ca
     │   └── SourceSnapshotLostError  5  the session that held the snapshot has ended: a new one is needed
     ├── SourceGoneError           7   also a GoneError
     │   └── SourceReplacedError   7   another server is where the source was
-    ├── SourceStateError          6   what an earlier run wrote for itself cannot be read
+    ├── SourceStateError          6   without a second one: what an earlier run wrote for itself cannot be read
     └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
         ├── SourceChangedError    3   the item has changed since it was listed
         └── SourceDamagedError    3   the bytes of the item differ from the source's own checksum

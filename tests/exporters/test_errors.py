@@ -39,6 +39,7 @@ def test_an_error_of_a_source_says_its_side_and_its_kind(kind):
     other = kinds.get(kind.__name__) or CLASSES.get(
         kind.__name__.removeprefix("Source"), errors.IncompleteError
     )
-    if kind not in {errors.SourceError, errors.SourceChangedError, errors.SourceDamagedError}:
+    of_no_other = {errors.SourceError, errors.SourceStateError}
+    if kind not in of_no_other | {errors.SourceChangedError, errors.SourceDamagedError}:
         assert isinstance(error, other)
         assert error.exit_code == other.exit_code
