@@ -69,15 +69,15 @@ def inserted(messages):
 def test_a_network_that_is_cut_while_the_stream_begins_is_an_error_of_the_source(postgres, monkeypatch):
     """It passes, and is tried again."""
     url = postgres.database()
-    wait = replication.ReplicationStream._wait
+    start = replication.ReplicationStream._start
 
-    def cut(stream, seconds):
+    def cut(stream, *names):
         shut_socket(stream._connection.socket)
-        wait(stream, seconds)
+        start(stream, *names)
 
     with log_of(url) as (log, base):
         with monkeypatch.context() as patched:
-            patched.setattr(replication.ReplicationStream, "_wait", cut)
+            patched.setattr(replication.ReplicationStream, "_start", cut)
             with pytest.raises(SourceUnreachableError), log.stream(base.log, base.position):
                 pass
         eventually(lambda: not is_read(postgres, base.log))
