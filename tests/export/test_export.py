@@ -148,9 +148,14 @@ def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path):
 
     for name, item_bytes, least, most in (("small", 4, 1, 22), ("large", 2**20, 60, 61)):
         store = Recorded(open_location(str(tmp_path / name)))
-        assert export(
-            [Numbers(count=600, item_bytes=item_bytes)], store, workers=4, progress=Silent()
-        ).complete
+        is_planned = threading.Event()
+        source = Numbers(
+            count=600,
+            item_bytes=item_bytes,
+            on_plan=lambda number, planned=is_planned: planned.set() if number == 59 else None,
+            on_export=lambda _, planned=is_planned: planned.wait(2),  # a slow plan makes smaller groups
+        )
+        assert export([source], store, workers=4, progress=Silent()).complete
         count = len(store.records)
         store.records.clear()
         assert least <= count <= most, name
