@@ -355,3 +355,11 @@ def test_years_that_python_has_not_are_shown(tmp_path):
         {"d": "29349-01-26", "t": "29349-01-26T00:00:00.000001"},
         {"d": None, "t": None},
     ]
+
+
+def test_rows_of_a_table_without_columns_are_as_many_as_were_exported(tmp_path):
+    bundle = Parts(tmp_path)
+    for part in range(2):
+        pq.write_table(pa.table({}), tmp_path / f"data/app/tables/1/{part}.parquet")
+    assert list(table_rows.rows(bundle, bundle.table, 1, 5)) == [{}] * 4
+    assert list(table_rows.rows(bundle, bundle.table, 5, 12)) == [{}] * 7
