@@ -178,8 +178,22 @@ def look(store: Store) -> tuple[LocationKind, str]:
     return LocationKind.EMPTY, ""
 
 
-SAME_EXPORT = "the same export with"
-"""How an error names the command to type, where that is an export."""
+class OtherSourcesError(NotEmptyError):
+    """A location holds the bundle of other sources; ``unnamed`` are those of them that are not named any more."""
+
+    def __init__(self, explanation: str, unnamed: Sequence[str]) -> None:
+        super().__init__(explanation)
+        self._unnamed = unnamed
+        self.name_command("the same export with")
+
+    def name_command(self, command: str) -> None:
+        """Say in the next step by which export those are left out on purpose."""
+        options = " ".join(f"--drop {name}" for name in self._unnamed)
+        dropped = f"; {command} {options} leaves out on purpose what is not named any more" if options else ""
+        self.next_step = (
+            "use another location for this export, or give the sources that this bundle was begun with"
+            + dropped
+        )
 
 
 def claim_error(
@@ -191,12 +205,9 @@ def claim_error(
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
     named = {source.name for source in case_sources}
-    options = " ".join(f"--drop {source.name}" for source in recorded_sources if source.name not in named)
-    dropped = f"; {SAME_EXPORT} {options} leaves out on purpose what is not named any more" if options else ""
-    return NotEmptyError(
+    return OtherSourcesError(
         f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}",
-        next_step="use another location for this export, or give the sources that this bundle was begun with"
-        + dropped,
+        [source.name for source in recorded_sources if source.name not in named],
     )
 
 

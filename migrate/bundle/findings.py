@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -67,3 +67,8 @@ class Finding(Struct, frozen=True):
             | ({"rows": rows} if rows else {})
             | {name: True for name, is_so in marks.items() if is_so}
         )
+
+
+def only_extra(findings: Iterable[Finding]) -> bool:
+    """Tell whether all that the bundle names is whole: at most files lie there that it does not name."""
+    return all(finding.extra for finding in findings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from migrate.bundle.findings import Finding
+from migrate.bundle.findings import Finding, only_extra
 
 
 class TransferOutcome(Struct, frozen=True):
@@ -30,7 +30,7 @@ class TransferOutcome(Struct, frozen=True):
     @property
     def is_whole(self) -> bool:
         """Whether the whole bundle lies at the destination."""
-        return all(finding.extra for finding in self.findings)
+        return only_extra(self.findings)
 
     @property
     def exit_code(self) -> int:

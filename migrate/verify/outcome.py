@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from migrate.bundle.findings import Finding
+from migrate.bundle.findings import Finding, only_extra
 from migrate.bundle.table_comparison import TableDigest
 
 
@@ -41,4 +41,4 @@ class VerifyOutcome(Struct, frozen=True):
     @property
     def is_whole(self) -> bool:
         """Whether all that the bundle names is as it says. Files that it does not name may lie there, too."""
-        return all(finding.extra for finding in self.findings)
+        return only_extra(self.findings)

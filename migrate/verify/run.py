@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.findings import Finding
+from migrate.bundle.findings import Finding, only_extra
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
@@ -59,11 +59,7 @@ def verify(
         for _ in payload.present():
             progress.advance(items=1)
     findings += payload.findings
-    if (
-        level is not Level.QUICK
-        and tags.sound.issuperset(REQUIRED)
-        and all(finding.extra for finding in findings)
-    ):
+    if level is not Level.QUICK and tags.sound.issuperset(REQUIRED) and only_extra(findings):
         findings.extend(reconciliation_check.check(BundleReader(store)))
     progress.end()
     ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
-from migrate.bundle.export_state import SAME_EXPORT
-from migrate.bundle.findings import Finding
+from migrate.bundle.export_state import OtherSourcesError
+from migrate.bundle.findings import Finding, only_extra
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import left_out_on_purpose
@@ -53,7 +53,6 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
     NotAllowedError,
-    NotEmptyError,
     UnreachableError,
     UsageError,
 )
@@ -481,8 +480,8 @@ class _Move:
                 signers=self._signers,
                 scheduler=self._options.scheduler,
             )
-        except NotEmptyError as exc:  # it was no export that was typed
-            exc.next_step = exc.next_step.replace(SAME_EXPORT, f"moveout export {self._case.option}")
+        except OtherSourcesError as exc:  # it was no export that was typed
+            exc.name_command(f"moveout export {self._case.option}")
             raise
         self._session.listed.clear()
         self._left_at = datetime.now(UTC)
@@ -644,7 +643,7 @@ def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> 
 def _verified_line(source: str, damage: Sequence[Finding]) -> SummaryLine:
     if not damage:
         return SummaryLine(source, "yes", "verified")
-    if all(finding.extra for finding in damage):
+    if only_extra(damage):
         happened = f"whole, but a file that is no part of it lies there: {damage[0]}"
         return SummaryLine(source, _EXTRA_FILES, happened, EXTRA_STEP)
     return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", REPAIR_STEP)
