@@ -15,6 +15,8 @@ from msgspec import Struct
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
 
+OWN_TABLE = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+"""What a control table is made with, whatever the server's defaults are."""
 _PREFIX = "moveout_restore"
 _COLUMNS = (
     "SELECT TABLE_NAME, CONCAT(COLUMN_NAME, ' ', COLUMN_TYPE) FROM information_schema.COLUMNS"

@@ -16,7 +16,7 @@ import pymysql
 from msgspec import Struct
 
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
@@ -119,12 +119,13 @@ def read_state(destination: MysqlDestination) -> State | None:
 def begin_state(destination: MysqlDestination, state: State) -> None:
     """Make the tables; the row that records which restore owns them comes last."""
     connection = destination.connection
-    kind = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-    connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
+    connection.run(
+        f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {OWN_TABLE}"
+    )
     connection.run(f"DELETE FROM {connection.done}")
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {connection.about}"
-        f" (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {kind}"
+        f" (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {OWN_TABLE}"
     )
     values = ", ".join(map(quote_literal, (state.bundle, state.source, state.only)))
     connection.run(f"INSERT INTO {connection.about} VALUES ({values})")

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 import pymysql
 
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.control_tables import find_control_tables
+from exporters.mysql.control_tables import OWN_TABLE, find_control_tables
 from exporters.mysql.definitions.show_create import read_trigger
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -27,7 +27,7 @@ def dropped_triggers(connection: DestinationConnection, table: str, names: list[
     """Drop triggers of a table, and make them again at the end. Raises the driver's errors, ``IncompleteError``."""
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
-        " ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        f" {OWN_TABLE}"
     )
     for name in names:
         definition = json.dumps(read_trigger(connection, name, table))

@@ -11,7 +11,7 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.mysql.connection import Connection, connect, parse_url
-from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
@@ -87,7 +87,7 @@ def begin(connection: DestinationConnection, state: State, *, every: bool) -> No
         connection.run(f"DROP TABLE IF EXISTS {connection.left_out}")
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {connection.left_out} (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT,"
-        " step VARCHAR(700), entry LONGTEXT) ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        f" step VARCHAR(700), entry LONGTEXT) {OWN_TABLE}"
     )
     connection.run(f"DELETE FROM {connection.left_out} WHERE step <> '{_FINISHED}' OR {_is(state)}")
 

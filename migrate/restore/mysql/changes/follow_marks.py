@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from exporters.mysql.connection import Connection, connect, parse_url
-from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
@@ -39,7 +39,7 @@ def begin_mark(connection: Connection, table: str, source: str, base: int, detai
     connection.run(
         f"CREATE TABLE IF NOT EXISTS {quote_name(table)} (source VARCHAR(200) PRIMARY KEY, base BIGINT,"
         " segment BIGINT, message BIGINT, position BIGINT, details LONGTEXT)"
-        " ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        f" {OWN_TABLE}"
     )
     values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(_as_text(details))}"
     connection.run(f"REPLACE INTO {quote_name(table)} VALUES ({values})")
