@@ -9,7 +9,7 @@ from itertools import chain
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.engine import LiveTables
+from exporters.engine import LiveTables, TablesRequest
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -69,6 +69,18 @@ def live_tables(
     """
     address = parse_url(url) if isinstance(url, str) else url
     return digest_tables(address, to_read or TablesToRead(), workers=workers, advance=advance).digests
+
+
+def digest_requested(address: PostgresAddress, request: TablesRequest, *, snapshot: str = "") -> LiveTables:
+    """Return the digests of the tables that a request names; see ``digest_tables``."""
+    return digest_tables(
+        address,
+        TablesToRead(also=request.also, without=request.without),
+        workers=request.workers,
+        advance=request.advance,
+        tolerant=request.tolerant,
+        snapshot=snapshot,
+    )
 
 
 def digest_tables(

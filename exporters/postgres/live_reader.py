@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing
 
 from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.live_digests import TablesToRead, digest_tables
+from exporters.postgres.live_digests import digest_requested
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
 
@@ -50,13 +50,7 @@ class PostgresLiveReader:
 
     def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        return digest_tables(
-            parse_url(url, password=secrets.get("password")),
-            TablesToRead(also=request.also, without=request.without),
-            workers=request.workers,
-            advance=request.advance,
-            tolerant=request.tolerant,
-        )
+        return digest_requested(parse_url(url, password=secrets.get("password")), request)
 
     def write_states(
         self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False

@@ -10,7 +10,7 @@ from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
-from exporters.postgres.live_digests import TablesToRead, digest_tables
+from exporters.postgres.live_digests import digest_requested
 from exporters.postgres.rows import keyed_rows
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
@@ -114,14 +114,7 @@ class PostgresRows:
 
     def digests(self, request: TablesRequest) -> LiveTables:
         """See ``KeyedRows``."""
-        return digest_tables(
-            self._session.address,
-            TablesToRead(also=request.also, without=request.without),
-            workers=request.workers,
-            advance=request.advance,
-            tolerant=request.tolerant,
-            snapshot=self._session.exported,
-        )
+        return digest_requested(self._session.address, request, snapshot=self._session.exported)
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
         """See ``KeyedRows``."""
