@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import STANDARD_HEADERS, Fetched, ObjectPart, ObjectSummary
+from exporters.errors import reading_state
 from exporters.header_bytes import is_utf_8, latin_1_text, text_of
 
 _TEXTS = pa.map_(pa.string(), pa.string())
@@ -171,6 +172,12 @@ def to_bytes(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return out.getvalue()
+
+
+def from_state(data: bytes, name: str) -> pa.Table:
+    """Read the Parquet file of this name that an earlier run wrote to a workspace. Raises ``SourceStateError``."""
+    with reading_state(name):
+        return pq.ParquetFile(io.BytesIO(data)).read()
 
 
 def to_json(row: Mapping[str, Any]) -> dict[str, Any]:

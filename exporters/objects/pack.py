@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters import arrow_functions as pc
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
-from exporters.errors import SourceDamagedError, SourceError, reading_state
+from exporters.errors import SourceDamagedError, SourceError
 from exporters.objects import acls, changed_objects, index_rows, large_object, pax_headers
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
@@ -66,8 +64,7 @@ class Packing(Struct, frozen=True):
         data = self.workspace.read(rows_file(done))
         if data is None:
             raise SourceError(f"the index rows of {done.unit.id} are not there any more")
-        with reading_state(rows_file(done)):
-            before = pq.ParquetFile(io.BytesIO(data)).read()
+        before = index_rows.from_state(data, rows_file(done))
         has_failed = pc.equal(before["disposition"], "failed")
         failed_rows = set(before.filter(has_failed)["position"].to_pylist())
         stem = pack_name(done.unit).removesuffix(".tar")

@@ -4,7 +4,6 @@ summary.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ from exporters.api import (
     Workspace,
 )
 from exporters.bucket_api import Bucket, ObjectSummary
-from exporters.errors import reading_state
 from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
@@ -149,8 +147,7 @@ class Closing(Struct, frozen=True):
             if (name := self.finished.pack(unit.id)) is not None:
                 data = self.workspace.read(name)
                 if data is not None:
-                    with reading_state(name):
-                        return pq.ParquetFile(io.BytesIO(data)).read()
+                    return index_rows.from_state(data, name)
         elif (row := self.finished.large(unit.id)) is not None:
             return index_rows.to_table([row])
         return self._missing(unit)

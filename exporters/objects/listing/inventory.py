@@ -24,6 +24,7 @@ from exporters import arrow_functions as pc
 from exporters.api import Workspace
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceUsageError, reading_state
+from exporters.objects.index_rows import from_state
 from exporters.objects.listing import shards
 from exporters.objects.listing.lister import Listing, OutOfOrderError, Range
 from exporters.objects.listing.shards import CHOICE, Cover
@@ -132,7 +133,7 @@ class Inventory:
         data = self.workspace.read(name)
         if data is None:
             raise FileNotFoundError(f"the inventory's {name} is not in the workspace")
-        return shards.decode(data, name)
+        return from_state(data, name)
 
 
 def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory:
@@ -202,7 +203,7 @@ def _list_shards(
     tally, covers_before, known = _Tally(), list[Cover](), dict[str, set[str]]()
     for name in workspace.names(shards.FOLDER):
         if name.endswith(".parquet"):
-            table = shards.decode(workspace.read(name) or b"", name)
+            table = from_state(workspace.read(name) or b"", name)
             cover = shards.cover_of(table, name)
             if cover is None:
                 workspace.delete(name)

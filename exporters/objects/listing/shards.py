@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from exporters.bucket_api import ObjectSummary, Page, Position
-from exporters.errors import reading_state
 from exporters.selection import Selection
 
 PLAIN = pa.schema(
@@ -72,12 +71,6 @@ def encode(
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return table, out.getvalue()
-
-
-def decode(data: bytes, name: str) -> pa.Table:
-    """Read the shard of this name. Raises ``SourceStateError``."""
-    with reading_state(name):
-        return pq.ParquetFile(io.BytesIO(data)).read()
 
 
 def cover_of(table: pa.Table, name: str) -> Cover | None:

@@ -13,6 +13,7 @@ import pytest
 
 from exporters.bucket_api import Bucket, ObjectSummary, Page, Position
 from exporters.errors import SourceUsageError
+from exporters.objects.index_rows import from_state
 from exporters.objects.listing import inventory, shards
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, take, taken
 from exporters.selection import EVERYTHING, Selection
@@ -184,7 +185,7 @@ def test_a_shard_that_does_not_say_what_it_covers_is_listed_again_and_others_are
     workspace.fail_after = 1 << 60
     first, *others = [name for name in workspace.names(shards.FOLDER) if name.endswith(".parquet")]
     assert others
-    table = shards.decode(workspace[first], first).replace_schema_metadata({})
+    table = from_state(workspace[first], first).replace_schema_metadata({})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     workspace[first] = sink.getvalue().to_pybytes()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.bucket_api import Bucket
+from exporters.objects.index_rows import from_state
 from exporters.objects.listing import inventory, lister, prefetch, shards
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.listing import pages
@@ -48,7 +49,7 @@ def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:
 
 def covers(workspace: Workspace) -> list[shards.Cover]:
     names = [name for name in workspace if name.endswith(".parquet")]
-    tables = [(shards.decode(workspace[name], name), name) for name in names]
+    tables = [(from_state(workspace[name], name), name) for name in names]
     return shards.ordered(one for one in (shards.cover_of(table, name) for table, name in tables) if one)
 
 
