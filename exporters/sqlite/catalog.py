@@ -200,11 +200,11 @@ def _computable(
     """Leave out generated columns that only the application can compute, with functions of its own, and those that
     cannot be computed for some row: SQLite does not try when such a column is added.
     """
-    refused = {
-        column.name: reason
-        for column in table.columns
-        if (reason := _why_not_computed(connection, table, column))
-    }
+    generated = [column for column in table.columns if column.generated]
+    refused: dict[str, str] = {}
+    if _why_not_computed(connection, table, generated):
+        reasons = {column.name: _why_not_computed(connection, table, [column]) for column in generated}
+        refused = {name: reason for name, reason in reasons.items() if reason}
     if not refused:
         return table, losses
     reason = "; ".join(f"{quote_name(name)}: {reason}" for name, reason in refused.items())
@@ -213,14 +213,21 @@ def _computable(
     return replace(table, columns=columns), losses
 
 
-def _why_not_computed(connection: sqlite3.Connection, table: SqliteTable, column: SchemaColumn) -> str:
-    """Return the library's words; "" where it computes the column, which it does for all rows if that is virtual."""
-    if not column.generated:
-        return ""
-    source = f"{quote_name(table.name)} NOT INDEXED"
-    query = f"SELECT count({quote_name(column.name)}) FROM {source}"
+def _why_not_computed(
+    connection: sqlite3.Connection, table: SqliteTable, columns: Sequence[SchemaColumn]
+) -> str:
+    """Return the library's words; "" where it computes the columns, virtual ones for all rows."""
+
+    def query(some: Sequence[SchemaColumn]) -> str:
+        counts = ", ".join(f"count({quote_name(column.name)})" for column in some)
+        return f"SELECT {counts} FROM {quote_name(table.name)} NOT INDEXED"
+
+    virtual = [column for column in columns if column.virtual]
     try:
-        connection.execute(query if column.virtual else f"EXPLAIN {query}").fetchall()
+        if columns:
+            connection.execute(f"EXPLAIN {query(columns)}").fetchall()
+        if virtual:
+            connection.execute(query(virtual)).fetchall()
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
