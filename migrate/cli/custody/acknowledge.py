@@ -84,10 +84,7 @@ def acknowledge_command(
     document, signatures = read_files(file)
     trust = load_trust(signers, loaded)
     if trust is not None:
-        all_signers = [documents.signed_by(document, armored) for armored in signatures.values()]
-        by = [
-            public for public in all_signers if public != signer.public
-        ]  # your own may lie there from before
+        by = receipt.senders_of(document, signatures, signer)
         moment = document.moment
         times = {public.fingerprint: moment for public in by} if moment else {}
         if by and trust.missing(by, document.key, times):

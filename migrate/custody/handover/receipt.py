@@ -149,6 +149,14 @@ def happened(document: Document, event: str, location: str, signers: Sequence[Pu
     return CustodyEvent(event, str(document.value.get("bundle")), document.root, location, details)
 
 
+def senders_of(document: Document, signatures: Mapping[str, bytes], signer: Signer) -> list[PublicKey]:
+    """Return who has signed a document, but for oneself, whose signature may lie there from before. Raises
+    ``DamageError`` where a signature does not hold.
+    """
+    by = (documents.signed_by(document, armored) for armored in signatures.values())
+    return [public for public in by if public != signer.public]
+
+
 def acknowledge(
     store: Store, document: Document, signatures: Mapping[str, bytes], signer: Signer
 ) -> list[PublicKey]:
@@ -174,8 +182,7 @@ def acknowledge(
             f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",
             next_step="it was not written by moveout; ask for another",
         )
-    by = [documents.signed_by(document, armored) for armored in signatures.values()]
-    by = [public for public in by if public != signer.public]
+    by = senders_of(document, signatures, signer)
     if not by:
         raise UsageError("only you have signed the receipt", next_step="ask for the .sig file next to it")
     documents.copy_all(store, document, signatures)
