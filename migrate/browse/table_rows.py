@@ -51,7 +51,7 @@ def full_name(row: CatalogRow) -> str:
 
 def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -> Iterator[dict[str, Any]]:
     """Yield rows ``start`` to ``end`` (without it) in the order of the parts, as JSON can hold them: exact texts
-    where a type cannot hold a value. A part of which all rows are wanted is hashed before the first of them; of other
+    where a type cannot hold a value. A part of which all rows are read is hashed before the first of them; of other
     parts the rows are counted. Raises ``DamageError``.
     """
     position = 0

@@ -203,10 +203,12 @@ def _explain(error: Any, arguments: Sequence[str]) -> None:
         error.possibilities = None
         error.message = f"{error.message}. Where it goes follows without it: {_without_to(arguments)}"
     elif context.parent is not None and error.message.startswith("No such command"):
-        said, _, word = error.message.partition(". Did you mean ")
-        if not word or os.path.exists(said.partition("'")[2].rstrip("'")):  # noqa: PTH110  a bundle, and no typing error
+        sentence, _, word = error.message.partition(". Did you mean ")
+        if not word or os.path.exists(sentence.partition("'")[2].rstrip("'")):  # noqa: PTH110  a bundle, and no typing error
             names = ", ".join(context.command.commands)
-            error.message = f"{said.rstrip('.')}.\n  It is one of {names}: {context.command_path} COMMAND …"
+            error.message = (
+                f"{sentence.rstrip('.')}.\n  It is one of {names}: {context.command_path} COMMAND …"
+            )
     elif error.message.startswith("Got unexpected extra argument") and arguments[0] in {"run", "cutover"}:
         error.message += _run_words(arguments)
     else:

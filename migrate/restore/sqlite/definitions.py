@@ -132,9 +132,8 @@ def set_definition(connection: sqlite3.Connection, table: str, sql: str) -> None
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET sql = ? WHERE type = 'table' AND name = ?", (sql, table))
     connection.execute("PRAGMA writable_schema = RESET")
-    connection.execute(
-        "SELECT 1 FROM sqlite_schema"
-    ).fetchone()  # read it while there are stand-ins of functions
+    # It is read while there are stand-ins of functions.
+    connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
 
 
 def shadows_of(entry: SchemaEntry, tables: Sequence[SchemaEntry]) -> list[SchemaEntry]:

@@ -83,6 +83,7 @@ class ExtensionMember(TypedDict):
     schema: NotRequired[str | None]
     comment: NotRequired[str | None]
     owner: NotRequired[str | None]
+    given_to: NotRequired[str | None]
     definition: NotRequired[str | None]
     clauses: NotRequired[list[str] | None]
     settings: NotRequired[list[str] | None]
