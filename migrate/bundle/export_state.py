@@ -181,14 +181,11 @@ def look(store: Store) -> tuple[LocationKind, str]:
 class OtherSourcesError(NotEmptyError):
     """A location holds the bundle of other sources; ``unnamed`` are those of them that are not named any more."""
 
-    def __init__(self, explanation: str, unnamed: Sequence[str]) -> None:
-        super().__init__(explanation)
-        self._unnamed = unnamed
-        self.name_command("the same export with")
+    unnamed: Sequence[str] = ()
 
     def name_command(self, command: str) -> None:
         """Say in the next step by which export those are left out on purpose."""
-        options = " ".join(f"--drop {name}" for name in self._unnamed)
+        options = " ".join(f"--drop {name}" for name in self.unnamed)
         dropped = f"; {command} {options} leaves out on purpose what is not named any more" if options else ""
         self.next_step = (
             "use another location for this export, or give the sources that this bundle was begun with"
@@ -205,10 +202,12 @@ def claim_error(
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
     named = {source.name for source in case_sources}
-    return OtherSourcesError(
-        f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}",
-        [source.name for source in recorded_sources if source.name not in named],
+    error = OtherSourcesError(
+        f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}"
     )
+    error.unnamed = [source.name for source in recorded_sources if source.name not in named]
+    error.name_command("the same export with")
+    return error
 
 
 def other_source_error(store: Store, recorded: SourceName, given: SourceName) -> NotEmptyError:
