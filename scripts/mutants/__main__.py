@@ -45,6 +45,9 @@ _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
 _STAGES_SECONDS = 3.0, 12.0, 60.0
 """How long the tests of a mutant take at most, in stages; the last one is for ``--again``."""
 _QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
+_HANGS_SECONDS = 8.0
+"""How long a test may take that takes no time without the mutant."""
+_TIMED_OUT = re.compile(r"Timeout \(>")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py::.+?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -225,17 +228,18 @@ class Trials:
         return outcome
 
     def _judge(self, mutant: Mutant, timings: Mapping[str, float]) -> str:
-        """Run tests with a mutant. The failure of a slow one counts where it passes without the mutant; others are left
-        out from then on.
+        """Run tests with a mutant. The failure of a slow one counts where it passes without the mutant, and so does one
+        that hangs; others are left out from then on.
         """
-        chosen, seconds = list(timings), 30 + 4 * max(timings.values())
+        chosen, seconds = list(timings), _HANGS_SECONDS + 4 * max(timings.values())
         original = (CHECKOUT / mutant.module).read_text(encoding="utf-8")
         while chosen := [name for name in chosen if name not in self._failing]:
             answer = self._run(mutant.module, mutant.code, chosen, seconds)
             if answer["code"] == 0:
                 return "survived"
             failed = _FAILED.findall(answer["output"])
-            if failed and timings.get(failed[0], math.inf) < _QUICK_SECONDS:
+            is_quick = failed and timings.get(failed[0], math.inf) < _QUICK_SECONDS
+            if is_quick and not _TIMED_OUT.search(answer["output"]):
                 return "killed"
             control = self._run(mutant.module, original, failed or chosen, seconds)
             if control["code"] == 0:

@@ -50,6 +50,8 @@ _EXPORT = (
     "tests/export/test_export.py",
     "tests/export/test_again.py",
     "tests/export/test_failures.py",
+    "tests/export/test_damaged_state.py",
+    "tests/export/test_lost_snapshot.py",
     "tests/export/test_full_location.py",
     "tests/export/test_growing.py",
     "tests/export/test_seal_time.py",
@@ -68,6 +70,7 @@ _INVENTORY = (
     "tests/exporters/objects/test_selection.py",
     "tests/exporters/objects/test_history.py",
     "tests/exporters/objects/test_export.py",
+    "tests/exporters/objects/test_rotten.py",
 )
 _SYNC = tuple(
     f"tests/sync/test_{name}.py"
@@ -79,6 +82,8 @@ _SYNC = tuple(
         "record_writes",
         "sync",
         "history",
+        "null_version",
+        "version_filter",
         "command",
     )
 )
