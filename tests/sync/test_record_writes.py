@@ -6,14 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from exporters.sql.parquet_read import READ_ERRORS
 from migrate.errors import DamageError, NoSpaceError
 from migrate.storage.api import FileInfo, StoreWrapper
 from migrate.storage.local.store import LocalStore
 from migrate.sync.diff import Action, SyncStep
+from migrate.sync.record.record_rows import read_losses, synced_table, to_bytes
 from migrate.sync.record.sync_record import HEADER, Header, Record
 
 RUN = "work/000001/"
@@ -85,6 +88,15 @@ def test_a_damaged_file_of_the_record_is_named_with_the_way_out(
         with pytest.raises(DamageError, match="plan-000000") as raised:
             read()
         assert raised.value.next_step.startswith("remove what is left of the record at ")
+
+
+def test_losses_of_a_damaged_file_of_the_record_are_not_read_as_none() -> None:
+    """Arrow returns no rows and no error for some of these bytes."""
+    data = to_bytes(synced_table([row("a") | {"losses": {"acl": "refused"}}]))
+    for place in range(4, len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        with suppress(*READ_ERRORS):
+            assert len(list(read_losses(damaged, history=False))) == 1
 
 
 @pytest.mark.parametrize("change", [{"files": []}, {"generation": "1"}])

@@ -25,6 +25,8 @@ from msgspec import Struct
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceGoneError, SourceUsageError
 from exporters.objects.changed_objects import current
+from exporters.sql.parquet_read import READ_ERRORS
+from exporters.sql.whole_parquet import whole_batches
 
 _BLOCK_BYTES = 8 * 2**20
 _WINDOW_BYTES = 4 * _BLOCK_BYTES
@@ -176,8 +178,14 @@ def rows(report: Report, files: Files) -> Iterator[Row]:
     """Yield what the report names, in the order of its files. Raises ``SourceError``."""
     for file in report.files:
         with files.open(file) as stream:
-            for batch in _csv(stream, report) if report.kind == "CSV" else _parquet(stream, report):
-                yield from _rows(batch, encoded=report.kind == "CSV")
+            try:
+                for batch in _csv(stream, report) if report.kind == "CSV" else _parquet(stream, report):
+                    yield from _rows(batch, encoded=report.kind == "CSV")
+            except READ_ERRORS as exc:
+                raise SourceDamagedError(
+                    f"{report.url}: {file.key} has the right MD5 and cannot be read as {report.kind}: {exc}",
+                    next_step="give another report",
+                ) from exc
 
 
 def _csv(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
@@ -192,7 +200,7 @@ def _csv(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
 
 
 def _parquet(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
-    yield from pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=_needed_files(report))
+    yield from whole_batches(pq.ParquetFile(stream), _BATCH_ROWS, columns=_needed_files(report))
 
 
 def _needed_files(report: Report) -> list[str]:

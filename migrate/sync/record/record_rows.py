@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from exporters.api import Loss
 from exporters.bucket_api import NULL_VERSION, ObjectSummary
 from exporters.objects.index_rows import INDEX
+from exporters.sql.whole_parquet import whole_batches
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage
 from migrate.sync.versions.version_diff import KnownVersion
@@ -101,7 +102,7 @@ def which_version(key: str, version_id: str, modified: int) -> str:
 def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
     """Read what the destination does not have of the objects of a file of the record."""
     columns = ["key", "version_id", LOSSES]
-    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=columns):
+    for batch in whole_batches(pq.ParquetFile(io.BytesIO(data)), _LOSSES_AT_ONCE, columns=columns):
         if not len(batch[LOSSES].items):
             continue
         for key, version, losses_of_row in zip(*(batch[name].to_pylist() for name in columns), strict=True):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import quote_plus
 
@@ -234,6 +235,17 @@ def test_a_damaged_file_is_found(filled, write, tmp_path):
     manifest = publish(*data, bucket=filled.name, write=write, md5="0" * 32)
     with pytest.raises(SourceDamagedError, match="the manifest says"):
         take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
+
+
+def test_a_report_whose_pages_are_damaged_is_not_read_as_an_empty_one(write, tmp_path):
+    """Arrow returns no rows and no error for some of these bytes."""
+    data, schema, ending = as_parquet([("a", "null", True, False, 1, "e")], "shop")
+    for place in range(4, len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        where = tmp_path / "copied" / publish(damaged, schema, ending, bucket="shop", write=write)
+        files = s3_inventory_report.Files(str(where), None)
+        with suppress(SourceDamagedError):
+            assert len(list(s3_inventory_report.rows(files.manifest(), files))) == 1
 
 
 def test_another_buckets_report_is_refused_before_anything_is_read(filled, write, tmp_path):
