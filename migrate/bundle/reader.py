@@ -337,7 +337,7 @@ def not_sealed(store: Store) -> Exception:
     if first is None:
         return GoneError(
             f"there is nothing at {store.location}",
-            next_step="check the location's URL; if nothing was exported to it yet, moveout export comes first",
+            next_step="check the location's URL; moveout export or moveout transfer brings a bundle there",
         )
     try:
         store.stat(layout.EXPORT_STATE)

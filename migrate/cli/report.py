@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -14,16 +15,17 @@ from msgspec import Struct
 from migrate.bundle import layout
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, known_secrets, load_case, named_destinations
-from migrate.cli.common.terminal import Console
+from migrate.cli.common.terminal import Console, Text
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
-from migrate.errors import OK, IncompleteError, UsageError
+from migrate.errors import OK, GoneError, IncompleteError, UsageError
 from migrate.report import Checked, Event, Later, add_result, gather, page
 from migrate.storage.api import Store
 from migrate.storage.local.whole_file import write_whole
@@ -38,13 +40,17 @@ class Reported(Struct, frozen=True):
     verified: Verified | None
     complete: bool = True
     """Whether the bundle says of itself that it is."""
+    missing: str = ""
+    """Why the page is not about the place that the case has last."""
 
     @property
     def exit_code(self) -> int:
-        """Return that of the verification, where one was made; 3 where the bundle is incomplete."""
+        """Return that of the verification, where one was made; 3 where the bundle is incomplete, or not where
+        the case has it last.
+        """
         if self.verified and self.verified.exit_code:
             return self.verified.exit_code
-        return OK if self.complete else IncompleteError.exit_code
+        return OK if self.complete and not self.missing else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the file and the verification."""
@@ -53,6 +59,7 @@ class Reported(Struct, frozen=True):
             "location": self.location,
             "file": str(self.file),
             "complete": self.complete,
+            "missing": self.missing,
             "verified": verified,
         }
 
@@ -61,6 +68,9 @@ class Reported(Struct, frozen=True):
         if self.verified:
             self.verified.draw(console)
         console.print(f"Wrote {self.file}")
+        if self.missing:
+            console.print(Text(f"! {self.missing}: the page is about {self.location}", style="yellow"), wrap=True)
+            console.print("→ moveout transfer brings the bundle there; then write the report again")
         if not self.complete:
             console.print(f"! {INCOMPLETE}", style="yellow")
 
@@ -100,6 +110,7 @@ def report_command(
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)
+    location, missing = _where_it_lies(session, location, loaded)
     pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
     pairs = known_secrets(pairs, loaded)
     store = session.store(location)
@@ -113,7 +124,22 @@ def report_command(
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
     write_whole(out, page(gather(reader, later)), crash_point="report.page")
-    return Reported(store.location, out, verified, reader.info.complete)
+    return Reported(store.location, out, verified, reader.info.complete, missing)
+
+
+def _where_it_lies(session: Session, location: Endpoint, case: Case | None) -> tuple[Endpoint, str]:
+    """Return the location, "" where it holds a bundle. Where the case's transfer has not brought it there, that of the
+    export, and a sentence about it.
+    """
+    if case is None or case.bundle is None or location != case.transfer_to:
+        return location, ""
+    try:
+        BundleReader(session.store(location))
+    except (GoneError, UsageError) as exc:
+        with suppress(GoneError, UsageError):
+            BundleReader(session.store(case.bundle))
+            return case.bundle, str(exc)
+    return location, ""
 
 
 def _custody(store: Store) -> Later:

@@ -61,7 +61,7 @@ _WATCH_SECONDS = 2.0
 _ENDED_SECONDS = 15.0
 """So long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
 _STATES = {
-    "empty": "nothing is there yet; moveout export begins a bundle, if the URL is right",
+    "empty": "nothing is there yet; moveout export or moveout transfer brings a bundle, if the URL is right",
     "exporting": "an export is running",
     "stopped": "an export was stopped; run the same export again to go on: what is done stays done",
     "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",

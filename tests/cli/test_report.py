@@ -65,6 +65,25 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
 
 
+def test_the_report_of_a_case_before_its_transfer_is_about_the_export_and_says_so(tmp_path):
+    make_file(tmp_path / "a.db")
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        '[bundle]\nlocation = "bundle"\n[transfer]\nlocation = "new"\n'
+        f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n'
+    )
+    before = call("report", "-c", case, "--out", tmp_path / "page.html")
+    assert (before.code, "/new\n" in before.err) == (7, True), before
+    assert call("export", "-c", case).code == 0
+    told = call("report", "-c", case, "--out", tmp_path / "page.html")
+    lines = " ".join(told.out.split())
+    assert (told.code, f"! there is nothing at file://{tmp_path}/new: the page is about" in lines) == (3, True), told
+    assert f"file://{tmp_path}/bundle" in parse((tmp_path / "page.html").read_bytes()).text
+    assert call("transfer", "-c", case).code == 0
+    assert call("report", "-c", case, "--out", tmp_path / "page.html").code == 0
+    assert f"file://{tmp_path}/new" in parse((tmp_path / "page.html").read_bytes()).text
+
+
 def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_results(tmp_path):
     for location in ("one", "other"):
         export([Numbers()], open_location(str(tmp_path / location)), workers=1, progress=Silent())
