@@ -113,10 +113,10 @@ class Status(Struct, frozen=True):
         return IncompleteError.exit_code if incomplete or refused or self.absent else OK
 
     @property
-    def sources(self) -> int:
-        """How many sources the bundles have."""
+    def sources(self) -> Sequence[str]:
+        """The sources that the bundles have."""
         exports = [location.export for location in self.locations if location.export]
-        return len({source.name for export in exports for source in export.sources})
+        return list(dict.fromkeys(source.name for export in exports for source in export.sources))
 
     @property
     def alive(self) -> Sequence[ProgressReport]:
@@ -157,7 +157,7 @@ class Status(Struct, frozen=True):
             _draw_changes(console, location)
         if self.absent:
             console.print(Text(f"  ! {_absent_words(self)}", style="yellow"), wrap=True)
-        draw_destinations(console, self.destinations, self.sources)
+        draw_destinations(console, self.destinations, self.sources, by_case=bool(self.case_option))
 
 
 def _absent_words(status: Status) -> str:
@@ -530,7 +530,7 @@ def page_of(status: Status, case: str) -> bytes:
 
 def _shown_destinations(status: Status) -> ShownRun:
     destinations = status.destinations
-    words = headline(destinations, status.sources)
+    words = headline(destinations, status.sources, by_case=bool(status.case_option))
     return ShownRun(
         "",
         words[0].upper() + words[1:],

@@ -121,6 +121,18 @@ def test_status_says_what_is_up_on_the_new_host(tmp_path):
     assert not (tmp_path / "copy/restored").exists()
 
 
+def test_a_source_without_destination_is_not_waited_for(tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(CASE + "".join(MOVE.format(name=name, folder=tmp_path) for name in ("one", "two")))
+    case.write_text(case.read_text() + f'[[source]]\nname = "kept"\nurl = "sqlite://{tmp_path}/kept.db"\n')
+    for name in ("one", "two", "kept"):
+        make_file(tmp_path / f"{name}.db")
+    assert call("run", "-c", case).code == 0
+    state = call("status", case)
+    words = "on the new host: all 2 sources up; no destination in the case file: kept"
+    assert (state.code, words in state.out) == (0, True), state
+
+
 def with_one_restored(tmp_path, bundle):
     """What is said of a copy of a bundle of two sources, one of which has come up."""
     assert call("transfer", bundle, tmp_path / "other").code == 0

@@ -109,8 +109,10 @@ def destination_statuses(
     ]
 
 
-def headline(statuses: Sequence[DestinationStatus], sources: int) -> str:
-    """Return how many of so many ``sources`` are up, and which are not that should be."""
+def headline(statuses: Sequence[DestinationStatus], sources: Sequence[str], *, by_case: bool) -> str:
+    """Return how many of these ``sources`` are up, and which are not that should be. ``by_case``: a case file says
+    which should be.
+    """
     names = list(dict.fromkeys(status.source for status in statuses))
     partly = list(dict.fromkeys(status.source for status in statuses if status.is_partly_up))
     missing = [
@@ -118,10 +120,12 @@ def headline(statuses: Sequence[DestinationStatus], sources: int) -> str:
         for name in dict.fromkeys(status.source for status in statuses if not status.is_up)
         if name not in partly
     ]
-    total, up = max(sources, len(names)), len(names) - len(missing) - len(partly)
+    others = [name for name in sources if name not in names]
+    up, total = len(names) - len(missing) - len(partly), len(names) if by_case else len(names) + len(others)
+    left_out = _listed("no destination in the case file", others) if by_case else ""
     if up == total:
-        return f"on the new host: {'all ' * (total > 1)}{things(total, 'source')} up"
-    named = _listed("in part", partly) + _listed("not", missing)
+        return f"on the new host: {'all ' * (total > 1)}{things(total, 'source')} up{left_out}"
+    named = _listed("in part", partly) + _listed("not", missing) + left_out
     return f"on the new host: {up} of {things(total, 'source')} up{named}"
 
 
@@ -130,11 +134,13 @@ def _listed(words: str, names: Sequence[str]) -> str:
     return f"; {words}: {', '.join(names[:_SHOWN])}{more}" if names else ""
 
 
-def draw_destinations(console: Console, statuses: Sequence[DestinationStatus], sources: int) -> None:
-    """Print what is up of so many ``sources``; nothing where nothing is to be restored, or no restore was begun."""
+def draw_destinations(
+    console: Console, statuses: Sequence[DestinationStatus], sources: Sequence[str], *, by_case: bool
+) -> None:
+    """Print what is up of these ``sources``; nothing where nothing is to be restored, or no restore was begun."""
     if not any(status.record for status in statuses):
         return
-    console.print(Text(headline(statuses, sources), style="bold"))
+    console.print(Text(headline(statuses, sources, by_case=by_case), style="bold"), wrap=True)
     width = max(len(status.source) for status in statuses)
     for status in statuses:
         words, next_step = status.words()
