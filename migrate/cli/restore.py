@@ -17,7 +17,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
-from migrate.cli.common.dry_run import DryRun, WouldDo
+from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
@@ -482,11 +482,5 @@ def _would_restore(
         made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
     examinations = examine_all(MoveEndpoints({}, destinations, {}, export_workers()))
-    examined = with_restored(examinations.examined, [location])
-    problems = [
-        f"{entry.name}: {finding.problem}. {finding.consequence}"
-        for entry in examined
-        for finding in entry.examination.findings
-        if finding.severity in {"blocks", "loses"}
-    ]
+    problems = problems_of(with_restored(examinations.examined, [location]))
     return WouldDo(store.location, actions, problems, IncompleteError.exit_code if problems else OK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -14,9 +14,9 @@ from exporters.selection import Selection
 from migrate.case.model import Case, Endpoint
 from migrate.case.selection import from_words
 from migrate.cli import app
-from migrate.cli.common.dry_run import DryRun, WouldDo
+from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
-from migrate.cli.common.session import Answer, Session, verb
+from migrate.cli.common.session import Answer, Session, export_workers, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.source_words import parse_pairs
@@ -25,12 +25,15 @@ from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
-from migrate.errors import OK, DamageError, MoveoutError, UsageError
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import count_words, things
 from migrate.storage.registry import location_below
 from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
 from migrate.sync.bucket_settings import Wish
+
+if TYPE_CHECKING:
+    from migrate.cli.moves.database_sync import DatabaseSync
 
 
 class SyncedBuckets(Struct, frozen=True):
@@ -240,14 +243,26 @@ def _sync_database(
 
     asked = DatabaseSync(*ends, options.work, create=create, cutover=how.cutover)
     if how.dry_run:
-        return WouldDo(
-            asked.destination.shown,
-            [
-                f"would bring {asked.source.shown} to {asked.destination.shown}, through {asked.folder}",
-                "would follow its changes until nothing is behind" + (", then switch" if how.cutover else ""),
-            ],
-        )
+        return _would_sync(asked)
     return sync_database(session, asked, options.hold, signers, yes=options.yes)
+
+
+def _would_sync(asked: DatabaseSync) -> WouldDo:
+    """Look at both databases, and write nothing."""
+    from migrate.doctor.run import MoveEndpoints, blocking_error, examine_all, with_restored  # noqa: PLC0415  as above
+
+    source, destination = replace(asked.source, follow=True), replace(asked.destination, create=asked.create)
+    move = MoveEndpoints({asked.name: source}, {asked.name: destination}, {}, export_workers())
+    bundle = Endpoint(str(asked.folder / "bundle"))
+    examined = with_restored(examine_all(move).examined, [bundle] if asked.folder.exists() else [])
+    errors = [error for entry in examined if (error := blocking_error(entry, create=asked.create))]
+    problems = problems_of(examined)
+    code = errors[0].exit_code if errors else IncompleteError.exit_code if problems else OK
+    actions = [
+        f"would bring {source.shown} to {destination.shown}, through {asked.folder}",
+        "would follow its changes until nothing is behind" + (", then switch" if asked.cutover else ""),
+    ]
+    return WouldDo(destination.shown, actions, problems, code)
 
 
 def _database_pair(

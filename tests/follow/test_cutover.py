@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -557,12 +558,13 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     run_sql(old, BANK)
     pair, work = [f"app={old}", f"app={new}"], tmp_path / "work"
     words = ["sync", *pair, "--work", work]
-    assert "through " in call(*words, "--dry-run").out
-    assert not work.exists()
+    foreseen = call(*words, "--dry-run")
+    assert (foreseen.code, "through " in foreseen.out, work.exists()) == (0, True, False), foreseen
     first = call(*words)
     assert (first.code, "Compared row by row: app." in first.out) == (0, True), first
     assert f"moveout cutover -c {work}/moveout.toml --hold" in " ".join(first.out.split())
     assert f"The working folder {work} takes" in " ".join(first.out.split())
+    assert call(*words, "--dry-run").code == 0
     for _ in range(2):
         run_sql(old, TRANSFER.format(1, 2))
         again = call(*words, "--json")
@@ -598,10 +600,13 @@ def test_a_sync_to_a_database_that_takes_nothing_ends_before_its_export(postgres
         (old, 2, "it is the source app itself"),
         (new.replace("127.0.0.1", "127.0.0.9"), 5, "127.0.0.9"),
     ):
+        foreseen = call("sync", f"app={old}", f"app={there}", "--work", work, "--dry-run")
+        assert (foreseen.code, words.removeprefix("→ add --create") in foreseen.out) == (code, True), foreseen
+        assert not work.exists()
         ended = call("sync", f"app={old}", f"app={there}", "--work", work)
         assert (ended.code, words in ended.err) == (code, True), ended
         assert not (work / "bundle/data").exists()
-        (work / "moveout.toml").unlink()
+        shutil.rmtree(work)
     made = call("sync", f"app={old}", f"app={missing}", "--work", work, "--create")
     assert made.code == 0, made
     assert call("sync", f"app={old}", f"app={missing}", "--work", work).code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -11,6 +11,9 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.errors import OK
+
+if TYPE_CHECKING:
+    from migrate.doctor.run import Examined
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
@@ -34,3 +37,13 @@ class WouldDo(Struct, frozen=True):
         for problem in self.problems:
             console.print(Text(f"! {plain(problem)}", style="yellow"))
         console.print("Nothing was touched.")
+
+
+def problems_of(examined: Sequence[Examined]) -> list[str]:
+    """Return what examinations say against it."""
+    return [
+        f"{entry.name}: {finding.problem}. {finding.consequence}"
+        for entry in examined
+        for finding in entry.examination.findings
+        if finding.severity in {"blocks", "loses"}
+    ]
