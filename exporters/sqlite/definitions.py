@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ SQL = "schema/schema.sql"
 ENTRIES = "schema/entries.json"
 PRAGMAS = "schema/pragmas.json"
 _PRAGMAS = {"encoding": str, "page_size": int, "auto_vacuum": int, "user_version": int, "application_id": int}
+_STATEMENTS = {
+    "table": r"(?:VIRTUAL\s+)?TABLE",
+    "index": r"(?:UNIQUE\s+)?INDEX",
+    "view": "VIEW",
+    "trigger": "TRIGGER",
+}
 _NUMBERS = range(-(2**63), 2**63)
 _ENCODINGS = ("UTF-8", "UTF-16le", "UTF-16be")
 
@@ -34,9 +41,19 @@ def parse_entries(data: bytes) -> list[SchemaEntry]:
     for entry in entries:
         texts = (entry.type, entry.name, entry.table, "" if entry.sql is None else entry.sql)
         is_number = isinstance(entry.number, int) and entry.number in _NUMBERS
-        if not all(isinstance(text, str) for text in texts) or not is_number:
+        if not all(isinstance(text, str) for text in texts) or not is_number or not _makes_its_type(entry):
             raise ValueError(f"{entry} is not an entry of a schema")
     return entries
+
+
+def _makes_its_type(entry: SchemaEntry) -> bool:
+    """Tell whether the SQL of an entry makes what its type says. SQLite writes the first words alike."""
+    statement = _STATEMENTS.get(entry.type)
+    if entry.sql is None:
+        return entry.type == "index"
+    return (
+        statement is not None and re.match(rf"CREATE\s+{statement}\s", entry.sql, re.IGNORECASE) is not None
+    )
 
 
 def parse_pragmas(data: bytes) -> dict[str, Any]:

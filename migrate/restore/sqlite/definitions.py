@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from exporters.sqlite import definitions
 from exporters.sqlite.catalog import SchemaEntry
+from exporters.sqlite.errors import code_of
 from exporters.sqlite.identifiers import is_own
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -38,10 +39,11 @@ _MARKS = {"'": "'", '"': '"', "`": "`", "[": "]"}
 
 
 class Definitions(Struct, frozen=True):
-    """The rows of the source's ``sqlite_schema``, and its settings."""
+    """The rows of the source's ``sqlite_schema``, from the file ``key`` of the bundle, and its settings."""
 
     entries: Sequence[SchemaEntry]
     pragmas: Mapping[str, Any]
+    key: str
 
     @staticmethod
     def read(reader: BundleReader, source: str, folder: str = "") -> Definitions:
@@ -55,7 +57,7 @@ class Definitions(Struct, frozen=True):
             documents.append((key, reader.read_checked(files[key])))
         (key, entries), (pragmas_key, pragmas) = documents
         parsed_entries = _parsed(definitions.parse_entries, entries, key)
-        return Definitions(parsed_entries, _parsed(definitions.parse_pragmas, pragmas, pragmas_key))
+        return Definitions(parsed_entries, _parsed(definitions.parse_pragmas, pragmas, pragmas_key), key)
 
 
 def _parsed(parse: Callable[[bytes], T], data: bytes, key: str) -> T:
@@ -164,12 +166,19 @@ def _make_virtual(
 def _run(connection: sqlite3.Connection, entry: SchemaEntry, stand_ins: StandIns) -> None:
     try:
         stand_ins.run(entry.name, lambda: connection.execute(entry.sql or ""))
-    except sqlite3.OperationalError as exc:
-        raise UsageError(
-            f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",
-            next_step="its rows are whole in the bundle. If a function is missing, only the application can make it;"
-            " else the source is of a newer SQLite: use a Python with a newer one",
-        ) from exc
+    except (sqlite3.Error, sqlite3.Warning) as exc:
+        raise _cannot_make(entry, exc) from exc
+
+
+def _cannot_make(entry: SchemaEntry, exc: Exception) -> Exception:
+    """Return what to say of a definition that SQLite does not take; the error itself where its SQL is not why."""
+    if code_of(exc) not in {"", "SQLITE_ERROR"}:
+        return exc
+    return UsageError(
+        f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",
+        next_step="its rows are whole in the bundle. If a function is missing, only the application can make it;"
+        " else the source is of a newer SQLite: use a Python with a newer one",
+    )
 
 
 def make_indexes(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> list[str]:
@@ -184,9 +193,9 @@ def make_indexes(connection: sqlite3.Connection, entries: Sequence[SchemaEntry])
             connection.execute(entry.sql)
         except sqlite3.IntegrityError as exc:
             left_out.append(f"{_left_out(entry)}{exc}: {entry.sql}")
-        except sqlite3.OperationalError as exc:
+        except (sqlite3.Error, sqlite3.Warning) as exc:
             if not str(exc).startswith(_OF_THE_APPLICATION):
-                raise
+                raise _cannot_make(entry, exc) from exc
             left_out.append(f"{_left_out(entry)}{exc}; the application has to: {entry.sql}")
     return left_out
 
@@ -226,11 +235,25 @@ def add_virtual(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) 
     )
 
 
-def complete(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> None:
+def complete(connection: sqlite3.Connection, definitions: Definitions) -> None:
     """Add what has no pages (views, triggers, virtual tables) and give every entry its old location. Called within the
     last transaction of a connection, because SQLite does not notice
-    (https://sqlite.org/pragma.html#pragma_writable_schema).
+    (https://sqlite.org/pragma.html#pragma_writable_schema). Raises ``DamageError`` where SQLite cannot read the result.
     """
+    try:
+        _write_entries(connection, definitions.entries)
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError as exc:
+        if any(words in str(exc) for words in _OF_THE_APPLICATION):
+            return
+        if not code_of(exc).startswith(("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")):
+            raise
+        found = f"what SQLite {sqlite3.sqlite_version} cannot read ({exc})"
+        raise DamageError(definitions.key, expected="definitions", found=found) from exc
+
+
+def _write_entries(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> None:
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
     rows = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()

@@ -180,7 +180,7 @@ def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequenc
     left_out = sqlite_schema.make_indexes(connection, job.definitions.entries)
     for name in ("user_version", "application_id"):
         connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
-    sqlite_schema.complete(connection, job.definitions.entries)
+    sqlite_schema.complete(connection, job.definitions)
     sqlite_left_out.write(
         job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
     )
