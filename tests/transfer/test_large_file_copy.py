@@ -12,10 +12,12 @@ import pytest
 from migrate.bundle.findings import Finding
 from migrate.errors import BusyError, DamageError, GoneError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.progress import Silent
 from migrate.storage.api import UploadedPart
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
-from migrate.transfer.file_copy import CopySettings, InOrderHasher, LargeFile
+from migrate.transfer.counters import TransferCounters
+from migrate.transfer.file_copy import CopySettings, FileCopier, InOrderHasher, LargeFile
 from migrate.transfer.plan import SealedFile, plan_file
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
@@ -38,17 +40,18 @@ class Copy:
         self.ends: list[Finding | None] = []
         self.cancellation = CancellationToken()
         parts = [self.destination.put_part("data/a", self.upload, number, piece) for number, piece in kept]
+        self.settings = CopySettings(
+            origin=Faulty(self.origin, FaultPlan(*faults)),
+            destination=Faulty(self.destination, FaultPlan(*at_destination)),
+            fence=SimpleNamespace(check=check or (lambda: None)),
+            cancellation=self.cancellation,
+            on_stuck=lambda: None,
+            workers=1,
+            recheck=False,
+        )
         self.large = LargeFile(
             plan_file(file, 4, self.upload, parts),
-            CopySettings(
-                origin=Faulty(self.origin, FaultPlan(*faults)),
-                destination=Faulty(self.destination, FaultPlan(*at_destination)),
-                fence=SimpleNamespace(check=check or (lambda: None)),
-                cancellation=self.cancellation,
-                on_stuck=lambda: None,
-                workers=1,
-                recheck=False,
-            ),
+            self.settings,
             on_sent=self.sent.append,
             on_kept=self.kept.append,
         )
@@ -142,6 +145,17 @@ def test_a_lease_that_is_lost_makes_no_file(tmp_path):
     with pytest.raises(BusyError):
         copy.do_in_order()
     assert copy.ends == []
+    assert "data/a" not in [info.key for info in copy.destination.list("data/")]
+
+
+def test_a_lease_that_is_lost_makes_no_small_file_either(tmp_path):
+    def check() -> None:
+        raise BusyError("lost")
+
+    copy = Copy(tmp_path, check=check)
+    copier = FileCopier(copy.settings, TransferCounters(Silent()), {}, look=False)
+    with pytest.raises(BusyError):
+        copier.move([copy.large.job.file])
     assert "data/a" not in [info.key for info in copy.destination.list("data/")]
 
 

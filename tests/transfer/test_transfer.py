@@ -11,6 +11,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
+from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage import retry
 from migrate.storage.api import MultipartStore, StoreWrapper
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
@@ -18,6 +19,8 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
 from migrate.transfer import TransferOutcome, transfer, transfer_status
+from migrate.transfer.plan import SealedFile
+from migrate.transfer.run import FileMoves
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
@@ -51,8 +54,35 @@ def origin(unspoilt: Path, tmp_path: Path) -> MultipartStore:
     return open_location(str(tmp_path / "origin"))
 
 
-def move(origin: MultipartStore, destination: MultipartStore, *, workers=4, **options) -> TransferOutcome:
-    return transfer(origin, destination, workers=workers, progress=Silent(), **options)
+class Sums(Silent):
+    """Adds up what a user is shown."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int, int]] = []
+        self.items_done = self.bytes_done = self.bytes_skipped = self.ended = 0
+        self._lock = threading.Lock()
+
+    def begin(self, what: str, *, items: int, size_bytes: int, of: object = None) -> None:
+        self.begun.append((what, items, size_bytes))
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        with self._lock:
+            self.items_done += items
+            self.bytes_done += size_bytes
+
+    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.advance(items=items, size_bytes=size_bytes)
+        with self._lock:
+            self.bytes_skipped += size_bytes
+
+    def end(self, *, stopped: bool = False) -> None:
+        self.ended += 1
+
+
+def move(
+    origin: MultipartStore, destination: MultipartStore, *, workers=4, progress=None, **options
+) -> TransferOutcome:
+    return transfer(origin, destination, workers=workers, progress=progress or Silent(), **options)
 
 
 def spoil(store: MultipartStore, key: str) -> None:
@@ -243,10 +273,13 @@ def test_bytes_that_were_wrong_only_once_are_read_again(origin, destination):
     plan = FaultPlan(
         Fault("read", flip_bit(9), prefix=SMALL), Fault("read", flip_bit(9), nth=2, prefix=LARGE)
     )
-    outcome = move(Faulty(origin, plan), destination)
+    progress = Sums()
+    outcome = move(Faulty(origin, plan), destination, progress=progress)
     plan.assert_all_fired()
     assert outcome.findings == []
     assert contents(destination) == contents(origin)
+    assert outcome.bytes_moved == outcome.size_bytes + 5 * MIB  # the wrong part, and the right one
+    assert outcome.bytes_skipped == progress.bytes_skipped == 0
 
 
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(origin, destination):
@@ -296,11 +329,34 @@ def test_an_unreachable_destination_ends_the_run_and_the_next_one_goes_on(origin
     status = transfer_status(destination)
     assert status is not None
     assert 0 < status.bytes_done < status.bytes_done + status.bytes_left
-    outcome = move(origin, destination)
-    assert outcome.bytes_skipped == status.bytes_done
+    progress = Sums()
+    outcome = move(origin, destination, progress=progress)
+    assert outcome.bytes_skipped == progress.bytes_skipped == status.bytes_done
     assert outcome.bytes_skipped + outcome.bytes_moved == outcome.size_bytes
+    assert (progress.begun, progress.ended) == ([("transfer", outcome.files, outcome.size_bytes)], 1)
+    assert (progress.items_done, progress.bytes_done) == (outcome.files, outcome.size_bytes)
     assert contents(destination) == contents(origin)
     assert list(destination.uploads()) == []
+
+
+def test_others_move_the_payload_the_largest_files_first_and_it_is_announced_before(origin, destination):
+    moved: list[SealedFile] = []
+
+    def open_pool(moves: FileMoves) -> ThreadWorkerPool[SealedFile, None]:
+        def carry(file: SealedFile) -> None:
+            moved.append(file)
+            assert transfer_status(destination) is not None
+            destination.put(file.key, origin.read(file.key))
+            moves.counters.move_file(file)
+
+        assert not moves.recheck
+        return ThreadWorkerPool(carry, 1, name="others")
+
+    outcome = move(origin, destination, open_pool=open_pool)
+    assert (outcome.files_moved, outcome.findings) == (outcome.files, [])
+    assert contents(destination) == contents(origin)
+    sizes = [file.size_bytes for file in moved]
+    assert (len(sizes), sizes[:2], sizes) == (11, [13 * MIB, 6 * MIB], sorted(sizes, reverse=True))
 
 
 def test_files_that_vanish_on_the_way_are_named(origin, destination):
