@@ -82,7 +82,7 @@ def carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tup
         workers=session.workers,
         recheck=session.recheck,
     )
-    copier = FileCopier(settings, counters, {}, look=True)
+    copier = FileCopier(settings, counters, look=True)
     copier.move(copier.missing(files, _present(session.store, files)))
     for key, carried in counters.carried_files.items():
         yield key, as_dict(carried)

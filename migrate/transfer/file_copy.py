@@ -42,15 +42,13 @@ class CopySettings(Struct, frozen=True):
 
 
 class FileCopier:
-    """``uploads`` were begun by earlier runs, by key; ``look``: others may be found for a file when it is its turn."""
+    """``look``: earlier runs may have left an upload of a file; it is looked for when it is the file's turn."""
 
-    def __init__(
-        self, settings: CopySettings, counters: Counter, uploads: dict[str, list[Upload]], *, look: bool
-    ) -> None:
+    def __init__(self, settings: CopySettings, counters: Counter, *, look: bool) -> None:
         self._settings = settings
         self._origin, self._destination = settings.origin, settings.destination
         self._counters = counters
-        self._uploads = uploads
+        self._uploads: dict[str, list[Upload]] = {}
         self._look = look
         self._tasks: TaskQueue | None = None
 

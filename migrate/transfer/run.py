@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -123,8 +122,7 @@ class _Transfer:
         _log.info("%d of %d files lie at the destination", here, len(sealed.files))
         # Before its first byte a transfer says that it is under way: where nothing lies there are no uploads.
         look = any(not key.startswith((layout.LEASE, layout.PROGRESS)) for key in self._present)
-        uploads = _by_key(self._destination.uploads()) if look else {}
-        self._copier = FileCopier(settings, self.counters, uploads, look=look)
+        self._copier = FileCopier(settings, self.counters, look=look)
         self._stale_uploads: Future[list[Upload]] | None = None
 
     def move(self) -> None:
@@ -198,10 +196,3 @@ class _Transfer:
             actual_digest = hash_of(self._origin, file)
             if file.sha256 is not None and actual_digest != file.sha256:
                 self.counters.find(damaged(file, actual_digest or "nothing"))
-
-
-def _by_key(uploads: Iterable[Upload]) -> dict[str, list[Upload]]:
-    uploads_by_key: dict[str, list[Upload]] = defaultdict(list)
-    for upload in uploads:
-        uploads_by_key[upload.key].append(upload)
-    return uploads_by_key

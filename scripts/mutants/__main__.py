@@ -174,18 +174,22 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
 
 
 def choose(mutant: Mutant, tests: Mapping[str, Any], stage_count: int) -> list[list[str]]:
-    """Return the tests that reach the changed statement in stages: those named after the module and the fastest test of
-    each other file first, then the second of each, until they take too long.
+    """Return the tests that reach the changed statement in stages: the fastest of each line of its function first, then
+    those named after the module and the fastest of each other file, then the second of each, until they take too long.
     """
     by_file: dict[str, list[str]] = {}
+    by_line: dict[int, str] = {}
     for name in sorted(tests, key=lambda name: float(tests[name]["seconds"])):
         lines = tests[name]["lines"].get(mutant.module)
         if lines and (not mutant.lines or mutant.lines.intersection(lines)):
             by_file.setdefault(name.partition("::")[0], []).append(name)
+            for line in mutant.around.intersection(lines):
+                by_line.setdefault(line, name)
+    first = set(by_line.values())
     stem = f"_{Path(mutant.module).stem}"
     ranked = sorted(
         (
-            0 if stem.endswith(Path(file).stem.removeprefix("test")) else rank,
+            -1 if name in first else 0 if stem.endswith(Path(file).stem.removeprefix("test")) else rank,
             float(tests[name]["seconds"]),
             name,
         )

@@ -18,9 +18,9 @@ from cosmic_ray.operators.operator import Operator
 
 from scripts.mutants.record import Place, digests_of, owners_of
 
-_LEFT_ALONE = re.compile(r"TYPE_CHECKING|os\.kill|killpg|^class .*frozen=True|^\*,$")
+_LEFT_ALONE = re.compile(r"TYPE_CHECKING|os\.kill|killpg|^class .*frozen=True|^\*,$|^_log\.")
 """A changed number would be another signal, or another process; slots, frozen classes and
-keywords by name alone behave as others do."""
+keywords by name alone behave as others do. Lines of the log are for developers."""
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]
@@ -71,7 +71,9 @@ _OWN = {"RemoveStatement": RemoveStatement, "ReturnNothing": ReturnNothing}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A module with one change. ``lines`` are those of the statement that holds it, empty outside of functions."""
+    """A module with one change. ``lines`` are those of the statement that holds it, empty outside of functions;
+    ``around``: those of its function.
+    """
 
     place: Place
     operator: str
@@ -79,6 +81,7 @@ class Mutant:
     before: str
     after: str
     lines: frozenset[int]
+    around: frozenset[int]
     code: str
 
     @property
@@ -93,7 +96,7 @@ class Places:
         self._code = code
         self._original = _meaning(ast.parse(code))
         self._changes: dict[Place, tuple[int, list[tuple[str, Any, int]]]] = {}
-        owners, digests = owners_of(code), digests_of(code)
+        self._owners, digests = owners_of(code), digests_of(code)
         starts: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
         nodes = list(ast_nodes(get_ast(code)))
         for name, operator in _operators():
@@ -102,7 +105,7 @@ class Places:
                 starts[_kind(name), start].append((name, operator, occurrence))
         counts: Counter[tuple[str, str]] = Counter()
         for (kind, (line, _)), changes in sorted(starts.items()):
-            function = owners.get(line, "")
+            function = self._owners.get(line, "")
             place = Place(module, function, digests.get(function, ""), f"{kind} {counts[function, kind]}")
             counts[function, kind] += 1
             self._changes[place] = line, changes
@@ -128,7 +131,8 @@ class Places:
         if _LEFT_ALONE.search(before):
             return None
         lines = _statement(ast.parse(self._code), line)
-        return Mutant(place, name, line, before, after, lines, mutated)
+        around = frozenset(line for line, owner in self._owners.items() if owner == place.function)
+        return Mutant(place, name, line, before, after, lines, around if lines else lines, mutated)
 
 
 def _operators() -> Iterator[tuple[str, Any]]:

@@ -153,7 +153,7 @@ def test_a_lease_that_is_lost_makes_no_small_file_either(tmp_path):
         raise BusyError("lost")
 
     copy = Copy(tmp_path, check=check)
-    copier = FileCopier(copy.settings, TransferCounters(Silent()), {}, look=False)
+    copier = FileCopier(copy.settings, TransferCounters(Silent()), look=False)
     with pytest.raises(BusyError):
         copier.move([copy.large.job.file])
     assert "data/a" not in [info.key for info in copy.destination.list("data/")]
