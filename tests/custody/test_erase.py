@@ -129,6 +129,62 @@ def test_a_receipt_for_what_is_erased_shows_no_other_copy(kept, provider, custom
     assert erase.check(kept, versions, [], [provider.public]) == []
 
 
+@pytest.mark.parametrize("keyed", [True, False], ids=["in the log", "without keys"])
+def test_two_machines_that_have_the_bundle_under_one_path_are_two_copies(
+    kept, provider, customer, tmp_path, keyed
+):
+    """The second machine's copy is received while it lies under the path that the first one's has."""
+    here, aside, there = Path(kept.location.removeprefix("file://")), tmp_path / "aside", tmp_path / "there"
+    transfer(kept, open_location(str(there)), workers=2, progress=Silent())
+    here.rename(aside)
+    there.rename(here)
+    first = open_location(str(aside))
+    record_transfer(first, kept, customer if keyed else None, {})
+    document = receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
+    here.rename(there)
+    aside.rename(here)
+    receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
+    assert document.value["location"] == kept.location
+    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
+    verified = call("custody", "verify", kept.location)
+    assert verified.code == 0, verified.out
+
+
+def test_one_copy_under_two_names_is_one_copy(kept, provider, customer, make_key, tmp_path):
+    """A mount, a symbolic link, another name of a server: by its URL the receipt is of another location."""
+    (tmp_path / "mount").symlink_to(kept.location.removeprefix("file://"))
+    mounted, versions = (
+        open_location(str(tmp_path / "mount")),
+        erase.removable(open_object_lock(kept.location)),
+    )
+    words = ("receive", mounted.location, "--key", make_key.path_of("customer"))
+    assert call(*words, "--to", tmp_path / "mail").code == 0
+    (file,) = (tmp_path / "mail").glob("receipt-*.json")
+    assert call("acknowledge", kept.location, file, "--key", make_key.path_of("provider")).code == 0
+    (document,) = documents.read_all(kept, "receipt")[0]
+    assert document.value["location"] == mounted.location != kept.location
+    (reason,) = erase.check(kept, versions, [], [provider.public])
+    assert f"its receipt is for {kept.location} itself" in reason
+    later = open_location(str(tmp_path / "later"))
+    transfer(mounted, later, workers=2, progress=Silent())
+    record_transfer(mounted, later, provider, {})  # there the receipt is for another copy
+    assert erase.check(later, erase.removable(open_object_lock(later.location)), [], [provider.public]) == []
+
+
+def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, customer):
+    """Whether a copy that was read is the one that is erased, nobody can tell."""
+    versions = erase.removable(open_object_lock(kept.location))
+    damage = [Finding("data/a", "is missing")]
+    for findings, words in (([], "could only read"), (damage, "names damage"), ([], "names damage")):
+        checked = receipt.Checked("full", 3, 100, findings)
+        read_only = of_a_copy(receipt.write(kept, checked, stored=False))
+        receipt.acknowledge(kept, read_only, dict([documents.signature_of(read_only, customer)]), provider)
+        (reason,) = erase.check(kept, versions, [], [provider.public])
+        assert words in reason
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, versions, [], [provider.public]) == []
+
+
 def test_ones_own_receipt_is_none(kept, provider, customer):
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider])
     versions = erase.removable(open_object_lock(kept.location))

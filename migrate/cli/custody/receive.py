@@ -114,9 +114,8 @@ def receive_command(
     except NotAllowedError:
         read_only = True
         to = to or Path()
-        document = receipt.write(
-            store, checked, [own_key.public for own_key in own_keys], read_directory(to, "receipt")
-        )
+        by = [own_key.public for own_key in own_keys]
+        document = receipt.write(store, checked, by, read_directory(to, "receipt"), stored=False)
     files = (
         write_files(to, document, dict(documents.signature_of(document, own_key) for own_key in own_keys))
         if to

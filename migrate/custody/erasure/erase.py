@@ -131,13 +131,18 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
         level = signed[-1].value.get("level")
         sentence = f"its receipt is of level {level}, for which not every byte was read"
         return [f"{sentence} (moveout receive LOCATION --level {receipt.FULL} makes one that counts)"]
-    newest = {str(document.value.get("location")).partition("?")[0]: document for document in telling}
-    whole = [location for location, document in newest.items() if not receipt.names_damage(document)]
-    if not whole:
-        return [f"its receipt names damage: {telling[-1].value.get('findings_total')} findings"]
-    if all(is_same_location(location, store.location) for location in whole):
+    of_others = [document for document in telling if not receipt.is_for(document, log, store.location)]
+    copies = [
+        document for document in of_others if receipt.names_damage(document) or receipt.is_stored(document)
+    ]
+    if not copies:
         sentence = f"its receipt is for {store.location} itself, and shows no other copy"
+        if of_others:
+            sentence = "whoever signed its receipt could only read the bundle there: that shows no other copy"
         return [f"{sentence} (the receiver makes one by moveout transfer, and moveout receive for that copy)"]
+    newest = {str(document.value.get("location")).partition("?")[0]: document for document in copies}
+    if all(map(receipt.names_damage, newest.values())):
+        return [f"its receipt names damage: {copies[-1].value.get('findings_total')} findings"]
     return []
 
 

@@ -52,9 +52,15 @@ def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Docume
 
 
 def write(
-    store: Store, checked: Checked, by: Sequence[PublicKey] = (), other_receipts: Sequence[Document] = ()
+    store: Store,
+    checked: Checked,
+    by: Sequence[PublicKey] = (),
+    other_receipts: Sequence[Document] = (),
+    *,
+    stored: bool = True,
 ) -> Document:
-    """Return the receipt for the bundle at a location. Its first line says whether all was well.
+    """Return the receipt for the bundle at a location. Its first line says whether all was well. ``stored``: it is to
+    lie next to the bundle; who may only read there cannot put it there.
 
     It is the last one that a key of ``by`` has signed, where that says the same, at the location or in
     ``other_receipts`` (the receiver's own files, where it may lack its signature yet). Otherwise it is a new one,
@@ -74,6 +80,7 @@ def write(
         "bundle": info.id,
         "root": root_of(store),
         "location": store.location,
+        "stored": stored,
         "complete": info.complete,
         "gaps": gaps,
         "level": checked.level,
@@ -117,6 +124,29 @@ def is_full(document: Document) -> bool:
 def names_damage(document: Document) -> bool:
     """Tell whether something was wrong with what was received."""
     return document.value.get("findings_total") != 0
+
+
+def is_for(document: Document, log: custody_log.Log, location: str) -> bool:
+    """Tell whether a receipt is for what lies at the location of this log, where the receiver wrote it into the log
+    himself. One that came by mail is in the log by somebody else's hand, whatever URL it names: two machines may have
+    the same, and one location has several. A receipt that does not say whether it was stored goes by its URL.
+    """
+    is_written_here = any(
+        entry.what.details.get("sha256") == document.sha256
+        and entry.public.fingerprint in str(entry.what.details.get("by")).split(", ")
+        and log.is_of_here(entry, location)
+        for entry in log.find("received", document.root)
+    )
+    receipt_location = str(document.value.get("location"))
+    is_unclear = "stored" not in document.value
+    return is_written_here or (is_unclear and custody_log.is_same_location(receipt_location, location))
+
+
+def is_stored(document: Document) -> bool:
+    """Tell whether a receipt was to lie next to the bundle. Who may only read where it was made has no copy in hand, and
+    may have read somebody else's by another URL.
+    """
+    return document.value.get("stored") is not False
 
 
 def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) -> bool:
@@ -210,6 +240,7 @@ def _check_form(document: Document) -> None:
     numbers = (value.get(name) for name in ("gaps", "files", "size_bytes", "findings_total"))
     is_formed = (
         isinstance(value.get("complete"), bool)
+        and isinstance(value.get("stored", True), bool)
         and all(type(number) is int and number >= 0 for number in numbers)
         and isinstance(value.get("findings"), list)
         and len(value["findings"]) == min(value["findings_total"], _SHOWN)

@@ -67,13 +67,17 @@ def against_receipts(
     log: Log, location: str, receipts: Sequence[Document]
 ) -> tuple[list[Finding], list[str]]:
     """Compare the log of a location with what receipts say of it: findings where it has not the entry that one names,
-    which was read there. A note where that was at a location of the same name, which may be another server's.
+    which was read there. A note where that was at a location of the same name, which may be another server's: also
+    where the receiver stored it there, and this log has it by another hand.
     """
     findings, notes = [], []
+    recorded = {entry.what.details.get("sha256") for entry in log.find("received")}
     for document in receipts:
         wrong = receipt.contradiction(document, log)
         receipt_location = str(document.value.get("location"))
-        if wrong and receipt_location == location:
+        came_by_mail = document.sha256 in recorded and not receipt.is_for(document, log, location)
+        is_of_namesake = came_by_mail and receipt.is_stored(document)
+        if wrong and receipt_location == location and not is_of_namesake:
             log_position = document.value["custody"]
             number = log_position["entries"]
             sentence = f"is not the one that {document.key} names: its entry {number} is another or missing"

@@ -78,6 +78,17 @@ class Log(Struct, frozen=True):
             if not any(entry_.number < by.number and _is_of(entry_, by) for by in transfers)
         ]
 
+    def is_of_here(self, entry_: LogEntry, location: str) -> bool:
+        """Tell whether an entry was written at the very location of this log, whatever URL its writer had for it. What
+        was written at another came along with the bundle, by a transfer from there.
+        """
+        is_namesake = is_same_location(entry_.what.location, location)
+        return not any(
+            entry_.number < by.number and _is_of(entry_, by)
+            for by in self.find("transferred")
+            if not is_namesake or is_same_location(by.what.location, location)
+        )
+
 
 def _is_of(entry_: LogEntry, transfer: LogEntry) -> bool:
     """Tell whether an entry is of the location that a transfer came from, which is another than it led to."""
