@@ -214,6 +214,19 @@ def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, 
     assert erase.check(kept, versions, [], [provider.public], allowed_signers.load(allowed)) == []
 
 
+@pytest.mark.parametrize("also", ["acme", "host", "Host", "\uff48ost", "legal,host"])
+def test_a_key_that_the_list_has_under_two_names_is_no_other_party(kept, provider, make_key, tmp_path, also):
+    """Whichever of them comes first, and however it is written."""
+    spare, versions = make_key("spare"), erase.removable(open_object_lock(kept.location))
+    sign_receipt(kept, provider, spare)
+    allowed = tmp_path / "allowed"
+    names = ("acme", "host") if also == "acme" else (also,)
+    lines = [f"host {provider.public.line}", *(f"{name} {spare.public.line}" for name in names)]
+    allowed.write_text("\n".join(lines))
+    (reason,) = erase.check(kept, versions, [], [provider.public], allowed_signers.load(allowed))
+    assert reason == f"nobody in {allowed} but you has signed a receipt for it"
+
+
 def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     certificates = []

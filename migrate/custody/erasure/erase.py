@@ -149,13 +149,14 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
 def _is_of_others(
     public: PublicKey, at: datetime | None, by: Collection[PublicKey], trust: Trust | None
 ) -> bool:
-    """Tell whether a key that signed at that time is another party's. With a list it must be on it, under another name
-    than the keys ``by`` which the bundle is erased: a second key of who erases it is not another party.
+    """Tell whether a key that signed at that time is another party's. With a list it must be on it, and under no name
+    of the keys ``by`` which the bundle is erased: a second key of who erases it is not another party, whatever else it
+    is called.
     """
     if trust is None or public in by:
         return public not in by
-    names = {key.name for own in by for key in trust.keys.get(own, ())}
-    return trust.name(public, at) not in {None, *names}
+    is_own = any(trust.owners(public) & trust.owners(own) for own in by)
+    return trust.name(public, at) is not None and not is_own
 
 
 def refuse_held(held: Sequence[str]) -> None:

@@ -143,8 +143,8 @@ def is_for(document: Document, log: custody_log.Log, location: str) -> bool:
 
 
 def is_stored(document: Document) -> bool:
-    """Tell whether a receipt was to lie next to the bundle. Who may only read where it was made has no copy in hand, and
-    may have read somebody else's by another URL.
+    """Tell whether a receipt was to lie next to the bundle. Who may only read where it was made has no copy in hand,
+    and may have read somebody else's by another URL.
     """
     return document.value.get("stored") is not False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -57,6 +58,13 @@ class Trust(Struct, frozen=True):
         """
         moment = at or datetime.now(UTC)
         return next((key.name for key in self.keys.get(public, ()) if key.counts(moment)), None)
+
+    def owners(self, public: PublicKey) -> frozenset[str]:
+        """Return all that the list calls the owner of a key, at any time. Names that differ only by case, or by the way
+        in which Unicode writes their characters, are one.
+        """
+        names = (name for key in self.keys.get(public, ()) for name in key.name.split(","))
+        return frozenset(unicodedata.normalize("NFKC", name).casefold() for name in names)
 
     def missing(
         self, signers: Iterable[PublicKey], signed_thing: str, at: Mapping[str, datetime]
