@@ -20,6 +20,7 @@ ENGINE = Engine(
     change_log="exporters.mysql.changes.log:open_change_log",
     change_writer="migrate.restore.mysql.changes.change_writer:open_change_writer",
     change_mark="migrate.restore.mysql.changes.follow_marks:applied_mark",
+    definition_gaps="migrate.restore.mysql.changes.definition_gaps:definition_gaps",
     remainder="migrate.restore.mysql.changes.remainder:carry_remainder",
     activation="migrate.restore.mysql.changes.destination_events:start_events",
     destination_doctor="migrate.doctor.mysql_destination:examine",

@@ -36,8 +36,8 @@ DEFINE_STEP = (
     "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
     " does"
 )
-_DEFINITIONS_SECONDS = 30.0
-"""So often the definitions of both sides are compared."""
+_DEFINITIONS_SECONDS, _DEFINITIONS_SHARE = 30.0, 20
+"""So often the definitions of both sides are compared; less often where that takes more than this share of the time."""
 _STALE_SECONDS = 15.0
 """A source that has not said for so long where its log ends does not say how far behind we are."""
 
@@ -202,7 +202,7 @@ class Follower:
 
     def _watch(self) -> None:
         """Ask where the log ends, and now and then what the source has defined since."""
-        compared_at = -_DEFINITIONS_SECONDS
+        compare_at = time.monotonic()
         while not self._cancellation.is_cancelled and not self.is_ended:
             counts = self._counts
             counts.samples.append((time.monotonic(), counts.changes))
@@ -212,9 +212,11 @@ class Follower:
                 asked_at, end = time.monotonic(), self._log.state(self.followed.log, counts.captured).end
                 counts.ends.append((asked_at, end))
                 counts.lags.append((asked_at, self._log.distance_bytes(counts.applied, end)))
-                if not counts.is_waiting and asked_at - compared_at >= _DEFINITIONS_SECONDS:
-                    compared_at = asked_at
+                if not counts.is_waiting and asked_at >= compare_at:
                     self._compare_definitions()
+                    compared_at = time.monotonic()
+                    pause = max(_DEFINITIONS_SECONDS, (compared_at - asked_at) * _DEFINITIONS_SHARE)
+                    compare_at = compared_at + pause
             except MoveoutError:
                 pass  # capture and apply say so
             self._pause()

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
+from msgspec.structs import replace
+
 from exporters.changes import (
     BASE_AGAIN,
     FOLLOW,
@@ -37,6 +39,7 @@ from exporters.mysql.changes.log_requirements import obstacles
 from exporters.mysql.changes.touched_rows import touched_rows
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import open_snapshot
+from exporters.mysql.definitions.definition_digests import DEFINITIONS, read_digests
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -225,6 +228,7 @@ class MysqlChangeLog:
         control = stack.enter_context(closing(connect(self._address)))
         self._require_log(control)
         tables, sequences = read_tables(control), read_sequences(control)
+        definitions = read_digests(control)  # before the lock: writers would wait for it
         lock = stack.enter_context(snapshot_lock(self._address, tables))
         if lock.name == ONE_SESSION:
             raise SourceNotAllowedError(
@@ -233,7 +237,8 @@ class MysqlChangeLog:
                 next_step=f"GRANT RELOAD ON *.* TO {read_rights(control).account};",
             )
         self._files = read_files(control)
-        return self._base(control, tables, sequences, lock.name)
+        base = self._base(control, tables, sequences, lock.name)
+        return replace(base, log={**base.log, DEFINITIONS: definitions})
 
     def _open_stream(
         self, connection: Connection, log: Mapping[str, Any], after: int, origin: str

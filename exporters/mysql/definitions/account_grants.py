@@ -18,6 +18,8 @@ _DEFAULT_ROLES = (
     "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
 )
 _EVERYBODY = "PUBLIC"
+OWN_ACCOUNT = "CURRENT_USER()"
+"""What is known where the accounts are hidden from this one."""
 _PASSWORD = re.compile(
     r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| WITH MAX_| ACCOUNT |$)"
 )
@@ -51,27 +53,46 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
     losses.append(
         Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the destination")
     )
+    lines = [statement for statements in _shown(connection, losses).values() for statement in statements]
+    _more(connection, losses)
+    if not connection.is_mariadb:
+        lines += [*_default_roles(connection, losses).values(), *_logins(connection, losses).values()]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def grants_by_account(connection: Connection) -> dict[str, list[str]]:
+    """Return the same statements by account, as far as they can be read."""
+    losses: list[Loss] = []
+    statements = _shown(connection, losses)
+    if not connection.is_mariadb:
+        for read in (_default_roles, _logins):
+            for account, statement in read(connection, losses).items():
+                statements.setdefault(account, []).append(statement)
+    return statements
+
+
+def _shown(connection: Connection, losses: list[Loss]) -> dict[str, list[str]]:
+    """Return what SHOW GRANTS has of each account."""
     try:
         query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0", named=_NAMED)
         accounts = [_account(*row) for row in connection.rows(query)]
     except pymysql.Error as exc:
         losses.append(Loss("accounts", "grants", f"only this account's are known: {message_of(exc)}"))
-        accounts = ["CURRENT_USER()"]
-    lines = []
+        accounts = [OWN_ACCOUNT]
+    statements: dict[str, list[str]] = {}
     for account in accounts:
         try:
-            for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
-                lines.append(_PASSWORD.sub("", str(grant)) + ";")
-                if _PROXY.match(str(grant)):
-                    losses.append(
-                        Loss(f"account {account}", "PROXY", f"set it again on the destination: {grant}")
-                    )
+            grants = [str(grant) for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}")]
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", message_of(exc)))
-    _more(connection, losses)
-    if not connection.is_mariadb:
-        lines += _default_roles(connection, losses) + _logins(connection, losses)
-    return "\n".join(lines) + "\n" if lines else ""
+            continue
+        statements[account] = [_PASSWORD.sub("", grant) + ";" for grant in grants]
+        losses += [
+            Loss(f"account {account}", "PROXY", f"set it again on the destination: {grant}")
+            for grant in grants
+            if _PROXY.match(grant)
+        ]
+    return statements
 
 
 def _more(connection: Connection, losses: list[Loss]) -> None:
@@ -90,30 +111,33 @@ def _rows(connection: Connection, query: str, aspect: str, losses: list[Loss]) -
         return []
 
 
-def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
-    """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
+def _default_roles(connection: Connection, losses: list[Loss]) -> dict[str, str]:
+    """Return by account what MySQL's SHOW GRANTS does not say; MariaDB's does."""
     rows = _rows(connection, _DEFAULT_ROLES, "default roles", losses)
-    roles: dict[str, list[str]] = {}
+    roles: dict[tuple[str, str], list[str]] = {}
     for user, host, role, role_host in rows:
-        account = f"{quote_name(user)}@{quote_name(host)}"
-        roles.setdefault(account, []).append(f"{quote_name(role)}@{quote_name(role_host)}")
-    return [f"SET DEFAULT ROLE {', '.join(names)} TO {account};" for account, names in roles.items()]
+        roles.setdefault((user, host), []).append(f"{quote_name(role)}@{quote_name(role_host)}")
+    return {
+        _account(user, host): f"SET DEFAULT ROLE {', '.join(names)} TO {quote_name(user)}@{quote_name(host)};"
+        for (user, host), names in roles.items()
+    }
 
 
-def _logins(connection: Connection, losses: list[Loss]) -> list[str]:
-    """Return what else MySQL's SHOW GRANTS does not say: by which TLS an account may log in, and how often."""
-    statements = []
+def _logins(connection: Connection, losses: list[Loss]) -> dict[str, str]:
+    """Return by account what else MySQL's SHOW GRANTS does not say: by which TLS it may log in, and how often."""
+    statements = {}
     for user, host, tls, *details in _rows(connection, _LOGINS, "TLS and limits", losses):
         certificate = dict(zip(_CERTIFICATE, details, strict=False))
         parts = [f"{word} {quote_literal(value)}" for word, value in certificate.items() if value]
         require = _TLS.get(tls) or " AND ".join(parts)
         limits = [f" {word} {number}" for word, number in zip(_LIMITS, details[3:], strict=True) if number]
         account = f"{quote_name(user)}@{quote_name(host)}"
-        statements.append(f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};")
+        words = f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};"
+        statements[_account(user, host)] = words
     return statements
 
 
-def _account(user: str, host: str, is_role: int) -> str:
+def _account(user: str, host: str, is_role: int = 0) -> str:
     """Return how an account is written; MariaDB's roles are of no host."""
     if is_role:
         return user if user == _EVERYBODY else quote_name(user)

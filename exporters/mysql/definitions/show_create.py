@@ -236,8 +236,7 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
             definition["sql"], secrets = without_secrets(definition["sql"])
             missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
         if kind == "sequence":
-            value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
-            definition |= {"next": int(value[0]), "rounds": int(value[1])}
+            definition |= sequence_state(connection, name)
     except pymysql.Error as exc:
         if number_of(exc) in _REFUSED:
             missing.losses.append(Loss(f"{kind} {label}", "definition", message_of(exc)))
@@ -304,6 +303,11 @@ def _settings(row: Mapping[str, Any]) -> Definition:
     return {"sql": sql.decode() if isinstance(sql, bytes) else sql or "", **settings}
 
 
+def label_of(definition: Definition) -> str:
+    """Return what messages call it."""
+    return f"{definition['kind']} {quote_name(definition['name'])}"
+
+
 def script_of(definitions: Sequence[Definition], mode: str) -> str:
     """Return the definitions as a script for the command-line client; tables and views are made under ``mode``."""
     lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
@@ -333,6 +337,12 @@ def defaults_of(database: Definition) -> str:
 def create_database_statement(name: str, defaults: str = "") -> str:
     """Return the statement that makes a database. ``defaults``: see ``defaults_of``."""
     return f"CREATE DATABASE {quote_name(name)} {defaults}".rstrip()
+
+
+def sequence_state(connection: Connection, name: str) -> Definition:
+    """Return where a sequence is. Raises the driver's errors."""
+    value, rounds = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {quote_name(name)}")[0]
+    return {"next": int(value), "rounds": int(rounds)}
 
 
 def set_sequence(definition: Definition) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from exporters.api import Loss
 from exporters.mysql.catalog import ELSEWHERE
 from exporters.mysql.definitions.event_status import DISABLED, read_events
+from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.errors import message_of
@@ -25,7 +26,6 @@ from migrate.restore.mysql.definitions import (
     Definer,
     Definition,
     ddl_error,
-    label_of,
     needs_the_user,
     step_of,
 )

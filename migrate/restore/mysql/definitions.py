@@ -12,7 +12,13 @@ import pymysql
 
 from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
-from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, read_definition, set_sequence
+from exporters.mysql.definitions.show_create import (
+    DEFINITIONS,
+    defaults_of,
+    label_of,
+    read_definition,
+    set_sequence,
+)
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -101,11 +107,6 @@ def _parsed(data: bytes, key: str) -> list[Definition]:
 def step_of(definition: Definition) -> str:
     """Return the name under which it is noted as done."""
     return f"{definition['kind']} {definition['name']}"
-
-
-def label_of(definition: Definition) -> str:
-    """Return what messages call it."""
-    return f"{definition['kind']} {quote_name(definition['name'])}"
 
 
 class Definer:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from exporters.api import Loss
 from exporters.changes import FOLLOW
 from exporters.mysql.connection import parse_url
+from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -56,7 +57,6 @@ from migrate.restore.mysql.definitions import (
     LAST,
     Definer,
     Definition,
-    label_of,
     read_definitions,
     step_of,
 )

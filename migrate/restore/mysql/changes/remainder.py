@@ -6,20 +6,18 @@ Everything is compared first and written only where it differs. So the same agai
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pymysql
 from msgspec import Struct, field
 
-from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import (
-    Missing,
-    read_definitions,
     read_trigger,
+    sequence_state,
     set_sequence,
     trigger_names,
 )
@@ -33,7 +31,8 @@ from exporters.mysql.sessions.driver_connection import send
 from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
-from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
+from migrate.restore.mysql.changes.definition_gaps import compare_definitions
+from migrate.restore.mysql.definitions import Definer
 from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
 from migrate.restore.mysql.values.insert_statements import insert_statements
 from migrate.restore.mysql.values.insert_values import LongValues, Values, literals_of
@@ -42,8 +41,6 @@ _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
 WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
 """
-_VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )|\s+")
-"""What two definitions of the same thing may differ in."""
 
 
 def carry_remainder(request: RemainderRequest) -> Carried:
@@ -72,26 +69,15 @@ class _Remainder(Struct):
 
     def carry(self) -> Carried:
         """Carry all of it."""
-        source_definitions, destination_definitions = (
-            _definitions(connection) for connection in (self.reader, self.writer)
-        )
         counts = {
             "tables": self._tables(),
-            "sequences": self._sequences(source_definitions, destination_definitions),
+            "sequences": self._sequences(),
             "AUTO_INCREMENT counters": self._counters(),
         }
-        for name in self.request.skipped:
-            source_definitions.pop(f"table {quote_name(name)}", None)
-        self.notes += _differences(
-            source_definitions,
-            destination_definitions,
-            same_server=self.reader.version == self.writer.version,
-        )
-        missing = [label for label in source_definitions if label not in destination_definitions]
-        if missing:  # triggers may have been made again since
-            destination_definitions = _definitions(self.writer)
-            missing = [label for label in missing if label not in destination_definitions]
-        return Carried(counts, self.notes, missing)
+        request = self.request
+        gaps = compare_definitions(self.reader, self.writer, skipped=request.skipped, log=request.log)
+        self.notes += [f"{label} is no longer at the source" for label in gaps.surplus]
+        return Carried(counts, self.notes, gaps.missing)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed."""
@@ -135,18 +121,18 @@ class _Remainder(Struct):
                     raise
                 self.notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
 
-    def _sequences(
-        self, source_definitions: Mapping[str, Definition], destination_definitions: Mapping[str, Definition]
-    ) -> int:
+    def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        count = 0
-        for label, definition in source_definitions.items():
-            if definition["kind"] == "sequence" and label in destination_definitions:
-                other = destination_definitions[label]
-                if (definition["next"], definition["rounds"]) != (other["next"], other["rounds"]):
-                    self.writer.rows(set_sequence(definition))
-                    count += 1
-        return count
+        source_values, destination_values = (
+            {name: sequence_state(connection, name) for name in read_sequences(connection)}
+            for connection in (self.reader, self.writer)
+        )
+        different = [
+            name for name, state in destination_values.items() if source_values.get(name, state) != state
+        ]
+        for name in different:
+            self.writer.rows(set_sequence({"name": name, **source_values[name]}))
+        return len(different)
 
     def _counters(self) -> int:
         """Let AUTO_INCREMENT go on where it does at the source."""
@@ -167,32 +153,6 @@ class _Remainder(Struct):
         for name in different:
             self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {source_counters[name]}")
         return len(different)
-
-
-def _definitions(connection: Connection) -> dict[str, Definition]:
-    """Return what is defined in a database, by kind and name."""
-    definitions = read_definitions(connection, read_tables(connection), Missing())
-    return {
-        label_of(definition): definition for definition in definitions if definition["kind"] != "database"
-    }
-
-
-def _differences(
-    source: Mapping[str, Definition], destination: Mapping[str, Definition], *, same_server: bool
-) -> Sequence[str]:
-    """Return what is defined otherwise. Servers of other versions print the same thing otherwise, too."""
-    notes = [f"{label} is no longer at the source" for label in destination if label not in source]
-    if same_server:
-        notes += [
-            f"{label} is defined otherwise than at the source"
-            for label, definition in source.items()
-            if label in destination and _comparable(definition) != _comparable(destination[label])
-        ]
-    return notes
-
-
-def _comparable(definition: Definition) -> str:
-    return _VARYING.sub(" ", without_definer(definition["sql"]))
 
 
 def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> None:

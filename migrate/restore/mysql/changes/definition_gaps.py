@@ -1,0 +1,158 @@
+"""What a source defines and its destination lacks, or has otherwise: no log's definitions are repeated.
+
+What has changed since the base, its server says by itself: it prints it otherwise than then. Only of such things, and
+between servers of one version, is the text of both sides compared: other versions print the same thing otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from itertools import chain
+from typing import Any
+
+from msgspec import Struct
+
+from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.definitions.account_grants import OWN_ACCOUNT, grants_by_account
+from exporters.mysql.definitions.definition_digests import (
+    DEFINITIONS,
+    PRIVILEGES,
+    constant_text,
+    digests_of,
+    read_labelled,
+)
+from exporters.mysql.definitions.show_create import Definition, Missing
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal
+from migrate.restore.mysql.definitions import without_definer
+from migrate.restore.mysql.grant_statements import Grants
+
+_OF_TABLES = frozenset({"table", "trigger"})
+_SPACE = re.compile(r"\s+")
+_WIDTH = re.compile(r"\b((?:tiny|small|medium|big)?int)\(\d+\)")
+_OLD_CHARSET = re.compile(r"\butf8mb3\b")
+"""Newer servers print no width of integers, and another name of a charset."""
+_HERE = "`"
+"""What stands for the name of the database, which may be another one at the destination."""
+
+
+class DefinitionGaps(Struct, frozen=True):
+    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines."""
+
+    missing: list[str]
+    surplus: list[str]
+
+
+def definition_gaps(
+    source_url: str,
+    source_secrets: Mapping[str, str],
+    destination_url: str,
+    destination_secrets: Mapping[str, str],
+    skipped: Collection[str],
+    log: Mapping[str, Any] | None,
+) -> list[str]:
+    """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
+    source = parse_url(source_url, password=source_secrets.get("password"))
+    destination = parse_url(destination_url, password=destination_secrets.get("password"))
+    with closing(connect(source)) as reader, closing(connect(destination)) as writer:
+        try:
+            return compare_definitions(reader, writer, skipped=skipped, log=log).missing
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, f"{source.url} or {destination.url}") from exc
+
+
+def compare_definitions(
+    reader: Connection, writer: Connection, *, skipped: Collection[str], log: Mapping[str, Any] | None
+) -> DefinitionGaps:
+    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. Raises the driver's
+    errors.
+    """
+    hidden, source_hidden = Missing(), Missing()
+    source, destination = read_labelled(reader, source_hidden), read_labelled(writer, hidden)
+    grants = grants_by_account(reader)
+    digests, before = digests_of(source, grants), (log or {}).get(DEFINITIONS)
+    changed = {
+        label for label, digest in digests.items() if before is not None and before.get(label) != digest
+    }
+    seen = source.keys() - {loss.item for loss in hidden.losses} | changed
+    is_one_version = reader.version == writer.version
+    missing, otherwise = [], []
+    for label, definition in source.items():
+        if label not in seen or _is_of(definition, skipped):
+            continue
+        if label not in destination:
+            missing.append(label)
+        elif (label in changed or is_one_version) and _differs(
+            definition, destination[label], exactly=label in changed, is_one_version=is_one_version
+        ):
+            otherwise.append(f"{label} as it is defined now")
+    accounts = [label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)]
+    otherwise += [
+        f"{PRIVILEGES}{account} as they are now"
+        for account in _other_grants(reader, writer, grants, accounts)
+    ]
+    hidden_at_source = {loss.item for loss in source_hidden.losses}
+    surplus = [label for label in destination if label not in source and label not in hidden_at_source]
+    return DefinitionGaps([*missing, *otherwise], surplus)
+
+
+def _is_of(definition: Definition, tables: Collection[str]) -> bool:
+    """Tell whether a definition is that of a table, or of a trigger of it."""
+    return definition["kind"] in _OF_TABLES and definition.get("table", definition["name"]) in tables
+
+
+def _differs(source: Definition, destination: Definition, *, exactly: bool, is_one_version: bool) -> bool:
+    """Tell whether two definitions differ; ``exactly``: also in whose name they act, and under which mode."""
+    sides = source, destination
+    texts = [constant_text(definition) for definition in sides]
+    if not exactly:
+        texts = [_SPACE.sub(" ", without_definer(text)) for text in texts]
+    if not is_one_version:
+        texts = [_WIDTH.sub(r"\1", _OLD_CHARSET.sub("utf8", text)) for text in texts]
+    modes = (
+        [definition.get("sql_mode", "") for definition in sides] if exactly and is_one_version else [""] * 2
+    )
+    return texts[0] != texts[1] or modes[0] != modes[1]
+
+
+def _other_grants(
+    reader: Connection, writer: Connection, grants: Mapping[str, list[str]], accounts: Collection[str]
+) -> list[str]:
+    """Return those of some accounts that may not do the same with the database at both sides. What the account of a
+    move itself may do elsewhere belongs to the move.
+    """
+    if not accounts:
+        return []
+    own_account = str(reader.value("SELECT CURRENT_USER()"))
+    ours = {OWN_ACCOUNT, "{}@{}".format(*map(quote_literal, own_account.rsplit("@", 1)))}
+    here, there = (
+        _rights(by_account, connection.address.database)
+        for connection, by_account in ((reader, grants), (writer, grants_by_account(writer)))
+    )
+    nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
+    different = []
+    for account in sorted(accounts):
+        source, destination = here.get(account, nothing), there.get(account, nothing)
+        if source[0] != destination[0] or (account not in ours and source[1] != destination[1]):
+            different.append(account)
+    return different
+
+
+def _rights(
+    grants: Mapping[str, list[str]], database: str
+) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """Return what each account that can use a database may do with it, and elsewhere."""
+    reaching = {*Grants.parse("\n".join(chain(*grants.values())), database).accounts}
+    rights = {}
+    for account, statements in grants.items():
+        own = Grants.parse("\n".join(statements), database, _HERE)
+        if not reaching.isdisjoint(
+            {*(grant.account for grant in own.own), *(grant.account for grant in own.beyond)}
+        ):
+            rights[account] = (
+                frozenset(grant.statement(_HERE) for grant in own.own),
+                frozenset(grant.statement for grant in own.beyond if not grant.empty),
+            )
+    return rights
