@@ -132,10 +132,11 @@ class Applying:
         self._batch = BATCH_CHANGES
 
     def run(self, cancellation: CancellationToken, until: Callable[[Mark], bool] = lambda _: False) -> Mark:
-        """Apply until the run is cancelled, or ``until`` is true of what is applied; return that."""
+        """Apply until the run is cancelled, or ``until`` is true of what is applied; return that. It is asked whenever
+        all that lay there was read; not where transactions that were read are taken again, one by one, say.
+        """
         while not cancellation.is_cancelled:
-            self._advance(cancellation)
-            if until(self._mark):
+            if self._advance(cancellation) and until(self._mark):
                 break
             cancellation.wait(_POLL_SECONDS)
         self._writer.rollback()
@@ -151,12 +152,12 @@ class Applying:
         """Whether all transactions that were read to their end are committed."""
         return self._taken is None
 
-    def _advance(self, cancellation: CancellationToken) -> None:
-        """Apply what lies there. After a conflict each transaction is applied by itself, so that what comes before the
-        one with the conflict is kept.
+    def _advance(self, cancellation: CancellationToken) -> bool:
+        """Apply what lies there; tell whether all of it was read. After a conflict each transaction is applied by
+        itself, so that what comes before the one with the conflict is kept.
         """
         try:
-            self._take_all(cancellation)
+            return self._take_all(cancellation)
         except WithdrawnError:
             self._start_over()
         except ChangeConflictError:
@@ -164,8 +165,9 @@ class Applying:
                 raise
             self._batch = 1
             self._start_over()
+        return False
 
-    def _take_all(self, cancellation: CancellationToken) -> None:
+    def _take_all(self, cancellation: CancellationToken) -> bool:
         writer = self._writer
         for segment, messages in self._reader.read_segments():
             for number, message in messages:
@@ -184,8 +186,8 @@ class Applying:
                     if self._changes >= self._batch or place >= self._reader.boundary:
                         self._commit()
                         if cancellation.is_cancelled:
-                            self._start_over()
-                            return
+                            return False
+        return True
 
     def _start_over(self) -> None:
         """Go back to the mark."""

@@ -42,7 +42,7 @@ from scripts.mutants.traces import Traces
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-_STAGES_SECONDS = 3.0, 12.0, 60.0
+_STAGES_SECONDS = 3.0, 6.0, 60.0
 """How long the tests of a mutant take at most, in stages; the last one is for ``--again``."""
 _QUICK_SECONDS, _SLOWEST_SECONDS = 0.5, 25.0
 _HANGS_SECONDS = 8.0

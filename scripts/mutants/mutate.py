@@ -21,6 +21,9 @@ from scripts.mutants.record import Place, digests_of, owners_of
 _LEFT_ALONE = re.compile(r"TYPE_CHECKING|os\.kill|killpg|^class .*frozen=True|^\*,$|^_log\.")
 """A changed number would be another signal, or another process; slots, frozen classes and
 keywords by name alone behave as others do. Lines of the log are for developers."""
+_HARDLY_CHANGE = re.compile(r"_Eq_Is$|_NotEq_IsNot$")
+"""Operators whose changes nobody notices: Python keeps one object of each small number."""
+_SAME = {("return False", "return")}
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]
@@ -120,7 +123,8 @@ class Places:
         """
         line, changes = self._changes[place]
         named = next((change for change in changes if change[0] == known), None)
-        name, operator, occurrence = named or random.Random(place.seed).choice(changes)
+        likely = [change for change in changes if not _HARDLY_CHANGE.search(change[0])]
+        name, operator, occurrence = named or random.Random(place.seed).choice(likely or changes)
         try:
             mutated = mutate_code(self._code, operator, occurrence)
             if mutated is None or _meaning(ast.parse(mutated)) == self._original:
@@ -128,7 +132,7 @@ class Places:
         except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
             return None
         before, after = _difference(self._code.splitlines(), mutated.splitlines())
-        if _LEFT_ALONE.search(before):
+        if _LEFT_ALONE.search(before) or (before, after) in _SAME:
             return None
         lines = _statement(ast.parse(self._code), line)
         around = frozenset(line for line, owner in self._owners.items() if owner == place.function)

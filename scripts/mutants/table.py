@@ -88,15 +88,18 @@ _SYNC = tuple(
     )
 )
 _CHANGES = tuple(
-    f"tests/changes/test_{name}.py"
+    f"tests/{name}.py"
     for name in (
-        "apply",
-        "capture_rules",
-        "retained_log",
-        "segments",
-        "delta_record",
-        "capture",
-        "export_follow",
+        "changes/test_apply",
+        "changes/test_capture_rules",
+        "changes/test_capture_thread",
+        "changes/test_retained_log",
+        "changes/test_segments",
+        "changes/test_delta_record",
+        "changes/test_capture",
+        "follow/test_delta",
+        "follow/test_follower",
+        "follow/test_follower_state",
     )
 )
 _FOLLOW = (

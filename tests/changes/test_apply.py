@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -121,16 +122,34 @@ def test_what_was_read_to_its_end_and_is_not_committed_is_not_settled(folder):
 
 
 def test_what_was_withdrawn_is_rolled_back_and_its_repetition_applied(folder):
-    rows, applying = Rows(), None
+    rows, asked = Rows(), []
     first = write(folder, *transaction(10, b"a"), *transaction(20, b"lost")[:2])
     applying = Applying(folder, rows)
-    applying.run(CancellationToken(), lambda _: rows.taken == [b"lost"])
-    assert not applying.is_settled
-    assert applying.is_committed
-    folder.write(transaction(20, b"whole"), first, Place(1, 3), 20)
-    assert applying.run(CancellationToken(), lambda mark: mark.position == 20) == Mark(7, Place(2, 3), 20)
     assert applying.is_settled
+
+    def until(mark: Mark) -> bool:
+        asked.append((mark.position, applying.is_settled, applying.is_committed, rows.taken))
+        if len(asked) == 1:
+            folder.write(transaction(20, b"whole"), first, Place(1, 3), 20)
+        return mark.position == 20
+
+    assert applying.run(CancellationToken(), until) == Mark(7, Place(2, 3), 20)
+    assert asked == [(10, False, True, [b"lost"]), (20, True, True, [])]
     assert rows.committed == [b"a", b"whole"]
+
+
+@pytest.mark.parametrize("ends_by", ["a conflict", "a signal"])
+def test_what_was_not_read_to_its_end_does_not_count_as_applied(folder, monkeypatch, ends_by):
+    """A follow would end as if it had caught up."""
+    token, asked = CancellationToken(), []
+    monkeypatch.setattr(apply, "BATCH_CHANGES", 9 if ends_by == "a conflict" else 1)
+    rows = Rows(refuses=b"b" if ends_by == "a conflict" else b"none")
+    for position, payload in ((10, b"a"), (20, b"b")):
+        write(folder, *transaction(position, payload))
+    applying = Applying(folder, rows, lambda _mark, _count: ends_by == "a signal" and token.cancel())
+    with nullcontext() if ends_by == "a signal" else pytest.raises(ChangeConflictError):
+        applying.run(token, lambda mark: asked.append(mark.position))
+    assert (asked, rows.committed) == ([], [b"a"])
 
 
 def test_before_a_conflict_everything_is_kept(folder):
@@ -172,20 +191,27 @@ def test_transactions_share_a_commit_up_to_a_limit_and_what_stands_alone_has_its
     assert sum(rows.commits) == len(rows.committed) == 13
 
 
-def test_a_cancelled_run_ends_at_a_commit_and_another_goes_on(folder):
+def test_a_cancelled_run_ends_at_a_commit_and_another_goes_on(folder, monkeypatch):
+    monkeypatch.setattr(apply, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(apply, "BATCH_CHANGES", 1)
     rows, token = Rows(), CancellationToken()
-    for position in (10, 20):
-        write(folder, *transaction(position, b"%d" % position))
+    write(folder, *transaction(10, b"10"))
 
-    def report(_mark: Mark, _count: int) -> None:
-        token.cancel()
+    def report(mark: Mark, _count: int) -> None:
+        if mark.position == 10:
+            for position in (20, 30):
+                write(folder, *transaction(position, b"%d" % position))
+        else:
+            token.cancel()
 
-    applying = Applying(folder, rows, report)
-    applying._batch = 1
-    assert applying.run(token).position == 10
-    assert applying.run(token).position == 10
-    assert run(folder, rows).position == 20
-    assert rows.committed == [b"10", b"20"]
+    assert Applying(folder, rows, report).run(token).position == 20
+    assert run(folder, rows).position == 30
+    assert rows.committed == [b"10", b"20", b"30"]
+
+
+def test_a_mark_says_up_to_where_all_is_applied():
+    assert (Mark(7).applied, Mark(7, position=9).applied) == (7, 9)
+    assert not isinstance(Rows(), apply.RereadingWriter)
 
 
 def test_a_destination_that_was_not_restored_is_refused(folder):
