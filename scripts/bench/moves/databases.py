@@ -22,7 +22,7 @@ _TYPES_ROWS_AT_1 = 1_000_000
 """So many rows has the table of every type at scale 1."""
 _MARIADB_MANY_ROWS = 20_000
 
-_ORDERS = """
+ORDERS = """
 CREATE TABLE orders (o_orderkey bigint PRIMARY KEY, o_custkey bigint NOT NULL, o_orderstatus char(1) NOT NULL,
   o_totalprice decimal(15,2) NOT NULL, o_orderdate date NOT NULL, o_orderpriority char(15) NOT NULL,
   o_clerk char(15) NOT NULL, o_shippriority int NOT NULL, o_comment varchar(79) NOT NULL);
@@ -39,7 +39,7 @@ _LINEITEM_INDEXES = (
 )
 _LINEITEM_KEY = "ALTER TABLE lineitem ADD PRIMARY KEY (l_orderkey, l_linenumber)"
 
-_POSTGRES_TYPES = """
+POSTGRES_TYPES = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
 CREATE TYPE pair AS (a integer, b text);
@@ -85,13 +85,13 @@ def fill_postgres(server: PostgresServer, name: str, kind: str, scale: float, ta
             postgres_lineitem.fill(connection, scale)
             connection.execute(f"{_LINEITEM_KEY}; {_LINEITEM_INDEXES}".encode())
         elif kind == "orders":
-            connection.execute(_ORDERS.encode())
+            connection.execute(ORDERS.encode())
             with tpch(scale, "orders", "part") as files:
                 for table, path in files.items():
                     postgres_lineitem.copy(connection, table, path)
             connection.execute(_ORDERS_INDEXES.encode())
         elif kind == "types":
-            connection.execute(_POSTGRES_TYPES.format(rows=int(_TYPES_ROWS_AT_1 * scale)).encode())
+            connection.execute(POSTGRES_TYPES.format(rows=int(_TYPES_ROWS_AT_1 * scale)).encode())
         else:
             many_tables.fill(connection, tables)
         connection.execute("VACUUM ANALYZE")
@@ -108,7 +108,7 @@ def fill_mariadb(server: MariadbServer, name: str, kind: str, scale: float, tabl
             mysql_lineitem.fill(cursor, scale)
             _execute(cursor, _LINEITEM_INDEXES)
         elif kind == "orders":
-            _execute(cursor, _ORDERS)
+            _execute(cursor, ORDERS)
             with tpch(scale, "orders", "part") as files:
                 for table, path in files.items():
                     mysql_lineitem.copy(cursor, table, path)
