@@ -34,6 +34,7 @@ class Log:
     acknowledged: list[int] = field(default_factory=list)
     at_once: int = 3
     cut_after: int = 10**9
+    cut_by: Exception = field(default_factory=CutError)
     quiet_until: int = 0
 
     def messages(self, after: int) -> Iterator[Message]:
@@ -53,13 +54,13 @@ class Log:
         some = self._all[self._sent : self._sent + self.at_once]
         self._sent += len(some)
         if self._sent > self.cut_after:
-            raise CutError
+            raise self.cut_by
         if not some:
             self.received = max(self.received, self.quiet_until)
         return some
 
     def acknowledge(self, position: int) -> None:
-        assert resume_position(self.folder, 0) >= position
+        assert (resume_position(self.folder, 0) >= position, self.folder.origin()) == (True, self.origin)
         self.acknowledged.append(position)
 
 
@@ -167,3 +168,81 @@ def test_where_a_position_is_reached_what_else_has_arrived_comes_again(folder, m
     assert (kept(folder), log.acknowledged) == ([b"a", b"b"], [10])
     run(folder, log)
     assert kept(folder) == PAYLOADS
+
+
+@dataclass
+class TimedLog(Log):
+    """A log to which messages come at given seconds, by a clock of its own; then the run is cancelled."""
+
+    steps: list[tuple[float, list[Message]]] = field(default_factory=list)
+    token: CancellationToken = field(default_factory=CancellationToken)
+    now: float = 7.0
+    settled: list[tuple[float, int, int]] = field(default_factory=list)
+    idle_writes: list[int] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def receive(self, seconds: float) -> list[Message]:
+        after, some = self.steps.pop(0)
+        self.now = 7.0 + after
+        self.received = self.quiet_until
+        if not self.steps:
+            self.token.cancel()
+        return some
+
+    def capture(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_idle_position = self.folder.write_idle_position
+
+        def note_idle(position: int, origin: str = "", **more: bool) -> None:
+            self.idle_writes.append(position)
+            write_idle_position(position, origin, **more)
+
+        def report(captured: Captured) -> None:
+            self.settled.append((self.now - 7.0, captured.segments, captured.received))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(capture, "time", self)
+            patch.setattr(self.folder, "write_idle_position", note_idle)
+            Capture(self.folder, report).run(self, self.token)
+
+
+def test_what_arrives_waits_for_a_second_at_most_and_is_written_together(folder, monkeypatch):
+    [*log] = Log(folder, [(position, [b"a"]) for position in (10, 20, 30, 40)]).messages(0)
+    steps = [
+        (0.0, log[:4]),
+        (0.5, log[4:7]),
+        (1.0, log[7:10]),
+        (1.25, log[10:]),
+        (2.0, []),
+        (2.25, []),
+        (2.5, []),
+    ]
+    timed = TimedLog(folder, [], steps=steps)
+    timed.capture(monkeypatch)
+    assert timed.settled[:2] == [(1.0, 1, 30), (2.25, 2, 40)]
+    assert [record.transactions for record in folder.records()] == [3, 1]
+
+
+def test_a_quiet_source_is_acknowledged_now_and_then_and_costs_one_write(folder, monkeypatch):
+    assert folder.written() == ""
+    steps = [(seconds, []) for seconds in (0.0, 9.75, 10.0, 10.25, 19.75, 20.0, 20.25)]
+    timed = TimedLog(folder, [], quiet_until=99, steps=steps)
+    timed.capture(monkeypatch)
+    assert timed.settled[:2] == [(10.0, 0, 99), (20.0, 0, 99)]
+    assert (timed.acknowledged[0], timed.idle_writes) == (99, [99])
+    assert folder.written() != ""
+
+
+def test_what_a_log_is_known_by_is_kept_and_written_once(folder, monkeypatch):
+    """A log that is written anew has another origin, and positions that were captured before."""
+    quiet = [(seconds, []) for seconds in (0.0, 1.0)]
+    for origin, quiet_until, idle_writes in (
+        ("", 5, [5]),
+        ("first", 5, [5]),
+        ("first", 5, []),
+        ("next", 9, [5, 9]),
+    ):
+        timed = TimedLog(folder, [], origin=origin, quiet_until=quiet_until, steps=[*quiet])
+        timed.capture(monkeypatch)
+        assert (folder.origin(), timed.idle_writes) == (origin, idle_writes)
