@@ -64,6 +64,7 @@ def test_everything_is_read_and_written():
         info.source("shop")
     assert json.loads(bundle_json.encode(info)) == WHOLE
     assert decode(encoded(complete=1)).complete is False
+    assert decode(encoded(sources=[WHOLE["sources"][0] | {"complete": 1}])).sources[0].complete is False
     assert decode(encoded(left_behind=None, case=None, pace=None)).left_behind is None
 
 
@@ -82,6 +83,11 @@ def test_everything_is_read_and_written():
 def test_a_malformed_identity_is_damage(changes):
     with pytest.raises(DamageError, match=layout.BUNDLE_META):
         decode(encoded(**changes))
+
+
+def test_a_bundle_of_a_later_format_is_refused():
+    with pytest.raises(UsageError, match="it has version 2"):
+        decode(encoded(version=2))
 
 
 def test_a_location_without_tag_manifest_is_not_sealed_and_damage_names_the_location(tmp_path):
@@ -127,6 +133,7 @@ def test_the_pace_sums_up_what_was_read_in_each_step():
         {"size_bytes": [1] * (MOST_PACE_STEPS + 1)},
         {"size_bytes": [-1]},
         {"size_bytes": [2**63]},
+        {"size_bytes": [2**63 + 1]},
         {"size_bytes": None},
         {"size_bytes": ["x"]},
     ],

@@ -44,6 +44,13 @@ def test_json_of_another_kind_is_damage_of_that_file(read, data):
         read(data, "a.json")
 
 
+def test_texts_hold_bytes_only_where_they_may():
+    data = b'[{"a": "\\udcff"}]'
+    assert decode_entries(data, "a.json", dict, holds_bytes=True) == [{"a": "\udcff"}]
+    with pytest.raises(DamageError, match="surrogates not allowed"):
+        decode_entries(data, "a.json", dict)
+
+
 @pytest.mark.parametrize("version", [None, True, "1", 1.0])
 def test_a_version_is_a_whole_number(version):
     with pytest.raises(DamageError, match="a version number"):

@@ -55,7 +55,8 @@ def test_parts_in_two_directories_have_none_in_common():
 
 
 @pytest.mark.parametrize(
-    "change", [{"details": "[]"}, {"position": "1"}, {"details": "{"}, {"directory": "data/../.."}]
+    "change",
+    [{"details": "[]"}, {"position": "1"}, {"details": "{"}, {"directory": "data/../.."}, {"name": b"\xff"}],
 )
 def test_a_catalog_with_other_values_is_damage_of_that_file(change):
     file = BytesIO()

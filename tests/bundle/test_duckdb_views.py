@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.duckdb_views import script
+from migrate.bundle.duckdb_views import schemas_of, script, views_of
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
@@ -71,6 +71,9 @@ def test_every_table_has_a_view_of_another_name(tmp_path):
         ("", "t"): ("main", "t"),
         ("", ""): ("main", "_"),
         ('sch"ema', "a'b;\n-- c\x85"): ('sch"ema', "a'b;_-- c_"),
+        ("social", "x_0012"): ("social", "x_0012"),
+        ("social", "X"): ("social", "X"),
+        ("social", "x"): ("social", "x_0012_"),
     }
     rows = [table(number, *name) for number, name in enumerate(names, 1)]
     for row in rows:
@@ -83,7 +86,7 @@ def test_every_table_has_a_view_of_another_name(tmp_path):
     expected = {("odd" if schema == 'sch"ema' else schema, name) for schema, name in names.values()}
     assert set(view_rows) == expected
     assert [rows for _, rows in sorted(view_rows.items(), key=lambda one: one[1])] == [
-        [[n]] for n in range(1, 10)
+        [[n]] for n in range(1, 13)
     ]
 
 
@@ -106,6 +109,18 @@ def test_what_has_no_columns_or_no_parts_has_no_view():
     no_columns = table(2, "s", "u")
     no_columns.details["columns"].clear()
     assert b"VIEW" not in script("app", [without, no_columns])
+    assert [view.name for view in views_of([without, no_columns, table(3, "s", "v")])] == ["v"]
+
+
+def test_views_of_several_bundles_are_told_apart_by_their_catalog():
+    (view,) = views_of([table(1, "s", "t")])
+    assert schemas_of([view], "bundle") == ['CREATE SCHEMA IF NOT EXISTS "bundle"."s";']
+    one, two = (view.create(files, "bundle") for files in (["a"], ["a", "b'"]))
+    assert one == """CREATE OR REPLACE VIEW "bundle"."s"."t" AS SELECT * FROM read_parquet('a');"""
+    assert two.endswith("read_parquet(['a', 'b''']);")
+    assert (
+        replace(view, row=table(1, "s", "t", exact=["n"])).create(["a"]).endswith("union_by_name => true);")
+    )
 
 
 @pytest.fixture(scope="module")

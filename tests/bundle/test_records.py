@@ -425,6 +425,19 @@ def test_a_sink_notes_whole_files_only(tmp_path):
     assert [info.key for info in sink._store.list()] == ["data/app/b"]
 
 
+def test_what_a_sink_holds_leaves_the_location_as_it_is_and_no_upload_when_it_is_dropped(tmp_path):
+    store = LocalStore(tmp_path)
+    store.put("data/app/a", b"of before")
+    sink = StoreSink(store, "app", held=True)
+    with sink.create("a") as file:
+        for _ in range(5):
+            file.write(bytes(16 * 2**20))
+    assert len(list(store.uploads())) == 1
+    sink.drop()
+    sink.publish()
+    assert (store.read("data/app/a"), list(store.uploads())) == (b"of before", [])
+
+
 def test_a_sink_that_was_told_to_stop_writes_no_more(tmp_path):
     stop = CancellationToken()
     sink = StoreSink(LocalStore(tmp_path), "app", cancellation=stop)

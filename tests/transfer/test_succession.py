@@ -100,7 +100,7 @@ def test_it_takes_the_place_of_a_half_transferred_one(old, new, destination):
     assert outcome.bytes_moved < 7 * MIB
 
 
-@pytest.mark.parametrize("what", ["put", pytest.param("delete", marks=pytest.mark.torture)])
+@pytest.mark.parametrize("what", ["put", "delete"])
 def test_broken_off_anywhere_it_never_looks_sealed_and_goes_on(old, new, tmp_path, what):
     for number in (1, 2, 3, 4, 6, 9, 12):
         destination = open_location(str(tmp_path / f"{what}-{number}"))

@@ -101,6 +101,7 @@ def test_everything_arrives_and_nothing_else(sealed, destination):
     assert (outcome.files, outcome.files_moved, outcome.files_skipped) == (len(files), len(files), 0)
     assert (outcome.size_bytes, outcome.bytes_moved, outcome.bytes_skipped) == (size, size, 0)
     assert (outcome.findings, outcome.exit_code) == ([], 0)
+    assert 0 < outcome.seconds < 3600
     assert transfer_status(destination) is None
     if destination.keeps_sha256:
         assert all(destination.stat(key).sha256 == sha256(data) for key, data in files.items())
@@ -165,11 +166,24 @@ def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, destination,
 
 
 def test_damage_in_the_payload_and_in_a_tag_file_is_named_by_one_run(origin, destination):
-    spoil(origin, SMALL)
+    other_digest = sha256(b"other").encode()
+    manifest = origin.read(layout.MANIFEST).replace(sha256(origin.read(SMALL)).encode(), other_digest)
+    origin.put(layout.MANIFEST, manifest)
     origin.put(layout.BAGIT, origin.read(layout.BAGIT).replace(b"1.0", b"0.9"))
     outcome = move(origin, destination)
-    assert [finding.key for finding in outcome.findings] == [layout.BAGIT, SMALL]
+    found = {finding.key: finding.found.removeprefix("SHA-256 ") for finding in outcome.findings}
+    assert found == {key: sha256(origin.read(key)) for key in (layout.BAGIT, SMALL, layout.MANIFEST)}
+    assert len(outcome.findings) == len(found)
     assert layout.BAGIT not in contents(destination)
+
+
+def test_uploads_that_an_earlier_run_left_are_gone_at_the_end(origin, destination):
+    """Of a file that is moved, of one that is no more, and of a small one."""
+    for key in (LARGE, "data/app/packs/gone.tar", SMALL):
+        destination.put_part(key, destination.begin(key, part_bytes=5 * MIB), 1, b"of an earlier run")
+    move(origin, destination)
+    assert contents(destination) == contents(origin)
+    assert list(destination.uploads()) == []
 
 
 def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
@@ -473,13 +487,34 @@ def test_files_of_a_directory_are_hashed_only_by_a_recheck(origin, tmp_path):
     assert move(origin, directory, recheck=True).files_moved == 1
 
 
-def test_a_bundle_whose_identity_was_changed_is_recognized_by_its_manifest(origin, tmp_path):
+@pytest.mark.parametrize("changed", [b'{"id": "bundle-7"}', b"{"])
+def test_a_bundle_whose_identity_was_changed_is_recognized_by_its_manifest(origin, tmp_path, changed):
     directory = open_location(str(tmp_path / "b"))
     move(origin, directory)
     identity = directory.read(layout.BUNDLE_META)
-    directory.put(layout.BUNDLE_META, identity.replace(b"bundle-1", b"bundle-7"))
+    directory.put(layout.BUNDLE_META, changed)
     assert move(origin, directory).files_moved == 1
     assert directory.read(layout.BUNDLE_META) == identity
+
+
+def test_a_bundle_without_identity_and_manifest_is_left_alone(origin, tmp_path):
+    directory = open_location(str(tmp_path / "b"))
+    move(origin, directory)
+    directory.put(layout.BUNDLE_META, b"{")
+    directory.put(layout.MANIFEST, b"")
+    before = contents(directory)
+    with pytest.raises(DamageError, match="the bundle's id"):
+        move(origin, directory)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("key", [SMALL, LARGE])
+def test_a_file_that_vanishes_while_it_is_hashed_is_brought_again(origin, tmp_path, key):
+    directory = open_location(str(tmp_path / "b"))
+    move(origin, directory)
+    plan = FaultPlan(Fault("read", fail(GoneError("no such file")), prefix=key))
+    assert move(origin, Faulty(directory, plan), recheck=True).files_moved == 1
+    plan.assert_all_fired()
 
 
 def test_a_file_lost_at_the_destination_is_brought_again(origin, destination):
