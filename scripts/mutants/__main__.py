@@ -236,16 +236,19 @@ class Trials:
         that hangs; others are left out from then on.
         """
         chosen, seconds = list(timings), _HANGS_SECONDS + 4 * max(timings.values())
+        all_seconds = 2 * seconds + 4 * sum(
+            timings.values()
+        )  # threads that hang are not ended with their test
         original = (CHECKOUT / mutant.module).read_text(encoding="utf-8")
         while chosen := [name for name in chosen if name not in self._failing]:
-            answer = self._run(mutant.module, mutant.code, chosen, seconds)
+            answer = self._run(mutant.module, mutant.code, chosen, seconds, all_seconds)
             if answer["code"] == 0:
                 return "survived"
             failed = _FAILED.findall(answer["output"])
             is_quick = failed and timings.get(failed[0], math.inf) < _QUICK_SECONDS
             if is_quick and not _TIMED_OUT.search(answer["output"]):
                 return "killed"
-            control = self._run(mutant.module, original, failed or chosen, seconds)
+            control = self._run(mutant.module, original, failed or chosen, seconds, all_seconds)
             if control["code"] == 0:
                 return "timeout" if answer["code"] == -1 else "killed"
             print(f"  a test fails without the mutant: {control['output']}", flush=True)
@@ -254,16 +257,17 @@ class Trials:
                 break
         return "unclear"
 
-    def _run(self, module: str, code: str, tests: Sequence[str], seconds: float) -> dict[str, Any]:
-        """Run tests of at most so many seconds each with a text of a module."""
+    def _run(
+        self, module: str, code: str, tests: Sequence[str], seconds: float, all_seconds: float
+    ) -> dict[str, Any]:
+        """Run tests of at most so many seconds, each and all, with a text of a module."""
         path = self._tree / module
         original = (CHECKOUT / module).read_text(encoding="utf-8")
         self._write(path, code)
         try:
             name = module.removesuffix(".py").replace("/", ".")
-            return self._runner.run(
-                tests, ["-x", f"--timeout={seconds:.0f}"], timeout=len(tests) * seconds, module=name
-            )
+            options = ["-x", f"--timeout={seconds:.0f}"]
+            return self._runner.run(tests, options, timeout=all_seconds, module=name)
         finally:
             self._write(path, original)
 

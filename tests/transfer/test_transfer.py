@@ -59,11 +59,14 @@ class Sums(Silent):
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int, int]] = []
-        self.items_done = self.bytes_done = self.bytes_skipped = self.ended = 0
+        self.items_done = self.bytes_done = self.bytes_skipped = self.bytes_grown = self.ended = 0
         self._lock = threading.Lock()
 
     def begin(self, what: str, *, items: int, size_bytes: int, of: object = None) -> None:
         self.begun.append((what, items, size_bytes))
+
+    def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.bytes_grown += size_bytes
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
         with self._lock:
@@ -294,6 +297,7 @@ def test_bytes_that_were_wrong_only_once_are_read_again(origin, destination):
     assert contents(destination) == contents(origin)
     assert outcome.bytes_moved == outcome.size_bytes + 5 * MIB  # the wrong part, and the right one
     assert outcome.bytes_skipped == progress.bytes_skipped == 0
+    assert (progress.bytes_done, progress.bytes_grown) == (outcome.size_bytes + 13 * MIB, 13 * MIB)
 
 
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(origin, destination):
@@ -308,6 +312,16 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(o
     assert begun.count(LARGE) == 2
     assert contents(destination) == contents(origin)
     assert list(destination.uploads()) == []
+
+
+def test_a_file_of_which_the_destination_makes_something_else_twice_is_named(origin, destination):
+    said = DamageError(LARGE, expected="the checksum that was sent", found="another one")
+    plan = FaultPlan(Fault("complete", fail(said), prefix=LARGE, times=2))
+    (finding,) = move(origin, Faulty(destination, plan)).findings
+    plan.assert_all_fired()
+    assert (finding.key, finding.what) == (LARGE, "did not arrive at the destination as it was sent")
+    assert list(destination.uploads()) == []
+    assert {LARGE, layout.BAGIT}.isdisjoint(contents(destination))
 
 
 def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, destination):
