@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from msgspec import Struct
 
 from exporters.api import Estimate
-from exporters.bucket_api import Bucket, ObjectSummary
+from exporters.bucket_api import Bucket
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.objects.listing.inventory import SMALL_BYTES
 
 _SMALL_SAMPLE = 20_000
@@ -98,14 +99,15 @@ def _read_large(bucket: Bucket, seconds: float) -> _Sample:
     )
     started = time.monotonic()
     size_bytes = 0
-    for summary, start in _ranges(large):
-        size_bytes += len(bucket.read_range(summary, start, min(_RANGE_BYTES, summary.size_bytes - start)))
-        if time.monotonic() - started > seconds:
-            break
+    for summary in large:
+        try:
+            for start in range(0, summary.size_bytes, _RANGE_BYTES):
+                length = min(_RANGE_BYTES, summary.size_bytes - start)
+                size_bytes += len(bucket.read_range(summary, start, length))
+                if time.monotonic() - started > seconds:
+                    return _Sample(0, size_bytes, time.monotonic() - started)
+        except SourceUnreachableError:
+            raise
+        except SourceError:
+            continue  # deleted since, archived, encrypted by a key that is not here: the export names it
     return _Sample(0, size_bytes, time.monotonic() - started)
-
-
-def _ranges(summaries: list[ObjectSummary]) -> Iterator[tuple[ObjectSummary, int]]:
-    for summary in summaries:
-        for start in range(0, summary.size_bytes, _RANGE_BYTES):
-            yield summary, start

@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import botocore.httpsession
 import pytest
 from botocore.exceptions import ClientError
 
@@ -133,6 +134,14 @@ def test_a_closed_port_is_unreachable_and_given_up_soon(minio, monkeypatch, tmp_
     for call in every_call(S3Store(parse(f"s3://bucket/x?profile={name}"))):
         with pytest.raises(UnreachableError, match=str(port)):
             call()
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_what_to_do(servers, monkeypatch):
+    server = servers.minio("untrusted", tls=True)
+    monkeypatch.setenv("AWS_CA_BUNDLE", botocore.httpsession.where())
+    with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED") as raised:
+        list(open_location(f"s3://none?profile={server.profile}").list())
+    assert "AWS_CA_BUNDLE" in raised.value.next_step
 
 
 def test_a_missing_bucket_is_gone_and_named(minio, versitygw):

@@ -107,7 +107,7 @@ def left_behind_lines(
 
 def gap_words(gap: Gap) -> str:
     """Return a gap as one line, whatever its item is called."""
-    return plain(f"{gap.disposition}: {gap.item}: {gap.reason}")
+    return plain(f"{gap.disposition}: {gap.item}: {gap.reason.removeprefix(f'{gap.item}: ')}")
 
 
 def draw_left_behind(

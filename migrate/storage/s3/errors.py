@@ -80,6 +80,13 @@ _SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | Time
 _INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
 
 
+_UNREACHABLE_NEXT = "check the endpoint and the network, then run the same command again"
+_UNTRUSTED_NEXT = (
+    "if that is the right server, name a file with its certificate, or with its authority's: ca_bundle in the AWS"
+    " profile, or AWS_CA_BUNDLE, which comes first"
+)
+
+
 def translate(exc: Exception, what: str) -> MoveoutError:
     """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
     if isinstance(exc, boto_errors.ClientError):
@@ -102,10 +109,9 @@ def translate(exc: Exception, what: str) -> MoveoutError:
             next_step="look at the server and the network, then run the same command again",
         )
     if isinstance(exc, boto_errors.BotoCoreError | OSError):
+        is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(exc)
         return UnreachableError(
-            str(exc),
-            about=what,
-            next_step="check the endpoint and the network, then run the same command again",
+            str(exc), about=what, next_step=_UNTRUSTED_NEXT if is_untrusted else _UNREACHABLE_NEXT
         )
     return UnreachableError(str(exc), about=what)
 

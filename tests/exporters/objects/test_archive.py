@@ -91,6 +91,19 @@ def test_what_is_not_to_be_brought_back_is_a_gap(
         assert all("archived" in reason for reason in failed.values())
 
 
+def test_a_plan_is_made_of_what_can_be_read(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large object that is archived is no part of the sample, and does not end the plan."""
+    shop = make_shop(minio)
+    for key, storage_class in (("cold", "REDUCED_REDUNDANCY"), ("warm", "STANDARD")):
+        shop.put(key, bytes(9 * 2**20), StorageClass=storage_class)
+    with ArchiveProxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        source = ObjectExporter().open("shop", f"s3://{shop.name}?profile={profile}", BucketHost())
+        assert source.estimate(source.survey(), seconds=0.3, workers=1).bytes_rate > 0
+
+
 def test_the_tier_is_the_cheapest_in_time() -> None:
     tier = archive.tier_for
     assert tier("GLACIER", "auto", None) == "Standard"

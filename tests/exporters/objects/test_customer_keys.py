@@ -80,6 +80,7 @@ def test_without_the_key_no_older_version_is_current(
     done = call("export", f"shop={source.url}", "--to", location, "--quiet")
     assert done.code == 3
     assert "sse_c" in done.out
+    assert "large: large" not in done.out
     done = call("restore", location, f"shop={restored.url}", "--quiet", "--json")
     assert done.code == 3
     [outcome] = done.json["result"]["restored"]
