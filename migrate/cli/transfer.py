@@ -31,9 +31,10 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
+from migrate.custody.erasure import erase
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
-from migrate.errors import IncompleteError, UsageError
+from migrate.errors import BusyError, IncompleteError, UsageError
 from migrate.number_text import bytes_words, duration_words, things
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
@@ -133,6 +134,7 @@ def run_transfer(
 
             parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
             open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
+        erasures = erase.refuse_erasing(destination_store)
         outcome = transfer(
             source,
             destination_store,
@@ -142,6 +144,11 @@ def run_transfer(
             open_pool=open_pool,
             cancellation=cancellation,
         )
+        if erase.refuse_erasing(destination_store) != erasures:
+            raise BusyError(
+                f"an erasure was begun at {destination_store.location} meanwhile",
+                next_step="wait until it has ended, then run the same command again",
+            )
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-sealed") as threads:
             reading = threads.submit(bundle_json.read_sealed, source)
             if outcome.is_whole:

@@ -1,7 +1,9 @@
 """Erasure: only when nothing speaks against it, finished by the same command, and certified."""
 
 import shutil
+import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -446,6 +448,71 @@ def test_a_directory_that_is_renamed_under_a_run_is_not_certified_away(kept, pro
     assert documents.read_all(open_location(str(new)), "erasure")[0] == []
     new.rename(old)  # nothing was made in its place
     assert do(kept, open_object_lock(kept.location), provider).versions > 10
+
+
+class Paused(Broken):
+    """Lets some removals pass, and waits at the next one."""
+
+    def __init__(self, inner, left) -> None:
+        super().__init__(inner, left)
+        self.waits, self.may_go_on = threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        self._left -= name == "remove"
+        if name == "remove" and self._left == 0:
+            self.waits.set()
+            assert self.may_go_on.wait(60)
+        return getattr(self._inner, name)
+
+
+def test_a_transfer_to_where_an_erasure_is_at_work_is_refused(kept, provider, tmp_path):
+    """It would count as there what is removed in the next moment, and seal what is left."""
+    copy = shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")
+    vault = Paused(open_object_lock(kept.location), 8)
+    with ThreadPoolExecutor(1) as threads:
+        erasure = threads.submit(do, kept, vault, provider)
+        assert vault.waits.wait(60)
+        refused = call("transfer", copy, kept.location)
+        vault.may_go_on.set()
+        erasure.result()
+    assert (refused.code, "an erasure was begun at" in refused.err) == (5, True), refused.err
+    assert call("transfer", copy, kept.location).code == 0
+    assert call("verify", kept.location, "--level", "complete").code == 0
+
+
+def test_a_transfer_during_which_an_erasure_begins_is_not_whole(kept, provider, tmp_path, monkeypatch):
+    copy = shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")
+
+    def erased_meanwhile(*args, **more):
+        outcome = transfer(*args, **more)
+        do(kept, open_object_lock(kept.location), provider)
+        return outcome
+
+    monkeypatch.setattr("migrate.cli.transfer.transfer", erased_meanwhile)
+    refused = call("transfer", copy, kept.location)
+    assert (refused.code, "begun at" in refused.err, refused.out) == (5, True, ""), refused
+
+
+@pytest.mark.parametrize("override", ["", "a court said so"])
+def test_two_erasures_at_once_are_one(kept, provider, customer, override):
+    """The second one has listed the bundle when the first one begins, or has ended."""
+    ended = []
+
+    class Listed(Broken):
+        def __getattr__(self, name):
+            if name == "versions" and not ended:
+                listed = list(self._inner.versions())
+                ended.append(do(kept, open_object_lock(kept.location), customer))
+                return lambda: iter(listed)
+            return getattr(self._inner, name)
+
+    second = do(kept, Listed(open_object_lock(kept.location), 0), provider, override=override)
+    assert second.document.key == ended[0].document.key
+    log = custody_log.read(kept)
+    assert [entry.what.event for entry in log.entries][3:] == ["erasing", "erased"]
+    ((certificate,), findings) = documents.read_all(kept, "erasure")
+    assert (set(certificate.signers), findings) == ({provider.public, customer.public}, [])
+    assert against_bundle(kept) == []
 
 
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):

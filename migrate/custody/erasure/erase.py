@@ -29,11 +29,11 @@ from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
-from migrate.errors import DamageError, NotAllowedError
+from migrate.errors import BusyError, DamageError, NotAllowedError
 from migrate.number_text import count_words, things
 from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore, exists
+from migrate.storage.api import MultipartStore, Store, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
 
 UNVERIFIABLE = (
@@ -197,11 +197,12 @@ def erase(
     ``DamageError`` (something is still there after all).
     """
     lease.refuse_live(store, progress=progress)
-    custody_log.check_order(store)
+    last = custody_log.check_order(store).last
     erasing = _begun(store)
     if erasing is None:
         refuse(reasons, override)
-        erasing = _begin(store, vault, signer, override, reasons)
+        erasing = _begin(store, vault, signer, _details(override, reasons), after=last.number if last else 0)
+        lease.refuse_live(store, progress=progress)  # who began meanwhile, and may not have seen that entry
     names = remains.names(store)
     remaining = remains.list_remains(store, vault, names, workers=workers)
     progress.begin("erase", items=len(remaining.files), size_bytes=0)
@@ -223,25 +224,37 @@ def erase(
     )
 
 
+def _details(override: str, reasons: Sequence[str]) -> dict[str, Any]:
+    return {"override": override, "against": list(reasons)} if override else {}
+
+
 def _begin(
-    store: MultipartStore, vault: ObjectLock, signer: Signer, override: str, reasons: Sequence[str]
+    store: MultipartStore, vault: ObjectLock, signer: Signer, details: dict[str, Any], *, after: int
 ) -> CustodyEvent:
+    """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since the entry
+    ``after``, it is his erasure that goes on.
+    """
     begun = _begun_elsewhere(store)
+    here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
     versions = [version for version in vault.versions() if not is_kept(version)]
-    details: dict[str, Any] = {
+    counts = {
         "versions": sum(not version.is_marker for version in versions),
         "markers": sum(version.is_marker for version in versions),
         "size_bytes": sum(version.size_bytes for version in versions),
         "uploads": sum(1 for _ in store.uploads()),
     }
     if begun:
-        details |= {**begun.details, "begun_at": begun.location}
-    if override:
-        details |= {"override": override, "against": list(reasons)}
-    here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
-    event = replace(here, details=details)
-    custody_log.append(store, signer, custody_log.once(event, undone_by="erased"))
-    return event
+        counts |= {**begun.details, "begun_at": begun.location}
+    event = replace(here, details=counts | details)
+
+    def choose(log: custody_log.Log) -> Sequence[CustodyEvent]:
+        if log.at(store.location, "erasing", after=after):
+            return []
+        return custody_log.once(event, undone_by="erased")(log)
+
+    custody_log.append(store, signer, choose)
+    by_others = custody_log.read(store).at(store.location, "erasing", after=after)
+    return by_others[0].what if by_others else event
 
 
 def _begun(store: MultipartStore) -> CustodyEvent | None:
@@ -272,6 +285,21 @@ def _begun_elsewhere(store: MultipartStore) -> CustodyEvent | None:
     last = max(begun, key=lambda entry: entry.number).what
     is_here = is_same_location(last.location, store.location)
     return None if last.event == "erased" or is_here else last
+
+
+def refuse_erasing(store: Store) -> int:
+    """Return how many erasures the log says were begun at a location. Raises ``BusyError`` where the last of them has
+    removed something and has not ended: what is there now may be gone in a moment.
+    """
+    log = custody_log.read(store)
+    begun, ended = log.at(store.location, "erasing"), log.at(store.location, "erased")
+    has_ended = not begun or (ended and ended[-1].number > begun[-1].number)
+    if not has_ended and not exists(store, layout.TAG_MANIFEST):
+        raise BusyError(
+            f"an erasure was begun at {store.location} on {begun[-1].moment:%Y-%m-%d %H:%M} UTC, and has not ended",
+            next_step=f"moveout erase {store.location} finishes it; or name another location",
+        )
+    return len(begun)
 
 
 def _check_recorded(store: MultipartStore, erasing: CustodyEvent) -> None:

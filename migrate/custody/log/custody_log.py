@@ -62,12 +62,15 @@ class Log(Struct, frozen=True):
         """Return the log as it was when an entry was written."""
         return replace(self, entries=[earlier for earlier in self.entries if earlier.number < entry_.number])
 
-    def at(self, location: str, event: str) -> list[LogEntry]:
-        """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
-        came along with the bundle from another server, where the location has the same name, is of there.
+    def at(self, location: str, event: str, *, after: int = 0) -> list[LogEntry]:
+        """Return the entries of one kind, with a number above ``after``, that were written at a location, by whichever
+        profile that was reached. What came along with the bundle from another server, where the location has the same
+        name, is of there.
         """
         entries_here = [
-            entry_ for entry_ in self.find(event) if is_same_location(entry_.what.location, location)
+            entry_
+            for entry_ in self.find(event)
+            if entry_.number > after and is_same_location(entry_.what.location, location)
         ]
         transfers = [
             entry_ for entry_ in self.find("transferred") if is_same_location(entry_.what.location, location)
