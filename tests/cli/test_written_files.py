@@ -5,12 +5,14 @@ print may be lost, and costs nothing else.
 import os
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
 
 from migrate.export import export
 from migrate.runtime.progress import Silent
+from migrate.storage.local.whole_file import replace_file
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.export.sources import Numbers
@@ -127,3 +129,35 @@ def test_a_page_that_is_written_again_keeps_its_permissions(bundle, tmp_path):
     page.chmod(0o640)
     assert call("report", bundle[0], "--out", page).code == 0
     assert (page.stat().st_mode & 0o777, page.stat().st_size > 0) == (0o640, True)
+
+
+def test_what_a_killed_writer_has_left_is_replaced_by_the_next(bundle, tmp_path):
+    """Each kill left another file, for ever."""
+    page = tmp_path / "page.html"
+    words = [MOVEOUT, "report", bundle[0], "--out", page]
+    environment = {**os.environ, "MOVEOUT_CRASH_AT": "report.page.before"}
+    for _ in range(2):
+        ended = subprocess.run(words, capture_output=True, check=False, env=environment, timeout=300)
+        assert ended.returncode == -9, ended.stderr
+        assert [path.name for path in tmp_path.glob(".page*")] == [".page.html.new"]
+    (tmp_path / ".page.html.new").chmod(0o600)
+    assert call("report", bundle[0], "--out", page).code == 0
+    assert list(tmp_path.glob(".page*")) == []
+    umask = os.umask(0)
+    os.umask(umask)
+    assert page.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_two_who_write_one_file_at_once_write_it_whole_both(tmp_path):
+    """Each waits for the other, and none removes what the other writes."""
+    path, letters = tmp_path / "file", [b"a", b"b", b"c", b"d"]
+
+    def write(letter):
+        for _ in range(50):
+            replace_file(path, letter * 100_000, crash_point="test.file")
+            assert set(path.read_bytes()) <= {ord(letter) for letter in letters}
+            assert len(set(path.read_bytes())) == 1
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, letters))
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -37,7 +37,8 @@ from migrate.storage.api import MultipartStore, Store, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
 
 UNVERIFIABLE = (
-    "Copies that others made while they could read the location, and bundles that were transferred from it.",
+    "Copies that others made while they could read the location, other names of its files (hard links), and bundles that"
+    " were transferred from it.",
     "Backups, snapshots and replicas of the storage system below the location; ask its operator for their retention.",
     "Whether the storage system has overwritten the freed blocks on its media.",
     "Unfinished uploads of files that the bundle does not name: servers may list old ones by their whole names only.",
@@ -237,7 +238,7 @@ def _begin(
     begun = _begun_elsewhere(store)
     here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
     versions = [version for version in vault.versions() if not is_kept(version)]
-    counts = {
+    counts: dict[str, Any] = {
         "versions": sum(not version.is_marker for version in versions),
         "markers": sum(version.is_marker for version in versions),
         "size_bytes": sum(version.size_bytes for version in versions),

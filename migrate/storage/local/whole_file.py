@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from migrate.runtime.crash_points import durable
 from migrate.storage.local.errors import translated
+from migrate.storage.local.fsync import sync_directory
 
 _NAME_CHARACTERS = 200
 """So much of a name fits into that of its temporary file."""
@@ -35,15 +37,13 @@ def read_regular(path: Path, at_most: int) -> bytes:
 def replace_file(path: Path, data: bytes, *, crash_point: str, mode: int | None = None) -> None:
     """Write or replace a file: its bytes are on the disk before they have its name. A file that stood there keeps its
     permissions, unless there is a ``mode``. ``crash_point`` names the step for tests. Raises ``OSError``; then all is
-    as before.
+    as before. What a killed process has left is replaced by the next that writes the same file.
     """
     goal = path.resolve()
-    temporary = goal.with_name(f".{goal.name[:_NAME_CHARACTERS]}.{os.getpid()}.new")
-    try:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode
-        )
-        with os.fdopen(descriptor, "wb") as file:
+    temporary = goal.with_name(f".{goal.name[:_NAME_CHARACTERS]}.new")
+    descriptor = _create_alone(temporary, 0o666 if mode is None else mode)
+    with os.fdopen(descriptor, "wb") as file:
+        try:
             if mode is not None:
                 os.fchmod(descriptor, mode)
             elif goal.exists():
@@ -51,12 +51,40 @@ def replace_file(path: Path, data: bytes, *, crash_point: str, mode: int | None 
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        with durable(crash_point):
-            temporary.replace(goal)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+            with durable(crash_point):
+                temporary.replace(goal)
+            with suppress(OSError):  # what has its name is not taken back
+                sync_directory(goal.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _create_alone(path: Path, mode: int) -> int:
+    """Make a file that is locked as long as its descriptor is open. One that is there is waited for while its writer
+    lives; what a dead one has left is removed.
+    """
+    while True:
+        is_new = True
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            is_new = False
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                continue
+        try:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    if is_new:
+                        return os.dup(descriptor)
+                    path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes, *, crash_point: str) -> None:
