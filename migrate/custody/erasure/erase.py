@@ -37,8 +37,8 @@ from migrate.storage.api import MultipartStore, Store, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
 
 UNVERIFIABLE = (
-    "Copies that others made while they could read the location, other names of its files (hard links), and bundles that"
-    " were transferred from it.",
+    "Copies that others made while they could read the location, and bundles that were transferred from it.",
+    "Other names of the same files, such as hard links.",
     "Backups, snapshots and replicas of the storage system below the location; ask its operator for their retention.",
     "Whether the storage system has overwritten the freed blocks on its media.",
     "Unfinished uploads of files that the bundle does not name: servers may list old ones by their whole names only.",
