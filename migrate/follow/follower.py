@@ -6,6 +6,7 @@ source is gone, what was captured is still applied.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ _OPENED_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
+_LAST_SESSION_SECONDS = 10.0
+"""So long a server may take to notice that a session of ours has ended."""
 _RATE_SAMPLES = 30
 DEFINE_STEP = (
     "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
@@ -272,9 +275,9 @@ class Follower:
     def _apply(self) -> None:
         """Apply until the run is cancelled, or until all is applied that a capture which has stopped has left. What
         passes is noted once, and tried again: also a destination that is busy with our own last session, whose end the
-        server has not noticed yet.
+        server has not noticed yet. One that is busy for longer from the beginning is another command's.
         """
-        problem = "changes are not applied for now"
+        problem, busy_until = "changes are not applied for now", math.inf
         pauses = RetryPauses(problem, self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while not self._cancellation.is_cancelled:
             try:
@@ -284,11 +287,13 @@ class Follower:
                     continue
                 with closing(writer):
                     self._apply_by(writer, pauses)
-            except (UnreachableError, NoSpaceError) as exc:
-                pauses.failed(exc)
             except BusyError as exc:
-                if self._counts.is_waiting:
+                now = time.monotonic()
+                busy_until = min(busy_until, now + _LAST_SESSION_SECONDS)
+                if self._counts.is_waiting and now >= busy_until:
                     raise
+                pauses.failed(exc)
+            except (UnreachableError, NoSpaceError) as exc:
                 pauses.failed(exc)
             else:
                 return

@@ -155,9 +155,10 @@ def test_where_nothing_is_written_the_log_goes_on_once_that_is_durable(folder, m
     assert last.size_bytes == sum(record.size_bytes for record in folder.records())
 
 
-def test_up_to_an_end_what_has_arrived_is_written_at_once(folder):
+@pytest.mark.parametrize("end", [10, 8])
+def test_up_to_an_end_what_has_arrived_is_written_at_once(folder, end):
     log = Log(folder, TRANSACTIONS, at_once=5).opened(0)
-    Capture(folder).run(log, CancellationToken(), end=10)
+    Capture(folder).run(log, CancellationToken(), end=end)
     assert (kept(folder), set(log.acknowledged)) == ([b"a", b"b"], {10})
 
 
@@ -168,6 +169,26 @@ def test_where_a_position_is_reached_what_else_has_arrived_comes_again(folder, m
     assert (kept(folder), log.acknowledged) == ([b"a", b"b"], [10])
     run(folder, log)
     assert kept(folder) == PAYLOADS
+
+
+def test_a_position_counts_as_reached_once_it_is_durable(folder, monkeypatch):
+    monkeypatch.setattr(capture, "SEGMENT_SECONDS", 100.0)
+    log = Log(folder, TRANSACTIONS, at_once=100, has_paused=True).opened(0)
+    Capture(folder).run(log, CancellationToken(), lambda position: position >= 10)
+    assert (kept(folder), log.acknowledged[-1]) == (PAYLOADS, 40)
+
+
+def test_a_table_that_is_altered_has_its_new_columns_before_its_new_rows(folder, monkeypatch):
+    monkeypatch.setattr(capture, "SEGMENT_SECONDS", 100.0)
+    [shape, *rest] = Log(folder, [(10, [b"a"]), (20, [b"b"])]).messages(0)
+    altered = Message(SHAPE, 0, b"more columns", (1,))
+    log = Log(folder, []).opened(0)
+    log._all = [shape, *rest[:3], altered, *rest[3:]]
+    Capture(folder).run(log, CancellationToken(), end=20)
+    [record] = folder.records()
+    assert [message.payload for message in folder.read(record) if message.kind in {SHAPE, CHANGE}] == [
+        b"columns", b"a", b"more columns", b"b",
+    ]  # fmt: skip
 
 
 @dataclass

@@ -5,15 +5,20 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from exporters.errors import SourceGoneError, SourceReplacedError, SourceUnreachableError
 from migrate.case.model import Endpoint
-from migrate.changes.delta_record import DeltaRecord, write_delta
-from migrate.errors import BusyError, UnreachableError
-from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource
+from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
+from migrate.errors import BusyError, GoneError, IncompleteError, NoSpaceError, UnreachableError
+from migrate.follow import delta
+from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
+from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
+from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -204,3 +209,166 @@ def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message(tmp_pat
     assert "ZeroDivisionError: a defect" in str(follower.state().stopped[0])
     assert len(notes) == 1
     assert notes[0].startswith("app: stopped: ")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A source of two files with a record of delta passes, of which none is done."""
+    urls = [sqlite.url_of(tmp_path / name) for name in ("old.db", "new.db")]
+    for url in urls:
+        Files().run_sql(url, MAKE[0])
+    Files().run_sql(urls[0], MAKE[1])
+    store = open_location(str(tmp_path / "home"))
+    write_delta(store, DeltaRecord("app", "no log"))
+    return DeltaSource("app", Endpoint(urls[0]), Endpoint(urls[1]), store)
+
+
+def test_each_pass_is_recorded(files):
+    token = CancellationToken()
+    assert files.last_pass() is None
+    first = files.take_pass(token)
+    assert (first.passes, first.rows, first.tables_read, first.reason) == (1, 3, 1, "no log")
+    assert read_delta(files.store, "app") == files.last_pass() == first
+    second = files.take_pass(token)
+    assert (second.passes, second.rows) == (2, 0)
+    assert first.at < second.at
+    assert 0 < second.seconds < 60
+    Files().run_sql(files.destination.url, "DROP TABLE accounts")
+    (unequal,) = files.take_pass(token).unequal
+    assert unequal == '"main"."accounts": it is not at the destination'
+
+
+def test_a_location_that_goes_away_during_a_pass_gets_no_record(files, tmp_path, monkeypatch):
+    repair = delta.repair_from_source
+
+    def repair_meanwhile(*sides, **more):
+        (tmp_path / "home").rename(tmp_path / "away")
+        return repair(*sides, **more)
+
+    monkeypatch.setattr(delta, "repair_from_source", repair_meanwhile)
+    with pytest.raises(UnreachableError, match="has no record of the delta passes of app"):
+        files.take_pass(CancellationToken())
+    assert not (tmp_path / "home").exists()
+
+
+def test_which_side_of_a_pass_is_not_there_is_named(files, tmp_path):
+    (tmp_path / "new.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(IncompleteError, match="app was not restored yet"):
+        files.take_pass(CancellationToken())
+    (tmp_path / "elsewhere.db").rename(tmp_path / "new.db")
+    (tmp_path / "old.db").unlink()
+    with pytest.raises(GoneError, match=r"old\.db"):
+        files.take_pass(CancellationToken())
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_gone"),
+    [
+        ([[]], False),
+        ([[], []], False),
+        ([[], SourceGoneError("the log was removed")], True),
+        ([SourceGoneError("the log was removed")], True),
+        ([SourceReplacedError("an older copy of the source")], False),
+        ([SourceUnreachableError("no answer")], False),
+    ],
+)
+def test_a_log_is_gone_where_it_does_not_continue_what_is_captured(tmp_path, monkeypatch, answers, is_gone):
+    class Stream:
+        def __init__(self):
+            self.left = list(answers)
+            self.is_continuous = False
+
+        def receive(self, seconds):
+            answer = self.left.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            self.is_continuous = not self.left
+            return answer
+
+    class OpenedLog:
+        @contextmanager
+        def stream(self, log, after, folder):
+            assert (log, after) == ({"slot": "s"}, 9)
+            yield Stream()
+
+    monkeypatch.setattr(RecordedBase, "open_log", lambda _, endpoint: OpenedLog())
+    base = RecordedBase("app", "x://old", 9, {"slot": "s"}, "case_1")
+    assert delta._is_log_gone(open_location(str(tmp_path)), base, Endpoint("x://old")) is is_gone
+
+
+class Passes:
+    """A source whose passes are as given; then the run is cancelled."""
+
+    name = "app"
+
+    def __init__(self, *passes, last=None):
+        self.passes, self.last = list(passes), last
+        self.waits = []
+
+    @property
+    def is_cancelled(self):
+        return not self.passes
+
+    def wait(self, seconds):
+        self.waits.append(seconds)
+
+    def last_pass(self):
+        if isinstance(self.last, Exception):
+            raise self.last
+        return self.last
+
+    def take_pass(self, cancellation):
+        taken = self.passes.pop(0)
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
+
+
+def delta_follower(source, notes):
+    return DeltaFollower(source, cancellation=source, note=notes.append)
+
+
+def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatch):
+    monkeypatch.setattr(retry_pauses, "_FIRST_SECONDS", 1.0)
+    away, notes = UnreachableError("away"), []
+    source = Passes(
+        away,
+        away,
+        DeltaRecord("app", rows=3, seconds=4.0),
+        away,
+        NoSpaceError("full"),
+        DeltaRecord("app", rows=4, seconds=40.0, unequal=["t: no key"]),
+        last=DeltaRecord("app", passes=5, unequal=["u: no key"]),
+    )
+    follower = delta_follower(source, notes)
+    assert (follower.state().last, follower.state().skipped) == (None, ())
+    follower._run()
+    state = follower.state()
+    assert (state.passes, state.rows, state.skipped) == (2, 7, ["t: no key"])
+    assert notes == [f"app: no delta pass for now: {reason}" for reason in ("away", "away", "full")]
+    assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    ("last", "known"), [(DeltaRecord("app", passes=5), 5), (UnreachableError("away"), None)]
+)
+def test_a_follow_begins_with_the_last_pass_of_an_earlier_run(last, known):
+    follower = delta_follower(Passes(last=last), [])
+    follower._run()
+    assert getattr(follower.state().last, "passes", None) == known
+
+
+@pytest.mark.parametrize(("passes", "runs", "is_done"), [(0, True, False), (1, True, True), (0, False, True)])
+def test_one_whole_pass_is_enough(passes, runs, is_done):
+    follower = delta_follower(Passes(), [])
+    follower._thread = SimpleNamespace(is_alive=lambda: runs)
+    assert (follower.is_ended, follower.is_done) == (not runs, not runs)
+    follower._state = DeltaState("app", passes=follower.state().passes + passes)
+    assert follower.is_done is is_done
+
+
+def test_a_cutover_catches_up_until_a_pass_writes_nothing():
+    records = [DeltaRecord("app", rows=rows) for rows in (0, 3, 7, 0)]
+    cutover = DeltaCutover(Passes(*records), CancellationToken(), 1)
+    before, first, second, third = (cutover.catch_up() for _ in range(4))
+    assert (before != first, first != second, second == third) == (True, True, True)

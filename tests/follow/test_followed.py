@@ -11,11 +11,14 @@ from exporters.changes import FOLLOW
 from migrate.bundle import canonical_json, layout, reconciliation
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
 from migrate.errors import BusyError, IncompleteError, UnreachableError, UsageError
 from migrate.export import export
-from migrate.follow.delta import DeltaSource
+from migrate.follow import delta
+from migrate.follow.delta import DeltaSource, sources_to_follow
 from migrate.follow.followed import (
     FollowedSource,
+    RecordedBase,
     followed_sources,
     recorded_bases,
     require_base,
@@ -119,6 +122,47 @@ def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):
         with pytest.raises(UsageError, match="no source of"):
             followed_sources(bundle, sources, destinations)
         assert followed_sources(bundle, sources, destinations, may_be_none=True) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "every", "gone", "by_log", "by_delta"),
+    [
+        ([], False, None, ["app"], []),
+        (["shop"], False, None, ["app"], ["shop"]),
+        (["app"], False, None, [], ["app"]),
+        ([], True, False, ["app"], ["shop"]),
+        ([], True, True, [], ["app", "shop"]),
+        (["app", "shop"], True, None, [], ["app", "shop"]),
+    ],
+)
+def test_sources_without_a_log_get_delta_passes_for_good_once_they_are_asked_for(
+    bundle, tmp_path, monkeypatch, recorded, every, gone, by_log, by_delta
+):
+    """Buckets have none; nor is the log of a source asked for unless others get passes, too."""
+
+    def is_log_gone(_store: object, base: RecordedBase, source: Endpoint) -> bool:
+        assert (base.source, source, gone is None) == ("app", OLD, False)
+        return bool(gone)
+
+    monkeypatch.setattr(delta, "_is_log_gone", is_log_gone)
+    store = write(tmp_path, contents(bundle))
+    for name in recorded:
+        write_delta(store, DeltaRecord(name))
+    bucket, names = Endpoint("s3://old"), ("app", "shop")
+    sources = dict.fromkeys(names, OLD) | {"media": bucket, "only here": OLD}
+    options = {"every": True} if every else {}
+    both = sources_to_follow(
+        store, sources, dict.fromkeys(names, NEW) | {"media": Endpoint("s3://new")}, **options
+    )
+    kinds = {FollowedSource: by_log, DeltaSource: by_delta}
+    for kind, expected in kinds.items():
+        assert [source.name for source in both if isinstance(source, kind)] == expected
+    assert [record.source for record in recorded_deltas(store)] == by_delta
+
+
+def test_without_a_source_to_follow_there_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="no source of"):
+        sources_to_follow(LocalStore(tmp_path), {"app": OLD}, {"app": NEW})
 
 
 def test_a_table_cannot_be_read_again_where_the_log_cannot_say_what_came_since(monkeypatch):

@@ -10,10 +10,14 @@ from msgspec.structs import replace
 
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.changes.segments import SegmentFolder
 from migrate.cli.follow import state_line
-from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, UnreachableError
+from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.follow import follower as follower_module
 from migrate.follow.follower import Follower, run_guarded
+from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.storage.local.store import LocalStore
 
 
 class Writer:
@@ -148,10 +152,13 @@ def test_what_was_captured_counts_as_applied_only_where_nothing_waits(monkeypatc
     class Applying:
         is_settled = is_committed = False
 
-        def __init__(self, *_):
-            pass
+        def __init__(self, folder, writer, report):
+            self.report = report
 
         def run(self, _, reached):
+            for position, changes in ((50, 3), (40, 2)):
+                self.report(Mark(0, position=position), changes)
+            assert (one._counts.applied, one._counts.changes) == (50, 5)
             one._counts.captured = 700
             assert not reached(Mark(0, position=100))
             for self.is_settled, position in ((False, 200), (True, 300)):
@@ -166,8 +173,235 @@ def test_what_was_captured_counts_as_applied_only_where_nothing_waits(monkeypatc
     monkeypatch.setattr("migrate.follow.follower.Applying", Applying)
     one = follower(Source(Writer(Mark(1000))))
     one._apply()
-    assert applied == [0, 700]
+    assert applied == [50, 700]
     assert one.followed.writer.is_closed
+
+
+class Time:
+    """A clock that only ``wait`` moves on; after ``steps`` waits the run is cancelled."""
+
+    def __init__(self, steps=10**9, on_wait=lambda _: None):
+        self.now, self.steps, self.waits, self.on_wait = 0.0, steps, [], on_wait
+
+    def monotonic(self):
+        return self.now
+
+    @property
+    def is_cancelled(self):
+        return len(self.waits) >= self.steps
+
+    def wait(self, seconds):
+        self.waits.append(seconds)
+        self.now += seconds
+        self.on_wait(len(self.waits))
+
+
+def timed_follower(monkeypatch, source, time, notes=None):
+    monkeypatch.setattr(follower_module, "time", time)
+    monkeypatch.setattr(retry_pauses, "_FIRST_SECONDS", 1.0)
+    return Follower(source, None, cancellation=time, note=[].append if notes is None else notes.append)
+
+
+def alive(is_alive):
+    return SimpleNamespace(is_alive=lambda: is_alive)
+
+
+@pytest.mark.parametrize(
+    ("capture", "apply", "is_ended"),
+    [(True, True, False), (True, False, False), (False, True, False), (False, False, True)],
+)
+def test_it_has_ended_where_neither_captures_nor_applies(capture, apply, is_ended):
+    one = follower(Source())
+    one._threads |= {"capture": alive(capture), "apply": alive(apply), "watch": alive(True)}
+    assert one.is_ended is is_ended
+
+
+@pytest.mark.parametrize(
+    ("first_end", "applied", "is_compared", "applies", "is_done"),
+    [
+        (None, 9, True, True, False),
+        (9, 8, True, True, False),
+        (9, 9, True, True, True),
+        (9, 10, True, True, True),
+        (9, 9, False, True, False),
+        (None, 0, False, False, True),
+    ],
+)
+def test_it_is_done_where_all_is_applied_and_definitions_were_compared(
+    first_end, applied, is_compared, applies, is_done
+):
+    one = follower(Source())
+    one._threads["apply"] = alive(applies)
+    one._counts.first_end, one._counts.applied, one._counts.is_compared = first_end, applied, is_compared
+    assert one.is_done is is_done
+    assert one.state().is_caught_up is (first_end is not None and applied >= first_end)
+
+
+def test_the_end_is_waited_for_so_long_and_not_for_the_watch(monkeypatch):
+    joined, time = [], Time()
+
+    def thread(name, seconds):
+        return SimpleNamespace(join=lambda most: joined.append((name, most)) or time.wait(seconds))
+
+    one = timed_follower(monkeypatch, Source(), time)
+    one._threads = {"capture": thread("capture", 4), "apply": thread("apply", 9), "watch": thread("watch", 9)}
+    one.join(10)
+    one.join(1)
+    assert joined == [("capture", 10), ("apply", 6), ("capture", 1), ("apply", 0)]
+
+
+def test_the_watch_asks_where_the_log_ends_and_compares_definitions_now_and_then(monkeypatch):
+    source, asked, compared = Source(), [], []
+    moments = iter([2, 31.5, 32, 33, 34, 64])
+    errors = {0.0: UnreachableError("no answer"), 33: UnreachableError("no answer")}
+
+    def answer(log, after):
+        if error := errors.get(time.now):
+            raise error
+        return SimpleNamespace(end=100 + int(time.now), after=after)
+
+    source.end = lambda log: asked.append(time.now) or answer(log, 0).end
+    source.state = answer
+    time = Time(6, lambda _: setattr(one._counts, "is_waiting", False))
+    one = timed_follower(monkeypatch, source, time)
+    one._counts.applied = 90
+    monkeypatch.setattr(Follower, "is_ended", False)
+    monkeypatch.setattr(Follower, "_pause", lambda _: time.wait(next(moments) - time.now))
+    monkeypatch.setattr(Follower, "_compare_definitions", lambda _: compared.append(time.now))
+    one._watch()
+    ends = [(2, 102), (31.5, 131), (32, 132), (34, 134)]
+    assert list(one._counts.ends) == ends
+    assert list(one._counts.lags) == [(moment, end - 90) for moment, end in ends]
+    assert [moment for moment, _ in one._counts.samples] == [0, 2, 31.5, 32, 33, 34]
+    assert (one._counts.first_end, asked, compared) == (102, [0, 2], [2, 32])
+    monkeypatch.setattr(Follower, "is_ended", True)
+    time.steps = 99
+    one._watch()
+    assert len(one._counts.samples) == 6
+
+
+def test_definitions_are_compared_as_soon_as_the_destination_was_opened(monkeypatch):
+    """Else ``--until-caught-up`` waits for the next round of the watch."""
+
+    def open_third(count):
+        one._counts.is_waiting = count < 3
+
+    time = Time(on_wait=open_third)
+    one = timed_follower(monkeypatch, Source(), time)
+    one._pause()
+    assert time.waits == [0.05] * 3
+    one._pause()
+    assert time.waits[3:] == [2.0]
+    time.on_wait = lambda _: None
+    one._counts.is_waiting = True
+    one._pause()
+    assert time.now - 2.15 == pytest.approx(2.0, abs=0.06)
+    time.steps = count = len(time.waits)
+    one._pause()
+    assert len(time.waits) == count
+
+
+def test_a_destination_is_asked_again_until_it_was_restored_and_whatever_passes(monkeypatch):
+    answers = [
+        GoneError("no such database"),
+        UnreachableError("away"),
+        UnreachableError("away"),
+        NoSpaceError("full"),
+        Writer(Mark(1000)),
+    ]
+    source, notes = Source(), []
+
+    def open_writer():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    source.open_writer = open_writer
+    one = timed_follower(monkeypatch, source, time := Time(), notes)
+    applied = [BusyError("another session"), UnreachableError("cut"), None]
+
+    def apply_by(_, writer, pauses):
+        answers.append(writer)
+        if error := applied.pop(0):
+            raise error
+
+    monkeypatch.setattr(Follower, "_apply_by", apply_by)
+    one._apply()
+    assert notes == [
+        f"app: changes are not applied for now: {reason}"
+        for reason in ("away", "full", "another session", "cut")
+    ]
+    assert time.waits == [2.0, 1.0, 2.0, 4.0, 8.0, 10.0]
+    assert answers.pop().is_closed
+    timed_follower(monkeypatch, source, Time(0))._apply()
+
+
+def test_another_command_that_applies_the_changes_ends_the_apply(monkeypatch):
+    """Our own last session is gone after some seconds; what is still there is somebody else's."""
+    source, notes, errors = Source(), [], []
+    busy = BusyError("moveout follow applies the changes of app already")
+
+    def open_writer():
+        raise busy
+
+    source.open_writer = open_writer
+    one = timed_follower(monkeypatch, source, time := Time(), notes)
+    run_guarded(one._apply, errors, notes.append)
+    assert (errors, time.waits, len(notes)) == ([busy], [1.0, 2.0, 4.0, 8.0], 2)
+
+
+def test_how_far_it_is_captured_is_known_from_the_beginning_and_becomes_no_less(monkeypatch, tmp_path):
+    folder = SegmentFolder(LocalStore(tmp_path), "app", 1000)
+    folder.begin()
+    folder.write_idle_position(1033)
+    source = Source()
+    source.folder, source.source = lambda _: folder, Endpoint("x://host/old", retain_bytes=9)
+    one, seen = follower(source), []
+
+    def capturing(log, base, to, cancellation, *, note, retain_bytes, until):
+        seen.append((log, base, to, retain_bytes, one._counts.captured))
+        assert not any(until(position) for position in (1050, 1040))
+        raise GoneError("the log is lost")
+
+    monkeypatch.setattr(follower_module, "keep_capturing", capturing)
+    with pytest.raises(GoneError):
+        one._capture()
+    assert seen == [(source, {"position": 1000, "log": None}, folder, 9, 1033)]
+    assert (one._counts.captured, one._capture_failed, one.state().captured) == (1050, True, "at 1050")
+    monkeypatch.setattr(follower_module, "keep_capturing", lambda *_, **__: None)
+    (tmp_path / "changes").rename(tmp_path / "away")
+    one = follower(source)
+    one._capture()
+    assert (one._counts.captured, one._capture_failed) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("lag_bytes", "lags", "seconds"),
+    [
+        (None, [(1.0, 200), (2.0, 100)], None),
+        (0, [(1.0, 200), (2.0, 0)], None),
+        (100, [], None),
+        (100, [(1.0, 100), (2.0, 100)], None),
+        (100, [(1.0, 100), (2.0, 101)], None),
+        (100, [(1.0, 101), (3.0, 100)], 200.0),
+        (300, [(1.0, 900), (2.0, 700), (3.0, 300)], 1.0),
+    ],
+)
+def test_when_it_has_caught_up_is_foreseen_where_less_is_behind_than_before(lag_bytes, lags, seconds):
+    one = follower(Source())
+    one._counts.lags.extend(lags)
+    assert one._catch_up_seconds(lag_bytes) == seconds
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"),
+    [([(1.0, 5)], 0.0), ([(1.0, 5), (1.0, 9)], 0.0), ([(1.0, 5), (2.0, 5), (5.0, 9)], 1.0)],
+)
+def test_a_rate_is_of_two_moments_at_least(samples, rate):
+    one = follower(Source())
+    one._counts.samples.extend(samples)
+    assert one._rate() == rate
 
 
 def test_what_ends_a_thread_is_kept_and_noted():
