@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from exporters.postgres.definitions.object_access import ACCESS
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -71,6 +72,33 @@ AGAIN = {
     "index public.of_some": "DROP INDEX of_some;"
     " CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'z')",
     "view public.due": "CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0",
+}
+
+
+HANDED = """
+CREATE TABLE bills (id int PRIMARY KEY, total int); CREATE VIEW due AS SELECT id FROM bills; CREATE SEQUENCE steps;
+CREATE FUNCTION tax(n int) RETURNS int LANGUAGE sql AS 'SELECT n / 5'; CREATE SCHEMA sales; CREATE DOMAIN rate AS int;
+COMMENT ON TABLE bills IS 'open'; COMMENT ON COLUMN bills.total IS 'in cents'; COMMENT ON VIEW due IS 'of today';
+CREATE TABLE gone (id int PRIMARY KEY); GRANT SELECT ON gone TO {role}; GRANT SELECT ON due TO {role};
+"""
+CHANGED_ACCESS = {
+    "comment on index public.bills_pkey": "COMMENT ON INDEX bills_pkey IS 'the number'",
+    "comment on table column public.bills.total": "COMMENT ON COLUMN bills.total IS 'in euros'",
+    "comment on view public.due": "COMMENT ON VIEW due IS NULL",
+    "owner of function public.tax(integer)": "ALTER FUNCTION tax OWNER TO {role}",
+    "owner of table public.bills": "ALTER TABLE bills OWNER TO {role}",
+    "privileges of default acl for role {owner} in schema sales on tables": "ALTER DEFAULT PRIVILEGES IN SCHEMA sales"
+    " GRANT SELECT ON TABLES TO {role}",
+    "privileges of function public.tax(integer)": "REVOKE EXECUTE ON FUNCTION tax FROM PUBLIC",
+    "privileges of schema sales": "GRANT USAGE ON SCHEMA sales TO {role}",
+    "privileges of sequence public.steps": "GRANT USAGE ON SEQUENCE steps TO {role}",
+    "privileges of table column public.bills.total": "GRANT UPDATE (total) ON bills TO PUBLIC",
+    "privileges of table public.bills": "GRANT SELECT ON bills TO PUBLIC",
+    "privileges of type public.rate": "REVOKE USAGE ON DOMAIN rate FROM PUBLIC",
+    "privileges of view public.due": "REVOKE SELECT ON due FROM {role}",
+    "role {role}": "ALTER ROLE {role} CONNECTION LIMIT 7",
+    "settings of role {role} in the database": "ALTER ROLE {role} IN DATABASE {database} SET work_mem = '9MB'",
+    "settings of the database": "ALTER DATABASE {database} SET work_mem = '8MB'",
 }
 
 
@@ -158,10 +186,53 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
     assert again.code == 0, again
 
 
+def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are_named(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.5)
+    monkeypatch.chdir(tmp_path)
+    old, new = postgres.database(), other_postgres.database()
+    role = f"app_{old.rpartition('/')[2][-8:]}"
+    words = {"role": role, "owner": fetch(old, "SELECT current_user")[0][0]}
+
+    def change(url):
+        database = url.rpartition("/")[2].partition("?")[0]
+        for statement in CHANGED_ACCESS.values():
+            run_sql(url, statement.format(database=database, **words))
+
+    def undefined():
+        followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+        return followed.code, followed.json["result"]["sources"][0]["undefined"]
+
+    run_sql(old, f"CREATE ROLE {role} LOGIN; {HANDED.format(**words)}")
+    write_move_case(tmp_path, old, new, name="handed")
+    try:
+        for step in ("export", "restore"):
+            assert call(step, "-c", "moveout.toml").code == 0
+        assert undefined() == (0, [])
+        change(old)
+        run_sql(old, "DROP TABLE gone")
+        named = sorted(f"{label.format(**words)} as it is now" for label in CHANGED_ACCESS)
+        assert undefined() == (3, named)
+        switched = call("cutover", "-c", "moveout.toml", "--json")
+        assert switched.code == 6, switched  # a table that only one side has
+        run_sql(new, "DROP TABLE gone")
+        switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--json")
+        missing = switched.json["result"]["sources"][0]["carried"]["missing"]
+        assert (switched.code, missing) == (3, named), switched
+        assert call("cutover", "-c", "moveout.toml", "--undo").code == 0
+        change(new)
+        assert undefined() == (0, [])
+    finally:
+        call("clean", "--changes", "-c", "moveout.toml", "--yes")
+        for url in (old, new):
+            run_sql(url, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 def test_names_that_are_no_characters_are_compared_as_bytes(postgres, other_postgres):
     source, destination = urls = make_databases("SQL_ASCII", postgres, other_postgres)
     for url in urls:
-        run_bytes(url, b'CREATE TABLE "\xe9" (a int)')
-    assert definition_gaps(source, {}, destination, {}, (), None) == []
+        run_bytes(url, b'CREATE TABLE "\xe9" (a int); COMMENT ON TABLE "\xe9" IS \'\xe8\'')
+    assert definition_gaps(source, {}, destination, {}, (), {ACCESS: {}}) == []
     run_bytes(source, b'CREATE VIEW "\xe8" AS SELECT * FROM "\xe9"')
     assert definition_gaps(source, {}, destination, {}, (), None) == ['view public."\\xe8"']

@@ -68,6 +68,7 @@ from exporters.postgres.changes.timelines import (
     read_timeline_by_sql,
 )
 from exporters.postgres.changes.touched_rows import touched_rows
+from exporters.postgres.definitions.object_access import ACCESS, digests_of, read_access
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import live_rows
@@ -145,6 +146,7 @@ class PostgresChangeLog:
                         control, read_tables(control, kept_locked(control, seconds=_STUCK_SECONDS))
                     )
                     make_publication(control, self._name, followed)
+                    access = digests_of(read_access(control))
                 replication = self._replication(stack, limits.application)
                 with WaitWatch(self._address, limits.application, note):
                     if replication is not None:
@@ -162,7 +164,7 @@ class PostgresChangeLog:
                 self._discard(maker)
                 raise
             try:
-                yield base
+                yield replace(base, log={**base.log, ACCESS: access})
             except BaseException:
                 stack.close()
                 self._discard()

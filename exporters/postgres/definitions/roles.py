@@ -62,7 +62,7 @@ TELLTALE = (
 _SECRET = re.compile(TELLTALE, re.IGNORECASE)
 
 
-_OF_A_HOLD = "default_transaction_read_only"
+OF_A_HOLD = "default_transaction_read_only"
 """What keeps people from writing to a database that is leaving: it is not for the one that takes its place."""
 
 
@@ -80,7 +80,7 @@ def keepable(rows: Iterable[Mapping[str, Any]], database: str) -> tuple[list[dic
             name = setting.partition("=")[0]
             if _SECRET.fullmatch(name):
                 reason = "looks like a secret; set it again on the destination"
-            elif name == _OF_A_HOLD and "name" not in row:
+            elif name == OF_A_HOLD and "name" not in row:
                 reason = "may be a hold's; set it again on the destination if it is not"
             else:
                 settings.append(setting)

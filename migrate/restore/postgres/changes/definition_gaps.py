@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
 
 from exporters.postgres.changes.slot import PREFIX
+from exporters.postgres.definitions.object_access import ACCESS, changed_access, read_access, read_texts
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
@@ -189,11 +190,16 @@ def missing_definitions(
         for name in common
         if defined[name].differs(at_destination[name], as_printed=is_one_version or name[0] not in _VIEWS)
     )
-    return [
+    gaps = [
         f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
         for kind, label in (*missing, *changed)
         if part_of[kind, label] not in whole and label not in skipped
     ]
+    before = (log or {}).get(ACCESS)
+    if before is None:
+        return gaps
+    access = changed_access(before, read_access(source), read_access(destination))
+    return gaps + [f"{label} as it is now" for label in access]
 
 
 class _Definition(NamedTuple):
@@ -215,21 +221,10 @@ def _definitions(
     query = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{age}", age)
     return {
         (kind, label): _Definition(stored, printed, is_new == "true")
-        for kind, label, stored, printed, is_new in _texts(connection, query)
+        for kind, label, stored, printed, is_new in read_texts(connection, query)
     }
 
 
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
     """Return of what each object is a part, by kind and name."""
-    return {(kind, label): part_of for kind, label, part_of in _texts(connection, _OBJECTS)}
-
-
-def _texts(connection: psycopg.Connection[Any], query: str) -> Iterator[list[str]]:
-    """Yield the rows of a query for texts, which come as bytes: not all are characters everywhere."""
-    is_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
-    encoding = "SQL_ASCII" if is_bytes else "UTF8"
-    connection.execute(f"SET client_encoding TO '{encoding}'".encode())
-    rows = connection.execute(query.encode()).fetchall()
-    connection.execute("SET client_encoding TO 'UTF8'")
-    for row in rows:
-        yield ["" if text is None else text.decode(errors="backslashreplace") for text in row]
+    return {(kind, label): part_of for kind, label, part_of in read_texts(connection, _OBJECTS)}

@@ -1,0 +1,145 @@
+"""Who owns the objects of a database and may use them, what comments say of them, and what is set for roles: by digests
+one sees later what has changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.changes.slot import PREFIX
+from exporters.postgres.definitions.roles import OF_A_HOLD, ROLES, SETTINGS, TELLTALE
+from exporters.postgres.schemas import PROGRESS_SCHEMA
+
+ACCESS = "access"
+"""Under this name the log of a ``ChangeBase`` has the digests as they were then."""
+OWNER, PRIVILEGES, COMMENT = "owner of ", "privileges of ", "comment on "
+_DATABASE = "the database"
+_DIGEST_BYTES = 8
+_OBJECTS = f"""
+WITH schemas AS (
+  SELECT * FROM pg_catalog.pg_namespace
+  WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{PROGRESS_SCHEMA}')),
+objects(class, oid, kind, owner, acl) AS (
+  SELECT 'pg_catalog.pg_namespace'::regclass, oid, 'n'::"char", nspowner, nspacl FROM schemas
+  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, c.oid, CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
+    c.relowner, c.relacl FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't'
+  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, p.oid, 'f', p.proowner, p.proacl
+    FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
+  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, t.oid, 'T', t.typowner, t.typacl
+    FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace
+    WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c' AND EXISTS (
+      SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c')
+  UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::regclass, oid, 'F', fdwowner, fdwacl
+    FROM pg_catalog.pg_foreign_data_wrapper
+  UNION ALL SELECT 'pg_catalog.pg_foreign_server'::regclass, oid, 'S', srvowner, srvacl
+    FROM pg_catalog.pg_foreign_server
+  UNION ALL SELECT 'pg_catalog.pg_event_trigger'::regclass, oid, NULL, evtowner, NULL FROM pg_catalog.pg_event_trigger
+  UNION ALL SELECT 'pg_catalog.pg_publication'::regclass, oid, NULL, pubowner, NULL
+    FROM pg_catalog.pg_publication WHERE pubname !~ '^{PREFIX}'),
+own AS (
+  SELECT o.*, i.type || ' ' || i.identity AS label FROM objects o, pg_catalog.pg_identify_object(class, oid, 0) i
+  WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+  UNION ALL SELECT 'pg_catalog.pg_database'::regclass, oid, 'd', datdba, datacl, '{_DATABASE}'
+  FROM pg_catalog.pg_database WHERE datname = current_database()),
+lists(label, owner, acl, usual) AS (
+  SELECT label, owner, acl, acldefault(kind, owner) FROM own WHERE kind IS NOT NULL
+  UNION ALL SELECT i.type || ' ' || i.identity, c.relowner, a.attacl, NULL
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN schemas n ON n.oid = c.relnamespace, pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, a.attnum) i
+  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
+  UNION ALL SELECT i.type || ' ' || i.identity, defaclrole, defaclacl, NULL
+  FROM pg_catalog.pg_default_acl d, pg_catalog.pg_identify_object('pg_default_acl'::regclass, d.oid, 0) i),
+texts(label, granted, usual) AS (
+  SELECT l.label, g.texts[1], g.texts[2] FROM lists l, LATERAL (SELECT array_agg((
+    SELECT string_agg(concat_ws(' ', coalesce(quote_ident(r.rolname), 'PUBLIC'), x.privilege_type, x.is_grantable), ', '
+      ORDER BY r.rolname, x.privilege_type)
+    FROM aclexplode(CASE which WHEN 1 THEN coalesce(l.acl, l.usual) ELSE l.usual END) x
+    LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee WHERE x.grantee <> l.owner) ORDER BY which) AS texts
+  FROM generate_series(1, 2) which) g WHERE l.acl IS NOT NULL)
+SELECT textsend('{OWNER}' || label), textsend(pg_get_userbyid(owner)::text) FROM own
+UNION ALL SELECT textsend('{PRIVILEGES}' || label), textsend(coalesce(granted, 'none')) FROM texts
+  WHERE granted IS DISTINCT FROM usual
+UNION ALL SELECT textsend('{COMMENT}' || i.type || ' ' || i.identity), textsend(c.description)
+  FROM pg_catalog.pg_description c, pg_catalog.pg_identify_object(c.classoid, c.objoid, c.objsubid) i
+  WHERE (c.objoid >= 16384 OR EXISTS (SELECT FROM schemas n WHERE c.classoid = 'pg_namespace'::regclass
+    AND n.oid = c.objoid)) AND i.schema IS DISTINCT FROM '{PROGRESS_SCHEMA}' AND i.identity !~ '^pg_(temp|toast)'
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+      WHERE d.classid = c.classoid AND d.objid = c.objoid AND d.deptype = 'e')
+UNION ALL SELECT textsend('{COMMENT}{_DATABASE}'), textsend(shobj_description(oid, 'pg_database'))
+  FROM pg_catalog.pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') <> ''
+"""
+"""What an owner has by itself is left out: newer servers have privileges that older ones lack."""
+_KEPT = f"""
+ARRAY(SELECT s FROM unnest(settings) s
+  WHERE split_part(s, '=', 1) <> '{OF_A_HOLD}' AND split_part(s, '=', 1) !~* '^{TELLTALE}$')
+"""
+_ROLES = f"""
+SELECT textsend('role ' || quote_ident(name)),
+  textsend(concat_ws(' ', to_jsonb(r) - '{{name,bootstrap,settings}}'::text[], {_KEPT}))
+FROM ({ROLES}) r WHERE NOT bootstrap AND name <> current_user
+UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role) || ' in ', '') || '{_DATABASE}'),
+  textsend({_KEPT}::text) FROM ({SETTINGS}) s WHERE {_KEPT} <> '{{}}'
+"""
+
+
+def read_access(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return owners, privileges, comments, roles and settings as texts, by what they are of. Raises the driver's
+    errors.
+    """
+    return {label: text for query in (_OBJECTS, _ROLES) for label, text in read_texts(connection, query)}
+
+
+def digests_of(access: Mapping[str, str]) -> dict[str, str]:
+    """Return a digest of each text; of what belongs to the database's owner there is none."""
+    usual = access.get(OWNER + _DATABASE)
+    return {
+        label: hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        for label, text in access.items()
+        if not (label.startswith(OWNER) and text == usual)
+    }
+
+
+def changed_access(
+    before: Mapping[str, str], source: Mapping[str, str], destination: Mapping[str, str]
+) -> list[str]:
+    """Return what has changed at the source since ``before``, its digests then, and is otherwise at the destination.
+    Of objects that only one side has nothing is named.
+    """
+    now = digests_of(source)
+    changed = {label for label in now.keys() | before.keys() if now.get(label) != before.get(label)}
+    return sorted(
+        label
+        for label in changed
+        if source.get(label, "") != destination.get(label, "")
+        and all(_has_object(side, label) for side in (source, destination))
+    )
+
+
+def _has_object(access: Mapping[str, str], label: str) -> bool:
+    """Tell whether a side has the object of a label, where that is one with an owner."""
+    match = _OWNED.match(label)
+    return match is None or OWNER + label[match.end("aspect") :] in access
+
+
+_OWNED = re.compile(
+    rf"(?P<aspect>{OWNER}|{PRIVILEGES}|{COMMENT})(?:schema|table|view|materialized view|sequence|foreign table|function"
+    r"|procedure|aggregate|type|foreign-data wrapper|server|event trigger|publication) (?!column |constraint )"
+)
+
+
+def read_texts(connection: psycopg.Connection[Any], query: str) -> Iterator[list[str]]:
+    """Yield the rows of a query for texts, which come as bytes: not all are characters everywhere."""
+    is_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+    encoding = "SQL_ASCII" if is_bytes else "UTF8"
+    connection.execute(f"SET client_encoding TO '{encoding}'".encode())
+    rows = connection.execute(query.encode()).fetchall()
+    connection.execute("SET client_encoding TO 'UTF8'")
+    for row in rows:
+        yield ["" if text is None else text.decode(errors="backslashreplace") for text in row]
