@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.objects.key_oddities import Oddities
-from migrate.sync.diff import Action, Comparison, SyncStep, decide
+from migrate.sync.diff import AGAIN, Action, Comparison, SyncStep, decide
 from migrate.sync.execute import BATCH_BYTES, BATCH_OBJECTS, batches
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.record.record_merge import folded, grouped
@@ -101,6 +101,46 @@ def test_prefixes_are_left_out():
     steps = list(comparison.steps(pages(source), pages(destination), [plain([known("a")])]))
     assert [it if isinstance(it, int) else it.key for it in steps] == [1, "b"]
     assert (comparison.listed, comparison.same) == (2, 1)
+
+
+def test_what_is_the_same_everywhere_is_counted_at_once():
+    rows = [listed(key) for key in "abc"]
+    seen, same = [], []
+    comparison = Comparison(
+        "",
+        "",
+        lambda *_: None,
+        lambda _: False,
+        see=seen.extend,
+        on_same=lambda *columns: same.append(columns),
+    )
+    record = [plain([known(key) for key in "abc"])]
+    assert list(comparison.steps(pages(rows), pages(rows), record)) == [3]
+    assert (comparison.listed, comparison.listed_bytes, comparison.same) == (3, 3, 3)
+    assert seen == ["a", "b", "c"]
+    assert [tuple(map(list, columns)) for columns in same] == [
+        (["a", "b", "c"], [1] * 3, ["a"] * 3, ["a"] * 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"chooses": True}, [1, (Action.EXCLUDED, "b", "too old"), 1]),
+        (
+            {"recheck": True},
+            [(Action.LOOK, "a", AGAIN), (Action.EXCLUDED, "b", "too old"), (Action.LOOK, "c", AGAIN)],
+        ),
+    ],
+)
+def test_a_choice_or_a_recheck_is_about_what_seems_the_same_too(options, expected):
+    rows = [listed(key) for key in "abc"]
+    comparison = Comparison(
+        "", "", lambda key, _: "too old" if key == "b" else None, lambda _: False, **options
+    )
+    steps = comparison.steps(pages(rows), pages(rows), [plain([known(key) for key in "abc"])])
+    assert [it if isinstance(it, int) else (it.do, it.key, it.why) for it in steps] == expected
+    assert (comparison.listed, comparison.listed_bytes) == (3, 3)
 
 
 def plain(rows: list) -> KnownPage:

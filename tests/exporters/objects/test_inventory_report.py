@@ -9,16 +9,20 @@ import io
 import json
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from urllib.parse import quote_plus
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.errors import SourceDamagedError, SourceGoneError, SourceUsageError
+from exporters.bucket_api import Fetched, ObjectSummary
+from exporters.errors import SourceDamagedError, SourceGoneError, SourceUnreachableError, SourceUsageError
 from exporters.objects import ObjectExporter
-from exporters.objects.listing import s3_inventory_report
+from exporters.objects.listing import s3_inventory_check, s3_inventory_report
+from exporters.objects.listing.inventory import Totals
+from exporters.objects.listing.s3_inventory_check import ReportComparison
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -272,3 +276,138 @@ def test_a_manifest_without_its_files_says_what_is_missing(filled, write, tmp_pa
     next((tmp_path / "copied").rglob("*.parquet")).unlink()
     with pytest.raises(SourceGoneError, match="not next to it"):
         take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
+
+
+BEGUN = datetime(2026, 2, 1, 12, 0, 0, 500000, tzinfo=UTC)
+"""When the listing began; the report was made a week before."""
+MADE = BEGUN - timedelta(days=7)
+OLD, YOUNG = MADE - timedelta(days=2), MADE - timedelta(days=2, microseconds=-1)
+
+
+class Answers:
+    """A bucket that answers about single objects: when they were written, or with an error; others are gone.
+    ``listed``: delete markers that its listing shows.
+    """
+
+    name, prefix, url, server = "shop", "in/", "s3://shop", "memory"
+
+    def __init__(self, written=(), listed=()):
+        self.written, self.listed = dict(written), listed
+
+    def heads(self, summaries):
+        for summary in summaries:
+            answer = self.written.get(summary.key, SourceGoneError("gone"))
+            if isinstance(answer, Exception):
+                yield Fetched(summary, error=answer)
+            else:
+                yield Fetched(summary, headers={"last-modified": format_datetime(answer)} if answer else {})
+
+    def list_versions(self, *, after):
+        assert after == ("in/", "")
+        return iter(self.listed)
+
+
+def compared(write, tmp_path, rows, inventory, *, bucket=None, versions=False):
+    """Compare rows of a report with those of an inventory: (key, version, latest?, marker?, etag, modified)."""
+    data, schema, ending = as_parquet([(*row[:4], 1, row[4]) for row in rows], "shop")
+    manifest = publish(data, schema, ending, bucket="shop", write=write, created=MADE)
+    totals = Totals(
+        "id", 1, len(inventory), 1, 1, 1, True, BEGUN.isoformat(), BEGUN.isoformat(), versions=versions
+    )  # fmt: skip
+    found = ReportComparison(bucket or Answers(), totals, str(tmp_path / "copied" / manifest), None)
+    names = ("key", "version_id", "is_latest", "is_delete_marker", "etag", "modified")
+    columns = dict(zip(names, map(list, zip(*inventory, strict=True)), strict=True))
+    if not versions:
+        columns = {name: columns[name] for name in ("key", "etag", "modified")}
+    found.compare(pa.table(columns))
+    found.end()
+    found.close()
+    return found
+
+
+def current(key, etag="e", modified=OLD):
+    return (f"in/{key}", "null", True, False, etag, modified)
+
+
+@pytest.mark.parametrize("block", [2, 3, 100])
+def test_each_row_of_the_inventory_is_held_against_the_report(write, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(s3_inventory_check, "_BLOCK_ROWS", block)
+    inventory = [
+        current("differs", "other"),
+        current("no etag here", ""),
+        current("no etag there"),
+        current("same"),
+        current("same and young", modified=YOUNG),
+        current("unnamed"),
+        current("young and differs", "other", YOUNG),
+        current("young and unnamed", modified=YOUNG),
+    ]
+    rows = [
+        current("differs"),
+        current("no etag here"),
+        current("no etag there", ""),
+        current("same"),
+        current("same and young"),
+        current("young and differs"),
+        ("out/side", "null", True, False, "e", OLD),
+        ("in/older version", "1", False, False, "e", OLD),
+        ("in/marker", "2", True, True, None, OLD),
+        *(current(f"only {name}") for name in ("gone", "there", "new", "timeless")),
+    ]
+    second = BEGUN.replace(microsecond=0)
+    bucket = Answers({"in/only there": second - timedelta(seconds=1), "in/only new": second,
+                      "in/only timeless": None})  # fmt: skip
+    found = compared(write, tmp_path, rows, inventory, bucket=bucket)
+    assert (found.same, found.younger, found.deleted) == (4, 2, 1)
+    assert (found.differing.first, found.unnamed.first) == (["in/differs"], ["in/unnamed"])
+    assert found.overlooked.first == ["in/only there", "in/only timeless"]
+    counted = found.enumeration()
+    assert (counted.what, counted.count) == ("objects", len(inventory) + 2)
+    assert "the S3 Inventory of 2026-01-25 12:00 UTC" in counted.how
+    assert [(loss.item, loss.property) for loss in found.losses()] == [
+        (f"in/{name}", "S3 Inventory") for name in ("only there", "only timeless", "differs", "unnamed")
+    ]
+
+
+def test_versions_and_delete_markers_are_told_apart(write, tmp_path):
+    moment = BEGUN
+    inventory = [
+        ("in/a", "2", True, True, "", OLD),
+        ("in/a", "1", False, False, "e", OLD),
+        ("in/b", "null", True, False, "e", OLD),
+        ("in/c", "1", True, False, "e", OLD),
+    ]
+    rows = [
+        ("in/a", "2", True, True, None, OLD),
+        ("in/a", "1", False, False, "e", OLD),
+        ("in/b", "", True, False, "e", OLD),
+        ("in/c", "1", True, False, "other", OLD),
+        ("in/d", "1", True, True, None, OLD),
+        ("in/d", "2", False, True, None, OLD),
+        ("in/e", "1", True, False, "e", OLD),
+    ]
+    shown = ObjectSummary("in/d", 0, "", moment, version_id="2", is_delete_marker=True)
+    found = compared(write, tmp_path, rows, inventory, bucket=Answers(listed=[shown]), versions=True)
+    assert (found.same, found.deleted, found.unnamed.count) == (3, 2, 0)
+    assert (found.differing.first, found.overlooked.first) == (["in/c (version 1)"], ["in/d (version 2)"])
+    assert (found.enumeration().what, found.enumeration().count) == ("versions", 5)
+    current_only = compared(write, tmp_path, [("in/b", "9", True, False, "e", OLD)], [inventory[2]])
+    assert (current_only.same, current_only.enumeration().count) == (1, 1)
+
+
+def test_of_very_many_differences_some_are_named_and_all_counted(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(s3_inventory_check, "_NAMED", 2)
+    inventory = [current(str(number), "other") for number in range(3)]
+    found = compared(write, tmp_path, [current(str(number)) for number in range(3)], inventory)
+    assert [(loss.item, loss.reason.partition(":")[0]) for loss in found.losses()][2:] == [
+        ("shop", "3 objects in all")
+    ]
+    assert [loss.item for loss in found.losses()][:2] == ["in/0", "in/1"]
+    two = compared(write, tmp_path, [current(str(number)) for number in range(2)], inventory[:2])
+    assert [loss.item for loss in two.losses()] == ["in/0", "in/1"]
+
+
+def test_a_server_that_does_not_answer_about_an_object_is_an_error(write, tmp_path):
+    bucket = Answers({"in/only": SourceUnreachableError("away")})
+    with pytest.raises(SourceUnreachableError):
+        compared(write, tmp_path, [current("a"), current("only")], [current("a")], bucket=bucket)
