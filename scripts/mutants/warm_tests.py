@@ -7,6 +7,7 @@ pytest's, or -1 after ``timeout`` seconds. Modules of the tree are loaded by the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -37,6 +38,7 @@ _LIBRARIES = (
     " migrate.case.loader migrate.engines.registry"
 )
 """What is loaded once. Of the tree: what imports no module that is mutated."""
+_PR_SET_PDEATHSIG = 1
 _IGNORED = "ignore:Module already imported"
 _Server = TypeVar("_Server")
 
@@ -169,6 +171,7 @@ def _run(request: dict[str, Any], directory: Path) -> None:
     code = 99
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # else a change that hangs outlives a stopped run
         log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
