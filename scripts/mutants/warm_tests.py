@@ -171,7 +171,9 @@ def _run(request: dict[str, Any], directory: Path) -> None:
     code = 99
     try:
         os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # else a change that hangs outlives a stopped run
+        ctypes.CDLL(None).prctl(
+            _PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # else a change that hangs outlives a stopped run
         log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)

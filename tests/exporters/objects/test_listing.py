@@ -100,6 +100,78 @@ def test_parts_are_listed_at_once() -> None:
     for one, following in pairwise(parts):
         assert one.upto is not None
         assert one.upto <= following.after
+    totals = inventory.take(cast("Bucket", bucket), workspace).totals
+    assert totals.at_once > 1
+    assert list(totals.ends) == [one.upto[0] for one in parts if one.upto]
+
+
+def test_a_second_listing_is_not_cut_within_the_versions_of_a_key() -> None:
+    rows = {f"k{number:03d}": [f"v{version:02d}" for version in range(30, 0, -1)] for number in range(60)}
+    workspace = Workspace()
+    totals = inventory.take(cast("Bucket", MemoryListing(rows, page_rows=5)), workspace).totals
+    inside, ends = (
+        [one.upto[0] for one in covers(workspace) if one.upto and bool(one.upto[1]) == within]
+        for within in (True, False)
+    )
+    assert inside
+    assert list(totals.ends) == (ends if totals.at_once > 1 else [])
+
+
+def test_a_bucket_that_cannot_be_listed_from_anywhere_is_listed_once_more_in_one_part() -> None:
+    bucket = MemoryListing(dict.fromkeys((f"{number:04d}" for number in range(900)), ("",)), page_rows=5)
+    bucket.lists_from_anywhere = False
+    totals = inventory.take(cast("Bucket", bucket), Workspace()).totals
+    assert (totals.at_once, list(totals.ends)) == (1, [])
+
+
+class Clock:
+    """A time that the test sets."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("rates", "targets", "worth"),
+    [
+        ([100, 200, 400, 800], [2, 4, 8, 8], 8),  # it grows up to the most
+        ([100, 200, 220, 900], [2, 4, 2, 2], 2),  # four brought no more than two
+        ([100, 110], [2, 1], 1),
+        ([100, 121, 146], [2, 4, 8], 4),
+    ],
+)
+def test_as_many_listings_run_at_once_as_raise_the_rate(
+    monkeypatch: pytest.MonkeyPatch, rates: list[int], targets: list[int], worth: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(lister, "time", clock)
+    monkeypatch.setattr(lister, "PAGES", 2)
+    monkeypatch.setattr(lister, "_GROWS", 1.2)
+    crowd = lister.Crowd(8)
+    reached = []
+    for rate in rates:
+        active = crowd.target
+        for _ in range(2 * active - 1):
+            crowd.note(10)
+        assert crowd.reconsider(active) == active  # too few pages to tell
+        crowd.note(10)
+        clock.now += 2 * active * 10 / rate
+        reached.append(crowd.reconsider(active))
+    assert (reached, crowd.worth) == (targets, worth)
+
+
+def test_what_fewer_listings_brought_is_not_counted_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lister, "PAGES", 2)
+    crowd = lister.Crowd(8)
+    for _ in range(2):
+        crowd.note(10)
+    assert crowd.reconsider(1) == 2
+    for _ in range(9):
+        crowd.note(10)
+    assert crowd.reconsider(1) == 2  # only one ran
+    assert crowd.reconsider(2) == 2  # of what two bring nothing is known yet
 
 
 @settings(max_examples=25, deadline=None)
