@@ -118,6 +118,7 @@ _FOLLOW = (
             "follower",
             "handover",
             "status",
+            "kept_things",
             "status_age",
             "status_cutover",
             "cutover_steps",

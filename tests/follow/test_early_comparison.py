@@ -9,11 +9,13 @@ import pytest
 from exporters.engine import WriteState
 from exporters.row_digest import RowsDigest, digest_texts
 from exporters.touched_rows import RowKey, TouchedRows
+from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.errors import UsageError
 from migrate.follow import early_comparison
-from migrate.follow.early_comparison import EarlyComparison, digests_with_keys
+from migrate.follow.early_comparison import EarlyComparison, digests_with_keys, keyed_rows
 
-NAME = ("public", "t")
+NAME, OTHER = ("public", "t"), ("public", "u")
 
 
 class Side:
@@ -24,13 +26,13 @@ class Side:
         self.exact = exact
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
-        assert (schema, name, tuple(columns)) == (*NAME, ("id",))
+        assert ((schema, name) in {NAME, OTHER}, tuple(columns)) == (True, ("id",))
         return self.exact
 
     def digest_with_keys(
         self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
     ) -> RowsDigest:
-        assert (schema, name, tuple(columns)) == (*NAME, ("id",))
+        assert ((schema, name) in {NAME, OTHER}, tuple(columns)) == (True, ("id",))
         wanted = [key.decode() for (key,) in keys]
         return digest_texts([f"{key}={self.rows[key]}".encode() for key in wanted if key in self.rows])
 
@@ -85,7 +87,13 @@ def test_keys_of_which_equal_values_have_several_texts_drop_their_table(at_sourc
 
 @pytest.mark.parametrize(
     ("keys", "rows", "is_held", "drops"),
-    [(3, 23, True, True), (3, 24, True, False), (2, 1, True, False), (3, 23, False, False)],
+    [
+        (3, 23, True, True),
+        (3, 24, True, False),
+        (2, 1, True, False),
+        (1, 0, True, False),
+        (3, 23, False, False),
+    ],
 )
 def test_many_touched_rows_are_not_compared_by_keys_under_the_hold(monkeypatch, keys, rows, is_held, drops):
     monkeypatch.setattr(early_comparison, "_MANY_KEYS", 2)
@@ -120,6 +128,15 @@ def test_a_round_names_the_row_that_differs(different):
     early.take_round(Side(**keys), destination, touched(*keys), {}, {NAME: before.of()}, nothing)
     assert early.dropped == {NAME: f"its rows with t's id {different} are not the same on both sides"}
     assert (early.digests, early.touched) == ({}, {})
+
+
+def test_a_round_goes_on_after_a_table_that_differs():
+    before = Side()
+    early = EarlyComparison(Mark(0), {}, digests={name: before.of() for name in (NAME, OTHER)})
+    keys = touched("a") | {OTHER: TouchedRows(("id",), {(b"b",)})}
+    rows_before = {name: before.of() for name in (NAME, OTHER)}
+    early.take_round(Side(a="1", b="1"), Side(a="2", b="1"), keys, {}, rows_before, nothing)
+    assert (list(early.dropped), early.digests) == ([NAME], {OTHER: Side(b="1").of("b")})
 
 
 def test_a_round_drops_what_later_changes_do_not_name():
@@ -159,6 +176,16 @@ BY_SERVER = WriteState("s", None, 7, "then"), WriteState("d", None, 10, "then")
         ),
         (
             (WriteState("t", 10), WriteState("d", 23)),
+            False,
+            "the source's server says that it was changed, or counts anew",
+        ),
+        (
+            (WriteState("s", 10), WriteState("c", 23)),
+            False,
+            "the destination's server says that it was changed, or counts anew",
+        ),
+        (
+            (WriteState("r", 10), WriteState("d", 23)),
             False,
             "the source's server says that it was changed, or counts anew",
         ),
@@ -232,6 +259,33 @@ def test_what_was_applied_is_counted_once_the_server_says_so(rows, counted):
     early = EarlyComparison(Mark(0), {NAME: BEFORE}, digests={NAME: RowsDigest(1)}, written={NAME: 3})
     assert early.are_counted({NAME: (BEFORE[0], WriteState("d", rows))}) is counted
     assert early.are_counted({})
+
+
+@pytest.mark.parametrize(("written", "counted"), [({}, True), ({NAME: 1}, False)])
+def test_a_server_that_counts_no_rows_has_counted_all_where_nothing_was_applied(written, counted):
+    early = EarlyComparison(Mark(0), {NAME: UNCOUNTED}, digests={NAME: RowsDigest(1)}, written=written)
+    assert early.are_counted({NAME: UNCOUNTED}) is counted
+
+
+def test_a_table_to_which_nothing_was_applied_is_counted_as_before():
+    early = EarlyComparison(Mark(0), {NAME: BEFORE}, digests={NAME: RowsDigest(1)})
+    assert early.are_counted({NAME: BEFORE})
+    assert early.still_equal({NAME: BEFORE}) == {NAME: RowsDigest(1)}
+
+
+def test_rows_are_found_by_keys_where_the_engine_does_that(monkeypatch):
+    class Keyed:
+        def keyed_rows(self, url, *, secrets, is_one_moment):
+            return url, secrets, is_one_moment
+
+    endpoint = Endpoint("x://host/db")
+    monkeypatch.setattr(early_comparison, "live_reader", lambda _: Keyed())
+    for is_one_moment in (False, True):
+        assert keyed_rows(endpoint, is_one_moment=is_one_moment) == (endpoint.url, {}, is_one_moment)
+    assert keyed_rows(endpoint)[2] is False
+    monkeypatch.setattr(early_comparison, "live_reader", lambda _: object())
+    with pytest.raises(UsageError, match="x://host/db cannot be found by their keys"):
+        keyed_rows(endpoint)
 
 
 def test_rows_are_read_in_batches_and_each_asks_whether_to_go_on(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +16,7 @@ from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
 from migrate.errors import BusyError, IncompleteError, UnreachableError, UsageError
 from migrate.export import export
-from migrate.follow import delta
+from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaSource, sources_to_follow
 from migrate.follow.followed import (
     FollowedSource,
@@ -24,6 +26,7 @@ from migrate.follow.followed import (
     require_base,
     reread_tables,
 )
+from migrate.repair.repair import TableRepair
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
@@ -116,8 +119,8 @@ def test_the_newest_snapshot_says_whether_a_source_is_followed(bundle, tmp_path)
 
 
 def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):
-    (followed,) = followed_sources(bundle, {"app": OLD, "shop": OLD}, {"app": NEW, "shop": NEW})
-    assert (followed.name, followed.source, followed.destination) == ("app", OLD, NEW)
+    (source,) = followed_sources(bundle, {"app": OLD, "shop": OLD}, {"app": NEW, "shop": NEW})
+    assert (source.name, source.source, source.destination) == ("app", OLD, NEW)
     for sources, destinations in (({"app": OLD}, {}), ({}, {"app": NEW}), ({"shop": OLD}, {"shop": NEW})):
         with pytest.raises(UsageError, match="no source of"):
             followed_sources(bundle, sources, destinations)
@@ -172,3 +175,112 @@ def test_a_table_cannot_be_read_again_where_the_log_cannot_say_what_came_since(m
     with pytest.raises(UsageError, match="cannot be read again"):
         reread_tables(FOLLOWED, "public", "t", cancellation=CancellationToken(), note=print)
     assert writer.closed == 1
+
+
+class RereadingLog:
+    """A log that reads two tables again, since foreign keys connect them."""
+
+    def show(self, position: int) -> str:
+        return f"at {position}"
+
+    @contextmanager
+    def reread(self, objects: object, schema: str, name: str, note: object) -> Iterator[SimpleNamespace]:
+        assert objects == {"slot": "s"}
+        yield SimpleNamespace(tables=[(schema, name), ("", "u")], rows="rows", position=42)
+
+
+class RereadWriter(Writer):
+    def __init__(self, mark: Mark | None) -> None:
+        self.kept, self.calls = mark, []
+
+    def mark(self) -> Mark | None:
+        return self.kept
+
+    def begin_again(self, tables: list[str]) -> None:
+        self.calls.append(("begin", tables))
+
+    def end_again(self, tables: list[str], position: int) -> None:
+        self.calls.append(("end", tables, position))
+
+
+@pytest.fixture
+def reread(monkeypatch):
+    """Read a table again by a writer, where repairs have these results; return what was noted."""
+
+    def read(writer: RereadWriter, repaired: list[TableRepair]) -> tuple[object, list[str]]:
+        def repair(rows, destination, tables, *, cancellation):
+            assert (rows, destination, tables) == ("rows", NEW, [("public", "t"), ("", "u")])
+            assert not cancellation.is_cancelled
+            writer.calls.append("repair")
+            return repaired
+
+        notes: list[str] = []
+        monkeypatch.setattr(FollowedSource, "open_log", lambda _: RereadingLog())
+        monkeypatch.setattr(FollowedSource, "open_writer", lambda _: writer)
+        monkeypatch.setattr(followed, "repair_named_tables", repair)
+        read_again = reread_tables(
+            FOLLOWED, "public", "t", cancellation=CancellationToken(), note=notes.append
+        )
+        return read_again, notes
+
+    return read
+
+
+TABLES = ["public.t", "u"]
+
+
+def test_tables_that_are_read_again_are_left_out_until_they_are_equal(reread):
+    writer, repaired = RereadWriter(Mark(7)), [TableRepair(name, inserted=1) for name in TABLES]
+    read_again, notes = reread(writer, repaired)
+    assert read_again == (dict(zip([("public", "t"), ("", "u")], repaired, strict=True)), "at 42")
+    assert notes == ["public.t is read again together with u: foreign keys that change rows connect them"]
+    assert writer.calls == [("begin", TABLES), "repair", ("end", TABLES, 42)]
+    assert writer.closed == 1
+
+
+def test_tables_that_could_not_be_made_equal_stay_left_out(reread):
+    writer = RereadWriter(Mark(7))
+    with pytest.raises(IncompleteError, match=r"^u could not be made equal: refused$") as raised:
+        reread(writer, [TableRepair("public.t"), TableRepair("u", reason="refused")])
+    assert "until then changes of public.t, u are left out" in raised.value.next_step
+    assert (writer.calls, writer.closed) == ([("begin", TABLES), "repair"], 1)
+
+
+@pytest.mark.parametrize("mark", [None, Mark(6)])
+def test_tables_of_a_destination_that_was_not_restored_are_not_read_again(reread, mark):
+    writer = RereadWriter(mark)
+    with pytest.raises(IncompleteError, match="was not restored from this bundle yet"):
+        reread(writer, [])
+    assert (writer.calls, writer.closed) == ([], 1)
+
+
+def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
+    activated = []
+    parts = {
+        "writer": lambda *words: ("writer", *words),
+        "mark": lambda *words: ("mark", *words),
+        "gaps": lambda *words: ["gaps", *words],
+        "activation": lambda *words: activated.append(words),
+    }
+    engine = SimpleNamespace(
+        change_writer="writer", change_mark="mark", definition_gaps="gaps", activation="activation"
+    )
+    monkeypatch.setattr(followed, "load_part", parts.__getitem__)
+    monkeypatch.setattr(FollowedSource, "destination_engine", engine)
+    assert FOLLOWED.open_writer() == ("writer", NEW.url, {}, "app")
+    assert FOLLOWED.applied_mark() == ("mark", NEW.url, {}, "app")
+    assert FOLLOWED.definition_gaps(["t"]) == ("gaps", OLD.url, {}, NEW.url, {}, ["t"], {"slot": "s"})
+    FOLLOWED.activate()
+    engine.activation = ""
+    FOLLOWED.activate()
+    assert activated == [(NEW.url, {}, "app")]
+
+
+def test_a_log_is_opened_where_the_case_or_else_the_bundle_says(monkeypatch):
+    monkeypatch.setattr(followed, "open_change_log", lambda endpoint, case: (endpoint.url, case))
+    base = RecordedBase("app", "x://recorded", 9, {}, "case_1")
+    assert base.open_log(OLD) == (OLD.url, "case_1")
+    assert base.open_log(None) == ("x://recorded", "case_1")
+    assert FOLLOWED.open_log() == (OLD.url, "case")
+    folder = FOLLOWED.folder(LocalStore("/nowhere"))
+    assert folder._prefix == "changes/app/0000000000000007/"
