@@ -122,6 +122,7 @@ class SyncOutcome(Struct, frozen=True):
             adopted=self.adopted + later.adopted,
             amended=self.amended + later.amended,
             newer=self.newer + later.newer,
+            extra=self.deleted + later.extra,
             deleted=self.deleted + later.deleted,
             runs=self.runs + later.runs,
             removed=(*self.removed, *later.removed),

@@ -394,7 +394,7 @@ class _Sync(Struct):
             gaps=tuple(gaps),
             damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
-            extras=tuple(plan.examples.get(Action.EXTRA, ())),
+            extras=tuple(removal.kept if self.options.delete else plan.examples.get(Action.EXTRA, ())),
             reasons=(*_reconciled(plan, batch_outcome), *self._emptiness(plan)),
             history=sides.history,
             settings=self.settings.result().outcome_by_setting,

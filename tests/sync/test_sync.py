@@ -94,6 +94,9 @@ def test_what_has_changed_since(move: Move) -> None:
     assert body(move.destination, "k/3") == b"3"
     outcome = move.run(delete=True)
     assert (outcome.copied, outcome.deleted, [one.key for one in outcome.removed]) == (0, 1, ["k/3"])
+    assert outcome.extras == ()
+    both = outcome.then(move.run(delete=True))
+    assert (both.extra, both.deleted, both.extras) == (1, 1, ())
     assert move.contents(move.destination) == move.contents(move.source)
     deleted = [info.key for info in move.location().list("deleted/")]
     assert len(deleted) == 1
