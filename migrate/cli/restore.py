@@ -201,16 +201,20 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
     restored = things(outcome.items + outcome.computed_items, "item")
     if outcome.findings:
         next_step = "see the lines above; moveout verify says whether the bundle is damaged"
-        happened = f"restored, {restored}, not as it was: {outcome.findings[0]}"
+        happened = f"restored, {restored}, not as it was: {_first_of(outcome.findings)}"
         return SummaryLine(outcome.source, "differs", happened, next_step)
     if outcome.left_out:
         next_step = (
             "what the bundle lacks: export again, then restore again; what the destination refused: mend that, then"
             " restore again"
         )
-        happened = f"restored, {restored}, without: {outcome.left_out[0]}"
+        happened = f"restored, {restored}, without: {_first_of(outcome.left_out)}"
         return SummaryLine(outcome.source, "in part", happened, next_step)
     return SummaryLine(outcome.source, "yes", f"restored: {restored}")
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    return sentences[0] + (f"; and {len(sentences) - 1:,} more" if len(sentences) > 1 else "")
 
 
 class RestoreOptions(Struct, frozen=True):
