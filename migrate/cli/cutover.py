@@ -48,6 +48,7 @@ from migrate.follow.cutover import (
     ProvenSource,
     read_record,
     remove_record,
+    retried,
     write_record,
     written_since,
 )
@@ -293,7 +294,8 @@ def run_cutover(
             stands_still.set()
             return _switch(session, cutovers, buckets, None, lease)
         try:
-            hold = stack.enter_context(hold.reopened(followed))  # after hours, say
+            reopened = hold.reopened  # after hours, say
+            hold = retried(lambda: stack.enter_context(reopened(followed)), session.cancellation)
             stands_still.set()
             return _switch(session, cutovers, buckets, hold, lease)
         except BaseException as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from migrate.follow.cutover import COUNTED_AFTER_SECONDS, Cutover
+from migrate.follow.cutover import COUNTED_AFTER_SECONDS, Cutover, retried
 from migrate.follow.delta import DeltaCutover, DeltaSource
 from migrate.follow.handover import take_over
 from migrate.follow.held_sources import SwitchedSource
@@ -59,6 +59,12 @@ class AllCutovers:
         """Do a step for all sources at once; the first error ends it, and all that the others do."""
         return together([partial(step, cutover) for cutover in self._cutovers.values()], self._steps)
 
+    def each_retried(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
+        """Do a step before the hold for all sources at once. Nothing is changed yet, so a network that is away for some
+        seconds ends nothing.
+        """
+        return self.each(lambda cutover: retried(partial(step, cutover), self._steps))
+
     def cancel(self) -> None:
         """End what is done for the sources."""
         self._steps.cancel()
@@ -75,7 +81,7 @@ class AllCutovers:
             take_over(cutover.followed, self._steps, cutover.report)
             cutover.catch_up()
 
-        self.each(step)
+        self.each_retried(step)
 
     def catch_up_unless_followed(self) -> list[bool]:
         """Catch up; True for each source that a follow is at work on, which does that."""
@@ -86,14 +92,14 @@ class AllCutovers:
                 cutover.catch_up()
             return is_at_work
 
-        return self.each(step)
+        return self.each_retried(step)
 
     def compare_early(self) -> None:
         """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
         it.
         """
         self._progress.begin("compare before the hold", items=0, size_bytes=0)
-        self.each(lambda cutover: cutover.compare_early())
+        self.each_retried(lambda cutover: cutover.compare_early())
         self._progress.end()
 
     def catch_up(self) -> None:
@@ -110,7 +116,7 @@ class AllCutovers:
             shortest = min(shortest, seconds)
             if is_short:
                 if time.monotonic() >= counted_by or not any(
-                    self.each(lambda cutover: cutover.recent_sessions())
+                    self.each_retried(lambda cutover: cutover.recent_sessions())
                 ):
                     return
                 self._pause()
@@ -126,7 +132,7 @@ class AllCutovers:
 
     def _catch_up_once(self) -> list[object]:
         """Catch up; return something that is equal as long as nothing is written."""
-        return self.each(lambda cutover: cutover.catch_up())
+        return self.each_retried(lambda cutover: cutover.catch_up())
 
     def _pause(self) -> None:
         self._cancellation.wait(_POLL_SECONDS)

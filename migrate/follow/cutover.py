@@ -29,7 +29,14 @@ from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.changes.segments import SegmentReader
 from migrate.engines import registry
-from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, UnreachableError
+from migrate.errors import (
+    AlreadyExistsError,
+    BusyError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    UnreachableError,
+)
 from migrate.follow.early_comparison import (
     EarlyComparison,
     Touched,
@@ -147,6 +154,8 @@ class Cutover(Struct):
     report: Callable[[str], None] = lambda _: None
     progress: Progress = field(default_factory=Silent)
     _early: EarlyComparison | None = None
+    _is_unknown: bool = False
+    """Whether both sides are to be compared before the hold, and what is known of them does not hold."""
     _capture_to: Callable[..., None] | None = None
     _open_stream: ExitStack = field(default_factory=ExitStack)
 
@@ -154,7 +163,13 @@ class Cutover(Struct):
         """Capture and apply what the source has written until now, and compare what that has touched, where both sides
         were compared before; return what the destination has then. Raises errors of both servers and of the location.
         """
-        return self._drain(Stages(lambda _: None), is_held=False)[0]
+        if self._is_unknown:
+            self.compare_early()
+        try:
+            return self._drain(Stages(lambda _: None), is_held=False)[0]
+        except SourceUnreachableError:
+            self._is_unknown = self._early is not None  # changes may be applied whose rows were not compared
+            raise
 
     def compare_early(self) -> None:
         """Compare both sides while the source is in use. Of what is equal only those rows are read again that the log
@@ -163,6 +178,7 @@ class Cutover(Struct):
         """
         self.report("compare before the hold")
         self._early = None
+        self._is_unknown = True
         source, destination = self.followed.source, self.followed.destination
         counted_by = time.monotonic() + COUNTED_AFTER_SECONDS
         while (sessions := self.recent_sessions()) and time.monotonic() < counted_by:
@@ -181,7 +197,7 @@ class Cutover(Struct):
             self._retried(self._capture)  # all that the source's snapshot has
             touched = self._touched_since(mark)
             early.begin(source_rows, destination_rows, digests, touched, self.cancellation.check)
-        self._early = early
+        self._early, self._is_unknown = early, False
 
     def recent_sessions(self) -> Sequence[str]:
         """Return the sessions of others that may have written to the destination what its server has not counted."""
@@ -317,24 +333,13 @@ class Cutover(Struct):
         )
 
     def _retried(self, step: Callable[[], Result]) -> Result:
-        """Do a step; a cancelled run does half of it, and ends here. A follow that has just begun may be in the way for
-        a moment.
+        """Do a step, see ``retried``; a cancelled run does half of it, and ends here. A follow that has just begun may
+        be in the way for a moment.
         """
-        waited, failing_until = 0.0, math.inf
-        while True:
-            try:
-                result = step()
-            except (BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError):
-                now = time.monotonic()
-                failing_until = min(failing_until, now + _FAILING_SECONDS)
-                if waited >= _CONTENTION_SECONDS or now >= failing_until:
-                    raise
-            else:
-                self.cancellation.check()
-                return result
-            self.cancellation.wait(_AGAIN_SECONDS)
-            self.cancellation.check()
-            waited += _AGAIN_SECONDS
+        errors = BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError
+        result = retried(step, self.cancellation, errors)
+        self.cancellation.check()
+        return result
 
     def _capture_and_apply(self) -> tuple[Mark, str]:
         end = self._capture()
@@ -378,6 +383,26 @@ class Cutover(Struct):
             self.close()
             raise
         return log.show(end)
+
+
+def retried(
+    step: Callable[[], Result],
+    cancellation: CancellationToken,
+    errors: tuple[type[MoveoutError], ...] = (SourceUnreachableError,),
+) -> Result:
+    """Do a step; where it fails by one of some errors, do it again for a while."""
+    waited, failing_until = 0.0, math.inf
+    while True:
+        try:
+            return step()
+        except errors:
+            now = time.monotonic()
+            failing_until = min(failing_until, now + _FAILING_SECONDS)
+            if waited >= _CONTENTION_SECONDS or now >= failing_until:
+                raise
+        cancellation.wait(_AGAIN_SECONDS)
+        cancellation.check()
+        waited += _AGAIN_SECONDS
 
 
 class Stages(Struct):

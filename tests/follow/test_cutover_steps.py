@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.remainder import Carried
 from migrate.errors import (
@@ -27,6 +29,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.follow import cutover
+from migrate.follow.all_cutovers import AllCutovers
 from migrate.follow.cutover import (
     RECORD,
     VERSION,
@@ -424,3 +427,48 @@ def test_who_is_at_work_at_the_destination_is_asked_of_its_server(make_followed,
         patch.setattr(FollowedSource, "activate", lambda followed: done.append(followed.name))
         steps.activate()
     assert done == ["app"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (cutover, "read_digests"),
+        (EarlyComparison, "begin"),
+        (cutover, "digests_with_keys"),
+        (EarlyComparison, "take_round"),
+    ],
+    ids=["reading both sides", "first comparison", "before changes are applied", "after they were"],
+)
+def test_a_network_that_is_away_for_a_moment_before_the_hold_ends_nothing(
+    make_followed, tmp_path, monkeypatch, toxiproxy, postgres, owner, name
+):
+    """Nothing has been changed yet. Afterwards wrong rows are seen as before."""
+    monkeypatch.setenv("OLD_PASSWORD", postgres.password)
+    direct, store = make_followed(SCRIPT), open_location(str(tmp_path))
+    proxy = toxiproxy.proxy(direct.source.url)
+    url = direct.source.url.replace(f":{postgres.port}/", f":{proxy.port}/")
+    followed = replace(direct, source=Endpoint(url, {"password": Secret("env:OLD_PASSWORD")}))
+    followed.folder(store).begin()
+    call, cuts = getattr(owner, name), []
+
+    def cut_and_call(*words, **options):
+        if not cuts:
+            cuts.append(threading.Timer(2, proxy.mend))
+            proxy.cut()
+            cuts[0].start()
+        return call(*words, **options)
+
+    monkeypatch.setattr(owner, name, cut_and_call)
+    sources = AllCutovers([followed], store, 2, Silent(), CancellationToken())
+    with contextlib.closing(sources):
+        sources.take_over()
+        sources.compare_early()
+        run_sql(direct.source.url, "UPDATE goods SET n = 0 WHERE id < 4; DELETE FROM goods WHERE id = 20")
+        sources.catch_up()
+        run_sql(direct.source.url, "INSERT INTO goods VALUES (21, 21)")
+        (equal,) = sources.each(lambda steps: steps.prove())
+        run_sql(direct.destination.url, "UPDATE goods SET n = 5 WHERE id = 4; UPDATE still SET id = 2")
+        (different,) = sources.each(lambda steps: steps.prove())
+    assert len(cuts) == 1
+    assert (equal.differences, equal.compared_early) == ([], ["public.goods", "public.still"])
+    assert [finding.key for finding in different.differences] == ["public.goods", "public.still"]
