@@ -127,7 +127,10 @@ _FOLLOW = (
         )
     ),
 )
-_CUTOVER = tuple(f"tests/follow/test_{name}.py" for name in ("follow_command", "cutover", "mysql_cutover"))
+_CUTOVER = tuple(
+    f"tests/follow/test_{name}.py"
+    for name in ("cutover_command", "follow_command", "cutover", "mysql_cutover")
+)
 
 PACKAGES = (
     Package("verify", ("migrate/verify",), _VERIFY),

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from exporters.changes import FOLLOW
 from migrate.bundle import canonical_json, layout, reconciliation
 from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
 from migrate.errors import BusyError, IncompleteError, UnreachableError, UsageError
@@ -267,13 +268,22 @@ def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
     )
     monkeypatch.setattr(followed, "load_part", parts.__getitem__)
     monkeypatch.setattr(FollowedSource, "destination_engine", engine)
-    assert FOLLOWED.open_writer() == ("writer", NEW.url, {}, "app")
-    assert FOLLOWED.applied_mark() == ("mark", NEW.url, {}, "app")
-    assert FOLLOWED.definition_gaps(["t"]) == ("gaps", OLD.url, {}, NEW.url, {}, ["t"], {"slot": "s"})
-    FOLLOWED.activate()
+    secrets = {side: {"password": side} for side in ("old", "new")}
+    for side in secrets:
+        monkeypatch.setenv(side.upper(), side)
+    old, new = (
+        replace(endpoint, secrets={"password": Secret(f"env:{side.upper()}")})
+        for endpoint, side in ((OLD, "old"), (NEW, "new"))
+    )
+    source = replace(FOLLOWED, source=old, destination=new)
+    assert source.open_writer() == ("writer", NEW.url, secrets["new"], "app")
+    assert source.applied_mark() == ("mark", NEW.url, secrets["new"], "app")
+    sides = OLD.url, secrets["old"], NEW.url, secrets["new"]
+    assert source.definition_gaps(["t"]) == ("gaps", *sides, ["t"], {"slot": "s"})
+    source.activate()
     engine.activation = ""
-    FOLLOWED.activate()
-    assert activated == [(NEW.url, {}, "app")]
+    source.activate()
+    assert activated == [(NEW.url, secrets["new"], "app")]
 
 
 def test_a_log_is_opened_where_the_case_or_else_the_bundle_says(monkeypatch):
