@@ -14,6 +14,7 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.signing import ssh_signatures
 from migrate.errors import DamageError, UsageError
 from migrate.storage.local.errors import translated
+from migrate.storage.local.fsync import make_directories
 from migrate.storage.local.whole_file import read_regular, write_whole
 
 DocumentsTo = Annotated[
@@ -55,7 +56,7 @@ def read_directory(directory: Path, kind: str) -> list[Document]:
 def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:
     """Write a document and signatures into a directory; return the files' names. Raises like ``write_whole``."""
     with translated(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directories(directory)
     files = {
         directory / key.rpartition("/")[2]: data
         for key, data in {document.key: document.data, **signatures}.items()

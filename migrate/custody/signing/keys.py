@@ -22,6 +22,7 @@ from exporters.structs import WithSecrets
 from migrate.custody.signing import ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
 from migrate.storage.local.errors import translate_os
+from migrate.storage.local.fsync import sync_directory
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -132,6 +133,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
         except OSError:
             path.unlink()
             raise
+        sync_directory(path.parent)
     except FileExistsError as exc:
         raise UsageError(
             f"there is a file {exc.filename} already",

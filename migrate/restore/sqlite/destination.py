@@ -29,6 +29,7 @@ from migrate.errors import (
 )
 from migrate.restore.common.api import Created
 from migrate.restore.common.table_restore import State
+from migrate.storage.local.fsync import make_directories
 
 LOCK_SECONDS = 10.0
 _ABOUT = "about"
@@ -85,7 +86,7 @@ def create_directory(
     if directory.is_dir():
         return None
     try:
-        directory.mkdir(parents=True)
+        make_directories(directory)
     except OSError as exc:
         raise NotAllowedError(
             f"the directory {directory} cannot be made: {exc.strerror}",

@@ -9,6 +9,7 @@ from exporters.sqlite.files.directory import FILES
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, NotAllowedError
+from migrate.storage.local.fsync import make_directories
 
 
 def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
@@ -37,7 +38,7 @@ def _is_below(name: str) -> bool:
 def make_room(folder: Path) -> None:
     """Make a directory for a file. Raises ``NotAllowedError``."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directories(folder)
     except OSError as exc:
         raise NotAllowedError(
             f"{folder} cannot be made: {exc.strerror}", next_step="name a directory that can be written"
