@@ -193,7 +193,7 @@ class Follower:
 
     def _rate(self) -> float:
         samples = list(self._counts.samples)
-        if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+        if not samples or samples[-1][0] <= samples[0][0]:
             return 0.0
         return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
 

@@ -93,6 +93,7 @@ _CHANGES = tuple(
         "changes/test_apply",
         "changes/test_capture_rules",
         "changes/test_capture_thread",
+        "changes/test_change_logs",
         "changes/test_retained_log",
         "changes/test_segments",
         "changes/test_delta_record",

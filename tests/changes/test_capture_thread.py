@@ -119,12 +119,13 @@ def test_a_location_that_is_away_is_waited_for(tmp_path):
         notes.append(message)
         folder.begin()
 
+    log = OpenLog(Log(folder, TRANSACTIONS))
     keep_capturing(
-        OpenLog(Log(folder, TRANSACTIONS)), BASE, folder, CancellationToken(), note=note,
+        log, BASE, folder, CancellationToken(), note=note,
         until=lambda position: position >= 40,
     )  # fmt: skip
     assert (len(notes), notes[0].startswith(f"{PROBLEM}: "), "has no folder" in notes[0]) == (1, True, True)
-    assert kept(folder) == PAYLOADS
+    assert (log.opened_after, kept(folder)) == ([7], PAYLOADS), "where it was is not known while it is away"
 
 
 @pytest.mark.usefixtures("quick_pauses")
@@ -177,6 +178,18 @@ def test_an_export_that_ends_has_what_has_arrived_and_hears_of_no_end(folder):
     eventually(lambda: log.opened_after and stream.received)
     thread.stop()
     assert (notes, thread._thread.is_alive(), kept(folder)) == ([], False, PAYLOADS)
+
+
+def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
+    stream, notes, asked = Log(folder, [], quiet_until=40), [], []
+    receive = stream.receive
+    stream.receive = lambda seconds: asked.append(seconds) or receive(seconds)
+    thread = CaptureThread(
+        "app", OpenLog(stream), BASE, folder._store, cancellation=CancellationToken(), note=notes.append
+    )
+    eventually(lambda: len(asked) > 2, 5)
+    thread.stop()
+    assert (notes, folder.idle_position(), stream.acknowledged[-1]) == ([], 40, 40)
 
 
 def test_an_export_goes_on_where_changes_are_lost_and_says_what_to_do(folder):

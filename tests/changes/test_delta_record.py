@@ -22,6 +22,7 @@ def test_records_of_delta_passes(tmp_path):
     store.put("changes/app/other.json", b"{}")
     assert list(recorded_deltas(store)) == [app, shop]
     written = json.loads(store.read("changes/shop/delta.json"))
+    assert written["version"] == 1
     assert (written["passes"], written["seconds"], written["rows"], written["tables_read"]) == (0, 0.0, 0, 0)
     store.put("changes/shop/delta.json", json.dumps(written | {"pauses": 1}).encode())
     with pytest.raises(DamageError, match=r"changes/shop/delta\.json"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +105,16 @@ def test_what_a_server_keeps_without_us_or_without_a_limit_ends_nothing(monkeypa
 def test_a_server_that_does_not_answer_is_asked_again(monkeypatch):
     log, _, _ = watch(monkeypatch, SourceUnreachableError("gone for now"), keeps(1000))
     assert log.dropped == [True]
+
+
+def test_what_has_become_less_within_the_last_minute_may_become_less(monkeypatch):
+    moments = [0, 50, 100, 109, 110, 120, 179, 180]
+    sizes = [3000, 2000, 2000, 2500, 2000, 1999, 2000, 2000]
+    now: list[float] = []
+    retained = RetainedLogWatch(Log([]), {}, 1000, CancellationToken(), print)
+    monkeypatch.setattr(retained_log, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+    answers = []
+    for moment, size in zip(moments, sizes, strict=True):
+        now.append(moment)
+        answers.append(retained._becomes_less(size))
+    assert answers == [True, True, True, True, False, True, True, False]

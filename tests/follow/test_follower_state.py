@@ -17,6 +17,7 @@ from migrate.follow import follower as follower_module
 from migrate.follow.follower import Follower, run_guarded
 from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.local.store import LocalStore
 
 
@@ -158,7 +159,10 @@ def test_what_was_captured_counts_as_applied_only_where_nothing_waits(monkeypatc
         def run(self, _, reached):
             for position, changes in ((50, 3), (40, 2)):
                 self.report(Mark(0, position=position), changes)
-            assert (one._counts.applied, one._counts.changes) == (50, 5)
+            assert (one._counts.applied, one._counts.changes, len(succeeded)) == (50, 5, 3)
+            self.is_committed = True
+            assert not reached(Mark(0, position=50))
+            self.is_committed = False
             one._counts.captured = 700
             assert not reached(Mark(0, position=100))
             for self.is_settled, position in ((False, 200), (True, 300)):
@@ -170,6 +174,8 @@ def test_what_was_captured_counts_as_applied_only_where_nothing_waits(monkeypatc
             self.is_committed = True
             assert reached(Mark(0, position=800))
 
+    succeeded, succeed = [], RetryPauses.succeeded
+    monkeypatch.setattr(RetryPauses, "succeeded", lambda pauses: succeeded.append(1) or succeed(pauses))
     monkeypatch.setattr("migrate.follow.follower.Applying", Applying)
     one = follower(Source(Writer(Mark(1000))))
     one._apply()
@@ -231,7 +237,10 @@ def test_it_is_done_where_all_is_applied_and_definitions_were_compared(
     first_end, applied, is_compared, applies, is_done
 ):
     one = follower(Source())
+    assert (one.state().captured, one.state().applied, one.state().is_waiting) == ("", "", True)
     one._threads["apply"] = alive(applies)
+    one._counts.first_end = 0
+    assert one.is_done is not applies, "definitions were not compared yet"
     one._counts.first_end, one._counts.applied, one._counts.is_compared = first_end, applied, is_compared
     assert one.is_done is is_done
     assert one.state().is_caught_up is (first_end is not None and applied >= first_end)
@@ -278,6 +287,24 @@ def test_the_watch_asks_where_the_log_ends_and_compares_definitions_now_and_then
     time.steps = 99
     one._watch()
     assert len(one._counts.samples) == 6
+
+
+def test_a_comparison_of_definitions_that_takes_long_is_made_less_often(monkeypatch):
+    source, compared, moments = Source(), [], iter([2, 106.5, 107, 108])
+    source.end, source.state = (lambda log: 9), (lambda log, after: SimpleNamespace(end=9))
+
+    def compare(_):
+        compared.append(time.now)
+        time.now += 5
+
+    one = timed_follower(monkeypatch, source, time := Time(4))
+    one._counts.is_waiting = False
+    time.now = 2
+    monkeypatch.setattr(Follower, "is_ended", False)
+    monkeypatch.setattr(Follower, "_pause", lambda _: time.wait(next(moments) - time.now))
+    monkeypatch.setattr(Follower, "_compare_definitions", compare)
+    one._watch()
+    assert compared == [2, 107]
 
 
 def test_definitions_are_compared_as_soon_as_the_destination_was_opened(monkeypatch):
@@ -396,7 +423,7 @@ def test_when_it_has_caught_up_is_foreseen_where_less_is_behind_than_before(lag_
 
 @pytest.mark.parametrize(
     ("samples", "rate"),
-    [([(1.0, 5)], 0.0), ([(1.0, 5), (1.0, 9)], 0.0), ([(1.0, 5), (2.0, 5), (5.0, 9)], 1.0)],
+    [([], 0.0), ([(1.0, 5)], 0.0), ([(1.0, 5), (1.0, 9)], 0.0), ([(1.0, 5), (2.0, 5), (5.0, 9)], 1.0)],
 )
 def test_a_rate_is_of_two_moments_at_least(samples, rate):
     one = follower(Source())
