@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from exporters.changes import LogState
 from exporters.errors import SourceUnreachableError
 from migrate.changes import retained_log
-from migrate.changes.retained_log import RetainedLogWatch
+from migrate.changes.retained_log import RetainedLogWatch, is_near
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -118,3 +119,38 @@ def test_what_has_become_less_within_the_last_minute_may_become_less(monkeypatch
         now.append(moment)
         answers.append(retained._becomes_less(size))
     assert answers == [True, True, True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("between", [900, 10])
+def test_a_server_that_keeps_too_much_once_more_has_another_minute(monkeypatch, between):
+    now: list[float] = []
+    retained = RetainedLogWatch(Log([]), {"slot": "s"}, 1000, CancellationToken(), print)
+    monkeypatch.setattr(retained_log, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+    for moment, size in ((0, 3000), (100, between), (200, 3000), (259, 3000)):
+        now.append(moment)
+        retained._judge(keeps(size))
+    assert retained.error is None
+    now.append(260)
+    retained._judge(keeps(3000))
+    assert retained.error is not None
+
+
+@pytest.mark.parametrize(("retained_bytes", "near"), [(799, False), (800, True), (999, True), (1000, True)])
+def test_nearly_too_much_is_four_fifths(retained_bytes, near):
+    assert is_near(retained_bytes, 1000) is near
+
+
+def test_the_end_waits_for_an_answer_that_is_under_way():
+    """Else it would come after its log was closed."""
+    asked, log = threading.Event(), Log([keeps(0)])
+    answer = log.state
+
+    def answer_late(objects: dict) -> LogState:
+        asked.set()
+        time.sleep(0.1)
+        return answer(objects)
+
+    log.state = answer_late
+    with RetainedLogWatch(log, {"slot": "s"}, None, CancellationToken(), print):
+        assert asked.wait(60)
+    assert log.asked == 1
