@@ -1,5 +1,6 @@
 """Receipts: their first line says whether all was well; a counter-signature is given twice, never forged."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -129,6 +130,32 @@ def test_a_receipt_that_says_two_things_is_not_counter_signed(location, provider
     with pytest.raises(UsageError, match="says one thing"):
         receipt.acknowledge(location, forged, signature(forged, customer), provider)
     assert [info.key for info in location.list("sig/")] == []
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda data: data.replace(b'  "findings_total"', b'  "findings_total": 7,\n  "findings_total"'),
+        lambda data: data.replace(b'"gaps": 0', b'"gaps": 0,\n  "x": NaN'),
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: data.replace(b'"kind"', b'"\\u006bind"'),
+    ],
+    ids=["a member twice", "no number", "another encoding", "an escape that nobody needs"],
+)
+def test_a_receipt_that_two_readers_read_as_two_things_is_refused(
+    location, provider, customer, make_key, tmp_path, written
+):
+    data = written(receipt.write(location, GOOD).data)
+    key = f"sig/receipt-{hashlib.sha256(data).hexdigest()[:16]}.json"
+    forged = documents.Document(key, "receipt", {}, data)
+    for name, content in {key: data, **signature(forged, customer)}.items():
+        (tmp_path / name[4:]).write_bytes(content)
+    words = ("acknowledge", location.location, tmp_path / key[4:], "--key", make_key.path_of("provider"))
+    refused = call(*words)
+    assert (refused.code, "two readers" in refused.err) == (6, True), refused.err
+    for name, content in {key: data, **signature(forged, customer)}.items():
+        location.put(name, content)
+    assert [finding.key for finding in documents.read_all(location)[1]] == [key]
 
 
 def test_what_a_customer_sends_is_read_only_as_far_as_a_receipt_may_go(

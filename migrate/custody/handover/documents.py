@@ -114,6 +114,9 @@ def parse(data: bytes, name: str) -> Document:
     if _id(data) != match["id"]:
         raise DamageError(name, expected=f"SHA-256 {match['id']}…", found=f"{_id(data)}…: it was changed")
     value = canonical_json.decode(data, name, version=VERSION)
+    if not _is_canonical(value, data):
+        found = "another form, which two readers may read as two things"
+        raise DamageError(name, expected="JSON as moveout writes it", found=found)
     if value.get("kind") != match["kind"]:
         raise DamageError(name, expected=match["kind"], found=repr(value.get("kind")))
     return Document(f"{layout.SIGNATURES}{match['kind']}-{match['id']}.json", match["kind"], value, data)
@@ -178,6 +181,14 @@ def _create(store: Store, key: str, data: bytes) -> None:
     except GoneError:
         pass
     store.put(key, data)
+
+
+def _is_canonical(value: Mapping[str, Any], data: bytes) -> bool:
+    """Tell whether a document has the bytes that its value has: no member twice, no other encoding."""
+    try:
+        return canonical_json.encode_pretty(value) == data
+    except ValueError:
+        return False
 
 
 def _id(data: bytes) -> str:
