@@ -72,6 +72,18 @@ def test_a_new_time_is_a_change_of_metadata():
     assert decide("k", listed("k"), listed("k"), whole) is None, "headers tell whole seconds only"
 
 
+def test_an_empty_object_is_known_like_any_other():
+    record = [Known(key, "a", 0, microseconds(THEN), "a") for key in "bcd"]
+    source, destination = [listed("b", size=0), listed("d", size=0)], [listed("a"), listed("b", size=0)]
+    steps = walk(source, destination, record)
+    assert [(step.do, step.key, step.why, step.known) for step in steps] == [
+        (Action.EXTRA, "a", "", False),
+        (Action.FORGET, "c", "", True),
+        (Action.COPY, "d", "missing", True),
+    ]
+    assert [step.known for step in walk([], [listed("b", size=0)], record[:1])] == [True]
+
+
 def test_three_lists_side_by_side():
     steps = walk(
         [listed("a"), listed("c"), listed("d")],

@@ -87,6 +87,68 @@ def test_versions_and_delete_markers_are_counted_each():
     assert totals.size_bytes == 12
 
 
+def test_versions_without_a_delete_marker_have_none():
+    made = listed(Rows([VERSIONS[0], VERSIONS[1]]), Workspace())
+    assert (made.totals.objects, made.totals.delete_markers) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "plain", "versions"),
+    [
+        (["ab", "c"], True, True),
+        (["ab", "b"], False, True),
+        (["ac", "b"], False, False),
+        (["b", "a"], False, False),
+        (["ba"], False, False),
+        (["aa"], False, True),
+    ],
+)
+def test_a_listing_is_in_order_across_its_shards(parts, plain, versions):
+    """A plain listing names each key once; one of versions may go on with the key."""
+    for expected, column in ((plain, {}), (versions, {"version_id": "1", "is_delete_marker": False})):
+        tally = inventory._Tally()
+        for keys in parts:
+            columns = {"key": list(keys), "size": [1] * len(keys)}
+            tally.add(pa.table(columns | {name: [value] * len(keys) for name, value in column.items()}))
+        assert tally.ordered is expected
+
+
+def test_versions_are_listed_once_where_the_one_after_which_it_goes_on_is_gone():
+    versions = [str(number) for number in range(30, 9, -1)]
+    rows = [
+        row("a", version="1"),
+        *(row("k", version=version) for version in versions),
+        row("z", version="1"),
+    ]
+    workspace = Workspace()
+    workspace.fail_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        listed(Rows(rows), workspace)
+    workspace.fail_after = 1 << 60
+    names = [name for name in workspace if name.endswith(".parquet")]
+    ends = [shards.cover_of(from_state(workspace[name], name), name).upto for name in names]
+    key, version = max(ends, key=lambda end: -int(end[1] or 99))
+    assert key == "k"
+    assert version
+    left = [each for each in rows if (each.key, each.version_id) != (key, version)]
+    assert [(each.key, each.version_id) for each in all_of(listed(Rows(left), workspace))] == [
+        (each.key, each.version_id) for each in rows
+    ]
+
+
+def test_an_inventory_of_a_moveout_that_did_not_list_in_parts_is_read():
+    workspace = Workspace()
+    listed(Rows(PLAIN), workspace)
+    written = json.loads(workspace[inventory._SUMMARY])
+    later = ("versions", "delete_markers", "excluded", "choice", "order", "at_once", "ends")
+    workspace[inventory._SUMMARY] = json.dumps(
+        {name: value for name, value in written.items() if name not in later}
+    ).encode()
+    totals = listed(Rows(PLAIN), workspace).totals
+    assert (totals.versions, totals.delete_markers, totals.excluded, totals.choice) == (False, 0, 0, "")
+    assert (list(totals.order), totals.at_once, list(totals.ends)) == ([], 1, [])
+
+
 def test_what_is_excluded_stays_in_the_inventory_with_the_reason():
     chosen = Selection(exclude=("b", "e"), max_bytes=SMALL_BYTES)
     made = listed(Rows(PLAIN), Workspace(), chosen)
