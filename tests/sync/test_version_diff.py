@@ -11,18 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporters.bucket_api import NULL_VERSION, Fetched, ObjectSummary
+from exporters.bucket_api import NULL_VERSION, Fetched, ObjectSummary, Page
 from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.amendment import amendment
-from migrate.sync.diff import Action
-from migrate.sync.record.column_pages import microseconds
+from migrate.sync.diff import AGAIN, Action
+from migrate.sync.record.column_pages import UnorderedError, microseconds
 from migrate.sync.record.record_merge import by_version, folded
 from migrate.sync.record.record_rows import synced_table, which_version
 from migrate.sync.versions import version_filter as choice_module
-from migrate.sync.versions.version_diff import NOT_CURRENT, HistoryComparison, KnownVersion, decide
+from migrate.sync.versions.version_diff import _LATE as LATE
+from migrate.sync.versions.version_diff import (
+    ANOTHER,
+    NOT_CURRENT,
+    OTHERS,
+    HistoryComparison,
+    KnownVersion,
+    by_key,
+    decide,
+    in_order,
+)
 from migrate.sync.versions.version_filter import ALONE, Judged, alone, by_tags
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -258,6 +268,113 @@ def test_what_stands_below_is_not_put_on_top() -> None:
     model.sync()
     model.destination, model.known = model.destination[1:], model.known[1:]
     assert model.sync() == [Action.STUCK]
+
+
+def record_of(*pairs: tuple[int, int, str]) -> list[KnownVersion]:
+    """What the record says: (number at the source, number at the destination, content)."""
+    return [
+        KnownVersion(f"s{source}", content, len(content), 0, not content, f"t{destination}")
+        for source, destination, content in pairs
+    ]
+
+
+A, B, C = version(1, "a"), version(2, "bb"), version(3, "ccc")
+T1, T2 = version(1, "a", "t"), version(2, "bb", "t")
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "record", "same", "expected"),
+    [
+        ([A, B], [], [], [], [(Action.COPY, "s1", "new", False, 0), (Action.COPY, "s2", "new", False, 1)]),
+        ([A, B], [T1], [(1, 1, "a")], ["t1"], [(Action.COPY, "s2", "new", False, 1)]),
+        ([A], [], [(1, 1, "a")], [], [(Action.COPY, "s1", "missing", True, 0)]),
+        ([A, B, C], [T1, T2], [(1, 1, "a"), (2, 2, "bb")], ["t1", "t2"], [(Action.COPY, "s3", "new", False, 2)]),
+        # Another program has written something: it may be the same, or not.
+        ([A], [T1], [], [], [(Action.LOOK, "s1", "there already", False, 0)]),
+        ([A, B], [T1], [], [], [
+            (Action.LOOK, "s1", "there already", False, 0), (Action.COPY, "s2", "new", False, 1),
+        ]),
+        ([A], [T2], [], [], [(Action.STUCK, "s1", OTHERS, False, 0), (Action.EXTRA, "t2", ANOTHER, False, 0)]),
+        ([A], [T1, T2], [], [], [
+            (Action.STUCK, "s1", OTHERS, False, 0), (Action.EXTRA, "t1", ANOTHER, False, 0),
+            (Action.EXTRA, "t2", ANOTHER, False, 0),
+        ]),
+        ([B], [T1, T2], [(1, 1, "a")], [], [
+            (Action.LOOK, "s2", "there already", False, 0), (Action.EXTRA, "s1", "", True, 0),
+        ]),
+        # What the record has is gone from both sides, or from one.
+        ([], [T1], [(1, 1, "a")], [], [(Action.EXTRA, "s1", "", True, 0)]),
+        ([], [T1], [], [], [(Action.EXTRA, "t1", "", False, 0)]),
+        ([B], [T2], [(1, 1, "a"), (2, 2, "bb")], ["t2"], [(Action.FORGET, "s1", "", True, 0)]),
+        ([A, B], [T2], [(2, 2, "bb")], ["t2"], [(Action.STUCK, "s1", LATE, False, 0)]),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_done_about_a_key(source, destination, record, same, expected) -> None:
+    decided = decide("k", [(one, "") for one in source], destination, record_of(*record), Markers())
+    assert [counterpart.version_id for _, counterpart in decided.same] == same
+    assert [
+        (step.do, (step.source or step.destination).version_id, step.why, step.known, step.before)
+        for step in decided.steps
+    ] == expected
+    assert all(step.ours == (step.do == Action.COPY) for step in decided.steps)
+
+
+def test_another_history_is_gone_on_above_when_that_is_asked_for() -> None:
+    decided = decide("k", [(A, ""), (C, "")], [T2], [], Markers(), overwrite=True)
+    assert [(step.do, step.why, step.before) for step in decided.steps] == [
+        (Action.COPY, "new", 1), (Action.COPY, "new", 2), (Action.EXTRA, ANOTHER, 0),
+    ]  # fmt: skip
+
+
+def test_what_is_not_chosen_any_more_stays_as_it_is() -> None:
+    known = record_of((1, 1, "a"))
+    decided = decide("k", [(A, "no"), (B, "no"), (C, "")], [T1], known, Markers())
+    assert decided.same == []
+    assert [(step.do, step.why, step.destination, step.known) for step in decided.steps] == [
+        (Action.EXCLUDED, "no", T1, True), (Action.EXCLUDED, "no", None, False), (Action.COPY, "new", None, False),
+    ]  # fmt: skip
+    only = decide("k", [(A, "no")], [T1], known, Markers())
+    assert [step.why for step in only.steps] == ["no"]
+
+
+def listing(*versions: tuple[str, str]) -> list[Page]:
+    rows = [replace(version(int(number), "a"), key=f"p/{key}") for key, number in versions]
+    return [Page.of(rows[start : start + 2]) for start in range(0, len(rows), 2)]
+
+
+def ids(histories: Any) -> list[tuple[str, list[str]]]:
+    return [(key, [one.version_id for one in versions]) for key, versions in histories]
+
+
+def test_versions_are_gathered_by_key_the_oldest_first() -> None:
+    pages = listing(("a", "3"), ("a", "2"), ("a", "1"), ("b", "1"))
+    expected = [("a", ["s1", "s2", "s3"]), ("b", ["s1"])]
+    assert ids(by_key(pages, 2, "source")) == ids(in_order(pages, 2)) == expected
+
+
+@pytest.mark.parametrize("keys", ["ba", "aba"])
+def test_versions_that_are_not_listed_by_key_are_sorted_when_asked_for(keys: str) -> None:
+    pages = listing(*((key, str(9 - number)) for number, key in enumerate(keys)))
+    with pytest.raises(UnorderedError) as raised:
+        ids(by_key(pages, 2, "destination"))
+    assert raised.value.side == "destination"
+    assert [key for key, _ in ids(in_order(pages, 2))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_recheck_looks_at_every_version_but_delete_markers(recheck: bool) -> None:
+    marker = version(2, "")
+    destination = [T1, version(2, "", "t")]
+    seen: list[str] = []
+    pairs: list[tuple[Any, ...]] = []
+    walk = HistoryComparison(lambda _: False, Markers(), see=seen.extend, recheck=recheck)
+    walk.on_same = lambda *columns: pairs.append(tuple(map(list, columns)))
+    source = [("k", [(A, ""), (marker, "")]), ("x", [(A, "no")])]
+    taken = list(walk.steps(source, [("k", destination)], [("k", record_of((1, 1, "a"), (2, 2, "")))]))
+    same = [(["k"], [0], ["-"], ["-"])] if recheck else [(["k", "k"], [1, 0], ["a", "-"], ["a", "-"])]
+    assert (walk.same, seen, pairs) == (len(same[0][0]), ["k"], same)
+    looked = [(step.why, step.source, step.destination, step.ours, step.known) for step in taken[1:-1]]
+    assert (taken[0], looked) == (walk.same, [(AGAIN, A, T1, True, True)] if recheck else [])
 
 
 def test_a_walk_counts_every_version() -> None:
