@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import cycle, pairwise
 from typing import Any, cast
 
@@ -12,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.bucket_api import Bucket
+from exporters.bucket_api import Bucket, ObjectSummary, Page
 from exporters.objects.index_rows import from_state
 from exporters.objects.listing import inventory, lister, prefetch, shards
+from exporters.selection import EVERYTHING
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
-from tests.exporters.objects.memory import MemoryListing
+from tests.exporters.objects.memory import MOMENT, MemoryListing
 from tests.exporters.objects.test_history import make_old_shop
 from tests.exporters.objects.workspaces import Workspace
 
@@ -122,6 +124,135 @@ def test_a_bucket_that_cannot_be_listed_from_anywhere_is_listed_once_more_in_one
     bucket.lists_from_anywhere = False
     totals = inventory.take(cast("Bucket", bucket), Workspace()).totals
     assert (totals.at_once, list(totals.ends)) == (1, [])
+
+
+def page_of(*rows: str) -> Page:
+    """A page of keys, or of keys with a version: ``k/1``."""
+    return Page.of([
+        ObjectSummary(key, 1, "e", MOMENT, version_id=version)
+        for key, _, version in (row.partition("/") for row in rows)
+    ])  # fmt: skip
+
+
+def rows_of(pages: list[Page]) -> str:
+    return " ".join(f"{row.key}{row.version_id}" for page in pages for row in page.rows())
+
+
+def test_rows_wait_until_a_shard_is_full() -> None:
+    held = lister._Held(4, whole_keys=False)
+    held.add(page_of())
+    held.add(page_of("a", "b", "c"))
+    assert held.full() is None
+    held.add(page_of("d", "e", "f"))
+    assert (held.rows, held.full()) == (6, ("d", ""))
+    assert (rows_of(held.drain()), held.rows, held.full()) == ("a b c d", 2, None)
+    assert (rows_of(held.drain(everything=True)), held.rows) == ("e f", 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ends", "shard"),
+    [
+        ("a/2 a/1 b/2 b/1", None, ""),  # the key may go on
+        ("a/2 a/1 b/2 b/1 c/1", ("b", ""), "a2 a1 b2 b1"),
+        ("a/2 a/1 b/3 b/2 b/1", None, ""),
+        ("a/2 a/1 b/3 b/2 b/1 c/1", ("b", ""), "a2 a1 b3 b2 b1"),
+        ("a/1 b/7 b/6 b/5 b/4 b/3 b/2", None, ""),
+        (
+            "a/1 b/7 b/6 b/5 b/4 b/3 b/2 b/1",
+            ("b", "1"),
+            "a1 b7 b6 b5 b4 b3 b2 b1",
+        ),  # twice a shard: it is cut
+        ("a/1 b/8 b/7 b/6 b/5 b/4 b/3 b/2 b/1", ("b", "2"), "a1 b8 b7 b6 b5 b4 b3 b2"),
+        ("a/1 b/7 b/6 b/5 b/4 b/3 b/2 c/1", ("b", ""), "a1 b7 b6 b5 b4 b3 b2"),
+    ],
+)
+@pytest.mark.parametrize("page_rows", [2, 3, 9])
+def test_versions_of_a_key_are_in_one_shard_unless_they_are_very_many(
+    rows: str, ends: tuple[str, str] | None, shard: str, page_rows: int
+) -> None:
+    held, split_rows = lister._Held(4, whole_keys=True), rows.split()
+    for start in range(0, len(split_rows), page_rows):
+        held.add(page_of(*split_rows[start : start + page_rows]))
+    assert held.full() == ends
+    left = len(split_rows) - len(shard.split())
+    if ends is not None:
+        assert (rows_of(held.drain()), held.rows) == (shard, left)
+        assert len(rows_of(held.drain(everything=True)).split()) == left
+
+
+def listing_of(bucket: Any, *, versions: bool = False, in_order: bool = True) -> lister.Listing:
+    return lister.Listing(
+        cast("Bucket", bucket), Workspace(), inventory._Tally(), EVERYTHING, versions, in_order, shard_rows=7
+    )
+
+
+def test_a_range_takes_what_lies_in_it_and_ends_behind_it() -> None:
+    listing, key_range = listing_of(None), lister.Range(("b", ""), "e")
+    assert key_range.cursor == "b"
+    assert rows_of([listing._take(key_range, page_of("c", "d"))]) == "c d"
+    assert (key_range.cursor, key_range.pages, key_range.ended) == ("d", 1, False)
+    assert rows_of([listing._take(key_range, page_of("e", "f"))]) == "e"
+    assert (key_range.cursor, key_range.pages, key_range.ended) == ("e", 2, True)
+    beyond = lister.Range(("b", ""), "e")
+    assert rows_of([listing._take(beyond, page_of("f", "g"))]) == ""
+    assert (beyond.cursor, beyond.ended) == ("b", True)
+    assert listing.workspace.listed_items == 6
+
+
+@pytest.mark.parametrize(
+    ("versions", "pages", "refused"),
+    [
+        (False, ["c", "d"], False),
+        (False, ["c", "c"], True),
+        (True, ["c", "c"], False),
+        (False, ["d", "c"], True),
+        (True, ["d", "c"], True),
+        (False, ["dc"], True),
+        (False, ["b"], True),
+        (True, ["a"], True),
+        (False, ["", "c"], False),
+    ],
+)
+def test_keys_that_come_too_late_are_out_of_order(versions: bool, pages: list[str], refused: bool) -> None:
+    key_range = lister.Range(("b", ""), None)
+    with pytest.raises(lister.OutOfOrderError) if refused else nullcontext():
+        for keys in pages:
+            listing_of(None, versions=versions)._take(key_range, page_of(*keys))
+    any_order = listing_of(None, versions=versions, in_order=False)
+    for keys in pages:
+        assert any_order._take(lister.Range(("b", ""), None), page_of(*keys)).keys == list(keys)
+
+
+def test_versions_that_an_earlier_run_has_listed_are_left_out() -> None:
+    key_range = lister.Range(("b", "2"), None, frozenset({"2", "3"}))
+    page = page_of("b/3", "b/2", "b/1", "c/3")
+    assert rows_of([listing_of(None, versions=True)._take(key_range, page)]) == "b1 c3"
+
+
+def test_the_range_that_was_listed_for_longest_is_cut() -> None:
+    keys = [f"{number:04d}" for number in range(900)]
+    listing = listing_of(MemoryListing(dict.fromkeys(keys, ("",)), page_rows=5))
+    first, longest = lister.Range(("", ""), "0100", pages=2), lister.Range(("0100", ""), None, pages=3)
+    longest.cursor = "0200"
+    new, unseen = lister.Range(("0700", ""), None), lister.Range(("0700", ""), None, pages=9)
+    unseen.whole = True
+    assert listing._cut([first, longest], 0) == []
+    assert listing._cut([new, unseen], 3) == []
+    parts = [longest, *reversed(listing._cut([first, longest, new, unseen], 3))]
+    assert len(parts) > 2
+    for part, following in pairwise(parts):
+        assert part.until is not None
+        assert "0200" < part.until == following.after[0]
+    assert (parts[-1].until, longest.pages, longest.whole) == (None, 1, False)
+    assert (first.until, first.pages) == ("0100", 2)
+
+
+def test_where_there_is_nothing_to_cut_it_is_not_tried_again() -> None:
+    listing = listing_of(MemoryListing({"a": ("",), "b": ("",)}, page_rows=5))
+    last = lister.Range(("", ""), None, pages=1)
+    last.cursor = "b"
+    assert (listing._cut([last], 3), last.whole) == ([], True)
+    assert (last.until, last.ended) == (None, False)
 
 
 class Clock:
