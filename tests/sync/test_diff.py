@@ -150,9 +150,12 @@ def test_a_choice_or_a_recheck_is_about_what_seems_the_same_too(options, expecte
     comparison = Comparison(
         "", "", lambda key, _: "too old" if key == "b" else None, lambda _: False, **options
     )
-    steps = comparison.steps(pages(rows), pages(rows), [plain([known(key) for key in "abc"])])
+    steps = list(comparison.steps(pages(rows), pages(rows), [plain([known(key) for key in "abc"])]))
     assert [it if isinstance(it, int) else (it.do, it.key, it.why) for it in steps] == expected
     assert (comparison.listed, comparison.listed_bytes) == (3, 3)
+    assert all(
+        (it.known, it.ours) == (True, it.do == Action.LOOK) for it in steps if isinstance(it, SyncStep)
+    )
 
 
 def plain(rows: list) -> KnownPage:

@@ -7,8 +7,9 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
-from exporters.bucket_api import ObjectSummary
+from exporters.bucket_api import ObjectSummary, Page
 from exporters.selection import Selection
 from migrate.runtime.progress import Silent
 from migrate.sync import plan
@@ -59,6 +60,57 @@ def test_only_a_choice_by_tags_asks_for_tags(monkeypatch):
         assert len(asked) == bool(chosen.selection.tags)
 
 
+def test_a_choice_by_tags_asks_for_those_of_every_version(monkeypatch):
+    asked = []
+    monkeypatch.setattr(plan, "by_tags", lambda histories, *_: asked.append(1) or histories)
+    for chosen in (sides(), sides(tags={"a": "b"})):
+        both = replace(chosen, history=True)
+        listings = (iter(pages([listed("a")])), iter([]))
+        steps = both.walk(both.comparison(), SimpleNamespace(known_versions=list), frozenset(), listings)
+        assert [step.key for step in steps] == ["a"]
+        assert len(asked) == bool(chosen.selection.tags)
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_listing_that_is_not_by_key_is_sorted_for_its_side_only(side, history):
+    both = replace(sides(), history=history)
+    rows = {"source": [listed("a"), listed("b")], "destination": [listed("c")]}
+    rows[side].insert(0, listed("d"))
+
+    def walk(*unordered: str) -> list[str]:
+        record = SimpleNamespace(known=list, known_versions=list)
+        listings = (iter(pages(rows["source"], 1)), iter(pages(rows["destination"], 1)))
+        return [step.key for step in both.walk(both.comparison(), record, frozenset(unordered), listings)]
+
+    for unordered in ([], [{"source": "destination", "destination": "source"}[side]]):
+        with pytest.raises(UnorderedError) as raised:
+            walk(*unordered)
+        assert raised.value.side == side
+    assert walk(side) == walk("source", "destination") == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_versions_are_listed_for_a_history_only(history):
+    asked = []
+
+    def of_source(*, versions: bool, until: object) -> list[Page]:
+        asked.append(versions)
+        return pages([listed("p/a")])
+
+    listing = SimpleNamespace(
+        versions=lambda prefix: iter(pages([listed(f"{prefix}versions")])),
+        objects=lambda prefix: iter(pages([listed(f"{prefix}objects")])),
+    )
+    source = SimpleNamespace(prefix="p/", pages=of_source)
+    destination = SimpleNamespace(prefix="q/", reader=SimpleNamespace(listing=listing))
+    keys = [
+        [key for page in side for key in page.keys]
+        for side in Sides("media", source, destination, Selection(), history=history).listings()
+    ]
+    assert (asked, keys) == ([history], [["p/a"], ["q/versions" if history else "q/objects"]])
+
+
 class Scripted:
     """Sides of which a walk yields these steps; torn ones list out of order at first."""
 
@@ -105,6 +157,15 @@ class Notes(Silent):
     def __init__(self) -> None:
         self.items = 0
         self.reports = 0
+        self.tasks: list[tuple[str, int] | None] = []
+
+    def begin(self, what: str, *, items: int, size_bytes: int, of: object = None) -> None:
+        del size_bytes, of
+        self.tasks.append((what, items))
+
+    def end(self, *, stopped: bool = False) -> None:
+        del stopped
+        self.tasks.append(None)
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
         del size_bytes
@@ -146,6 +207,7 @@ def test_steps_are_counted_by_what_they_do():
     assert made.examples[Action.EXTRA] == ["d", "e"]
     assert [sample.key for sample in made.samples] == ["a", "b//c", ""]
     assert notes.items == 4 + 2 + 6
+    assert notes.tasks == [("compare", 5), None]
 
 
 def test_all_steps_are_written_in_their_order_with_what_is_odd_about_their_keys():
