@@ -21,8 +21,8 @@ from scripts.mutants.record import Place, digests_of, owners_of
 _LEFT_ALONE = re.compile(r"TYPE_CHECKING|os\.kill|killpg|^class .*frozen=True|^\*,$|^_log\.")
 """A changed number would be another signal, or another process; slots, frozen classes and
 keywords by name alone behave as others do. Lines of the log are for developers."""
-_HARDLY_CHANGE = re.compile(r"_Eq_Is$|_NotEq_IsNot$")
-"""Operators whose changes nobody notices: Python keeps one object of each small number."""
+_HARDLY_CHANGE = re.compile(r"_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)$")
+"""Operators whose changes nobody notices: Python keeps one object of each small number, and of None."""
 _SAME = {("return False", "return")}
 
 

@@ -1,7 +1,11 @@
 """Segments keep messages in order; what an interrupted transaction left does not count."""
 
+import hashlib
+import json
 import shutil
+import struct
 
+import pyarrow as pa
 import pytest
 
 from exporters.changes import Message, MessageKind
@@ -205,3 +209,62 @@ def test_a_segment_that_was_written_while_the_disk_was_away_is_not_durable(
         away.rename(home)
     write(folder, transaction(20, b"again"), place, 20)
     assert payloads(SegmentReader(folder)) == [b"before"] * segments_before + [b"again"]
+
+
+def test_files_are_as_the_format_says(folder, tmp_path):
+    """Others read them, and so does a later version."""
+    messages = [Message(SHAPE, 0, b"columns"), *transaction(0x0A0B, b"a")]
+    first = write(folder, messages, START, 0x0A0B)
+    second = write(folder, [Message(BEGIN, 20, b"")], Place(1, 4), 0x0A0B)
+    folder.write_idle_position(78, "first", is_all=True)
+    home = tmp_path / "changes" / "app" / "0000000000001234"
+    segments = [f"000000000{record.number}-{record.sha256[:16]}.zst" for record in (first, second)]
+    assert {path.name for path in home.iterdir()} == {*segments, "0000000001.json", "0000000002.json", "idle"}
+    data = (home / segments[0]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == first.sha256
+    assert pa.Codec("zstd").decompress(data, first.raw_bytes, asbytes=True) == b"".join(
+        struct.pack("<BQI", message.kind, message.position, len(message.payload)) + message.payload
+        for message in messages
+    )
+    record = json.loads((home / "0000000001.json").read_bytes())
+    assert record.pop("written") == first.written
+    assert record == {
+        "version": 1,
+        "number": 1,
+        "messages": 4,
+        "transactions": 1,
+        "position": 0x0A0B,
+        "after": [0, 0],
+        "boundary": [1, 4],
+        "size_bytes": len(data),
+        "raw_bytes": first.raw_bytes,
+        "sha256": first.sha256,
+        "previous": "",
+    }
+    previous = hashlib.sha256((home / "0000000001.json").read_bytes()).hexdigest()
+    assert (second.number, second.previous, second.boundary, second.transactions) == (2, previous, (1, 4), 0)
+    idle = json.loads((home / "idle").read_bytes())
+    assert idle == {"version": 1, "position": 78, "origin": "first", "written": folder.written()}
+
+
+def test_a_folder_that_is_away_has_no_damage(tmp_path):
+    folder = SegmentFolder(open_location(str(tmp_path)), "app", 0x1234)
+    for read in (folder.origin, lambda: folder.record(1), lambda: list(folder.records(1))):
+        with pytest.raises(UnreachableError, match="has no folder"):
+            read()
+    folder.begin()
+    assert folder.origin() == ""
+    with pytest.raises(DamageError, match=r"0000000001\.json"):
+        folder.record(1)
+
+
+@pytest.mark.parametrize("after", range(0, 50, 10))
+@pytest.mark.parametrize("until", [0, 10, 25, 40])
+def test_what_was_captured_is_read_from_a_position_to_another_one(folder, after, until):
+    """By it a stream recognizes that a server was put back to an earlier state."""
+    place = START
+    for positions in ((10, 20), (30,), (40,)):
+        messages = [message for position in positions for message in transaction(position, b"a")]
+        place = write(folder, messages, place, positions[-1]).boundary
+    begins = [begin.position for begin in folder.begins(after, until)]
+    assert begins == [position for position in (10, 20, 30, 40) if after < position <= until]
