@@ -177,3 +177,12 @@ def test_all_are_compared_at_once_and_closed(make, progress, monkeypatch):
 def test_a_source_without_a_log_is_switched_by_delta_passes(make):
     delta = DeltaSource("file", Endpoint("sqlite:///a.db"), Endpoint("sqlite:///b.db"), None)
     assert make(delta, APP).each(type) == [DeltaCutover, Cutover]
+
+
+def test_what_is_done_for_the_sources_is_cancelled_without_the_run(progress):
+    cancellation = CancellationToken()
+    cutovers = AllCutovers([APP, SHOP], None, 2, progress, cancellation)
+    assert cutovers.each(lambda cutover: cutover.cancellation.is_cancelled) == [False, False]
+    cutovers.cancel()
+    assert cutovers.each(lambda cutover: cutover.cancellation.is_cancelled) == [True, True]
+    assert not cancellation.is_cancelled

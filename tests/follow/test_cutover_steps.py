@@ -19,7 +19,8 @@ from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
-from migrate.changes.remainder import Carried
+from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.changes.segments import SegmentFolder
 from migrate.errors import (
     AlreadyExistsError,
     BusyError,
@@ -27,6 +28,7 @@ from migrate.errors import (
     IncompleteError,
     NoSpaceError,
     UnreachableError,
+    UsageError,
 )
 from migrate.follow import cutover
 from migrate.follow.all_cutovers import AllCutovers
@@ -49,6 +51,8 @@ from migrate.follow.table_digests import recorded_digests
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from tests.changes.test_capture_rules import TRANSACTIONS, Log
+from tests.changes.test_capture_thread import OpenLog
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.faults import Fault, FaultPlan, Faulty
 from tests.tools.waiting import eventually
@@ -472,3 +476,42 @@ def test_a_network_that_is_away_for_a_moment_before_the_hold_ends_nothing(
     assert len(cuts) == 1
     assert (equal.differences, equal.compared_early) == ([], ["public.goods", "public.still"])
     assert [finding.key for finding in different.differences] == ["public.goods", "public.still"]
+
+
+def test_changes_are_captured_up_to_now_by_one_stream_until_it_breaks(tmp_path):
+    store = open_location(str(tmp_path))
+    folder = SegmentFolder(store, "app", 7)
+    folder.begin()
+    log = OpenLog(*(Log(folder, TRANSACTIONS, quiet_until=end) for end in (45, 60)))
+    log.ends = iter([40, 45, 50, 60])
+    log.end = lambda objects: next(log.ends)
+    followed = SimpleNamespace(folder=lambda _: folder, open_log=lambda: log, log={"slot": "s"}, base=7)
+    one = Cutover(followed, store, CancellationToken(), 2)
+    assert [one._capture(), one._capture()] == ["position 40", "position 45"]
+    assert (log.opened_after, len(log.attempts)) == ([7], 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Log, "receive", lambda *_: (_ for _ in ()).throw(SourceUnreachableError("cut")))
+        with pytest.raises(SourceUnreachableError, match="cut"):
+            one._capture()
+    assert one._capture() == "position 60"
+    assert log.opened_after == [7, 45]
+
+
+def test_what_the_log_lacks_is_carried_by_the_destinations_engine(monkeypatch):
+    for side in ("old", "new"):
+        monkeypatch.setenv(side.upper(), side)
+    source, destination = (
+        Endpoint(f"postgresql://{side}/app", secrets={"password": Secret(f"env:{side.upper()}")})
+        for side in ("old", "new")
+    )
+    requests, carried = [], Carried({"sequences": 2})
+    monkeypatch.setattr(cutover, "load_part", lambda _: lambda request: requests.append(request) or carried)
+    done = cutover.carry_remainder(source, destination, log={"slot": "s"}, workers=3, skipped=("t",))
+    assert done is carried
+    assert requests == [
+        RemainderRequest(
+            source.url, {"password": "old"}, destination.url, {"password": "new"}, {"slot": "s"}, 3, ("t",)
+        )
+    ]
+    with pytest.raises(UsageError, match="followed"):
+        cutover.carry_remainder(source, Endpoint("sqlite:///new.db"), log=None, workers=1)

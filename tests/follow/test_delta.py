@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from exporters.errors import SourceGoneError, SourceReplacedError, SourceUnreachableError
+from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.errors import BusyError, GoneError, IncompleteError, NoSpaceError, UnreachableError
@@ -18,6 +19,7 @@ from migrate.follow import delta
 from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
 from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
+from migrate.follow.table_digests import as_recorded
 from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -30,6 +32,7 @@ from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
 from tests.tools.waiting import eventually
 
+T = ("public", "t")
 MAKE = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
     "INSERT INTO accounts VALUES (1, 10), (2, 20), (3, 30)",
@@ -337,14 +340,14 @@ def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatc
         DeltaRecord("app", rows=3, seconds=4.0),
         away,
         NoSpaceError("full"),
-        DeltaRecord("app", rows=4, seconds=40.0, unequal=["t: no key"]),
+        DeltaRecord("app", rows=5, seconds=40.0, unequal=["t: no key"]),
         last=DeltaRecord("app", passes=5, unequal=["u: no key"]),
     )
     follower = delta_follower(source, notes)
     assert (follower.state().last, follower.state().skipped) == (None, ())
     follower._run()
     state = follower.state()
-    assert (state.passes, state.rows, state.skipped) == (2, 7, ["t: no key"])
+    assert (state.passes, state.rows, state.skipped) == (2, 8, ["t: no key"])
     assert notes == [f"app: no delta pass for now: {reason}" for reason in ("away", "away", "full")]
     assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 40.0]
 
@@ -372,3 +375,41 @@ def test_a_cutover_catches_up_until_a_pass_writes_nothing():
     cutover = DeltaCutover(Passes(*records), CancellationToken(), 1)
     before, first, second, third = (cutover.catch_up() for _ in range(4))
     assert (before != first, first != second, second == third) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("states", "rows", "digests", "is_written"),
+    [
+        ({"t": "1"}, 0, {}, False),
+        ({"t": "1"}, 1, {}, True),
+        ({}, 9, {T: RowsDigest(2, 255)}, False),
+        ({}, 0, {T: RowsDigest(2, 254)}, True),
+        ({}, 0, {}, True),
+    ],
+)
+def test_whether_a_source_was_written_to_is_asked_of_its_server_or_read_again(
+    monkeypatch, states, rows, digests, is_written
+):
+    def read_again(source, *, workers):
+        assert (states, source, workers) == ({}, Endpoint("x://old"), 3)
+        return as_recorded({T: RowsDigest(2, 255)})
+
+    monkeypatch.setattr(delta, "recorded_digests", read_again)
+    source = Passes(DeltaRecord("app", rows=rows))
+    source.source = Endpoint("x://old")
+    cutover = DeltaCutover(source, CancellationToken(), 3)
+    assert cutover._is_written_since(DeltaRecord("app", states=states), digests) is is_written
+
+
+def test_the_destination_is_activated_where_its_engine_holds_something_back(monkeypatch):
+    activated = []
+    monkeypatch.setattr(
+        delta, "load_part", lambda reference: lambda *words: activated.append((reference, *words))
+    )
+    new = Endpoint("sqlite:///new.db")
+    source = DeltaSource("app", Endpoint("sqlite:///old.db"), new, None)
+    for activation in ("activation", ""):
+        monkeypatch.setattr(DeltaSource, "destination_engine", SimpleNamespace(activation=activation))
+        DeltaCutover(source, CancellationToken(), 1).activate()
+    assert activated == [("activation", new.url, {}, "app")]
+    assert DeltaCutover(source, CancellationToken(), 1).recent_sessions() == ()

@@ -214,6 +214,12 @@ def test_a_table_to_which_anybody_else_has_written_is_not_equal_any_more(states,
             "the destination's server does not count the rows that are written to it",
         ),
         (
+            UNCOUNTED, UNCOUNTED[0], WriteState("d", None, None, "yesterday"), True,
+            "the destination's server does not count the rows that are written to it",
+        ),
+        (UNCOUNTED, UNCOUNTED[0], WriteState("d", None, 5, "then"), False, ""),
+        (BY_SERVER, BY_SERVER[0], WriteState("d", None, None, "then"), False, ""),
+        (
             UNCOUNTED, WriteState("s", None, None, "now"), UNCOUNTED[1], False,
             "the source's server has counted writes that are not in the log",
         ),
