@@ -493,6 +493,22 @@ def test_a_transfer_during_which_an_erasure_begins_is_not_whole(kept, provider, 
     assert (refused.code, "begun at" in refused.err, refused.out) == (5, True, ""), refused
 
 
+def test_an_acknowledgement_that_a_wrong_clock_dated_back_speaks_against_it(
+    kept, provider, customer, make_key
+):
+    """The time to keep the bundle, which begins with it, seems to be over."""
+    document = of_a_copy(receipt.write(kept, receipt.Checked("full", 3, 100, [])))
+    documents.copy_all(kept, document, dict([documents.signature_of(document, customer)]))
+    events = [
+        receipt.happened(document, event, kept.location, [customer.public])
+        for event in ("received", "acknowledged")
+    ]
+    back = datetime.now(UTC) - timedelta(days=900)
+    custody_log.append(kept, provider, lambda _: events, clock=lambda: back)
+    refused = call("erase", kept.location, "--key", make_key.path_of("provider"), "--yes")
+    assert (refused.code, "is dated before the receipt" in refused.err) == (4, True), refused.err
+
+
 @pytest.mark.parametrize("override", ["", "a court said so"])
 def test_two_erasures_at_once_are_one(kept, provider, customer, override):
     """The second one has listed the bundle when the first one begins, or has ended."""

@@ -191,6 +191,19 @@ def test_a_pipe_in_a_bundle_is_not_waited_for(location, provider):
     assert "custody-head.json: is missing" in call("custody", "show", location.location).out
 
 
+def test_a_receipt_of_tomorrow_is_not_counter_signed(location, provider, customer):
+    """It would stay the newest whatever is received after it."""
+    value = receipt.write(location, GOOD).value
+    for minutes, is_refused in ((20, True), (10, False)):
+        moment = datetime.now(UTC) + timedelta(minutes=minutes)
+        document = documents.make("receipt", "", {**value, "time": moment.isoformat()})
+        if is_refused:
+            with pytest.raises(UsageError, match="dated in the future"):
+                receipt.acknowledge(location, document, signature(document, customer), provider)
+        else:
+            receipt.acknowledge(location, document, signature(document, customer), provider)
+
+
 def test_a_clock_that_dates_an_acknowledgement_back_or_ahead_is_noted(location, provider, customer):
     """A period that begins with it would be over too soon."""
     document = receipt.write(location, GOOD)

@@ -23,7 +23,7 @@ from migrate.custody.erasure import erase
 from migrate.custody.erasure.erase import Erased
 from migrate.custody.erasure.remains import is_kept
 from migrate.custody.handover import documents
-from migrate.custody.log import custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
 from migrate.number_text import bytes_words, things
@@ -100,17 +100,18 @@ def erase_command(
     held: list[str] = []
     reasons: list[str] = []
     if not erase.is_begun(store):
-        entries, now = custody_log.read(store).entries, vault.now()
+        log, now = custody_log.read(store), vault.now()
         breaches = [
             breach
             for rule_set in load_rules(rules)
-            for breach in clock.would_breach(rule_set, entries, _ERASURE, now)
+            for breach in clock.would_breach(rule_set, log.entries, _ERASURE, now)
         ]
         versions = erase.removable(vault)
         held = erase.check_holds(vault, versions, workers=workers)
         by = [signer.public for signer in signers]
         reasons = erase.check(store, versions, breaches, by, load_trust(None, loaded))
         reasons += erase.check_releases(store, now)
+        reasons += cross_checks.dated_too_early(log, documents.read_all(store, "receipt")[0])
         if not dry_run:
             erase.refuse_held(held)
             erase.refuse(reasons, override)

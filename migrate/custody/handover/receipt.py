@@ -19,7 +19,7 @@ from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import UsageError
 from migrate.number_text import exact_bytes_words, things
-from migrate.storage.api import Store
+from migrate.storage.api import CLOCK_SKEW, Store
 
 _SHOWN = 100
 FULL = "full"
@@ -211,6 +211,12 @@ def acknowledge(
         raise UsageError(
             f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",
             next_step="it was not written by moveout; ask for another",
+        )
+    if time_of(document) - datetime.now(UTC) > CLOCK_SKEW:
+        raise UsageError(
+            f"the receipt is dated in the future, {document.value.get('time')}: a clock is wrong, here or there",
+            next_step="set the clock; where the customer's was ahead, ask for another receipt: of several the newest"
+            " counts",
         )
     by = senders_of(document, signatures, signer)
     if not by:

@@ -91,12 +91,20 @@ def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[s
     """Return a note for each entry that a clock dates after ``now``, or before the receipt that it is about. Whoever
     signs dates what he signs, and periods begin by that.
     """
-    notes = [
+    ahead = [
         f"entry {entry.number} ({entry.time}) is dated in the future: a clock was ahead"
         for entry in log.entries
         if entry.moment - now > CLOCK_SKEW
     ]
+    return [*ahead, *dated_too_early(log, receipts)]
+
+
+def dated_too_early(log: Log, receipts: Sequence[Document]) -> list[str]:
+    """Return a note for each entry that is dated before the receipt that it is about: a period that begins with it is
+    over too soon.
+    """
     written = {document.sha256: document.moment for document in receipts}
+    notes = []
     for entry in log.entries:
         moment = written.get(str(entry.what.details.get("sha256")))
         if moment is not None and moment - entry.moment > CLOCK_SKEW:
