@@ -10,7 +10,7 @@ import pytest
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
-from migrate.errors import AlreadyExistsError, DamageError, UnreachableError, UsageError
+from migrate.errors import AlreadyExistsError, DamageError, GoneError, UnreachableError, UsageError
 from migrate.follow.status import age_seconds
 from migrate.storage.registry import open_location
 
@@ -43,6 +43,7 @@ def test_messages_come_back_in_order_and_once(folder):
     assert payloads(reader) == []
     first = write(folder, transaction(10, b"a", b"b"), START, 10)
     assert (payloads(reader), payloads(reader)) == ([b"a", b"b"], [])
+    assert {type(message.payload) for message in folder.read(first)} == {bytes}
     write(folder, transaction(20, b"", bytes(1000)), first.boundary, 20)
     assert payloads(reader) == [b"", bytes(1000)]
     assert payloads(SegmentReader(folder, first.boundary)) == [b"", bytes(1000)]
@@ -256,6 +257,14 @@ def test_a_folder_that_is_away_has_no_damage(tmp_path):
     assert folder.origin() == ""
     with pytest.raises(DamageError, match=r"0000000001\.json"):
         folder.record(1)
+    record = write(folder, transaction(10, b"a"), START, 10)
+    (tmp_path / "changes").rename(tmp_path / "away")
+    with pytest.raises(UnreachableError, match="has no folder"):
+        next(folder.read(record))
+    (tmp_path / "away").rename(tmp_path / "changes")
+    next(tmp_path.glob("changes/app/*/*.zst")).unlink()
+    with pytest.raises(GoneError, match=r"0000000001-"):
+        next(folder.read(record))
 
 
 @pytest.mark.parametrize("after", range(0, 50, 10))
@@ -268,3 +277,16 @@ def test_what_was_captured_is_read_from_a_position_to_another_one(folder, after,
         place = write(folder, messages, place, positions[-1]).boundary
     begins = [begin.position for begin in folder.begins(after, until)]
     assert begins == [position for position in (10, 20, 30, 40) if after < position <= until]
+
+
+def test_segments_after_other_bases_are_removed_from_the_newest_on(folder, monkeypatch):
+    """A removal that is killed leaves no gap that readers would take for damage."""
+    other, place = SegmentFolder(folder._store, "app", 0x99), START
+    other.begin()
+    for position in (10, 20):
+        place = write(other, transaction(position, b"a"), place, position).boundary
+    removed = []
+    monkeypatch.setattr(folder._store, "delete_all", removed.extend)
+    folder.remove_others()
+    assert len(removed) == 5
+    assert removed == sorted(removed, reverse=True)

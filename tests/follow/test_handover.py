@@ -60,11 +60,14 @@ def test_a_follow_sees_the_cutover_and_the_switch(tmp_path):
     assert watch.is_requested()
 
 
-def test_a_cutover_that_was_killed_holds_no_follow_up(tmp_path):
+@pytest.mark.parametrize("id_", ["0", "zz"])
+def test_a_cutover_that_was_killed_holds_no_follow_up(tmp_path, id_):
     store = open_location(str(tmp_path))
     with cutover_lease(store, Silent()):
         state, _ = lease.look(store)
-    killed = msgspec.structs.replace(state, process=msgspec.structs.replace(state.process, started="1"))
+    killed = msgspec.structs.replace(
+        state, id=id_, process=msgspec.structs.replace(state.process, started="1")
+    )
     store.put(layout.LEASE, lease.encode(killed))
     watch = CutoverWatch(store, Silent())
     assert not watch.is_requested()
