@@ -37,6 +37,16 @@ def test_a_folder_that_a_killed_run_left_empty_is_removed(tmp_path, beside):
     assert kept_things(store, {}, {}) == []
 
 
+def test_empty_folders_of_others_are_not_removed_with_the_changes(tmp_path):
+    store = open_location(str(tmp_path))
+    (tmp_path / "changes" / "app" / "00000000000000ff").mkdir(parents=True)
+    (tmp_path / "data" / "app").mkdir(parents=True)
+    (kept,) = kept_things(store, {}, {})
+    assert kept.what.startswith("1 empty folder of changes at ")
+    assert kept.remove()
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "app"]
+
+
 def test_clean_without_changes_removes_it_too(tmp_path):
     store = open_location(str(tmp_path))
     store.put("data/app/1", b"x")

@@ -11,13 +11,13 @@ def written(seconds_ago: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat()
 
 
-@pytest.mark.parametrize("ahead", [30, 3600, 86_400 * 400])
+@pytest.mark.parametrize("ahead", [10, 3600, 86_400 * 400])
 def test_nobody_knows_the_age_of_what_is_dated_in_the_future(ahead):
     assert age_seconds(written(-ahead)) is None
 
 
 def test_clocks_that_differ_a_little_make_no_negative_age():
-    assert age_seconds(written(-2)) == 0
+    assert age_seconds(written(-4.75)) == 0
 
 
 def test_an_age_is_counted_from_what_was_written():
