@@ -12,6 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from migrate.bundle.findings import Finding
+from migrate.case.model import Endpoint
+from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.changes.remainder import Carried
 from migrate.cli.common.terminal import Console
@@ -19,9 +21,12 @@ from migrate.cli.cutover import Switched, TakenBack
 from migrate.custody.log import custody_log
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow.all_cutovers import AllCutovers
-from migrate.follow.cutover import RECORD, CutoverRecord, ProvenBucket, ProvenSource
+from migrate.follow.cutover import RECORD, CutoverRecord, ProvenBucket, ProvenSource, write_record
 from migrate.follow.delta import DeltaCutover
+from migrate.follow.followed import FollowedSource
+from migrate.follow.handover import cutover_lease
 from migrate.follow.held_sources import HeldSources
+from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.sqlite import databases as sqlite
@@ -113,6 +118,28 @@ def test_undo_says_that_nothing_was_written_and_releases_what_a_dead_cutover_hel
 
 
 @pytest.mark.usefixtures("move")
+def test_what_somebody_else_has_changed_since_is_left_to_them():
+    assert call(*HOLD).code == 0
+    Path("old.db").chmod(0o600)
+    undone = call(*CUTOVER, "--undo")
+    assert (undone.code, "was changed since by somebody else" in undone.err, mode("old")) == (2, True, "600")
+    assert Path("bundle", RECORD).exists()
+
+
+@pytest.mark.usefixtures("move")
+def test_buckets_that_were_switched_are_named_by_undo():
+    store = open_location("bundle")
+    with cutover_lease(store, Silent()) as lease:
+        for names in (("media",), ("media", "logs"), ()):
+            buckets = [ProvenBucket(name, 3, 42, "", 0.5) for name in names]
+            write_record(store, CutoverRecord("then", "now", 9.0, [], buckets), lease)
+            text = shown(*CUTOVER, "--undo")
+            words = f"! what the new side of {', '.join(names)} has since: moveout sync --dry-run names it"
+            assert (words in text) is bool(names)
+            assert "app: nothing was written at the new side since now" in text
+
+
+@pytest.mark.usefixtures("move")
 def test_without_a_yes_nothing_is_held():
     refused = call(*CUTOVER, "--hold", "--no-input")
     assert (refused.code, mode("old"), Path("moveout-cutover.json").exists()) == (2, "644", False)
@@ -160,6 +187,29 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hold):
     assert ("would hold app: " in text) is hold
     assert "would take app over" not in text
     assert (mode("old"), Path("bundle", RECORD).exists()) == ("644", False)
+
+
+@pytest.mark.usefixtures("move")
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_a_dry_run_says_what_the_new_side_would_lack(monkeypatch, is_restored):
+    ends = [Endpoint(sqlite.url_of(Path(f"{side}.db").absolute())) for side in ("old", "new")]
+    source = FollowedSource("app", *ends, 7, {}, "case")
+    monkeypatch.setattr("migrate.cli.cutover._followed", lambda *_: (open_location("bundle"), [source]))
+    monkeypatch.setattr(AllCutovers, "catch_up_unless_followed", lambda _: [False])
+    monkeypatch.setattr(
+        FollowedSource, "applied_mark", lambda _: Mark(7, skipped=("t", "u")) if is_restored else None
+    )
+    monkeypatch.setattr(FollowedSource, "definition_gaps", lambda _, skipped: (f"a view of {skipped[0]}",))
+    text = shown(*CUTOVER, "--dry-run")
+    lacks = [
+        "would switch app without t, u, unless they are made at the new side before",
+        "would switch app without a view of t, unless it is made at the new side before",
+    ]
+    assert [words in text for words in lacks] == [is_restored] * 2
+    assert "would compare app: " in text
+    monkeypatch.setattr(FollowedSource, "applied_mark", lambda _: Mark(7))
+    monkeypatch.setattr(FollowedSource, "definition_gaps", lambda _, skipped: ())
+    assert "would switch" not in shown(*CUTOVER, "--dry-run")
 
 
 def fail_to(method: str, error: Exception):
