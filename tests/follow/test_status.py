@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from exporters.changes import LogState
 from migrate.case.model import Endpoint
+from migrate.changes import segments
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, write_delta
 from migrate.changes.segments import START, Place, SegmentFolder
@@ -161,8 +163,10 @@ def servers(monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path):
-    """Of two segments the first one is applied."""
+def store(tmp_path, monkeypatch):
+    """Of two segments the first one is applied. They were written 100 s and 1 s ago."""
+    moments = [(datetime.now(UTC) - timedelta(seconds=seconds)).isoformat() for seconds in (100, 1)]
+    monkeypatch.setattr(segments, "_now", lambda: moments.pop(0) if moments else "")
     store = LocalStore(tmp_path)
     folder = SegmentFolder(store, "app", 100)
     folder.begin()
@@ -210,6 +214,7 @@ def test_what_waits_is_what_comes_after_the_mark(store, servers, place, waiting)
     servers.marks = [Mark(100, place, 110)]
     found = the_status(store).waiting
     assert (found and (found.changes, found.segments)) == waiting
+    assert found is None or found.lag_seconds // 50 == (2 if found.segments == 2 else 0), "of the oldest one"
 
 
 def test_a_rest_takes_as_long_as_at_the_speed_of_now(store, servers, monkeypatch):
