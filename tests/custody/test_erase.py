@@ -538,6 +538,19 @@ def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, c
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
+@pytest.mark.parametrize("name", ["data/mine/notes.txt", "meta/mine.json", "data/mount"])
+def test_what_others_keep_among_the_files_of_the_bundle_speaks_against_it(kept, provider, customer, name):
+    """A file, and a symbolic link, which is not followed."""
+    sign_receipt(kept, provider, customer)
+    root, outside = Path(kept.location.removeprefix("file://")), open_location(kept.location)
+    if name == "data/mount":
+        (root / name).symlink_to("/")
+    else:
+        outside.put(name, b"mine")
+    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    assert reason == f"1 file that the bundle does not name would go with it, such as {name!r}"
+
+
 def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provider, customer, tmp_path):
     """Both sides erase their copies, and the customer has added the provider's certificate before."""
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
 from migrate.custody.erasure import remains
-from migrate.custody.erasure.other_files import unknown_files
+from migrate.custody.erasure.other_files import unknown_files, unknown_payload
 from migrate.custody.erasure.remains import Remains, is_kept
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
@@ -93,7 +93,9 @@ def check(
         sentence = f"its erasure was begun at {begun.location}, and not here"
         return [f"{sentence} (where the directory was renamed, rename it back, and erase it there)"]
     reasons = []
-    if other_files := unknown_files(store, (version.key for version in versions)):
+    keys = [version.key for version in versions]
+    payload_keys = [version.key for version in versions if version.is_latest]
+    if other_files := [*unknown_files(store, keys), *unknown_payload(store, payload_keys)]:
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from migrate.bundle import layout
-from migrate.bundle.reader import read_tag_manifest
-from migrate.errors import DamageError
+from migrate.bundle.reader import read_manifest, read_tag_manifest
+from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 
-_FOLDERS = (layout.DATA, "meta/", *layout.BESIDE)
+_FOLDERS = (layout.DATA, *layout.BESIDE)
 _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
 """Some programs make an object of the location itself, with an empty name below it."""
+
+
+def unknown_payload(store: Store, keys: Iterable[str]) -> list[str]:
+    """Return those of ``keys`` that are among the bundle's payload, and which its manifest does not name, sorted; none
+    where that cannot be read.
+    """
+    payload_keys = {key for key in keys if key.startswith(layout.DATA)}
+    try:
+        payload_keys.difference_update(entry.key for entry in read_manifest(store))
+    except (DamageError, GoneError, UsageError):
+        return []
+    return sorted(payload_keys)
 
 
 def unknown_files(store: Store, keys: Iterable[str]) -> list[str]:
