@@ -14,6 +14,7 @@ from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.equality_proof import Walk, prove
 from migrate.sync.record.column_pages import Known, UnorderedError, microseconds
 from tests.sync.test_diff import THEN, known_pages, listed, pages
+from tests.sync.test_plan import Notes
 
 EQUAL = (
     [listed("a", "one", size=3), listed("b", "two", size=4)],
@@ -79,6 +80,15 @@ def test_two_walks_that_find_all_as_it_was_copied_are_a_proof():
     assert (proof.choice, proof.history, walk.different) == ("all of it", False, {})
 
 
+def test_the_objects_of_both_walks_are_reported():
+    notes = Notes()
+    prove(TwoSides(EQUAL, EQUAL), SimpleNamespace(header=SimpleNamespace(rows=2)), notes)
+    assert (notes.tasks, notes.items) == ([("prove", 4), None], 4)
+    notes = Notes()
+    prove(TwoSides(changed(1, [])), SimpleNamespace(header=SimpleNamespace(rows=2)), notes)
+    assert notes.tasks == [("prove", 4), None]
+
+
 def changed(side: int, rows: list[ObjectSummary]) -> Lists:
     return (rows, EQUAL[1]) if side == 0 else (EQUAL[0], rows)
 
@@ -102,9 +112,12 @@ def test_what_one_of_the_walks_finds_otherwise_is_no_proof(walk, action, key, fi
     assert found.changes == (action != Action.EXTRA)
 
 
-def test_an_object_that_both_sides_lost_between_the_walks_is_no_proof():
+@pytest.mark.parametrize("lost_first", [True, False])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_object_that_both_sides_lost_or_got_between_the_walks_is_no_proof(kept, lost_first):
     """The record knows it, so that a walk alone finds nothing to do."""
-    proof, walk, _ = proved(EQUAL, (EQUAL[0][:1], EQUAL[1][:1]))
+    fewer = (EQUAL[0][kept : kept + 1], EQUAL[1][kept : kept + 1])
+    proof, walk, _ = proved(fewer, EQUAL) if lost_first else proved(EQUAL, fewer)
     assert proof is None
     assert (walk.different, walk.example, walk.changes) == ({Action.COPY: 1}, "its listing", True)
 
@@ -129,7 +142,7 @@ def test_a_side_that_lists_out_of_order_is_walked_otherwise():
 @pytest.mark.parametrize(
     ("different", "sentence"),
     [
-        ({Action.COPY: 1, Action.LOOK: 2, Action.EXTRA: 4}, "3 objects are not the same on both sides ('k')"),
+        ({Action.COPY: 1, Action.LOOK: 3, Action.EXTRA: 4}, "4 objects are not the same on both sides ('k')"),
         ({Action.LOOK: 2}, "2 objects are not the same on both sides ('k')"),
         ({Action.EXTRA: 4}, "4 objects are only at the destination ('k'); --delete removes them"),
         ({Action.EXTRA: 4, Action.STUCK: 5}, "5 versions cannot come to their location"),
