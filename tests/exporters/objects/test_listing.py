@@ -247,6 +247,66 @@ def test_the_range_that_was_listed_for_longest_is_cut() -> None:
     assert (first.until, first.pages) == ("0100", 2)
 
 
+def test_only_what_lies_ahead_in_the_range_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts = ["0100", "0200", "0300", "0700", "0800"]
+    monkeypatch.setattr(lister.split, "split_points", lambda *_: cuts)
+    key_range = lister.Range(("0100", ""), "0700", pages=1)
+    key_range.cursor = "0200"
+    (part,) = listing_of(None)._cut([key_range], 4)
+    assert (key_range.until, part.after, part.until) == ("0300", ("0300", ""), "0700")
+    key_range.pages = 1
+    assert (listing_of(None)._cut([key_range], 4), key_range.whole) == ([], False)
+    ended = lister.Range(("0100", ""), "0700", pages=1, ended=True)
+    assert (listing_of(None)._cut([ended], 4), ended.until) == ([], "0700")
+
+
+def test_a_range_has_ended_however_it_ends() -> None:
+    listing = listing_of(MemoryListing(dict.fromkeys("abcd", ("",)), page_rows=2))
+    whole, first = lister.Range(("", ""), None), lister.Range(("", ""), "a")
+    stopped = lister.Range(("", ""), None)
+    listing._list(whole)
+    listing._list(first)
+    listing._stop.set()
+    listing._list(stopped)
+    assert (whole.ended, first.ended, stopped.ended) == (True, True, True)
+    assert [(cover.number, cover.after, cover.upto) for cover in listing.covers] == [
+        (0, ("", ""), None), (1, ("", ""), ("a", "")),
+    ]  # fmt: skip
+
+
+def cover(number: int, after: str, upto: str | None) -> shards.Cover:
+    """A shard between two positions: a key, or ``key/version``."""
+    start, end = (None if text is None else (*text.split("/"), "")[:2] for text in (after, upto))
+    return shards.Cover(number, start, end)
+
+
+@pytest.mark.parametrize(
+    ("covers", "left"),
+    [
+        ([], [(("", ""), None)]),
+        ([cover(0, "", None)], []),
+        ([cover(0, "", "c"), cover(1, "c", "d")], [(("d", ""), None)]),
+        ([cover(0, "b", "c"), cover(1, "f", None)], [(("", ""), "b"), (("c", ""), "f")]),
+        ([cover(0, "", "k/5"), cover(1, "k/5", "k/2")], [(("k", "2"), None)]),
+        ([cover(0, "", "k/5"), cover(1, "k", None)], [(("k", "5"), "k")]),
+        ([cover(0, "", "m"), cover(1, "c", "z")], [(("z", ""), None)]),  # listed twice
+    ],
+)
+def test_what_no_shard_has_is_listed(covers: list[shards.Cover], left: list[Any]) -> None:
+    assert shards.gaps(covers) == left
+
+
+def test_shards_are_in_the_order_of_their_keys_and_within_a_key_of_their_numbers() -> None:
+    made = [
+        cover(1, "k", "z"),
+        cover(4, "k/2", "k"),
+        cover(2, "k/9", "k/5"),
+        cover(3, "k/5", "k/2"),
+        cover(9, "", "k/9"),
+    ]
+    assert [one.number for one in shards.ordered(made)] == [9, 2, 3, 4, 1]
+
+
 def test_where_there_is_nothing_to_cut_it_is_not_tried_again() -> None:
     listing = listing_of(MemoryListing({"a": ("",), "b": ("",)}, page_rows=5))
     last = lister.Range(("", ""), None, pages=1)
