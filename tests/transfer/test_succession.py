@@ -13,6 +13,7 @@ from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
+from migrate.transfer.destination import read_state
 from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal
 
@@ -98,6 +99,19 @@ def test_it_takes_the_place_of_a_half_transferred_one(old, new, destination):
     outcome = move(new, destination)
     assert contents(destination) == contents(LocalStore(new))
     assert outcome.bytes_moved < 7 * MIB
+
+
+def test_before_anything_is_removed_it_is_recorded_for_which_bundle(old, new, tmp_path):
+    destination, states = open_location(str(tmp_path / "b")), []
+    move(old, destination)
+
+    def look(call):
+        states.append(read_state(destination))
+        return call()
+
+    move(new, Faulty(destination, FaultPlan(Fault("delete", look))))
+    (state,) = states
+    assert (state.id, state.replaces) == ("new", "old")
 
 
 @pytest.mark.parametrize("what", ["put", "delete"])
