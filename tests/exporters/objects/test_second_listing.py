@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -212,3 +213,18 @@ def test_of_very_many_overlooked_objects_a_thousand_are_named():
     again = relisted(Listed(listed), [])
     assert (again.overlooked, again.count) == (1005, 1005)
     assert len(list(again.losses())) == 1000
+
+
+def test_pages_that_nobody_reads_are_fetched_no_more_once_it_is_closed():
+    before = set(threading.enumerate())
+    bucket = Listed([row(f"{number:03d}", version="1") for number in range(100)])
+    totals = Totals(
+        "id", 1, 1, 1, 1, 1, ordered=True, listed_from=BEGUN.isoformat(), listed_to=NEW.isoformat(), versions=True
+    )  # fmt: skip
+    begun = Begun(cast("Bucket", bucket), totals)
+    fetching = set(threading.enumerate()) - before
+    assert len(fetching) == 2
+    begun.close()
+    for thread in fetching:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in fetching)
