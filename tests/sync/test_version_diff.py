@@ -319,6 +319,12 @@ def test_what_is_to_be_done_about_a_key(source, destination, record, same, expec
     assert all(step.ours == (step.do == Action.COPY) for step in decided.steps)
 
 
+def test_versions_that_have_ids_are_the_same_in_any_order() -> None:
+    destination = [version(8, "bb", "t"), version(9, "a", "t")]
+    decided = decide("k", [(A, ""), (B, "")], destination, record_of((1, 9, "a"), (2, 8, "bb")), Markers())
+    assert (decided.same, decided.steps) == ([(A, destination[1]), (B, destination[0])], [])
+
+
 def test_another_history_is_gone_on_above_when_that_is_asked_for() -> None:
     decided = decide("k", [(A, ""), (C, "")], [T2], [], Markers(), overwrite=True)
     assert [(step.do, step.why, step.before) for step in decided.steps] == [
