@@ -171,7 +171,7 @@ def store(tmp_path, monkeypatch):
     folder = SegmentFolder(store, "app", 100)
     folder.begin()
     first = folder.write(transaction(110, b"a", b"b"), None, START, 110)
-    folder.write([*transaction(115, b"c"), *transaction(120, b"d", b"e")], first, Place(1, 4), 120)
+    folder.write([*transaction(115, b"c"), *transaction(120, *[b"d"] * 5)], first, Place(1, 4), 120)
     return store
 
 
@@ -191,7 +191,7 @@ def test_how_far_a_source_is_says_each_side(store, servers):
     assert 0 <= app.lag_seconds < 60
     assert (app.is_read, app.problem, app.lost, app.detour) == (True, "", False, "by SQL")
     assert (app.skipped, app.undefined) == (("t",), ("the view v", "t"))
-    assert (app.waiting.changes, app.waiting.segments, app.waiting.lag_bytes) == (3, 1, 10)
+    assert (app.waiting.changes, app.waiting.segments, app.waiting.lag_bytes) == (6, 1, 10)
     assert 0 <= app.waiting.lag_seconds < 60
     assert servers.asked[0] == 120
     servers.states = [replace(STATE, end=120)]
@@ -204,10 +204,11 @@ def test_how_far_a_source_is_says_each_side(store, servers):
 @pytest.mark.parametrize(
     ("place", "waiting"),
     [
-        (START, (5, 2)),
-        (Place(1, 4), (3, 1)),
-        (Place(2, 3), (1, 1)),
-        (Place(2, 7), None),
+        (START, (8, 2)),
+        (Place(1, 4), (6, 1)),
+        (Place(2, 3), (3, 1)),
+        (Place(2, 9), (1, 1)),
+        (Place(2, 10), None),
     ],
 )
 def test_what_waits_is_what_comes_after_the_mark(store, servers, place, waiting):

@@ -39,6 +39,7 @@ class Counting:
         return [url]
 
     def live_tables(self, url, request, *, secrets):
+        assert request.tolerant
         request.advance(1, 1)
         return LiveTables({U: RowsDigest(request.workers, 255)})
 
@@ -46,6 +47,7 @@ class Counting:
 def test_both_sides_are_read_and_what_could_not_be_is_said():
     def side(digest, reason):
         def read(request):
+            assert request.tolerant
             request.advance(request.workers, 0)
             digests = {name: RowsDigest(1, digest) for name in (T, U) if name not in request.without}
             return LiveTables(digests, {T: reason} if reason else {})
