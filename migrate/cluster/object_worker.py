@@ -85,4 +85,10 @@ def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
 def answer_of(response: Json) -> Done:
     """Return what a worker says of a batch."""
     moved_versions = [tuple(row) for row in response["moved"]]
-    return Done(response["items"], response["size_bytes"], tuple(response["findings"]), tuple(moved_versions))
+    return Done(
+        response["items"],
+        response["size_bytes"],
+        tuple(response["findings"]),
+        tuple(moved_versions),
+        tuple(response["refused"]),
+    )

@@ -24,7 +24,7 @@ from migrate.export.unit_runner import UnitRules
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.destination_terms import Terms
 
-VERSION = 4
+VERSION = 5
 
 
 class Reach(Struct, frozen=True):

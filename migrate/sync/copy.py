@@ -21,12 +21,13 @@ from exporters.objects.index_rows import Content
 from exporters.objects.outage_detection import Outage
 from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.selection import Selection
-from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
+from migrate.errors import MoveoutError
 from migrate.restore.objects.destination_terms import Terms
 from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.rate_limit import RateLimiter
+from migrate.storage.s3.capability_probe import stops_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES
 from migrate.storage.s3.source_bucket import S3Bucket
@@ -201,7 +202,7 @@ class SmallCopy(Struct):
     def take(self, read_item: Item, written: Written) -> None:
         """Note what became of one object."""
         if written.error is not None:
-            self.done.gaps.append(refusal(read_item.step, written.error))
+            self.done.gaps.append(refusal(self.context, read_item.step, written.error))
             return
         summary, md5 = read_item.fetched.summary, written.md5
         if promises_md5(read_item.fetched):
@@ -236,9 +237,9 @@ def record_copied(
     context.progress.advance(items=1, size_bytes=0 if bytes_counted else size_bytes)
 
 
-def refusal(step: SyncStep, error: MoveoutError) -> Gap:
+def refusal(context: SyncContext, step: SyncStep, error: MoveoutError) -> Gap:
     """Return the gap of an object that the destination does not take. Raises what stops the whole sync."""
-    if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
+    if stops_all(context.destination, error):
         raise error
     return Gap(step.name, "failed", f"the destination does not take it ({error})")
 

@@ -94,7 +94,7 @@ class LargeCopy(Struct):
         except DamageError as exc:
             self.done.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
         except MoveoutError as exc:
-            self.done.gaps.append(refusal(step, exc))
+            self.done.gaps.append(refusal(context, step, exc))
 
     def _put(self, read_item: Item) -> None:
         """Write an object that was small in parts by one request."""

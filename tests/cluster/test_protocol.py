@@ -75,7 +75,7 @@ def test_objects_and_terms_arrive_as_they_were():
 def test_an_order_of_another_version_is_refused_with_the_remedy():
     text = protocol.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
     with pytest.raises(UsageError, match="version 5") as caught:
-        protocol.decode(text.replace('"version": 4', '"version": 5'))
+        protocol.decode(text.replace('"version": 5', '"version": 6'))
     assert "the same moveout" in caught.value.next_step
 
 

@@ -26,6 +26,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import tar_upload
+from migrate.storage.s3.capability_probe import stops_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.object_upload import PartsUpload
@@ -45,12 +46,13 @@ class ObjectWrite(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """What a batch came to."""
+    """What a batch came to. ``refused``: sentences about what the destination does not take."""
 
     items: int
     size_bytes: int
     findings: tuple[str, ...]
     moved: tuple[Moved, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def __add__(self, other: Done) -> Done:
         return Done(
@@ -58,6 +60,7 @@ class Done(Struct, frozen=True):
             self.size_bytes + other.size_bytes,
             (*self.findings, *other.findings),
             (*self.moved, *other.moved),
+            (*self.refused, *other.refused),
         )
 
 
@@ -83,6 +86,7 @@ class Writer(Struct, frozen=True):
         self.progress.advance(items=items, size_bytes=size_bytes)
         jobs = {job.key: job for job in batch if job.key not in arrived}
         findings: list[str] = []
+        refused: list[str] = []
 
         def intact() -> Iterator[tuple[Description, bytes]]:
             for job, body in self._members(jobs.values()):
@@ -93,14 +97,16 @@ class Writer(Struct, frozen=True):
 
         for written in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES):
             job = jobs[written.key]
-            fault = fault_of(job, written)
-            if fault:
+            if written.error is not None:
+                refused.append(refusal(self.destination, job, written.error))
+                continue
+            if (fault := fault_of(job, written)) is not None:
                 findings.append(fault)
                 continue
             items += 1
             size_bytes += job.row.size_bytes
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
-        return Done(items, size_bytes, tuple(findings))
+        return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
 
     def upload(self, job: ObjectWrite) -> Done:
         """Write one object in parts. Raises what stops the whole restore."""
@@ -118,10 +124,8 @@ class Writer(Struct, frozen=True):
                 uploaded = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
         except DamageError as exc:
             return Done(0, 0, (f"{job.key}: {exc}; not restored",))
-        except (UnreachableError, NoSpaceError, NotAllowedError):
-            raise
         except MoveoutError as exc:
-            return Done(0, 0, (f"{job.key}: the destination does not take it ({exc})",))
+            return Done(0, 0, (), refused=(refusal(self.destination, job, exc),))
         if has_own_parts(job.row) and uploaded.info.etag != job.row.etag and not self.terms.encrypts:
             self.progress.note(
                 f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
@@ -214,14 +218,18 @@ def runs(jobs: Sequence[ObjectWrite], most_bytes: int) -> Iterator[list[ObjectWr
 
 
 def fault_of(job: ObjectWrite, written: Written) -> str | None:
-    """Return what is wrong with what was written, None where nothing is. Raises what stops the whole restore."""
-    error, md5 = written.error, written.md5
-    if error is None:
-        differs = bool(md5 and job.row.md5) and md5 != job.row.md5
-        return (
-            f"{job.key}: the destination answers with the ETag {md5}, not {job.row.md5}" if differs else None
-        )
-    if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
+    """Return what is wrong with what was written, None where nothing is."""
+    differs = bool(written.md5 and job.row.md5) and written.md5 != job.row.md5
+    return (
+        f"{job.key}: the destination answers with the ETag {written.md5}, not {job.row.md5}"
+        if differs
+        else None
+    )
+
+
+def refusal(destination: DestinationBucket, job: ObjectWrite, error: MoveoutError) -> str:
+    """Return what to say of an object that the destination does not take. Raises what stops the whole restore."""
+    if stops_all(destination, error):
         raise error
     return f"{job.key}: the destination does not take it ({error})"
 

@@ -69,7 +69,7 @@ class BucketRestorer:
         The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
         something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
         ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
-        the destination does not take is a finding.
+        the destination does not take is left out.
         """
         cancellation = (request.cancellation or CancellationToken()).child()
         with naming_create():
@@ -224,7 +224,7 @@ class _Restore:
             tuple(self._notes),
             self._report.losses,
             self._report.location,
-            left_out=(*run.left_out(), *self._lacking()),
+            left_out=(*run.left_out(), *done.refused, *self._lacking()),
             lost=self._report.lost,
         )
         settings = [{"property": loss.property, "reason": loss.reason} for loss in self._lost_settings]
@@ -370,13 +370,15 @@ class _ObjectWrites:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
         items = size_bytes = 0
         findings: list[str] = []
+        refused: list[str] = []
         with closing(Oddities(ALWAYS & self._terms.refused_keys.keys())) as kinds:
             for done in self._by(workers, open_pool, lease, self._pending_histories(moved, kinds)):
                 items, size_bytes = items + done.items, size_bytes + done.size_bytes
                 findings.extend(done.findings)
+                refused.extend(done.refused)
                 if moved is not None:
                     moved.add(done.moved)
-        return Done(items, size_bytes, tuple(findings))
+        return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
 
     def _by(
         self,

@@ -20,6 +20,7 @@ from migrate.restore.objects.copy import (
     Writer,
     damaged,
     fault_of,
+    refusal,
     runs,
 )
 from migrate.restore.objects.destination_terms import Terms, in_parts
@@ -96,7 +97,13 @@ class HistoryWriter(Struct, frozen=True):
         layers = _Layers(self, batch)
         for depth in range(max(len(history.rows) for history in batch)):
             layers.write(depth)
-        return Done(layers.items, layers.size_bytes, tuple(layers.findings), tuple(layers.moved))
+        return Done(
+            layers.items,
+            layers.size_bytes,
+            tuple(layers.findings),
+            tuple(layers.moved),
+            tuple(layers.refused),
+        )
 
 
 class _Layers(Struct):
@@ -108,6 +115,7 @@ class _Layers(Struct):
     size_bytes: int = 0
     findings: list[str] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -164,11 +172,12 @@ class _Layers(Struct):
     def _take(self, jobs: Iterable[ObjectWrite], answers: Iterable[Written]) -> None:
         """Note what became of jobs, which are answered in order."""
         for written, job in zip(answers, jobs, strict=True):
-            fault = fault_of(job, written)
-            if written.error is None:
-                self._counts[job.key] += 1
-                self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))
-            if fault:
+            if written.error is not None:
+                self.refused.append(refusal(self.writer.destination, job, written.error))
+                continue
+            self._counts[job.key] += 1
+            self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))
+            if (fault := fault_of(job, written)) is not None:
                 self.findings.append(fault)
                 continue
             self.items += 1
@@ -182,6 +191,7 @@ class _Layers(Struct):
         self.items += done.items
         self.size_bytes += done.size_bytes
         self.findings += done.findings
+        self.refused += done.refused
         if done.items:
             self._counts[job.key] += 1
             self.moved.append(

@@ -6,8 +6,10 @@ answer 200. Each kind of oddity that occurs is tried once, and so is what a dest
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from msgspec import Struct, field
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
-from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.http.messages import Headers, Request, was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -29,6 +31,7 @@ LONGEST_KEY_BYTES = 1024
 _BODY = b"probe"
 _AT_ONCE = 8
 """A trial is a dozen requests, one after the other."""
+_TRUSTED_SECONDS = 5.0
 _CLEAR_TRIES = 5
 """versitygw 1.8 keeps a version now and then whose neighbour is removed at the same moment."""
 _HEADERS, _METADATA = {"content-type": "text/x-probe"}, {"probe": "yes"}
@@ -190,6 +193,33 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
         _clear(destination, name, [key, never])
     refused = {FIRST_MARKER: never not in marker_keys, REPEATED_MARKER: marker_keys.count(key) < 2}
     return frozenset(kind for kind, is_refused in refused.items() if is_refused)
+
+
+def stops_all(destination: DestinationBucket, error: MoveoutError) -> bool:
+    """Tell whether what one write ended in stops all others. Access that is denied to one key does not, where the
+    destination takes a key of our own; this is tried every few seconds at most.
+    """
+    if not isinstance(error, NotAllowedError):
+        return isinstance(error, UnreachableError | NoSpaceError)
+    with destination.probe_lock:
+        if time.monotonic() - destination.took_probe_at < _TRUSTED_SECONDS:
+            return False
+        is_taken = _takes_probe(destination)
+        destination.took_probe_at = time.monotonic() if is_taken else -math.inf
+        return not is_taken
+
+
+def _takes_probe(destination: DestinationBucket) -> bool:
+    """Write an object and remove it; tell whether it was taken. False where it would stay."""
+    if (destination.object_lock() or {}).get("Rule"):
+        return False
+    key = destination.prefix + _new_name()
+    written = destination.put(Description(key), _BODY)
+    if written.error is None and written.version_id:
+        _quietly(destination.delete_versions([(key, written.version_id)]))
+    elif written.error is None:
+        _quietly(destination.delete_all([key]))
+    return written.error is None
 
 
 def _try_keys(

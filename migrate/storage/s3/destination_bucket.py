@@ -7,6 +7,8 @@ described. Larger ones go in parts, and what an interrupted run has sent is foun
 from __future__ import annotations
 
 import hashlib
+import math
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -106,6 +108,7 @@ class DestinationBucket:
         self._location = s3_location
         self._object_lock: Mapping[str, Any] | None = None
         self._versioning: str | None = None
+        self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
 
     @property
     def server(self) -> str:

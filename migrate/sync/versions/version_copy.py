@@ -156,7 +156,7 @@ class HistoryCopy(Struct):
         if isinstance(version, Item):
             small.take(version, written)
         elif written.error is not None:
-            self.done.gaps.append(refusal(step, written.error))
+            self.done.gaps.append(refusal(self.context, step, written.error))
         else:
             self._marked(step, written.version_id)
             self.done.copied += 1

@@ -1,0 +1,106 @@
+"""A destination that denies access to some keys gets all others. One that denies every write ends the command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.servers import S3Server
+from tests.cli.conftest import call
+from tests.exporters.objects.conftest import MakeShop, Shop
+from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
+from tests.tools.profiles import extra_profile
+
+LARGE = bytes(17 * 2**20)
+
+
+class Denying(HttpProxy):
+    """Denies writes of keys with this word in them; a word is in all keys where it is empty."""
+
+    word = "denied"
+
+    def handle(self, asked: Asked) -> Answer:
+        is_write = asked.method == "PUT" or (asked.method == "POST" and "uploads" in asked.query)
+        in_bucket = asked.path.strip("/").partition("/")[2]
+        is_denied = is_write and in_bucket and ".moveout" not in in_bucket and self.word in in_bucket
+        return refusal(403, "AccessDenied") if is_denied else super().handle(asked)
+
+
+def keys_of(shop: Shop) -> list[str]:
+    """Return the keys, but for those of a sync's record."""
+    keys = shop.keys()
+    return [key for key in keys if not key.startswith(".moveout")]
+
+
+@pytest.fixture
+def old(minio: S3Server, make_shop: MakeShop) -> Shop:
+    shop = make_shop(minio)
+    for number in range(5):
+        shop.put(f"a/{number}")
+        shop.put(f"denied/{number}")
+    for name in ("a", "denied"):
+        shop.put(f"{name}/large", LARGE)
+    return shop
+
+
+@pytest.fixture
+def denying(minio: S3Server) -> Iterator[Denying]:
+    with Denying(minio.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("command", ["sync", "restore"])
+def test_what_is_denied_is_named_and_all_else_arrives(
+    command: str,
+    history: bool,
+    old: Shop,
+    denying: Denying,
+    minio: S3Server,
+    make_shop: MakeShop,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    new = make_shop(minio)
+    if history:
+        for shop in (old, new):
+            shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})
+        old.put("a/1", b"newer")
+        old.put("denied/1", b"newer")
+    profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)
+    there = f"s3://{new.name}?profile={profile}"
+    words = ["sync", f"shop={old.url}", f"shop={there}", *(["--history"] if history else [])]
+    if command == "restore":
+        assert call("export", f"shop={old.url}", "--to", tmp_path / "bundle").code == 0
+        words = ["restore", str(tmp_path / "bundle"), f"shop={there}"]
+    ended = call(*words)
+    assert ended.code == 3, ended
+    for key in (*(f"denied/{number}" for number in range(5)), "denied/large"):
+        assert f"{key}: AccessDenied" in ended.out
+    assert keys_of(new) == [*(f"a/{number}" for number in range(5)), "a/large"]
+    listing = new.boto.list_object_versions(Bucket=new.name)
+    assert "moveout-probe" not in str([*listing["Versions"], *listing.get("DeleteMarkers", ())])
+    denying.word = "nothing is denied"
+    again = call(*words)
+    assert again.code == 0, again
+    assert keys_of(new) == old.keys()
+
+
+def test_a_destination_that_denies_every_write_ends_the_command(
+    old: Shop,
+    denying: Denying,
+    minio: S3Server,
+    make_shop: MakeShop,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Not with a gap for each object."""
+    new = make_shop(minio)
+    profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)
+    assert call("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}").code == 3
+    old.put("a/1", b"changed")
+    denying.word = ""
+    ended = call("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}")
+    assert (ended.code, "PutObject" in ended.err) == (4, True), ended
