@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 import pymysql
 from pymysql.optionfile import Parser
 
-from exporters.connections.open_connections import keep_alive, shut_socket, waking
+from exporters.connections.open_connections import keep_alive, shut_socket, waking_socket
 from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.discovery import no_database_error
 from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
@@ -402,15 +402,20 @@ def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any
         defer_connect=True,
         **options,
     )
-    waking(address.url, raw, shut)
+    waking_socket(address.url, raw, file_number)
     raw.connect()
-    keep_alive(raw._sock.fileno())  # noqa: SLF001  nothing else has it
+    keep_alive(file_number(raw))
     return raw
 
 
 def shut(raw: Any) -> None:
     """Shut the socket of a session: the driver has no other way to end what waits for it."""
-    shut_socket(raw._sock.fileno())  # noqa: SLF001
+    shut_socket(file_number(raw))
+
+
+def file_number(raw: Any) -> int:
+    """Return the number of the file of a session's socket."""
+    return int(raw._sock.fileno())  # noqa: SLF001  nothing else has it
 
 
 def _from_option_file(word: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from msgspec import Struct
 
-from exporters.connections.open_connections import shut_socket, waking
+from exporters.connections.open_connections import shut_socket, waking_socket
 from exporters.connections.silent_servers import connected
 from exporters.errors import SourceError, SourceSilentError, SourceUnreachableError
 from exporters.postgres import large_objects
@@ -21,7 +21,7 @@ from exporters.postgres.chunk_plan import Range, rows_of
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
-from exporters.postgres.sessions.connection import connect_once
+from exporters.postgres.sessions.connection import connect_once, file_number
 from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
@@ -190,7 +190,7 @@ class Counting:
         while True:
             try:
                 connection = connected(address.url, connect)
-                return waking(address.url, connection, lambda opened: shut_socket(opened.fileno()))
+                return waking_socket(address.url, connection, file_number)
             except SourceSilentError:
                 raise
             except SourceUnreachableError:

@@ -13,7 +13,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from exporters.connections.open_connections import hang_up
+from exporters.connections.open_connections import hang_up, hang_up_lost, is_any_unheard
 from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, has_answered, left_out
 from exporters.engine import load_part
 from exporters.errors import SourceSilentError
@@ -74,7 +74,8 @@ class WaitingCommand(Struct, frozen=True):
 
 class ContactedServer(Struct, frozen=True):
     """A server that is asked by ``ask`` while nothing moves. ``has_answered``: it has, at least once. ``hang_up`` ends
-    all waiting for it; as long as ``leave_out`` lasts, nobody begins to wait for it.
+    all waiting for it; as long as ``leave_out`` lasts, nobody begins to wait for it. ``is_any_unheard``: nothing comes
+    on one of its connections; ``hang_up_lost`` ends waiting for that, once the server has answered others for a while.
     """
 
     name: str
@@ -82,11 +83,14 @@ class ContactedServer(Struct, frozen=True):
     has_answered: Callable[[], bool] = lambda: True
     hang_up: Callable[[], None] = lambda: None
     leave_out: Callable[[], AbstractContextManager[None]] = nullcontext
+    is_any_unheard: Callable[[], bool] = lambda: False
+    hang_up_lost: Callable[[], None] = lambda: None
 
 
 class ServerContact:
     """Asks one server while nothing moves. Notes it once it is silent, then once a minute, and when it answers again. A
-    server that has never answered is not waited for.
+    server that has never answered is not waited for. Where it answers, but nothing comes on an older connection, the
+    network has dropped that: whoever waits for it is woken.
 
     No driver stops waiting by itself. While the server is silent and it is too late to wait, or the command was
     cancelled some seconds ago, it is hung up again and again. A cancelled command is ended, where that may be. One
@@ -114,7 +118,7 @@ class ServerContact:
             self._is_ending, self._due = True, self._clock()
         quiet = self._command.quiet_seconds()
         self._end_waiting()
-        if quiet < self._command.patience.quiet_seconds and not self._is_ending and not self._is_left_out:
+        if self._is_moving(quiet) and not self._is_ending and not self._is_left_out:
             self._due = min(self._due, self._clock())
             return
         if self._asking is None:
@@ -142,6 +146,13 @@ class ServerContact:
         if limit is not None and unanswered >= limit:
             self._is_left_out = True
             self._left_out.enter_context(self._server.leave_out())
+
+    def _is_moving(self, quiet: float) -> bool:
+        """Tell whether nothing is to be asked: something has just moved, and all connections are well."""
+        if not self._server.is_any_unheard():
+            return quiet < self._command.patience.quiet_seconds
+        self._due = min(self._due, self._clock() + _LEAST_PAUSE_SECONDS)
+        return False
 
     @property
     def _limit_seconds(self) -> float | None:
@@ -194,6 +205,7 @@ class ServerContact:
         seconds = self._outage.end()
         if seconds and not self._command.cancellation.is_cancelled:
             self._command.note(f"{self._server.name} answers again, after {duration_words(seconds)}")
+        self._server.hang_up_lost()
         pause = min(max(self._command.quiet_seconds() / 2, _LEAST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         self._due, self._asking = self._clock() + pause, None
 
@@ -250,6 +262,8 @@ def noted_silence(endpoints: Iterable[Endpoint], command: WaitingCommand) -> Ite
                 has_answered=partial(has_answered, is_on_it),
                 hang_up=partial(hang_up, is_on_it),
                 leave_out=partial(left_out, is_on_it),
+                is_any_unheard=partial(is_any_unheard, is_on_it),
+                hang_up_lost=partial(hang_up_lost, is_on_it),
             )
             stack.enter_context(closing(ServerContact(server, command)))
         yield

@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,8 @@ class Contacted:
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
-        self.is_held = False
+        self.is_held = self.is_unheard = False
+        self.lost = []
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
         self.cancellation = CancellationToken()
@@ -39,6 +41,8 @@ class Contacted:
             has_answered=lambda: self.has_answered,
             hang_up=lambda: self.hung_up.append(self.now),
             leave_out=self._leave_out,
+            is_any_unheard=lambda: self.is_unheard,
+            hang_up_lost=lambda: self.lost.append(self.now),
         )
         command = WaitingCommand(
             lambda: self.quiet,
@@ -96,6 +100,20 @@ def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answ
     watched.end()
     assert watched.notes[2].startswith("postgresql://old answers again, after 1")
     assert len(watched.notes) == 3
+
+
+def test_while_others_move_a_server_is_asked_because_of_a_connection_on_which_nothing_comes():
+    """Each answer says that the network is well; then the connection is looked at again soon."""
+    watched = Contacted(ask=lambda: None)
+    watched.pass_seconds(100, is_quiet=False)
+    assert (watched.asked, watched.lost) == (0, [])
+    watched.is_unheard = True
+    for _ in range(35):
+        watched.pass_seconds(1, is_quiet=False)
+        watched.end()
+    assert watched.asked == 4
+    assert [round(later - before) for before, later in pairwise(watched.lost)] == [10] * 3, watched.lost
+    assert watched.notes == []
 
 
 def test_a_silent_server_is_waited_for_a_minute_while_an_application_stands_still():

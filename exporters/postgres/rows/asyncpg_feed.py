@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from exporters import _rows
-from exporters.connections.open_connections import keep_alive, shut_socket, waking
+from exporters.connections.open_connections import keep_alive, waking_socket
 from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
@@ -53,7 +53,7 @@ class AsyncpgFeed:
             self._loop.close()
             raise
         keep_alive(self._file_number())
-        waking(self._where, self, AsyncpgFeed._wake)
+        waking_socket(self._where, self, AsyncpgFeed._file_number)
 
     async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
@@ -66,10 +66,6 @@ class AsyncpgFeed:
 
     def _translated(self, error: Exception) -> SourceError:
         return translate(error, self._where, is_passing=isinstance(error, asyncpg.InterfaceError))
-
-    def _wake(self) -> None:
-        """End what waits for the server, from another thread."""
-        shut_socket(self._file_number())
 
     def _file_number(self) -> int:
         return int(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it

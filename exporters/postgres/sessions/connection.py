@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
-from exporters.connections.open_connections import keep_alive, shut_socket, waking
+from exporters.connections.open_connections import keep_alive, waking_socket
 from exporters.connections.silent_servers import connected, is_silence
 from exporters.discovery import no_database_error
 from exporters.errors import (
@@ -201,7 +201,12 @@ def connect(
     ``own``: more keywords of libpq. Who waits for a silent server: see ``silent_servers``. Raises ``SourceError``.
     """
     connection = connected(address.url, lambda: connect_once(address, application, settings=settings, **own))
-    return waking(address.url, connection, lambda open_connection: shut_socket(open_connection.fileno()))
+    return waking_socket(address.url, connection, file_number)
+
+
+def file_number(connection: psycopg.Connection[Any]) -> int:
+    """Return the number of the file of a connection's socket."""
+    return connection.fileno()
 
 
 def connect_once(

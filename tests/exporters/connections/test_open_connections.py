@@ -1,14 +1,17 @@
 """Whoever waits for an answer of a database server is woken from outside, and others are not."""
 
+import ctypes
 import os
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from exporters.connections.open_connections import hang_up
+from exporters.connections import open_connections
+from exporters.connections.open_connections import hang_up, hang_up_lost
 from exporters.errors import SourceError
 from exporters.mysql import connection as mysql
 from exporters.mysql.errors import DRIVER_ERRORS as MYSQL_ERRORS
@@ -16,6 +19,8 @@ from exporters.postgres.errors import DRIVER_ERRORS as POSTGRES_ERRORS
 from exporters.postgres.rows.copy_feed import open_feed
 from exporters.postgres.sessions import connection as postgres
 from exporters.postgres.sessions.snapshot_session import open_snapshot
+
+SO_ATTACH_FILTER, BPF_RETURN = 26, 6
 
 
 def sleepers(stack, url):
@@ -71,7 +76,49 @@ def test_an_idle_connection_is_not_forgotten_by_whoever_forwards_its_packets(req
             own = postgres.connect(postgres.parse_url(f"{url}?keepalives_idle=7"))
             stack.callback(own.close)
             assert kept_alive_after(own.fileno()) == 7
-        assert {kept_alive_after(number) for number in numbers} == {60}
+        assert {kept_alive_after(number) for number in numbers} == {15}
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(request, kind, monkeypatch):
+    """The server answers others. Whoever waits for a statement that takes long is not woken."""
+    monkeypatch.setattr(
+        open_connections, "_KEEP_ALIVE", {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 9}
+    )
+    monkeypatch.setattr(open_connections, "_UNHEARD_SECONDS", 2.5)
+    monkeypatch.setattr(open_connections, "_LOST_SECONDS", 2.0)
+    server = request.getfixturevalue(kind)
+    url, other_url = server.database(), server.database()
+    is_meant = (mysql if kind == "mariadb" else postgres).parse_url(url).url.__eq__
+    is_other = (mysql if kind == "mariadb" else postgres).parse_url(other_url).url.__eq__
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+        (*_, sleep), (*_, other_sleep) = sleepers(stack, url), sleepers(stack, other_url)
+        dropped, waiting = threads.submit(sleep), threads.submit(other_sleep)
+        time.sleep(1)
+        for owner, number in open_connections._meant_sockets(is_meant):
+            drop_what_comes(number)
+            stack.callback(str, owner)  # it lives on
+        begun = time.monotonic()
+        while not dropped.done():
+            assert time.monotonic() < begun + 20
+            assert not open_connections.is_any_unheard(is_other)
+            if open_connections.is_any_unheard(is_meant):
+                assert time.monotonic() > begun + 1.5
+                for each in (is_meant, is_other):
+                    hang_up_lost(each)
+            time.sleep(0.2)
+        assert isinstance(dropped.exception(), (*MYSQL_ERRORS, *POSTGRES_ERRORS, SourceError))
+        assert time.monotonic() > begun + 3
+        assert not waiting.done()
+        hang_up(is_other)
+
+
+def drop_what_comes(number):
+    """Drop all packets that come for a socket, before the system sees them (socket(7), SO_ATTACH_FILTER)."""
+    nothing = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
+    with socket.socket(fileno=os.dup(number)) as other:
+        program = struct.pack("HL", 1, ctypes.addressof(nothing))
+        other.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 def kept_alive_after(number):

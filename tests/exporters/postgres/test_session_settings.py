@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from exporters.connections.open_connections import shut_socket
 from exporters.doctor import ExamineRequest
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
@@ -325,7 +326,7 @@ def test_a_connection_whose_end_came_with_its_last_answer_is_no_wait_without_end
     def begin_and_lose(transaction, queries):
         is_begun = begin(transaction, queries)
         loop = feeds_opened[-1]._loop
-        feeds_opened[-1]._wake()
+        shut_socket(feeds_opened[-1]._file_number())
         loop.run_until_complete(asyncio.sleep(0.1))
         return is_begun
 
