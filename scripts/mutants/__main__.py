@@ -307,7 +307,7 @@ def try_place(
     tests: Mapping[str, Any],
 ) -> bool:
     """Try the mutant of a place, keep the result; return False where no change can be made."""
-    mutant = places.mutant(place, before.get("operator", ""))
+    mutant = places.mutant(place, before)
     if mutant is None:
         keep_result(options.state, place, NO_CHANGE)
         return False

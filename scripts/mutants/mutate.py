@@ -6,7 +6,7 @@ import ast
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,15 +116,23 @@ class Places:
     def __iter__(self) -> Iterator[Place]:
         return iter(self._changes)
 
-    def mutant(self, place: Place, known: str = "") -> Mutant | None:
-        """Return the mutant of a place: by the operator that is known for it, else by one that the place decides.
+    def mutant(self, place: Place, known: Mapping[str, str]) -> Mutant | None:
+        """Return the mutant of a place: the one that a result is known of, else one that the place decides.
 
         None if only an annotation changes, if it does not compile, or is left alone.
         """
         line, changes = self._changes[place]
-        named = next((change for change in changes if change[0] == known), None)
+        again = (
+            self._mutant(place, line, change) for change in changes if change[0] == known.get("operator")
+        )
+        for mutant in again:
+            if mutant is not None and mutant.after == known["after"]:
+                return mutant
         likely = [change for change in changes if not _HARDLY_CHANGE.search(change[0])]
-        name, operator, occurrence = named or random.Random(place.seed).choice(likely or changes)
+        return self._mutant(place, line, random.Random(place.seed).choice(likely or changes))
+
+    def _mutant(self, place: Place, line: int, change: tuple[str, Any, int]) -> Mutant | None:
+        name, operator, occurrence = change
         try:
             mutated = mutate_code(self._code, operator, occurrence)
             if mutated is None or _meaning(ast.parse(mutated)) == self._original:
