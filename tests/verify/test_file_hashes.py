@@ -54,6 +54,9 @@ def test_objects_that_overlap_or_lie_outside_are_named_and_the_others_compared(p
     assert findings([*GOOD, overlapping], piece_bytes) == [
         "object 'over' overlaps another object: an offset of at least 7, 6"
     ]
+    assert findings([member("before", -1, 1, b"x")], piece_bytes) == [
+        "object 'before' overlaps another object: an offset of at least 0, -1"
+    ]
     beyond = [
         member("half", 95, 6),
         member("far", 200, 5),
@@ -84,7 +87,8 @@ def test_a_file_is_compared_unless_the_listing_says_more_of_it(tmp_path):
         "its SHA-256 differs",
         "object 'x' has another SHA-256 than in the index",
     ]
-    assert check(None, "0" * 64) == ["its SHA-256 differs"]
+    for other in "0" * 64, "f" * 64:
+        assert check(None, other) == ["its SHA-256 differs"]
     assert check(99, "0" * 64) == []
     store.delete("data/app/pack")
     assert check(100, digest) == []
