@@ -46,7 +46,6 @@ def keep_capturing(
         while not cancellation.is_cancelled:
             after = 0
             try:
-                folder.require_begun()
                 # Before the stream: what another capture writes meanwhile is in the way of this one.
                 capture = Capture(folder, heard)
                 after = resume_position(folder, base["position"])

@@ -345,7 +345,6 @@ class SegmentReader:
     def __init__(self, folder: SegmentFolder, after: Place = START) -> None:
         self._folder = folder
         self._place = self.boundary = after
-        self._records: list[SegmentRecord] = []
         self._loaded = max(after.segment - 1, 0)
 
     def read(self) -> Iterator[StoredMessage]:
@@ -362,20 +361,18 @@ class SegmentReader:
         """
         fresh = list(self._folder.records(self._loaded))
         self._loaded += len(fresh)
-        self._records += fresh
-        ends = _counted(self._records)
+        ends = _counted(fresh)
         if fresh:
             self.boundary = fresh[-1].boundary
         for record in fresh:
             if record.after < self._place and record.number > self._place.segment:
                 raise WithdrawnError(f"segment {record.number} repeats a transaction from {record.after} on")
-        for record in list(self._records):
+        for record in fresh:
             if Place(record.number, ends[record.number]) <= self._place:
                 continue
             returned = self._place.message if record.number == self._place.segment else 0
             self._place = Place(record.number, ends[record.number])
             yield record.number, self._messages(record, returned)
-        self._records = self._records[-1:]
 
     def _messages(self, record: SegmentRecord, returned: int) -> Iterator[tuple[int, Message]]:
         """Yield those messages of a segment that count and were not returned yet, and the shapes before them."""

@@ -138,6 +138,21 @@ def test_what_was_withdrawn_is_rolled_back_and_its_repetition_applied(folder):
     assert rows.committed == [b"a", b"whole"]
 
 
+def test_after_what_was_withdrawn_nothing_is_open(folder):
+    rows, asked = Rows(), []
+    first = write(folder, *transaction(10, b"a"), *transaction(20, b"lost")[:2])
+    applying = Applying(folder, rows)
+
+    def until(_mark: Mark) -> bool:
+        asked.append(applying.is_settled)
+        if len(asked) == 1:
+            folder.write([Message(MessageKind.SHAPE, 0, b"columns")], first, Place(1, 3), 10)
+        return len(asked) == 2
+
+    assert applying.run(CancellationToken(), until) == Mark(7, Place(1, 3), 10)
+    assert asked == [False, True]
+
+
 @pytest.mark.parametrize("ends_by", ["a conflict", "a signal"])
 def test_what_was_not_read_to_its_end_does_not_count_as_applied(folder, monkeypatch, ends_by):
     """A follow would end as if it had caught up."""

@@ -271,12 +271,24 @@ def test_a_folder_that_is_away_has_no_damage(tmp_path):
 @pytest.mark.parametrize("until", [0, 10, 25, 40])
 def test_what_was_captured_is_read_from_a_position_to_another_one(folder, after, until):
     """By it a stream recognizes that a server was put back to an earlier state."""
+    assert list(folder.begins(after, until)) == []
     place = START
     for positions in ((10, 20), (30,), (40,)):
         messages = [message for position in positions for message in transaction(position, b"a")]
         place = write(folder, messages, place, positions[-1]).boundary
     begins = [begin.position for begin in folder.begins(after, until)]
     assert begins == [position for position in (10, 20, 30, 40) if after < position <= until]
+
+
+def test_who_reads_on_reads_no_record_twice(folder, monkeypatch):
+    reader, place, asked = SegmentReader(folder), START, []
+    for number in (1, 2, 3):
+        place = write(folder, transaction(number, b"%d" % number), place, number).boundary
+    assert payloads(reader) == [b"1", b"2", b"3"]
+    read = SegmentFolder._record_bytes
+    monkeypatch.setattr(SegmentFolder, "_record_bytes", lambda *words: asked.append(words[1]) or read(*words))
+    assert payloads(reader) == []
+    assert asked == [3, 4]
 
 
 def test_segments_after_other_bases_are_removed_from_the_newest_on(folder, monkeypatch):
