@@ -1,9 +1,9 @@
-"""Restore of TPC-H lineitem into PostgreSQL, with a key and two indexes, compared with ``pg_restore -j2``.
+"""Restore of one table into PostgreSQL, compared with ``pg_restore -j2``: lineitem, or a shape of ``row_shapes``.
 
-python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
+python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--shape posts] [--runs 3]
 
-Loads lineitem once (database ``moveout_bench``), exports it by moveout and by ``pg_dump -Fd -j2``, then
-lets both restore it by turns into a fresh database of the same server. pg_restore ends with the indexes;
+Loads the table once (lineitem of TPC-H with a key and two indexes), exports it by moveout and by ``pg_dump -Fd -j2``,
+then lets both restore it by turns into a fresh database of the same server. pg_restore ends with the indexes;
 moveout also runs ANALYZE and reads all rows back to compare them, so what it takes is printed with that and
 without. Ratios are medians of those of the single turns; the seconds of the processor are the client's and the
 server's together, without the start of either program.
@@ -32,10 +32,12 @@ from migrate.restore.postgres.restore import PostgresRestorer
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from scripts.bench.postgres import load, server
+from scripts.bench.source import row_shapes
 from scripts.bench.tables import moveout_to
 from scripts.cost import cost_of, used_by
 
 JOBS = 2
+_LINEITEM = "lineitem"
 _DESTINATION = "moveout_bench_restored"
 _SETTLE_SECONDS = 0.3
 _BEYOND = ("compare", "statistics")
@@ -106,11 +108,12 @@ def _fresh(url: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {_DESTINATION}".encode())
 
 
-def _prepare(url: str, scale: float, directory: Path) -> Path:
+def _prepare(url: str, shape: str, scale: float, directory: Path) -> Path:
     """Load and export; return pg_restore."""
-    source, _ = load(url, scale)
+    source = load(url, scale)[0] if shape == _LINEITEM else row_shapes.load(url, shape)
     with psycopg.connect(source, autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone():
+        indexed = connection.execute("SELECT 1 FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone()
+        if shape == _LINEITEM and not indexed:
             for statement in _INDEXES:
                 connection.execute(statement.encode())
         version = connection.info.server_version // 10000
@@ -162,7 +165,8 @@ def main() -> None:
     """Measure by turns and print medians."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", required=True, help="a database of a scratch server")
-    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--shape", default=_LINEITEM, help="lineitem, or a shape of row_shapes")
+    parser.add_argument("--scale", type=float, default=1, help="of lineitem")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="moveout-bench-"))
@@ -170,7 +174,7 @@ def main() -> None:
     whole: list[_Taken] = []
     bare: list[_Taken] = []
     try:
-        program = _prepare(options.url, options.scale, directory)
+        program = _prepare(options.url, options.shape, options.scale, directory)
         for _ in range(options.runs):
             with _fresh(options.url) as destination:
                 peer.append(_pg_restore(program, destination, directory))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 from msgspec import Struct
 
+from exporters import _rows
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -194,14 +195,14 @@ class Feeds:
             transaction.run(lambda: feed.execute(statement))
 
     def _rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
-        """Yield the rows of a range of pages. Whether some may be long is asked first, and in some encodings, whether
-        their text comes through UTF-8 as it is.
+        """Yield the rows of a range of pages. In some encodings the server is asked first whether their text comes
+        through UTF-8 as it is.
         """
         if table.oid == large_objects.OID:
             return self.copy(f"{large_objects.SELECT} {table.condition}")
         if table.refusal:
             return self._unplanned_rows(table)
-        long = self._has_long_rows(table, pages)
+        long = self._is_for_pieces(table, pages)
         query = canonical_select(table, pages)
         if not self._may_change or not self._changes(table, pages):
             return self.copy(query, long=long)
@@ -238,6 +239,14 @@ class Feeds:
         """Tell whether some rows of a chunk may be long; the server is asked where it may have any."""
         query = longest_query(table, pages)
         return query is not None and self.numbers(query)[0] > LONG_BYTES
+
+    def _is_for_pieces(self, table: PostgresTable, pages: Range) -> bool:
+        """Tell whether the rows of a chunk are read so that long ones come in pieces. With the compiled core that costs
+        the others less than the question whether there are any, which the server answers by one more scan.
+        """
+        if _rows.core is None:
+            return self._has_long_rows(table, pages)
+        return longest_query(table, pages) is not None
 
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""

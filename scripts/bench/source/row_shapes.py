@@ -34,7 +34,7 @@ CREATE TABLE t AS SELECT i::int AS id, (i % 1000)::int AS a, (i % 7)::int AS b F
 """
 _POSTS: LiteralString = """
 CREATE TABLE t AS SELECT i AS id, (1 + i % 2)::smallint AS kind, CASE WHEN i % 2 = 1 THEN i / 2 END AS parent,
-  (i * 7919) % 100 AS score, timestamp '2015-01-01' + i * interval '97 s' AS posted_at, (i * 31) % 9000 AS author,
+  (i % 9973 * 79) % 100 AS score, timestamp '2015-01-01' + i * interval '97 s' AS posted_at, (i * 31) % 9000 AS author,
   CASE WHEN i % 2 = 0 THEN 'Why is "' || i || '" slow?' END AS title,
   CASE WHEN i % 2 = 0 THEN '<sql><backup-' || i % 50 || '>' END AS tags,
   (SELECT string_agg(CASE WHEN r % 3 > 0 THEN common[1 + r / 3 % 15] ELSE left(md5((r % 5000)::text), 3 + r % 8)

@@ -56,7 +56,7 @@ def test_the_values_are_in_the_files(bundle):
 
 
 def test_long_rows_that_were_not_foreseen_leave_whole(source, bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(Feeds, "_has_long_rows", lambda *_: False)
+    monkeypatch.setattr(Feeds, "_is_for_pieces", lambda *_: False)
     with long_rows():
         assert export_database(source, tmp_path / "bundle").complete
     unforeseen, foreseen = read_bundle(tmp_path / "bundle"), bundle
