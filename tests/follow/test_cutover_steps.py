@@ -391,6 +391,102 @@ def test_a_follow_that_has_just_begun_is_waited_for_a_while(monkeypatch, error):
         steps.catch_up()
 
 
+@pytest.mark.parametrize(
+    ("step_seconds", "waits"),
+    [(0.0, [3, 3]), (40.0, [3, 3]), (57.0, [3]), (60.0, [3]), (5.0, [3, 3])],
+    ids=["quick", "slow", "just as long", "too slow", "rather quick"],
+)
+def test_a_step_that_fails_is_done_again_for_some_seconds_or_a_minute(monkeypatch, step_seconds, waits):
+    class Token:
+        now, waited = 0.0, ()
+
+        def monotonic(self):
+            return self.now
+
+        def wait(self, seconds):
+            self.waited, self.now = (*self.waited, seconds), self.now + seconds
+
+        def check(self):
+            if len(self.waited) > 5:
+                raise Cancelled
+
+    def step():
+        token.now += step_seconds
+        raise SourceUnreachableError("the network is cut")
+
+    token = Token()
+    monkeypatch.setattr(cutover, "time", token)
+    monkeypatch.setattr(cutover, "_AGAIN_SECONDS", 3)
+    monkeypatch.setattr(cutover, "_CONTENTION_SECONDS", 4 if step_seconds < 10 else 1000)
+    with pytest.raises(SourceUnreachableError):
+        cutover.retried(step, token)
+    assert list(token.waited) == waits
+    monkeypatch.setattr(cutover, "_CONTENTION_SECONDS", 1000)
+    step_seconds = 0.0
+    with pytest.raises(Cancelled):
+        cutover.retried(step, token)
+
+
+def test_after_a_network_error_both_sides_are_compared_anew(monkeypatch):
+    """Changes may have been applied whose rows were not compared."""
+    steps, done = Cutover(UNREACHED, None, CancellationToken(), 2), []
+
+    def drain(_, __, *, is_held):
+        done.append(("drain", is_held))
+        if len(done) in {2, 3}:
+            raise SourceUnreachableError("the network is cut")
+        return "mark", "end"
+
+    monkeypatch.setattr(Cutover, "_drain", drain)
+    monkeypatch.setattr(Cutover, "compare_early", lambda _: done.append("compare"))
+    assert steps.catch_up() == "mark"
+    with pytest.raises(SourceUnreachableError):
+        steps.catch_up()
+    steps._early = object()
+    with pytest.raises(SourceUnreachableError):
+        steps.catch_up()
+    assert done == [("drain", False)] * 3, "what was not compared before is not compared by that"
+    assert steps.catch_up() == "mark"
+    assert done[3:] == ["compare", ("drain", False)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_comparison_before_the_hold_reads_one_moment_of_each_side(monkeypatch, fails):
+    asked, begun = [], []
+
+    @contextlib.contextmanager
+    def keyed_rows(endpoint, *, is_one_moment):
+        asked.append((endpoint.url[-1], is_one_moment))
+        yield SimpleNamespace(tables=lambda: {("", "t"): 5, ("", "u"): 2}, digests=endpoint.url[-1])
+
+    def begin(early, source, destination, digests, touched, check):
+        begun.append((early.mark, digests, touched))
+        if fails:
+            raise SourceUnreachableError("the network is cut")
+
+    def read_states(source, destination, *, is_settled):
+        asked.append(is_settled)
+        return {}
+
+    for name, value in (("keyed_rows", keyed_rows), ("read_states", read_states), ("_COUNTED_SECONDS", 0.0)):
+        monkeypatch.setattr(cutover, name, value)
+    for name, value in (
+        ("recent_sessions", lambda _: []),
+        ("_capture", lambda _: "end"),
+        ("_apply", lambda _: Mark(7)),
+        ("_read_and_capture", lambda _, *sides: sides),
+        ("_touched_since", lambda _, mark: {"since": mark}),
+    ):
+        monkeypatch.setattr(Cutover, name, value)
+    monkeypatch.setattr(EarlyComparison, "begin", begin)
+    steps = Cutover(UNREACHED, None, CancellationToken(), 2, progress=(progress := Counted()))
+    with pytest.raises(SourceUnreachableError) if fails else contextlib.nullcontext():
+        steps.compare_early()
+    assert (asked, progress.total) == ([True, ("a", True), ("b", True)], 14)
+    assert begun == [(Mark(7), ("a", "b"), {"since": Mark(7)})]
+    assert (steps._early is None, steps._is_unknown) == (fails, fails)
+
+
 def test_who_waits_for_sessions_at_the_destination_says_so_and_can_be_stopped(monkeypatch):
     token, reports = CancellationToken(), []
 
