@@ -44,6 +44,7 @@ _OF_OTHERS = (LEASE, RESERVE, PROGRESS)
 
 _SAFE = re.compile(r"[a-z0-9._/-]+")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_DOCUMENT = re.compile(r"sig/[a-z]+-[0-9a-f]{16}\.json(\.[0-9a-f]{16}\.sig)?")
 
 
 def is_payload_name(name: str) -> bool:
@@ -123,3 +124,10 @@ def is_tag_name(name: str) -> bool:
 def is_custody(name: str) -> bool:
     """Tell whether ``name`` is of the custody log, which belongs to the location where it lies."""
     return name in {CUSTODY_LOG, CUSTODY_HEAD}
+
+
+def is_document(name: str) -> bool:
+    """Tell whether ``name`` is a statement, such as a receipt, or the signature of one: it names the root that it is
+    about, and stays evidence when the bundle is continued.
+    """
+    return _DOCUMENT.fullmatch(name) is not None

@@ -156,7 +156,7 @@ def clean_work(store: MultipartStore, executor: Executor) -> None:
 
 def unseal(store: MultipartStore) -> None:
     """Take the seal off an incomplete bundle that is being continued; the tag manifest first: without it
-    nothing is sealed. Its signatures go too; the custody log stays.
+    nothing is sealed. Its signatures go too; the custody log and documents stay.
     """
     for key in (
         layout.TAG_MANIFEST,
@@ -174,7 +174,7 @@ def unseal(store: MultipartStore) -> None:
     ):
         store.delete(key)
     for info in list(store.list(layout.SIGNATURES)):
-        if not layout.is_custody(info.key):
+        if not (layout.is_custody(info.key) or layout.is_document(info.key)):
             store.delete(info.key)
 
 

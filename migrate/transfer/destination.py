@@ -120,7 +120,8 @@ def make_room(destination: Store, sealed: SealedSource, surveyed: Surveyed, orig
     tags = [
         key
         for key in present
-        if not key.startswith((layout.DATA, *layout.LOCAL)) and not layout.is_custody(key)
+        if not key.startswith((layout.DATA, *layout.LOCAL))
+        and not (layout.is_custody(key) or layout.is_document(key))
     ]
     for key in sorted({*stale, *tags}, key=_order):
         destination.delete(key)

@@ -14,15 +14,17 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
+from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
-from migrate.custody.log.events import record, record_seal
+from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import DamageError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_object_lock
+from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 
@@ -298,6 +300,32 @@ def test_a_receipt_for_the_same_is_given_once_and_another_for_something_else(
     ]
     assert len({first.key, *(one.key for one in others)}) == 4
     assert documents.read_all(location)[1] == []
+
+
+def test_what_both_sides_have_signed_outlives_the_next_export(incomplete, provider, customer, tmp_path):
+    """The bundle gets another id and root. What was received of the one before stays evidence, at both locations."""
+    copy = open_location(str(tmp_path / "copy"))
+    transfer(incomplete, copy, workers=1, progress=Silent())
+    record_transfer(incomplete, copy, customer, {})
+    document = receipt.receive(copy, GOOD, [customer])
+    receipt.acknowledge(incomplete, document, signature(document, customer), provider)
+    documents.copy_all(copy, document, signature(document, provider))
+    for gaps in ({3: Gap("number 3", "failed", "gone")}, {}):
+        export([Numbers(count=15, gaps=gaps)], incomplete, workers=1, progress=Silent())
+        record_seal(incomplete, provider, [])
+        transfer(incomplete, copy, workers=1, progress=Silent())
+        record_transfer(incomplete, copy, customer, {})
+        for store in (incomplete, copy):
+            (kept,), findings = documents.read_all(store)
+            assert (kept.key, set(kept.signers), findings) == (
+                document.key,
+                {customer.public, provider.public},
+                [],
+            )
+            verified = call("custody", "verify", store.location)
+            assert verified.code == 0, verified.out
+    versions = erase.removable(open_object_lock(incomplete.location))
+    assert erase.check(incomplete, versions, [], [provider.public]) == ["nobody has signed a receipt for it"]
 
 
 def test_bagit_still_validates_a_bundle_with_all_that(location, provider, customer):

@@ -132,7 +132,7 @@ def against_bundle(
         findings.append(Finding(layout.TAG_MANIFEST, sentence))
     return [
         *findings,
-        *_seal(log, root),
+        *_seal(log, store.location, root),
         *_signers(log, store, root, signed),
         *_named_files(log, store, root),
     ]
@@ -201,8 +201,9 @@ def _early_erasures(log: Log) -> Iterator[Finding]:
             yield Finding(layout.CUSTODY_LOG, f"{sentence} {held[-1].number} stood")
 
 
-def _seal(log: Log, root: str) -> Iterator[Finding]:
-    last = next(reversed(log.find("sealed")), log.last)
+def _seal(log: Log, location: str, root: str) -> Iterator[Finding]:
+    came = [*log.find("sealed"), *log.at(location, "transferred")]
+    last = max(came, key=lambda entry: entry.number, default=log.last)
     if last is not None and last.what.root != root:
         verb = "sealed" if last.what.event == "sealed" else "is about"
         sentence = f"is not the one that entry {last.number} of the custody log {verb}"
