@@ -165,8 +165,10 @@ def test_a_server_that_keeps_too_much_ends_the_capture_whatever_it_meets(folder,
     quiet.receive = receive_late
     log, dropped = OpenLog(quiet, retained_bytes=2000), []
     log.drop = lambda objects, even_if_read: dropped.append(even_if_read)
+    notes = []
     with pytest.raises(SourceGoneError, match="the server keeps 2 kB of its log"):
-        capture_all(log, folder, retain_bytes=1000)
+        keep_capturing(log, BASE, folder, CancellationToken(), note=notes.append, retain_bytes=1000)
+    assert notes == []
 
 
 def test_an_export_that_ends_has_what_has_arrived_and_hears_of_no_end(folder):

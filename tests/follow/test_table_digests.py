@@ -123,6 +123,7 @@ def test_what_servers_count_is_asked_of_both(monkeypatch):
         assert read_states(source, destination, is_settled=is_settled) == {
             T: (WriteState("x://source", 1, False), WriteState("x://destination", 1, is_settled))
         }
+    assert read_states(source, destination) == read_states(source, destination, is_settled=False)
     assert uncounted_sessions(source) == ["x://source"]
     assert recorded_digests(source, workers=4) == {"u": (4, f"{255:032x}")}
 
