@@ -93,17 +93,20 @@ def test_each_difference_is_named():
     at_source = {
         T: RowsDigest(1, 1),
         U: RowsDigest(2, 1),
+        ("", "a"): RowsDigest(1, 1),
         ("", "v"): RowsDigest(1, 1),
         ("", "w"): RowsDigest(),
     }
     at_destination = {
         T: RowsDigest(1, 2),
         U: RowsDigest(1, 1),
+        ("", "a"): RowsDigest(2, 1),
         ("", "w"): RowsDigest(),
         ("", "x"): RowsDigest(),
     }
     named = [(one.key, one.what, one.expected, one.found) for one in differences(at_source, at_destination)]
     assert named == [
+        ("a", "has other rows", "1", "2"),
         ("u", "has other rows", "2", "1"),
         ("v", "is not at the destination", "", ""),
         ("x", "is not at the source", "", ""),
