@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from migrate.bundle import layout
+from migrate.bundle import canonical_json, layout
 from migrate.custody.handover import documents
 from migrate.custody.log import cross_checks, custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
+from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
@@ -409,3 +410,15 @@ def test_the_commands(location, make_key, tmp_path):
         (destination / "sig" / "custody.jsonl").read_bytes()[:-100]
     )
     assert call("custody", "verify", destination, "--json").code == 6
+
+
+@pytest.mark.parametrize("changes", [{"version": True}, {"version": 1.0}, {"number": True}])
+def test_a_number_that_is_none_for_another_reader_is_no_number(provider, changes):
+    """Python takes ``true`` and ``1.0`` for 1."""
+    event = CustodyEvent("noted", "b", "0" * 64, "file:///b")
+    line = entry.write(provider, event, None, datetime.now(UTC)).line
+    value = {name: part for name, part in json.loads(line).items() if name != "signature"} | changes
+    armored = ssh_signatures.sign(provider, ssh_signatures.ENTRY, [canonical_json.encode(value)])
+    signed = {**value, "signature": b"".join(armored.splitlines()[1:-1]).decode()}
+    with pytest.raises(ValueError, match="is not an entry of version 1"):
+        entry.read(canonical_json.encode(signed))

@@ -18,6 +18,7 @@ from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.events import record, record_seal, record_transfer
+from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import DamageError, UsageError
@@ -204,6 +205,37 @@ def test_a_receipt_of_tomorrow_is_not_counter_signed(location, provider, custome
                 receipt.acknowledge(location, document, signature(document, customer), provider)
         else:
             receipt.acknowledge(location, document, signature(document, customer), provider)
+
+
+def test_a_key_that_counts_no_more_signs_no_receipt_of_last_year(
+    location, provider, customer, make_key, tmp_path
+):
+    """Whoever stole it may write any time. What the log named while it counted still counts."""
+    now, allowed = datetime.now(UTC), tmp_path / "allowed"
+    value = {**receipt.write(location, GOOD).value, "location": "file:///received"}
+    document = documents.make("receipt", "", {**value, "time": (now - timedelta(days=365)).isoformat()})
+    for key, data in {document.key: document.data, **signature(document, customer)}.items():
+        (tmp_path / key[4:]).write_bytes(data)
+    file, own = tmp_path / document.key[4:], make_key.path_of("provider")
+    words = ("acknowledge", location.location, file, "--key", own, "--signers", allowed)
+
+    def until(moment):
+        allowed.write_text(
+            f'host {provider.public.line}\nacme valid-before="{moment:%Y%m%d%H%M%SZ}" {customer.public.line}\n'
+        )
+
+    until(now - timedelta(days=1))
+    refused = call(*words)
+    assert (refused.code, "whose key counts now" in refused.err) == (4, True), refused.err
+    assert call(*words[:5]).code == 0  # without a list
+    versions, by = erase.removable(open_object_lock(location.location)), [provider.public]
+    trusted = ("custody", "verify", location.location, "--signers", allowed)
+    assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) != []
+    assert "has a signature by nobody" in call(*trusted).out
+    until(datetime.now(UTC) + timedelta(seconds=1))  # it was replaced after that
+    assert call(*words).code == 0
+    assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) == []
+    assert call(*trusted).code == 0
 
 
 def test_a_clock_that_dates_an_acknowledgement_back_or_ahead_is_noted(location, provider, customer):

@@ -20,6 +20,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
+from migrate.custody.log import custody_log
 from migrate.errors import OK, NotAllowedError
 
 
@@ -85,12 +86,12 @@ def acknowledge_command(
     trust = load_trust(signers, loaded)
     if trust is not None:
         by = receipt.senders_of(document, signatures, signer)
-        moment = document.moment
-        times = {public.fingerprint: moment for public in by} if moment else {}
+        recorded = custody_log.read(store).recorded_at(document.sha256)
+        times = {public.fingerprint: recorded for public in by} if recorded else {}
         if by and trust.missing(by, document.key, times):
             raise NotAllowedError(
-                f"the receipt is signed by nobody in {trust.source}",
-                next_step="ask the customer for the key, and add it",
+                f"the receipt is signed by nobody in {trust.source} whose key counts now",
+                next_step="ask the customer for the key, and add it; or for a receipt by a key that is valid",
             )
     senders = receipt.acknowledge(store, document, signatures, signer)
     files = write_files(to or file.parent, document, dict([documents.signature_of(document, signer)]))

@@ -213,7 +213,7 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> li
         Finding(document.key, sentence, "", public.fingerprint)
         for document in documents_kept
         for public in document.signers
-        if trust.name(public, document.moment) is None
+        if trust.name(public, documents.signed_at(document, log)) is None
     ]
 
 

@@ -123,7 +123,10 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     signed = [
         document
         for document in receipts
-        if any(_is_of_others(public, document.moment, by, trust) for public in document.signers)
+        if any(
+            _is_of_others(public, documents.signed_at(document, log), by, trust)
+            for public in document.signers
+        )
     ]
     if not signed:
         nobody = f"nobody in {trust.source}" if trust else "nobody"

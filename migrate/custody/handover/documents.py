@@ -65,6 +65,14 @@ class Document(Struct, frozen=True):
         return {**self.value, **free} == {**other.value, **free}
 
 
+def signed_at(document: Document, log: custody_log.Log) -> datetime | None:
+    """Return as of when the keys that signed a document count: when the log first named it, and not before its own
+    time. Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back.
+    """
+    times = [moment for moment in (document.moment, log.recorded_at(document.sha256)) if moment]
+    return max(times, default=None)
+
+
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:
     """Return a document that nobody signed yet. ``value`` are plain JSON values, ``bundle`` and ``root`` among them."""
     assert kind in KINDS

@@ -58,6 +58,11 @@ class Log(Struct, frozen=True):
             if entry_.what.event == event and root in {None, entry_.what.root}
         ]
 
+    def recorded_at(self, sha256: str) -> datetime | None:
+        """Return when the log first named a file by its hash; None where it does not."""
+        entries = (entry_ for entry_ in self.entries if entry_.what.details.get("sha256") == sha256)
+        return next((entry_.moment for entry_ in entries), None)
+
     def before(self, entry_: LogEntry) -> Log:
         """Return the log as it was when an entry was written."""
         return replace(self, entries=[earlier for earlier in self.entries if earlier.number < entry_.number])

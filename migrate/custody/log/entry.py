@@ -108,16 +108,16 @@ def read(line: bytes) -> LogEntry:
     except DamageError as exc:
         raise ValueError("is not an entry") from exc
     version = value.get("version")
-    if isinstance(version, int) and version != VERSION:
+    if type(version) is int and version != VERSION:
         raise ValueError(
             f"was made by another version of the format ({version}); this moveout reads version {VERSION}:"
             " use the moveout that wrote it"
         )
-    if version != VERSION or not all(isinstance(value.get(name), str) for name in _TEXTS):
+    if type(version) is not int or not all(isinstance(value.get(name), str) for name in _TEXTS):
         raise ValueError("is not an entry of version 1")
     number, details = value.get("number"), value.get("details")
-    if not (isinstance(number, int) and isinstance(details, dict)):
-        raise ValueError("is not an entry of version 1")  # noqa: TRY004 - what a file holds, not a caller's mistake
+    if not (type(number) is int and isinstance(details, dict)):
+        raise ValueError("is not an entry of version 1")
     if _encoded(value) != line:
         raise ValueError("is not written as an entry is")
     try:
