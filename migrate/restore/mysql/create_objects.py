@@ -68,7 +68,7 @@ def make_all(
     done = read_done(job.destination.connection)
     todo = [item for item in definitions if item["kind"] in kinds and step_of(item) not in done]
     if todo:
-        names = dict.fromkeys(f"{item['kind']}s" for item in todo)
+        names = dict.fromkeys(f"{item['kind']}s".replace("bodys", "bodies") for item in todo)
         job.run.progress.note(f"{job.run.source}: making {', '.join(names)}")
     made = _Made(job)
     tables = [item for item in todo if item["kind"] == "table"]
