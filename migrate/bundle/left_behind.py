@@ -14,7 +14,7 @@ _SHOWN = 12
 
 
 class ServerRest(Struct, frozen=True):
-    """What of a server the case does not know; ``reason``: why nobody could list all of it, "" where all was listed."""
+    """What of a server is not in the bundle; ``reason``: why nobody could list all of it, "" where all was listed."""
 
     url: str
     names: Sequence[str] = ()
@@ -29,13 +29,13 @@ class LeftBehind(Struct, frozen=True):
     not_taken: Sequence[NotTaken] = ()
 
     def sentences(self, printed: Collection[str] = (), words: Callable[[str], str] = str) -> Iterator[str]:
-        """Yield what was seen and is not in the case, a sentence for each server; a reason that was ``printed`` is not
+        """Yield what was seen and is not in the bundle, a sentence for each server; a reason that was ``printed`` is not
         repeated. ``words`` returns how others are printed.
         """
         for server in self.servers:
             if server.names:
                 more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
-                yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
+                yield f"Also on {server.url}, not taken: {', '.join(server.names[:_SHOWN])}{more}."
             if server.reason:
                 reason = ", for the same reason." if server.reason in printed else f": {words(server.reason)}"
                 yield f"What else is on {server.url} could not be listed{reason}"

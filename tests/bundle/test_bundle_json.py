@@ -146,7 +146,7 @@ def test_a_pace_that_makes_no_sense_is_none(change):
 
 def test_what_stays_is_said_in_a_sentence_for_each_server():
     assert list(LEFT.sentences()) == [
-        "Also on toy://a, not in this case: x, y.",
+        "Also on toy://a, not taken: x, y.",
         "What else is on toy://b could not be listed: no rights",
     ]
     assert list(LEFT.sentences({"no rights"}))[1].endswith("could not be listed, for the same reason.")

@@ -14,7 +14,7 @@ from migrate.bundle.left_behind import LeftBehind, ServerRest
 )
 def test_a_dozen_names_are_shown_and_the_others_counted(count, end):
     (sentence,) = LeftBehind([ServerRest("pg://a", [str(n) for n in range(count)])]).sentences()
-    assert sentence.startswith("Also on pg://a, not in this case: 0")
+    assert sentence.startswith("Also on pg://a, not taken: 0")
     assert sentence.endswith(end)
 
 
@@ -23,7 +23,7 @@ def test_a_server_that_could_not_be_asked_says_why_and_a_reason_that_was_printed
         [ServerRest("pg://a", ["x"], "it is shut"), ServerRest("pg://b"), ServerRest("pg://c", [], "no")]
     )
     assert list(rest.sentences(["it is shut"], str.upper)) == [
-        "Also on pg://a, not in this case: x.",
+        "Also on pg://a, not taken: x.",
         "What else is on pg://a could not be listed, for the same reason.",
         "What else is on pg://c could not be listed: NO",
     ]

@@ -124,7 +124,7 @@ def test_a_complete_bundle_says_what_is_in_it_and_leaves_no_work(store):
         ("shop", "toy", "", True),
     ]
     assert info.left_behind is not None
-    assert list(info.left_behind.sentences()) == ["Also on toy://host, not in this case: other.db."]
+    assert list(info.left_behind.sentences()) == ["Also on toy://host, not taken: other.db."]
     assert "data/gaps.parquet" not in {file.key for file in reader.manifest()}
 
 

@@ -48,7 +48,7 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
     old_host.postgres.database("added-later")
     try:
         printed = " ".join(shell(run, 0).split())
-        also = f"Also on {old_host.pg}, not in this case: added-later, closed."
+        also = f"Also on {old_host.pg}, not taken: added-later, closed."
         assert printed.count(also) == 2, "the plan says it, and the summary"
         assert "Up on the new host: all 13 sources." in printed
         shell(status, 0)

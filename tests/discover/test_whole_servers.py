@@ -139,8 +139,8 @@ size_bytes = 1500
 region = "eu-west-1"
 advice = "export it to S3"
 """)
-    also_pg = f"Also on {old_host.pg}, not in this case: Odd Name*, empty, locked."
-    also_my = f"Also on {old_host.my}, not in this case: app, blog."
+    also_pg = f"Also on {old_host.pg}, not taken: Odd Name*, empty, locked."
+    also_my = f"Also on {old_host.my}, not taken: app, blog."
     ended = call("plan", "-c", case)
     assert also_pg in " ".join(ended.out.split()), ended.err
     ended = call("run", "-c", case, "--json")

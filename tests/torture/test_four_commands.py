@@ -119,7 +119,7 @@ def test_four_commands_move_a_whole_host(hosts, account, limited, tmp_path, monk
         (account_url, "later-bucket"),
         ("aws://aws", "later-aws, SQS queue .*later-queue"),
     ):
-        line = rf"Also on {re.escape(server)}, not in this case: {names}\."
+        line = rf"Also on {re.escape(server)}, not taken: {names}\."
         assert re.search(line, last_words), last_words
 
     limited()

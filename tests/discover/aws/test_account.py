@@ -264,7 +264,7 @@ def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
     answers = ask_case_servers(case_of_servers, Silent(), [])
     left_behind = find_left_behind(case_of_servers, case.sources, answers)
     assert list(left_behind.sentences()) == [
-        "Also on aws://owner, not in this case: later-bucket, Kinesis stream later."
+        "Also on aws://owner, not taken: later-bucket, Kinesis stream later."
     ]
 
 
