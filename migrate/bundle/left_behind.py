@@ -29,7 +29,7 @@ class LeftBehind(Struct, frozen=True):
     not_taken: Sequence[NotTaken] = ()
 
     def sentences(self, printed: Collection[str] = (), words: Callable[[str], str] = str) -> Iterator[str]:
-        """Yield what was seen and is not in the bundle, a sentence for each server; a reason that was ``printed`` is not
+        """Yield what was seen and is not in the bundle, a sentence for each server; no reason that was ``printed`` is
         repeated. ``words`` returns how others are printed.
         """
         for server in self.servers:
