@@ -271,7 +271,9 @@ def _engines(source: _ExaminedMysql) -> Iterator[Finding]:
         label = f"{source.database}.{table.label}"
         if table.elsewhere:
             problem = f"{table.engine}: its rows lie elsewhere"
-            advice = Fix("advice", "where another database or server holds its rows, name that as a source, too")
+            advice = Fix(
+                "advice", "where another database or server holds its rows, name that as a source, too"
+            )
             yield Finding("info", "engines", label, problem, "Only its definition leaves.", advice)
         elif table.engine and not table.transactional:
             fix = Fix("sql", f"ALTER TABLE {label} ENGINE = InnoDB;", source.server)

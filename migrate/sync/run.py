@@ -410,7 +410,10 @@ class _Sync(Struct):
         planned: dict[str, object] = {
             str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Action
         }
-        return planned | {"settings": {"count": len(names), "first": names}}
+        return planned | {
+            "settings": {"count": len(names), "first": names},
+            "removes": self.options.delete,
+        }
 
 
 def _reconciled(plan: Plan, outcome: Done) -> Iterator[str]:

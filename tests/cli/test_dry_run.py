@@ -62,6 +62,11 @@ def test_a_dry_run_of_buckets_says_what_is_made_what_is_the_same_and_how_much_mo
 
     synced = call("sync", f"s={source}", f"d={to}", "--dry-run")
     assert synced.out.splitlines()[-3:] == ["  k19", "  and 3 more", "Nothing was touched."], synced
+    client.put_object(Bucket=bucket, Key="to/strange", Body=b"")
+    for words, becomes in (([], "stay"), (["--delete"], "be removed")):
+        synced = call("sync", f"s={source}", f"d={to}", "--dry-run", *words)
+        assert f"1 only at the destination, would {becomes}:\n  strange\n" in synced.out, synced
+    client.delete_object(Bucket=bucket, Key="to/strange")
 
     again = call(
         *("export", f"a={source}", f"b=s3://{bucket}/from", "--to", tmp_path / "new", "--dry-run"),

@@ -13,7 +13,9 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, ErrorWords, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 
-_KNOWN_STEP = "moveout discover {} adds to the case file what that lacks; [[left_out]] there says what stays on purpose"
+_KNOWN_STEP = (
+    "moveout discover {} adds to the case file what that lacks; [[left_out]] there says what stays on purpose"
+)
 _UNKNOWN_STEP = "once the server answers, moveout discover {} lists what else is there"
 _LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""

@@ -92,19 +92,20 @@ class Synced(Struct, frozen=True):
 
 
 def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
+    planned = outcome.planned or {}
     headings = {
-        "stuck": "cannot come to their location at the destination",
+        "stuck": "cannot be written at the destination",
         "copy": "would be copied",
-        "look": "are at the destination already and would be looked at",
-        "extra": "are only at the destination",
-        "excluded": "are not wanted",
-        "settings": "settings of the bucket would be written or removed",
+        "look": "would be looked at: the destination has the key already",
+        "extra": f"only at the destination, would {'be removed' if planned['removes'] else 'stay'}",
+        "excluded": "not wanted",
+        "settings": "of the bucket's settings would be written or removed",
     }
     console.print(
         f"{things(outcome.listed, outcome.noun)} at the source, {count_words(outcome.same)} the same already"
     )
     for kind, heading in headings.items():
-        planned_group = (outcome.planned or {})[kind]
+        planned_group = planned[kind]
         if planned_group["count"]:
             console.print(f"{count_words(planned_group['count'])} {heading}:")
             for key in planned_group["first"]:
