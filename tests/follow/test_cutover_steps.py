@@ -427,6 +427,12 @@ def test_a_step_that_fails_is_done_again_for_some_seconds_or_a_minute(monkeypatc
         cutover.retried(step, token)
 
 
+def test_a_step_of_a_cancelled_run_may_be_done_by_half_and_does_not_count():
+    token = CancellationToken()
+    with pytest.raises(Cancelled):
+        Cutover(UNREACHED, None, token, 2)._retried(token.cancel)
+
+
 def test_after_a_network_error_both_sides_are_compared_anew(monkeypatch):
     """Changes may have been applied whose rows were not compared."""
     steps, done = Cutover(UNREACHED, None, CancellationToken(), 2), []
