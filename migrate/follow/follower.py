@@ -32,8 +32,8 @@ _OPENED_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
-_LAST_SESSION_SECONDS = 10.0
-"""So long a server may take to notice that a session of ours has ended."""
+_LAST_SESSION_SECONDS = 120.0
+"""So long a server may take to notice that a session of ours has ended, where the network has dropped it, say."""
 _RATE_SAMPLES = 30
 DEFINE_STEP = (
     "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
