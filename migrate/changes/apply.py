@@ -6,6 +6,8 @@ nothing and loses nothing.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.changes import Message, MessageKind
+from exporters.errors import SourceDamagedError
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
 from migrate.errors import GoneError, IncompleteError
 from migrate.runtime.cancellation import CancellationToken
@@ -20,6 +23,16 @@ from migrate.runtime.cancellation import CancellationToken
 BATCH_CHANGES = 5_000
 """So many changes, of whole transactions, are one transaction at the destination."""
 _POLL_SECONDS = 0.2
+UNREADABLE = (
+    SourceDamagedError,
+    struct.error,
+    zlib.error,
+    LookupError,
+    ValueError,
+    OverflowError,
+    AssertionError,
+)
+"""What is raised where messages are none of a log: whoever can write to the location may have changed them."""
 
 
 class Mark(Struct, frozen=True):
@@ -170,23 +183,26 @@ class Applying:
     def _take_all(self, cancellation: CancellationToken) -> bool:
         writer = self._writer
         for segment, messages in self._reader.read_segments():
-            for number, message in messages:
-                kind = message.kind
-                if self._taken is not None and writer.commits_before(message):
-                    self._commit()
-                writer.take(message)
-                if kind is MessageKind.CHANGE:
-                    self._changes += 1
-                elif kind is MessageKind.BEGIN:
-                    self._is_inside = True
-                elif kind is MessageKind.COMMIT:
-                    self._is_inside = False
-                    place = Place(segment, number)
-                    self._taken = place, message.position
-                    if self._changes >= self._batch or place >= self._reader.boundary:
+            try:
+                for number, message in messages:
+                    kind = message.kind
+                    if self._taken is not None and writer.commits_before(message):
                         self._commit()
-                        if cancellation.is_cancelled:
-                            return False
+                    writer.take(message)
+                    if kind is MessageKind.CHANGE:
+                        self._changes += 1
+                    elif kind is MessageKind.BEGIN:
+                        self._is_inside = True
+                    elif kind is MessageKind.COMMIT:
+                        self._is_inside = False
+                        place = Place(segment, number)
+                        self._taken = place, message.position
+                        if self._changes >= self._batch or place >= self._reader.boundary:
+                            self._commit()
+                            if cancellation.is_cancelled:
+                                return False
+            except UNREADABLE as exc:
+                raise self._folder.unreadable(segment, exc) from exc
         return True
 
     def _start_over(self) -> None:

@@ -12,12 +12,14 @@ between does not count.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from exporters.changes import Message, MessageKind
@@ -31,6 +33,7 @@ _IDLE = "idle"
 
 _FRAME = struct.Struct("<BQI")
 """Kind, position, and length of the payload, which follows."""
+_POSITIONS = 2**63
 _KINDS = {int(kind): kind for kind in MessageKind}
 _ZSTD_LEVEL = 1
 
@@ -69,6 +72,19 @@ class SegmentRecord(Struct, frozen=True):
     previous: str
     written: str
     version: int = VERSION
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether its numbers and places fit together, as far as it says itself."""
+        sizes = self.messages, self.transactions, self.size_bytes, self.raw_bytes
+        places = self.after, self.boundary
+        return (
+            min(sizes) >= 0
+            and 0 <= self.position < _POSITIONS
+            and all(START <= place <= Place(self.number, self.messages) for place in places)
+            and self.after.segment < self.number
+            and re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+        )
 
 
 class _Idle(NamedTuple):
@@ -145,15 +161,11 @@ class SegmentFolder:
         """Return the newest record, None where there is none. Raises ``DamageError``, also where one before it is gone:
         readers would take that for the end.
         """
-        numbers = [
-            int(info.key[len(self._prefix) :].removesuffix(".json"))
-            for info in self._store.list(self._prefix)
-            if info.key.endswith(".json")
-        ]
-        for number, there in enumerate(numbers, 1):
-            if number != there:
+        keys = [info.key for info in self._store.list(self._prefix) if info.key.endswith(".json")]
+        for number, key in enumerate(keys, 1):
+            if key != self._record_key(number):
                 raise self._no_record(number)
-        return self._parse(numbers[-1], self._needed(numbers[-1])) if numbers else None
+        return self._parse(len(keys), self._needed(len(keys))) if keys else None
 
     def read(self, record: SegmentRecord) -> Iterator[Message]:
         """Yield the messages of a segment. Raises ``DamageError``, ``GoneError``."""
@@ -165,13 +177,33 @@ class SegmentFolder:
             raise
         if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
             raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
-        raw = _codec().decompress(data, record.raw_bytes, asbytes=True)
+        try:
+            raw = _codec().decompress(data, record.raw_bytes, asbytes=True)
+        except (OSError, ValueError, MemoryError) as exc:
+            raise DamageError(key, expected=f"{record.raw_bytes} bytes in zstd", found=str(exc)) from exc
         kinds, frame, frame_bytes, size_bytes, end = _KINDS, _FRAME.unpack_from, _FRAME.size, len(raw), 0
+        count = 0
         while end < size_bytes:
-            kind, position, length = frame(raw, end)
+            try:
+                kind, position, length = frame(raw, end)
+                message_kind = kinds[kind]
+            except (struct.error, KeyError) as exc:
+                raise DamageError(key, expected=f"a message at byte {end}", found="something else") from exc
             start = end + frame_bytes
             end = start + length
-            yield Message(kinds[kind], position, raw[start:end])
+            if end > size_bytes:
+                break
+            count += 1
+            yield Message(message_kind, position, raw[start:end])
+        if count != record.messages or end != size_bytes:
+            found = f"{count}, of which the last is cut off" if end != size_bytes else f"{count}"
+            raise DamageError(key, expected=f"{record.messages} messages", found=found)
+
+    def unreadable(self, number: int, error: Exception) -> DamageError:
+        """Return the error for a segment whose messages are none of a log."""
+        key = self._segment_key(number, self.record(number).sha256)
+        found = str(error) if isinstance(error, MoveoutError) else f"something else ({error!r})"
+        return DamageError(key, expected="messages of the source's log", found=found)
 
     def write(
         self, messages: Sequence[Message], last: SegmentRecord | None, after: Place, position: int
@@ -322,13 +354,16 @@ class SegmentFolder:
         value: dict[str, Any] = canonical_json.decode(data, key)
         canonical_json.check_version(value, key, VERSION)
         try:
-            record = SegmentRecord(**{name: value[name] for name in SegmentRecord.__struct_fields__})
-            places = {name: Place(*value[name]) for name in ("after", "boundary")}
-        except (KeyError, TypeError) as exc:
+            record = msgspec.convert(value, SegmentRecord)
+        except (msgspec.ValidationError, OverflowError) as exc:
             raise DamageError(
                 key, expected="the record of a segment", found=f"something else ({exc})"
             ) from exc
-        return SegmentRecord(**{**as_dict(record), **places})
+        if record.number != number or not record.is_possible:
+            raise DamageError(
+                key, expected=f"the record of segment {number}", found=f"one of {record.number}"
+            )
+        return record
 
     def _segment_key(self, number: int, sha256: str) -> str:
         return f"{self._prefix}{number:010d}-{sha256[:16]}.zst"

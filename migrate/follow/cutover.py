@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec import Struct, field
 
+from exporters.changes import Message
 from exporters.engine import TableName, load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.structs import as_dict
@@ -24,7 +25,7 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
-from migrate.changes.apply import Applying, Mark
+from migrate.changes.apply import UNREADABLE, Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.changes.segments import SegmentReader
@@ -327,10 +328,18 @@ class Cutover(Struct):
 
     def _touched_since(self, mark: Mark) -> Touched:
         """Return the rows that the captured changes after a mark have touched."""
-        reader = SegmentReader(self.followed.folder(self.store), mark.place)
-        return self.followed.open_log().touched_rows(
-            self.followed.log, (stored.message for stored in reader.read())
-        )
+        folder, segment = self.followed.folder(self.store), 0
+
+        def messages() -> Iterator[Message]:
+            nonlocal segment
+            for stored in SegmentReader(folder, mark.place).read():
+                segment = stored.place.segment
+                yield stored.message
+
+        try:
+            return self.followed.open_log().touched_rows(self.followed.log, messages())
+        except UNREADABLE as exc:
+            raise folder.unreadable(segment, exc) from exc
 
     def _retried(self, step: Callable[[], Result]) -> Result:
         """Do a step, see ``retried``; a cancelled run does half of it, and ends here. A follow that has just begun may

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from exporters.errors import SourceDamagedError
 from exporters.mysql.changes.binlog_events import (
     COMPRESSED_ROWS,
     DELETES,
@@ -110,6 +111,7 @@ def row_images(event: bytes, table: TableMap) -> Iterator[tuple[int, int, list[I
         for columns in present:
             image, end = _image(event, end, table, columns)
             images.append(image)
+        _check_end(event, begin, end)
         yield begin, end, images
         begin = end
 
@@ -122,10 +124,18 @@ def count_rows(event: bytes, table: TableMap) -> int:
     walks = [_Walk.over(table, columns) for columns in present]
     count = 0
     while position < len(event):
+        begin = position
         for walk in walks:
             position = walk.skip(event, position)
+        _check_end(event, begin, position)
         count += 1
     return count
+
+
+def _check_end(event: bytes, begin: int, end: int) -> None:
+    """Raise ``SourceDamagedError`` unless a row has bytes, and ends with the event or before."""
+    if not begin < end <= len(event):
+        raise SourceDamagedError(f"a row from byte {begin} to {end} of an event of {len(event)} bytes")
 
 
 class _Walk(Struct, frozen=True):

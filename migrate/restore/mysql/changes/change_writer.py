@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.changes import Message, MessageKind
+from exporters.errors import SourceDamagedError
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
     HEADER_BYTES,
@@ -47,6 +48,7 @@ from exporters.mysql.changes.row_events import (
     with_logged_keys,
 )
 from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
@@ -105,10 +107,11 @@ class MysqlChangeWriter:
         self._began = 0
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
+        self._control_tables, _ = find_control_tables(connection)
         self._format = self._loaded = b""
         self._tables: dict[int, _Table] = {}
         self._definitions: dict[str, dict[str, str]] = {}
-        self._waiting: list[tuple[_Table, bytes]] = []
+        self._waiting: list[tuple[_Table, bytes, int]] = []
         self._waiting_bytes = 0
         self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
         self._is_open = False
@@ -198,8 +201,10 @@ class MysqlChangeWriter:
 
     def _is_skipped(self, name: str) -> bool:
         """Tell whether the open transaction's changes of a table are left out: all of that table are, or its rows were
-        read again later, and have them.
+        read again later, and have them. So are those of tables that are moveout's own here.
         """
+        if name in self._control_tables:
+            return True
         return name in self._details.skipped or self._began < self._details.reread.get(name, 0)
 
     def _take_shape(self, event: bytes) -> None:
@@ -234,6 +239,8 @@ class MysqlChangeWriter:
             )
         elif (statement := self._statement(message)) is not None:
             self._take_statement(statement, message)
+        else:
+            raise SourceDamagedError(f"an event of type {kind} that changes nothing")
 
     def _take_rows(self, message: Message) -> None:
         table = self._tables[table_number(message.payload)]
@@ -250,7 +257,10 @@ class MysqlChangeWriter:
             self._write_single(table, message._replace(payload=rows))
             return
         rows = uncompressed(rows)
-        self._waiting.append((table, rows))
+        count = 0
+        with suppress(ValueError):  # then it is not known of how many rows the server counts the writes
+            count = count_rows(rows, table.logged)
+        self._waiting.append((table, rows, count))
         self._waiting_bytes += len(rows)
         if self._waiting_bytes >= self._most_bytes // 2:
             self._write()
@@ -361,9 +371,8 @@ class MysqlChangeWriter:
                 raise
             self._single_events = _SINGLE_EVENTS
             raise ChangeConflictError(f"the destination refuses changes: {message_of(exc)}") from exc
-        for table, rows in waiting:
-            with suppress(ValueError):  # then it is not known of which rows the server counts the writes
-                self.written["", table.logged.name] += count_rows(rows, table.logged)
+        for table, _, count in waiting:
+            self.written["", table.logged.name] += count
 
     def _events(self) -> Iterator[bytes]:
         """Yield what waits, as few statements of a replica: the maps of some tables, then rows of these in their order,
@@ -371,9 +380,9 @@ class MysqlChangeWriter:
         """
         for _, group in groupby(self._waiting, key=lambda rows: flags_of(rows[1]) | STATEMENT_END):
             statement = list(group)
-            for number in dict.fromkeys(table.logged.number for table, _ in statement):
+            for number in dict.fromkeys(table.logged.number for table, *_ in statement):
                 yield self._checked(self._tables[number].event)
-            for index, (_, rows) in enumerate(statement, 1):
+            for index, (_, rows, _) in enumerate(statement, 1):
                 flags = flags_of(rows) & ~STATEMENT_END
                 yield self._checked(
                     with_flags(rows, flags | (STATEMENT_END if index == len(statement) else 0))

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.adapt import Dumper
 
 from exporters.changes import Message, MessageKind
+from exporters.errors import SourceDamagedError
 from exporters.postgres.changes.pgoutput import (
     Begin,
     Commit,
@@ -25,6 +26,8 @@ from exporters.postgres.changes.pgoutput import (
     decode,
 )
 from exporters.postgres.changes.slot import lsn_text
+from exporters.postgres.identifiers import quote_qualified
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, NotAllowedError
@@ -69,6 +72,8 @@ _WAITING_CHANGES = 20_000
 _WAITING_BYTES = 16 * 2**20
 """So much waits at most."""
 _PREPARED_STATEMENTS = 1000
+_NOT_FOLLOWED = frozenset({"information_schema", PROGRESS_SCHEMA})
+"""Schemas of the server, and of moveout: no table there is in a publication."""
 
 
 class _TextDumper(Dumper):
@@ -203,6 +208,9 @@ class PostgresChangeWriter:
     def _take_shape(self, payload: bytes) -> None:
         relation = decode(payload)
         assert isinstance(relation, Relation)
+        if relation.schema.startswith("pg_") or relation.schema in _NOT_FOLLOWED:
+            table = quote_qualified(relation.schema, relation.name)
+            raise SourceDamagedError(f"changes of {table}, which no source sends")
         if self._shapes.get(relation.oid) != payload:
             with self._translated():
                 self._write()
