@@ -142,6 +142,8 @@ class Places:
         before, after = _difference(self._code.splitlines(), mutated.splitlines())
         if _LEFT_ALONE.search(before) or (before, after) in _SAME:
             return None
+        if after == before.replace("strict=True", "strict=False"):  # a guard
+            return None
         lines = _statement(ast.parse(self._code), line)
         around = frozenset(line for line, owner in self._owners.items() if owner == place.function)
         return Mutant(place, name, line, before, after, lines, around if lines else lines, mutated)

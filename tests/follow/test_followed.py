@@ -169,9 +169,13 @@ def test_without_a_source_to_follow_there_is_an_error(tmp_path):
         sources_to_follow(LocalStore(tmp_path), {"app": OLD}, {"app": NEW})
 
 
-def test_a_table_cannot_be_read_again_where_the_log_cannot_say_what_came_since(monkeypatch):
-    writer = Writer()
-    monkeypatch.setattr(FollowedSource, "open_log", lambda _: SimpleNamespace())
+@pytest.mark.parametrize(("can_log", "can_write"), [(False, False), (False, True), (True, False)])
+def test_a_table_cannot_be_read_again_where_the_log_cannot_say_what_came_since(
+    monkeypatch, can_log, can_write
+):
+    writer = RereadWriter(Mark(7)) if can_write else Writer()
+    log = RereadingLog() if can_log else SimpleNamespace()
+    monkeypatch.setattr(FollowedSource, "open_log", lambda _: log)
     monkeypatch.setattr(FollowedSource, "open_writer", lambda _: writer)
     with pytest.raises(UsageError, match="cannot be read again"):
         reread_tables(FOLLOWED, "public", "t", cancellation=CancellationToken(), note=print)
