@@ -359,10 +359,12 @@ class SegmentFolder:
             raise DamageError(
                 key, expected="the record of a segment", found=f"something else ({exc})"
             ) from exc
-        if record.number != number or not record.is_possible:
+        if record.number != number:
             raise DamageError(
-                key, expected=f"the record of segment {number}", found=f"one of {record.number}"
+                key, expected=f"the record of segment {number}", found=f"that of {record.number}"
             )
+        if not record.is_possible:
+            raise DamageError(key, expected="numbers and places that fit together", found="others")
         return record
 
     def _segment_key(self, number: int, sha256: str) -> str:

@@ -109,7 +109,7 @@ def test_damage_is_named(folder, tmp_path):
         payloads(SegmentReader(folder))
     assert payloads(SegmentReader(folder, second.after)) == [b"b"]
     record = tmp_path / "changes" / "app" / f"{0x1234:016x}" / "0000000001.json"
-    record.write_text(record.read_text().replace('"messages":3', '"messages":2'))
+    record.write_text(record.read_text().replace('"transactions":1', '"transactions":2'))
     with pytest.raises(DamageError, match=r"0000000002.json"):
         list(folder.records())
 
