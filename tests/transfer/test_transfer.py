@@ -156,6 +156,7 @@ def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, destination,
     (finding,) = outcome.findings
     assert finding.key == key
     assert promised in finding.expected
+    assert not outcome.is_whole
     assert sha256(origin.read(key)) in finding.found
     assert outcome.exit_code == 6
     arrived = contents(destination)
@@ -224,7 +225,7 @@ def test_a_file_added_at_the_origin_is_named_and_left_behind(origin, destination
     origin.put("data/app/tables/1/stray.parquet", b"who am I")
     outcome = move(origin, destination)
     assert [finding.key for finding in outcome.findings] == ["data/app/tables/1/stray.parquet"]
-    assert outcome.exit_code == 6
+    assert (outcome.exit_code, outcome.is_whole) == (6, True)
     assert "data/app/tables/1/stray.parquet" not in contents(destination)
     assert layout.BAGIT in contents(destination)
 
