@@ -332,6 +332,15 @@ def test_another_history_is_gone_on_above_when_that_is_asked_for() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("options", "action"), [({}, Action.STUCK), ({"overwrite": True}, Action.COPY)])
+def test_a_walk_goes_on_above_another_history_only_when_told(
+    options: dict[str, bool], action: Action
+) -> None:
+    walk = HistoryComparison(lambda _: False, Markers(), **options)
+    steps = list(walk.steps([("k", [(A, "")])], [("k", [T2])], []))
+    assert [step.do for step in steps] == [action, Action.EXTRA]
+
+
 def test_what_is_not_chosen_any_more_stays_as_it_is() -> None:
     known = record_of((1, 1, "a"))
     decided = decide("k", [(A, "no"), (B, "no"), (C, "")], [T1], known, Markers())
