@@ -121,6 +121,12 @@ def test_the_old_index_counts_until_the_header_is_written(
     assert list(store.list("work/")) == []
 
 
+def test_a_record_of_empty_objects_has_no_bytes(store: Late, record: Record) -> None:
+    record.write_done(RUN, 0, [row("a", size=0)])
+    record.fold(RUN, ())
+    assert (record.header.rows, record.header.size_bytes) == (1, 0)
+
+
 def test_what_another_run_left_stays_when_a_run_is_swept(store: Late, record: Record) -> None:
     names = [f"work/{number}/plan-000000.parquet" for number in (999999, 1000000, "other")]
     for name in names:

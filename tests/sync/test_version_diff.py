@@ -341,6 +341,16 @@ def test_a_walk_goes_on_above_another_history_only_when_told(
     assert [step.do for step in steps] == [action, Action.EXTRA]
 
 
+@pytest.mark.parametrize(("contents", "action"), [(("", "bb"), Action.COPY), (("bb", ""), Action.EXCLUDED)])
+def test_a_marker_is_refused_above_a_marker_only(contents: tuple[str, str], action: Action) -> None:
+    source = [version(number, content) for number, content in enumerate((*contents, ""), 1)]
+    destination = [version(number, content, "t") for number, content in enumerate(contents, 1)]
+    known = record_of(*((number, number, content) for number, content in enumerate(contents, 1)))
+    markers = Markers(frozenset({REPEATED_MARKER}))
+    (step,) = decide("k", [(one, "") for one in source], destination, known, markers).steps
+    assert (step.do, step.source) == (action, source[-1])
+
+
 def test_what_is_not_chosen_any_more_stays_as_it_is() -> None:
     known = record_of((1, 1, "a"))
     decided = decide("k", [(A, "no"), (B, "no"), (C, "")], [T1], known, Markers())
