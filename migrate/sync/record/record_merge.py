@@ -27,8 +27,6 @@ def by_object(table: pa.Table) -> Any:
 
 def by_version(table: pa.Table) -> Any:
     """Tell rows apart where each key has one for each version."""
-    if not table.num_rows:
-        return table[KEY]
     version, modified = (table[name] for name in _OF_VERSION)
     times = pc.if_else(pc.equal(version, NULL_VERSION), modified.cast(pa.int64()).cast(pa.string()), "")
     return pc.binary_join_element_wise(table[KEY], pc.fill_null(version, ""), pc.fill_null(times, ""), "\0")

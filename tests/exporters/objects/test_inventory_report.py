@@ -338,6 +338,7 @@ def test_each_row_of_the_inventory_is_held_against_the_report(write, tmp_path, m
         current("no etag there"),
         current("same"),
         current("same and young", modified=YOUNG),
+        current("same too"),
         current("unnamed"),
         current("young and differs", "other", YOUNG),
         current("young and unnamed", modified=YOUNG),
@@ -348,24 +349,27 @@ def test_each_row_of_the_inventory_is_held_against_the_report(write, tmp_path, m
         current("no etag there", ""),
         current("same"),
         current("same and young"),
+        current("same too"),
         current("young and differs"),
         ("out/side", "null", True, False, "e", OLD),
         ("in/older version", "1", False, False, "e", OLD),
         ("in/marker", "2", True, True, None, OLD),
-        *(current(f"only {name}") for name in ("gone", "there", "new", "timeless")),
+        *(current(f"only {name}") for name in ("gone", "there", "there too", "new", "timeless")),
     ]
     second = BEGUN.replace(microsecond=0)
-    bucket = Answers({"in/only there": second - timedelta(seconds=1), "in/only new": second,
-                      "in/only timeless": None})  # fmt: skip
+    before = second - timedelta(seconds=1)
+    written = {"there": before, "there too": before, "new": second, "timeless": None}
+    bucket = Answers({f"in/only {name}": moment for name, moment in written.items()})
     found = compared(write, tmp_path, rows, inventory, bucket=bucket)
-    assert (found.same, found.younger, found.deleted) == (4, 2, 1)
+    assert (found.same, found.younger, found.deleted) == (5, 2, 1)
     assert (found.differing.first, found.unnamed.first) == (["in/differs"], ["in/unnamed"])
-    assert found.overlooked.first == ["in/only there", "in/only timeless"]
+    assert found.overlooked.first == ["in/only there", "in/only there too", "in/only timeless"]
     counted = found.enumeration()
-    assert (counted.what, counted.count) == ("objects", len(inventory) + 2)
+    assert (counted.what, counted.count) == ("objects", len(inventory) + 3)
     assert "the S3 Inventory of 2026-01-25 12:00 UTC" in counted.how
     assert [(loss.item, loss.property) for loss in found.losses()] == [
-        (f"in/{name}", "S3 Inventory") for name in ("only there", "only timeless", "differs", "unnamed")
+        (f"in/{name}", "S3 Inventory")
+        for name in ("only there", "only there too", "only timeless", "differs", "unnamed")
     ]
 
 
