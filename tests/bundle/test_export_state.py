@@ -12,6 +12,7 @@ from migrate.bundle.bundle_json import LeftOutSource
 from migrate.bundle.export_state import (
     ExportState,
     LocationKind,
+    OtherSourcesError,
     SourceName,
     new_state,
     read_state,
@@ -34,11 +35,29 @@ def test_a_state_is_read_as_it_was_written_and_a_successor_names_it(store):
     first = replace(new_state(sources), left_out=[LeftOutSource("old", "sqlite:///old.db")])
     assert read_state(store) is None
     export_state.write_state(store, first)
-    assert read_state(store) == replace(first, continues=[])
+    state = read_state(store)
+    assert state == replace(first, continues=[])
+    assert [source.may_be_empty for source in state.sources] == [True, False]
     second = new_state(sources[:1], new_state(sources, first))
     assert second.continues[0] == first.id
     assert len({second.id, *second.continues}) == 3
     assert (second.sources, second.left_out) == (sources[:1], first.left_out)
+
+
+@pytest.mark.parametrize(
+    ("unnamed", "step"),
+    [
+        (["a", "b"], "; moveout export --drop a --drop b leaves out on purpose what is not named any more"),
+        ([], ""),
+    ],
+)
+def test_the_bundle_of_other_sources_says_how_to_leave_them_out(unnamed, step):
+    error = OtherSourcesError("other sources")
+    error.unnamed = unnamed
+    error.name_command("moveout export")
+    assert error.next_step == (
+        f"use another location for this export, or give the sources that this bundle was begun with{step}"
+    )
 
 
 def test_what_is_made_at_a_followed_source_keeps_its_name_in_the_bundles_that_continue():

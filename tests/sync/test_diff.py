@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from exporters.objects.key_oddities import Oddities
 from migrate.sync.diff import AGAIN, Action, Comparison, SyncStep, decide
 from migrate.sync.execute import BATCH_BYTES, BATCH_OBJECTS, batches
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
-from migrate.sync.record.record_merge import folded, grouped
+from migrate.sync.record.record_merge import folded, grouped, size_bytes_of, whole_keys
 from migrate.sync.record.record_rows import begun_rows, plan_bytes, read_plan
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -272,6 +273,41 @@ def test_folding_is_what_a_dictionary_does(old, new, dropped, size):
     parts = [part.num_rows for part in grouped(folded(cut(old), cut(new), drops), 4)]
     assert sum(parts) == len(wanted)
     assert all(count == 4 for count in parts[:-1])
+
+
+def keyed(keys: str, mark: str = "old") -> pa.Table:
+    return pa.table(
+        {"key": list(keys), "destination_version_id": [mark] * len(keys), "size": [0] * len(keys)}
+    )
+
+
+def joined(tables: Iterable[pa.Table]) -> list[str]:
+    return ["".join(table["key"].to_pylist()) for table in tables]
+
+
+def test_new_rows_take_the_place_of_old_ones_and_are_never_dropped():
+    old, new = [keyed("ab"), keyed("cd"), keyed("f")], [keyed("b", "new"), keyed("de", "new")]
+    dropped = [(key, key) for key in "abcz"]
+    rows = [row for table in folded(old, new, dropped) for row in table.to_pylist()]
+    assert [(row["key"], row["destination_version_id"]) for row in rows] == [
+        ("b", "new"), ("d", "new"), ("e", "new"), ("f", "old"),
+    ]  # fmt: skip
+    assert joined(folded([], [], dropped)) == []
+    assert "".join(joined(folded(old, [], []))) == "abcdf"
+    assert "".join(joined(folded([], new, [("b", "b")]))) == "bde"
+
+
+def test_no_key_has_rows_in_two_tables():
+    assert joined(whole_keys([keyed("aab"), keyed("bc"), keyed(""), keyed("cc")])) == ["aa", "bb", "ccc"]
+    assert joined(whole_keys([keyed("a"), keyed("a"), keyed("a")])) == ["aaa"]
+    assert joined(whole_keys([keyed("")])) == []
+
+
+def test_tables_are_gathered_into_ones_of_the_same_size():
+    assert joined(grouped([keyed("abc"), keyed("de"), keyed("f"), keyed("g")], 2)) == ["ab", "cd", "ef", "g"]
+    assert joined(grouped([keyed("abcd")], 2)) == ["ab", "cd"]
+    assert joined(grouped([], 2)) == []
+    assert (size_bytes_of(keyed("ab")), size_bytes_of(pa.table({"size": [3, 4]}))) == (0, 7)
 
 
 @given(keys=st.lists(KEYS, min_size=1, max_size=20, unique=True), cut=st.integers(1, 7))
