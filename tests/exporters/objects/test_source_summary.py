@@ -108,17 +108,17 @@ def test_a_choice_of_current_versions_is_said_to_be_one():
 
 
 def test_what_was_read_takes_the_place_of_what_was_listed():
-    etags: list[str | None] = ["a", "b", "c", "d", "e"]
+    etags: list[str | None] = ["a", "b", "c", "d", "e", "f"]
     table = pa.table(
         {
-            "position": [0, 1, 2, 3, 4],
-            "etag": ["a", "newer", None, "x", ""],
-            "disposition": ["exported", "exported", "failed", "failed", "exported"],
-            "reason": ["", "", changed_objects.DELETED, "broken", ""],
+            "position": [0, 1, 2, 3, 4, 5],
+            "etag": ["a", "newer", None, "x", "", "0"],
+            "disposition": ["exported", "exported", "failed", "failed", "exported", "exported"],
+            "reason": ["", "", changed_objects.DELETED, "broken", "", ""],
         }
     )
-    assert source_summary._put_read(etags, table) == 1
-    assert etags == ["a", "newer", None, "d", ""]
+    assert source_summary._put_read(etags, table) == 2
+    assert etags == ["a", "newer", None, "d", "", "0"]
 
 
 class Files:
@@ -165,6 +165,7 @@ def test_only_what_was_exported_counts_as_such():
     counts = ObjectCounts()
     source_summary._write_index(iter([rows(3), rows(2, "failed")]), Files(), counts)
     assert (counts.rows, counts.exported, counts.size_bytes) == (5, 3, 30)
+    assert (counts.reread, counts.gaps) == (0, [])
 
 
 def missing(**spec: Any) -> tuple[pa.Table, ObjectCounts]:
