@@ -475,7 +475,9 @@ def test_a_version_that_was_looked_at_again_keeps_its_place_and_its_digests() ->
         row("a", "2", sha256="y"),
         row("b", "3", sha256="z"),
     ]
-    again = row("a", "1", tags=[("t", "2")], legal_hold="ON", losses=[("own checksum", "no")])
+    again = row(
+        "a", "1", tags=[("t", "2")], legal_hold="ON", losses=[("own checksum", "no"), ("ACL", "refused")]
+    )
     new = row("a", "4")
     found = [
         one
@@ -484,7 +486,7 @@ def test_a_version_that_was_looked_at_again_keeps_its_place_and_its_digests() ->
     ]
     assert [one["destination_version_id"] for one in found] == ["1", "2", "4", "3"]
     assert (found[0]["sha256"], found[0]["tags"], found[0]["legal_hold"]) == ("x", [("t", "2")], "ON")
-    assert found[0]["losses"] == [("ETag", "of parts")]
+    assert found[0]["losses"] == [("ETag", "of parts"), ("ACL", "refused")]
     assert found[1]["sha256"] == "y"
 
 
