@@ -274,7 +274,10 @@ def test_the_ledger_keeps_sources_apart():
         ledger.add_files([FileRecord("data/catalog.parquet", 1, "0" * 64, 2)])
         assert ledger.gap_counts("shop") == {"failed": 2, "excluded": 1}
         assert (ledger.gap_counts("app"), list(ledger.losses("app"))) == ({}, [])
-        assert [gap.disposition for gap in ledger.gaps("shop")] == ["excluded", "failed", "failed"]
+        assert [(gap.disposition, gap.reason) for gap in ledger.gaps("shop")] == [
+            ("excluded", "r"), ("failed", "r"), ("failed", "r"),
+        ]  # fmt: skip
+        assert list(ledger.losses("shop")) == [Loss("i", "p", "r")]
         assert ledger.positions("shop") == [({"lsn": 1}, 1, 9), ({"lsn": 2}, 2, 18)]
         assert ledger.times()[:3] == [(f"2026-01-01T00:00:0{second}Z", 90) for second in (1, 2, 5)]
         assert (ledger.totals("shop"), ledger.unit_count()) == (Totals(3, 27, 270), 4)
