@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from exporters.objects.index_rows import INDEX
 from migrate.bundle import canonical_json, layout, reconciliation
-from migrate.bundle.reader import BundleReader, check_hash, hash_file, not_sealed, sound_rows
+from migrate.bundle.reader import BundleReader, check_hash, hash_file, not_sealed, read_manifest, sound_rows
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -101,6 +101,18 @@ def test_a_declaration_of_something_else_is_refused(reader, tmp_path, key, old, 
     assert old in files[key]
     with pytest.raises(error, match=key):
         BundleReader(write(tmp_path, {**files, key: files[key].replace(old, new)}))
+
+
+@pytest.mark.parametrize(
+    "name", ["data/../x", "../data/x", "data//x", "data/A", "meta/x", "data/", "/data/x"]
+)
+def test_a_manifest_names_files_below_data_alone(tmp_path, name):
+    store = LocalStore(tmp_path)
+    store.put(layout.MANIFEST, f"{'0' * 64}  data/app/x\n".encode())
+    assert [entry.key for entry in read_manifest(store)] == ["data/app/x"]
+    store.put(layout.MANIFEST, f"{'0' * 64}  {name}\n".encode())
+    with pytest.raises(DamageError, match=layout.MANIFEST):
+        list(read_manifest(store))
 
 
 @pytest.mark.parametrize("key", [layout.BAGIT, layout.BUNDLE_META, layout.FILES])
