@@ -192,6 +192,8 @@ def test_a_step_of_a_history_is_called_after_its_version(store: Late) -> None:
     step = SyncStep(Action.COPY, "a", "", ObjectSummary("p/a", 1, "e", moment, "", "v1"))
     versions = Record(store, replace(FRESH, history=True))
     assert versions.which(step) == ("a", "a\x00v1\x00")
+    other = replace(step, source=replace(step.source, version_id="1"))
+    assert versions.which(other) == ("a", "a\x001\x00")
     null = replace(step, source=ObjectSummary("p/a", 1, "e", moment, "", "null"))
     assert versions.which(null) == ("a", "a\x00null\x001767225600000000")
     assert versions.which(replace(step, source=None)) == Record(store, FRESH).which(step) == ("a", "a")
