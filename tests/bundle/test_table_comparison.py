@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import TableDigest, compare_tables, digests_of
@@ -70,3 +72,13 @@ def test_digests_of_a_database_are_listed_in_order():
         "rows": 1,
         "digest": to_hex(read("1").digest),
     }
+
+
+def test_partitions_belong_to_the_table_at_the_top_however_many_lie_between():
+    def part(name: str, text: str, *above: tuple[str, str]) -> CatalogRow:
+        return replace(table(name, text), details={"ancestors": [list(each) for each in above]})
+
+    top, other = ("s", "top"), ("t", "top")
+    tables = [part("a", "1", ("r", "half"), ("r", "nearer"), top), part("b", "2", top), part("c", "3", other)]
+    assert differences(tables, a=read("2"), b=read("1"), c=read("3")) == []
+    assert differences(tables, a=read("3"), b=read("2"), c=read("1")) == [("a", "digest"), ("c", "digest")]

@@ -221,8 +221,9 @@ def test_versions_are_known_by_key_and_losses_by_version(store: Late) -> None:
     assert list(record.losses()) == [Loss("a (version 2)", "acl", "refused")]
     assert record.header.losses == 0
     store.delete("index/000001/objects-000000.parquet")
-    with pytest.raises(DamageError, match="index/000001/objects-000000"):
+    with pytest.raises(DamageError, match="index/000001/objects-000000") as raised:
         list(record.tables())
+    assert raised.value.found == "nothing"
 
 
 def test_every_reader_waits_for_the_plan(store: Late, record: Record) -> None:

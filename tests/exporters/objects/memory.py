@@ -65,7 +65,7 @@ class MemoryListing:
         if after[1] and after in self._rows:
             return self._rows.index(after) + 1
         if self._shuffled:
-            return max(at for at, row in enumerate(self._rows) if row[0] == after[0]) + 1
+            return max((at for at, row in enumerate(self._rows) if row[0] == after[0]), default=-1) + 1
         keys = [key for key, _ in self._rows]
         if after[1]:  # the version is gone
             return keys.index(after[0])

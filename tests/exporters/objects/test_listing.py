@@ -124,6 +124,8 @@ def test_a_bucket_that_cannot_be_listed_from_anywhere_is_listed_once_more_in_one
     bucket.lists_from_anywhere = False
     totals = inventory.take(cast("Bucket", bucket), Workspace()).totals
     assert (totals.at_once, list(totals.ends)) == (1, [])
+    small = inventory.take(cast("Bucket", MemoryListing({"a": ("",)}, page_rows=5)), Workspace()).totals
+    assert small.at_once == 1
 
 
 def page_of(*rows: str) -> Page:
@@ -391,6 +393,21 @@ def test_a_server_that_turns_out_not_to_list_by_key_is_listed_again_in_one_part(
         found(bucket, workspace)
     workspace.fail_after = 1 << 60
     assert [key for key, _ in found(bucket, workspace)] == shuffled
+
+
+def test_shards_of_before_the_order_broke_are_no_part_of_the_listing() -> None:
+    keys = [f"k{number:03d}" for number in range(200)]
+    shuffled = keys.copy()
+    random.Random(1).shuffle(shuffled)
+    rows, workspace = dict.fromkeys(keys, ("",)), Workspace()
+    workspace.fail_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        found(MemoryListing(rows, page_rows=10), workspace)
+    workspace.fail_after = 1 << 60
+    assert len(covers(workspace)) == 3
+    bucket = MemoryListing(rows, page_rows=10, shuffled=shuffled)
+    assert [key for key, _ in found(bucket, workspace)] == shuffled
+    assert not inventory.take(cast("Bucket", bucket), workspace).totals.ordered
 
 
 @pytest.fixture(scope="module")
