@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
@@ -14,8 +14,9 @@ from exporters.header_bytes import printable
 from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
+from migrate.number_text import things
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import SourceTask
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
@@ -24,6 +25,7 @@ from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, L
 from migrate.verify.compare import ComparisonRequest, SourceComparison
 
 T = TypeVar("T")
+V = TypeVar("V", ObjectSummary, ObjectRow)
 Pair = tuple[ObjectSummary, ObjectRow]
 
 _BATCH = 500
@@ -55,7 +57,7 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     try:
         progress.begin(f"compare {source}", items=listed.count, size_bytes=0, of=SourceTask(source))
         if isinstance(listed, ListedVersions):
-            pairs = _pairs_of_versions(reader, source, destination, listed, findings)
+            pairs = _pairs_of_versions(reader, source, destination, listed, findings, progress)
         else:
             pairs = _pairs(reader, source, destination, listed, findings)
 
@@ -101,26 +103,50 @@ def _pairs_of_versions(
     destination: DestinationBucket,
     listed: ListedVersions,
     findings: list[Finding],
+    progress: Progress,
 ) -> Iterator[Pair]:
-    for relative, rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
-        key = destination.prefix + relative
+    missing_markers = 0
+    for relative, all_rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
+        key, rows = destination.prefix + relative, all_rows
         versions, _ = listed.of(key)
-        if not versions:
+        if len(versions) < len(all_rows):
+            versions, rows = _without_idle_markers(versions), _without_idle_markers(all_rows)
+            if len(versions) == len(rows):
+                missing_markers += len(all_rows) - len(listed.of(key)[0])
+        if rows and not versions:
             findings.append(Finding(key, "is not in the bucket"))
             continue
         listed.mark(key, "known")
-        pairs = list(zip(versions, rows, strict=False))
-        if len(versions) != len(rows):
-            findings.append(
-                Finding(key, "has another number of versions", str(len(rows)), str(len(versions)))
-            )
-            pairs = [(versions[-1], rows[-1])]
-        for summary, row in pairs:
-            if summary.is_delete_marker != row.is_delete_marker:
-                what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
-                findings.append(Finding(summary.name, "is another thing", *what))
-            elif not row.is_delete_marker:
-                yield summary, row
+        yield from _pairs_of_history(key, versions, rows, findings)
+    if missing_markers:
+        progress.note(
+            f"{things(missing_markers, 'delete marker')} of {source} not in the bucket: they would hide nothing, and"
+            " some servers make none"
+        )
+
+
+def _pairs_of_history(
+    key: str, versions: Sequence[ObjectSummary], rows: Sequence[ObjectRow], findings: list[Finding]
+) -> Iterator[Pair]:
+    pairs = list(zip(versions, rows, strict=False))
+    if len(versions) != len(rows):
+        findings.append(Finding(key, "has another number of versions", str(len(rows)), str(len(versions))))
+        pairs = [(versions[-1], rows[-1])] if rows else []
+    for summary, row in pairs:
+        if summary.is_delete_marker != row.is_delete_marker:
+            what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
+            findings.append(Finding(summary.name, "is another thing", *what))
+        elif not row.is_delete_marker:
+            yield summary, row
+
+
+def _without_idle_markers(versions: Sequence[V]) -> list[V]:
+    """Return a history without the delete markers that hide nothing: before any version, or right after another one."""
+    kept: list[V] = []
+    for version in versions:
+        if not version.is_delete_marker or (kept and not kept[-1].is_delete_marker):
+            kept.append(version)
+    return kept
 
 
 def _what(is_delete_marker: bool) -> str:
