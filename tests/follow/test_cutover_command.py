@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.changes.remainder import Carried
+from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console
 from migrate.cli.cutover import Switched, TakenBack
+from migrate.cli.moves.cutover_buckets import CutoverBuckets
 from migrate.custody.log import custody_log
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow.all_cutovers import AllCutovers
@@ -217,6 +220,82 @@ def fail_to(method: str, error: Exception):
         raise error
 
     return method, fail
+
+
+@pytest.mark.usefixtures("move")
+@pytest.mark.parametrize("failing", [DeltaCutover, CutoverBuckets])
+def test_an_error_of_databases_or_buckets_ends_the_proof_of_the_others(monkeypatch, failing):
+    def wait(proof: DeltaCutover | CutoverBuckets) -> None:
+        cancellation = proof.session.cancellation if isinstance(proof, CutoverBuckets) else proof.cancellation
+        assert cancellation.wait(20), "nobody has ended it"
+        cancellation.check()
+
+    for kind in (DeltaCutover, CutoverBuckets):
+        prove = fail_to("", BusyError("it was written to"))[1] if kind is failing else wait
+        monkeypatch.setattr(kind, "prove", prove)
+    ended = call(*CUTOVER, "--json")
+    assert (ended.code, ended.json["error"]["message"]) == (5, "it was written to"), ended
+
+
+@pytest.mark.usefixtures("move")
+@pytest.mark.parametrize("words", [CUTOVER, HOLD])
+def test_both_sides_catch_up_before_the_hold_and_the_new_one_is_activated_after_the_proof(monkeypatch, words):
+    steps: list[object] = []
+
+    @contextmanager
+    def waiting_for_silent(_: Session, *endpoints: Endpoint, is_held: Callable[[], bool], may_end: bool):
+        assert not may_end
+        steps.append(is_held)
+        yield
+
+    def note(kind: type, name: str) -> None:
+        step = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *each: steps.append((name, steps[0]())) or step(*each))
+
+    monkeypatch.setattr(Session, "waiting_for_silent", waiting_for_silent)
+    for kind, name in (
+        (AllCutovers, "take_over"),
+        (AllCutovers, "compare_early"),
+        (CutoverBuckets, "catch_up"),
+        (AllCutovers, "catch_up"),
+        (AllCutovers, "wait_until_quiet"),
+        (HeldSources, "place"),
+        (DeltaCutover, "prove"),
+        (HeldSources, "require_still"),
+        (DeltaCutover, "activate"),
+    ):
+        note(kind, name)
+    assert call(*words).code == 0
+    before = [("take_over", False), ("compare_early", False), ("catch_up", False), ("catch_up", False)]
+    if words == CUTOVER:
+        rest = [("wait_until_quiet", False), ("prove", True), ("activate", True)]
+    else:
+        rest = [("place", True), ("prove", True), ("require_still", True), ("activate", True)]
+    assert steps[1:] == before + rest
+
+
+def test_a_hold_that_has_ended_during_the_proof_makes_no_switch(move, monkeypatch):
+    prove = DeltaCutover.prove
+
+    def prove_and_end_the_hold(cutover: DeltaCutover) -> ProvenSource:
+        proven = prove(cutover)
+        Path("old.db").chmod(0o644)
+        return proven
+
+    monkeypatch.setattr(DeltaCutover, "prove", prove_and_end_the_hold)
+    ended = call(*HOLD, "--json")
+    assert (ended.code, ended.json["error"]["switched"]) == (5, False), ended
+    assert "the old side can still be written to" in ended.json["error"]["message"]
+    assert not Path("bundle", RECORD).exists()
+
+
+@pytest.mark.usefixtures("move")
+def test_who_answers_no_changes_nothing(monkeypatch):
+    monkeypatch.setattr(Session, "confirm", lambda _, question: False)
+    refused = call(*CUTOVER, "--hold")
+    assert (refused.code, "nothing was changed" in refused.err, mode("old")) == (2, True, "644"), refused
+    monkeypatch.setattr(Session, "confirm", lambda _, question: True)
+    assert (call(*CUTOVER, "--hold").code, mode("old")) == (0, "444")
 
 
 @pytest.mark.usefixtures("move")
