@@ -78,6 +78,14 @@ def test_progress_adds_up_to_the_totals(tmp_path):
 
     class Sums(Silent):
         planned = done = 0
+        tasks: ClassVar[list[str]] = []
+
+        def begin(self, what, **_):
+            self.tasks.append(what)
+
+        def end(self, *, stopped=False):
+            assert not stopped
+            self.tasks.append("end")
 
         def grow(self, *, items=0, size_bytes=0):
             self.planned += items
@@ -90,6 +98,7 @@ def test_progress_adds_up_to_the_totals(tmp_path):
     sums = Sums()
     export([Numbers()], open_location(str(tmp_path)), workers=1, progress=sums)
     assert sums.planned == sums.done == 95
+    assert sums.tasks[-2:] == ["seal", "end"]
 
 
 def test_progress_is_told_of_what_is_read_as_it_is_read_and_of_nothing_twice(tmp_path, monkeypatch):

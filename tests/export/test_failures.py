@@ -10,20 +10,24 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
+from migrate.bundle.export_state import SourceName, new_state, write_state
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, location_room
+from migrate.export import run as export_run
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.lost_source import LostSource
 from migrate.export.plan_totals import read_summary
+from migrate.export.run import already_sealed
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.cancellation import CancellationToken
@@ -319,6 +323,35 @@ def test_a_sealed_bundle_is_not_made_again(store):
     assert (second.already_sealed, second.bundle_id, second.files) == (True, first.bundle_id, first.files)
     assert second.sources[0].items == 95
     assert source.exported == []
+
+
+def test_whether_the_bundle_is_whole_is_known_without_its_sources(store):
+    names, others = ([SourceName("app", f"numbers://host/{name}")] for name in ("app", "other"))
+    assert already_sealed(names, store) is None
+    with pytest.raises(UsageError, match="cannot be the name"):
+        already_sealed([SourceName("Größe", "numbers://host/app")], store)
+    write_state(store, new_state(names))
+    assert already_sealed(names, store) is None
+    assert already_sealed(others, store) is None, "what they are is known once they are opened"
+    made = go(store, Numbers())
+    sealed = already_sealed(names, store)
+    assert (sealed.already_sealed, sealed.bundle_id, sealed.complete) == (True, made.bundle_id, True)
+    with pytest.raises(NotEmptyError, match="holds the bundle of"):
+        already_sealed(others, store)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_threads_that_do_not_end_in_time_keep_the_lease(monkeypatch, cancelled):
+    monkeypatch.setattr(export_run, "GRACE_SECONDS", 0.1)
+    abandoned, release, token = [], threading.Event(), CancellationToken()
+    lease = SimpleNamespace(abandon=lambda: abandoned.append(True))
+    with export_run._threads(1, lease, token) as executor:
+        waiting = [executor.submit(release.wait, 1) for _ in range(export_run._REQUESTS + 3)]
+        if cancelled:
+            token.cancel()
+    release.set()
+    assert abandoned == [True] * cancelled
+    assert sum(future.cancelled() for future in waiting) == 3
 
 
 def test_another_case_is_refused(store):
