@@ -11,6 +11,7 @@ import pytest
 
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary, Page
 from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.objects.listing import second_listing
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.second_listing import Begun, Relisting
 
@@ -176,6 +177,17 @@ def test_a_plain_listing_that_shows_what_the_listing_of_versions_does_not_makes_
     inventory: list[Row] = [("b", "v1", "1", "1"), ("d", "v1", "1", "1"), ("d", "m", "-", "-")]
     again = relisted(Listed(listed, plain), inventory, way="versions")
     assert counts(again) == (3, 0, 0, 0, 5)
+
+
+def test_what_only_the_plain_listing_has_comes_in_its_place_without_a_version():
+    versions = [row("b", "1", version="v1"), row("c", "2", version="v2"), row("c", "1", version="v1")]
+    plain = [row("a"), row("aa"), row("b", "1"), row("c", "3"), row("d"), row("e")]
+    both = [(each.key, each.version_id) for each in second_listing._with_plain(versions, plain)]
+    assert both == [
+        ("a", ""), ("aa", ""), ("b", "v1"), ("c", "v2"), ("c", "v1"), ("c", ""), ("d", ""), ("e", ""),
+    ]  # fmt: skip
+    assert list(second_listing._with_plain([], plain)) == plain
+    assert list(second_listing._with_plain(versions, [])) == versions
 
 
 @pytest.mark.parametrize("ahead", [True, False])
