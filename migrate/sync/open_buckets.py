@@ -17,8 +17,8 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note
 from migrate.storage.s3 import client
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
-from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
 
 _CONNECTIONS, _SOURCE_CONNECTIONS = 16, 4
@@ -162,14 +162,14 @@ def clear_versions(sides: Sides) -> str:
 
 def _folder(sides: Sides) -> str:
     folder = hashlib.sha256(sides.destination.prefix.encode()).hexdigest()[:16]
-    return f"{RESERVED}{folder}/"
+    return f"{SYNC_RECORDS}{folder}/"
 
 
 def _check_apart(chosen: str, bucket: client.S3Location, prefix: str) -> None:
     location = client.parse(chosen)
-    inside = location.prefix.startswith(prefix) and not location.prefix.startswith(RESERVED)
+    inside = location.prefix.startswith(prefix) and not location.prefix.startswith(SYNC_RECORDS)
     if (location.bucket, location.profile) == (bucket.bucket, bucket.profile) and inside:
         raise UsageError(
             f"{chosen} lies among the objects that are copied",
-            next_step=f"name another bucket, a directory, or a prefix below {RESERVED}",
+            next_step=f"name another bucket, a directory, or a prefix below {SYNC_RECORDS}",
         )

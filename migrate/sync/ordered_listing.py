@@ -9,26 +9,25 @@ from datetime import UTC, datetime, timedelta
 
 from exporters.bucket_api import Page
 from exporters.objects.scratch_table import scratch_table
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 from migrate.sync.record.column_pages import microseconds
 
 _PAGE_ROWS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-RESERVED = ".moveout-sync/"
-"""What lies below is the record of a sync: no object of anybody's."""
-_BEHIND = RESERVED[:-1] + chr(ord(RESERVED[-1]) + 1)
+_BEHIND = SYNC_RECORDS[:-1] + chr(ord(SYNC_RECORDS[-1]) + 1)
 """No key below it comes behind this one."""
 
 
 def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
     """Leave out the records of syncs, where the listing of a prefix can hold them."""
-    if not RESERVED.startswith(prefix):
+    if not SYNC_RECORDS.startswith(prefix):
         yield from pages
         return
     for page in pages:
-        if not page.keys or max(page.keys) < RESERVED or min(page.keys) >= _BEHIND:
+        if not page.keys or max(page.keys) < SYNC_RECORDS or min(page.keys) >= _BEHIND:
             yield page
             continue
-        kept_indexes = [index for index, key in enumerate(page.keys) if not key.startswith(RESERVED)]
+        kept_indexes = [index for index, key in enumerate(page.keys) if not key.startswith(SYNC_RECORDS)]
         yield page if len(kept_indexes) == len(page.keys) else page.choose(kept_indexes)
 
 

@@ -19,9 +19,10 @@ from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Action, Comparison, SyncStep
-from migrate.sync.ordered_listing import RESERVED, begun, in_order, without_records
+from migrate.sync.ordered_listing import begun, in_order, without_records
 from migrate.sync.record.column_pages import KnownPage, UnorderedError
 from migrate.sync.record.sync_record import PLAN_ROWS, Record
 from migrate.sync.versions import version_diff
@@ -98,7 +99,7 @@ class Sides(Struct, frozen=True):
 
     def excludes(self, key: str, summary: ObjectSummary) -> str | None:
         """Return why an object of the source is not selected, None where it is."""
-        if summary.key.startswith(RESERVED):
+        if summary.key.startswith(SYNC_RECORDS):
             return _RESERVED
         if not self.selection.filters:
             return None

@@ -19,7 +19,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
-from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
 from migrate.verify.compare import ComparisonRequest, SourceComparison
@@ -154,7 +154,8 @@ def _what(is_delete_marker: bool) -> str:
 
 
 def _extra(listed: Listed | ListedVersions) -> Iterator[Finding]:
-    extra = list(islice(listed.unmarked(), _NAMED_EXTRA + 1))
+    others = (key for key in listed.unmarked() if not key.startswith(SYNC_RECORDS))
+    extra = list(islice(others, _NAMED_EXTRA + 1))
     for key in extra[:_NAMED_EXTRA]:
         yield Finding(key, "is in the bucket, but not in the bundle")
     if len(extra) > _NAMED_EXTRA:

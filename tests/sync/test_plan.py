@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.selection import Selection
 from migrate.runtime.progress import Silent
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 from migrate.sync import plan
 from migrate.sync.diff import Action, Comparison, SyncStep
-from migrate.sync.ordered_listing import RESERVED, in_order, without_records
+from migrate.sync.ordered_listing import in_order, without_records
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.record.column_pages import UnorderedError
 from tests.sync.test_diff import THEN, listed, pages
@@ -26,7 +27,7 @@ def sides(**choice: object) -> Sides:
 
 
 def test_records_of_syncs_are_no_objects_of_the_source():
-    record = listed(f"{RESERVED}a")
+    record = listed(f"{SYNC_RECORDS}a")
     assert "where moveout keeps the records" in str(sides().excludes(record.key, record))
     assert sides().excludes("a", listed("a")) is None
 
@@ -250,13 +251,13 @@ def test_records_of_syncs_are_left_out_of_a_listing_that_can_hold_them(size):
         "!",
         ".a",
         ".moveout-sync",
-        RESERVED,
-        f"{RESERVED}a",
-        f"{RESERVED}\U0010ffff",
+        SYNC_RECORDS,
+        f"{SYNC_RECORDS}a",
+        f"{SYNC_RECORDS}\U0010ffff",
         ".moveout-sync0",
         "z",
     ]
-    kept = [name for name in names if not name.startswith(RESERVED)]
+    kept = [name for name in names if not name.startswith(SYNC_RECORDS)]
     rows = [listed(name) for name in sorted(names)]
     for prefix in ("", ".", ".moveout"):
         found = [row.key for page in without_records(pages(rows, size), prefix) for row in page.rows()]

@@ -118,6 +118,20 @@ def test_markers_that_hide_nothing_are_no_difference(minio: S3Server, tmp_path: 
     assert "2 delete markers" not in different.err
 
 
+def test_the_record_of_a_sync_is_no_difference(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    """A bucket is exported for good, and moved by a sync."""
+    old, new = make_shop(minio), make_shop(minio)
+    old.put("a")
+    assert call("export", f"shop={old.url}", "--to", tmp_path / "bundle").code == 0
+    assert call("sync", f"shop={old.url}", f"shop={new.url}").code == 0
+    words = ("verify", tmp_path / "bundle", "--against", f"shop={new.url}")
+    compared = call(*words)
+    assert (compared.code, len(new.keys()) > 1) == (0, True), compared
+    new.put("strange")
+    compared = call(*words)
+    assert (compared.code, "strange: is in the bucket" in compared.out) == (6, True), compared
+
+
 def test_where_all_is_to_be_read_an_etag_is_not_believed() -> None:
     row = SimpleNamespace(content="what it had", sha256="of the bundle")
     summary = SimpleNamespace(name="a")

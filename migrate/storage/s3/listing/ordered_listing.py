@@ -9,6 +9,9 @@ from typing import Any
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.scratch_table import scratch_table
 
+SYNC_RECORDS = ".moveout-sync/"
+"""What lies below is the record of a sync: no object of anybody's."""
+
 
 class Listed:
     """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of
