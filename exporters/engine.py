@@ -110,6 +110,10 @@ class Engine(Struct, frozen=True):
     """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
+    note_running: str = ""
+    """A function ``(source_url, source_secrets, destination_url, destination_secrets, source)`` that notes at a
+    destination what runs at its source by itself, before that is held: ``activation`` starts it. For ``cutover``.
+    """
     activation: str = ""
     """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied,
     and waits until all of it is durable: for ``cutover``.

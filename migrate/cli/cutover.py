@@ -284,7 +284,7 @@ def run_cutover(
         )
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(_cutovers_of(session, store, followed))
-        cutovers.take_over()
+        cutovers.take_over(is_held=options.file.exists())
         if not options.compare_all:
             cutovers.compare_early()
         buckets.catch_up()

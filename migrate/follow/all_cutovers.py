@@ -74,11 +74,15 @@ class AllCutovers:
         for cutover in self._cutovers.values():
             cutover.close()
 
-    def take_over(self) -> None:
-        """Wait until no follow is at work, and catch up."""
+    def take_over(self, *, is_held: bool = False) -> None:
+        """Wait until no follow is at work, and catch up. Unless an earlier cutover has held the sources, note what runs
+        there by itself.
+        """
 
         def step(cutover: SourceCutover) -> None:
             take_over(cutover.followed, self._steps, cutover.report)
+            if not is_held:
+                cutover.note_running()
             cutover.catch_up()
 
         self.each_retried(step)

@@ -254,6 +254,10 @@ class Cutover(Struct):
         self._capture_to = None
         self._open_stream.close()
 
+    def note_running(self) -> None:
+        """Note what the destination has to start when it is in use."""
+        self.followed.note_running()
+
     def activate(self) -> None:
         """Let the destination act by itself: no changes are applied any more."""
         self.followed.activate()

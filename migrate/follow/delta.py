@@ -264,6 +264,9 @@ class DeltaCutover(Struct):
         self._passes_with_rows += record.rows > 0
         return self._passes_with_rows
 
+    def note_running(self) -> None:
+        """Do nothing: nothing waits at the destination."""
+
     def compare_early(self) -> None:
         """Do nothing: no log says what is written after a comparison."""
 

@@ -64,6 +64,13 @@ class FollowedSource(Struct, frozen=True):
         secrets = source.reveal(), destination.reveal()
         return tuple(read_gaps(source.url, secrets[0], destination.url, secrets[1], skipped, self.log))
 
+    def note_running(self) -> None:
+        """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
+        if reference := self.destination_engine.note_running:
+            source, destination = self.source, self.destination
+            secrets = source.reveal(), destination.reveal()
+            load_part(reference)(source.url, secrets[0], destination.url, secrets[1], self.name)
+
     def activate(self) -> None:
         """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""
         if reference := self.destination_engine.activation:

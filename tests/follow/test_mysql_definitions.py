@@ -2,8 +2,9 @@
 
 import pytest
 
+from migrate.follow.cutover import Cutover
 from tests.cli.conftest import call
-from tests.exporters.mysql.databases import run_sql
+from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
 
 BASE = """
@@ -13,6 +14,7 @@ CREATE VIEW due AS SELECT id FROM bills;
 CREATE PROCEDURE tax() SELECT 1; CREATE FUNCTION rate() RETURNS INT DETERMINISTIC RETURN 5;
 CREATE TRIGGER stamped BEFORE INSERT ON bills FOR EACH ROW SET NEW.total = 3;
 CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DO SELECT 1;
+CREATE EVENT waiting ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DISABLE DO SELECT 1;
 """
 NOW = " as it is defined now"
 AGAIN = {
@@ -110,3 +112,21 @@ def test_privileges_that_changed_since_the_base_are_named(move):
     finally:
         for url in (old, new):
             run_sql(url, f"DROP USER IF EXISTS {late}")
+
+
+def test_events_run_at_the_new_side_that_ran_at_the_old_one_before_the_switch(move, monkeypatch):
+    """Also where the first cutover has held the old side, and then died."""
+    old, new, _ = move
+    run_sql(old, "ALTER EVENT nightly DISABLE; ALTER EVENT waiting ENABLE")
+    with monkeypatch.context() as patch:
+        patch.setattr(Cutover, "prove", died)
+        assert call(*CUTOVER).code != 0
+    assert switched() == (0, [])
+    statuses = (
+        "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
+    )
+    assert fetch(new, statuses) == [("nightly", "DISABLED"), ("waiting", "ENABLED")]
+
+
+def died(_):
+    raise KeyboardInterrupt

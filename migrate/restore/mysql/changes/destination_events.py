@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
+from msgspec.structs import replace
+
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from migrate.restore.mysql.changes.follow_marks import read_mark
+from migrate.restore.mysql.changes.follow_marks import mark_table, read_mark, write_details
 
 
 def stop_events(connection: Connection, names: Collection[str]) -> None:
@@ -32,6 +34,31 @@ def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
                 run_events(connection, marked[1].events)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
+
+
+def note_running(
+    source_url: str,
+    source_secrets: Mapping[str, str],
+    destination_url: str,
+    destination_secrets: Mapping[str, str],
+    source: str,
+) -> None:
+    """Write into the mark which events run at the source: some may have been made, ended, enabled or disabled since the
+    export. A server that is read-only may have had its events disabled by a hold, so there the mark stays as it is.
+    Raises ``SourceError``.
+    """
+    old = parse_url(source_url, password=source_secrets.get("password"))
+    new = parse_url(destination_url, password=destination_secrets.get("password"))
+    with closing(connect(old)) as reader, closing(connect(new)) as writer:
+        try:
+            table, marked = mark_table(writer), read_mark(writer, source)
+            if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
+                return
+            events = read_events(reader.rows, old.database)
+            running = [event.name for event in events if event.status == ENABLED]
+            write_details(writer, table, source, replace(marked[1], events=running))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, f"{old.url} or {new.url}") from exc
 
 
 def _set_status(connection: Connection, names: Collection[str], status: str) -> None:
