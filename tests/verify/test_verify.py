@@ -21,7 +21,7 @@ from migrate.errors import GoneError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
-from migrate.verify import Level, VerifyOutcome, verify
+from migrate.verify import Level, VerifyOutcome, reconciliation_check, verify
 from tests.export.sources import Numbers
 from tests.tools.bundles import put_in_place_of, seal_anew
 
@@ -49,6 +49,14 @@ def names(outcome: VerifyOutcome) -> str:
 
 def all_files(bundle: Path) -> list[str]:
     return sorted(str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("level", Level)
+def test_the_counts_of_sources_are_added_up_unless_it_has_to_be_quick(sealed, monkeypatch, level):
+    asked = []
+    monkeypatch.setattr(reconciliation_check, "check", lambda reader: asked.append(reader) or [])
+    look(sealed, level)
+    assert len(asked) == (level is not Level.QUICK)
 
 
 @pytest.mark.parametrize("level", Level)
