@@ -20,10 +20,13 @@ from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.live_digests import TablesToRead, live_tables
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.errors import IncompleteError
+from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import missing_definitions
+from migrate.restore.postgres.definitions.definition_files import describe_large_objects
 from migrate.restore.postgres.destination import connect_writer
 from migrate.runtime.crash_points import durable
 
@@ -65,6 +68,7 @@ class _Remainder(Struct):
     writer: psycopg.Connection[Any]
     request: RemainderRequest
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def carry(self) -> Carried:
         """Carry all of it, in an order in which each finds what it needs."""
@@ -76,7 +80,7 @@ class _Remainder(Struct):
         }
         request = self.request
         missing = missing_definitions(self.reader, self.writer, skipped=request.skipped, log=request.log)
-        return Carried(counts, self.notes, missing)
+        return Carried(counts, self.notes, [*missing, *self.missing])
 
     def _tables(self) -> int:
         """Read again the tables that are not followed, or whose changes were left out."""
@@ -148,7 +152,21 @@ class _Remainder(Struct):
                     if oid not in destination_pieces:
                         self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
                     self._copy_object(oid, [start for start, _ in source_pieces[oid]])
+        self._describe_objects([oid for oid in different if oid not in destination_pieces])
         return len(different)
+
+    def _describe_objects(self, oids: Sequence[int]) -> None:
+        """Give new objects their owners, privileges and comments."""
+        query, refused = f"SELECT * FROM ({large_objects.METADATA}) AS m WHERE oid = ANY (%(oids)s)", 0
+        objects: Any = fetch(self.reader, query, {"oids": list(oids)}) if oids else []
+        for _, statements in describe_large_objects(objects, portable=False):
+            try:
+                with self.writer.transaction():
+                    self.writer.execute(statements.encode())
+            except psycopg.ProgrammingError:  # a role that is not there, or that is not ours to give to
+                refused += 1
+        if refused:
+            self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")
 
     def _copy_object(self, oid: int, starts: Sequence[int]) -> None:
         """Write an object's content over what is there; owner and privileges stay."""

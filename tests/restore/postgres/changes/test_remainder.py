@@ -59,6 +59,30 @@ def test_all_of_it_arrives_once(sides):
     assert set(carry_remainder(request).counts.values()) == {0}
 
 
+def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
+    source, destination, request = sides
+    known, unknown = (f"{name}_{source[-8:]}" for name in ("app", "only_at_source"))
+    for url, roles in ((source, (known, unknown)), (destination, (known,))):
+        run_sql(url, "; ".join(f"CREATE ROLE {role}" for role in roles))
+    try:
+        run_sql(
+            source,
+            f"SELECT lo_from_bytea(4711, 'a'), lo_from_bytea(4712, 'b'); ALTER LARGE OBJECT 4711 OWNER TO {known};"
+            f" GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC; COMMENT ON LARGE OBJECT 4711 IS 'new';"
+            f" ALTER LARGE OBJECT 4712 OWNER TO {unknown}",
+        )
+        carried = carry_remainder(request)
+        assert carried.missing == ["owner, privileges or comment of 1 new large object"]
+        query = (
+            "SELECT pg_get_userbyid(lomowner)::text, lomacl::text, obj_description(oid, 'pg_largeobject')"
+            " FROM pg_largeobject_metadata WHERE oid = 4711"
+        )
+        assert fetch(destination, query) == fetch(source, query)
+    finally:
+        for url, roles in ((source, (known, unknown)), (destination, (known,))):
+            run_sql(url, "; ".join(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in roles))
+
+
 def test_what_cannot_be_as_at_the_source_is_named(sides):
     source, destination, request = sides
     run_sql(source, "INSERT INTO keyless (n) VALUES (1); CREATE TABLE late (n int); CREATE SEQUENCE later")
