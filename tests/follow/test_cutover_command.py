@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from migrate.bundle.findings import Finding
+from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
@@ -286,6 +287,14 @@ def test_a_hold_that_has_ended_during_the_proof_makes_no_switch(move, monkeypatc
     ended = call(*HOLD, "--json")
     assert (ended.code, ended.json["error"]["switched"]) == (5, False), ended
     assert "the old side can still be written to" in ended.json["error"]["message"]
+    assert not Path("bundle", RECORD).exists()
+
+
+@pytest.mark.usefixtures("move")
+def test_a_cutover_that_has_lost_its_lease_makes_no_switch(monkeypatch):
+    monkeypatch.setattr(Lease, *fail_to("check", BusyError("another run has taken the location over")))
+    ended = call(*HOLD, "--json")
+    assert (ended.code, ended.json["error"]["switched"], mode("old")) == (5, False, "644"), ended
     assert not Path("bundle", RECORD).exists()
 
 

@@ -1,5 +1,7 @@
 """``verify --against`` names the rows that differ, in a table of several chunks, on every engine."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import exporters.mysql.chunk_plan as mysql_plan
@@ -10,6 +12,7 @@ from migrate.runtime.progress import Silent
 from migrate.verify import table_differences
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_database import compare_database
+from migrate.verify.row_diff import DifferingRow, Narrowed
 from tests.tools.bundles import read_bundle
 from tests.verify.fresh_databases import (
     MariadbDatabase,
@@ -149,3 +152,47 @@ def test_another_column_is_named_instead_of_every_row(database):
 def test_of_long_values_what_is_around_their_difference_is_shown(left, right, place):
     assert table_differences._first_difference(left, right) == place
     assert table_differences._first_difference(right, left) == place
+
+
+def test_where_long_values_begin_to_differ_is_found_at_every_place():
+    for size in range(1, 20):
+        for place in range(size):
+            left, right = bytearray(size), bytearray(size)
+            right[place] = 1
+            assert table_differences._first_difference(bytes(left), bytes(right)) == place, (size, place)
+
+
+ROW = DifferingRow(b"1")
+
+
+@pytest.mark.parametrize(
+    ("changed", "left", "right", "whole", "key", "words"),
+    [
+        (0, 0, 0, True, True, "its rows are the bundle's by now: it changed while it was compared"),
+        (2, 0, 0, True, True, "2 changed"),
+        (1, 2, 3, True, True, "1 changed, 2 only in the bundle, 3 only in the database"),
+        (1, 0, 0, False, True, "many rows, among them 1 changed"),
+        (0, 1, 1, True, False, "1 only in the bundle, 1 only in the database (it has no key)"),
+        (0, 1, 0, True, False, "1 only in the bundle"),
+        (0, 0, 1, True, False, "1 only in the database"),
+        (0, 1, 1, True, True, "1 only in the bundle, 1 only in the database"),
+    ],
+)
+def test_how_many_rows_differ_is_said(changed, left, right, whole, key, words):
+    narrowed = Narrowed([(ROW, ROW)] * changed, [ROW] * left, [ROW] * right, whole)
+    assert table_differences._words(narrowed, key=key) == words
+
+
+@pytest.mark.parametrize(
+    ("changed", "left", "right", "shown"),
+    [(9, 9, 9, "cccbbbddd"), (9, 1, 1, "cccccccbd"), (1, 9, 1, "cbbbdbbbb"), (4, 3, 2, "ccccbbbdd")],
+)
+def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, right, shown):
+    monkeypatch.setattr(table_differences, "SHOWN_ROWS", 9)
+    reader = SimpleNamespace(split=lambda text: [text])
+    show = table_differences._Show(reader, ["id"], ["id"], lambda text: (text,))
+    rows = show.rows(Narrowed([(ROW, DifferingRow(b"2"))] * changed, [ROW] * left, [ROW] * right, True))
+    assert len(rows) == changed + left + right
+    letters = {"changed": "c", "only in the bundle": "b", "only in the database": "d"}
+    assert "".join(letters[row.side] for row in rows[:9]) == shown
+    assert (rows[0].expected, rows[0].found) == ((("id", "1"),), (("id", "2"),))
