@@ -10,7 +10,8 @@ import pytest
 from exporters.api import Gap, Outcome, Unit
 from exporters.errors import SourceItemError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.errors import NoSpaceError
+from migrate.bundle.unit_sink import StoreSink
+from migrate.errors import BusyError, NoSpaceError
 from migrate.export import unit_runner
 from migrate.export.unit_runner import (
     PlannedUnit,
@@ -72,6 +73,7 @@ def test_only_the_location_ends_an_export():
 @pytest.mark.parametrize(
     ("size_bytes", "recorded", "is_small", "to_send"),
     [
+        (100, False, True, 100),
         (unit_runner.SMALL_BYTES, False, True, unit_runner.SMALL_BYTES),
         (unit_runner.SMALL_BYTES + 1, False, False, unit_runner.SMALL_BYTES + 1),
         (1, True, False, 0),
@@ -269,6 +271,20 @@ def test_after_rows_were_read_back_the_lease_is_looked_at(monkeypatch, reads_bac
     runner = work(rules=rules, lease=SimpleNamespace(check=lambda: checked.append(1)))
     assert runner._proved(record) is (other if reads_back and changes else record)
     assert len(checked) == checks
+
+
+def test_a_group_is_not_written_once_the_lease_is_lost(tmp_path):
+    def check() -> None:
+        raise BusyError("lost")
+
+    store = LocalStore(tmp_path)
+    sink = StoreSink(store, "app", held=True)
+    with sink.create("a") as file:
+        file.write(b"a")
+    read = _ReadUnit(_UnitProgress(Sums(), unit()), outcome(), sink)
+    with pytest.raises(BusyError):
+        work(store=store, lease=SimpleNamespace(check=check))._commit_group([read])
+    assert list(store.list()) == []
 
 
 def test_of_a_record_that_is_of_no_use_nothing_is_left_before_the_unit_is_read_again(tmp_path):
