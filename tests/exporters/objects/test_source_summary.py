@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.api import DoneUnit, Enumeration, Loss, Outcome, Unit
+from exporters.api import DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import changed_objects, index_rows, source_summary
 from exporters.objects.source_summary import Closing, FinishedUnits, ObjectCounts
@@ -61,6 +62,37 @@ def test_a_source_is_counted_by_its_listing_its_index_and_a_second_listing():
     )
     assert summary.positions == [{"listed_from": "1", "listed_to": "2"}]
     assert summary.losses == [Loss("a", "b", "c")]
+
+
+def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack_is_named():
+    ended: list[str] = []
+    relisting = SimpleNamespace(
+        refusal=None, how="again", count=0, end=lambda: ended.append("again"),
+        gaps=lambda: [Gap("a second listing", "failed", "shut")], losses=lambda: [Loss("l", "object", "new")],
+    )  # fmt: skip
+    report = SimpleNamespace(
+        end=lambda: ended.append("report"), enumeration=lambda: Enumeration("objects", "a report", 0),
+        losses=lambda: [Loss("r", "S3 Inventory", "lacks it")],
+    )  # fmt: skip
+    bucket = SimpleNamespace(
+        name="media", prefix="", server="memory",
+        configuration=lambda: {"denied": ["policy"], "b": 1, "a": 2}, tags_readable=bool,
+    )  # fmt: skip
+    totals = closing().inventory.totals
+    totals.shards = 1
+    inventory = SimpleNamespace(totals=totals, objects=lambda shard, start, count: list("abcd"[:count]))
+    files = Files()
+    summary = Closing(bucket, inventory, None, None, relisting, report).run([], files)
+    assert ended == ["again", "report"]
+    assert summary.gaps == [Gap("a second listing", "failed", "shut")]
+    assert [(loss.item, loss.property) for loss in summary.losses] == [
+        ("media", "bucket policy"), ("l", "object"), ("r", "S3 Inventory"),
+    ]  # fmt: skip
+    assert json.loads(files.files[source_summary.CONFIGURATION]) == {"denied": ["policy"], "a": 2, "b": 1}
+    assert list(files.files) == ["index/objects-000000.parquet", source_summary.CONFIGURATION]
+    totals.shards = 0
+    summary = Closing(bucket, inventory, None, None, relisting).run([], Files())
+    assert "tags" in [loss.property for loss in summary.losses]
 
 
 def test_without_a_second_listing_a_report_may_be_the_other_count():
