@@ -82,11 +82,11 @@ def test_two_walks_that_find_all_as_it_was_copied_are_a_proof():
 
 def test_the_objects_of_both_walks_are_reported():
     notes = Notes()
-    prove(TwoSides(EQUAL, EQUAL), SimpleNamespace(header=SimpleNamespace(rows=2)), notes)
-    assert (notes.tasks, notes.items) == ([("prove", 4), None], 4)
+    prove(TwoSides(EQUAL, EQUAL), SimpleNamespace(header=SimpleNamespace(rows=3)), notes)
+    assert (notes.tasks, notes.items) == ([("prove", 6), None], 4)
     notes = Notes()
-    prove(TwoSides(changed(1, [])), SimpleNamespace(header=SimpleNamespace(rows=2)), notes)
-    assert notes.tasks == [("prove", 4), None]
+    prove(TwoSides(changed(1, [])), SimpleNamespace(header=SimpleNamespace(rows=3)), notes)
+    assert notes.tasks == [("prove", 6), None]
 
 
 def changed(side: int, rows: list[ObjectSummary]) -> Lists:
@@ -143,6 +143,7 @@ def test_a_side_that_lists_out_of_order_is_walked_otherwise():
     ("different", "sentence"),
     [
         ({Action.COPY: 1, Action.LOOK: 3, Action.EXTRA: 4}, "4 objects are not the same on both sides ('k')"),
+        ({Action.COPY: 2}, "2 objects are not the same on both sides ('k')"),
         ({Action.LOOK: 2}, "2 objects are not the same on both sides ('k')"),
         ({Action.EXTRA: 4}, "4 objects are only at the destination ('k'); --delete removes them"),
         ({Action.EXTRA: 4, Action.STUCK: 5}, "5 versions cannot come to their location"),
@@ -150,6 +151,14 @@ def test_a_side_that_lists_out_of_order_is_walked_otherwise():
 )
 def test_it_says_what_is_not_equal(different, sentence):
     assert Walk(different=different, example="k").sentence.startswith(sentence)
+
+
+@pytest.mark.parametrize(("history", "noun"), [(True, "versions"), (False, "objects")])
+def test_it_says_of_what_it_is(history, noun):
+    sides = TwoSides(changed(1, EQUAL[1][:1]))
+    sides.history = history
+    _, walk = prove(sides, SimpleNamespace(header=SimpleNamespace(rows=2)), Silent())
+    assert walk.sentence.startswith(f"1 {noun} are not the same")
 
 
 def test_the_example_is_what_another_run_can_make_equal():
