@@ -55,7 +55,6 @@ _EXPORT = (
     "tests/export/test_full_location.py",
     "tests/export/test_growing.py",
     "tests/export/test_seal_time.py",
-    "tests/export/test_seal_rate.py",
     "tests/export/test_seal_without_source.py",
     "tests/export/test_read_back.py",
     "tests/export/test_foresight.py",

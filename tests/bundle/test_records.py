@@ -40,6 +40,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.storage.api import StoreWrapper
 from migrate.storage.local.store import LocalStore
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
@@ -439,6 +440,69 @@ def test_what_a_sink_holds_leaves_the_location_as_it_is_and_no_upload_when_it_is
     sink.drop()
     sink.publish()
     assert (store.read("data/app/a"), list(store.uploads())) == (b"of before", [])
+
+
+class Watch:
+    """Notes what a sink reports."""
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def read(self, items, size_bytes):
+        self.calls.append(("read", items, size_bytes))
+
+    def write(self, size_bytes):
+        self.calls.append(("write", size_bytes))
+
+    def land(self, size_bytes):
+        self.calls.append(("land", size_bytes))
+
+
+class Asked(StoreWrapper):
+    """Notes for how many bytes the size of a part is asked for."""
+
+    sizes = ()
+
+    def part_bytes(self, size_bytes):
+        self.sizes = (*self.sizes, size_bytes)
+        return super().part_bytes(size_bytes)
+
+
+def test_a_sink_reports_what_is_read_and_written_and_leaves_room_for_objects_that_grow(tmp_path):
+    watch, store = Watch(), Asked(LocalStore(tmp_path))
+    sink = StoreSink(store, "app", watch=watch)
+    sink.advance(items=3)
+    sink.advance(size_bytes=5)
+    with sink.create("a", size_bytes=200) as file:
+        assert (file.write(b"four"), file.write(b"x")) == (4, 1)
+    with sink.create("b"):
+        pass
+    assert watch.calls == [("read", 3, 0), ("read", 0, 5), ("write", 4), ("write", 1)]
+    assert store.sizes == (220, 0)
+
+
+def test_large_files_that_are_held_are_made_and_small_ones_are_released(tmp_path):
+    store = LocalStore(tmp_path)
+    sink = StoreSink(store, "app", held=True)
+    for name, blocks in (("large", 5), ("small", 0)):
+        with sink.create(name) as file:
+            for _ in range(blocks):
+                file.write(bytes(16 * 2**20))
+            file.write(b"end")
+    assert list(store.list()) == []
+    (small,) = sink.release()
+    assert (small.key, small.data) == ("data/app/small", b"end")
+    assert [(info.key, info.size_bytes) for info in store.list()] == [("data/app/large", 80 * 2**20 + 3)]
+
+
+def test_once_stopped_a_file_takes_nothing_more(tmp_path):
+    stop = CancellationToken()
+    sink = StoreSink(LocalStore(tmp_path), "app", cancellation=stop)
+    with pytest.raises(Cancelled), sink.create("a") as file:  # noqa: PT012
+        stop.cancel()
+        with pytest.raises(Cancelled):
+            file.write(b"more")
+        assert file.write(b"again") == 5
 
 
 def test_a_sink_that_was_told_to_stop_writes_no_more(tmp_path):
