@@ -345,7 +345,7 @@ def test_after_the_switch_an_error_does_not_release_the_old_side(monkeypatch):
 
 
 @pytest.mark.usefixtures("move")
-@pytest.mark.parametrize(("words", "compared"), [((), ["app"]), (("--compare-all",), [])])
+@pytest.mark.parametrize(("words", "compared"), [((), ["app"]), (("--compare-all", "--workers", "1"), [])])
 def test_both_sides_are_compared_before_the_hold_unless_all_is_compared_under_it(
     monkeypatch, words, compared
 ):

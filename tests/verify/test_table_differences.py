@@ -1,13 +1,17 @@
 """``verify --against`` names the rows that differ, in a table of several chunks, on every engine."""
 
+import hashlib
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 import exporters.mysql.chunk_plan as mysql_plan
 import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
+from migrate.errors import DamageError
 from migrate.runtime.progress import Silent
 from migrate.verify import table_differences
 from migrate.verify.compare import ComparisonRequest
@@ -196,3 +200,78 @@ def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, righ
     letters = {"changed": "c", "only in the bundle": "b", "only in the database": "d"}
     assert "".join(letters[row.side] for row in rows[:9]) == shown
     assert (rows[0].expected, rows[0].found) == ((("id", "1"),), (("id", "2"),))
+
+
+FOUND = Finding("t", "has other values")
+
+
+def looker(columns=("id",)) -> table_differences.Looker:
+    """A looker at a database whose tables have these columns, each with the row 2."""
+    opened = []
+    rows = SimpleNamespace(
+        columns=lambda *_: columns, key=lambda *_: [], each=lambda *words: words[2]([b"2"])
+    )
+
+    def live_rows(url, *, secrets):
+        opened.append((url, secrets))
+        assert opened == [("x://new", {"password": "p"})], "it is opened once"
+        return nullcontext(rows)
+
+    part_reader = SimpleNamespace(read_errors=(ZeroDivisionError,), split=lambda text: [text])
+    return table_differences.Looker(
+        SimpleNamespace(live_rows=live_rows), part_reader, None, "x://new", {"password": "p"}, ExitStack()
+    )
+
+
+TABLE = SimpleNamespace(schema="public", name="t", items=1)
+
+
+def bundle_with(monkeypatch, columns, each=lambda take, parts=None: take([b"1"])):
+    rows = SimpleNamespace(columns=columns, each=each, part="data/app/1")
+    monkeypatch.setattr(table_differences, "BundleRows", lambda *_: rows)
+    monkeypatch.setattr(table_differences, "key_reader", lambda *_: lambda text: ())
+
+
+def test_rows_are_looked_for_in_so_many_tables(monkeypatch):
+    monkeypatch.setattr(table_differences, "MOST_TABLES", 2)
+    bundle_with(monkeypatch, ["id"])
+    look = looker().look
+    first, second, third = (look(TABLE, FOUND) for _ in range(3))
+    words = "has other values: 1 only in the bundle, 1 only in the database (it has no key)"
+    assert (first.what, first == second, third) == (words, True, FOUND)
+    assert [(row.side, row.part) for row in first.rows] == [
+        ("only in the bundle", "data/app/1"),
+        ("only in the database", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [DamageError("part", expected="a", found="b"), ZeroDivisionError("a  part\nof it")]
+)
+def test_why_the_rows_of_the_bundle_cannot_be_read_is_said(monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    bundle_with(monkeypatch, ["id"], fail)
+    finding = looker().look(TABLE, FOUND)
+    reason = " ".join(str(error).split())
+    assert finding == replace(FOUND, what=f"has other values; the bundle's rows cannot be read ({reason})")
+
+
+@pytest.mark.parametrize(("here", "there"), [([], ["id"]), (["id"], [])])
+def test_a_side_without_columns_says_no_more(monkeypatch, here, there):
+    bundle_with(monkeypatch, here)
+    assert looker(there).look(TABLE, FOUND) == FOUND
+
+
+@pytest.mark.parametrize(("size", "at"), [(0, 0), (400, 0), (401, 0), (1000, 60), (1000, 61), (1000, 900)])
+def test_of_a_long_value_some_is_shown(size, at):
+    value = bytes(48 + number % 10 for number in range(size))
+    shown = table_differences._shown(value, at)
+    if size <= 400:
+        assert shown == value.decode()
+        return
+    start = max(0, at - 60)
+    cut = value[start : start + 200].decode()
+    digest = hashlib.sha256(value).hexdigest()[:16]
+    assert shown == f"{'…' if at > 60 else ''}{cut}… ({size} bytes, SHA-256 {digest}…)"
