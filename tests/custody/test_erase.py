@@ -121,6 +121,25 @@ def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer
     assert erase.check(kept, versions, [], [provider.public]) == []
 
 
+def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
+    kept, provider, customer, tmp_path, monkeypatch
+):
+    """Its receipt is dated before the one that says that all was well; the log there was longer."""
+    versions, damage = erase.removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
+    now, make = datetime.now(UTC), documents.make
+    for findings, days, reasons in (
+        ([], 0, []),
+        (damage, 900, ["its receipt names damage: 1 findings"]),
+        ([], 899, []),  # it was mended after that
+    ):
+        at = now - timedelta(days=days)
+        monkeypatch.setattr(documents, "make", lambda *words, at=at: make(*words, now=at))
+        document = receipt.receive(copy, receipt.Checked("full", 3, 100, findings), [customer])
+        receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
+        assert erase.check(kept, versions, [], [provider.public]) == reasons
+
+
 def test_a_receipt_for_what_is_erased_shows_no_other_copy(kept, provider, customer):
     """Who only read it at the provider's has nothing in hand."""
     versions = erase.removable(open_object_lock(kept.location))

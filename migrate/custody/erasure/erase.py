@@ -146,10 +146,22 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
         if of_others:
             sentence = "whoever signed its receipt could only read the bundle there: that shows no other copy"
         return [f"{sentence} (the receiver makes one by moveout transfer, and moveout receive for that copy)"]
-    newest = {str(document.value.get("location")).partition("?")[0]: document for document in copies}
-    if all(map(receipt.names_damage, newest.values())):
-        return [f"its receipt names damage: {copies[-1].value.get('findings_total')} findings"]
+    damaged = list(filter(receipt.names_damage, copies))
+    whole = [document for document in copies if document not in damaged]
+    if not any(all(_outlasts(document, other) for other in damaged) for document in whole):
+        return [f"its receipt names damage: {damaged[-1].value.get('findings_total')} findings"]
     return []
+
+
+def _outlasts(whole: Document, damaged: Document) -> bool:
+    """Tell whether damage that was named is none of a copy that was received whole: it was another one's, or that was
+    received later, by its own time and by the log there. One of the two may be of a clock that was set back.
+    """
+    locations = [str(document.value.get("location")) for document in (whole, damaged)]
+    if not is_same_location(*locations):
+        return True
+    is_later = receipt.time_of(whole) >= receipt.time_of(damaged)
+    return is_later and receipt.order(whole) > receipt.order(damaged)
 
 
 def _is_of_others(

@@ -102,11 +102,9 @@ def write(
         for document in (*signed, *own_receipts)
         if document.root == new_receipt.root and document.value.get("location") == store.location
     ]
-    newest = max(map(time_of, former), default=_NEVER)
+    newest = max(map(order, former), default=None)
     same_receipts = [
-        document
-        for document in former
-        if time_of(document) == newest and _is_same(document, new_receipt, log)
+        document for document in former if order(document) == newest and _is_same(document, new_receipt, log)
     ]
     return same_receipts[0] if same_receipts else documents.resumed(store, new_receipt)
 
@@ -114,6 +112,15 @@ def write(
 def time_of(document: Document) -> datetime:
     """Return when a receipt was made, by its own time; the earliest time of all where it does not say so."""
     return document.moment or _NEVER
+
+
+def order(document: Document) -> tuple[int, datetime]:
+    """Order the receipts of one location: by how many entries the log had there, which no clock sets back, then by
+    time.
+    """
+    log_position = document.value.get("custody")
+    length = log_position.get("entries") if isinstance(log_position, dict) else 0
+    return length if type(length) is int else 0, time_of(document)
 
 
 def is_full(document: Document) -> bool:
