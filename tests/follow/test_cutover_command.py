@@ -367,7 +367,7 @@ def test_a_source_that_a_follow_is_at_work_on_is_taken_over(monkeypatch):
 
 
 @pytest.mark.usefixtures("move")
-def test_the_custody_log_has_the_switch_and_the_way_back_once():
+def test_the_custody_log_has_the_switch_and_the_way_back_once(monkeypatch):
     key = ("--key", "key")
     assert call("keys", "init", "key").code == 0
     shutil.rmtree("bundle")
@@ -375,6 +375,9 @@ def test_the_custody_log_has_the_switch_and_the_way_back_once():
     write_delta(open_location("bundle"), DeltaRecord("app", "no log"))
     for _ in range(2):
         assert call(*CUTOVER, *key).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("migrate.cli.cutover.remove_record", fail_to("", UnreachableError("away"))[1])
+        assert call(*CUTOVER, "--undo", *key).code == 5
     assert call(*CUTOVER, "--undo", *key).code == 0
     events = [entry.what.event for entry in custody_log.read(open_location("bundle")).entries]
     assert [event for event in events if "switched" in event] == ["switched", "switched back"]
