@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceGoneError
-from migrate.errors import NotAllowedError, UnreachableError
+from migrate.errors import UnreachableError
 from migrate.sync.copy import SyncContext, source_of
 from migrate.sync.diff import SyncStep
 from migrate.sync.outcome import Removed
@@ -72,8 +72,7 @@ class Removal(Struct):
                 )
                 context.progress.advance(items=1)
                 continue
-            locked = bool(extra_object.version_id) and isinstance(result.error, NotAllowedError)
-            if isinstance(result.error, UnreachableError | NotAllowedError) and not locked:
+            if isinstance(result.error, UnreachableError):
                 raise result.error
             self.kept[extra_object.name[skip:]] = f"the destination does not remove it ({result.error})"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from scripts.servers import S3Server
@@ -104,3 +106,40 @@ def test_a_destination_that_denies_every_write_ends_the_command(
     denying.word = ""
     ended = call("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}")
     assert (ended.code, "PutObject" in ended.err) == (4, True), ended
+
+
+def test_removals_that_are_denied_are_named_and_the_others_done(
+    old: Shop, minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    new = make_shop(minio)
+    assert call("sync", f"shop={old.url}", f"shop={new.url}").code == 0
+    for key in ("a/1", "denied/1", "denied/2"):
+        old.boto.delete_object(Bucket=old.name, Key=key)
+    resource = f"arn:aws:s3:::{new.name}/denied/*"
+    statements = [
+        {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"},
+        {"Effect": "Deny", "Action": "s3:DeleteObject", "Resource": resource},
+    ]
+    session = boto3.Session(profile_name=minio.profile)
+    credentials = session.client("sts", endpoint_url=minio.endpoint).assume_role(
+        RoleArn="arn:aws:iam::123456789012:role/any",
+        RoleSessionName="limited",
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}),
+    )["Credentials"]
+    profile = extra_profile(
+        monkeypatch,
+        tmp_path,
+        minio,
+        access_key=credentials["AccessKeyId"],
+        secret_key=credentials["SecretAccessKey"],
+        session_token=credentials["SessionToken"],
+    )
+    words = ("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}", "--delete")
+    ended = call(*words)
+    assert ended.code == 3, ended
+    assert "removed at the destination: a/1" in ended.out
+    assert "failed: denied/2: the destination does not remove it" in ended.out
+    assert {"denied/1", "denied/2"} <= set(keys_of(new))
+    old.put("a/new")
+    assert call(*words).code == 3
+    assert "a/new" in keys_of(new)

@@ -17,6 +17,7 @@ def extra_profile(
     endpoint: str = "",
     access_key: str = "",
     secret_key: str = "",
+    session_token: str = "",
 ) -> str:
     """Make a profile like the server's with another endpoint, user or key, return its name."""
     name = f"extra-{secrets.token_hex(4)}"
@@ -29,6 +30,7 @@ def extra_profile(
     access.write_text(
         f"{old_access}\n[{name}]\naws_access_key_id = {access_key or server.access_key}\n"
         f"aws_secret_access_key = {secret_key or server.secret_key}\n"
+        + (f"aws_session_token = {session_token}\n" if session_token else "")
     )
     patch.setenv("AWS_CONFIG_FILE", str(config))
     patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(access))
