@@ -28,6 +28,7 @@ from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.slot import OBJECT_IN_USE, in_use, lsn_text, parse_lsn, try_to_lock
 from exporters.postgres.changes.transactions import Transactions
 from exporters.postgres.errors import translate
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import wait_for_server
 
 _REST_SECONDS = 0.5
@@ -62,8 +63,8 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_current_wal_flush_lsn()::text,
   coalesce((SELECT restart_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = %s), '0/0')
 """
 _PEEK = """SELECT pg_catalog.pg_backend_pid();
-COPY (SELECT lsn, data FROM pg_catalog.pg_logical_slot_peek_binary_changes('{slot}', '{upto}', NULL,
- 'proto_version', '1', 'publication_names', '{publication}')) TO STDOUT (FORMAT binary)"""
+COPY (SELECT lsn, data FROM pg_catalog.pg_logical_slot_peek_binary_changes({slot}, '{upto}', NULL,
+ 'proto_version', '1', 'publication_names', {publication})) TO STDOUT (FORMAT binary)"""
 _ADVANCE = """
 SELECT pg_catalog.pg_replication_slot_advance(slot_name, %(position)s::pg_lsn) FROM pg_catalog.pg_replication_slots
 WHERE slot_name = %(slot)s AND confirmed_flush_lsn < %(position)s::pg_lsn
@@ -215,7 +216,11 @@ class PollingStream:
             return
         self._advance()
         upto = min(flushed, self.received + max(_TURN_BYTES, self.received - restart))
-        statement = _PEEK.format(slot=self._slot, upto=lsn_text(upto), publication=self._publication)
+        names = {
+            "slot": quote_literal(self._slot),
+            "publication": quote_literal(quote_name(self._publication)),
+        }
+        statement = _PEEK.format(upto=lsn_text(upto), **names)
         self._wire.send_query(statement.encode())
         while self._wire.flush():
             self._wait(_REST_SECONDS)

@@ -21,6 +21,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.changes.transactions import Skip, Transactions
 from exporters.postgres.errors import translate
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import wait_for_server
 
 _FEEDBACK_SECONDS = 2.0
@@ -88,8 +89,8 @@ class ReplicationStream:
 
     def _start(self, slot: str, publication: str, after: int) -> None:
         statement = (
-            f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(after)}'
-            f" (proto_version '1', publication_names '{publication}')"
+            f"START_REPLICATION SLOT {quote_name(slot)} LOGICAL {lsn_text(after)}"
+            f" (proto_version '1', publication_names {quote_literal(quote_name(publication))})"
         )
         self._connection.send_query(statement.encode())
         while self._connection.flush() or self._connection.is_busy():

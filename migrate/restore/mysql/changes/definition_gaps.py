@@ -74,7 +74,9 @@ def compare_definitions(
     grants = grants_by_account(reader)
     digests, before = digests_of(source, grants), (log or {}).get(DEFINITIONS)
     changed = {
-        label for label, digest in digests.items() if before is not None and before.get(label) != digest
+        label
+        for label, digest in digests.items()
+        if isinstance(before, Mapping) and before.get(label) != digest
     }
     seen = source.keys() - {loss.item for loss in hidden.losses} | changed
     is_one_version = reader.version == writer.version

@@ -196,7 +196,7 @@ def missing_definitions(
         if part_of[kind, label] not in whole and label not in skipped
     ]
     before = (log or {}).get(ACCESS)
-    if before is None:
+    if not isinstance(before, Mapping):
         return gaps
     access = changed_access(before, read_access(source), read_access(destination))
     return gaps + [f"{label} as it is now" for label in access]

@@ -4,19 +4,22 @@ import os
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
 
 from exporters.changes import MessageKind
 from exporters.doctor import ExamineRequest
-from exporters.errors import SourceGoneError, SourceUnreachableError, SourceUsageError
+from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError, SourceUsageError
 from exporters.postgres.changes import log as change_log
 from exporters.postgres.changes import polling
 from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.log import open_change_log
+from exporters.postgres.changes.polling import PollingStream
+from exporters.postgres.changes.replication import ReplicationStream
 from exporters.postgres.doctor import examine
+from exporters.postgres.sessions.connection import connect, parse_url
 from tests.changes.writers import writing
 from tests.exporters.postgres.changes.test_change_log import drain, inserted, log_of
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -239,6 +242,25 @@ def test_two_readers_are_kept_apart_and_gaps_are_errors(postgres, pooler):
                 stream.receive(5)
         with pytest.raises(SourceGoneError, match="does not exist"), log.stream(base.log, end):
             pass
+
+
+@pytest.mark.parametrize("way", [ReplicationStream, PollingStream])
+def test_a_name_that_a_bundle_brings_along_is_never_sql(postgres, pooler, way):
+    """Who can write to a location may have written it."""
+    url = postgres.database()
+    run_sql(url, TABLE)
+    name = "x'))) TO STDOUT; DROP TABLE t; --"
+    with opened(postgres, pooler, url) as (_, base):
+        run_sql(url, "INSERT INTO t VALUES ('a', 1)")
+        is_polled = way is PollingStream
+        own = {} if is_polled else {"replication": "database"}
+        with (
+            closing(connect(parse_url(url, password=postgres.password), **own)) as connection,
+            pytest.raises(SourceError, match=r"publication .* does not exist"),
+            way(connection, url, base.log["slot"], name, base.position, None) as stream,
+        ):
+            any(stream.receive(1) for _ in range(20))
+    assert fetch(url, "SELECT id FROM t") == [("a",)]
 
 
 @pytest.fixture
