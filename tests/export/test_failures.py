@@ -331,6 +331,7 @@ def test_whether_the_bundle_is_whole_is_known_without_its_sources(store):
     with pytest.raises(UsageError, match="cannot be the name"):
         already_sealed([SourceName("Größe", "numbers://host/app")], store)
     write_state(store, new_state(names))
+    store.put(layout.commit_record("app", "one"), b"of an earlier run")
     assert already_sealed(names, store) is None
     assert already_sealed(others, store) is None, "what they are is known once they are opened"
     made = go(store, Numbers())

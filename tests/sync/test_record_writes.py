@@ -75,6 +75,7 @@ def test_what_a_killed_run_has_done_is_taken_in_and_what_it_planned_may_be_ours(
     with ThreadPoolExecutor(threads) if threads else nullcontext() as pool:
         record = Record(store, FRESH, pool)
         assert (record.runs(), record.begin_run(), keys_of(record)) == ([], RUN, [])
+        assert (record.header.rows, record.header.size_bytes) == (0, 0)
         record.begin()
         for number, step in enumerate(steps):
             record.write_plan(RUN, number, [step])
