@@ -82,6 +82,8 @@ def test_progress_adds_up_to_the_totals(tmp_path):
 
         def begin(self, what, **_):
             self.tasks.append(what)
+            if what == "seal":
+                assert not (tmp_path / layout.RESERVE).exists(), "what was kept for the seal is its own now"
 
         def end(self, *, stopped=False):
             assert not stopped

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.bundle.export_state import SourceName, new_state, write_state
+from migrate.bundle.export_state import SourceName, new_state, read_state, write_state
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
@@ -27,7 +28,7 @@ from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.lost_source import LostSource
 from migrate.export.plan_totals import read_summary
-from migrate.export.run import already_sealed
+from migrate.export.run import already_sealed, seal_unasked
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.cancellation import CancellationToken
@@ -339,6 +340,20 @@ def test_whether_the_bundle_is_whole_is_known_without_its_sources(store):
     assert (sealed.already_sealed, sealed.bundle_id, sealed.complete) == (True, made.bundle_id, True)
     with pytest.raises(NotEmptyError, match="holds the bundle of"):
         already_sealed(others, store)
+
+
+@pytest.mark.parametrize("other", ["0", "z"])
+def test_what_was_begun_after_a_seal_is_sealed_too(store, other):
+    made = go(store, Numbers(gaps={1: Gap("1", "failed", "lost")}))
+    lost = [LostSource("app", "numbers://host/app", SourceGoneError("away"))]
+    shut = export(lost, store, workers=1, progress=Silent())
+    assert (shut.already_sealed, shut.bundle_id) == (True, made.bundle_id)
+    sealed = seal_unasked(store, workers=1, progress=Silent())
+    assert (sealed.already_sealed, sealed.bundle_id) == (True, made.bundle_id)
+    write_state(store, replace(read_state(store), id=other))
+    assert export_run._without_sources(store, lost) is None
+    again = seal_unasked(store, workers=1, progress=Silent())
+    assert (again.already_sealed, again.bundle_id, again.files) == (False, other, made.files)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
