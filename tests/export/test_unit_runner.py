@@ -10,6 +10,7 @@ import pytest
 from exporters.api import Gap, Outcome, Unit
 from exporters.errors import SourceItemError, SourceUnreachableError
 from migrate.bundle import layout
+from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import BusyError, NoSpaceError
 from migrate.export import unit_runner
@@ -17,6 +18,7 @@ from migrate.export.unit_runner import (
     PlannedUnit,
     UnitRules,
     UnitWork,
+    _EarlierUnit,
     _HeldGroup,
     _is_better,
     _ReadUnit,
@@ -26,6 +28,7 @@ from migrate.export.unit_runner import (
 )
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 
 def unit(size_bytes: int = 100, items: int = 10) -> Unit:
@@ -285,6 +288,37 @@ def test_a_group_is_not_written_once_the_lease_is_lost(tmp_path):
     with pytest.raises(BusyError):
         work(store=store, lease=SimpleNamespace(check=check))._commit_group([read])
     assert list(store.list()) == []
+
+
+def test_the_record_of_a_unit_that_is_mended_stays_until_there_is_a_new_one(tmp_path):
+    """Without it what was read before would be lost where the source is shut by then."""
+    store, key = LocalStore(tmp_path), layout.commit_record("app", "one")
+    record = CommitRecord(
+        "app", unit(), outcome(A), [FileRecord("data/app/one/x", 1, "0" * 64, 7)], {}, "now"
+    )
+    write_record(store, record)
+    full = FaultPlan(Fault("put", fail(NoSpaceError("full")), prefix=key))
+    runner = work(
+        store=Faulty(store, full),
+        source="app",
+        lease=SimpleNamespace(check=lambda: None),
+        cancellation=Waits(),
+        snapshot=SimpleNamespace(mend=lambda done, sink: outcome(), position={}),
+    )
+    with pytest.raises(NoSpaceError):
+        runner._export(_UnitProgress(Sums(), unit()), _EarlierUnit(record, holds=True))
+    full.assert_all_fired()
+    assert read_record(store, "app", "one").finished == record.finished
+
+
+def test_nothing_is_held_any_more_where_a_source_swallows_an_error_of_the_location(monkeypatch):
+    dropped = []
+    sink = SimpleNamespace(error=NoSpaceError("full"), drop=lambda: dropped.append(True))
+    monkeypatch.setattr(unit_runner, "StoreSink", lambda *_, **__: sink)
+    runner = work(cancellation=Waits(), snapshot=SimpleNamespace(export=lambda *_: outcome()))
+    with pytest.raises(NoSpaceError):
+        runner._read(_UnitProgress(Sums(), unit()), held=True)
+    assert dropped == [True]
 
 
 def test_of_a_record_that_is_of_no_use_nothing_is_left_before_the_unit_is_read_again(tmp_path):
