@@ -9,7 +9,7 @@ import pytest
 from migrate.bundle import layout, tag_files
 from migrate.bundle.commit_records import FileRecord
 from migrate.storage.local.store import LocalStore
-from migrate.verify import Level
+from migrate.verify import Level, tag_file_checks
 from migrate.verify.file_presence import PayloadCheck, check_tags
 from migrate.verify.tag_file_checks import Tags, expected_files
 
@@ -131,3 +131,14 @@ def test_strange_files_outside_of_the_payload_are_found_but_not_what_lies_beside
     ]
     assert list(check_tags(store, tags, Level.QUICK)) == []
     assert list(check_tags(store, Tags(frozenset(), frozenset(), None, None), Level.FULL)) == []
+
+
+def test_a_tag_file_is_compared_with_its_hash(tmp_path):
+    store = LocalStore(tmp_path)
+    store.put("meta/bundle.json", b"{}")
+    right = hashlib.sha256(b"{}").hexdigest()
+    assert tag_file_checks._damage(store, "meta/bundle.json", right) is None
+    for expected in ("0" * 64, "f" * 64):
+        finding = tag_file_checks._damage(store, "meta/bundle.json", expected)
+        assert (finding.expected, finding.found) == (expected, right)
+    assert tag_file_checks._damage(store, "meta/none.json", right).what.startswith("is missing")

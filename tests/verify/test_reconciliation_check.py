@@ -146,6 +146,15 @@ def test_a_tag_file_that_was_sealed_as_it_is_must_have_the_form(whole, key, old,
     assert f"{key}: is not as the format demands" in said(files)
 
 
+def test_that_nothing_was_in_a_source_is_no_damage(tmp_path):
+    """Whether it may be so was decided when the bundle was sealed."""
+    location = open_location(str(tmp_path))
+    sources = [Numbers(count=5), Numbers("none", "numbers://host/none", count=0)]
+    outcome = export(sources, location, workers=1, progress=Silent(), may_be_empty={"none"})
+    assert outcome.complete
+    assert said(dict(contents(location))) == ""
+
+
 def test_each_source_is_compared_with_its_own_rows(tmp_path):
     """Of two sources, one that lacks what the other has is named."""
     location = open_location(str(tmp_path / "bundle"))
