@@ -78,6 +78,20 @@ def test_the_custody_log_belongs_to_its_location():
     assert not layout.is_custody(layout.CHECKPOINT)
 
 
+def test_statements_and_their_signatures_are_documents():
+    receipt = f"sig/receipt-{'0f' * 8}.json"
+    assert all(layout.is_document(name) for name in (receipt, f"{receipt}.{'a' * 16}.sig"))
+    others = (
+        layout.CUSTODY_LOG,
+        layout.CHECKPOINT,
+        f"{receipt}.sig",
+        f"_work/{receipt}",
+        f"{receipt}/x",
+        "sig/x.json",
+    )
+    assert not any(layout.is_document(name) for name in others)
+
+
 def test_documents_of_the_format_have_its_first_version():
     """Who changes one breaks bundles that exist: FORMAT.md says it."""
     modules = (commit_records, export_state, layout, reconciliation, destination)

@@ -294,6 +294,9 @@ T1, T2 = version(1, "a", "t"), version(2, "bb", "t")
         ([A, B], [T1], [], [], [
             (Action.LOOK, "s1", "there already", False, 0), (Action.COPY, "s2", "new", False, 1),
         ]),
+        ([A, B], [T1, T2], [], [], [
+            (Action.LOOK, "s1", "there already", False, 0), (Action.LOOK, "s2", "there already", False, 0),
+        ]),
         ([A], [T2], [], [], [(Action.STUCK, "s1", OTHERS, False, 0), (Action.EXTRA, "t2", ANOTHER, False, 0)]),
         ([A], [T1, T2], [], [], [
             (Action.STUCK, "s1", OTHERS, False, 0), (Action.EXTRA, "t1", ANOTHER, False, 0),

@@ -101,6 +101,14 @@ def test_it_takes_the_place_of_a_half_transferred_one(old, new, destination):
     assert outcome.bytes_moved < 7 * MIB
 
 
+def test_a_receipt_for_the_predecessor_stays(old, new, tmp_path):
+    destination, receipt = open_location(str(tmp_path / "b")), "sig/receipt-0123456789abcdef.json"
+    move(old, destination)
+    destination.put(receipt, b"for the old one")
+    move(new, destination)
+    assert contents(destination) == contents(LocalStore(new)) | {receipt: b"for the old one"}
+
+
 def test_before_anything_is_removed_it_is_recorded_for_which_bundle(old, new, tmp_path):
     destination, states = open_location(str(tmp_path / "b")), []
     move(old, destination)
