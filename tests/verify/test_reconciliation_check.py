@@ -10,7 +10,7 @@ import pytest
 
 from exporters.api import Gap
 from migrate.bundle import layout
-from migrate.export import export
+from migrate.export import ExportOptions, export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -150,7 +150,8 @@ def test_that_nothing_was_in_a_source_is_no_damage(tmp_path):
     """Whether it may be so was decided when the bundle was sealed."""
     location = open_location(str(tmp_path))
     sources = [Numbers(count=5), Numbers("none", "numbers://host/none", count=0)]
-    outcome = export(sources, location, workers=1, progress=Silent(), may_be_empty={"none"})
+    options = ExportOptions(may_be_empty={"none"})
+    outcome = export(sources, location, workers=1, progress=Silent(), options=options)
     assert outcome.complete
     assert said(dict(contents(location))) == ""
 
