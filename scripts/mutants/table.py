@@ -96,6 +96,7 @@ _CHANGES = tuple(
         "changes/test_change_logs",
         "changes/test_retained_log",
         "changes/test_segments",
+        "changes/test_hostile_segments",
         "changes/test_delta_record",
         "changes/test_capture",
         "follow/test_delta",

@@ -11,7 +11,7 @@ from exporters.changes import Message, MessageKind
 from migrate.changes import apply
 from migrate.changes.apply import Applying, ChangeConflictError, Mark
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
-from migrate.errors import GoneError
+from migrate.errors import DamageError, GoneError
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -232,3 +232,20 @@ def test_a_mark_says_up_to_where_all_is_applied():
 def test_a_destination_that_was_not_restored_is_refused(folder):
     with pytest.raises(GoneError, match="was not restored from this bundle yet"):
         Applying(folder, Rows(kept_mark=None))
+
+
+@pytest.mark.parametrize("error", apply.UNREADABLE)
+def test_a_message_that_is_none_of_a_log_is_damage_of_its_segment(folder, error):
+    write(folder, *transaction(10, b"a"))
+    second = write(folder, *transaction(20, b"b"))
+    rows = Rows()
+    take = rows.take
+
+    def take_some(message: Message) -> None:
+        if message.payload == b"b":
+            raise error("odd")
+        take(message)
+
+    rows.take = take_some
+    with pytest.raises(DamageError, match=f"0000000002-{second.sha256[:16]}"):
+        run(folder, rows, 20)

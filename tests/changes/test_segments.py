@@ -104,9 +104,10 @@ def test_damage_is_named(folder, tmp_path):
         folder.write(transaction(20, b"rival"), first, first.boundary, 20)
     files = sorted((tmp_path / "changes" / "app" / f"{0x1234:016x}").glob("*.zst"))
     assert len(files) == 3  # the rival's messages have no record
-    files[0].write_bytes(b"x")
-    with pytest.raises(DamageError, match="0000000001-"):
-        payloads(SegmentReader(folder))
+    for damaged in b"abcdefgh":  # whose hashes come before and after
+        files[0].write_bytes(bytes([damaged]))
+        with pytest.raises(DamageError, match="0000000001-"):
+            payloads(SegmentReader(folder))
     assert payloads(SegmentReader(folder, second.after)) == [b"b"]
     record = tmp_path / "changes" / "app" / f"{0x1234:016x}" / "0000000001.json"
     record.write_text(record.read_text().replace('"transactions":1', '"transactions":2'))

@@ -186,3 +186,15 @@ def test_what_is_done_for_the_sources_is_cancelled_without_the_run(progress):
     cutovers.cancel()
     assert cutovers.each(lambda cutover: cutover.cancellation.is_cancelled) == [True, True]
     assert not cancellation.is_cancelled
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"), [({}, ["app"]), ({"is_held": False}, ["app"]), ({"is_held": True}, [])]
+)
+def test_what_runs_at_a_source_is_noted_unless_it_is_held_already(make, monkeypatch, options, noted):
+    names = []
+    monkeypatch.setattr(all_cutovers, "take_over", lambda *_: None)
+    monkeypatch.setattr(Cutover, "catch_up", lambda _: None)
+    monkeypatch.setattr(FollowedSource, "note_running", lambda source: names.append(source.name))
+    make(APP).take_over(**options)
+    assert names == noted

@@ -288,6 +288,9 @@ def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
     engine.activation = ""
     source.activate()
     assert activated == [(NEW.url, secrets["new"], "app")]
+    for engine.note_running in ("activation", ""):
+        source.note_running()
+    assert activated[1:] == [(*sides, "app")]
 
 
 def test_a_log_is_opened_where_the_case_or_else_the_bundle_says(monkeypatch):
