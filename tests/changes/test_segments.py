@@ -7,6 +7,7 @@ import struct
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
@@ -303,3 +304,45 @@ def test_segments_after_other_bases_are_removed_from_the_newest_on(folder, monke
     folder.remove_others()
     assert len(removed) == 5
     assert removed == sorted(removed, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [(ValueError("odd"), "something else (ValueError('odd'))"), (UsageError("odd"), "odd")],
+)
+def test_why_messages_are_none_of_a_log_is_said(folder, error, found):
+    record = write(folder, transaction(10, b"a"), START, 10)
+    damage = folder.unreadable(1, error)
+    assert f"0000000001-{record.sha256[:16]}.zst" in str(damage)
+    assert found in str(damage)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"messages":3', '"messages":-1'),
+        ('"transactions":1', '"transactions":-1'),
+        ('"position":10', '"position":-1'),
+        ('"position":10', f'"position":{2**64}'),
+        ('"after":[0,0]', '"after":[1,0]'),
+        ('"after":[0,0]', '"after":[-1,0]'),
+        ('"boundary":[1,3]', '"boundary":[1,4]'),
+        ('"boundary":[1,3]', '"boundary":[2,1]'),
+        ('"sha256":"', '"sha256":"A'),
+    ],
+)
+def test_a_record_whose_numbers_do_not_fit_together_is_damage(folder, tmp_path, old, new):
+    write(folder, transaction(10, b"a"), START, 10)
+    record = next(tmp_path.glob("changes/app/*/0000000001.json"))
+    text = record.read_text()
+    assert old in text
+    record.write_text(text.replace(old, new))
+    with pytest.raises(DamageError, match="numbers and places that fit together"):
+        folder.record(1)
+
+
+@pytest.mark.parametrize("messages", [2, 4])
+def test_a_segment_with_other_messages_than_its_record_says_is_damage(folder, messages):
+    record = write(folder, transaction(10, b"a"), START, 10)
+    with pytest.raises(DamageError, match=f"{messages} messages"):
+        list(folder.read(replace(record, messages=messages)))

@@ -20,7 +20,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.remainder import Carried, RemainderRequest
-from migrate.changes.segments import SegmentFolder
+from migrate.changes.segments import START, Place, SegmentFolder
 from migrate.errors import (
     AlreadyExistsError,
     BusyError,
@@ -50,6 +50,7 @@ from migrate.follow.table_digests import recorded_digests
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from tests.changes.test_apply import transaction
 from tests.changes.test_capture_rules import TRANSACTIONS, Log
 from tests.changes.test_capture_thread import OpenLog
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -616,3 +617,29 @@ def test_what_the_log_lacks_is_carried_by_the_destinations_engine(monkeypatch):
     ]
     with pytest.raises(UsageError, match="followed"):
         cutover.carry_remainder(source, Endpoint("sqlite:///new.db"), log=None, workers=1)
+
+
+def test_rows_that_were_touched_are_those_of_the_changes_after_a_mark(tmp_path):
+    store = open_location(str(tmp_path))
+    folder, place = SegmentFolder(store, "app", 7), START
+    folder.begin()
+    for position in (10, 20, 30):
+        last = folder.write(transaction(position, b"%d" % position), folder.last(), place, position)
+        place = last.boundary
+    seen, fails = [], False
+
+    def touched_rows(log, messages):
+        for message in messages:
+            seen.append(message.payload)
+            if fails and message.payload == b"30":
+                raise ValueError("odd")
+        return log
+
+    log = SimpleNamespace(touched_rows=touched_rows)
+    followed = SimpleNamespace(folder=lambda _: folder, open_log=lambda: log, log={"slot": "s"})
+    steps = Cutover(followed, store, CancellationToken(), 2)
+    assert steps._touched_since(Mark(7, Place(1, 3), 10)) == {"slot": "s"}
+    assert [payload for payload in seen if payload] == [b"20", b"30"]
+    fails = True
+    with pytest.raises(DamageError, match=f"0000000003-{last.sha256[:16]}"):
+        steps._touched_since(Mark(7, Place(1, 3), 10))
