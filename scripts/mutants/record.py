@@ -112,10 +112,17 @@ def read_record() -> dict[tuple[str, str], Tried]:
 
 
 def keep(record: dict[tuple[str, str], Tried], tried: Tried) -> None:
-    """Put a function into the record, unless what is there says more of the text of today."""
+    """Put a function into the record, unless what is there says more of the text of today. A function of which every
+    place was tried may have had more places: a change that counted once may be left alone now.
+    """
     key = tried.module, tried.function
     before, today = record.get(key), digests_today(tried.module).get(tried.function)
-    if before is None or (tried.digest == today, tried.tried) >= (before.digest == today, before.tried):
+    is_whole = tried.digest == today and tried.tried == tried.places
+    if (
+        before is None
+        or is_whole
+        or (tried.digest == today, tried.tried) >= (before.digest == today, before.tried)
+    ):
         record[key] = tried
 
 
