@@ -115,6 +115,14 @@ def test_a_manifest_names_files_below_data_alone(tmp_path, name):
         list(read_manifest(store))
 
 
+@pytest.mark.parametrize("key", [layout.BAG_INFO, layout.BUNDLE_META, layout.MANIFEST, layout.RECONCILIATION])
+def test_no_tag_file_is_believed_that_is_not_as_the_tag_manifest_says(reader, tmp_path, key):
+    files = contents(reader.store)
+    files[key] = files[key].replace(b"0", b"1") if b"0" in files[key] else files[key] + b" "
+    with pytest.raises(DamageError, match=key):
+        BundleReader(write(tmp_path, files, hashed=False))
+
+
 @pytest.mark.parametrize("key", [layout.BAGIT, layout.BUNDLE_META, layout.FILES])
 def test_a_tag_file_that_the_tag_manifest_leaves_out_is_missed(reader, tmp_path, key):
     files = contents(reader.store)
