@@ -20,7 +20,7 @@ from migrate.errors import DamageError, NoSpaceError, UsageError
 from migrate.storage.api import FileInfo, StoreWrapper
 from migrate.storage.local.store import LocalStore
 from migrate.sync.diff import Action, SyncStep
-from migrate.sync.record import sync_record
+from migrate.sync.record import record_rows, sync_record
 from migrate.sync.record.record_rows import read_losses, synced_table, to_bytes
 from migrate.sync.record.sync_record import HEADER, Header, Record
 
@@ -274,6 +274,12 @@ def test_losses_of_a_damaged_file_of_the_record_are_not_read_as_none() -> None:
         damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         with suppress(*READ_ERRORS):
             assert len(list(read_losses(damaged, history=False))) == 1
+
+
+def test_losses_are_read_from_all_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_rows, "_LOSSES_AT_ONCE", 1)
+    data = to_bytes(synced_table([row("a"), row("b", losses={"acl": "refused"}), row("c")]))
+    assert list(read_losses(data, history=False)) == [Loss("b", "acl", "refused")]
 
 
 @pytest.mark.parametrize("change", [{"files": []}, {"generation": "1"}])
