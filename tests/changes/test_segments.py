@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import struct
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pytest
@@ -346,3 +347,39 @@ def test_a_segment_with_other_messages_than_its_record_says_is_damage(folder, me
     record = write(folder, transaction(10, b"a"), START, 10)
     with pytest.raises(DamageError, match=f"{messages} messages"):
         list(folder.read(replace(record, messages=messages)))
+
+
+def frames(*messages):
+    return b"".join(struct.pack("<BQI", kind, 10, len(payload)) + payload for kind, payload in messages)
+
+
+WHOLE = frames((1, b""), (2, b"a"), (3, b""))
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (WHOLE, ""),
+        (frames((1, b""), (9, b"a"), (3, b"")), "a message at byte 13"),
+        (WHOLE + b"\1", "a message at byte 40"),
+        (WHOLE[:-14], "1, of which the last is cut off"),
+        (WHOLE + frames((1, b"")), "3 messages"),
+        (b"", "3 messages"),
+    ],
+    ids=["whole", "another kind", "half a frame", "half a payload", "more", "nothing"],
+)
+def test_what_a_segment_holds_is_checked_where_its_hash_is_right(folder, raw, found):
+    first = write(folder, transaction(10, b"a"), START, 10)
+    data = pa.Codec("zstd").compress(raw, asbytes=True)
+    record = replace(first, sha256=hashlib.sha256(data).hexdigest(), raw_bytes=len(raw))
+    folder._store.put(folder._segment_key(1, record.sha256), data)
+    with pytest.raises(DamageError, match=found) if found else nullcontext():
+        assert [message.payload for message in folder.read(record)] == [b"", b"a", b""]
+    if found:
+        folder._store.put(folder._segment_key(1, first.sha256), data)
+        with pytest.raises(DamageError, match=f"sha256 {first.sha256}"):
+            list(folder.read(first))
+    garbage = replace(first, sha256=hashlib.sha256(b"garbage").hexdigest())
+    folder._store.put(folder._segment_key(1, garbage.sha256), b"garbage")
+    with pytest.raises(DamageError, match="bytes in zstd"):
+        list(folder.read(garbage))
