@@ -54,6 +54,7 @@ LEFT_OUT = Gap("a", "excluded", "a filter")
         ([C], [A, B], False),
         ([LEFT_OUT], [A], True),
         ([LEFT_OUT], [B], False),
+        ([A, A], [A], False),
         ([], [], False),
     ],
 )
@@ -227,7 +228,8 @@ class Waits:
 
 @pytest.mark.parametrize(("failures", "succeeds"), [(0, True), (4, True), (5, False)])
 def test_a_unit_is_tried_again_while_its_source_cannot_be_reached(failures, succeeds):
-    waits, sums, tries = Waits(), Sums(), []
+    waits, sums, tries, notes = Waits(), Sums(), [], []
+    sums.note = notes.append
     progress = _UnitProgress(sums, unit())
     runner = work(cancellation=waits, progress=sums, source="app", rules=UnitRules(attempts=5))
 
@@ -247,6 +249,7 @@ def test_a_unit_is_tried_again_while_its_source_cannot_be_reached(failures, succ
         assert (sums.items, sums.size_bytes) == (0, 0)
     assert len(tries) == min(failures + 1, 5)
     assert waits.waits == [1.0, 5.0, 15.0, 15.0][: len(tries) - 1]
+    assert notes == ["app: away; trying unit one again"] * len(waits.waits)
 
 
 def test_an_item_that_cannot_be_read_is_not_tried_again():

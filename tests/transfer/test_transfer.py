@@ -502,6 +502,17 @@ def test_files_of_a_directory_are_hashed_only_by_a_recheck(origin, tmp_path):
     assert move(origin, directory, recheck=True).files_moved == 1
 
 
+def test_a_bucket_that_has_other_bytes_gets_the_right_ones(origin, s3_location):
+    """Whether their digest, which the bucket keeps, is a lower or a higher number."""
+    move(origin, s3_location)
+    others = sorted((noise(500, seed) for seed in range(50, 60)), key=sha256)
+    assert sha256(others[0]) < sha256(origin.read(SMALL)) < sha256(others[-1])
+    for data in (others[0], others[-1]):
+        s3_location.put(SMALL, data, sha256=sha256(data))
+        assert move(origin, s3_location).files_moved == 1
+        assert s3_location.read(SMALL) == origin.read(SMALL)
+
+
 @pytest.mark.parametrize("changed", [b'{"id": "bundle-7"}', b"{"])
 def test_a_bundle_whose_identity_was_changed_is_recognized_by_its_manifest(origin, tmp_path, changed):
     directory = open_location(str(tmp_path / "b"))
