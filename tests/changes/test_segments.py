@@ -324,7 +324,7 @@ def test_why_messages_are_none_of_a_log_is_said(folder, error, found):
         ('"messages":3', '"messages":-1'),
         ('"transactions":1', '"transactions":-1'),
         ('"position":10', '"position":-1'),
-        ('"position":10', f'"position":{2**64}'),
+        ('"position":10', f'"position":{2**63}'),
         ('"after":[0,0]', '"after":[1,0]'),
         ('"after":[0,0]', '"after":[-1,0]'),
         ('"boundary":[1,3]', '"boundary":[1,4]'),
@@ -339,6 +339,15 @@ def test_a_record_whose_numbers_do_not_fit_together_is_damage(folder, tmp_path, 
     assert old in text
     record.write_text(text.replace(old, new))
     with pytest.raises(DamageError, match="numbers and places that fit together"):
+        folder.record(1)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_record_with_another_number_is_damage(folder, tmp_path, number):
+    write(folder, transaction(10, b"a"), START, 10)
+    record = next(tmp_path.glob("changes/app/*/0000000001.json"))
+    record.write_text(record.read_text().replace('"number":1', f'"number":{number}'))
+    with pytest.raises(DamageError, match=f"that of {number}"):
         folder.record(1)
 
 
