@@ -14,6 +14,7 @@ PRODUCT = Path(__file__).parents[2] / "migrate"
 OF_THE_LOCATION = {PRODUCT / "storage" / "local" / name for name in ("store.py", "uploads.py")}
 """Their writes are named by the wrapper around every location."""
 SAVEPOINTS = {
+    "restore/postgres/changes/remainder.py:_describe",
     "restore/postgres/changes/remainder.py:_empty",
     "restore/postgres/definitions/pre_data_entries.py:_error",
     "restore/postgres/definitions/pre_data_entries.py:make",

@@ -144,29 +144,43 @@ class _Remainder(Struct):
             for oid in source_pieces | destination_pieces
             if source_pieces.get(oid) != destination_pieces.get(oid)
         )
+        new = [oid for oid in different if oid not in destination_pieces]
+        descriptions, refused = self._descriptions(new), 0
         for oid in different:
             with durable("cutover.postgres.large_object"), self.writer.transaction():
                 if oid not in source_pieces:
                     self.writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
-                else:
-                    if oid not in destination_pieces:
-                        self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
-                    self._copy_object(oid, [start for start, _ in source_pieces[oid]])
-        self._describe_objects([oid for oid in different if oid not in destination_pieces])
-        return len(different)
-
-    def _describe_objects(self, oids: Sequence[int]) -> None:
-        """Give new objects their owners, privileges and comments."""
-        query, refused = f"SELECT * FROM ({large_objects.METADATA}) AS m WHERE oid = ANY (%(oids)s)", 0
-        objects: Any = fetch(self.reader, query, {"oids": list(oids)}) if oids else []
-        for _, statements in describe_large_objects(objects, portable=False):
-            try:
-                with self.writer.transaction():
-                    self.writer.execute(statements.encode())
-            except psycopg.ProgrammingError:  # a role that is not there, or that is not ours to give to
-                refused += 1
+                    continue
+                if oid not in destination_pieces:
+                    self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
+                self._copy_object(oid, [start for start, _ in source_pieces[oid]])
+                refused += oid in descriptions and not self._describe(descriptions[oid])
         if refused:
             self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")
+        return len(different)
+
+    def _descriptions(self, oids: Sequence[int]) -> dict[int, str]:
+        """Return by number the statements that give new objects the source's owner, privileges and comment."""
+        if not oids:
+            return {}
+        query = f"SELECT * FROM ({large_objects.METADATA}) AS m WHERE oid = ANY (%(oids)s)"
+        objects: Any = fetch(self.reader, query, {"oids": list(oids)})
+        return {
+            int(recorded["oid"]): statements
+            for recorded in objects
+            for _, statements in describe_large_objects([recorded], portable=False)
+        }
+
+    def _describe(self, statements: str) -> bool:
+        """Run the statements that describe an object, within its transaction. Return False where a role is not there,
+        or not ours to give to.
+        """
+        try:
+            with self.writer.transaction():
+                self.writer.execute(statements.encode())
+        except psycopg.ProgrammingError:
+            return False
+        return True
 
     def _copy_object(self, oid: int, starts: Sequence[int]) -> None:
         """Write an object's content over what is there; owner and privileges stay."""

@@ -3,7 +3,7 @@
 import pytest
 
 from migrate.changes.remainder import RemainderRequest
-from migrate.restore.postgres.changes.remainder import carry_remainder
+from migrate.restore.postgres.changes.remainder import _Remainder, carry_remainder
 from tests.exporters.postgres.databases import fetch, run_sql
 
 SCHEMA = """
@@ -81,6 +81,27 @@ def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
     finally:
         for url, roles in ((source, (known, unknown)), (destination, (known,))):
             run_sql(url, "; ".join(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in roles))
+
+
+def test_a_large_object_arrives_together_with_what_describes_it(sides, monkeypatch):
+    """A command that is ended between two objects leaves the first one as it is at the source."""
+    source, destination, request = sides
+    run_sql(
+        source,
+        "SELECT lo_from_bytea(4711, 'a'), lo_from_bytea(4712, 'b'); COMMENT ON LARGE OBJECT 4711 IS 'first'",
+    )
+    copy = _Remainder._copy_object
+
+    def copy_first(remainder, oid, starts):
+        if oid == 4712:
+            raise KeyboardInterrupt
+        copy(remainder, oid, starts)
+
+    monkeypatch.setattr(_Remainder, "_copy_object", copy_first)
+    with pytest.raises(KeyboardInterrupt):
+        carry_remainder(request)
+    query = "SELECT oid::int, obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata"
+    assert fetch(destination, query) == [(4711, "first")]
 
 
 def test_what_cannot_be_as_at_the_source_is_named(sides):
