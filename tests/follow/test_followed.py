@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +17,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
-from migrate.errors import BusyError, IncompleteError, UnreachableError, UsageError
+from migrate.errors import BusyError, DamageError, IncompleteError, UnreachableError, UsageError
 from migrate.export import export
 from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaSource, sources_to_follow
@@ -95,21 +97,32 @@ def test_a_destination_of_another_snapshot_is_refused(monkeypatch):
         require_base(FOLLOWED, Mark(6))
 
 
+BASE = {"position": 9, "log": {"slot": "s"}, "name": "case_1"}
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    """Of three sources one is followed, since its second snapshot; another one was, and is no more."""
-    made, changed = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("changed")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
+    made = tmp_path_factory.mktemp("made")
     sources = [Numbers(name=name, count=5) for name in ("app", "shop", "media")]
     export(sources, open_location(str(made)), workers=1, progress=Silent())
-    files = contents(LocalStore(made))
-    base = {FOLLOW: {"position": 9, "log": {"slot": "s"}, "name": "case_1"}}
-    positions = {"app": [{"lsn": 1}, base], "shop": [base, {"lsn": 2}], "media": []}
+    return contents(LocalStore(made))
+
+
+def with_base(exported: Mapping[str, bytes], directory: Path, base: Any) -> LocalStore:
+    """Of three sources one is followed, since its second snapshot; another one was, and is no more."""
+    files = dict(exported)
+    positions = {"app": [{"lsn": 1}, {FOLLOW: base}], "shop": [{FOLLOW: base}, {"lsn": 2}], "media": []}
     entries = [
         replace(entry, summary=replace(entry.summary, positions=positions[entry.name]))
         for entry in reconciliation.decode(files[layout.RECONCILIATION])
     ]
     files[layout.RECONCILIATION] = canonical_json.encode(reconciliation.reconciliation_json(entries))
-    return write(changed, files)
+    return write(directory, files)
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: Mapping[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return with_base(exported, tmp_path_factory.mktemp("changed"), BASE)
 
 
 def test_the_newest_snapshot_says_whether_a_source_is_followed(bundle, tmp_path):
@@ -117,6 +130,29 @@ def test_the_newest_snapshot_says_whether_a_source_is_followed(bundle, tmp_path)
     assert (base.source, base.position, base.log, base.case) == ("app", 9, {"slot": "s"}, "case_1")
     assert base.followed(OLD, NEW) == FollowedSource("app", OLD, NEW, 9, {"slot": "s"}, "case_1")
     assert list(recorded_bases(LocalStore(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        BASE | {"position": "9"},
+        BASE | {"position": -1},
+        BASE | {"position": 2**63},
+        BASE | {"log": ["slot"]},
+        BASE | {"name": None},
+        {"position": 9},
+        [9],
+    ],
+)
+def test_a_base_that_is_none_is_damage(exported, tmp_path, base):
+    with pytest.raises(DamageError, match=r"reconciliation\.json"):
+        list(recorded_bases(with_base(exported, tmp_path, base)))
+
+
+def test_what_the_log_of_a_base_lacks_is_damage(bundle):
+    (base,) = recorded_bases(bundle)
+    with pytest.raises(DamageError, match="'publication'"):
+        base.log["publication"]
 
 
 def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):
