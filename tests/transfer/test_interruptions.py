@@ -180,8 +180,11 @@ def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     assert not (tmp_path / "location" / "_work").exists()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed scandir iterator:ResourceWarning")
 def test_interrupted_in_the_middle_the_threads_end(sealed, tmp_path):
-    """The caller's thread gets the interruption; no worker writes after ``transfer`` has returned."""
+    """The caller's thread gets the interruption; no worker writes after ``transfer`` has returned. It may come between
+    the opening of a directory and the ``with`` that closes it.
+    """
     destination = open_location(str(tmp_path / "destination"))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
