@@ -100,12 +100,13 @@ _DIGITS, _PACKED = 2, 16
 """How much longer a text may be than its value, where that is measured, and where only its stored size is known."""
 
 
-def longest_query(table: PostgresTable, pages: Range) -> str | None:
-    """Return a query for about how long the longest row of a chunk is as text; None where none can be long. Values are
-    not read for it.
-    """
-    if table.toast_bytes < _LEAST_TOAST_BYTES:
-        return None
+def may_have_long_rows(table: PostgresTable) -> bool:
+    """Tell whether some rows of a table may be long."""
+    return table.toast_bytes >= _LEAST_TOAST_BYTES
+
+
+def longest_query(table: PostgresTable, pages: Range) -> str:
+    """Return a query for about how long the longest row of a chunk is as text. Values are not read for it."""
     sizes = []
     for column in table.columns:
         name = quote_name(column.name)

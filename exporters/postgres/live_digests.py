@@ -132,7 +132,7 @@ def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     small: list[Chunk] = []
     others: list[Chunk] = []
     for chunk in chunks:
-        (small if feeds.is_small(*chunk) else others).append(chunk)
+        (small if feeds.is_small(chunk[0]) else others).append(chunk)
     batches = [[chunk] for chunk in others]
     return [*batches, *(small[start : start + BATCH] for start in range(0, len(small), BATCH))]
 

@@ -131,7 +131,7 @@ class PostgresSnapshot:
         chunks: list[Chunk] = []
         for unit in units:
             planned, (first, last) = self._planned[unit.spec["table"]], unit.spec["range"]
-            if self._feeds.is_small(planned.table, (first, last)):
+            if self._feeds.is_small(planned.table):
                 small.append((unit, planned))
                 chunks.append((planned.table, (first, last)))
         read = self._feeds.read_all(chunks) if len(chunks) > 1 else []

@@ -34,6 +34,7 @@ from exporters.postgres.chunk_plan import (
     changing,
     copy_statement,
     longest_query,
+    may_have_long_rows,
 )
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
@@ -212,12 +213,12 @@ class Feeds:
         """Tell whether the server can compute with the rows of a table, none of which is long."""
         return self._is_ordinary(table) and not self._has_long_rows(table, (0, None))
 
-    def is_small(self, table: PostgresTable, pages: Range) -> bool:
-        """Tell whether a chunk is for ``read_all``: it has few rows, none of them long, and nothing has to be asked
+    def is_small(self, table: PostgresTable) -> bool:
+        """Tell whether a table is for ``read_all``: it has few rows, none of them long, and nothing has to be asked
         before they are read.
         """
         is_small = table.size_bytes <= _SMALL_TABLE_BYTES
-        return self._is_ordinary(table) and is_small and longest_query(table, pages) is None
+        return self._is_ordinary(table) and is_small and not may_have_long_rows(table)
 
     def read_all(self, chunks: Sequence[Chunk]) -> list[SmallRows]:
         """Return the rows of small chunks, read by one request; nothing where one of them cannot be read: each is for
@@ -237,8 +238,7 @@ class Feeds:
 
     def _has_long_rows(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether some rows of a chunk may be long; the server is asked where it may have any."""
-        query = longest_query(table, pages)
-        return query is not None and self.numbers(query)[0] > LONG_BYTES
+        return may_have_long_rows(table) and self.numbers(longest_query(table, pages))[0] > LONG_BYTES
 
     def _is_for_pieces(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether the rows of a chunk are read so that long ones come in pieces. With the compiled core that costs
@@ -246,7 +246,7 @@ class Feeds:
         """
         if _rows.core is None:
             return self._has_long_rows(table, pages)
-        return longest_query(table, pages) is not None
+        return may_have_long_rows(table)
 
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""

@@ -107,7 +107,7 @@ def test_a_request_that_fails_leaves_the_feeds_usable(exported):
     with open_snapshot(parse_url(url)) as (session, tables):
         feeds = Feeds(session, workers=1)
         chunks = [(table, (0, None)) for table in tables]
-        assert all(feeds.is_small(*chunk) for chunk in chunks)
+        assert all(feeds.is_small(table) for table, _ in chunks)
         assert feeds.read_all(chunks) == []
         without = [chunk for chunk in chunks if chunk[0].name != "hard"]
         assert [rows.sent_rows for rows in feeds.read_all(without)] == [3, 1, 0, 9, 5, 2, 1, 5]
