@@ -54,6 +54,11 @@ def is_payload_name(name: str) -> bool:
     return bool(_SAFE.fullmatch(name)) and all(segment not in {"", ".", ".."} for segment in name.split("/"))
 
 
+def is_payload(name: str) -> bool:
+    """Tell whether ``name`` may be a payload file's."""
+    return name.startswith(DATA) and is_payload_name(name)
+
+
 def is_source_name(name: str) -> bool:
     """Tell whether ``name`` may name a source: lower-case letters, digits, ``-`` and ``_``, at most 63."""
     return bool(_SOURCE.fullmatch(name))

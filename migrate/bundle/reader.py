@@ -263,7 +263,7 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
 def read_manifest(store: Store) -> Iterator[ManifestEntry]:
     """Yield the entries of ``manifest-sha256.txt``, streamed. Raises ``DamageError``."""
     manifest_lines = lines(chunks(store, layout.MANIFEST), layout.MANIFEST)
-    return tag_files.parse_manifest(manifest_lines, layout.MANIFEST, _is_payload)
+    return tag_files.parse_manifest(manifest_lines, layout.MANIFEST, layout.is_payload)
 
 
 def read_files(store: Store) -> Iterator[FileRecord]:
@@ -287,10 +287,6 @@ def hash_file(store: Store, key: str) -> str:
     for piece in chunks(store, key):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _is_payload(name: str) -> bool:
-    return name.startswith(layout.DATA) and layout.is_payload_name(name)
 
 
 def _read(store: Store, key: str) -> bytes:

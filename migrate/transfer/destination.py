@@ -15,7 +15,7 @@ from migrate.bundle.tag_files import parse_manifest
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.storage.api import Store
 from migrate.transfer.plan import foreign
-from migrate.transfer.source_bundle import SealedSource, bundle_id, is_payload
+from migrate.transfer.source_bundle import SealedSource, bundle_id
 
 VERSION = 1
 
@@ -143,7 +143,9 @@ def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
     if layout.MANIFEST not in present:
         return {}
     data = destination.read(layout.MANIFEST)
-    return {entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, is_payload)}
+    return {
+        entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, layout.is_payload)
+    }
 
 
 def _id_at(destination: Store, sealed: SealedSource) -> str:
@@ -187,7 +189,9 @@ def _files_of_predecessor(destination: Store, present: Mapping[str, int]) -> set
     to the manifest yet, whatever has a payload's name.
     """
     known = set(_hashes(destination, present))
-    return {key for key in present if key in known or is_tag_name(key) or (not known and is_payload(key))}
+    return {
+        key for key in present if key in known or is_tag_name(key) or (not known and layout.is_payload(key))
+    }
 
 
 def _predecessor(

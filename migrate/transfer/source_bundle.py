@@ -55,7 +55,7 @@ def read_sealed(origin: Store) -> SealedSource:
     hashes = dict(_tag_entries(tags.result()))
     manifest = manifests.result()
     promised = hashes.get(layout.MANIFEST)
-    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, is_payload):
+    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, layout.is_payload):
         hashes[entry.key] = entry.sha256
     findings = [
         Finding(key, "is in the manifest but not at the origin") for key in hashes if key not in present
@@ -120,11 +120,6 @@ def _identity(reading: Future[bytes]) -> bytes:
         return reading.result()
     except GoneError as exc:
         raise DamageError(layout.BUNDLE_META, expected="the bundle's identity", found="no such file") from exc
-
-
-def is_payload(name: str) -> bool:
-    """Tell whether ``name`` may be a payload file's."""
-    return name.startswith(layout.DATA) and layout.is_payload_name(name)
 
 
 def _is_unlisted(key: str) -> bool:
