@@ -107,12 +107,13 @@ def _pairs_of_versions(
 ) -> Iterator[Pair]:
     missing_markers = 0
     for relative, all_rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
-        key, rows = destination.prefix + relative, all_rows
-        versions, _ = listed.of(key)
-        if len(versions) < len(all_rows):
-            versions, rows = _without_idle_markers(versions), _without_idle_markers(all_rows)
+        key = destination.prefix + relative
+        all_versions, _ = listed.of(key)
+        versions, rows = all_versions, all_rows
+        if len(all_versions) < len(all_rows):
+            versions, rows = _without_idle_markers(all_versions), _without_idle_markers(all_rows)
             if len(versions) == len(rows):
-                missing_markers += len(all_rows) - len(listed.of(key)[0])
+                missing_markers += len(all_rows) - len(all_versions)
         if rows and not versions:
             findings.append(Finding(key, "is not in the bucket"))
             continue
