@@ -75,9 +75,9 @@ def test_the_report_of_a_case_before_its_transfer_is_about_the_export_and_says_s
     before = call("report", "-c", case, "--out", tmp_path / "page.html")
     assert (before.code, "/new\n" in before.err) == (7, True), before
     assert call("export", "-c", case).code == 0
-    told = call("report", "-c", case, "--out", tmp_path / "page.html")
-    lines = " ".join(told.out.split())
-    assert told.code == 3, told
+    ended = call("report", "-c", case, "--out", tmp_path / "page.html")
+    lines = " ".join(ended.out.split())
+    assert ended.code == 3, ended
     assert f"! there is nothing at file://{tmp_path}/new: the page is about" in lines
     assert f"file://{tmp_path}/bundle" in parse((tmp_path / "page.html").read_bytes()).text
     assert call("transfer", "-c", case).code == 0

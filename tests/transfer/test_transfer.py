@@ -302,8 +302,8 @@ def test_bytes_that_were_wrong_only_once_are_read_again(origin, destination):
 
 
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(origin, destination):
-    said = DamageError(LARGE, expected="the checksum that was sent", found="another one")
-    plan = FaultPlan(Fault("complete", fail(said), prefix=LARGE))
+    damage = DamageError(LARGE, expected="the checksum that was sent", found="another one")
+    plan = FaultPlan(Fault("complete", fail(damage), prefix=LARGE))
     begun: list[str] = []
     store = Faulty(destination, plan)
     begin = store.begin
@@ -316,8 +316,8 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(o
 
 
 def test_a_file_of_which_the_destination_makes_something_else_twice_is_named(origin, destination):
-    said = DamageError(LARGE, expected="the checksum that was sent", found="another one")
-    plan = FaultPlan(Fault("complete", fail(said), prefix=LARGE, times=2))
+    damage = DamageError(LARGE, expected="the checksum that was sent", found="another one")
+    plan = FaultPlan(Fault("complete", fail(damage), prefix=LARGE, times=2))
     (finding,) = move(origin, Faulty(destination, plan)).findings
     plan.assert_all_fired()
     assert (finding.key, finding.what) == (LARGE, "did not arrive at the destination as it was sent")

@@ -98,7 +98,7 @@ def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
         "copy": "would be copied",
         "look": "would be looked at: the destination has the key already",
         "extra": f"only at the destination, would {'be removed' if planned['removes'] else 'stay'}",
-        "excluded": "not wanted",
+        "excluded": "not selected",
         "settings": "of the bucket's settings would be written or removed",
     }
     console.print(
