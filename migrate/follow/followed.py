@@ -60,22 +60,22 @@ class FollowedSource(Struct, frozen=True):
         reference = self.destination_engine.definition_gaps
         if not reference:
             return ()
-        read_gaps = load_part(reference)
-        source, destination = self.source, self.destination
-        secrets = source.reveal(), destination.reveal()
-        return tuple(read_gaps(source.url, secrets[0], destination.url, secrets[1], skipped, self.log))
+        return tuple(load_part(reference)(*self._both_sides(), skipped, self.log))
 
     def note_running(self) -> None:
         """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
         if reference := self.destination_engine.note_running:
-            source, destination = self.source, self.destination
-            secrets = source.reveal(), destination.reveal()
-            load_part(reference)(source.url, secrets[0], destination.url, secrets[1], self.name)
+            load_part(reference)(*self._both_sides(), self.name)
 
     def activate(self) -> None:
         """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""
         if reference := self.destination_engine.activation:
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+
+    def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
+        """Return the URL and the secrets of the source, then those of the destination."""
+        source, destination = self.source, self.destination
+        return source.url, source.reveal(), destination.url, destination.reveal()
 
     @property
     def destination_engine(self) -> Engine:
