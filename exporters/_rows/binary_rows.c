@@ -78,7 +78,7 @@ static inline unsigned char *put_field(unsigned char *to, const ArrowColumn *col
             size = (size_t)text_start(column, place + 1) - start;
     }
     bool has_format = column->letter == 'j';
-    if (column->letter != 'r') to = put(to, size + has_format, LENGTH_BYTES);
+    to = put(to, size + has_format, LENGTH_BYTES);
     if (has_format) *to++ = JSONB_FORMAT;
     memcpy(to, column->buffers[VALUES].text + start, size);
     return to + size;
@@ -101,7 +101,7 @@ static bool measure(ArrowColumn *column, size_t row_count, size_t *size) {
     if (end > INT32_MAX || !column->letter) return false;
     if (column->buffers[VALIDITY].text && column->buffers[VALIDITY].size < bitmap_bytes) return false;
     const char *letter = strchr(letters, column->letter);
-    if (!letter) return strchr("tjr", column->letter) && has_texts(column, end, size);
+    if (!letter) return strchr("tj", column->letter) && has_texts(column, end, size);
     size_t width = widths[letter - letters];
     if (column->buffers[VALUES].size < (width ? end * width : bitmap_bytes)) return false;
     *size = row_count * (width + 1 + DECIMAL_HEAD_BYTES);

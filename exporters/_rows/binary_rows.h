@@ -4,8 +4,8 @@
 #include "columns.h"
 
 /* A column whose first row is number offset of its buffers. Letters: b bool; h i l numbers of 16, 32 and 64 bits, from
- * which the parameter is subtracted; d decimal, U 16 bytes, t text, j text behind the number of jsonb's format, r fields
- * as they are sent, with their lengths. Of decimals the parameter says how many digits stand behind the point. */
+ * which the parameter is subtracted; d decimal, U 16 bytes, t text, j text behind the number of jsonb's format. Of
+ * decimals the parameter says how many digits stand behind the point. */
 typedef struct {
     unsigned char letter;
     int64_t parameter;
