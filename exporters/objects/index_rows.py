@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from exporters.api import Gap, Loss
 from exporters.bucket_api import STANDARD_HEADERS, Fetched, ObjectPart, ObjectSummary
 from exporters.errors import reading_state
-from exporters.header_bytes import is_utf_8, latin_1_text, text_of
+from exporters.lossless_text import is_utf_8, latin_1_text, text_of
 
 _TEXTS = pa.map_(pa.string(), pa.string())
 INDEX = pa.schema(
@@ -220,7 +220,7 @@ def _as_utf_8(headers: Mapping[str, str], other: _Pairs) -> Mapping[str, str]:
 
 
 def as_came(row: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return the ``headers`` or the ``metadata`` of a row of the index as they came, see ``header_bytes``."""
+    """Return the ``headers`` or the ``metadata`` of a row of the index as they came, see ``lossless_text``."""
     pairs, odd = dict(row[kind] or ()), dict(row["other"] or ()).get(LATIN_1)
     if odd is None:
         return pairs

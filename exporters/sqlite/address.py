@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from exporters.errors import SourceUsageError
+from exporters.lossless_text import path_of, url_path
 
 _STEP = "write sqlite:///absolute/path/to/file.db, special characters percent-encoded"
 
@@ -22,7 +23,7 @@ class SqliteAddress(Struct, frozen=True):
     def below(self, name: str) -> SqliteAddress:
         """Return the file of this relative path in the directory that this address names."""
         path = self.path / name
-        return SqliteAddress(path, f"sqlite://{quote(str(path))}")
+        return SqliteAddress(path, f"sqlite://{url_path(path)}")
 
     def companion(self, suffix: str) -> Path:
         """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``."""
@@ -40,6 +41,6 @@ def parse_url(url: str) -> SqliteAddress:
         raise SourceUsageError(f"{url!r} names no file by an absolute path", next_step=_STEP)
     start = parts.netloc if parts.netloc in {".", ".."} else ""
     # Others write sqlite:////absolute/path; POSIX keeps two leading slashes, and SQLite takes them for a host.
-    unquoted = start + unquote(parts.path) if start else "/" + unquote(parts.path).lstrip("/")
+    unquoted = start + path_of(parts.path) if start else "/" + path_of(parts.path).lstrip("/")
     path = Path(os.path.abspath(unquoted))  # noqa: PTH100  symbolic links stay as they were named
-    return SqliteAddress(path, f"sqlite://{quote(str(path))}")
+    return SqliteAddress(path, f"sqlite://{url_path(path)}")

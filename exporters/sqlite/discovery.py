@@ -7,12 +7,11 @@ import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
 from exporters.errors import SourceGoneError, SourceNotAllowedError
-from exporters.header_bytes import is_utf_8, printable
 from exporters.limits import Note
+from exporters.lossless_text import printable, url_path
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.files.backup import is_database
 from exporters.sqlite.files.directory import COMPANION_ENDINGS
@@ -65,7 +64,7 @@ class _Walk:
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 if is_database(path):
-                    self._add_database(path)
+                    self._databases.append(path)
                 elif not _belongs_to_database(path):
                     self._count(path, status.st_size)
             elif stat.S_ISLNK(status.st_mode) and path.is_file() and is_database(path):
@@ -79,12 +78,6 @@ class _Walk:
             self._gaps.append(
                 f"{printable(str(path))} is a link to {printable(str(path.resolve()))}: name that one, too"
             )
-
-    def _add_database(self, path: Path) -> None:
-        if is_utf_8(str(path)):
-            self._databases.append(path)
-        else:
-            self._gaps.append(f"{printable(str(path))}: its name is not UTF-8, so no URL can name it")
 
     def _count(self, path: Path, size_bytes: int) -> None:
         parts = path.relative_to(self._root).parts
@@ -101,7 +94,7 @@ class _Walk:
 
 def _source_of(path: Path, root: Path) -> FoundSource:
     """Return a database file; its size is that of its content and of what its write-ahead log holds."""
-    address = SqliteAddress(path, f"sqlite://{quote(str(path))}")
+    address = SqliteAddress(path, f"sqlite://{url_path(path)}")
     size_bytes = path.stat().st_size
     log = address.companion("-wal")
     if log.is_file():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from exporters.lossless_text import is_utf_8, printable
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.duckdb_views import quote_name, schemas_of, views_of
@@ -91,6 +92,10 @@ def _query(duck: duckdb.DuckDBPyConnection, sql: str) -> str:
     """Return the one query of ``sql`` without its semicolon. Raises ``UsageError``."""
     import duckdb  # noqa: PLC0415
 
+    if not is_utf_8(sql):
+        raise UsageError(
+            f"{printable(sql)!r} is not UTF-8", next_step="use a terminal and a locale with UTF-8"
+        )
     statements = duck.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise UsageError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from exporters.lossless_text import path_of
 from migrate.case.model import Case, Endpoint, LeftOut
 from migrate.case.server_url import names_files, names_server, server_key
 from migrate.engines import registry
@@ -97,7 +98,7 @@ def _path(url: str) -> str:
     """Return what a URL names on its server, in one form: a bucket and a prefix, a path, a database."""
     parts = urlsplit(url)
     is_bucket = _is_bucket(url)
-    return unquote(f"{parts.netloc}/{parts.path.strip('/')}" if is_bucket else parts.path).rstrip("/")
+    return path_of(f"{parts.netloc}/{parts.path.strip('/')}" if is_bucket else parts.path).rstrip("/")
 
 
 def _is_bucket(url: str) -> bool:

@@ -11,8 +11,9 @@ import re
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from exporters.lossless_text import path_of, url_path
 from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -49,7 +50,7 @@ def as_url(word: str) -> str:
             f"{redact(word)!r} is neither a URL nor a path that exists", next_step=f"write {redact(meant)}"
         )
     scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
-    return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
+    return f"{scheme}://{url_path(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
 
 
 def is_path_of_file(word: str) -> bool:
@@ -105,7 +106,7 @@ def covers(entry: str, url: str) -> bool:
     if names_files(url):
         if is_pattern(entry):
             name = name_on(server_of(entry), url)
-            return name is not None and matches(pattern_of(entry), unquote(name))
+            return name is not None and matches(pattern_of(entry), path_of(name))
         directory = _directory(entry)
         return f"{urlsplit(url).path}/".startswith(f"{directory}/")
     if names_server(entry) or is_pattern(url):
@@ -129,7 +130,7 @@ def names_files(url: str) -> bool:
 
 
 def _first_part(name: str | None) -> str:
-    return unquote((name or "").partition("/")[0])
+    return path_of((name or "").partition("/")[0])
 
 
 def pattern_of(url: str) -> str:
@@ -144,7 +145,7 @@ def pattern_of(url: str) -> str:
 
 def matches(pattern: str, name: str) -> bool:
     """Tell whether a name matches a pattern as it stands in a URL, where ``%2A`` is a star of the name itself."""
-    expression = ".*".join(re.escape(unquote(part)) for part in pattern.split(ANY))
+    expression = ".*".join(re.escape(path_of(part)) for part in pattern.split(ANY))
     return re.fullmatch(expression, name, re.DOTALL) is not None
 
 

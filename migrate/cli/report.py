@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import typer
 from msgspec import Struct
 
+from exporters.lossless_text import path_of
 from migrate.bundle import layout
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
@@ -172,7 +173,7 @@ def _custody(store: Store) -> Later:
 def _check_outside(store: Store, out: Path) -> None:
     """Raise ``UsageError`` where the page would lie in a bundle's directory: a sealed bundle does not change."""
     location = urlsplit(store.location)
-    if location.scheme == "file" and out.resolve().is_relative_to(Path(unquote(location.path)).resolve()):
+    if location.scheme == "file" and out.resolve().is_relative_to(Path(path_of(location.path)).resolve()):
         raise UsageError(
             f"{out} lies in the bundle, which is sealed", next_step="add --out FILE, outside of it"
         )

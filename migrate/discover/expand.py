@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.discovery import FoundSource
 from exporters.errors import SourceError, SourceGoneError
+from exporters.lossless_text import path_of
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case, Endpoint, LeftOut, ServerMove
 from migrate.case.server_url import (
@@ -241,7 +242,7 @@ def _moved(old: str, new: Endpoint, urls: Sequence[str]) -> Endpoint:
     comes to the new address itself, or into the directory that is there.
     """
     name = next((name for url in urls if (name := name_on(old, url))), None)
-    if name is None and not Path(unquote(urlsplit(new.url).path)).is_dir():
+    if name is None and not Path(path_of(urlsplit(new.url).path)).is_dir():
         return replace(new, create=True)
     return _placed(new, name or _own_name(old))
 

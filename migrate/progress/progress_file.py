@@ -8,6 +8,7 @@ bundle is sealed. Then the file lies in a directory of the user's own on this ma
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -188,5 +189,5 @@ def _read(store: Store, info: FileInfo) -> ProgressReport:
 
 def local_store(url: str) -> Store:
     """Return the directory on this machine for the progress of a location that takes none."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(url)).hexdigest()[:16]
     return open_location(str(state_folder() / "progress" / name))

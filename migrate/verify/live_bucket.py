@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
-from exporters.header_bytes import printable
+from exporters.lossless_text import printable
 from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader

@@ -1,5 +1,6 @@
 """What names a source on the command line: a URL, a file, NAME=URL."""
 
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -113,6 +114,24 @@ def test_a_file_leaves_and_comes_up_without_a_name_on_the_command_line(tmp_path)
     with closing(sqlite3.connect(tmp_path / "new.db")) as new:
         assert new.execute("SELECT count(*) FROM t").fetchone() == (1,)
     assert call("verify", "bundle", "--against", "new.db", cwd=tmp_path).code == 0
+
+
+def test_files_and_locations_need_no_names_in_utf_8(tmp_path):
+    """An old host has names in Latin-1: these leave like any others, and come up under them."""
+    odd = os.fsdecode(b"caf\xe9.db")
+    make_file(tmp_path / odd)
+    found = call("discover", ".", "--to", "case.toml", cwd=tmp_path)
+    assert (found.code, "/caf%E9.db" in (tmp_path / "case.toml").read_text()) == (0, True), found.err
+    for words in [
+        ("export", "-c", "case.toml", "--to", "first"),
+        ("export", odd, "--to", odd.replace("db", "d")),
+        ("status", odd.replace("db", "d")),
+        ("restore", odd.replace("db", "d"), "new-" + odd),
+        ("verify", "first", "--against", "new-" + odd),
+    ]:
+        ended = call(*words, cwd=tmp_path)
+        assert ended.code == 0, (words, ended.err)
+    assert (tmp_path / os.fsdecode(b"new-caf\xe9.db")).exists()
 
 
 def test_a_command_that_takes_a_location_refuses_a_source():

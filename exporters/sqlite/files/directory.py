@@ -35,6 +35,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.errors import SourceError, SourceUnreachableError, reading_state
+from exporters.lossless_text import is_utf_8, printable, url_path
 from exporters.rate_sampling import try_out
 from exporters.sql.snapshot_positions import remember
 from exporters.sqlite.address import SqliteAddress
@@ -76,9 +77,9 @@ def find(root: Path) -> DirectoryListing:
     for name in sorted(names):
         if any(name.endswith(end) and name.removesuffix(end) in all_names for end in COMPANION_ENDINGS):
             continue
-        if any("\udc80" <= char <= "\udcff" for char in name):  # how Python keeps bytes that are no UTF-8
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            gaps.append(Gap(shown, "failed", "its name is not UTF-8"))
+        if not is_utf_8(name):
+            step = f"export it as a source of its own, sqlite://{url_path(root / name)}"
+            gaps.append(Gap(printable(name), "failed", f"its name is not UTF-8: {step}"))
             continue
         try:
             holds_database = is_database(root / name)

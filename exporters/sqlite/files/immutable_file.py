@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _sqlite3
 import ctypes
+import os
 import sqlite3
 import struct
 import weakref
@@ -51,7 +52,7 @@ class ImmutableFile(sqlite3.Connection):
     def _opened(self, library: ctypes.CDLL) -> ctypes.c_void_p:
         if self._handle is None:
             self._handle = ctypes.c_void_p()
-            library.sqlite3_open_v2(self._database.encode(), ctypes.byref(self._handle), _OPTIONS, None)
+            library.sqlite3_open_v2(os.fsencode(self._database), ctypes.byref(self._handle), _OPTIONS, None)
             self._close_handle = weakref.finalize(self, library.sqlite3_close_v2, self._handle)
         return self._handle
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from exporters.engine import Engine
+from exporters.lossless_text import path_of
 from migrate.bundle import layout
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Endpoint
@@ -113,7 +114,7 @@ def own_name(url: str) -> str:
     engine = registry.find(url)
     if engine is not None and engine.url_names == _BUCKET:
         return unquote(parts.netloc)
-    own = unquote(parts.path.rstrip("/").rpartition("/")[2])
+    own = path_of(parts.path.rstrip("/").rpartition("/")[2])
     return PurePosixPath(own).stem if names_files(url) else own
 
 
@@ -216,7 +217,7 @@ def _valid_name(word: SourceWord, taken: Collection[str]) -> str:
     from migrate.discover.source_names import source_name  # noqa: PLC0415  the same
 
     own = word.name or urlsplit(word.endpoint.url).path.rpartition("/")[2] or own_name(word.endpoint.url)
-    return source_name(FoundSource(word.endpoint.url, unquote(own)), taken)
+    return source_name(FoundSource(word.endpoint.url, path_of(own)), taken)
 
 
 def _engine_of(word: str) -> Engine | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from exporters.lossless_text import path_of
 from migrate.errors import UsageError
 from migrate.storage.local.object_lock import DirectoryObjectLock
 from migrate.storage.local.store import LocalStore
@@ -23,7 +24,7 @@ def _store(url: str) -> LocalStore:
         raise UsageError(f"{url!r} names no directory of this machine", next_step="write file:///DIRECTORY")
     if "#" in url:
         raise UsageError(f"{url!r}: a file:// URL takes no #", next_step="in a name write it as %23")
-    return LocalStore(unquote(parts.path))
+    return LocalStore(path_of(parts.path))
 
 
 def _open(url: str, _access: Access) -> LocalStore:

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from exporters.connections.open_connections import shut_socket
-from exporters.header_bytes import text_of
+from exporters.lossless_text import text_of
 from migrate.storage.inflight_limit import Body
 from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.http.messages import Response
@@ -322,7 +322,7 @@ def _queued(opened: socket.socket) -> int:
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """Return status and headers (names in lower case, values as in ``header_bytes``) of a response. Raises
+    """Return status and headers (names in lower case, values as in ``lossless_text``) of a response. Raises
     ``ValueError``.
     """
     lines = text_of(head).split("\r\n")

@@ -41,7 +41,7 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """The answer to a request. Header names are in lower case, values as in ``exporters.header_bytes``."""
+    """The answer to a request. Header names are in lower case, values as in ``exporters.lossless_text``."""
 
     status: int
     headers: Headers

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from exporters.header_bytes import bytes_of
+from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError
 from migrate.storage.s3.http.messages import READING, Request, encoded_query
 

@@ -8,7 +8,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 
 from exporters.bucket_api import Fetched
-from exporters.header_bytes import latin_1_text
+from exporters.lossless_text import latin_1_text
 from migrate.storage.checksums import from_header
 from migrate.storage.s3.metadata.object_metadata import (
     LEGAL_HOLD,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from msgspec import Struct, field
 
 from exporters.bucket_api import STANDARD_HEADERS
-from exporters.header_bytes import latin_1_text
+from exporters.lossless_text import latin_1_text
 from migrate.storage.checksums import crc64nvme, to_header
 from migrate.storage.s3.http.messages import Request
 

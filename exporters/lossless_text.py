@@ -1,6 +1,9 @@
-"""Header values as text that loses no byte: UTF-8, and a surrogate for each byte that is not (PEP 383)."""
+"""Header values and names of files as text that loses no byte: each that is not UTF-8 is a surrogate (PEP 383)."""
 
 from __future__ import annotations
+
+import os
+from urllib.parse import quote, unquote_to_bytes
 
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
@@ -28,3 +31,13 @@ def is_utf_8(text: str) -> bool:
 def printable(text: str) -> str:
     """Return a text that can be printed anywhere: bytes that are not UTF-8 as their hex digits."""
     return bytes_of(text).decode(_ENCODING, "backslashreplace")
+
+
+def url_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as it stands in a URL: its bytes, percent-encoded."""
+    return quote(os.fsencode(path))
+
+
+def path_of(url_path: str) -> str:
+    """Return the path that stands in a URL."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(url_path)))
