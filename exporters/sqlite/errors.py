@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from exporters.errors import (
@@ -13,6 +14,8 @@ from exporters.errors import (
 
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _REFUSED = ("SQLITE_PERM", "SQLITE_AUTH")
+_SURE_PATH_BYTES = 500
+"""A path up to this length can be opened: its limit, and what stands behind it for a journal (MAX_PATHNAME in os.h)."""
 _NEEDS_RECOVERY = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
@@ -66,6 +69,11 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
     if code.startswith(_REFUSED):
         return SourceNotAllowedError(
             str(error), about=source, next_step="use an account that may read the file"
+        )
+    if code.startswith("SQLITE_CANTOPEN") and len(os.fsencode(source)) > _SURE_PATH_BYTES:
+        return SourceUsageError(
+            f"{source} is a longer path than SQLite opens: {error}",
+            next_step="mount its directory at a shorter path (mount --bind), or move it to one",
         )
     if needs_recovery(error):
         return SourceError(

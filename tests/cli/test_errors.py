@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from scripts.process import free_port
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file, run
 
 SECRET = "hunter2-correct-horse"
 
@@ -113,6 +113,23 @@ def test_a_sync_whose_folder_cannot_be_made(tmp_path, shop, other_postgres):
     (tmp_path / "state").touch()
     ended = call("sync", shop, other_postgres.database(), env={"XDG_STATE_HOME": str(tmp_path / "state")})
     check(ended, 7, "is a file, not a directory", "--work DIR")
+
+
+def test_odd_places_are_no_defects(tmp_path, monkeypatch):
+    deep = tmp_path.joinpath(*["d" * 200] * 3, "deep.db")
+    deep.parent.mkdir(parents=True)
+    make_file(tmp_path / "short.db")
+    (tmp_path / "short.db").rename(deep)
+    too_long = call("export", deep, "--to", tmp_path / "bundle")
+    assert (too_long.code, "a longer path than SQLite opens" in too_long.err) == (2, True), too_long.err
+    (tmp_path / "loop").symlink_to("loop")
+    looped = call("status", "loop", cwd=tmp_path)
+    assert (looped.code, "Too many levels of symbolic links" in looped.err) == (7, True), looped.err
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ended = run("export", "a.db", "--to", "b")
+    assert (ended.code, "cd to another one" in ended.err) == (7, True), ended.err
 
 
 def test_a_location_without_a_bundle(tmp_path):

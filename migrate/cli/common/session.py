@@ -27,7 +27,7 @@ from migrate.case.model import Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import Console, Text, data_output
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
-from migrate.errors import INTERRUPTED, OK, MoveoutError, NoSpaceError, UsageError
+from migrate.errors import INTERRUPTED, OK, GoneError, MoveoutError, NoSpaceError, UsageError
 from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
@@ -440,10 +440,15 @@ _SHORT_OF_MEMORY = ("can't start new thread", "failed to map segment", "Cannot a
 
 
 def _of_the_system(exc: Exception) -> MoveoutError | None:
-    """Return what to say where the system refused memory, a thread, or room on a disk; None for a defect."""
+    """Return what to say where the system refused memory, a thread, or room on a disk, or has removed
+    the current directory; None for a defect.
+    """
     if isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY):
         message = f"there is no memory left for this command ({exc or 'MemoryError'})"
         return MoveoutError(message, next_step=_MORE_MEMORY)
+    if isinstance(exc, FileNotFoundError) and exc.filename is None:  # as only a call without a path has it
+        message = "the directory in which this command was started is no longer there"
+        return GoneError(message, next_step="cd to another one, then run the same command again")
     if isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}:
         step = "make room there, then run the same command again: it continues"
         return NoSpaceError(f"{exc.filename or 'the output'}: {exc.strerror}", next_step=step)

@@ -52,7 +52,7 @@ class LocalStore(BaseStore):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         given, named = Path(root).absolute(), Path(os.path.abspath(root))  # noqa: PTH100  links stay as they were named
-        self.root = named if named.resolve() == given.resolve() else given
+        self.root = named if os.path.realpath(named) == os.path.realpath(given) else given
         self.location = self.root.as_uri()
         self._work = self.root / "_work"
         self._temporary = self._work / ".tmp"
