@@ -14,7 +14,7 @@ from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.signing.keys import create
+from migrate.custody.signing.keys import KeyFile, PublicKey, create
 from migrate.custody.tree import bundle_tree
 from scripts.shelf import shelf
 from tests.cli.conftest import call
@@ -30,7 +30,8 @@ def is_harmless(said) -> bool:
 def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     bundle, own, others = tmp_path / "bundle", tmp_path / "own", tmp_path / "others"
     location = shelf(str(bundle), 3, odd=(EVIL,))
-    mine, theirs = create(own, "host", None), create(others, EVIL, None)
+    mine, stranger = create(own, "host", None), create(others, "stranger", None)
+    theirs = KeyFile(PublicKey(stranger.public.raw, " ".join(EVIL.split())), stranger._private)
     bundle_tree.store_tree(location, [mine])
     allowed = tmp_path / "allowed"
     allowed.write_text(f"host {mine.public.line}\n")
@@ -49,7 +50,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     for said in (proved, checked, shown):
         assert SHOWN in said.out
     assert shown.out.count(SHOWN) == 2  # a detail, and the first line of a receipt
-    assert r"\x9b2J\u202ecod over next (says the key)" in shown.out
+    assert rf"\x9b2J\u202ecod over next (says the key {stranger.public.fingerprint})" in shown.out
     refused = call("prove", bundle, f"no {EVIL}")
     assert (refused.code, is_harmless(refused)) == (7, True), refused.err
     assert "→ moveout ls LOCATION" in refused.err

@@ -12,7 +12,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.custody.log.events import record, record_seal
-from migrate.custody.signing.keys import create
+from migrate.custody.signing.keys import KeyFile, PublicKey, create
 from migrate.custody.tree import bundle_tree
 from scripts.binaries import NOTES, find_own_program
 from scripts.process import ServerError
@@ -50,7 +50,8 @@ def test_the_log_is_checked_by_standard_tools_as_the_format_says(location, provi
     """Also where a name has letters that JSON escapes; each change is seen."""
     if shutil.which("jq") is None:
         pytest.skip("jq is not on this machine: the log is not checked by standard tools")
-    odd = create(tmp_path / "odd.key", 'Zo\u00eb \U0001f600\x7f"\\/<>', None)
+    key = create(tmp_path / "odd.key", "odd", None)
+    odd = KeyFile(PublicKey(key.public.raw, 'Zo\u00eb \U0001f600\x7f"\\/<>'), key._private)
     record_seal(location, provider, [provider])
     record(
         location,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from migrate.bundle.findings import Finding
-from migrate.custody.signing import keys, ssh_signatures
+from migrate.custody.signing import keys, party_names, ssh_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import UsageError
 from migrate.number_text import moment_words
@@ -60,11 +59,8 @@ class Trust(Struct, frozen=True):
         return next((key.name for key in self.keys.get(public, ()) if key.counts(moment)), None)
 
     def owners(self, public: PublicKey) -> frozenset[str]:
-        """Return all that the list calls the owner of a key, at any time. Names that differ only by case, or by the way
-        in which Unicode writes their characters, are one.
-        """
-        names = (name for key in self.keys.get(public, ()) for name in key.name.split(","))
-        return frozenset(unicodedata.normalize("NFKC", name).casefold() for name in names)
+        """Return all that the list calls the owner of a key, at any time."""
+        return frozenset(name for key in self.keys.get(public, ()) for name in key.name.split(","))
 
     def missing(
         self, signers: Iterable[PublicKey], signed_thing: str, at: Mapping[str, datetime]
@@ -79,7 +75,8 @@ class Trust(Struct, frozen=True):
 
 def load(path: Path) -> Trust:
     """Read an ``allowed_signers`` file: principals, then perhaps options, key type, key. A key that its options keep
-    from signing here counts for nothing, as with ``ssh-keygen``. Raises ``UsageError``.
+    from signing here counts for nothing, as with ``ssh-keygen``. Raises ``UsageError``, also for names that are taken
+    for one another.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -89,6 +86,7 @@ def load(path: Path) -> Trust:
             next_step="name a file with lines as `moveout keys show` prints them, each behind a name",
         ) from exc
     listed: dict[PublicKey, list[ListedKey]] = {}
+    names = _Names()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -103,10 +101,35 @@ def load(path: Path) -> Trust:
                 if is_key
                 else "write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
             )
-        period = _period(match["options"] or "", f"{path} line {number}")
+        line_name, principals = f"{path} line {number}", match["principals"].strip('"')
+        names.check(principals.split(","), line_name)
+        period = _period(match["options"] or "", line_name)
         if period is not None:
-            listed.setdefault(public, []).append(ListedKey(match["principals"].strip('"'), *period))
+            listed.setdefault(public, []).append(ListedKey(principals, *period))
     return Trust(listed, str(path))
+
+
+class _Names:
+    """The names of a list, each with the line where it came first."""
+
+    def __init__(self) -> None:
+        self._by_look: dict[str, tuple[str, str]] = {}
+
+    def check(self, names: Iterable[str], line_name: str) -> None:
+        """Raise ``UsageError`` for a name that no party may have, or that looks like another one."""
+        for name in names:
+            if wrong := party_names.objection(name):
+                raise UsageError(
+                    f"{line_name}: the name {name!a} {wrong}",
+                    next_step="write another: the name in this file is yours to choose",
+                )
+            for look in party_names.looks(name):
+                former, where = self._by_look.setdefault(look, (name, line_name))
+                if former != name:
+                    raise UsageError(
+                        f"{line_name}: the name {name!a} looks like {former!a} of {where}",
+                        next_step="write one name the same everywhere; give two parties names that look different",
+                    )
 
 
 def _period(options: str, line_name: str) -> tuple[datetime | None, datetime | None] | None:

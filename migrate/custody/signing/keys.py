@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from msgspec import Struct
 
 from exporters.structs import WithSecrets
-from migrate.custody.signing import ssh_encoding
+from migrate.custody.signing import party_names, ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
 from migrate.storage.local.errors import translate_os
 from migrate.storage.local.fsync import sync_directory
@@ -110,8 +110,11 @@ class KeyFile(WithSecrets, frozen=True):
 
 def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     """Make a key and write it to ``path`` (0600) and ``path.pub``, or nothing. Raises ``UsageError`` where a file is
-    there.
+    there, or no party may have the name.
     """
+    name = " ".join(name.split())
+    if wrong := party_names.objection(name):
+        raise UsageError(f"the name {name!a} {wrong}", next_step="write another: --name NAME")
     if path.suffix == ".pub":
         raise UsageError(
             f"{path} is named like a public half", next_step="name the private one: its .pub lies next to it"
@@ -124,7 +127,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     if passphrase:
         seal = serialization.BestAvailableEncryption(passphrase.encode())
     data = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, seal)
-    key_file = KeyFile(PublicKey(private.public_key().public_bytes_raw(), " ".join(name.split())), private)
+    key_file = KeyFile(PublicKey(private.public_key().public_bytes_raw(), name), private)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_new(path, data, 0o600)
@@ -202,7 +205,7 @@ def _load(data: bytes, passphrase: bytes | None) -> object:
 
 
 def load_public(path: Path) -> PublicKey:
-    """Read a ``.pub`` file. Raises ``UsageError``."""
+    """Read a ``.pub`` file. Raises ``UsageError``, also for a name that no party may have."""
     try:
         public = parse_line(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
@@ -214,7 +217,16 @@ def load_public(path: Path) -> PublicKey:
         raise UsageError(
             f"{path} is the public half of no Ed25519 key", next_step="moveout keys init makes one"
         )
+    _check_name(public, path)
     return public
+
+
+def _check_name(public: PublicKey, path: Path) -> None:
+    if public.name and (wrong := party_names.objection(public.name)):
+        raise UsageError(
+            f"{path}: the name {public.name!a} {wrong}",
+            next_step="write another behind the key in this file",
+        )
 
 
 def parse_line(line: str) -> PublicKey | None:
@@ -244,7 +256,10 @@ def _name(path: Path) -> str:
         public = parse_line(public_half(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    return public.name if public else ""
+    if public is None:
+        return ""
+    _check_name(public, public_half(path))
+    return public.name
 
 
 def _why(exc: OSError | UnicodeDecodeError) -> str:
