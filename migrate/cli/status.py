@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.structs import as_dict
+from migrate.bundle import layout
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import left_out_on_purpose
 from migrate.case.server_url import is_pattern
@@ -38,7 +39,7 @@ from migrate.cli.progress.progress_view import (
     state_line,
 )
 from migrate.cli.progress.status_page_file import shown_state
-from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
+from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, SourceStatus, export_status
 from migrate.follow.cutover import read_record
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
@@ -53,6 +54,7 @@ from migrate.number_text import (
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
 from migrate.restore.restore_records import RestoreRecord, newest, read_restore_records
+from migrate.storage.api import Store, exists
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 
@@ -73,7 +75,8 @@ class LocationStatus(Struct, frozen=True):
     """A location and what is going on there: a transfer to it, or an export; or why nobody can say. ``reports``:
     what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
     ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to. ``switched``: when the
-    switch was made, "" where it was not.
+    switch was made, "" where it was not. ``erasing``: that an erasure was begun which has not ended, and ``next_step``
+    what finishes it.
     """
 
     location: str
@@ -85,6 +88,8 @@ class LocationStatus(Struct, frozen=True):
     deltas: Sequence[DeltaRecord] = ()
     restores: Sequence[RestoreRecord] = ()
     switched: str = ""
+    erasing: str = ""
+    next_step: str = ""
 
 
 class Status(Struct, frozen=True):
@@ -154,6 +159,9 @@ class Status(Struct, frozen=True):
                 _draw_transfer(console, location.transfer)
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
+            if location.erasing:
+                console.print(f"  {location.erasing}", wrap=True)
+                console.print(f"  → {location.next_step}")
             _draw_changes(console, location)
         if self.absent:
             console.print(Text(f"  ! {_absent_words(self)}", style="yellow"), wrap=True)
@@ -431,6 +439,8 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         transfer = transfer_status(store)
         if transfer:
             return LocationStatus(store.location, reports, transfer)
+        if (erasing := _unfinished_erasure(store)) is not None:
+            return LocationStatus(store.location, reports, erasing=str(erasing), next_step=erasing.next_step)
         followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
         record = read_record(store)
         if record is not None:
@@ -449,6 +459,19 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         if alone and not quick:
             raise
         return LocationStatus(endpoint.shown, error=str(exc))
+
+
+def _unfinished_erasure(store: Store) -> BusyError | None:
+    """Return the error by which a transfer is refused where an erasure has not ended; None where there is none."""
+    if exists(store, layout.TAG_MANIFEST) or not exists(store, layout.CUSTODY_LOG):
+        return None
+    from migrate.custody.erasure import erase  # noqa: PLC0415  only where a log lies without its bundle
+
+    try:
+        erase.count_begun(store)
+    except BusyError as exc:
+        return exc
+    return None
 
 
 def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -> None:

@@ -33,9 +33,11 @@ from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.erasure import erase
 from migrate.custody.log.events import record_transfer
+from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
-from migrate.errors import BusyError, IncompleteError, UsageError
-from migrate.number_text import bytes_words, duration_words, things
+from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
+from migrate.number_text import bytes_words, duration_words, moment_words, things
+from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
@@ -134,7 +136,9 @@ def run_transfer(
 
             parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
             open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
-        erasures = erase.refuse_erasing(destination_store)
+        erasures = erase.count_begun(destination_store)
+        if erasures:
+            _refuse_old_grants(source, destination_store)
         outcome = transfer(
             source,
             destination_store,
@@ -144,7 +148,7 @@ def run_transfer(
             open_pool=open_pool,
             cancellation=cancellation,
         )
-        if erase.refuse_erasing(destination_store) != erasures:
+        if erase.count_begun(destination_store) != erasures:
             raise BusyError(
                 f"an erasure was begun at {destination_store.location} meanwhile",
                 next_step="wait until it has ended, then run the same command again",
@@ -159,6 +163,22 @@ def run_transfer(
         sealed = reading.result()
         complete = sealed is None or sealed.complete
         return Transferred(source.location, destination_store.location, outcome, complete)
+
+
+def _refuse_old_grants(source: Store, destination: Store) -> None:
+    """Raise ``NotAllowedError`` where somebody may still read the location by a grant of another bundle, which was
+    erased there.
+    """
+    from migrate.custody.grant import made_grants  # noqa: PLC0415  its accounts need MinIO's SDK
+
+    if grants := made_grants.outlasting(destination, root_of(source)):
+        last = max(grants, key=lambda grant: grant.end)
+        raise NotAllowedError(
+            f"the grant to {last.name!r} at {destination.location} is open until {moment_words(last.end)}: it is of"
+            " another bundle, which was erased there, and would read this one",
+            next_step=f"moveout grant revoke {shlex.quote(destination.location)} --to {last.name} --key FILE; where"
+            " that cannot end it, name another location",
+        )
 
 
 @verb(

@@ -8,14 +8,16 @@ import botocore.exceptions
 import pytest
 
 from migrate.bundle import bundle_json, layout
+from migrate.custody.erasure import erase
 from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal
+from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import root_of, sign_bundle
-from migrate.errors import DamageError, NotAllowedError, UnreachableError
+from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
@@ -183,6 +185,125 @@ def test_a_release_that_too_few_keys_signed_is_found(there, provider, customer):
     record(store, provider, "released", again)
     (finding,) = against_bundle(store)
     assert "released the bundle at entry 7, though the hold of entry 6" in finding.what
+
+
+def signers_file(path, **keys):
+    """A list of signers: names, each with its keys."""
+    path.write_text("".join(f"{name} {key.public.line}\n" for name, own in keys.items() for key in own))
+    return path
+
+
+def test_two_keys_of_one_owner_are_no_quorum_of_two(there, locked, provider, customer, make_key, tmp_path):
+    """By what the hold says, by the list at its release, and by the list of whoever verifies it."""
+    spare, store = make_key("spare"), there[0]
+    listed = signers_file(tmp_path / "signers", host=(provider, spare), counsel=(customer,))
+    names = [one.public.fingerprint for one in (provider, spare, customer)]
+    case = tmp_path / "case.toml"
+    case.write_text(
+        f'[custody]\nsigners = "signers"\nrelease_keys = {names}\nrelease_quorum = 2\n'.replace("'", '"')
+    )
+    own, both = ["--key", make_key.path_of("provider")], ["--key", make_key.path_of("spare")]
+    words = (locked[2], "-c", case, "--reason", "x", *own)
+    assert call("hold", "place", *words, "--until", "1d", "--legal").code == 0
+    hold = custody_log.read(store).entries[-1]
+    assert hold.what.details["release_owners"] == dict(
+        zip(names, (["host"], ["host"], ["counsel"]), strict=True)
+    )
+    for file in (case, tmp_path / "none.toml"):
+        file.write_text(case.read_text() if file == case else "[custody]\n")
+        refused = call("hold", "release", locked[2], "-c", file, "--reason", "x", *own, *both)
+        assert (refused.code, "2 of them signed, all of 1 owner" in refused.err) == (4, True), refused.err
+        assert f"{names[2]} (counsel)" in refused.err
+    assert bundle_hold.survey(*there, workers=4).is_held
+    old = record(store, provider, "held", {"legal": True, "release_keys": names, "release_quorum": 2})[0]
+    trust = allowed_signers.load(listed)
+    assert bundle_hold.lacking_keys(old, names[:2]) == ""  # nothing says whose these keys are
+    assert "all of 1 owner" in bundle_hold.lacking_keys(old, names[:2], trust)
+    assert bundle_hold.lacking_keys(old, names[1:], trust) == ""
+    document = documents.make("release", "Release", {"root": root_of(store), "location": store.location})
+    documents.keep(store, document, [provider, spare])
+    record(store, provider, "released", {"file": document.key, "sha256": document.sha256})
+    assert len(against_bundle(store)) == 1  # of the hold that names the owners
+    verified = call("custody", "verify", locked[2], "--signers", listed)
+    assert (verified.code, verified.out.count("all of 1 owner")) == (6, 2), verified.out
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ("host", "have 1 owner (host): the hold could never end"),
+        ("", "no list says whose the release keys are"),
+    ],
+)
+def test_no_hold_is_placed_whose_keys_are_of_too_few_owners(
+    there, locked, provider, make_key, tmp_path, listed, said
+):
+    spare, case = make_key("spare"), tmp_path / "case.toml"
+    signers_file(tmp_path / "signers", host=(provider, spare))
+    keys = f'["{provider.public.fingerprint}", "{spare.public.fingerprint}"]'
+    signers = 'signers = "signers"\n' if listed else ""
+    case.write_text(f"[custody]\n{signers}release_keys = {keys}\nrelease_quorum = 2\n")
+    words = ["hold", "place", locked[2], "-c", case, "--key", make_key.path_of("provider"), "--legal"]
+    refused = call(*words, "--until", "1d", "--reason", "x")
+    assert (refused.code, said in refused.err) == (2, True), refused.err
+    assert bundle_hold.survey(*there, workers=4).legal == 0
+    case.write_text(case.read_text().replace("quorum = 2", "quorum = 1"))
+    assert call(*words, "--until", "1d", "--reason", "x").code == 0
+
+
+def test_a_hold_that_is_placed_during_a_release_does_not_end_with_it(there, provider, customer):
+    """Its keys were not asked. Its locks may be gone: whoever placed it has to place it again."""
+    store, vault = there
+    terms, keys = Terms(soon(days=1), "GOVERNANCE", legal=True), [customer.public.fingerprint]
+    assert put_hold(there, provider, terms).is_held
+
+    class Meanwhile(Broken):
+        def __getattr__(self, name):
+            self._left -= name == "lock"
+            if name == "lock" and self._left == 0:
+                put_hold(there, customer, terms, release_keys=keys, release_quorum=1)
+            return getattr(self._inner, name)
+
+    with pytest.raises(BusyError, match=r"was placed at .* meanwhile"):
+        bundle_hold.release(store, Meanwhile(vault, 3), "done", [provider], workers=1, progress=Silent())
+    log = custody_log.read(store)
+    assert [one.what.event for one in log.entries][-2:] == ["held", "held"]
+    assert len(bundle_hold.standing(log, store.location)) == 2
+    assert against_bundle(store) == []
+
+
+def test_a_hold_and_an_erasure_at_once_have_one_winner(there, provider):
+    """Both begin at the tag manifest: what is held is whole, and what is not whole is not held."""
+    store, vault = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+
+    class Held(Broken):
+        def __getattr__(self, name):
+            if name == "remove" and self._left:
+                self._left = 0
+                with pytest.raises(UnreachableError):
+                    put_hold((store, Broken(vault, 2)), provider, terms)  # which has got no further
+            return getattr(self._inner, name)
+
+    count = len(list(vault.versions()))
+    with pytest.raises(NotAllowedError):
+        erase.erase(store, Held(vault, 1), provider, workers=1, progress=Silent())
+    assert len(list(vault.versions())) >= count
+    assert put_hold(there, provider, terms).is_held
+    bundle_hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
+
+    class Erased(Broken):
+        def __getattr__(self, name):
+            if name == "lock" and self._left:
+                self._left = 0
+                with pytest.raises(UnreachableError):
+                    erase.erase(store, Broken(vault, 1), provider, workers=1, progress=Silent())
+            return getattr(self._inner, name)
+
+    with pytest.raises(MoveoutError):
+        put_hold((store, Erased(vault, 1)), provider, Terms(soon(days=2), "GOVERNANCE", legal=True))
+    assert not any(vault.lock(one).legal for one in vault.versions() if not one.is_marker)
+    erase.erase(store, vault, provider, workers=4, progress=Silent())
 
 
 def test_no_lock_is_lifted_by_a_log_that_was_tampered_with(there, provider, customer):

@@ -9,6 +9,7 @@ import pytest
 
 from migrate.bundle import canonical_json, layout
 from migrate.custody.handover import documents
+from migrate.custody.hold import bundle_hold
 from migrate.custody.log import cross_checks, custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
@@ -296,6 +297,30 @@ def test_the_log_of_another_bundle_is_named(kept, provider, tmp_path):
     rewrite(kept, provider, [], event)
     (finding,) = against_bundle(kept)
     assert "is not the one that entry 1 of the custody log is about" in str(finding)
+
+
+def test_a_log_that_is_gone_with_its_head_is_missed(location, provider):
+    """Nothing follows anything there. But whoever signed has written a log."""
+    sign_bundle(location, provider)
+    record_seal(location, provider, [provider])
+    assert call("custody", "verify", location.location).code == 0
+    for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD):
+        location.delete(key)
+    verified = call("custody", "verify", location.location)
+    assert (verified.code, "is missing with its head" in verified.out) == (6, True), verified.out
+
+
+def test_a_transfer_from_a_location_of_the_same_name_is_noted(kept, provider):
+    """Whoever writes such an entry makes holds before it those of another server."""
+    former = f"{kept.location}?profile=old"
+    details = {"until": "2099-01-01T00:00:00+00:00", "legal": True}
+    held = CustodyEvent("held", "b", custody_log.read(kept).last.what.root, former, details)
+    custody_log.append(kept, provider, lambda _: [held])
+    assert len(bundle_hold.standing(custody_log.read(kept), kept.location)) == 1
+    record(kept, provider, "transferred", {"from": former})
+    assert bundle_hold.standing(custody_log.read(kept), kept.location) == []
+    verified = call("custody", "verify", kept.location)
+    assert "another location of the same name: holds and grants before it" in verified.out, verified
 
 
 def test_a_location_without_versions_is_verified_too(kept, monkeypatch):

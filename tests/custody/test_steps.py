@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
+from migrate.bundle.findings import Finding
 from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
 from migrate.custody.hold import bundle_hold
@@ -187,18 +188,53 @@ def test_a_receipt_that_died_anywhere_is_given_once(location, provider, customer
     def receive(steps):
         keys.append(receipt.receive(steps.over(location), GOOD, [customer]).key)
 
-    def nothing_is_claimed_that_is_not_there():
-        if custody_log.read(location).find("received"):
-            (kept,), findings = documents.read_all(location)
-            assert (kept.signers, findings) == ([customer.public], [])
+    def what_is_signed_is_in_the_log():
+        signed, _ = documents.read_all(location)
+        recorded = [one.what.details["sha256"] for one in custody_log.read(location).find("received")]
+        assert [one.sha256 for one in signed if one.sha256 not in recorded] == []
 
-    assert killed_at_each_step(receive, nothing_is_claimed_that_is_not_there, late=late) >= 3
+    assert killed_at_each_step(receive, what_is_signed_is_in_the_log, late=late) >= 3
     receive(Steps(99, late=late))  # and once more, after all is done
     assert len(set(keys)) == 1
     assert [info.key for info in location.list("sig/receipt-")] == [
         keys[0], f"{keys[0]}.{customer.public.id}.sig"
     ]  # fmt: skip
     assert [one.what.event for one in custody_log.read(location).entries].count("received") == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_receipt_that_died_anywhere_and_is_acknowledged_shows_no_other_copy(
+    location, provider, customer, late
+):
+    """It is for the very copy that would be erased: its log says so before anybody can take the receipt from there."""
+    record_seal(location, provider, [provider])
+    versions = erase.removable(open_object_lock(location.location))
+
+    def receive(steps):
+        receipt.receive(steps.over(location), GOOD, [customer])
+
+    def it_allows_no_erasure():
+        for document in documents.read_all(location, "receipt")[0]:
+            receipt.acknowledge(
+                location, document, dict([documents.signature_of(document, customer)]), provider
+            )
+        assert erase.check(location, versions, [], [provider.public]) != []
+
+    assert killed_at_each_step(receive, it_allows_no_erasure, late=late) >= 3
+
+
+def test_what_a_dead_run_has_recorded_is_signed_though_another_receipt_follows(location, provider, customer):
+    """The copy was damaged meanwhile. The log names what was received before, and it is there."""
+    sign_bundle(location, provider)
+    record_seal(location, provider, [provider])
+    begun = receipt.write(location, GOOD, [customer.public])
+    documents.keep(location, begun, [])
+    event = receipt.happened(begun, "received", location.location, [customer.public])
+    custody_log.append(location, customer, lambda _: [event])
+    damaged = receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")])
+    document = receipt.receive(location, damaged, [customer])
+    assert {one.key for one in documents.read_all(location)[0]} == {begun.key, document.key}
+    assert against_bundle(location) == documents.read_all(location)[1] == []
 
 
 def test_a_hold_ends_by_the_clock_of_the_location(there, provider, monkeypatch):

@@ -97,28 +97,35 @@ def erase_command(
     signers = signing.load(loaded) if dry_run else signing.need(loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
-    held: list[str] = []
-    reasons: list[str] = []
-    if not erase.is_begun(store):
+
+    def look() -> tuple[list[str], list[str]]:
+        """Return what is held, and what else speaks against it."""
+        versions = erase.removable(vault)
+        if erase.is_begun(store):
+            return [], erase.check_rest(store, versions)
         log, now = custody_log.read(store), vault.now()
         breaches = [
             breach
             for rule_set in load_rules(rules)
             for breach in clock.would_breach(rule_set, log.entries, _ERASURE, now)
         ]
-        versions = erase.removable(vault)
-        held = erase.check_holds(vault, versions, workers=workers)
         by = [signer.public for signer in signers]
         reasons = erase.check(store, versions, breaches, by, load_trust(None, loaded))
         reasons += erase.check_releases(store, now)
         reasons += cross_checks.dated_too_early(log, documents.read_all(store, "receipt")[0])
-        if not dry_run:
-            erase.refuse_held(held)
-            erase.refuse(reasons, override)
+        return erase.check_holds(vault, versions, workers=workers), reasons
+
+    held, reasons = look()
     if dry_run:
         return _would_erase(store, vault, [*held, *reasons])
-    if not (yes or session.confirm(f"Erase the bundle at {store.location} for good?")):
-        raise UsageError("nothing was erased")
+    erase.refuse_held(held)
+    erase.refuse(reasons, override)
+    if not yes:
+        if not session.confirm(f"Erase the bundle at {store.location} for good?"):
+            raise UsageError("nothing was erased")
+        held, reasons = look()  # somebody may have waited long with the answer
+        erase.refuse_held(held)
+        erase.refuse(reasons, override)
     erased = erase.erase(
         store,
         vault,

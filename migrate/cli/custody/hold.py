@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from msgspec import Struct
 
 from exporters.structs import as_dict
-from migrate.case.model import Endpoint
+from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
@@ -124,7 +124,7 @@ def place_command(
     signer = signing.need(loaded)[0]
     store, vault = open_both(session, known_location(words, loaded))
     custody = custody_of(loaded)
-    _check_release_keys(custody.release_keys, load_trust(None, loaded))
+    owners = _release_owners(custody, load_trust(None, loaded))
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
         "until": terms.until.isoformat(),
@@ -134,6 +134,7 @@ def place_command(
         "release_keys": list(custody.release_keys),
         "release_quorum": custody.release_quorum if custody.release_keys else 0,
     }
+    details |= {"release_owners": owners} if owners else {}
     workers = session.workers(default=TRANSFER_WORKERS)
     protection = bundle_hold.place(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
@@ -141,19 +142,41 @@ def place_command(
     return HeldBundle(store.location, protection)
 
 
-def _check_release_keys(fingerprints: Sequence[str], trust: Trust | None) -> None:
-    """Raise ``UsageError`` where one is of no key, or of none that the case's list has: nobody could end the hold."""
-    known = {public.fingerprint for public in trust.keys if trust.name(public)} if trust else set()
-    for fingerprint in fingerprints:
+def _release_owners(custody: Custody, trust: Trust | None) -> dict[str, list[str]]:
+    """Return the names of the owners of the release keys, as the case's list has them. Raises ``UsageError`` where a
+    key is none, or none that the list has, or where the keys have too few owners: nobody could end the hold.
+    """
+    listed = {public.fingerprint: public for public in trust.keys if trust.name(public)} if trust else {}
+    for fingerprint in custody.release_keys:
         if _FINGERPRINT.fullmatch(fingerprint) is None:
             wrong = "is no fingerprint"
-        elif trust is not None and fingerprint not in known:
+        elif trust is not None and fingerprint not in listed:
             wrong = f"is of no key in {trust.source}"
         else:
             continue
         raise UsageError(
             f"[custody] release_keys: {fingerprint} {wrong}, and a hold that names it might never end",
             next_step="moveout keys show FILE prints the fingerprint, and the line for the list of signers",
+        )
+    owners = {key: sorted(trust.owners(listed[key])) for key in custody.release_keys} if trust else {}
+    if custody.release_keys and custody.release_quorum > 1:
+        _check_quorum(custody, owners, trust)
+    return owners
+
+
+def _check_quorum(custody: Custody, owners: Mapping[str, Sequence[str]], trust: Trust | None) -> None:
+    wanted = f"[custody] release_quorum is {custody.release_quorum}"
+    if trust is None:
+        raise UsageError(
+            f"{wanted}, and no list says whose the release keys are: two of them may be one party's",
+            next_step="name the list of signers: [custody] signers",
+        )
+    if (count := bundle_hold.count_owners(custody.release_keys, owners)) < custody.release_quorum:
+        names = ", ".join(sorted({name for names in owners.values() for name in names}))
+        raise UsageError(
+            f"{wanted}, and by {trust.source} the release keys have {things(count, 'owner')} ({names}): the hold"
+            " could never end",
+            next_step="name keys of more owners, or a smaller quorum",
         )
 
 
@@ -273,13 +296,19 @@ def release_command(
 ) -> Released:
     """End a hold, with the keys that it names.
 
-    It needs as many of these keys as the hold says.
+    It needs the keys of as many owners as the hold says.
     """
     loaded = load_case(case)
     signers = signing.need(loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     document, protection = bundle_hold.release(
-        store, vault, reason, signers, workers=workers, progress=session.progress
+        store,
+        vault,
+        reason,
+        signers,
+        workers=workers,
+        progress=session.progress,
+        trust=load_trust(None, loaded),
     )
     return Released(store.location, document.key, protection)

@@ -28,8 +28,8 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry
-from migrate.custody.log.events import record
-from migrate.custody.signing import bundle_signatures
+from migrate.custody.log.events import new_event, record
+from migrate.custody.signing import party_names
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
 from migrate.number_text import count_words, things
@@ -88,7 +88,10 @@ class RecordedEvent(Struct, frozen=True):
         """Print an entry a line."""
         for entry in self.entries if self.shown else ():
             known = self.trust.name(entry.public, entry.moment) if self.trust else None
-            signer_text = known or f"{entry.name or 'nameless'} (says the key)"
+            claimed = (
+                f"{party_names.shown(entry.name) or 'nameless'} (says the key {entry.public.fingerprint})"
+            )
+            signer_text = known or claimed
             details = ", ".join(
                 f"{name} {value}" for name, value in entry.what.details.items() if _is_plain(value)
             )
@@ -170,10 +173,15 @@ def verify_command(
     findings = [
         *log.findings,
         *wrong,
-        *cross_checks.against_bundle(log, store, documents_kept, _vault(location)),
+        *cross_checks.against_bundle(log, store, documents_kept, _vault(location), trust),
         *contradicted,
     ]
-    notes = [*log.notes, *cross_checks.clock_notes(log, receipts, datetime.now(UTC)), *comparison_notes]
+    notes = [
+        *log.notes,
+        *cross_checks.clock_notes(log, receipts, datetime.now(UTC)),
+        *cross_checks.namesake_notes(log, store.location),
+        *comparison_notes,
+    ]
     for endpoint in map(Endpoint, other or []):
         copy = open_location(endpoint.url)
         further_findings, comparison_notes = cross_checks.compare(
@@ -202,7 +210,7 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> li
     """
     sentence = f"is signed by nobody in {trust.source}"
     unknown_entries = [
-        Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.name)
+        Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
         for entry in log.entries
         if trust.name(entry.public, entry.moment) is None
     ]
@@ -283,7 +291,7 @@ def add_command(
     document, signatures = read_files(file)
     if not signatures:
         raise UsageError(f"no signature lies next to {file}", next_step=f"put {file.name}.….sig next to it")
-    if document.root != bundle_signatures.root_of(store):
+    if document.root != new_event(store, "noted").root:
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     documents.copy_all(store, document, signatures)
     return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}")

@@ -63,7 +63,8 @@ def run_sign(
 ) -> SignedBundle:
     """Sign the bundle at a location with every key, and let the authority say when."""
     store = session.store(location)
-    return SignedBundle(store.location, root_of(store), sealed_by(store, signers, timestamp))
+    signed = sealed_by(store, signers, timestamp)
+    return SignedBundle(store.location, root_of(store), signed)
 
 
 @verb(app, "sign", bwlimit=True)

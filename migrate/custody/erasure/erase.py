@@ -7,6 +7,7 @@ is written into the log first, so that the same command finishes what a dead run
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -44,6 +45,8 @@ UNVERIFIABLE = (
     "Unfinished uploads of files that the bundle does not name: servers may list old ones by their whole names only.",
     "The databases and buckets from which the bundle was exported: this certificate is about the bundle alone.",
 )
+
+_UNDER_WAY = (layout.EXPORT_STATE, layout.TRANSFER_STATE)
 
 
 class Erased(Struct, frozen=True):
@@ -102,6 +105,22 @@ def check(
     return [*reasons, *_unreceived(store, by, trust)]
 
 
+def check_rest(store: MultipartStore, versions: Sequence[FileVersion]) -> list[str]:
+    """Return why what is left of a bundle whose erasure has begun must not be removed without a reason: files that the
+    bundle has not, which came there since.
+    """
+    erasing = _begun(store)
+    if erasing is None or erasing.details.get("override"):
+        return []
+    keys = sorted({version.key for version in versions if version.is_latest})
+    payload = [key for key in keys if key.startswith(layout.DATA)]
+    others = unknown_payload(store, payload) if exists(store, layout.MANIFEST) else payload
+    if not others:
+        return []
+    number = things(len(others), "file")
+    return [f"{number} that the bundle does not name would go with what is left of it, such as {others[0]!r}"]
+
+
 def check_releases(store: MultipartStore, now: datetime) -> list[str]:
     """Return the holds that stand by the log, also where somebody lifted their locks in another way."""
     holds = bundle_hold.standing(custody_log.read(store), store.location, now)
@@ -112,6 +131,9 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
     read, and all was well. Of several for one location the newest counts.
     """
+    if trust is not None and (unlisted := [public for public in by if not trust.owners(public)]):
+        key = unlisted[0].fingerprint
+        return [f"your key {key} is not in {trust.source}, so nobody can say whose receipts are another's"]
     log, root = custody_log.read(store), new_event(store, "erasing").root
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
     recorded = {entry.what.details.get("sha256"): entry.number for entry in reversed(entries)}
@@ -217,10 +239,13 @@ def erase(
     lease.refuse_live(store, progress=progress)
     last = custody_log.check_order(store).last
     erasing = _begun(store)
+    refuse(reasons, override)
     if erasing is None:
-        refuse(reasons, override)
         erasing = _begin(store, vault, signer, _details(override, reasons), after=last.number if last else 0)
         lease.refuse_live(store, progress=progress)  # who began meanwhile, and may not have seen that entry
+    elif reasons:
+        erasing = replace(erasing, details={**erasing.details, **_details(override, reasons)})
+        custody_log.append(store, signer, custody_log.once(erasing))
     names = remains.names(store)
     remaining = remains.list_remains(store, vault, names, workers=workers)
     progress.begin("erase", items=len(remaining.files), size_bytes=0)
@@ -284,7 +309,7 @@ def _begun(store: MultipartStore) -> CustodyEvent | None:
     """
     log = custody_log.read(store)
     erasing_entries = log.at(store.location, "erasing")
-    if not erasing_entries or exists(store, layout.TAG_MANIFEST):
+    if not erasing_entries or _has_bundle(store):
         return None
     has_ended = any(entry.number > erasing_entries[-1].number for entry in log.find("erased"))
     if has_ended and not all(map(is_kept, store.list())):
@@ -298,24 +323,31 @@ def _begun_elsewhere(store: MultipartStore) -> CustodyEvent | None:
     """
     log = custody_log.read(store)
     begun = [*log.find("erasing"), *log.find("erased")]
-    if not begun or exists(store, layout.TAG_MANIFEST):
+    if not begun or _has_bundle(store):
         return None
     last = max(begun, key=lambda entry: entry.number).what
     is_here = is_same_location(last.location, store.location)
     return None if last.event == "erased" or is_here else last
 
 
-def refuse_erasing(store: Store) -> int:
+def _has_bundle(store: Store) -> bool:
+    """Tell whether a bundle lies at a location, or an export or transfer has begun to make one there: what an erasure
+    has left has none of these files, which go first.
+    """
+    return any(exists(store, key) for key in (layout.TAG_MANIFEST, *_UNDER_WAY))
+
+
+def count_begun(store: Store) -> int:
     """Return how many erasures the log says were begun at a location. Raises ``BusyError`` where the last of them has
     removed something and has not ended: what is there now may be gone in a moment.
     """
     log = custody_log.read(store)
     begun, ended = log.at(store.location, "erasing"), log.at(store.location, "erased")
     has_ended = not begun or (ended and ended[-1].number > begun[-1].number)
-    if not has_ended and not exists(store, layout.TAG_MANIFEST):
+    if not has_ended and not _has_bundle(store):
         raise BusyError(
             f"an erasure was begun at {store.location} on {begun[-1].moment:%Y-%m-%d %H:%M} UTC, and has not ended",
-            next_step=f"moveout erase {store.location} finishes it; or name another location",
+            next_step=f"moveout erase {shlex.quote(store.location)} --key FILE finishes it, from any machine",
         )
     return len(begun)
 
@@ -333,8 +365,9 @@ def _check_recorded(store: MultipartStore, erasing: CustodyEvent) -> None:
 def _remove(
     store: MultipartStore, vault: ObjectLock, remaining: Remains, workers: int, progress: Progress
 ) -> None:
-    """Remove it, the tag manifest first: without it nobody takes what is left for a bundle. The manifest, which names
-    all, goes late, and delete markers last: nothing that they hide is seen again.
+    """Remove it. The notes of an export or transfer go first, then the tag manifest: without these nobody takes what is
+    left for a bundle. The manifest, which names all, goes late, and delete markers last: nothing that they hide is seen
+    again.
     """
 
     def remove(version: FileVersion) -> None:
@@ -342,16 +375,23 @@ def _remove(
             vault.remove(version)
         progress.advance(items=not version.is_marker)
 
-    order = {layout.TAG_MANIFEST: 0, layout.MANIFEST: 2}
-    groups: list[list[FileVersion]] = [[], [], []]
+    groups: list[list[FileVersion]] = [[], [], [], [], []]
     for file in remaining.files:
-        groups[order.get(file.key, 1)].append(file)
+        groups[_turn(file)].append(file)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
-        list(pool.map(remove, groups[0]))
+        for group in groups[:3]:
+            list(pool.map(remove, group))
         for upload in remaining.uploads:
             store.abort(upload.key, upload.id)
-        for group in (*groups[1:], remaining.markers):
-            list(pool.map(remove, group))
+        for rest in (*groups[3:], remaining.markers):
+            list(pool.map(remove, rest))
+
+
+def _turn(file: FileVersion) -> int:
+    """Return when a version goes. Older ones of what says that there is a bundle go first: so they are never seen."""
+    if file.key in {layout.TAG_MANIFEST, *_UNDER_WAY}:
+        return 0 if not file.is_latest else 2 if file.key == layout.TAG_MANIFEST else 1
+    return 4 if file.key == layout.MANIFEST else 3
 
 
 def _certificate(
@@ -360,7 +400,8 @@ def _certificate(
     log = custody_log.read(store)
     last = log.find("erasing")[-1].number
     former = {entry.what.details.get("file") for entry in log.find("erased") if entry.number < last}
-    erasers = {signer.public, *(entry.public for entry in log.at(store.location, "erasing"))}
+    entries = [*log.at(store.location, "erasing"), *log.at(store.location, "erased", after=last)]
+    erasers = {signer.public, *(entry.public for entry in entries)}
     for document in documents.read_all(store, "erasure")[0]:
         is_of_here = is_same_location(str(document.value.get("location")), store.location)
         is_own = is_of_here and not erasers.isdisjoint(document.signers)

@@ -73,6 +73,21 @@ def _ended(known: Log) -> set[str]:
     return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
 
 
+def outlasting(store: Store, root: str) -> list[Granted]:
+    """Return grants of bundles that were erased at a location which are open, by the log alone: they would read the
+    bundle of ``root``, too, if it came there, and it is another one.
+    """
+    log, now = custody_log.read(store), datetime.now(UTC)
+    erased = max((entry.number for entry in log.at(store.location, "erased")), default=0)
+    ended_keys = _ended(log)
+    grants = [
+        _granted(entry)
+        for entry in log.at(store.location, "granted")
+        if entry.number < erased and entry.what.root != root
+    ]
+    return [grant_ for grant_ in grants if grant_.end > now and grant_.access_key not in ended_keys]
+
+
 class Revoked(Struct, frozen=True):
     """Access keys that are good for nothing any more, and grants that nobody can take back here, each with the
     reason.

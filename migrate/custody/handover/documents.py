@@ -94,7 +94,7 @@ def resumed(store: Store, document: Document) -> Document:
         if _NAME.fullmatch(key) is None or any(other_key.startswith(f"{key}.") for other_key in keys):
             continue
         try:
-            earlier = parse(store.read(key, 0, MAX_BYTES + 1), key)
+            earlier = read(store, key)
         except DamageError:
             continue
         begun, now = earlier.moment, document.moment
@@ -130,6 +130,11 @@ def parse(data: bytes, name: str) -> Document:
     return Document(f"{layout.SIGNATURES}{match['kind']}-{match['id']}.json", match["kind"], value, data)
 
 
+def read(store: Store, key: str) -> Document:
+    """Read a document at a location, without its signatures. Raises ``DamageError``, ``GoneError``."""
+    return parse(store.read(key, 0, MAX_BYTES + 1), key)
+
+
 def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
     """Return the name and the bytes of a signature of a document that lies at no location."""
     key = bundle_signatures.signature_key(document.key, signer.public)
@@ -157,7 +162,7 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
         if match is None or match["kind"] not in KINDS:
             continue
         try:
-            document = parse(store.read(info.key, 0, MAX_BYTES + 1), info.key)
+            document = read(store, info.key)
         except DamageError as exc:
             findings.append(Finding(info.key, "is not as it was written", exc.expected, exc.found))
             continue

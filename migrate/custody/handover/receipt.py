@@ -15,11 +15,12 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event
+from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
-from migrate.errors import UsageError
+from migrate.errors import DamageError, GoneError, UsageError
 from migrate.number_text import exact_bytes_words, things
-from migrate.storage.api import CLOCK_SKEW, Store
+from migrate.storage.api import CLOCK_SKEW, Store, exists
 
 _SHOWN = 100
 FULL = "full"
@@ -40,15 +41,42 @@ def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Docume
     """Sign the receipt for the bundle at a location, next to it and in its log. The same again finishes what a run
     before has begun, and then changes nothing.
 
-    Raises ``NotAllowedError`` where one may only read.
+    The log has it before it is signed: a receipt that is signed and not in the log of the copy that it is for would be
+    another copy's as soon as somebody acknowledges it. Raises ``NotAllowedError`` where one may only read.
     """
     by = [signer.public for signer in signers]
+    _sign_recorded(store, signers)
     document = write(store, checked, by)
-    documents.keep(store, document, signers)
+    documents.keep(store, document, [])
     custody_log.append(
         store, signers[0], custody_log.once(happened(document, "received", store.location, by))
     )
+    documents.keep(store, document, signers)
     return document
+
+
+def _sign_recorded(store: Store, signers: Sequence[Signer]) -> None:
+    """Sign the receipts that a run before has written into the log by the first key of ``signers``, and had not signed
+    when it died.
+    """
+    log, root = custody_log.read(store), root_of(store)
+    for entry in log.at(store.location, "received"):
+        key, sha256 = str(entry.what.details.get("file")), entry.what.details.get("sha256")
+        if entry.public != signers[0].public or entry.what.root != root:
+            continue
+        try:
+            document = documents.read(store, key)
+        except (DamageError, GoneError):
+            continue
+        if document.sha256 == sha256:
+            recorded = str(entry.what.details.get("by")).split(", ")
+            unsigned = [
+                signer
+                for signer in signers
+                if signer.public.fingerprint in recorded
+                and not exists(store, bundle_signatures.signature_key(key, signer.public))
+            ]
+            documents.keep(store, document, unsigned)
 
 
 def write(
@@ -206,14 +234,13 @@ def acknowledge(
         raise UsageError(
             f"{document.key} is not a receipt", next_step="name the file that `moveout receive` wrote"
         )
-    root = root_of(store)
+    bundle, root = (event := new_event(store, "acknowledged")).bundle, event.root
     if document.root != root:
         raise UsageError(
             f"the receipt is for the root {document.root}; the bundle at {store.location} has {root}",
             next_step="check the location, and ask the customer what was received",
         )
     _check_form(document)
-    bundle = new_event(store, "acknowledged").bundle
     if document.value.get("bundle") != bundle:
         raise UsageError(
             f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",

@@ -6,7 +6,7 @@ such, and the same command goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,10 +21,13 @@ from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
-from migrate.custody.log.entry import LogEntry, moment_of
+from migrate.custody.log.entry import CustodyEvent, LogEntry, moment_of
 from migrate.custody.log.events import new_event
+from migrate.custody.signing import party_names
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import Signer
-from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
+from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UsageError
+from migrate.number_text import things
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
@@ -153,7 +156,11 @@ def place(
             vault.set_legal(version, on=True)
         progress.advance(items=1)
 
-    _each(lock, versions, workers)
+    # An erasure removes the tag manifest first: where that is locked, it has not begun, and cannot.
+    tag_manifests = [version for version in versions if version.key == layout.TAG_MANIFEST]
+    _each(lock, tag_manifests, workers)
+    new_event(store, "held")  # raises where an erasure was faster
+    _each(lock, [version for version in versions if version not in tag_manifests], workers)
     progress.end()
     protection = survey(store, vault, workers=workers, terms=terms)
     if protection.is_held:
@@ -170,13 +177,15 @@ def release(
     *,
     workers: int,
     progress: Progress,
+    trust: Trust | None = None,
 ) -> tuple[Document, Protection]:
     """Lift the legal hold and, where the mode lets, the retention of every version. That takes the word of those whom
     the hold names, and of those whom each hold names that was placed since the last release. Return the signed release
-    and what is still protected.
+    and what is still protected. ``trust`` says of more keys that they have one owner.
 
-    Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held,
-    ``DamageError`` where the log, which names the keys, is not in order, or the server holds on to what was released.
+    Raises ``NotAllowedError`` where too few owners of the named keys sign, ``UsageError`` where nothing was held,
+    ``DamageError`` where the log, which names the keys, is not in order, or the server holds on to what was released,
+    ``BusyError`` where somebody places a hold meanwhile.
     """
     custody_log.check_order(store)
     holds = standing_at(store)
@@ -185,7 +194,7 @@ def release(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold status LOCATION"
         )
     for hold in holds:
-        _need_keys(hold, signers)
+        _need_keys(hold, signers, trust)
     document = _release_document(store, reason, signers, holds[-1])
     versions = [version for version in vault.versions() if not version.is_marker]
     progress.begin("release", items=len(versions), size_bytes=0)
@@ -203,9 +212,18 @@ def release(
     _each(unlock, versions, workers)
     progress.end()
     details = {"file": document.key, "sha256": document.sha256, "reason": reason}
-    custody_log.append(
-        store, signers[0], custody_log.once(new_event(store, "released", details), undone_by="held")
-    )
+    released = custody_log.once(new_event(store, "released", details), undone_by="held")
+
+    def choose(log: Log) -> Sequence[CustodyEvent]:
+        newer = standing(log, store.location)[-1:]
+        if newer and newer[0].number > holds[-1].number:
+            raise BusyError(
+                f"a hold was placed at {store.location} meanwhile (entry {newer[0].number}), and its locks may be gone",
+                next_step="moveout hold place LOCATION … with its terms locks what is open now",
+            )
+        return released(log)
+
+    custody_log.append(store, signers[0], choose)
     return document, survey(store, vault, workers=workers)
 
 
@@ -270,24 +288,49 @@ def release_of(store: Store, hold: LogEntry) -> LogEntry | None:
     return next((entry for entry in released if entry.number > hold.number), None)
 
 
-def _need_keys(hold: LogEntry, signers: Sequence[Signer]) -> None:
-    """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
-    if lacking := lacking_keys(hold, {signer.public.fingerprint for signer in signers}):
+def _need_keys(hold: LogEntry, signers: Sequence[Signer], trust: Trust | None) -> None:
+    """Raise ``NotAllowedError`` unless as many owners of the keys sign that a hold names as it wants."""
+    if lacking := lacking_keys(hold, {signer.public.fingerprint for signer in signers}, trust):
         raise NotAllowedError(lacking, next_step="name them all: --key FILE --key FILE")
 
 
-def lacking_keys(hold: LogEntry, fingerprints: Collection[str]) -> str:
-    """Return a sentence where fewer of the keys signed that a hold names than it wants; else ""."""
+def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | None = None) -> str:
+    """Return a sentence where fewer owners of the keys signed that a hold names than it wants; else "". Keys that the
+    hold, or ``trust``, has under one name are one owner's.
+    """
     details = hold.what.details
     named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")
     quorum = quorum_value if isinstance(quorum_value, int) else 0
+    owners = _owners(named, details.get("release_owners"), trust)
     signed_with = set(fingerprints) & set(named)
-    if len(signed_with) >= quorum:
+    count = count_owners(signed_with, owners)
+    if count >= quorum:
         return ""
+    keys = ", ".join(f"{key} ({', '.join(sorted(owners[key]))})" if owners[key] else key for key in named)
+    of_owners = ", each of another owner" if quorum > 1 else ""
+    few = f", all of {things(count, 'owner')}" if count < len(signed_with) else ""
     return (
-        f"the hold of entry {hold.number} ends by {quorum} of these keys: {', '.join(named)}; {len(signed_with)} of"
-        " them signed"
+        f"the hold of entry {hold.number} ends by {quorum} of these keys{of_owners}: {keys}; {len(signed_with)} of"
+        f" them signed{few}"
     )
+
+
+def _owners(keys: Sequence[str], recorded: object, trust: Trust | None) -> dict[str, frozenset[str]]:
+    """Return the names of the owners of keys, by their fingerprints: those that a hold has, and those of a list."""
+    listed = [public for public in (trust.keys if trust else ()) if public.fingerprint in keys]
+    names = {public.fingerprint: trust.owners(public) for public in listed if trust}
+    by_hold = recorded if isinstance(recorded, dict) else {}
+    return {key: names.get(key, frozenset()).union(_list(by_hold.get(key))) for key in keys}
+
+
+def count_owners(keys: Collection[str], owners: Mapping[str, Collection[str]]) -> int:
+    """Return how many owners keys have at least: those that share a name, or one that looks the same, have one."""
+    groups: list[set[str]] = []
+    for key in keys:
+        own = {look for name in owners.get(key, ()) for look in party_names.looks(name)} or {key}
+        joined = own.union(*(group for group in groups if group & own))
+        groups = [*(group for group in groups if not group & own), joined]
+    return len(groups)
 
 
 def _list(value: object) -> list[str]:

@@ -21,6 +21,7 @@ from migrate.custody.hold import bundle_hold
 from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
 from migrate.errors import GoneError, NotAllowedError
@@ -99,6 +100,19 @@ def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[s
     return [*ahead, *dated_too_early(log, receipts)]
 
 
+def namesake_notes(log: Log, location: str) -> list[str]:
+    """Return a note for each transfer that the log says came from another location of the same name: what was held
+    before counts as of there, and no URL tells whether that is so.
+    """
+    return [
+        f"entry {entry.number} says that the bundle came from {came_from}, another location of the same name:"
+        " holds and grants before it count as of there"
+        for entry in log.find("transferred")
+        if is_same_location(came_from := str(entry.what.details.get("from")), location)
+        and came_from != entry.what.location
+    ]
+
+
 def dated_too_early(log: Log, receipts: Sequence[Document]) -> list[str]:
     """Return a note for each entry that is dated before the receipt that it is about: a period that begins with it is
     over too soon.
@@ -116,13 +130,22 @@ def dated_too_early(log: Log, receipts: Sequence[Document]) -> list[str]:
 
 
 def against_bundle(
-    log: Log, store: Store, documents_kept: Sequence[Document], vault: ObjectLock | None = None
+    log: Log,
+    store: Store,
+    documents_kept: Sequence[Document],
+    vault: ObjectLock | None = None,
+    trust: Trust | None = None,
 ) -> list[Finding]:
     """Return findings where what the log says of seal, signatures, releases, erasure and the files under ``sig/`` is
-    not what lies at the location, with these documents. ``vault`` shows older versions, too.
+    not what lies at the location, with these documents. ``vault`` shows older versions, too; ``trust`` says which keys
+    have one owner.
     """
     signed = bundle_signatures.signatures(store)
-    findings = [*_releases(log, documents_kept), *_early_erasures(log)]
+    findings = [
+        *_gone(log, signed, documents_kept),
+        *_releases(log, documents_kept, trust),
+        *_early_erasures(log),
+    ]
     try:
         root = bundle_signatures.root_of(store)
     except GoneError:
@@ -174,9 +197,17 @@ def _still_there(erased: LogEntry, store: Store, vault: ObjectLock | None) -> It
         yield Finding(key, sentence, "", f"version {version}" if version else "")
 
 
-def _releases(log: Log, documents_kept: Sequence[Document]) -> Iterator[Finding]:
-    """Yield releases that fewer keys signed than the holds want that they ended. A document releases once, at its
-    location.
+def _gone(
+    log: Log, signed: bundle_signatures.Signatures, documents_kept: Sequence[Document]
+) -> Iterator[Finding]:
+    """Yield that there is no log, not even its head, where something was signed: whoever signs writes it."""
+    if log.etag is None and not log.findings and (signed.good or documents_kept):
+        yield Finding(layout.CUSTODY_LOG, "is missing with its head, and signatures lie next to the bundle")
+
+
+def _releases(log: Log, documents_kept: Sequence[Document], trust: Trust | None) -> Iterator[Finding]:
+    """Yield releases that fewer owners of keys signed than the holds want that they ended. A document releases once,
+    at its location.
     """
     releases = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in log.find("released"):
@@ -188,7 +219,7 @@ def _releases(log: Log, documents_kept: Sequence[Document]) -> Iterator[Finding]
         )
         fingerprints = {public.fingerprint for public in document.signers} if document and is_meant else set()
         for held in bundle_hold.standing(log.before(entry), entry.what.location):
-            if lacking := bundle_hold.lacking_keys(held, fingerprints):
+            if lacking := bundle_hold.lacking_keys(held, fingerprints, trust):
                 yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
 
 

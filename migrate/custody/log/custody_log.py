@@ -182,16 +182,16 @@ def append(
 
 
 def once(event: CustodyEvent, *, undone_by: str = "") -> Callable[[Log], Sequence[CustodyEvent]]:
-    """Return a choice for ``append``: ``event``, unless the log has the same of the same root at the same location,
-    and no entry of the event ``undone_by`` after it.
+    """Return a choice for ``append``: ``event``, unless the log has the same of the same root at the same location, by
+    whichever profile, and no entry of the event ``undone_by`` after it.
     """
 
     def choose(log: Log) -> Sequence[CustodyEvent]:
         undone = max((entry_.number for entry_ in log.find(undone_by, event.root)), default=0)
         same_entries = (
             entry_
-            for entry_ in log.find(event.event, event.root)
-            if entry_.what == event and entry_.number > undone
+            for entry_ in log.at(event.location, event.event, after=undone)
+            if replace(entry_.what, location=event.location) == event
         )
         return [] if any(same_entries) else [event]
 

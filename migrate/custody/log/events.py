@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from migrate.bundle import bundle_json, layout, tag_files
-from migrate.bundle.reader import hash_file
+from migrate.bundle.reader import hash_file, step_where_no_bundle
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import timestamps
@@ -21,7 +21,7 @@ def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None
     """Return what happened to the sealed bundle at a location. Raises ``UsageError`` where there is none."""
     info = bundle_json.read_sealed(store)
     if info is None:
-        raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
+        raise UsageError(f"{store.location} holds no sealed bundle", next_step=step_where_no_bundle(store))
     return CustodyEvent(event, info.id, root_of(store), store.location, details or {})
 
 
