@@ -75,14 +75,26 @@ WHERE c.relkind = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^p
 ORDER BY 2, 3
 """
 _COLUMNS = """
-SELECT a.attrelid::int8 AS table_oid, a.attname AS name, a.atttypid::int8 AS type_oid, a.atttypmod AS modifier,
-  format_type(a.atttypid, a.atttypmod) AS sql_type, a.attnotnull AS not_null, {generated} AS generated,
+SELECT a.attrelid::int8 AS table_oid, a.attnum::int4 AS number, a.attname AS name, a.atttypid::int8 AS type_oid,
+  a.atttypmod AS modifier, format_type(a.atttypid, a.atttypmod) AS sql_type, a.attnotnull AS not_null,
+  {generated} AS generated,
   {identity} AS identity, CASE WHEN a.attcollation NOT IN (0, 100) THEN co.collname ELSE '' END AS collation
 FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
 WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%(oids)s)
 ORDER BY a.attrelid, a.attnum
 """
 
+_USER_TYPES = """
+SELECT md5(concat(
+  (SELECT string_agg(concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder) FROM pg_enum), ' ',
+  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attisdropped), ','
+    ORDER BY a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relkind = 'c')
+)) AS definitions
+"""
+"""What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
+
+_FIRST_USER_OID = 16384
+"""Numbers of types below come with the server (FirstNormalObjectId)."""
 _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 """Types with an octet_length that looks at a value's header only (src/backend/utils/adt/varlena.c)."""
 
@@ -110,6 +122,10 @@ class PostgresColumn(Struct, frozen=True):
     collation: str
     measured: bool = False
     """Whether the server can count the bytes of its values without reading them."""
+    definition: str = ""
+    """Is another text where a column or its type was defined anew: rows that nobody wrote to may have other values then
+    (``ADD COLUMN … DEFAULT``, ``RENAME VALUE``).
+    """
 
     @property
     def expression(self) -> str:
@@ -209,7 +225,10 @@ class PostgresTable(Struct, frozen=True):
         facts = [self.oid, self.schema, self.name, self.filenode]
         facts += [self.condition] if self.condition else []
         facts += ["by name"] if self.refusal else []
-        facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
+        facts += [
+            [c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated, c.definition]
+            for c in self.columns
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -286,6 +305,8 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
     columns: dict[int, list[PostgresColumn]] = {}
     rows = fetch(connection, query, {"oids": oids})
     types = known_types(connection, {row["type_oid"] for row in rows})
+    has_user_types = any(row["type_oid"] >= _FIRST_USER_OID for row in rows)
+    user_types = fetch(connection, _USER_TYPES)[0]["definitions"] if has_user_types else ""
     utf8, own_encoding = encoding != "SQL_ASCII", encoding if may_change(encoding) else ""
 
     @cache
@@ -304,6 +325,7 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
             identity=row["identity"],
             collation=row["collation"] or "",
             measured=encoding in AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
+            definition=f"{row['number']} {user_types if row['type_oid'] >= _FIRST_USER_OID else ''}",
         )
         columns.setdefault(row["table_oid"], []).append(column)
     return columns

@@ -21,12 +21,14 @@ SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_
     JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = s.relid)),
   (s.n_tup_ins + s.n_tup_upd + s.n_tup_del)::int8
 FROM pg_stat_user_tables s, pg_stat_database d, pg_stat_archiver a,
-  (SELECT md5(string_agg(oid || ' ' || xmin, ',' ORDER BY oid)) FROM pg_enum) labels
+  (SELECT md5(concat((SELECT string_agg(oid || ' ' || xmin, ',' ORDER BY oid) FROM pg_enum), ' ', (
+    SELECT string_agg(concat_ws(' ', t.attrelid, t.attnum, t.xmin), ',' ORDER BY t.attrelid, t.attnum)
+    FROM pg_attribute t JOIN pg_class k ON k.oid = t.attrelid WHERE k.relkind = 'c')))) labels
 WHERE d.datname = current_database() AND current_setting('track_counts')::bool
 """
 """After a crash the counts begin anew, and ``stats_reset`` is then (PostgreSQL manual, "The Cumulative Statistics
-System"). ``xmin`` says that a column or a label was defined anew, so that rows can have another text since, or a
-publication, so that the log may lack changes.
+System"). ``xmin`` says that a column, a label or an attribute of a type was defined anew, so that rows can have another
+text since, or a publication, so that the log may lack changes.
 """
 _UNCOUNTED = """
 SELECT concat_ws(' ', 'session', pid, 'of', usename, nullif('(' || application_name || ')', '()'))

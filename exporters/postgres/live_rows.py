@@ -136,18 +136,18 @@ class PostgresRows:
         return ", ".join(f"{column} = {value.decode(errors='replace')}" for column, value in values)
 
     def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
-        """See ``VersionedRows``. A state is the snapshot, the rows and the file of a table."""
+        """See ``VersionedRows``. A state is the snapshot, the rows and the fingerprint of a table."""
         table = self._tables[schema, name]
         if table.refusal or table.oid == large_objects.OID:
             return True, ""
-        snapshot, rows, filenode = state.split() if state else ("", "", "")
+        snapshot, rows, fingerprint = state.split() if state else ("", "", "")
         now = self._session.position["snapshot"]
         query = changed_chunks.query(table, (0, None), snapshot, now)
-        if query is None or filenode != str(table.filenode):
+        if query is None or fingerprint != table.fingerprint:
             (count,) = self._feeds.numbers(f"SELECT count(*) {rows_of(table)}")
-            return True, f"{now} {count} {table.filenode}"
+            return True, f"{now} {count} {table.fingerprint}"
         count, unseen = self._feeds.numbers(query)
-        return bool(unseen) or str(count) != rows, f"{now} {count} {table.filenode}"
+        return bool(unseen) or str(count) != rows, f"{now} {count} {table.fingerprint}"
 
 
 def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
