@@ -244,9 +244,9 @@ class ChangeLog(Protocol):
         """
         ...
 
-    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
-        """Return the tables that refuse changes to the application since they are followed, and what ends that. Raises
-        ``SourceError``.
+    def troubled_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+        """Return the tables that refuse changes to the application since they are followed, and those whose changes are
+        not in the log any more, each with what ends that. Raises ``SourceError``.
         """
         ...
 

@@ -58,7 +58,8 @@ class ChangeConflictError(IncompleteError):
 
 class ChangeWriter(Protocol):
     """Writes the changes of one source to its destination. Opened by the engine's part ``change_writer``:
-    ``(url, secrets, source) -> ChangeWriter``. Not thread-safe. Methods raise errors of ``exporters.errors``.
+    ``(url, secrets, source, log) -> ChangeWriter``; ``log``: that of the base. Not thread-safe. Methods raise errors of
+    ``exporters.errors``.
     """
 
     written: dict[tuple[str, str], int]

@@ -177,9 +177,7 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
         )
     if source.refusing:
         table = source.refusing[0]
-        return SummaryLine(
-            source.source, "in part", f"{table.name}: {table.reason}", f"at the source: {table.remedy}"
-        )
+        return SummaryLine(source.source, "in part", f"{table.name}: {table.reason}", table.remedy)
     if source.undefined:
         happened = f"not at the destination: {', '.join(source.undefined)}"
         return SummaryLine(source.source, "in part", happened, DEFINE_STEP)

@@ -44,7 +44,8 @@ class FollowedSource(Struct, frozen=True):
     def open_writer(self) -> ChangeWriter:
         """Return what writes changes to the destination. Raises ``UsageError``, ``BusyError``, ``SourceError``."""
         open_writer = self._destination_part(self.destination_engine.change_writer)
-        return cast("ChangeWriter", open_writer(self.destination.url, self.destination.reveal(), self.name))
+        destination = self.destination
+        return cast("ChangeWriter", open_writer(destination.url, destination.reveal(), self.name, self.log))
 
     def applied_mark(self) -> Mark | None:
         """Return how far the destination is, also while another process applies changes there; None where the source

@@ -52,7 +52,7 @@ class FollowState(Struct, frozen=True):
     become less. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
     ``undefined``: what only the source defines. ``refusing``: the tables that refuse changes to the application since
-    they are followed.
+    they are followed, and those whose changes are not followed any more.
     """
 
     source: str
@@ -238,7 +238,7 @@ class Follower:
         """Note what the source defines and the destination lacks, and the tables that refuse changes, each once."""
         counts = self._counts
         try:
-            refusing = tuple(self._log.refusing_tables(self.followed.log))
+            refusing = tuple(self._log.troubled_tables(self.followed.log))
             for table in refusing:
                 if table not in counts.refusing:
                     self._note(table.sentence)

@@ -172,7 +172,7 @@ def _status_of(
             problem = (
                 state.lost
                 or _near_limit(state, source)
-                or "; ".join(table.sentence for table in log.refusing_tables(base.log))
+                or "; ".join(table.sentence for table in log.troubled_tables(base.log))
             )
         except MoveoutError as exc:
             problem = str(exc)

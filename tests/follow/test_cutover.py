@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -22,6 +22,7 @@ from migrate.custody.log import custody_log
 from migrate.errors import BusyError
 from migrate.follow.cutover import Cutover
 from migrate.progress import server_contact
+from migrate.restore.postgres.changes import change_writer
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -388,6 +389,7 @@ def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
     bring_over()
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
     with monkeypatch.context() as patch:
+        patch.setattr(change_writer, "without_user_triggers", lambda *_: nullcontext())
         after_early_comparison(patch, (new, TAMPER), (old, "UPDATE goods SET n = 6 WHERE id IN (4, 5)"))
         refused = call(*words)
     assert refused.code == 6, refused

@@ -213,7 +213,7 @@ def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are
         change(old)
         run_sql(old, "DROP TABLE gone")
         named = sorted(f"{label.format(**words)} as it is now" for label in CHANGED_ACCESS)
-        assert undefined() == (3, named)
+        assert undefined() == (3, ["DROP TABLE public.gone", *named])
         switched = call("cutover", "-c", "moveout.toml", "--json")
         assert switched.code == 6, switched  # a table that only one side has
         run_sql(new, "DROP TABLE gone")

@@ -316,7 +316,7 @@ def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
         for endpoint, side in ((OLD, "old"), (NEW, "new"))
     )
     source = replace(FOLLOWED, source=old, destination=new)
-    assert source.open_writer() == ("writer", NEW.url, secrets["new"], "app")
+    assert source.open_writer() == ("writer", NEW.url, secrets["new"], "app", {"slot": "s"})
     assert source.applied_mark() == ("mark", NEW.url, secrets["new"], "app")
     sides = OLD.url, secrets["old"], NEW.url, secrets["new"]
     assert source.definition_gaps(["t"]) == ("gaps", *sides, ["t"], {"slot": "s"})

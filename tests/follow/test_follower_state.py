@@ -57,7 +57,7 @@ class Source:
     def distance_bytes(self, start, end):
         return end - start
 
-    def refusing_tables(self, log):
+    def troubled_tables(self, log):
         return self.refusing
 
     def definition_gaps(self, skipped):

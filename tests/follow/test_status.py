@@ -129,7 +129,7 @@ class Servers:
     def detour(self):
         return "by SQL"
 
-    def refusing_tables(self, objects):
+    def troubled_tables(self, objects):
         return [SimpleNamespace(sentence=sentence) for sentence in self.refusing]
 
     def definition_gaps(self, skipped):

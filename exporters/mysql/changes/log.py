@@ -203,7 +203,7 @@ class MysqlChangeLog:
         """See ``ChangeLog``."""
         return touched_rows(messages, log["database"])
 
-    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+    def troubled_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """See ``ChangeLog``: nothing at the server follows a table."""
         del log
         return ()

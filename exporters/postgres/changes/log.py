@@ -47,7 +47,7 @@ from exporters.postgres.changes.publication import (
     make_publication,
     publish_table,
     published_tables,
-    refusing_tables,
+    troubled_tables,
 )
 from exporters.postgres.changes.replication import ReplicationStream
 from exporters.postgres.changes.slot import (
@@ -164,7 +164,7 @@ class PostgresChangeLog:
                 self._discard(maker)
                 raise
             try:
-                yield replace(base, log={**base.log, ACCESS: access})
+                yield replace(base, log={**base.log, **followed.described, ACCESS: access})
             except BaseException:
                 stack.close()
                 self._discard()
@@ -298,9 +298,9 @@ class PostgresChangeLog:
         del log
         return touched_rows(messages)
 
-    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+    def troubled_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """See ``ChangeLog``."""
-        return self._asked(lambda control: refusing_tables(control, log["publication"]))
+        return self._asked(lambda control: troubled_tables(control, log))
 
     def distance_bytes(self, after: int, end: int) -> int:
         """See ``ChangeLog``."""

@@ -19,6 +19,10 @@ from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.lock_timeouts import holder, stays_locked
 
+TABLES, SENDS_GENERATED = "tables", "generated"
+"""Under these names the log of a base has the numbers of the published tables by ``schema.name``, and that values of
+generated columns are sent.
+"""
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
 _LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
@@ -54,6 +58,14 @@ WHERE p.pubname = %(publication)s AND c.relreplident <> 'f'
   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND {_IDENTIFIES})
 ORDER BY 1, 2
 """
+_UNPUBLISHED = """
+SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname || '.' || c.relname = ANY (%(names)s) AND NOT EXISTS (
+  SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+  WHERE p.pubname = %(publication)s AND r.prrelid = c.oid)
+ORDER BY 1, 2
+"""
+_SENDS = "SELECT FROM pg_publication p WHERE pubname = %(publication)s AND to_jsonb(p) ->> 'pubgencols' = 's'"
 _PUBLISHED_NAMES = (
     "SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables"
     " WHERE pubname = %(publication)s"
@@ -68,6 +80,12 @@ class FollowedTables(Struct, frozen=True):
     tables: Sequence[PostgresTable]
     not_followed: Sequence[NotFollowed]
     with_generated: bool
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """What the base keeps of them."""
+        numbers = {f"{table.schema}.{table.name}": table.oid for table in self.tables}
+        return {TABLES: numbers} | ({SENDS_GENERATED: True} if self.with_generated else {})
 
 
 def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> FollowedTables:
@@ -144,14 +162,34 @@ def published_tables(connection: psycopg.Connection[Any], publication: str) -> f
     return frozenset((row["schema"], row["name"]) for row in rows)
 
 
-def refusing_tables(connection: psycopg.Connection[Any], publication: str) -> list[NotFollowed]:
-    """Return the tables of a publication that have lost what identifies their rows: they refuse UPDATE and DELETE."""
-    labels = [
-        quote_qualified(row["schema"], row["name"])
-        for row in fetch(connection, _REFUSING, {"publication": publication})
+def base_tables(log: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the tables that a base has published, their numbers by ``schema.name``; none of an older base."""
+    tables = log.get(TABLES)
+    return tables if isinstance(tables, Mapping) else {}
+
+
+def troubled_tables(connection: psycopg.Connection[Any], log: Mapping[str, Any]) -> list[NotFollowed]:
+    """Return the tables of a publication that have lost what identifies their rows: they refuse UPDATE and DELETE. Then
+    those of the base that are not in the publication any more.
+    """
+    publication = {"publication": log["publication"]}
+
+    def labels(query: str, **names: Any) -> list[str]:
+        rows = fetch(connection, query, {**publication, **names})
+        return [quote_qualified(row["schema"], row["name"]) for row in rows]
+
+    lost = "it has lost its key since, so the source refuses UPDATE and DELETE as long as it is followed"
+    anew = "it was made anew since the base, or has left the publication, so its changes are not followed"
+    return [
+        *(
+            NotFollowed(label, lost, f"at the source: ALTER TABLE {label} REPLICA IDENTITY FULL;")
+            for label in labels(_REFUSING)
+        ),
+        *(
+            NotFollowed(label, anew, "moveout resync reads it again, else moveout cutover does")
+            for label in labels(_UNPUBLISHED, names=[*base_tables(log)])
+        ),
     ]
-    reason = "it has lost its key since, so the source refuses UPDATE and DELETE as long as it is followed"
-    return [NotFollowed(label, reason, f"ALTER TABLE {label} REPLICA IDENTITY FULL;") for label in labels]
 
 
 def publish_table(connection: psycopg.Connection[Any], publication: str, table: PostgresTable) -> str:
@@ -163,6 +201,8 @@ def publish_table(connection: psycopg.Connection[Any], publication: str, table: 
         return "; ".join(
             f"{item.reason} ({item.remedy})" if item.remedy else item.reason for item in followed.not_followed
         )
+    if followed.with_generated and not fetch(connection, _SENDS, {"publication": publication}):
+        return "its generated columns identify rows, and the base's publication does not send them"
     if not are_covered(connection, publication, [table]):
         connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
         _add(connection, quote_name(publication), table)

@@ -58,6 +58,16 @@ ORDER BY rank, what
 """.replace("{own}", PROGRESS_SCHEMA)
 
 
+_ACTING = """
+SELECT kind, name, CASE state WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END FROM (
+  SELECT 'TRIGGER', tgname, tgenabled FROM pg_trigger WHERE tgrelid = {table}::regclass AND NOT tgisinternal
+  UNION ALL SELECT 'RULE', rulename, ev_enabled FROM pg_rewrite
+  WHERE ev_class = {table}::regclass AND rulename <> '_RETURN') AS actors(kind, name, state)
+WHERE state IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
+"""
+"""The triggers and rules of a table that act in this session."""
+
+
 class PostgresDestination(Struct, frozen=True):
     """The database and the connection on which everything but rows is done; it holds the lock."""
 
@@ -283,20 +293,15 @@ def without_triggers(connection: psycopg.Connection[Any]) -> bool:
 
 @contextlib.contextmanager
 def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
-    """Within the caller's transaction, keep the triggers of a table, but those of constraints, from firing, also where
-    ``without_triggers`` is not permitted. ``label``: the table, as in SQL.
+    """Within the caller's transaction, keep the rules of a table, and its triggers but for those of constraints, from
+    acting, also where ``without_triggers`` is not permitted. ``label``: the table, as in SQL.
     """
-    query = (
-        "SELECT tgname, CASE tgenabled WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END FROM pg_trigger"
-        " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled IN ('A',"
-        " CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)"
-    )
-    triggers = connection.execute(query.encode(), (label,)).fetchall()
-    for name, _ in triggers:
-        connection.execute(f"ALTER TABLE {label} DISABLE TRIGGER {quote_name(name)}".encode())
+    acting = connection.execute(_ACTING.format(table=quote_literal(label)).encode()).fetchall()
+    for kind, name, _ in acting:
+        connection.execute(f"ALTER TABLE {label} DISABLE {kind} {quote_name(name)}".encode())
     yield
-    for name, word in triggers:
-        connection.execute(f"ALTER TABLE {label} ENABLE {word} TRIGGER {quote_name(name)}".encode())
+    for kind, name, word in acting:
+        connection.execute(f"ALTER TABLE {label} ENABLE {word} {kind} {quote_name(name)}".encode())
 
 
 @contextlib.contextmanager

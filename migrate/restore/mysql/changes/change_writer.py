@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
+from typing import Any
 
 import pymysql
 from msgspec import Struct
@@ -426,10 +427,13 @@ class MysqlChangeWriter:
             raise translate(exc, self._shown) from exc
 
 
-def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> MysqlChangeWriter:
+def open_change_writer(
+    url: str, secrets: Mapping[str, str], source: str, log: Mapping[str, Any] | None = None
+) -> MysqlChangeWriter:
     """Open what writes the changes of a source. Raises ``NotAllowedError`` where the account or the server does not let
     it, ``BusyError``, errors of ``exporters.errors``.
     """
+    del log
     address = parse_url(url, password=secrets.get("password"))
     connection = connect(address)
     try:

@@ -25,12 +25,13 @@ from exporters.postgres.changes.pgoutput import (
     Truncate,
     decode,
 )
+from exporters.postgres.changes.publication import SENDS_GENERATED, base_tables
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.schemas import PROGRESS_SCHEMA
+from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import ChangeConflictError, Mark
-from migrate.errors import BusyError, NotAllowedError
+from migrate.errors import BusyError, NotAllowedError, UsageError
 from migrate.restore.postgres.changes.destination_table import DestinationTable, read_table
 from migrate.restore.postgres.changes.follow_marks import (
     MOVE_MARK,
@@ -49,7 +50,7 @@ from migrate.restore.postgres.changes.statements import (
 )
 from migrate.restore.postgres.changes.table_changes import NetChanges, TableChanges, Waiting
 from migrate.restore.postgres.definitions.definition_files import destination_error
-from migrate.restore.postgres.destination import connect_writer, without_triggers
+from migrate.restore.postgres.destination import connect_writer, without_triggers, without_user_triggers
 from migrate.runtime.crash_points import durable
 from migrate.runtime.process_identity import command_name
 
@@ -71,6 +72,11 @@ _SETTINGS = {
 _WAITING_CHANGES = 20_000
 _WAITING_BYTES = 16 * 2**20
 """So much waits at most."""
+_BEGIN = b"BEGIN; SELECT pg_catalog.pg_backend_pid()"
+_PROCESS = """
+SELECT pg_catalog.pg_backend_pid() WHERE pg_catalog.current_setting('search_path') = ''
+  AND pg_catalog.current_setting('session_replication_role') = 'replica'
+"""
 _PREPARED_STATEMENTS = 1000
 _NOT_FOLLOWED = frozenset({"information_schema", PROGRESS_SCHEMA})
 """Schemas of the server, and of moveout: no table there is in a publication."""
@@ -88,10 +94,20 @@ class _TextDumper(Dumper):
 class PostgresChangeWriter:
     """See ``ChangeWriter``. ``single_changes``: how many were written one by one."""
 
-    def __init__(self, connection: psycopg.Connection[Any], source: str, shown: str) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        source: str,
+        shown: str,
+        process: int,
+        log: Mapping[str, Any],
+    ) -> None:
         self._connection = connection
         self._source = source
         self._shown = shown
+        self._process = process
+        self._base_tables = base_tables(log)
+        self._sends_generated = bool(log.get(SENDS_GENERATED))
         self._relations: dict[int, Relation] = {}
         self._shapes: dict[int, bytes] = {}
         self._skipped_names: frozenset[str] = frozenset()
@@ -102,6 +118,9 @@ class PostgresChangeWriter:
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
+        self._still = contextlib.ExitStack()
+        self._stilled: set[str] = set()
+        self._searching: set[str] = set()
         self.written: dict[tuple[str, str], int] = {}
         self.single_changes = 0
 
@@ -147,6 +166,7 @@ class PostgresChangeWriter:
         with self._translated():
             self._begin()
             self._write()
+            self._still.close()
             words = (self._source, str(mark.place.segment), str(mark.place.message), str(mark.position))
             if self._connection.execute(MOVE_MARK.encode(), words, prepare=True).rowcount != 1:
                 raise ChangeConflictError(
@@ -155,11 +175,13 @@ class PostgresChangeWriter:
                 )
             with durable("follow.postgres.apply"):
                 self._connection.execute(b"COMMIT")
-            self._is_open = False
+            self._is_open, self._stilled = False, set()
 
     def rollback(self) -> None:
         """See ``ChangeWriter``."""
         self._forget()
+        self._still.pop_all()  # it is undone together with the rows
+        self._stilled = set()
         if self._is_open and not self._connection.closed:
             with self._translated():
                 self._connection.execute(b"ROLLBACK")
@@ -236,14 +258,35 @@ class PostgresChangeWriter:
         self._write()
         relation = self._relations[number]
         self.written.setdefault((relation.schema, relation.name), 0)
-        table = read_table(self._connection, relation, lsn_text(position))
+        self._require_same(relation, position)
+        table = read_table(
+            self._connection, relation, lsn_text(position), sends_generated=self._sends_generated
+        )
         self._tables[number] = changes = TableChanges(table)
         return changes
 
+    def _require_same(self, relation: Relation, position: int) -> None:
+        """Raise where a table of the base has given its name to another one, whose rows the destination lacks."""
+        name = f"{relation.schema}.{relation.name}"
+        if self._base_tables.get(name, relation.oid) == relation.oid or name in self._read_again:
+            return
+        label = quote_qualified(relation.schema, relation.name)
+        raise ChangeConflictError(
+            f"from {lsn_text(position)} on {label} is another table of the source than the one that had this name at"
+            " the base",
+            next_step=f"moveout resync {self._source}:{name} reads it again; then run the same command again",
+        )
+
     def _begin(self) -> None:
+        """Begin a transaction, unless one is open. Raises ``UsageError`` where a pooler has given us a session without
+        our settings: triggers and foreign keys would act in it.
+        """
         if not self._is_open:
-            self._connection.execute(b"BEGIN")
+            cursor = self._connection.execute(_BEGIN)
             self._is_open = True
+            cursor.nextset()
+            if cursor.fetchone() != (self._process,):
+                raise _session_changed(self._shown)
 
     def _forget(self) -> None:
         self._tables = {number: TableChanges(changes.table) for number, changes in self._tables.items()}
@@ -263,6 +306,12 @@ class PostgresChangeWriter:
 
     def _write_table(self, changes: TableChanges) -> int:
         """Write what waits for a table; return how many rows that was."""
+        table = changes.table
+        self._keep_still(table)
+        with self._searched(table):
+            return self._write_waiting(changes)
+
+    def _write_waiting(self, changes: TableChanges) -> int:
         table, connection = changes.table, self._connection
         connection.execute(b"SAVEPOINT moveout_batch")
         try:
@@ -279,15 +328,42 @@ class PostgresChangeWriter:
             self._write_single(table, waiting)
         return len(changes.waiting)
 
+    def _keep_still(self, table: DestinationTable) -> None:
+        """Until the transaction ends, keep from acting what acts on replicas, too: the log has its effects."""
+        if table.acts and table.label not in self._stilled:
+            self._still.enter_context(without_user_triggers(self._connection, table.label))
+            self._stilled.add(table.label)
+
     def _write_single(self, table: DestinationTable, waiting: Waiting) -> None:
-        write_change(self._connection, table, waiting)
+        self._keep_still(table)
         self.single_changes += 1
+        try:
+            with self._searched(table):
+                write_change(self._connection, table, waiting)
+        except ChangeConflictError as exc:
+            if table.label in self._searching or not _lacks_name(exc.__cause__):
+                raise
+            self._searching.add(table.label)
+            with self._searched(table):
+                write_change(self._connection, table, waiting)
+
+    @contextlib.contextmanager
+    def _searched(self, table: DestinationTable) -> Iterator[None]:
+        """Let a table's own code, in constraints say, find what it names without a schema, if it needs that."""
+        if table.label not in self._searching:
+            yield
+            return
+        self._connection.execute(SEARCH_EVERY_SCHEMA.encode())
+        yield
+        self._connection.execute(b"SELECT pg_catalog.set_config('search_path', '', true)")
 
     def _truncate(self, change: Truncate, position: int) -> None:
         numbers = [number for number in change.relations if not self._is_skipped(number)]
         if not numbers:
             return
         tables = [self._table(number, position).table for number in numbers]
+        for table in tables:
+            self._keep_still(table)
         labels = ", ".join(table.label for table in tables)
         restart = " RESTART IDENTITY" if change.restart_identity else ""
         connection = self._connection
@@ -309,7 +385,9 @@ class PostgresChangeWriter:
             raise destination_error(exc, self._shown) from exc
 
 
-def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> PostgresChangeWriter:
+def open_change_writer(
+    url: str, secrets: Mapping[str, str], source: str, log: Mapping[str, Any] | None = None
+) -> PostgresChangeWriter:
     """Open what writes the changes of a source. Raises ``NotAllowedError`` where the role may not keep triggers from
     firing, ``BusyError``, errors of ``exporters.errors``.
     """
@@ -334,7 +412,23 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Pos
             )
         if not connection.execute(_LOCK.encode(), (source,)).fetchone()[0]:  # type: ignore[index]
             raise _busy(connection, source, address.url)
-        return PostgresChangeWriter(connection, source, address.url)
+        session = connection.execute(_PROCESS.encode()).fetchone()
+        if session is None:
+            raise _session_changed(address.url)
+        return PostgresChangeWriter(connection, source, address.url, session[0], log or {})
+
+
+def _lacks_name(error: BaseException | None) -> bool:
+    """Tell whether a server refused a statement since something is not defined, or not in a schema that it searches."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("42")
+
+
+def _session_changed(shown: str) -> UsageError:
+    return UsageError(
+        "a pooler gives each transaction a session of its own, and triggers would act in it",
+        about=shown,
+        next_step="let the pooler keep sessions (pool_mode = session), or give the URL of the server itself",
+    )
 
 
 def _busy(connection: psycopg.Connection[Any], source: str, shown: str) -> BusyError:
@@ -374,7 +468,7 @@ def _write_together(
             updated += len(rows)
     if net.inserts:
         with connection.cursor() as cursor, cursor.copy(copy_statement(table).encode()) as copy:
-            copy.write(copy_text(net.inserts, len(table.columns)))
+            copy.write(copy_text(table.written_of(net.inserts), len(table.written)))
     if not _delete_all(connection, table, net.last_deletes):
         return None
     return len(net.first_deletes) + updated + len(net.inserts) + len(net.last_deletes)

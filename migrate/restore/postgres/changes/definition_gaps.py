@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from exporters.postgres.changes.publication import base_tables
 from exporters.postgres.changes.slot import PREFIX
 from exporters.postgres.definitions.object_access import ACCESS, changed_access, read_access, read_texts
 from exporters.postgres.errors import DRIVER_ERRORS, translate
@@ -146,6 +147,11 @@ FROM definitions
 """What each object is: as the server stores it, and as it prints it. What was printed and read back may be printed
 otherwise, though it means the same. Whether it was made since the base says the number of its transaction.
 """
+_TABLES = """
+SELECT textsend(n.nspname || '.' || c.relname), textsend(format('DROP TABLE %I.%I', n.nspname, c.relname)),
+  textsend(c.oid::text)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'
+"""
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _MAJOR = 10000
@@ -195,6 +201,7 @@ def missing_definitions(
         for kind, label in (*missing, *changed)
         if part_of[kind, label] not in whole and label not in skipped
     ]
+    gaps += _dropped(source, destination, base_tables(log or {}))
     before = (log or {}).get(ACCESS)
     if not isinstance(before, Mapping):
         return gaps
@@ -223,6 +230,22 @@ def _definitions(
         (kind, label): _Definition(stored, printed, is_new == "true")
         for kind, label, stored, printed, is_new in read_texts(connection, query)
     }
+
+
+def _dropped(
+    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], tables: Mapping[str, int]
+) -> list[str]:
+    """Return the statements that drop the tables which the source has dropped since the base; one that only has another
+    name is none of them.
+    """
+    rows = [*read_texts(source, _TABLES)]
+    names, numbers = {name for name, _, _ in rows}, {int(number) for _, _, number in rows}
+    gone = {name for name, number in tables.items() if name not in names and number not in numbers}
+    return (
+        sorted(statement for name, statement, _ in read_texts(destination, _TABLES) if name in gone)
+        if gone
+        else []
+    )
 
 
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:

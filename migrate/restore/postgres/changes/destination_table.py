@@ -46,7 +46,8 @@ ORDER BY i.indisprimary DESC, count(*), i.indexrelid
 """
 _FACTS = """
 SELECT to_regclass($1) IS NOT NULL,
-  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1) AND tgenabled IN ('A', 'R'))
+  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1) AND NOT tgisinternal AND tgenabled IN ('A', 'R'))
+  OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = to_regclass($1) AND ev_enabled IN ('A', 'R'))
 """
 _TYPE_NAME = "SELECT format_type($1::oid, $2::int)"
 
@@ -55,7 +56,7 @@ class DestinationColumn(Struct, frozen=True):
     """A column into which changes are written. ``declared``: its type as in its definition. ``sql_type``: the same
     without a length. ``array_type``: "" where ``unnest`` would not return such values from an array: those of arrays
     would be taken apart, and so would rows. ``is_always_identity``: only a statement that overrides the server
-    writes it.
+    writes it. ``is_generated``: the server alone does.
     """
 
     name: str
@@ -65,6 +66,7 @@ class DestinationColumn(Struct, frozen=True):
     sql_type: str
     array_type: str
     is_always_identity: bool
+    is_generated: bool
 
     @property
     def quoted(self) -> str:
@@ -75,8 +77,8 @@ class DestinationColumn(Struct, frozen=True):
 class DestinationTable(Struct, frozen=True):
     """A table of a destination, its ``columns`` in the order of the source's messages. ``key``: the columns by whose
     values rows are found, with the operators that tell whether these are equal; none where rows are found by all
-    values. ``has_old_rows``: the source sends the whole old row. ``is_ordered``: triggers see each change, so it
-    must be written by itself.
+    values. ``has_old_rows``: the source sends the whole old row. ``acts``: it has triggers or rules that act on
+    replicas, too.
     """
 
     label: str
@@ -84,12 +86,24 @@ class DestinationTable(Struct, frozen=True):
     key: tuple[int, ...]
     operators: tuple[str, ...]
     has_old_rows: bool
-    is_ordered: bool
+    acts: bool
     key_of: Callable[[Row], Row] = itemgetter(slice(0))
     """Returns the values of the key. It follows from ``key``."""
 
     def __post_init__(self) -> None:
         force_setattr(self, "key_of", _values_at(self.key))
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The columns that statements write: all but the generated ones, which a source may send, too."""
+        return tuple([index for index, column in enumerate(self.columns) if not column.is_generated])
+
+    def written_of(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return rows without what no statement writes."""
+        written = self.written
+        if len(written) == len(self.columns):
+            return rows
+        return [tuple([row[index] for index in written]) for row in rows]
 
 
 @cache
@@ -101,21 +115,24 @@ def _values_at(places: tuple[int, ...]) -> Callable[[Row], Row]:
     return itemgetter(slice(start, start + len(places)))
 
 
-def read_table(connection: psycopg.Connection[Any], relation: Relation, position: str) -> DestinationTable:
-    """Return the table of a relation of the source. ``position``: from where on it looks as ``relation`` says. Raises
-    ``ChangeConflictError`` where the destination's looks otherwise.
+def read_table(
+    connection: psycopg.Connection[Any], relation: Relation, position: str, *, sends_generated: bool = False
+) -> DestinationTable:
+    """Return the table of a relation of the source. ``position``: from where on it looks as ``relation`` says.
+    ``sends_generated``: the source sends the values of generated columns. Raises ``ChangeConflictError`` where the
+    destination's looks otherwise.
     """
     label = quote_qualified(relation.schema, relation.name)
     generated = "a.attgenerated <> ''" if connection.info.server_version >= _GENERATED_VERSION else "false"
     rows = connection.execute(_COLUMNS.replace("{generated}", generated).encode(), (label,)).fetchall()
-    columns = {row[0]: DestinationColumn(*row[:-1]) for row in rows if not row[-1]}
-    exists, has_triggers = connection.execute(_FACTS.encode(), (label,)).fetchone() or (False, False)
+    columns = {row[0]: DestinationColumn(*row) for row in rows}
+    exists, acts = connection.execute(_FACTS.encode(), (label,)).fetchone() or (False, False)
     if not exists:
         raise ChangeConflictError(
             f"{label} changes at {position}, and is not at the destination",
             next_step="make it there as it is at the source; then moveout resync fills it",
         )
-    _check_shape(connection, relation, label, columns, position)
+    _check_shape(connection, relation, label, columns, position, sends_generated=sends_generated)
     chosen = tuple(columns[column.name] for column in relation.columns)
     names = [column.name for column in relation.columns]
     key, operators = _key(connection, relation, label)
@@ -125,7 +142,7 @@ def read_table(connection: psycopg.Connection[Any], relation: Relation, position
         tuple(names.index(name) for name in key),
         operators,
         relation.identity == _FULL,
-        has_triggers,
+        acts,
     )
 
 
@@ -149,17 +166,24 @@ def _check_shape(
     label: str,
     columns: Mapping[str, DestinationColumn],
     position: str,
+    *,
+    sends_generated: bool,
 ) -> None:
     """Raise ``ChangeConflictError`` unless a relation has the columns of the destination's table."""
     sent = {column.name: column for column in relation.columns}
     missing = [column for name, column in sent.items() if name not in columns]
-    extra = [name for name in columns if name not in sent]
+    extra = [name for name, column in columns.items() if name not in sent and not column.is_generated]
+    fixed = (
+        [] if sends_generated else [name for name in sent if name in columns and columns[name].is_generated]
+    )
     differences = [
         *(f"the column {quote_name(column.name)} is not at the destination" for column in missing),
         *(f"the column {quote_name(name)} is only at the destination" for name in extra),
+        *(f"the column {quote_name(name)} is generated at the destination only" for name in fixed),
     ]
     steps = [f"ADD COLUMN {quote_name(c.name)} {_type_name(connection, c)}" for c in missing]
     steps += [f"DROP COLUMN {quote_name(name)}" for name in extra]
+    steps += [f"ALTER COLUMN {quote_name(name)} DROP EXPRESSION" for name in fixed]
     if len(missing) == len(extra) == 1 and _same_type(missing[0], columns[extra[0]]):
         steps = [f"RENAME COLUMN {quote_name(extra[0])} TO {quote_name(missing[0].name)}"]
     for name, column in sent.items():

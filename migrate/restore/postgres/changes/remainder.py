@@ -27,7 +27,7 @@ from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import missing_definitions
 from migrate.restore.postgres.definitions.definition_files import describe_large_objects
-from migrate.restore.postgres.destination import connect_writer
+from migrate.restore.postgres.destination import connect_writer, without_user_triggers
 from migrate.runtime.crash_points import durable
 
 Name = tuple[str, str]
@@ -115,15 +115,16 @@ class _Remainder(Struct):
         columns = ", ".join(quote_name(column.name) for column in table.columns if not column.generated)
         with durable("cutover.postgres.table_again"), self.writer.transaction():
             self.writer.execute("SET LOCAL session_replication_role = replica")
-            self._empty(table)
-            reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
-            writing = f"COPY {table.label} ({columns}) FROM STDIN"
-            with (
-                self.reader.cursor().copy(reading.encode()) as rows,
-                self.writer.cursor().copy(writing.encode()) as target,
-            ):
-                for data in rows:
-                    target.write(data)
+            with without_user_triggers(self.writer, table.label):
+                self._empty(table)
+                reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
+                writing = f"COPY {table.label} ({columns}) FROM STDIN"
+                with (
+                    self.reader.cursor().copy(reading.encode()) as rows,
+                    self.writer.cursor().copy(writing.encode()) as target,
+                ):
+                    for data in rows:
+                        target.write(data)
 
     def _empty(self, table: PostgresTable) -> None:
         """Remove all rows. Where a publication of the application came along, a table without replica identity refuses

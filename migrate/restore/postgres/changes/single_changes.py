@@ -26,6 +26,13 @@ _NEXT_STEP = (
     "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
     " (or make its row as it was at the source); then run the same command again"
 )
+_DEFINITION_STEP = (
+    "the destination defines a type, a constraint or a function otherwise: moveout status names what it lacks. Give the"
+    " source's statements at the destination, too, and take out until the switch a constraint that looks at the time or"
+    " at other tables; then run the same command again"
+)
+_OF_DEFINITIONS = ("22", "23502", "23514", "42", "P0")
+"""SQLSTATE classes, and not_null_violation and check_violation: definitions refuse the value, whatever the rows are."""
 _OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of errors that do not come from what a statement says."""
 
@@ -52,7 +59,8 @@ def write_change(connection: psycopg.Connection[Any], table: DestinationTable, w
         if not is_about_data(exc, connection):
             raise
         connection.execute(b"ROLLBACK TO moveout_change")
-        raise _conflict(connection, table, waiting, first_line(exc)) from exc
+        step = _DEFINITION_STEP if (exc.sqlstate or "").startswith(_OF_DEFINITIONS) else _NEXT_STEP
+        raise _conflict(connection, table, waiting, first_line(exc), step) from exc
     connection.execute(b"RELEASE moveout_change")
     if count != 1:
         there = "no such row" if count == 0 else f"{count} such rows"
@@ -75,7 +83,11 @@ def _statement(table: DestinationTable, waiting: Waiting) -> ParameterizedStatem
 
 
 def _conflict(
-    connection: psycopg.Connection[Any], table: DestinationTable, waiting: Waiting, reason: str
+    connection: psycopg.Connection[Any],
+    table: DestinationTable,
+    waiting: Waiting,
+    reason: str,
+    next_step: str = _NEXT_STEP,
 ) -> ChangeConflictError:
     """Return the error that names a change: position, table, key, and both rows."""
     change = waiting.change
@@ -92,7 +104,7 @@ def _conflict(
     words.append(
         f"the destination's row {_shown(table, present)}" if present else "the destination has no such row"
     )
-    return ChangeConflictError("; ".join(dict.fromkeys(words)), next_step=_NEXT_STEP)
+    return ChangeConflictError("; ".join(dict.fromkeys(words)), next_step=next_step)
 
 
 def _present(connection: psycopg.Connection[Any], table: DestinationTable, row: Row) -> Row | None:

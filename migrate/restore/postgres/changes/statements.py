@@ -32,7 +32,7 @@ class ParameterizedStatement:
 
 def copy_statement(table: DestinationTable) -> str:
     """Return the statement that takes new rows."""
-    names = ", ".join(column.quoted for column in table.columns)
+    names = ", ".join(table.columns[index].quoted for index in table.written)
     return f"COPY {table.label}{f' ({names})' if names else ''} FROM STDIN"
 
 
@@ -81,7 +81,7 @@ def update_many(
     """Return the statement that gives some rows new values in the columns ``sent``; None where there is nothing to
     change.
     """
-    columns = [index for index in sent if index not in table.key]
+    columns = [index for index in sent if index not in table.key and not table.columns[index].is_generated]
     if not columns:
         return None
     statement = ParameterizedStatement()
@@ -92,7 +92,7 @@ def update_many(
         new = [_many(table, i) if i in used else f"t.{c.quoted}" for i, c in enumerate(table.columns)]
         returned = ", ".join(f"{value} AS n{index}" for index, value in enumerate(new))
         gone = f"DELETE FROM ONLY {table.label} AS t USING {source} WHERE {condition} RETURNING {returned}"
-        values = ", ".join(f"n{index}" for index in range(len(new)))
+        values = ", ".join(f"n{index}" for index in table.written)
         statement.text = _replacement(table, gone, values)
     else:
         settings = ", ".join(f"{table.columns[i].quoted} = {_many(table, i)}" for i in columns)
@@ -106,8 +106,8 @@ def insert_one(table: DestinationTable, row: Row) -> ParameterizedStatement:
     if not row:
         statement.text = f"INSERT INTO {table.label} DEFAULT VALUES"
         return statement
-    values = ", ".join(_cast(column, statement.add(v)) for column, v in zip(table.columns, row, strict=True))
-    names = ", ".join(column.quoted for column in table.columns)
+    values = ", ".join(_cast(table.columns[i], statement.add(row[i])) for i in table.written)
+    names = ", ".join(table.columns[i].quoted for i in table.written)
     statement.text = f"INSERT INTO {table.label} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})"
     return statement
 
@@ -127,13 +127,14 @@ def update_one(table: DestinationTable, old: Row, row: Row) -> ParameterizedStat
         index
         for index, value in enumerate(row)
         if value is not UNCHANGED
+        and not table.columns[index].is_generated
         and (is_moved or index not in table.key)
         and _may_differ(table, index, old, row)
     ]
     condition = _is_row(statement, table, old)
     new = {index: _cast(table.columns[index], statement.add(row[index])) for index in changed}
     if any(table.columns[index].is_always_identity for index in changed):
-        values = ", ".join(new.get(i) or f"d.{column.quoted}" for i, column in enumerate(table.columns))
+        values = ", ".join(new.get(i) or f"d.{table.columns[i].quoted}" for i in table.written)
         gone = f"DELETE FROM ONLY {table.label} AS t WHERE {condition} RETURNING t.*"
         statement.text = _replacement(table, gone, values)
     elif new:
@@ -163,7 +164,7 @@ def _may_differ(table: DestinationTable, index: int, old: Row, row: Row) -> bool
 
 def _replacement(table: DestinationTable, gone: str, values: str) -> str:
     """Return a statement that writes rows anew: no UPDATE sets a column that is GENERATED ALWAYS AS IDENTITY."""
-    names = ", ".join(column.quoted for column in table.columns)
+    names = ", ".join(table.columns[index].quoted for index in table.written)
     insert = f"INSERT INTO {table.label} ({names}) OVERRIDING SYSTEM VALUE"
     return f"WITH d AS ({gone}) {insert} SELECT {values} FROM d"
 
@@ -220,6 +221,8 @@ def _is_row(statement: ParameterizedStatement, table: DestinationTable, row: Row
         )
     conditions = []
     for column, value in zip(table.columns, row, strict=True):
+        if column.is_generated:
+            continue
         if value is None:
             conditions.append(f"t.{column.quoted} IS NULL")
             continue

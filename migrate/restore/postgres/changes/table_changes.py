@@ -57,7 +57,7 @@ class TableChanges:
 
     def add(self, waiting: Waiting) -> bool:
         """Take a change; False where it can only be written by itself, or after what waits."""
-        if self.table.is_ordered or not self._take(waiting.change):
+        if not self._take(waiting.change):
             return False
         self.waiting.append(waiting)
         return True

@@ -171,6 +171,26 @@ def test_what_is_not_followed_is_named_and_the_application_goes_on(postgres):
     assert not [finding for finding in examine(ExamineRequest(url)).findings if finding.check == "changes"]
 
 
+def test_tables_that_are_not_followed_any_more_are_named(postgres):
+    url = postgres.database()
+    run_sql(
+        url,
+        "".join(
+            f"CREATE TABLE {name} (id int PRIMARY KEY);" for name in ("anew", "left_out", "other", "same")
+        ),
+    )
+    with log_of(url) as (log, base):
+        assert log.troubled_tables(base.log) == []
+        run_sql(
+            url,
+            "DROP TABLE anew; CREATE TABLE anew (id int PRIMARY KEY); ALTER TABLE other RENAME TO renamed",
+        )
+        run_sql(url, f"ALTER PUBLICATION {base.log['publication']} DROP TABLE left_out")
+        named = log.troubled_tables(base.log)
+    assert [table.name for table in named] == ['"public"."anew"', '"public"."left_out"']
+    assert "so its changes are not followed → moveout resync reads it again" in named[0].sentence
+
+
 def test_a_gap_in_the_log_is_an_error(postgres):
     """The server would go on behind the gap without a word."""
     url = postgres.database()

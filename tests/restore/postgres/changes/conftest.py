@@ -4,7 +4,8 @@ import contextlib
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,6 +32,8 @@ class Pair:
     folder: SegmentFolder
     single_changes: int = 0
     """How many changes the last ``apply`` wrote one by one."""
+    log: Mapping[str, Any] = field(default_factory=dict)
+    """What the base says of the log."""
 
     def capture(self, script: str = "") -> None:
         """Run the statements of a script at the source, and keep what they change."""
@@ -42,7 +45,9 @@ class Pair:
     def apply(self, secrets: Mapping[str, str] | None = None) -> Mark:
         """Apply all that is there."""
         last = self.folder.last()
-        with contextlib.closing(open_change_writer(self.destination, secrets or {}, "app")) as writer:
+        with contextlib.closing(
+            open_change_writer(self.destination, secrets or {}, "app", self.log)
+        ) as writer:
             mark = Applying(self.folder, writer).run(
                 CancellationToken(), lambda mark: last is None or mark.place >= last.boundary
             )

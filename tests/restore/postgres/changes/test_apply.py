@@ -7,7 +7,7 @@ import pytest
 from exporters.changes import MessageKind
 from migrate.changes.apply import Applying, ChangeConflictError
 from migrate.changes.segments import START, Place
-from migrate.errors import BusyError, NotAllowedError
+from migrate.errors import BusyError, NotAllowedError, UsageError
 from migrate.restore.postgres.changes.change_writer import open_change_writer
 from migrate.runtime.cancellation import CancellationToken
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -45,6 +45,14 @@ CREATE TABLE base (id int PRIMARY KEY); CREATE TABLE heir (v text, PRIMARY KEY (
 CREATE TABLE seen (id int PRIMARY KEY, n int);
 CREATE FUNCTION grow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.n := NEW.n + 1; RETURN NEW; END';
 CREATE TRIGGER grow BEFORE INSERT OR UPDATE ON seen FOR EACH ROW EXECUTE FUNCTION grow();
+CREATE TABLE acting (id int PRIMARY KEY, n int); CREATE TABLE echoes (id int PRIMARY KEY, n int);
+CREATE TRIGGER grow BEFORE INSERT OR UPDATE ON acting FOR EACH ROW EXECUTE FUNCTION grow();
+CREATE TRIGGER mirrored BEFORE INSERT OR UPDATE ON acting FOR EACH ROW EXECUTE FUNCTION grow();
+CREATE RULE echo AS ON UPDATE TO acting DO ALSO INSERT INTO echoes VALUES (new.n, new.id);
+ALTER TABLE acting ENABLE ALWAYS TRIGGER grow, ENABLE REPLICA TRIGGER mirrored, ENABLE ALWAYS RULE echo;
+CREATE FUNCTION plain(t text) RETURNS text LANGUAGE sql AS 'SELECT t';
+CREATE FUNCTION calls(t text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN plain(t); END';
+CREATE TABLE checked (id int PRIMARY KEY, v text CHECK (calls(v) <> ''));
 INSERT INTO long_values SELECT i, repeat('a' || i, 5000), repeat('b' || i, 5000), i FROM generate_series(1, 4) i;
 INSERT INTO whole (a, j, t, c) VALUES (1.0, '{"a":1}', 'x', 'a'), (1.00, '{"a":1}', 'x', 'a'), (NULL, NULL, NULL, NULL);
 INSERT INTO whole (a, j, t, c) SELECT 2, '[]', 'same', 'b' FROM generate_series(1, 3);
@@ -145,9 +153,15 @@ def followed(make_shared_pair):
             id="no columns, and heirs with the same keys",
         ),
         pytest.param(
-            "UPDATE seen SET n = 10; INSERT INTO seen VALUES (2, 2); UPDATE seen SET id = -id",
+            "UPDATE seen SET n = 10; INSERT INTO seen VALUES (2, 2); UPDATE seen SET id = -id;"
+            "INSERT INTO acting VALUES (1, 1), (2, 5); UPDATE acting SET n = n * 10",
             0,
-            id="triggers act once",
+            id="triggers and rules act once, also those that act on replicas",
+        ),
+        pytest.param(
+            "INSERT INTO checked VALUES (1, 'a'), (2, 'b'); UPDATE checked SET v = 'c' WHERE id = 1",
+            3,
+            id="a constraint that names a function without its schema",
         ),
         pytest.param(
             "INSERT INTO parent VALUES (500); TRUNCATE parent CASCADE; INSERT INTO parent VALUES (1);"
@@ -172,6 +186,11 @@ def followed(make_shared_pair):
 def test_changes_arrive(followed, statements, single):
     followed.follow(statements)
     assert followed.single_changes == single
+    query = (
+        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgenabled <> 'O'"
+        " UNION ALL SELECT rulename, ev_enabled::text FROM pg_rewrite WHERE rulename = 'echo' ORDER BY 1"
+    )
+    assert fetch(followed.destination, query) == [("echo", "A"), ("grow", "A"), ("mirrored", "R")]
 
 
 CONFLICTS = """
@@ -243,6 +262,63 @@ def test_another_shape_stops_before_its_first_change(make_pair):
         run_sql(pair.destination, statement)
         pair.apply()
     pair.assert_equal()
+
+
+def test_the_destination_makes_generated_values_that_a_source_sends(make_pair):
+    """PostgreSQL 18 sends them where a table with generated columns is identified by its whole rows."""
+    pair = make_pair(
+        "CREATE TABLE t (id int PRIMARY KEY, n int, g int); CREATE TABLE w (n int, g int);"
+        "ALTER TABLE w REPLICA IDENTITY FULL"
+    )
+    generated = "DROP g, ADD g int GENERATED ALWAYS AS (n * 2) STORED"
+    run_sql(pair.destination, f"ALTER TABLE t {generated}; ALTER TABLE w {generated}")
+    pair.capture("INSERT INTO t VALUES (1, 1, 2), (2, 2, 4); INSERT INTO w VALUES (1, 2), (2, 4)")
+    with pytest.raises(ChangeConflictError, match="generated at the destination only") as error:
+        pair.apply()
+    assert error.value.next_step.count('ALTER TABLE "public"."t" ALTER COLUMN "g" DROP EXPRESSION') == 1
+    pair.log = {"generated": True}
+    pair.apply()
+    pair.capture(
+        "UPDATE t SET n = 5, g = 10 WHERE id = 1; UPDATE t SET id = 3 WHERE id = 2;"
+        "UPDATE w SET n = 7, g = 14 WHERE n = 1; DELETE FROM w WHERE n = 2"
+    )
+    pair.apply()
+    for query in ("SELECT id, n, g FROM t ORDER BY 1", "SELECT n, g FROM w"):
+        assert fetch(pair.destination, query) == fetch(pair.source, query)
+
+
+def test_changes_of_a_table_that_has_taken_the_name_of_another_one_stop_before_they_meet_its_rows(make_pair):
+    pair = make_pair(
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);"
+        "INSERT INTO a VALUES (1, 'a'); INSERT INTO b VALUES (1, 'b')"
+    )
+    pair.log = {
+        "tables": {
+            f"public.{name}": number
+            for name, number in fetch(
+                pair.source, "SELECT relname, oid FROM pg_class WHERE relname IN ('a', 'b')"
+            )
+        }
+    }
+    pair.follow("UPDATE a SET v = 'a2'; UPDATE b SET v = 'b2'")
+    pair.capture(
+        "ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; UPDATE a SET v = 'b3'"
+    )
+    with pytest.raises(ChangeConflictError, match=r'"public"\."a" is another table of the source') as error:
+        pair.apply()
+    assert error.value.next_step.startswith("moveout resync app:public.a ")
+    assert fetch(pair.destination, "SELECT v FROM a UNION ALL SELECT v FROM b") == [("a2",), ("b2",)]
+
+
+def test_a_session_without_our_settings_writes_nothing(make_pair):
+    """A pooler in transaction mode gives each transaction a session of its own."""
+    pair = make_pair("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.capture("INSERT INTO t VALUES (1)")
+    with contextlib.closing(open_change_writer(pair.destination, {}, "app")) as writer:
+        writer._process += 1
+        with pytest.raises(UsageError, match="a pooler gives each transaction a session of its own"):
+            Applying(pair.folder, writer).run(CancellationToken(), lambda _: True)
+    assert fetch(pair.destination, "SELECT id FROM t") == []
 
 
 def test_who_may_not_keep_triggers_from_firing_is_told_how(make_pair, other_postgres):

@@ -59,6 +59,23 @@ def test_all_of_it_arrives_once(sides):
     assert set(carry_remainder(request).counts.values()) == {0}
 
 
+def test_a_trigger_that_fires_on_replicas_does_not_act_again_for_rows_that_are_copied(sides):
+    """What it wrote at the source is in the log, and its table was compared before."""
+    source, destination, request = sides
+    for url in (source, destination):
+        run_sql(
+            url,
+            "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.keyed VALUES (new.n);"
+            " RETURN new; END'; CREATE TRIGGER seen AFTER INSERT ON keyless FOR EACH ROW EXECUTE FUNCTION seen();"
+            " ALTER TABLE keyless ENABLE ALWAYS TRIGGER seen",
+        )
+    run_sql(source, "INSERT INTO keyless (n) VALUES (1), (2)")
+    carry_remainder(request)
+    assert fetch(destination, "SELECT n FROM keyless ORDER BY n") == [(1,), (2,)]
+    assert fetch(destination, "SELECT id FROM keyed") == []
+    assert fetch(destination, "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'seen'") == [("A",)]
+
+
 def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
     source, destination, request = sides
     known, unknown = (f"{name}_{source[-8:]}" for name in ("app", "only_at_source"))
