@@ -68,7 +68,7 @@ class CatalogRow(Struct, frozen=True):
 
 def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
     """Write ``catalog.parquet``."""
-    _write(file, _CATALOG, map(_from_catalog_row, rows))
+    _write(file, _CATALOG, map(row_values, rows))
 
 
 def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
@@ -131,7 +131,8 @@ def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
     )
 
 
-def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
+def row_values(row: CatalogRow) -> tuple[Any, ...]:
+    """Return the values of a row as they stand in the file."""
     values = {name: getattr(row, name) for name in _CATALOG}
     for name in ("position", "details"):
         values[name] = canonical_json.encode(values[name]).decode("ascii")

@@ -1,9 +1,9 @@
 """Whose location it is: ``_work/export.json`` says which bundle is being made there, from which sources.
 
 It is the first file of an export and, with the lease, the last to go after a complete seal. A bundle that was sealed
-*incomplete* keeps its ``_work/``: the same export command later takes it up again. Then the bundle gets a new id, and
-the old one stands in ``continues``. What was sealed under the old id does not exist any more once its tag files are
-taken down.
+*incomplete* keeps its ``_work/``: the same export command later takes it up again. When something comes of that, the
+bundle gets a new id, and the old one stands in ``continues`` (see ``standing_seal``). What was sealed under the old id
+does not exist any more once its tag files are taken down.
 """
 
 from __future__ import annotations

@@ -75,10 +75,25 @@ def reasons_incomplete(
             f"{accounted} items are accounted for, but none of the counts says so: {sorted(counts)}"
         )
     if failed := gaps.get("failed", 0):
-        reasons.append(f"{failed} {'item' if failed == 1 else 'items'} could not be exported")
+        reasons.append(_failed_words(failed))
     if not reasons and not may_be_empty and (nothing := _nothing_in(summary, totals, gaps)):
         reasons.append(f"{nothing}: check its name, prefix and filters, or say --allow-empty")
     return reasons
+
+
+def _failed_words(count: int) -> str:
+    return f"{count} {'item' if count == 1 else 'items'} could not be exported"
+
+
+def reasons_beyond_gaps(source: SourceReconciliation) -> list[str]:
+    """Return why a source is incomplete, as far as its first gaps do not say it."""
+    said = [gap.reason for gap in source.gaps if gap.reason]
+    count = _failed_words(source.dispositions.get("failed", 0))
+    return [
+        reason
+        for reason in source.reasons
+        if reason != count and not any(reason_of_gap in reason for reason_of_gap in said)
+    ]
 
 
 def _nothing_in(summary: SourceSummary, totals: Totals, gaps: Mapping[str, int]) -> str:

@@ -95,7 +95,7 @@ def seal(
     state, ledger, reconciliations = exported.state, exported.ledger, exported.reconciliations
     sealed_at = executor.submit(seal_time, store, state)
     check()
-    rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
+    rows = {reconciliation.name: catalog_rows(reconciliation) for reconciliation in reconciliations}
     ledger.add_files(_write_tables(store, ledger, reconciliations, rows, executor))
     sealed = sealed_at.result()
     check()
@@ -218,7 +218,8 @@ def _write_table(store: MultipartStore, key: str, fill: Callable[[BinaryIO], obj
     return _record(writer)
 
 
-def _catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
+def catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
+    """Return what the catalog says of the tables and buckets of a source."""
     positions = reconciliation.summary.positions
     newest = positions[-1] if positions else {}
     return [

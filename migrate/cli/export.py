@@ -156,8 +156,9 @@ class Exported(Struct, frozen=True):
         if not self.detailed:
             _draw_counts(console, summary.sources)
         if summary.already_sealed:
-            state = "" if summary.complete else ", INCOMPLETE"
-            rest = "what it lacks cannot be read now" if summary.broken else "nothing was left to do"
+            state, rest = "", "nothing was left to do"
+            if not summary.complete:
+                state, rest = ", INCOMPLETE", "nothing came to it now, so it stays as it is"
             console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}", wrap=True)
         else:
             state = "complete" if summary.complete else "INCOMPLETE"

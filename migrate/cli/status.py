@@ -339,6 +339,8 @@ def _source_words(source: SourceStatus) -> str:
 def _draw_source(console: Console, source: SourceStatus) -> None:
     words = _source_words(source).removeprefix(source.name)
     console.print(Text.assemble("  ", (source.name, "bold"), words))
+    for reason in source.reasons[:_SHOWN_GAPS]:
+        console.print(Text(f"    ! {reason}", style="yellow"), wrap=True)
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"    {gap_words(gap)}"), wrap=True)
     if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
@@ -585,6 +587,7 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             good=export.state not in {"stopped", "incomplete"},
             sources=[
                 *(_source_words(source).replace("  ", ": ", 1) for source in export.sources),
+                *(f"{source.name}: {reason}" for source in export.sources for reason in source.reasons),
                 *(f"{name}: {left_out_line(name).happened}" for name in export.left_out),
             ],
             gaps=gaps[:_PAGE_GAPS],

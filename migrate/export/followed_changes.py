@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class FollowedChanges:
     """Captures the changes of one export's sources until the context ends; the servers keep what comes later. ``name``
     is that of the bundle: what is made at the servers is called after it. ``requests`` by the names of the sources that
-    are followed.
+    are followed. ``before_base`` is called before a base takes the place of the one that a sealed bundle may name.
     """
 
     def __init__(
@@ -34,12 +34,15 @@ class FollowedChanges:
         requests: Mapping[str, FollowRequest],
         cancellation: CancellationToken,
         note: Note,
+        *,
+        before_base: Callable[[], None],
     ) -> None:
         self._store = store
         self._name = name
         self._requests = requests
         self._cancellation = cancellation
         self._note = note
+        self._before_base = before_base
         self._captures: list[CaptureThread] = []
 
     def __enter__(self) -> Self:
@@ -68,6 +71,7 @@ class FollowedChanges:
             if log is None or snapshot is None:
                 yield stack.enter_context(source.snapshot(workspace, workers=workers))
                 return
+            self._before_base()
             base = snapshot.position[FOLLOW]
             folder = SegmentFolder(self._store, source.name, base["position"])
             folder.begin()

@@ -13,6 +13,7 @@ from migrate.bundle.bundle_json import LeftOutSource
 from migrate.bundle.commit_records import group_infos, read_final, record_ids
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
+from migrate.bundle.standing_seal import StandingSeal
 from migrate.case.server_url import is_pattern
 from migrate.errors import DamageError, GoneError, NotEmptyError, UsageError
 from migrate.runtime.progress import Progress
@@ -124,6 +125,15 @@ def left_out_of(store: Store, kind: LocationKind) -> Sequence[LeftOutSource]:
     return ()
 
 
+class Claim(Struct, frozen=True):
+    """A location that is ours. ``state`` is the bundle in the making; while the ``seal`` of the one that it continues
+    stands, it is not recorded yet.
+    """
+
+    state: ExportState
+    seal: StandingSeal
+
+
 def claim(
     store: MultipartStore,
     case_sources: Sequence[SourceName],
@@ -131,7 +141,7 @@ def claim(
     executor: Executor,
     progress: Progress,
     changes: SourceChanges = _NO_CHANGES,
-) -> ExportState | bundle_json.BundleInfo:
+) -> Claim | bundle_json.BundleInfo:
     """Make the location ours, under the lease: begin, resume or continue; take sources in and out. A bundle that proves
     complete is cleaned up and returned.
     """
@@ -143,23 +153,30 @@ def claim(
     if state is None:
         state = export_state.new_state(case_sources)
         export_state.write_state(store, state)
-        return state
+        return Claim(state, StandingSeal())
     sealed = bundle_json.read_sealed(store)
-    changed = _changed(state, case_sources, changes)
-    if sealed is not None and sealed.id == state.id:
+    is_continued = sealed is not None and sealed.id == state.id
+    next_state = changed = _changed(state, case_sources, changes)
+    if sealed is not None and is_continued:
         if sealed.complete and changed.sources == state.sources:
             clean_work(store, executor)
             return sealed
         progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
-        changed = replace(export_state.new_state(changed.sources, changed), left_out=changed.left_out)
-    if changed != state:
-        export_state.write_state(store, changed)
-    for name in changes.dropped:
-        for info in list(store.list(f"{layout.WORK}{name}/")):
-            store.delete(info.key)
-    if sealed is not None:
-        unseal(store)
-    return changed
+        next_state = export_state.new_state(changed.sources, changed)
+
+    def begin_next() -> None:
+        if next_state != state:
+            export_state.write_state(store, next_state)
+        for name in changes.dropped:
+            for info in list(store.list(f"{layout.WORK}{name}/")):
+                store.delete(info.key)
+        if sealed is not None:
+            unseal(store)
+
+    seal = StandingSeal(begin_next)
+    if not is_continued or changed != state:
+        seal.remove()
+    return Claim(next_state, seal)
 
 
 def _changed(state: ExportState, case_sources: Sequence[SourceName], changes: SourceChanges) -> ExportState:

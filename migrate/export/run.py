@@ -31,7 +31,9 @@ from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
-from migrate.bundle.seal import ExportedData, Sealed, seal
+from migrate.bundle.seal import ExportedData, Sealed
+from migrate.bundle.seal import seal as write_seal
+from migrate.bundle.standing_seal import is_unchanged
 from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
@@ -74,7 +76,8 @@ def export(
     options: ExportOptions | None = None,
     cancellation: CancellationToken | None = None,
 ) -> ExportOutcome:
-    """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
+    """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there. A bundle that was
+    sealed incomplete, and to which nothing is added, stays as it is.
 
     Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the location's
     errors, and the error of the sources where none could be read. ``cancellation``, on which ``store`` waits, too, is
@@ -88,8 +91,8 @@ def export(
     sealed = None if options.is_seen else refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
         return outcome_of_sealed(store, sealed)
-    if len(lost) == len(sources) and (outcome := _without_sources(store, lost)) is not None:
-        return outcome
+    if len(lost) == len(sources) and export_state.read_state(store) is None:
+        raise no_source_error([(source.name, source.error) for source in lost])
     cancellation = cancellation or CancellationToken()
     with ExitStack() as stack:
         lease = stack.enter_context(
@@ -97,23 +100,23 @@ def export(
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
         noted = store if options.open_pool is not None else _with_known_files(store, executor)
-        state = claim(noted, source_names, executor=executor, progress=progress, changes=changes)
-        if isinstance(state, bundle_json.BundleInfo):
-            return outcome_of_sealed(store, state)
+        claimed = claim(noted, source_names, executor=executor, progress=progress, changes=changes)
+        if isinstance(claimed, bundle_json.BundleInfo):
+            return outcome_of_sealed(store, claimed)
+        state, seal = claimed.state, claimed.seal
         ledger = stack.enter_context(ProgressDatabase())
         bundle_name = export_state.followed_name(options.case.name if options.case else "", state)
-        followed = stack.enter_context(
-            FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
+        followed = FollowedChanges(
+            store, bundle_name, options.follow, cancellation, progress.note, before_base=seal.remove
         )
-        unit_cancellation = cancellation.child()
-        seal_time = options.seal_time
-        stack.enter_context(
-            waiting_for_silent(lambda seconds: unit_cancellation.wait(seconds) or seal_time.is_over)
-        )
+        stack.enter_context(followed)
+        unit_cancellation = _unit_cancellation(stack, cancellation, options)
         unit_store = options.open_unit_store(unit_cancellation) if options.open_unit_store else store
+        unit_store = noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store
         run = ExportRun(
-            store=noted,
+            store=seal.over(noted),
             state=state,
+            seal=seal,
             ledger=ledger,
             lease=lease,
             executor=executor,
@@ -123,7 +126,7 @@ def export(
             cancellation=cancellation,
             followed=followed,
             room=LocationRoom(store, executor),
-            unit_store=noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store,
+            unit_store=seal.over(unit_store),
             unit_cancellation=unit_cancellation,
         )
         try:
@@ -138,6 +141,15 @@ def _with_known_files(store: MultipartStore, executor: Executor) -> KnownFiles:
     known_files = KnownFiles(store, layout.is_note_of_export)
     known_files.load_by(executor, (layout.EXPORT_STATE,), layout.WORK)
     return known_files
+
+
+def _unit_cancellation(
+    stack: ExitStack, cancellation: CancellationToken, options: ExportOptions
+) -> CancellationToken:
+    """Return what ends the units under way. Who waits for a silent server waits for it, too, and until the seal."""
+    child, seal_time = cancellation.child(), options.seal_time
+    stack.enter_context(waiting_for_silent(lambda seconds: child.wait(seconds) or seal_time.is_over))
+    return child
 
 
 def _name_of(source: Source, options: ExportOptions) -> SourceName:
@@ -175,35 +187,29 @@ def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome
         if broken_source is not None:
             broken.append(broken_source)
     broken_names = {source.name for source in broken}
-    if all(source.name in broken_names and not source.totals.items for source in reconciliations):
-        raise no_source_error([(source.name, source.error) for source in broken])
+    options = run.options
+    exported = ExportedData(run.state, run.ledger, reconciliations, options.left_behind, options.case)
     run.room.release()
     lift_rate_limit(run)
+    if run.seal.stands and is_unchanged(run.store, exported, broken_names, strict=options.strict_snapshot):
+        return _outcome_of_kept(run, broken)
+    if all(source.name in broken_names and not source.totals.items for source in reconciliations):
+        raise no_source_error([(source.name, source.error) for source in broken])
     run.progress.begin("seal", items=0, size_bytes=0)
     try:
-        options = run.options
-        exported = ExportedData(run.state, run.ledger, reconciliations, options.left_behind, options.case)
-        sealed = seal(run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page)
+        run.seal.remove()
+        sealed = write_seal(run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page)
     except NoSpaceError as exc:
         raise run.room.seal_error(exc, run.ledger.unit_count()) from exc
     run.progress.end()
     return _outcome(run, sealed, broken)
 
 
-def _without_sources(store: MultipartStore, lost: Sequence[LostSource]) -> ExportOutcome | None:
-    """Return the outcome where no source can be opened and a sealed, incomplete bundle lies there: it stays as it is.
-    Return None where an earlier run left something that can be sealed. Raises the error of the sources otherwise.
-    """
-    state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
-    if state is None:
-        raise no_source_error([(source.name, source.error) for source in lost])
-    if sealed is None or sealed.id != state.id:
-        return None
-    broken = [
-        BrokenSource(source.name, source.error, f"{source.name} could not be read: {source.error}")
-        for source in lost
-    ]
-    return replace(outcome_of_sealed(store, sealed), broken=broken)
+def _outcome_of_kept(run: ExportRun, broken: Sequence[BrokenSource]) -> ExportOutcome:
+    """Return the outcome of an export that added nothing to the incomplete bundle, which stays as it is."""
+    info = bundle_json.read_sealed(run.store)
+    assert info is not None, "its seal stands"
+    return replace(outcome_of_sealed(run.store, info), broken=broken)
 
 
 def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[BrokenSource]) -> ExportOutcome:

@@ -23,6 +23,7 @@ from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import ExportState, now
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase, Totals
+from migrate.bundle.standing_seal import StandingSeal
 from migrate.errors import MoveoutError, NoSpaceError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
@@ -60,6 +61,7 @@ class ExportRun(Struct, frozen=True, kw_only=True):
 
     store: MultipartStore
     state: ExportState
+    seal: StandingSeal
     ledger: ProgressDatabase
     lease: Lease
     executor: Executor
@@ -113,6 +115,7 @@ class UnitRun:
         if run.options.open_pool is not None:
             pool = run.options.open_pool(source, self._work, run.lease, run.executor)
             if pool is not None:
+                run.seal.remove()  # other machines write to the location themselves
                 self._together = 1
                 return pool
             run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")

@@ -43,6 +43,8 @@ class SourceStatus(Struct, frozen=True):
     gaps: Sequence[Gap]
     """At most the first 1000."""
     gaps_total: int
+    reasons: Sequence[str] = ()
+    """What a seal says of why it is incomplete, as far as its gaps do not."""
 
 
 class ExportStatus(Struct, frozen=True):
@@ -67,7 +69,9 @@ def export_status(store: Store) -> ExportStatus:
     sealed = bundle_json.read_sealed(store)
     making = export_state.read_state(store)
     holder, age = _holder(store)
-    if sealed is not None and (making is None or making.id == sealed.id):
+    live = holder is not None and holder.purpose == "export" and _lives(holder, age or 0.0)
+    is_continued = live and sealed is not None and not sealed.complete
+    if sealed is not None and (making is None or (making.id == sealed.id and not is_continued)):
         sources = [
             _sealed_source(source) for source in reconciliation.decode(store.read(layout.RECONCILIATION))
         ]
@@ -84,7 +88,6 @@ def export_status(store: Store) -> ExportStatus:
         return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
         source_statuses = [_open_source(store, source, executor) for source in making.sources]
-    live = holder is not None and _lives(holder, age or 0.0)
     return ExportStatus(
         store.location,
         "exporting" if live else "stopped",
@@ -111,8 +114,9 @@ def _lives(holder: LeaseState, age: float) -> bool:
 
 def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
     gaps = max(len(source.gaps), sum(n for word, n in source.dispositions.items() if word != "exported"))
+    reasons = reconciliation.reasons_beyond_gaps(source)
     return SourceStatus(
-        source.name, source.url, source.totals, True, source.totals, True, True, source.gaps, gaps
+        source.name, source.url, source.totals, True, source.totals, True, True, source.gaps, gaps, reasons
     )
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
 from exporters.objects.key_oddities import Oddities
 from exporters.objects.outage_detection import Outage
@@ -19,7 +20,7 @@ from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, is_record
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.ordered_listing import begun, in_order, without_records
@@ -31,7 +32,7 @@ from migrate.sync.versions.version_diff import HistoryComparison, KnownHistories
 from migrate.sync.versions.version_filter import by_tags, judged, steps_by_tags
 
 NAMELESS = "no name: it is what its prefix is called"
-_RESERVED = "it lies where moveout keeps the records of syncs"
+_RESERVED = "it lies where moveout keeps the records of syncs, so no sync copies it"
 _REPORTED_AT_ONCE = 5000
 _EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
@@ -44,7 +45,8 @@ Listings = tuple[Iterator[Page], Iterator[Page]]
 class Plan(Struct):
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
-    ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied.
+    ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied. ``reserved``:
+    the first few that lie where the records of syncs are, and are none.
     """
 
     run: str
@@ -58,6 +60,7 @@ class Plan(Struct):
     classes: set[str] = field(default_factory=set)
     examples: dict[Action, list[str]] = field(default_factory=dict)
     samples: list[ObjectSummary] = field(default_factory=list)
+    reserved: list[Gap] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -244,6 +247,9 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     examples = plan.examples.setdefault(step.do, [])
     if len(examples) < _EXAMPLES:
         examples.append(step.key)
+    is_reserved = step.why == _RESERVED and not is_record(step.source.key if step.source else step.key)
+    if is_reserved and len(plan.reserved) < _EXAMPLES:
+        plan.reserved.append(Gap(step.name, "excluded", step.why))
     if step.do not in {Action.COPY, Action.LOOK} or step.source is None:
         return step
     plan.size_bytes += step.source.size_bytes

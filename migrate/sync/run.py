@@ -391,7 +391,7 @@ class _Sync(Struct):
             deleted=len(removal.removed),
             losses=self.record.header.losses,
             rows=self.record.header.rows,
-            gaps=tuple(gaps),
+            gaps=(*plan.reserved, *gaps),
             damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
             extras=tuple(removal.kept if self.options.delete else plan.examples.get(Action.EXTRA, ())),

@@ -72,6 +72,7 @@ def test_four_bad_sources_of_five_are_named_and_completed_later(postgres, minio,
     assert lines["app"]["happened"].startswith("exported: 2,500 items")
     assert f"there is no bucket '{bucket}'" in lines["media"]["happened"]
     assert all(line["next_step"] for name, line in lines.items() if name != "app")
+    assert "create" not in lines["media"]["next_step"], "a source that is missing is not to be made"
     shown = call("export", "-c", case).out
     assert "app        exported: 2,500 items" in shown
     assert f"missing    not exported: {postgres.url_of(f'missing_{word}')}" in shown

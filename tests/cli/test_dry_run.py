@@ -119,3 +119,8 @@ def test_a_log_file_has_what_happened_and_no_secret(host, tmp_path):
     for secret in (PASSWORD.replace("&", "%26"), "in-the-env"):
         assert secret not in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_that_a_log_file_ends_on_a_full_disk_is_printed_once_and_the_work_goes_on(host):
+    ended = call("verify", host / "bundle", "--log-file", "/dev/full")
+    assert (ended.code, ended.err.count("/dev/full cannot be written any more")) == (0, 1), ended

@@ -5,10 +5,14 @@ import pytest
 
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call, make_file
+from scripts.process import free_port
+from tests.cli.conftest import call, make_file, make_media, make_shop
+from tests.export.sources import fingerprint
 from tests.exporters.mysql.databases import run_sql as run_mysql
 from tests.exporters.postgres.databases import as_role, login, run_sql
 from tests.tools.clients import boto_client
+from tests.tools.http_proxy import HttpProxy, refusal
+from tests.tools.moving_address import MovingAddress
 
 
 def test_what_is_empty_is_said_and_may_be_allowed(postgres, mariadb, media, tmp_path):
@@ -333,3 +337,73 @@ def test_a_partitioned_table_that_the_role_may_not_read_costs_only_itself(postgr
             (1,),
             (2,),
         ]
+
+
+class RefusingProxy(HttpProxy):
+    """``with RefusingProxy(server.endpoint) as proxy:`` lets nobody read the object ``plain.txt``."""
+
+    def handle(self, asked):
+        is_refused = asked.method == "GET" and asked.path.endswith("/plain.txt")
+        return refusal(403, "AccessDenied") if is_refused else self.forward(asked)
+
+
+def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_names_it_holds(
+    postgres, mariadb, minio, bucket, tmp_path
+):
+    """One server is dead, and of each other one something is refused. Then the dead one is back."""
+    make_media(minio, bucket)
+    old, my, port = postgres.database(), mariadb.database(), free_port()
+    run_sql(
+        old,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 2 AS x;"
+        "CREATE ROLE kept_reader LOGIN PASSWORD 'kept'; GRANT SELECT ON a TO kept_reader",
+    )
+    name = my.rpartition("/")[2]
+    run_mysql(
+        my,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 2 AS x;"
+        "CREATE USER kept_reader IDENTIFIED BY 'kept';"
+        f"GRANT SELECT ON {name}.a TO kept_reader; GRANT INSERT ON {name}.b TO kept_reader",
+    )
+    late = make_shop(postgres)
+    bundle, copy, key = tmp_path / "bundle", tmp_path / "copy", tmp_path / "key"
+    with RefusingProxy(minio.endpoint) as proxy:
+        env = {
+            "PGPASSWORD": "kept",
+            "PGPASSFILE": "/dev/null",
+            "MYSQL_PWD": "kept",
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ACCESS_KEY_ID": minio.access_key,
+            "AWS_SECRET_ACCESS_KEY": minio.secret_key,
+        }
+        sources = (
+            f"dead=postgresql://kept_reader@127.0.0.1:{port}/{late.rpartition('/')[2]}",
+            f"pg={old.replace('postgres@', 'kept_reader@')}",
+            f"my={my.replace('moveout@', 'kept_reader@')}",
+            f"media=s3://{bucket}",
+        )
+        export = ("export", *sources, "--to", bundle)
+        first = call(*export, env=env)
+        assert (first.code, "Sealed, INCOMPLETE" in first.out) == (3, True), first
+        assert call("keys", "init", key).code == 0
+        for words in (("sign", bundle), ("transfer", bundle, copy), ("receive", copy, "--to", tmp_path)):
+            named = call(*words, *(() if words[0] == "transfer" else ("--key", key)))
+            assert named.code in {0, 3}, named
+        assert call("transfer", bundle, copy).code == 3
+        before, sent = (fingerprint(open_location(str(location))) for location in (bundle, copy))
+        for _ in range(2):
+            again = call(*export, env=env)
+            assert (again.code, "nothing came to it now" in again.out) == (3, True), again
+            assert fingerprint(open_location(str(bundle))) == before
+        for words, code in (("status", bundle), 3), (("verify", bundle), 3), (("transfer", bundle, copy), 3):
+            ended = call(*words)
+            assert ended.code == code, ended
+        assert fingerprint(open_location(str(copy))) == sent
+        run_sql(late, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO kept_reader")
+        with MovingAddress(postgres.port, at=port):
+            added = call(*export, env=env)
+        assert (added.code, "Sealed, INCOMPLETE" in added.out, "dead     exported" in added.out) == (3, True, True), added
+    sent_info, info = (BundleReader(open_location(str(location))).info for location in (copy, bundle))
+    assert info.continues == [sent_info.id]
+    sent_again = call("transfer", bundle, copy)
+    assert (sent_again.code, BundleReader(open_location(str(copy))).info.id) == (3, info.id), sent_again

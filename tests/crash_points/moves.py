@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
 from migrate.custody.signing import keys
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
@@ -96,6 +97,47 @@ class ExportSqlite(Move):
     def outcome(self) -> object:
         left = [info.key for info in open_location(str(self.location)).list("_work/")]
         return content(str(self.location)), left, call("verify", self.location, "--level", "full").code
+
+
+class ExportAgain(ExportSqlite):
+    """The same file into a bundle that was sealed without a file that is missing still: it stays as it is."""
+
+    end_codes = (3,)
+
+    def begin(self, number: int) -> None:
+        self.location = self.directory / f"bundle-{number}"
+        sealed, late = self.directory / "sealed", self.directory / "late.db"
+        late.unlink(missing_ok=True)
+        sources = [f"app={make_file(self.directory)}", f"late={sqlite.url_of(late)}"]
+        if not sealed.exists():
+            assert call("export", *sources, "--to", sealed).code == 3
+        shutil.copytree(sealed, self.location)
+        self.words = ["export", *sources, "--to", str(self.location), "--workers", "1"]
+
+    def outcome(self) -> object:
+        files = fingerprint(open_location(str(self.location)))
+        left = [info.key for info in open_location(str(self.location)).list("_work/")]
+        return files, layout.LEASE in left, call("verify", self.location, "--level", "full").code
+
+
+class ExportMore(ExportAgain):
+    """The same, when the file has come: the bundle goes on under another id."""
+
+    end_codes = (0,)
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        sqlite.run_sql(self.directory / "late.db", TABLES + ROWS)
+
+    def outcome(self) -> object:
+        return ExportSqlite.outcome(self), self.continued()
+
+    def continued(self) -> object:
+        """The ids that the bundle continues, and whether it has another one."""
+        first, info = (
+            BundleReader(open_location(str(path))).info for path in (self.directory / "sealed", self.location)
+        )
+        return info.continues == [first.id], info.id != first.id
 
 
 class ExportBucket(ExportSqlite):
@@ -254,6 +296,8 @@ def _without_random_words(script: str) -> str:
 
 TABLE_AND_OBJECT_MOVES: dict[str, type[Move]] = {
     "export-sqlite": ExportSqlite,
+    "export-again": ExportAgain,
+    "export-more": ExportMore,
     "export-bucket": ExportBucket,
     "transfer": Transfer,
     "restore-sqlite": RestoreSqlite,

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from exporters.api import Gap, Unit
+from exporters.api import Gap, Loss, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.errors import GoneError
+from migrate.errors import DamageError, GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
+from migrate.export.lost_source import LostSource
 from migrate.export.status import export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from tests.export.sources import Numbers
+from tests.export.sources import Numbers, fingerprint
 from tests.faults import Fault, FaultPlan, Faulty
 
 FAILED = Gap("13", "failed", "it could not be read")
@@ -183,3 +184,111 @@ def test_no_record_describes_files_that_were_replaced(store: MultipartStore) -> 
         )
     assert store.read(key).startswith(b"00\n")
     assert record not in [info.key for info in store.list("_work/")]
+
+
+@dataclass
+class AnotherTime(Numbers):
+    """The same numbers under another snapshot."""
+
+    time: str = "later"
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        with super().snapshot(workspace, workers=workers) as snapshot:
+            snapshot.position = {"time": self.time}
+            yield snapshot
+
+
+def breaking_off() -> None:
+    raise SourceUnreachableError("it went away")
+
+
+GAPS = {13: FAILED}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Numbers(gaps=GAPS),
+        Numbers(gaps={13: Gap("13", "failed", "the disk is damaged")}),
+        AnotherTime(gaps=GAPS),
+        AnotherTime(gaps=GAPS, holds=False),
+        Shut(),
+        Numbers(on_export=raising(SourceUnreachableError("away"))),
+        Numbers(gaps=GAPS, on_finish=breaking_off),
+        LostSource("app", "numbers://host/app", SourceUnreachableError("no route")),
+    ],
+    ids=["equal", "another reason", "later", "read again", "shut", "breaks off", "ends without a summary", "lost"],
+)
+def test_a_bundle_to_which_nothing_comes_stays_as_it_is(
+    store: MultipartStore, source: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_runner, "RETRY_WAITS", (0.0,))
+    before, info = fingerprint(store), BundleReader(store).info
+    for _ in range(2):
+        outcome = go(store, source)
+        assert (outcome.already_sealed, outcome.bundle_id, outcome.exit_code) == (True, info.id, 3)
+        assert fingerprint(store) == before
+    assert export_status(store).state == "incomplete"
+    assert go(store, Numbers()).complete
+    assert BundleReader(store).info.continues == [info.id]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Numbers(gaps=GAPS, losses=[Loss("numbers", "order", "it is none")]),
+        Numbers(gaps=GAPS, counted=96),
+        Numbers(gaps=GAPS, holds=False, padding=b"0"),
+        Numbers(gaps=GAPS, count=94),
+        Numbers(gaps=GAPS, url="numbers://other@host/app"),
+    ],
+    ids=["loss", "count", "bytes", "fewer", "address"],
+)
+def test_a_bundle_of_which_anything_is_other_now_gets_another_id(
+    store: MultipartStore, source: Numbers
+) -> None:
+    before = BundleReader(store).info.id
+    outcome = go(store, source)
+    info = BundleReader(store).info
+    assert (outcome.already_sealed, outcome.bundle_id, info.continues) == (False, info.id, [before])
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+
+
+def test_with_a_strict_snapshot_a_newer_one_is_a_change(store: MultipartStore) -> None:
+    strict = ExportOptions(strict_snapshot=True)
+    for source, is_kept in ((AnotherTime(gaps=GAPS), False), (AnotherTime(gaps=GAPS), True)):
+        outcome = export([source], store, workers=1, progress=Silent(), options=strict)
+        assert outcome.already_sealed is is_kept
+    assert [position["time"] for position in BundleReader(store).reconciliation()[0].summary.positions] == ["later"]
+
+
+def test_what_came_to_one_source_is_sealed_although_another_one_is_lost(store: MultipartStore) -> None:
+    lost = LostSource("more", "numbers://host/more", SourceUnreachableError("no route"))
+    pair = [Numbers(gaps=GAPS), lost]
+    ids = [
+        export(pair, store, workers=1, progress=Silent()).bundle_id,
+        export(pair, store, workers=1, progress=Silent()).bundle_id,
+        export([Numbers(), lost], store, workers=1, progress=Silent()).bundle_id,
+        export([Numbers(), lost], store, workers=1, progress=Silent()).bundle_id,
+    ]
+    assert (ids[0] == ids[1], ids[1] == ids[2], ids[2] == ids[3]) == (True, False, True)
+    assert numbers(store) == list(range(95))
+
+
+def test_a_damaged_bundle_is_not_kept(store: MultipartStore) -> None:
+    before = BundleReader(store).info.id
+    store.put(layout.REPORT, b"somebody else's")
+    assert go(store, Numbers(gaps=GAPS)).bundle_id != before
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    store.put("data/app/numbers/00000020.txt", b"short")
+    with pytest.raises(DamageError, match="expected 30 bytes, found 5 bytes"):
+        go(store, Numbers(gaps=GAPS))
+    assert go(store, Numbers(gaps=GAPS)).exit_code == 3
+    check_as_before(store)
+
+
+def test_while_a_run_is_at_work_the_status_says_so(store: MultipartStore) -> None:
+    seen = []
+    go(store, Numbers(gaps=GAPS, on_finish=lambda: seen.append(export_status(store).state)))
+    assert (seen, export_status(store).state) == (["exporting"], "incomplete")

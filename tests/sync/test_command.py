@@ -152,3 +152,15 @@ def test_killed_at_any_moment(move: Move, number: int) -> None:
     whole = sum(size // 2 * 2 for size in sizes) + 256 * 400_000
     assert sent <= whole - there + 64 * 2**20
     assert move.contents(move.destination) == move.contents(move.source)
+
+
+def test_objects_that_lie_among_the_records_of_syncs_are_named(move: Move) -> None:
+    """Those of the record of an earlier sync into the source are not."""
+    for key in ("a", ".moveout-sync/notes.txt", f".moveout-sync/{'0' * 16}/sync.json"):
+        move.source.put(key)
+    done = call("sync", *words(move))
+    assert (done.code, done.out.count(".moveout-sync/notes.txt")) == (0, 1), done
+    assert f"{'0' * 16}/sync.json" not in done.out
+    code, output = told(*words(move))
+    assert [gap["item"] for gap in output["result"]["gaps"]] == [".moveout-sync/notes.txt"]
+    assert (code, output["result"]["excluded"]) == (0, 2)

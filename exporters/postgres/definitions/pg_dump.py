@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -42,6 +43,7 @@ _SETTING = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 
+_RESTRICT = re.compile(rb"^\\restrict (\w+)$", re.MULTILINE)
 _NAME = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
 _MULTIRANGE = re.compile(rb",\n    multirange_type_name = " + _NAME + rb"\." + _NAME)
 
@@ -95,7 +97,18 @@ def section_of(
     extra = ["--no-owner", "--no-privileges"] if portable else []
     extra += ["--file=-"] if tools.major >= _NAMES_STDOUT else []
     arguments = [tools.pg_restore, f"--section={section}", *_LEFT_OUT, *extra]
-    return without_cut_names(without_secrets(_run(arguments, environment, definitions)))
+    return with_steady_key(without_cut_names(without_secrets(_run(arguments, environment, definitions))))
+
+
+def with_steady_key(script: bytes) -> bytes:
+    r"""Return a script in which the key of psql's ``\restrict``, which is drawn at random, is a digest of the rest: equal
+    definitions give equal bytes, and nobody can write a definition that contains its own digest.
+    """
+    match = _RESTRICT.search(script)
+    if match is None:
+        return script
+    rest = script.replace(match[1], b"")
+    return script.replace(match[1], hashlib.sha256(rest).hexdigest().encode())
 
 
 def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
@@ -141,9 +154,8 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
         "--no-tablespaces",
         "--no-password",
     ]
-    return without_secrets(
-        _run([*arguments, "--database", environment.get("PGDATABASE", "postgres")], environment)
-    )
+    database = environment.get("PGDATABASE", "postgres")
+    return with_steady_key(without_secrets(_run([*arguments, "--database", database], environment)))
 
 
 def _run(

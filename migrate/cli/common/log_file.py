@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,12 +35,12 @@ LogFileOption = Annotated[
 
 
 class LogFile:
-    """An open log, to which lines are appended; only its owner can read it. A full disk ends the log, not the work.
-    Raises errors of ``migrate.errors`` where it cannot be opened.
+    """An open log, to which lines are appended; only its owner can read it. A full disk ends the log, not the work:
+    ``warn`` is called once with a sentence. Raises errors of ``migrate.errors`` where it cannot be opened.
     """
 
-    def __init__(self, path: Path, command: str) -> None:
-        self._command = command
+    def __init__(self, path: Path, command: str, warn: Callable[[str], None]) -> None:
+        self._path, self._command, self._warn = path, command, warn
         self._lock = threading.Lock()
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -55,19 +55,24 @@ class LogFile:
             head | {"command": self._command, "event": event} | details, ensure_ascii=False, default=str
         )
         with self._lock:
+            if self._file.closed:
+                return
             try:
                 self._file.write(hide_secrets(line).encode(errors="replace") + b"\n")
-            except (OSError, ValueError):
+                return
+            except OSError as exc:
                 self._file.close()
+                reason = exc.strerror
+        self._warn(f"! {self._path} cannot be written any more, so the log ends here: {reason}")
 
 
-def open_log(path: Path, command: str, meter: Meter) -> LogFile:
-    """Open the log of a command, write the command line into it, and then what the meter gets. Raises errors of
-    ``migrate.errors``.
+def open_log(path: Path, command: str, meter: Meter, console: Console) -> LogFile:
+    """Open the log of a command, write the command line into it, and then what the meter gets. The console shows where
+    the log ends too early. Raises errors of ``migrate.errors``.
     """
     for word in sys.argv:
         remember_url_secrets(word)
-    log = LogFile(path, command)
+    log = LogFile(path, command, lambda warning: console.print(Text(warning, "yellow"), wrap=True))
     log.write("start", software=software(), arguments=sys.argv[1:])
     meter.on_event = lambda event, words: log.write(event, text=words)
     return log

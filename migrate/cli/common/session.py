@@ -392,7 +392,7 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
     """Do the work, say its answer or its error, and return the exit code."""
     try:
         if log_file is not None:
-            session.log = open_log(log_file, session.command, session.meter)
+            session.log = open_log(log_file, session.command, session.meter, session.err)
         with (
             logged_to(session.err) if session.verbose else contextlib.nullcontext(),
             _terminable(session.cancellation),

@@ -126,7 +126,7 @@ class S3Bucket:
         except GoneError as exc:
             raise GoneError(
                 f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
-                next_step="check its name, or create it",
+                next_step="check its name, and that it is a bucket of this server",
             ) from exc
         self.server = response.headers.get("server", "")
         self._counts_tags = has(self.server, Trait.COUNTS_TAGS)

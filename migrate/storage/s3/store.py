@@ -397,7 +397,7 @@ class S3Store(BaseStore):
             if _is_no_bucket(exc):
                 raise GoneError(
                     f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
-                    next_step="check its name, or create it",
+                    next_step="check its name; if a bundle is to be written there, create the bucket first",
                 ) from exc
             raise translate(exc, self._named(key)) from exc
 
