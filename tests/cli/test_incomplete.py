@@ -372,7 +372,7 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
             "PGPASSWORD": "kept",
             "PGPASSFILE": "/dev/null",
             "MYSQL_PWD": "kept",
-            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ENDPOINT_URL": proxy.endpoint,
             "AWS_ACCESS_KEY_ID": minio.access_key,
             "AWS_SECRET_ACCESS_KEY": minio.secret_key,
         }
@@ -395,14 +395,20 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
             again = call(*export, env=env)
             assert (again.code, "nothing came to it now" in again.out) == (3, True), again
             assert fingerprint(open_location(str(bundle))) == before
-        for words, code in (("status", bundle), 3), (("verify", bundle), 3), (("transfer", bundle, copy), 3):
+        for words, code in (
+            (("status", bundle), 3),
+            (("verify", bundle), 3),
+            (("transfer", bundle, copy), 3),
+            (("custody", "verify", copy), 0),
+        ):
             ended = call(*words)
             assert ended.code == code, ended
         assert fingerprint(open_location(str(copy))) == sent
-        run_sql(late, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO kept_reader")
+        kinds = ("TABLES", "SEQUENCES")
+        run_sql(late, "".join(f"GRANT SELECT ON ALL {kind} IN SCHEMA public TO kept_reader;" for kind in kinds))
         with MovingAddress(postgres.port, at=port):
             added = call(*export, env=env)
-        assert (added.code, "Sealed, INCOMPLETE" in added.out, "dead     exported" in added.out) == (3, True, True), added
+        assert (added.code, "Sealed, INCOMPLETE" in added.out, "dead    exported" in added.out) == (3, True, True), added
     sent_info, info = (BundleReader(open_location(str(location))).info for location in (copy, bundle))
     assert info.continues == [sent_info.id]
     sent_again = call("transfer", bundle, copy)

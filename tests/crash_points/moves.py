@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import sqlite3
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ class ExportSqlite(Move):
 
 
 class ExportAgain(ExportSqlite):
-    """The same file into a bundle that was sealed without a file that is missing still: it stays as it is."""
+    """The same again into a bundle that lacks a damaged table and a file that is not there: it stays as it is."""
 
     end_codes = (3,)
 
@@ -108,11 +110,22 @@ class ExportAgain(ExportSqlite):
         self.location = self.directory / f"bundle-{number}"
         sealed, late = self.directory / "sealed", self.directory / "late.db"
         late.unlink(missing_ok=True)
-        sources = [f"app={make_file(self.directory)}", f"late={sqlite.url_of(late)}"]
+        sources = [f"app={self.first()}", f"late={sqlite.url_of(late)}"]
         if not sealed.exists():
             assert call("export", *sources, "--to", sealed).code == 3
         shutil.copytree(sealed, self.location)
         self.words = ["export", *sources, "--to", str(self.location), "--workers", "1"]
+
+    def first(self) -> str:
+        """Return the URL of the first source, a table of which cannot be read."""
+        url, path = make_file(self.directory), self.directory / "app.db"
+        with closing(sqlite3.connect(path)) as connection:
+            query = "SELECT rootpage, (SELECT page_size FROM pragma_page_size()) FROM sqlite_schema WHERE name = 'shops'"
+            root, page_bytes = connection.execute(query).fetchone()
+        with path.open("r+b") as file:
+            file.seek((root - 1) * page_bytes)
+            file.write(b"\xff" * page_bytes)
+        return url
 
     def outcome(self) -> object:
         files = fingerprint(open_location(str(self.location)))
@@ -124,6 +137,9 @@ class ExportMore(ExportAgain):
     """The same, when the file has come: the bundle goes on under another id."""
 
     end_codes = (0,)
+
+    def first(self) -> str:
+        return make_file(self.directory)
 
     def begin(self, number: int) -> None:
         super().begin(number)
