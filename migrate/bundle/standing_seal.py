@@ -1,4 +1,4 @@
-"""The seal of an incomplete bundle while an export continues it: it stands until the first file below ``data/`` changes.
+"""The seal of an incomplete bundle that an export continues: it stands until the first file below ``data/`` changes.
 
 Where nothing changes, the bundle stays as it is, under its id: receipts, copies and proofs name that. Where something
 changes, the next bundle has been begun, under a new id, before the first file is other than its manifest says.
@@ -21,7 +21,7 @@ from migrate.bundle.reconciliation import reconciliation_json
 from migrate.bundle.seal import ExportedData, SealedTables, catalog_rows, compare
 from migrate.bundle.tag_files import chunks
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import FileInfo, MultipartStore, NewFile, Parts, Store, StoreWrapper
+from migrate.storage.api import FileInfo, MultipartStore, NewFile, Parts, StoreWrapper
 from migrate.storage.checksums import crc64nvme as checksum
 
 
@@ -47,8 +47,8 @@ class StandingSeal:
                 self._remove = None
 
     def over(self, store: MultipartStore) -> MultipartStore:
-        """Return the location for an export. What is below ``data/`` already is not written again while the seal stands;
-        whatever else is written there removes the seal first.
+        """Return the location for an export. While the seal stands, what lies below ``data/`` already is not written
+        again; whatever else is written there removes the seal first.
         """
         return _Covered(store, self) if self.stands else store
 
@@ -110,7 +110,7 @@ class _Covered(StoreWrapper):
 
 
 def is_unchanged(
-    store: Store, exported: ExportedData, broken: Collection[str], *, strict: bool = False
+    store: MultipartStore, exported: ExportedData, broken: Collection[str], *, strict: bool = False
 ) -> bool:
     """Tell whether a sealed bundle says of each source what its export has now, and its files are as it says. Of a
     ``broken`` source nothing is asked: nothing new came of it. That all was found to be the same under a newer snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -163,20 +164,20 @@ def claim(
             return sealed
         progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
         next_state = export_state.new_state(changed.sources, changed)
-
-    def begin_next() -> None:
-        if next_state != state:
-            export_state.write_state(store, next_state)
-        for name in changes.dropped:
-            for info in list(store.list(f"{layout.WORK}{name}/")):
-                store.delete(info.key)
-        if sealed is not None:
-            unseal(store)
-
-    seal = StandingSeal(begin_next)
+    seal = StandingSeal(partial(_begin, store, next_state, changes, is_sealed=sealed is not None))
     if not is_continued or changed != state:
         seal.remove()
     return Claim(next_state, seal)
+
+
+def _begin(store: MultipartStore, state: ExportState, changes: SourceChanges, *, is_sealed: bool) -> None:
+    """Record which bundle is in the making; nothing is left of what was dropped, nor of the seal of the one before."""
+    export_state.write_state(store, state)
+    for name in changes.dropped:
+        for info in list(store.list(f"{layout.WORK}{name}/")):
+            store.delete(info.key)
+    if is_sealed:
+        unseal(store)
 
 
 def _changed(state: ExportState, case_sources: Sequence[SourceName], changes: SourceChanges) -> ExportState:

@@ -198,7 +198,9 @@ def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome
     run.progress.begin("seal", items=0, size_bytes=0)
     try:
         run.seal.remove()
-        sealed = write_seal(run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page)
+        sealed = write_seal(
+            run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page
+        )
     except NoSpaceError as exc:
         raise run.room.seal_error(exc, run.ledger.unit_count()) from exc
     run.progress.end()

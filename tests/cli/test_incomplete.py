@@ -405,10 +405,13 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
             assert ended.code == code, ended
         assert fingerprint(open_location(str(copy))) == sent
         kinds = ("TABLES", "SEQUENCES")
-        run_sql(late, "".join(f"GRANT SELECT ON ALL {kind} IN SCHEMA public TO kept_reader;" for kind in kinds))
+        run_sql(
+            late, "".join(f"GRANT SELECT ON ALL {kind} IN SCHEMA public TO kept_reader;" for kind in kinds)
+        )
         with MovingAddress(postgres.port, at=port):
             added = call(*export, env=env)
-        assert (added.code, "Sealed, INCOMPLETE" in added.out, "dead    exported" in added.out) == (3, True, True), added
+        assert (added.code, "Sealed, INCOMPLETE" in added.out) == (3, True), added
+        assert "dead    exported" in added.out
     sent_info, info = (BundleReader(open_location(str(location))).info for location in (copy, bundle))
     assert info.continues == [sent_info.id]
     sent_again = call("transfer", bundle, copy)

@@ -120,7 +120,7 @@ class ExportAgain(ExportSqlite):
         """Return the URL of the first source, a table of which cannot be read."""
         url, path = make_file(self.directory), self.directory / "app.db"
         with closing(sqlite3.connect(path)) as connection:
-            query = "SELECT rootpage, (SELECT page_size FROM pragma_page_size()) FROM sqlite_schema WHERE name = 'shops'"
+            query = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = 'shops'"
             root, page_bytes = connection.execute(query).fetchone()
         with path.open("r+b") as file:
             file.seek((root - 1) * page_bytes)

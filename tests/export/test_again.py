@@ -218,7 +218,16 @@ GAPS = {13: FAILED}
         Numbers(gaps=GAPS, on_finish=breaking_off),
         LostSource("app", "numbers://host/app", SourceUnreachableError("no route")),
     ],
-    ids=["equal", "another reason", "later", "read again", "shut", "breaks off", "ends without a summary", "lost"],
+    ids=[
+        "equal",
+        "another reason",
+        "later",
+        "read again",
+        "shut",
+        "breaks off",
+        "ends without a summary",
+        "lost",
+    ],
 )
 def test_a_bundle_to_which_nothing_comes_stays_as_it_is(
     store: MultipartStore, source: Numbers, monkeypatch: pytest.MonkeyPatch
@@ -260,7 +269,9 @@ def test_with_a_strict_snapshot_a_newer_one_is_a_change(store: MultipartStore) -
     for source, is_kept in ((AnotherTime(gaps=GAPS), False), (AnotherTime(gaps=GAPS), True)):
         outcome = export([source], store, workers=1, progress=Silent(), options=strict)
         assert outcome.already_sealed is is_kept
-    assert [position["time"] for position in BundleReader(store).reconciliation()[0].summary.positions] == ["later"]
+    assert [position["time"] for position in BundleReader(store).reconciliation()[0].summary.positions] == [
+        "later"
+    ]
 
 
 def test_what_came_to_one_source_is_sealed_although_another_one_is_lost(store: MultipartStore) -> None:

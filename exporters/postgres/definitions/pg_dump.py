@@ -101,8 +101,8 @@ def section_of(
 
 
 def with_steady_key(script: bytes) -> bytes:
-    r"""Return a script in which the key of psql's ``\restrict``, which is drawn at random, is a digest of the rest: equal
-    definitions give equal bytes, and nobody can write a definition that contains its own digest.
+    r"""Return a script in which the random key of psql's ``\restrict`` is a digest of the rest: equal definitions give
+    equal bytes, and nobody can write a definition that contains its own digest.
     """
     match = _RESTRICT.search(script)
     if match is None:

@@ -59,11 +59,12 @@ class LogFile:
                 return
             try:
                 self._file.write(hide_secrets(line).encode(errors="replace") + b"\n")
-                return
             except OSError as exc:
                 self._file.close()
-                reason = exc.strerror
-        self._warn(f"! {self._path} cannot be written any more, so the log ends here: {reason}")
+                warning = f"! {self._path} cannot be written any more, so the log ends here: {exc.strerror}"
+            else:
+                return
+        self._warn(warning)
 
 
 def open_log(path: Path, command: str, meter: Meter, console: Console) -> LogFile:
