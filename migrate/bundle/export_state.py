@@ -2,8 +2,8 @@
 
 It is the first file of an export and, with the lease, the last to go after a complete seal. A bundle that was sealed
 *incomplete* keeps its ``_work/``: the same export command later takes it up again. When something comes of that, the
-bundle gets a new id, and the old one stands in ``continues`` (see ``standing_seal``). What was sealed under the old id
-does not exist any more once its tag files are taken down.
+bundle gets a new id, and the old one stands in ``continues`` (see ``migrate.export.standing_seal``). What was sealed
+under the old id does not exist any more once its tag files are taken down.
 """
 
 from __future__ import annotations

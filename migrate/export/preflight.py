@@ -14,9 +14,9 @@ from migrate.bundle.bundle_json import LeftOutSource
 from migrate.bundle.commit_records import group_infos, read_final, record_ids
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
-from migrate.bundle.standing_seal import StandingSeal
 from migrate.case.server_url import is_pattern
 from migrate.errors import DamageError, GoneError, NotEmptyError, UsageError
+from migrate.export.standing_seal import StandingSeal
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, Store
 

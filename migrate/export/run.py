@@ -33,7 +33,6 @@ from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import ExportedData, Sealed
 from migrate.bundle.seal import seal as write_seal
-from migrate.bundle.standing_seal import is_unchanged
 from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
@@ -42,6 +41,7 @@ from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, r
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
+from migrate.export.standing_seal import is_unchanged
 from migrate.report import sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
