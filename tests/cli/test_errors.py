@@ -33,6 +33,20 @@ def test_a_wrong_password(shop, tmp_path):
     check(call("export", f"app={shop}", "--to", tmp_path / "b", env=env), 4)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PGSERVICE", "nope", 'definition of service "nope" not found'),
+        ("PGSSLMODE", "require", "server does not support SSL"),
+        ("PGOPTIONS", "-c nonsense=1", 'parameter "nonsense"'),
+        ("PGTARGETSESSIONATTRS", "standby", "not in hot standby mode"),
+    ],
+)
+def test_a_setting_that_keeps_libpq_out_is_no_outage(variable, value, said, shop, tmp_path):
+    ended = call("export", f"shop={shop}", "--to", tmp_path / "bundle", env={variable: value})
+    assert (ended.code, said in ended.err, "check the settings" in ended.err) == (2, True, True), ended.err
+
+
 def test_a_wrong_secret_key(media, tmp_path):
     env = {"AWS_ACCESS_KEY_ID": "minio", "AWS_SECRET_ACCESS_KEY": SECRET}
     url, profile = media.split("?profile=")

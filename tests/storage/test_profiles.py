@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import UnknownServiceError
+from botocore.exceptions import UnauthorizedSSOTokenError, UnknownServiceError
 
-from migrate.errors import NotAllowedError
+from migrate.errors import NotAllowedError, UsageError
 from migrate.storage import checksums
-from migrate.storage.s3.client import S3Location, session
+from migrate.storage.s3.client import S3Location, client, session
+from migrate.storage.s3.http.messages import Request
+from migrate.storage.s3.http.signing import Signer
 
 NOBODY = 65534
 
@@ -42,6 +44,37 @@ def test_a_file_of_profiles_that_may_not_be_read_is_refused(variable, open_folde
             session(location)
     finally:
         os.seteuid(own_user)
+
+
+HERE = "[profile old]\nendpoint_url = http://127.0.0.1:9\n"
+KEYS = "[old]\naws_access_key_id = a\naws_secret_access_key = b\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "error", "said"),
+    [
+        (f"{HERE}{HERE}", KEYS, UsageError, "section 'profile old' already exists"),
+        (HERE, "[old]\naws_access_key_id = a\n", NotAllowedError, "missing: aws_secret_access_key"),
+        (f"{HERE}credential_process = /bin/false\n", "", NotAllowedError, "no usable credentials: .*custom-process"),
+        (f"{HERE}credential_process = echo none\n", "", NotAllowedError, "no usable credentials: Expecting value"),
+        (HERE.replace("http:", "ftp:"), KEYS, UsageError, "ftp://127.0.0.1:9 is not a URL such as https://HOST:PORT"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_used_is_no_defect(config, keys, error, said, tmp_path, monkeypatch):
+    for variable, text in {"AWS_CONFIG_FILE": config, "AWS_SHARED_CREDENTIALS_FILE": keys}.items():
+        (tmp_path / variable).write_text(text)
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    with pytest.raises(error, match=said):
+        client(S3Location("media", "", "old"))
+
+
+def test_a_login_that_ends_in_the_middle_is_no_defect():
+    class Ended:
+        def get_frozen_credentials(self):
+            raise UnauthorizedSSOTokenError
+
+    with pytest.raises(NotAllowedError, match="no usable credentials: The SSO session"):
+        Signer(Ended(), "us-east-1", "old:9000").head(Request("HeadObject", "HEAD", "k"), "/media/k")
 
 
 def test_a_session_makes_clients_of_the_services_that_botocore_has(monkeypatch):

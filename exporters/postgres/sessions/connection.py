@@ -12,8 +12,9 @@ import logging
 import os
 import select
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
@@ -31,7 +32,7 @@ from exporters.errors import (
     SourceNotAllowedError,
     SourceUsageError,
 )
-from exporters.postgres.errors import DRIVER_ERRORS, silent_error, sqlstate, translate
+from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, silent_error, sqlstate, translate
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
@@ -217,12 +218,13 @@ def connect_once(
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
     _log.info("connecting to %s, database %s", address.url, keywords.get("dbname", ""))
+    log_in = partial(psycopg.connect, "", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     try:
-        connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
+        connection = log_in()
     except psycopg.errors.ConnectionTimeout as exc:
         raise silent_error(exc, address.url) from exc
     except psycopg.Error as exc:
-        raise _why_not(address, exc) from exc
+        raise _why_not(address, exc, log_in) from exc
     try:
         connection.execute(f"{pin_statement()}; {settings}".encode())
     except psycopg.Error as exc:
@@ -247,6 +249,7 @@ def connect_to_server(
     raise refusals[0]
 
 
+_SETTINGS_STEP = "check the settings in the URL and in variables (PGSSLMODE, PGSERVICE, PGOPTIONS, …)"
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 
 
@@ -266,9 +269,12 @@ def system_identifier(connection: psycopg.Connection[Any]) -> str:
     return ""
 
 
-def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
+def _why_not(
+    address: PostgresAddress, error: psycopg.Error, log_in: Callable[[], psycopg.Connection[Any]]
+) -> SourceError:
     """Find out why libpq could not connect. Its messages are in the server's language only, so the reason is asked
-    for a second time by the driver that returns the SQLSTATE.
+    for a second time by the driver that returns the SQLSTATE. Where that one gets in, and libpq once more does not, the
+    reason is one of libpq's settings.
     """
     if sqlstate(error):
         return translate(error, address.url)
@@ -283,6 +289,8 @@ def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
             user=keywords.get("user"),
             database=keywords.get("dbname"),
             passfile=keywords.get("passfile"),
+            ssl="prefer",
+            target_session_attrs="any",
             **address.secrets,
             timeout=CONNECT_SECONDS,
         )
@@ -290,9 +298,12 @@ def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
 
     try:
         asyncio.run(probe())
+        log_in().close()
+    except (psycopg.Error, ValueError):
+        return SourceUsageError(in_one_line(error), about=address.url, next_step=_SETTINGS_STEP)
     except asyncpg.PostgresError as exc:
         return translate(exc, address.url)
-    except (*DRIVER_ERRORS, asyncpg.InterfaceError, ValueError, RuntimeError) as exc:
+    except (*DRIVER_ERRORS, asyncpg.InterfaceError, RuntimeError) as exc:
         if is_silence(exc):
             return silent_error(error, address.url)
     message = str(error)
@@ -318,6 +329,7 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
         "password": info.password or None,
         "database": info.dbname,
         "timeout": CONNECT_SECONDS,
+        "target_session_attrs": "any",
         "statement_cache_size": 0,
         "server_settings": {"application_name": parameters.get("application_name", "moveout")},
     }

@@ -34,6 +34,7 @@ from migrate.errors import (
 )
 from migrate.runtime.crash_points import reached
 from migrate.storage.outage import answer_seconds
+from migrate.storage.s3.errors import CREDENTIAL_ERRORS, no_credentials
 from migrate.storage.s3.http.messages import READING
 
 _log = logging.getLogger(__name__)
@@ -164,6 +165,11 @@ def session(s3_location: S3Location) -> Any:
             f"there is no AWS profile {s3_location.profile!r}",
             next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
+    except boto_errors.ConfigParseError as exc:
+        why = str(exc.__context__ or exc).splitlines()[0]
+        raise UsageError(
+            f"{exc}: {why}", next_step="correct it: aws configure list-profiles reads it, too"
+        ) from exc
     given = [s3_location.secrets.get(name) for name in SECRET_NAMES]
     if any(given):
         inner.set_credentials(*given)
@@ -248,7 +254,7 @@ def client(
         s3={"payload_signing_enabled": False},
     )
     boto_session = boto_session or session(s3_location)
-    if boto_session.get_credentials() is None:
+    if not _has_credentials(boto_session, s3_location.url):
         raise NotAllowedError(
             f"no credentials for {s3_location.url}",
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
@@ -257,6 +263,7 @@ def client(
         region = region or region_of(boto_session) or "us-east-1"
         with _building:
             made = boto_session.create_client("s3", config=config, region_name=region)
+        _check_endpoint(made.meta.endpoint_url)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(
             f"the settings for {s3_location.url} cannot be used: {exc}",
@@ -267,6 +274,21 @@ def client(
     made.meta.events.register("before-call.s3", _begin_call)
     made.meta.events.register("after-call.s3", _end_call)
     return made
+
+
+def _check_endpoint(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
+        raise ValueError(f"{url} is not a URL such as https://HOST:PORT")
+
+
+def _has_credentials(boto_session: Any, url: str) -> bool:
+    """Tell whether there are credentials, which are fetched where they are a service's."""
+    try:
+        credentials = boto_session.get_credentials()
+        return credentials is not None and credentials.get_frozen_credentials() is not None
+    except CREDENTIAL_ERRORS as exc:
+        raise no_credentials(exc, url) from exc
 
 
 def _refuse_silent(url: str, **_: Any) -> None:

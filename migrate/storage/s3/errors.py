@@ -87,6 +87,21 @@ _UNTRUSTED_NEXT = (
 )
 
 
+CREDENTIAL_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError, ValueError)
+"""What botocore may raise while it gets credentials: from files, a program, a login, or another service."""
+
+
+def no_credentials(exc: Exception, what: str) -> MoveoutError:
+    """Return the error of ours that says why there are no credentials for ``what``."""
+    if isinstance(exc, boto_errors.HTTPClientError):
+        return UnreachableError(str(exc), about=what, next_step=_UNREACHABLE_NEXT)
+    return NotAllowedError(
+        f"no usable credentials: {exc}",
+        about=what,
+        next_step="check the profile and its login (aws sts get-caller-identity), or the AWS_* variables",
+    )
+
+
 def translate(exc: Exception, what: str) -> MoveoutError:
     """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
     if isinstance(exc, boto_errors.ClientError):
@@ -97,9 +112,7 @@ def translate(exc: Exception, what: str) -> MoveoutError:
         | boto_errors.CredentialRetrievalError
         | boto_errors.TokenRetrievalError,
     ):
-        return NotAllowedError(
-            "no usable credentials", about=what, next_step="check the profile or the AWS_* variables"
-        )
+        return no_credentials(exc, what)
     if isinstance(exc, boto_errors.ParamValidationError):
         return UsageError(str(exc), about=what)
     if is_looking() and isinstance(exc, _SILENCE):

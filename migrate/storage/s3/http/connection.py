@@ -52,7 +52,8 @@ class Endpoint(Struct, frozen=True):
         try:
             opened = socket.create_connection(address, timeout=CONNECT_SECONDS)
         except OSError as exc:
-            raise ConnectionError(f"no connection to {address[0]} port {address[1]}: {exc}") from exc
+            where = f"{'the proxy ' if self.proxy else ''}{address[0]} port {address[1]}"
+            raise ConnectionError(f"no connection to {where}: {exc}") from exc
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls is None:

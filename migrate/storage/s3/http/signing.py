@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError
+from migrate.storage.s3.errors import CREDENTIAL_ERRORS, no_credentials
 from migrate.storage.s3.http.messages import READING, Request, encoded_query
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -30,7 +31,8 @@ class Signer:
 
     def head(self, request: Request, path: str, origin: str = "") -> bytes:
         """Return the bytes of a request up to its body. ``path`` is percent-encoded; ``origin`` (scheme and host)
-        stands before it where a proxy is asked. Raises ``MoveoutError`` for a header that cannot be sent.
+        stands before it where a proxy is asked. Raises ``MoveoutError`` for a header that cannot be sent, and where
+        there are no credentials any more.
         """
         query = encoded_query(request.query) if request.query else ""
         target = f"{origin}{path}?{query}" if query else origin + path
@@ -56,7 +58,10 @@ class Signer:
 
     def _compose(self, second: int, amz: tuple[tuple[str, str], ...]) -> _Constant:
         """Return what all requests of one second with these headers have in common, and remember it."""
-        frozen = self._credentials.get_frozen_credentials()
+        try:
+            frozen = self._credentials.get_frozen_credentials()
+        except CREDENTIAL_ERRORS as exc:  # those of a login, or of a role, end and are fetched anew
+            raise no_credentials(exc, self._host) from exc
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
         if frozen.token:
