@@ -97,6 +97,9 @@ class Engine(Struct, frozen=True):
     """A function that examines a destination (``exporters.doctor.Examine``): for ``doctor`` and ``plan``."""
     change_log: str = ""
     """A function ``(url, secrets, name)`` that opens a source's ``exporters.changes.ChangeLog``: for ``follow``."""
+    change_base: str = ""
+    """The Struct of what ``exporters.changes.ChangeBase.log`` has. A bundle in which that is of other types is damaged.
+    """
     change_writer: str = ""
     """A function ``(url, secrets, source)`` that opens what writes changes to a destination: for ``follow``."""
     change_mark: str = ""

@@ -36,6 +36,10 @@ _FRAME = struct.Struct("<BQI")
 _POSITIONS = 2**63
 _KINDS = {int(kind): kind for kind in MessageKind}
 _ZSTD_LEVEL = 1
+_LARGEST_BYTES = 2**31 + 2**24
+"""No segment has more: it ends with the first message after a few megabytes, and no server sends a larger one. So what
+a changed file would grow to is never taken into memory.
+"""
 
 
 def _now() -> str:
@@ -80,6 +84,7 @@ class SegmentRecord(Struct, frozen=True):
         places = self.after, self.boundary
         return (
             min(sizes) >= 0
+            and max(self.size_bytes, self.raw_bytes) <= _LARGEST_BYTES
             and 0 <= self.position < _POSITIONS
             and all(START <= place <= Place(self.number, self.messages) for place in places)
             and self.after.segment < self.number
@@ -171,7 +176,7 @@ class SegmentFolder:
         """Yield the messages of a segment. Raises ``DamageError``, ``GoneError``."""
         key = self._segment_key(record.number, record.sha256)
         try:
-            data = self._store.read(key)
+            data = self._store.read(key, 0, record.size_bytes + 1)
         except GoneError:
             self.require_begun()
             raise

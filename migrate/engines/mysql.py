@@ -18,6 +18,7 @@ ENGINE = Engine(
     discovery="exporters.mysql.discovery:discover",
     doctor="exporters.mysql.doctor:examine",
     change_log="exporters.mysql.changes.log:open_change_log",
+    change_base="exporters.mysql.changes.log:LogBase",
     change_writer="migrate.restore.mysql.changes.change_writer:open_change_writer",
     change_mark="migrate.restore.mysql.changes.follow_marks:applied_mark",
     definition_gaps="migrate.restore.mysql.changes.definition_gaps:definition_gaps",

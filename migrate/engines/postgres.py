@@ -19,6 +19,7 @@ ENGINE = Engine(
     discovery="exporters.postgres.discovery:discover",
     doctor="exporters.postgres.doctor:examine",
     change_log="exporters.postgres.changes.log:open_change_log",
+    change_base="exporters.postgres.changes.log:LogBase",
     change_writer="migrate.restore.postgres.changes.change_writer:open_change_writer",
     destination_doctor="migrate.doctor.postgres_destination:examine",
     change_mark="migrate.restore.postgres.changes.follow_marks:applied_mark",

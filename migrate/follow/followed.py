@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from exporters.changes import FOLLOW, ChangeLog
 from exporters.engine import Engine, RereadableLog, TableName, load_part
 from migrate.bundle import bundle_json, layout, reconciliation
+from migrate.bundle.change_base import read_change_base
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
-from migrate.errors import BusyError, DamageError, IncompleteError, UsageError
+from migrate.errors import BusyError, IncompleteError, UsageError
 from migrate.follow.table_digests import table_label
 from migrate.repair.live_repair import repair_named_tables
 from migrate.repair.repair import TableRepair
@@ -142,35 +142,8 @@ def recorded_bases(store: Store) -> Iterator[RecordedBase]:
     for entry in reconciliation.decode(store.read(layout.RECONCILIATION)):
         positions = entry.summary.positions
         if positions and (value := positions[-1].get(FOLLOW)):
-            base = _read_base(value)
-            yield RecordedBase(entry.name, entry.url, base.position, _Log(base.log), base.name)
-
-
-class _Base(Struct):
-    """What a bundle says of where the changes of a source begin (``docs/FORMAT.md``, "Changes after the snapshot")."""
-
-    position: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    log: dict[str, Any]
-    name: str
-
-
-class _Log(dict[str, Any]):
-    """What an engine needs to read on. A bundle without some of it is damaged."""
-
-    def __missing__(self, key: str) -> Any:
-        raise DamageError(
-            layout.RECONCILIATION, expected=f"{key!r} of a followed source's log", found="nothing of the kind"
-        )
-
-
-def _read_base(value: Any) -> _Base:
-    """Raises ``DamageError``."""
-    try:
-        return msgspec.convert(value, _Base)
-    except msgspec.ValidationError as exc:
-        raise DamageError(
-            layout.RECONCILIATION, expected="where the changes of a source begin", found=str(exc)
-        ) from exc
+            base = read_change_base(value, entry.url)
+            yield RecordedBase(entry.name, entry.url, base.position, base.log, base.name)
 
 
 def followed_sources(

@@ -23,10 +23,13 @@ from exporters.mysql.changes.binlog_events import (
     HEADER_BYTES,
     MARIADB_STANDALONE,
     ROWS,
+    STATEMENTS,
+    WITHOUT_ROWS,
     EventType,
     end_of_event,
     event_type,
     has_checksums,
+    is_ignorable,
     read_query,
     read_table_map,
     start_of_event,
@@ -35,7 +38,7 @@ from exporters.mysql.changes.binlog_events import (
     unpacked_transaction,
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles, make_position, number_of, start_of
-from exporters.mysql.changes.logged_statements import plain_statement, read_statement
+from exporters.mysql.changes.logged_statements import Names, plain_statement, read_statement
 from exporters.mysql.connection import Connection, shut
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 
@@ -61,13 +64,13 @@ _ONE_PHASE_AT = HEADER_BYTES
 
 
 class LogRequest(Struct, frozen=True):
-    """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
-    ``apart``. ``files``: those of the log. ``replica`` is the number of this reader at the server.
+    """What of a binary log is asked for: after a position the changes of the database of ``names``, but not those of
+    the tables ``apart``. ``files``: those of the log. ``replica`` is the number of this reader at the server.
     ``origin``: what ``BinlogStream.origin`` was when the position was captured, "" where that is not known.
     """
 
     files: BinlogFiles
-    database: str
+    names: Names
     apart: Collection[str]
     replica: int
     after: int
@@ -91,7 +94,7 @@ class BinlogStream:
         self._connection = connection
         self._source = connection.address.url
         self._files = request.files
-        self._database = request.database
+        self._names = request.names
         self._apart = frozenset(request.apart)
         self._file, self._offset = start_of(request.after)
         self._checksum_bytes = 0
@@ -238,7 +241,7 @@ class BinlogStream:
             yield from self._rows(event)
         elif kind == EventType.TABLE_MAP:
             yield from self._table(event)
-        elif kind in {EventType.QUERY, EventType.QUERY_COMPRESSED}:
+        elif kind in STATEMENTS:
             yield from self._query(event, end)
         elif kind == EventType.XID:
             yield from self._end(event, end)
@@ -249,16 +252,17 @@ class BinlogStream:
             self._open(event)
             self._is_inside = not event[_STANDALONE_AT] & MARIADB_STANDALONE
         elif kind == EventType.XA_PREPARE:
-            if not event[_ONE_PHASE_AT]:
+            if self._begun and not event[_ONE_PHASE_AT]:
                 yield from self._change(event)
             yield from self._end(event, end)
-        elif kind == EventType.INCIDENT:
+        elif kind not in WITHOUT_ROWS and not is_ignorable(event):
             place = self._files.show(self._start_of(event))
-            raise SourceGoneError(
-                f"the server has lost a part of its binary log at {place} (INCIDENT)",
-                about=self._source,
-                next_step=BASE_AGAIN,
+            problem = (
+                f"the server has lost a part of its binary log at {place} (INCIDENT)"
+                if kind == EventType.INCIDENT
+                else f"the binary log has an event of the unknown type {kind} at {place}"
             )
+            raise SourceGoneError(problem, about=self._source, next_step=BASE_AGAIN)
 
     def _rows(self, event: bytes) -> Iterator[Message]:
         number = table_number(event)
@@ -271,14 +275,14 @@ class BinlogStream:
         if number in self._maps and self._maps[number] == body:
             return
         table = read_table_map(event)
-        is_ours = table.database == self._database and table.name not in self._apart
+        is_ours = table.database == self._names.database and table.name not in self._apart
         self._maps[number] = body if is_ours else None
         if is_ours:
             yield Message(MessageKind.SHAPE, self._position, event, (number,))
 
     def _query(self, event: bytes, end: int) -> Iterator[Message]:
         query = read_query(event)
-        word = plain_statement(query.text).rstrip("; ").upper()
+        word = plain_statement(query).rstrip("; ").upper()
         if word in {"BEGIN", "START TRANSACTION"} or word.startswith(("XA START ", "XA BEGIN ")):
             if self._begin is None:
                 self._open(event)
@@ -290,14 +294,18 @@ class BinlogStream:
                 yield from self._change(event)
             yield from self._end(event, end)
         else:
-            statement = read_statement(query, self._database)
+            statement = read_statement(query, self._names)
             is_alone = not self._is_inside
-            if statement is not None and not {*statement.tables} & self._apart:
+            if statement is not None and not self._is_apart(statement.tables):
                 if self._begin is None:
                     self._open(event)
                 yield from self._change(event, (FORMAT_TABLE,))
             if is_alone:
                 yield from self._end(event, end)
+
+    def _is_apart(self, tables: Collection[str]) -> bool:
+        """Tell whether a statement names tables, and only such that are not followed."""
+        return bool(tables) and self._apart.issuperset(tables)
 
     def _open(self, event: bytes) -> None:
         self._begin, self._begun = Message(MessageKind.BEGIN, self._position, event), False

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from exporters.changes import (
@@ -35,7 +36,8 @@ from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
-from exporters.mysql.changes.log_requirements import obstacles
+from exporters.mysql.changes.log_requirements import is_left_out, obstacles
+from exporters.mysql.changes.logged_statements import Names
 from exporters.mysql.changes.touched_rows import touched_rows
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import open_snapshot
@@ -60,6 +62,24 @@ WHERE CONSTRAINT_SCHEMA = {schema}
 """The tables of foreign keys that change rows, those to which they refer, and whether these are of this database."""
 _KEYS_OF_ENGINE = "innodb_native_foreign_keys"
 """Whether InnoDB acts for foreign keys, below the log; servers before MySQL 9.6 do not know it, and do."""
+
+
+class LogBase(Struct, frozen=True):
+    """What ``ChangeBase.log`` has: which server and database it was, where the log stood, and how its files are called;
+    the tables ``apart``, which are not followed; ``folds``: see ``Names``; ``definitions``: see ``DEFINITIONS``.
+    """
+
+    server: str
+    database: str
+    stem: str
+    position: Annotated[int, Meta(ge=0, lt=2**63)]
+    apart: list[str]
+    folds: bool = False
+    definitions: dict[str, str] = field(default_factory=dict)
+
+
+def _names(log: Mapping[str, Any]) -> Names:
+    return Names(log["database"], folds=log.get("folds", False))
 
 
 def _connected(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -201,7 +221,7 @@ class MysqlChangeLog:
         self, log: Mapping[str, Any], messages: Iterable[Message]
     ) -> Mapping[tuple[str, str], TouchedRows]:
         """See ``ChangeLog``."""
-        return touched_rows(messages, log["database"])
+        return touched_rows(messages, _names(log))
 
     def troubled_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """See ``ChangeLog``: nothing at the server follows a table."""
@@ -251,6 +271,13 @@ class MysqlChangeLog:
                 about=url,
                 next_step="stop the other moveout that follows this source",
             )
+        if is_left_out(connection):
+            raise SourceGoneError(
+                "the server's settings leave this database out of its binary log by now (binlog_do_db,"
+                " binlog_ignore_db), so changes are missing",
+                about=url,
+                next_step=f"take these settings back, and restart the server; then {BASE_AGAIN}",
+            )
         self._files = read_files(connection)
         if missing := self._files.missing(after):
             raise SourceGoneError(
@@ -258,7 +285,7 @@ class MysqlChangeLog:
                 about=url,
                 next_step=BASE_AGAIN,
             )
-        request = LogRequest(self._files, log["database"], log["apart"], self._replica, after, origin)
+        request = LogRequest(self._files, _names(log), log["apart"], self._replica, after, origin)
         return BinlogStream(connection, request)
 
     def _end_reader(self, session: int | None = None) -> None:
@@ -277,6 +304,7 @@ class MysqlChangeLog:
         log = {
             "server": server_identity(control),
             "database": str(control.value("SELECT DATABASE()")),
+            "folds": control.variable("lower_case_table_names") != "0",
             "stem": self._files.stem,
             "position": self._files.end,
             "apart": [*(table.name for table in apart), *sequences],

@@ -42,7 +42,7 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         needed_values = {name: quote_literal(_SETTINGS[name]) for name in wrong}
         yield Obstacle(problem, set_statements(connection, needed_values))
-    if _is_left_out(connection):
+    if is_left_out(connection):
         remedy = "take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it"
         yield Obstacle(
             "the server's settings leave this database out of its binary log", remedy, is_sql=False
@@ -57,7 +57,7 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
             yield Obstacle(problem, f"GRANT {names[0]} ON *.* TO {rights.account};")
 
 
-def _is_left_out(connection: Connection) -> bool:
+def is_left_out(connection: Connection) -> bool:
     """Tell whether the server does not log what is written to the session's database. Raises the driver's errors."""
     status = read_status(connection) or {}
     only, without = (_names(status.get(name)) for name in ("binlog_do_db", "binlog_ignore_db"))

@@ -11,6 +11,7 @@ from exporters.mysql.changes.binlog_events import (
     DELETES,
     INSERTS,
     ROWS,
+    STATEMENTS,
     EventType,
     TableMap,
     event_type,
@@ -18,14 +19,14 @@ from exporters.mysql.changes.binlog_events import (
     read_table_map,
     table_number,
 )
-from exporters.mysql.changes.logged_statements import StatementKind, read_statement
+from exporters.mysql.changes.logged_statements import Names, StatementKind, read_statement
 from exporters.mysql.changes.row_events import Image, is_looked_up_by, row_images, uncompressed
 from exporters.touched_rows import RowKey, TouchedRows, TouchedTables
 
 
-def touched_rows(messages: Iterable[Message], database: str) -> Mapping[tuple[str, str], TouchedRows]:
+def touched_rows(messages: Iterable[Message], names: Names) -> Mapping[tuple[str, str], TouchedRows]:
     """See ``exporters.changes.ChangeLog``."""
-    collected = _Collected(database)
+    collected = _Collected(names)
     for message in messages:
         collected.take(message)
     return collected.tables.touched()
@@ -47,9 +48,9 @@ class _Keyed(Struct, frozen=True):
 class _Collected:
     """The rows of messages so far."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, names: Names) -> None:
         self.tables = TouchedTables()
-        self._database = database
+        self._names = names
         self._maps: dict[int, _Keyed] = {}
 
     def take(self, message: Message) -> None:
@@ -59,7 +60,7 @@ class _Collected:
             self._take_shape(read_table_map(message.payload))
         elif message.kind is MessageKind.CHANGE and kind in ROWS:
             self._take_rows(uncompressed(message.payload))
-        elif message.kind is MessageKind.CHANGE and kind in {EventType.QUERY, EventType.QUERY_COMPRESSED}:
+        elif message.kind is MessageKind.CHANGE and kind in STATEMENTS:
             self._take_statement(message.payload)
 
     def _take_shape(self, table: TableMap) -> None:
@@ -87,7 +88,7 @@ class _Collected:
             self.tables.refuse(keyed.name, f"the log does not name its rows: {exc}")
 
     def _take_statement(self, event: bytes) -> None:
-        statement = read_statement(read_query(event), self._database)
+        statement = read_statement(read_query(event), self._names)
         if statement is None:
             return
         reason = (

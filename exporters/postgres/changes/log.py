@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import psycopg
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from exporters.changes import (
@@ -113,6 +114,20 @@ SELECT current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS standby
     AND pg_has_role(g.oid, 'USAGE')) AS replicates
 FROM pg_roles WHERE rolname = current_user
 """
+
+
+class LogBase(Struct, frozen=True):
+    """What ``ChangeBase.log`` has: the slot and the publication, and at which server; ``access``: see ``ACCESS``. Where
+    the snapshot was taken behind the slot, ``snapshot`` says which transactions it shows.
+    """
+
+    slot: str
+    publication: str
+    system: str
+    timeline: Annotated[int, Meta(ge=0, lt=2**32)] = 1
+    snapshot: Annotated[str, Meta(pattern=r"^\d{1,20}:\d{1,20}:[\d,]*$")] = "0:0:"
+    snapshot_end: Annotated[int, Meta(ge=0, lt=2**64)] = 0
+    access: dict[str, str] = field(default_factory=dict)
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> PostgresChangeLog:

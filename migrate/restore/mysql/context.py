@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from exporters.api import Loss
-from exporters.changes import FOLLOW
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.destination import MysqlDestination
@@ -46,7 +45,7 @@ class MysqlRestore(Struct, frozen=True):
         """Whether changes of the source come after this restore of all its rows."""
         selection = self.run.selection
         is_whole = selection.rows and (selection.left_out or not selection.is_part)
-        return is_whole and FOLLOW in self.run.reader.newest_position(self.run.source)
+        return is_whole and self.run.reader.change_base(self.run.source) is not None
 
     @property
     def reduced(self) -> list[CatalogRow]:

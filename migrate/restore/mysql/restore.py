@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
 
 from msgspec.structs import replace
 
 from exporters.api import Loss
-from exporters.changes import FOLLOW
 from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
@@ -26,6 +24,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.change_base import RecordedChanges
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.apply import Mark
@@ -355,22 +354,21 @@ def _begin_following(job: MysqlRestore) -> None:
     """Write that the destination is as the source was at the base of its changes, unless that is written already. Where
     tables that it lacked were tried again, write which ones it lacks.
     """
-    connection = job.destination.connection
-    if not job.is_followed:
+    connection, base = job.destination.connection, job.run.reader.change_base(job.run.source)
+    if base is None or not job.is_followed:
         return
-    base = job.run.reader.newest_position(job.run.source)[FOLLOW]
     marked = _marked(job, base)
     if marked is None or job.run.selection.left_out:
-        log, skipped = base["log"], sorted(job.absent)
+        log, skipped = base.log, sorted(job.absent)
         events = unique(marked[1].events if marked else (), job.paused_events)
-        details = FollowDetails(log["database"], log["stem"], events, skipped)
-        begin_mark(connection, connection.control.follow, job.run.source, base["position"], details)
+        details = FollowDetails(log["database"], log["stem"], events, skipped, folds=log.get("folds", False))
+        begin_mark(connection, connection.control.follow, job.run.source, base.position, details)
 
 
-def _marked(job: MysqlRestore, base: Mapping[str, Any]) -> tuple[Mark, FollowDetails] | None:
+def _marked(job: MysqlRestore, base: RecordedChanges) -> tuple[Mark, FollowDetails] | None:
     """Return how far the changes after a base were applied; None where the destination is not marked with it."""
     marked = read_mark(job.destination.connection, job.run.source)
-    return marked if marked and marked[0].base == base["position"] else None
+    return marked if marked and marked[0].base == base.position else None
 
 
 def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
@@ -378,7 +376,7 @@ def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
     the snapshot is wanted: it would lack these changes.
     """
     connection = job.destination.connection
-    base = job.run.reader.newest_position(job.run.source).get(FOLLOW)
+    base = job.run.reader.change_base(job.run.source)
     marked = _marked(job, base) if base else None
     if marked is None or marked[0].place == START:
         return None

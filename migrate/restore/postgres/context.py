@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from exporters.api import Loss
-from exporters.changes import FOLLOW
 from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
@@ -66,8 +65,8 @@ class PostgresRestore(Struct, frozen=True):
     @property
     def followed_from(self) -> int | None:
         """The position of the snapshot in the source's log; None where its changes are not followed."""
-        base = self.run.reader.newest_position(self.run.source).get(FOLLOW)
-        return base["position"] if base else None
+        base = self.run.reader.change_base(self.run.source)
+        return base.position if base else None
 
     @property
     def tables(self) -> list[CatalogRow]:

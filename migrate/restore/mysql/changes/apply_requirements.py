@@ -16,6 +16,9 @@ _APPLIES = {
 }
 """The rights by which an account may use BINLOG: at MariaDB, and at MySQL. The first one is proposed."""
 _TRIGGERS = "slave_run_triggers_for_rbr"
+_SKIPPED = ("slave_skip_errors", "replica_skip_errors")
+_LOSSY = ("slave_type_conversions", "replica_type_conversions")
+_MODE = "slave_exec_mode"
 
 
 def apply_obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacle]:
@@ -28,6 +31,26 @@ def apply_obstacles(connection: Connection, rights: AccountRights) -> Iterator[O
     if setting not in {"NO", None}:
         problem = f"{_TRIGGERS} is {setting}, so triggers would act a second time"
         yield Obstacle(problem, set_statements(connection, {_TRIGGERS: "'NO'"}))
+    yield from _silenced(connection)
+
+
+def _silenced(connection: Connection) -> Iterator[Obstacle]:
+    """Yield the settings of replicas by which the server would apply what does not fit, and not say so."""
+    if (mode := connection.variable(_MODE)) not in {"STRICT", None} and connection.is_mariadb:
+        problem = f"{_MODE} is {mode}, so changes that do not fit would be passed over"
+        yield Obstacle(problem, set_statements(connection, {_MODE: "'STRICT'"}))
+    for name in _LOSSY:
+        if "ALL_LOSSY" in (setting := connection.variable(name) or ""):
+            problem = f"{name} is {setting}, so values that do not fit would be cut"
+            yield Obstacle(problem, set_statements(connection, {name: "''"}))
+            break
+    for name in _SKIPPED:
+        if (setting := connection.variable(name) or "OFF") not in {"OFF", ""}:
+            problem = f"{name} is {setting}, so changes that do not fit would be passed over"
+            yield Obstacle(
+                problem, f"take {name} out of the server's configuration, and restart it", is_sql=False
+            )
+            break
 
 
 def uncounted_writes(connection: Connection, rights: AccountRights) -> Obstacle | None:

@@ -25,11 +25,13 @@ from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
     HEADER_BYTES,
     ROWS,
+    STATEMENTS,
     EventType,
     TableMap,
     event_type,
     has_checksums,
     in_database,
+    names_columns,
     read_query,
     read_table_map,
     server_of,
@@ -37,7 +39,7 @@ from exporters.mysql.changes.binlog_events import (
     with_length,
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles
-from exporters.mysql.changes.logged_statements import LoggedStatement, StatementKind, read_statement
+from exporters.mysql.changes.logged_statements import LoggedStatement, Names, StatementKind, read_statement
 from exporters.mysql.changes.row_events import (
     STATEMENT_END,
     LoggedRow,
@@ -50,7 +52,7 @@ from exporters.mysql.changes.row_events import (
 )
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import find_control_tables
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.written_counts import server_writes
@@ -81,7 +83,21 @@ _SINGLE_EVENTS = 20_000
 """After a refusal so many events are written row by row."""
 _CREATED = slice(HEADER_BYTES + 52, HEADER_BYTES + 56)
 """When the log's file was begun: two formats that differ in nothing else are the same."""
+_STATEMENT_FRAME_BYTES = 64
+"""What a statement may have around the events."""
+_UNKNOWN_ERROR = 1105
+_OTHER_TYPE = "mostly a column has another type or length here: compare SHOW CREATE TABLE of both sides"
 _SHOWN_CHARACTERS = 200
+_ALL = "ALL"
+_KEYS = """
+SELECT CONSTRAINT_NAME, REFERENCED_TABLE_NAME,
+  NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
+FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = {} AND TABLE_NAME = {}
+"""
+_PARTITION = """
+SELECT 1 FROM information_schema.PARTITIONS
+WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND {} IN (PARTITION_NAME, SUBPARTITION_NAME) LIMIT 1
+"""
 _BASE_AGAIN = "take the base again: moveout export --follow to a new location"
 
 
@@ -105,6 +121,7 @@ class MysqlChangeWriter:
         marked = read_mark(connection, source)
         self._details = marked[1] if marked else FollowDetails("", "")
         self.events = self._details.events
+        self._names = Names(self._details.database, folds=self._details.folds)
         self._began = 0
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
@@ -267,8 +284,15 @@ class MysqlChangeWriter:
             self._write()
 
     def _destination_table(self, logged: TableMap, message: Message) -> DestinationTable:
-        table = read_table(self._connection, logged.name)
         where = self._files.show(message.position)
+        if not logged.columns and names_columns(self._format):
+            raise ChangeConflictError(
+                f"the log does not name the columns of {quote_name(logged.name)} at {where}, so it does not say whether"
+                " they are the same: binlog_row_metadata was not FULL",
+                next_step="at the source: SET GLOBAL binlog_row_metadata = 'FULL'; then moveout resync"
+                f" {self._source}:{logged.name}; then run the same command again",
+            )
+        table = read_table(self._connection, logged.name)
         self.written.setdefault(("", logged.name), 0)
         statements = [*self._definitions.get(logged.name, {}).values()]
         return require_same_shape(table, logged, where, statements)
@@ -276,9 +300,9 @@ class MysqlChangeWriter:
     def _statement(self, message: Message) -> LoggedStatement | None:
         if message.kind is not MessageKind.CHANGE:
             return None
-        if event_type(message.payload) not in {EventType.QUERY, EventType.QUERY_COMPRESSED}:
+        if event_type(message.payload) not in STATEMENTS:
             return None
-        return read_statement(read_query(message.payload), self._details.database)
+        return read_statement(read_query(message.payload), self._names)
 
     def _take_statement(self, statement: LoggedStatement, message: Message) -> None:
         where = self._files.show(message.position)
@@ -292,6 +316,8 @@ class MysqlChangeWriter:
             self._truncate(statement, where)
         elif statement.kind is StatementKind.DEFINITION:
             self._define(statement, where)
+        elif statement.kind is StatementKind.END:
+            raise ChangeConflictError(f"the source's database was dropped at {where}", next_step=_BASE_AGAIN)
         else:
             raise ChangeConflictError(
                 f"what was written at {where} was logged as a statement, so the log does not say which rows it changed:"
@@ -318,31 +344,60 @@ class MysqlChangeWriter:
 
     def _define(self, statement: LoggedStatement, where: str) -> None:
         """Remember a definition, by its place, since it comes again after a rollback: the next rows show whether the
-        destination has it. Dropped and renamed tables have no next rows, so the destination is looked at.
+        destination has it. Where no rows need to show it, as of dropped and renamed tables, the destination is looked
+        at. What other rows a table has since is shown by nothing, so it must have been read again.
         """
         for name in statement.tables:
             self._definitions.setdefault(name, {})[where] = statement.text
-        words = statement.text.upper().split(None, 2)[:2]
-        if words[0] == "RENAME":
-            before, after = statement.tables[::2], statement.tables[1::2]
-            is_done = all(self._has(name) for name in after) and not any(
-                self._has(name) for name in before if name not in after
-            )
-        else:
-            is_done = (
-                words[:1] != ["DROP"] or "TABLE" not in words[1] or not any(map(self._has, statement.tables))
-            )
-        if not (is_done or all(map(self._is_skipped, statement.tables))):
-            raise ChangeConflictError(
-                f"{', '.join(map(quote_name, statement.tables))} was changed at {where}",
-                next_step=f"run at the destination: {statement.text}; then run the same command again",
-            )
         self._write()
-        self._tables = {
-            number: table
-            for number, table in self._tables.items()
-            if table.logged.name not in statement.tables
-        }
+        effect = statement.effect
+        deciding = effect.made + effect.replaced or effect.gone or statement.tables
+        if not all(map(self._is_skipped, deciding)) and not self._is_done(statement):
+            labels = ", ".join(map(quote_name, statement.tables))
+            step = f"run at the destination: {statement.text}; then run the same command again"
+            if effect.replaced:
+                tables = " ".join(f"{self._source}:{name}" for name in effect.replaced)
+                step = (
+                    f"run at the destination, where it defines something: {statement.text}; then moveout resync"
+                    f" {tables}; then run the same command again"
+                )
+            raise ChangeConflictError(f"{labels} was changed at {where}", next_step=step)
+        for table in self._tables.values():
+            if table.logged.name in statement.tables:
+                table.destination = None
+
+    def _is_done(self, statement: LoggedStatement) -> bool:
+        """Tell whether the destination looks as it does after a definition, as far as that can be seen."""
+        effect, (name, *_) = statement.effect, statement.tables
+        return (
+            not effect.replaced
+            and not any(map(self._has, effect.gone))
+            and all(map(self._has, effect.made))
+            and not any(map(self._has_rows, effect.emptied))
+            and not any(self._has_part(name, part) for part in effect.parts_gone)
+            and not any(self._has_rows(name, part) for part in effect.parts_emptied)
+            and {*effect.keys_made} <= {parent for _, parent, acts in self._keys(name) if acts}
+            and not {*effect.keys_gone} & {key for key, *_ in self._keys(name)}
+        )
+
+    def _keys(self, table: str) -> list[tuple[str, str, bool]]:
+        """Return the foreign keys of a table: their names, the tables to which they refer, whether they change rows."""
+        where = map(quote_literal, (self._connection.address.database, table))
+        return [
+            (str(key), str(parent), bool(acts))
+            for key, parent, acts in self._connection.rows(_KEYS.format(*where))
+        ]
+
+    def _has_part(self, table: str, part: str) -> bool:
+        where = (self._connection.address.database, table, part)
+        return self._connection.value(_PARTITION.format(*map(quote_literal, where))) is not None
+
+    def _has_rows(self, table: str, part: str = "") -> bool:
+        """Tell whether a table has rows, or a partition of it; one that is not there has none."""
+        if not self._has(table) or (part and part.upper() != _ALL and not self._has_part(table, part)):
+            return False
+        within = f" PARTITION ({quote_name(part)})" if part and part.upper() != _ALL else ""
+        return self._connection.value(f"SELECT 1 FROM {quote_name(table)}{within} LIMIT 1") is not None
 
     def _has(self, name: str) -> bool:
         return read_table(self._connection, name) is not None
@@ -352,7 +407,7 @@ class MysqlChangeWriter:
         if self._is_open:
             return
         if self._format and not _is_same_format(self._format, self._loaded):
-            self._connection.run(_binlog([self._format]))
+            self._run([self._format])
             if not self._connection.is_mariadb:  # now it waits to be told the number of the transaction
                 self._connection.run("SET SESSION gtid_next = 'AUTOMATIC'")
             self._loaded = self._format
@@ -366,7 +421,7 @@ class MysqlChangeWriter:
         events = list(self._events())
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         try:
-            self._connection.run(_binlog(events))
+            self._run(events)
         except pymysql.Error as exc:
             if not is_about_the_thing(exc):
                 raise
@@ -374,6 +429,28 @@ class MysqlChangeWriter:
             raise ChangeConflictError(f"the destination refuses changes: {message_of(exc)}") from exc
         for table, _, count in waiting:
             self.written["", table.logged.name] += count
+
+    def _run(self, events: Sequence[bytes]) -> None:
+        """Have the server apply events. MariaDB takes large ones in two pieces. Raises the driver's errors,
+        ``ChangeConflictError`` where the server takes no statement that is as long.
+        """
+        data = b64encode(b"".join(events))
+        longest = self._connection.longest_statement_bytes() - _STATEMENT_FRAME_BYTES
+        if len(data) <= longest:
+            self._connection.run(b"BINLOG '" + data + b"'")
+            return
+        half = (len(data) + 1) // 2
+        if half > longest or not self._connection.is_mariadb:
+            least_mib = -(-(half if self._connection.is_mariadb else len(data)) // 2**20) + 1
+            raise ChangeConflictError(
+                f"a change has more bytes than the destination takes at once (max_allowed_packet is"
+                f" {longest + _STATEMENT_FRAME_BYTES})",
+                next_step=f"at the destination: SET GLOBAL max_allowed_packet = {least_mib * 2**20}; then run the same"
+                " command again",
+            )
+        for name, piece in ((b"1", data[:half]), (b"2", data[half:])):
+            self._connection.run(b"SET @moveout_" + name + b" = '" + piece + b"'")
+        self._connection.run("BINLOG @moveout_1, @moveout_2")
 
     def _events(self) -> Iterator[bytes]:
         """Yield what waits, as few statements of a replica: the maps of some tables, then rows of these in their order,
@@ -408,14 +485,17 @@ class MysqlChangeWriter:
             rows_event = with_flags(row.event, flags_of(row.event) | STATEMENT_END)
             events = [self._checked(table.event), self._checked(rows_event)]
             try:
-                self._connection.run(_binlog(events))
+                self._run(events)
             except pymysql.Error as exc:
                 if not is_about_the_thing(exc):
                     raise
                 self._connection.run("ROLLBACK")
                 self._is_open = False
                 problem = f"{self._files.show(message.position)}: {message_of(exc)}"
-                raise conflict(self._connection, destination, table.logged, row, problem) from exc
+                if number_of(exc) == _UNKNOWN_ERROR:
+                    problem += f" ({_OTHER_TYPE})"
+                statements = [*self._definitions.get(table.logged.name, {}).values()]
+                raise conflict(self._connection, destination, table.logged, row, problem, statements) from exc
             self.single_changes += 1
             self.written["", table.logged.name] += 1
 
@@ -481,10 +561,6 @@ def _log_no_statements(connection: Connection) -> None:
     with suppress(pymysql.Error):  # where the account may not
         setting = "binlog_annotate_row_events" if connection.is_mariadb else "binlog_rows_query_log_events"
         connection.run(f"SET SESSION {setting} = OFF")
-
-
-def _binlog(events: list[bytes]) -> bytes:
-    return b"BINLOG '" + b64encode(b"".join(events)) + b"'"
 
 
 def _is_same_format(event: bytes, other: bytes) -> bool:

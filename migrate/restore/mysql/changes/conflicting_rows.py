@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exporters.mysql.changes.binlog_events import TableMap
 from exporters.mysql.changes.row_events import Image, LoggedRow, value_text
 from exporters.mysql.connection import Connection
@@ -19,9 +21,16 @@ _NEXT_STEP = (
 
 
 def conflict(
-    connection: Connection, table: DestinationTable, logged: TableMap, row: LoggedRow, problem: str
+    connection: Connection,
+    table: DestinationTable,
+    logged: TableMap,
+    row: LoggedRow,
+    problem: str,
+    earlier_statements: Sequence[str],
 ) -> ChangeConflictError:
-    """Return the error for a row that the server has refused. ``problem``: where it was logged, and why."""
+    """Return the error for a row that the server has refused. ``problem``: where it was logged, and why.
+    ``earlier_statements``: the definitions of the table that came before in the log.
+    """
     words = [f"{row.verb} of {table.label} at {problem}"]
     before = row.old or row.new
     if before is not None:
@@ -29,7 +38,12 @@ def conflict(
             words.append(f"key {_shown(table, logged, before, table.key)}")
         words.append(f"the source's row {_shown(table, logged, row.new or before)}")
         words.append(_present(connection, table, logged, before))
-    return ChangeConflictError("; ".join(word for word in words if word), next_step=_NEXT_STEP)
+    step = (
+        f"run at the destination what it lacks of: {'; '.join(earlier_statements)}; or "
+        if earlier_statements
+        else ""
+    )
+    return ChangeConflictError("; ".join(word for word in words if word), next_step=step + _NEXT_STEP)
 
 
 def _present(connection: Connection, table: DestinationTable, logged: TableMap, row: Image) -> str:

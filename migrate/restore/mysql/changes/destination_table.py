@@ -7,9 +7,12 @@ A server would take rows of another shape without a word, as long as the types o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+import pymysql
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.mysql.changes.binlog_events import TableMap
 from exporters.mysql.connection import Connection
@@ -19,9 +22,10 @@ from migrate.changes.apply import ChangeConflictError
 _SEQUENCE = "SEQUENCE"
 _IMPLICIT = ("row_start", "row_end")
 """The columns of a system-versioned table that names none itself; no catalog lists them."""
+_HIDDEN, _HIDDEN_TYPE = re.compile(r"DB_ROW_HASH_\d+"), "hidden"
 _TYPE = "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}"
 _COLUMNS = """
-SELECT COLUMN_NAME, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, '') FROM information_schema.COLUMNS
+SELECT COLUMN_NAME, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, ''), IS_NULLABLE FROM information_schema.COLUMNS
 WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION
 """
 _KEY = """
@@ -34,18 +38,31 @@ _PLAIN, _WIDE = (
     frozenset({"ucs2", "utf16", "utf16le", "utf32"}),
 )
 """Charsets in which labels have the bytes of UTF-8, and those in which not even ASCII has."""
+_BINARY = "binary"
+_NARROWER = {
+    "utf8mb4": ("utf8mb3", "utf8", "ascii"),
+    "utf8mb3": ("utf8", "ascii"),
+    "utf8": ("utf8mb3", "ascii"),
+    "latin1": ("ascii",),
+}
+"""Charsets whose bytes mean the same in another one."""
 _NEXT = "then run the same command again: it goes on with this change"
 
 
 class DestinationTable(Struct, frozen=True):
-    """A table. ``types`` are the columns' as declared; ``key`` the indexes of those of the primary key."""
+    """A table. ``types`` are the columns' as declared; ``filled`` those that may not be NULL; ``key`` the indexes of
+    those of the primary key. ``charset_of``: the charset of each collation of the server, by its number.
+    """
 
     name: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     charsets: tuple[str, ...]
+    filled: frozenset[str]
     key: tuple[int, ...]
     is_sequence: bool
+    charset_of: Mapping[int, str]
+    is_mariadb: bool
 
     @property
     def label(self) -> str:
@@ -81,9 +98,24 @@ def read_table(connection: Connection, name: str) -> DestinationTable | None:
         (*names, *extra),
         (*(column[1] for column in columns), *("timestamp(6)" for _ in extra)),
         (*(column[2] for column in columns), *("" for _ in extra)),
+        frozenset(column[0] for column in columns if column[3] == "NO"),
         key,
         kind == _SEQUENCE,
+        _read_collations(connection),
+        connection.is_mariadb,
     )
+
+
+def _read_collations(connection: Connection) -> dict[int, str]:
+    """Return the charset of each collation by its number, as far as it has one. Raises the driver's errors."""
+    views = ["COLLATION_CHARACTER_SET_APPLICABILITY"] if connection.is_mariadb else []
+    for view in [*views, "COLLATIONS"]:
+        with suppress(
+            pymysql.ProgrammingError, pymysql.OperationalError
+        ):  # older servers have no numbers there
+            rows = connection.rows(f"SELECT ID, CHARACTER_SET_NAME FROM information_schema.{view}")
+            return {int(number): _text(charset) for number, charset in rows if number and charset}
+    return {}
 
 
 def require_same_shape(
@@ -94,6 +126,7 @@ def require_same_shape(
     has another shape.
     """
     label = quote_name(logged.name)
+    table = _with_hidden(table, logged) if table else None
     if table is None:
         problem = "the destination has no such table: it was made after the snapshot"
     elif logged.columns and (difference := _difference(table, logged)):
@@ -111,6 +144,17 @@ def require_same_shape(
     raise ChangeConflictError(f"{label} has changed at {where}: {problem}", next_step=step)
 
 
+def _with_hidden(table: DestinationTable, logged: TableMap) -> DestinationTable:
+    """Return a table with the columns that MariaDB hides: those of keys over long texts."""
+    hidden = tuple(name for name in logged.columns if _HIDDEN.fullmatch(name) and name not in table.columns)
+    return replace(
+        table,
+        columns=table.columns + hidden,
+        types=table.types + (_HIDDEN_TYPE,) * len(hidden),
+        charsets=table.charsets + ("",) * len(hidden),
+    )
+
+
 def _difference(table: DestinationTable, logged: TableMap) -> str:
     names = [name.lower() for name in table.columns]
     logged_names = [name.lower() for name in logged.columns]
@@ -120,6 +164,28 @@ def _difference(table: DestinationTable, logged: TableMap) -> str:
         return f"rows no longer have the column {', '.join(map(quote_name, surplus))}"
     if names != logged_names:
         return f"the columns are in another order: {', '.join(map(quote_name, logged.columns))}"
+    return _type_difference(table, logged) or _label_difference(table, logged)
+
+
+def _type_difference(table: DestinationTable, logged: TableMap) -> str:
+    """Return how columns read the same bytes otherwise; differences of the bytes the server itself refuses."""
+    unsigned, collations = logged.unsigned, logged.collations(is_mariadb=table.is_mariadb)
+    for index, name in enumerate(table.columns):
+        label, sql_type = quote_name(name), table.types[index].lower()
+        if sql_type == _HIDDEN_TYPE:
+            continue
+        if logged.may_be_null(index) and name in table.filled:
+            return f"{label} may be NULL in these rows, and not at the destination"
+        if (is_unsigned := unsigned.get(index)) is not None and is_unsigned != ("unsigned" in sql_type):
+            return f"{label} is {'' if is_unsigned else 'not '}UNSIGNED in these rows"
+        theirs = table.charset_of.get(collations.get(index, 0), "")
+        ours = table.charsets[index] or _BINARY
+        if theirs not in {"", ours} and theirs not in _NARROWER.get(ours, ()):
+            return f"{label} has the charset {theirs} in these rows, and {ours} at the destination"
+    return ""
+
+
+def _label_difference(table: DestinationTable, logged: TableMap) -> str:
     if not logged.labels:
         return ""
     for ours, theirs in zip(table.labels, logged.labels, strict=False):

@@ -22,9 +22,10 @@ from migrate.changes.segments import Place
 
 
 class FollowDetails(Struct, frozen=True):
-    """What is needed of a source to apply its changes. ``database``: its name. ``stem``: how the names of its log's
-    files begin. ``events``: those that run once the destination is in use. ``skipped``: tables (see ``Mark``).
-    ``reread``: tables, by the position up to which they have all changes.
+    """What is needed of a source to apply its changes. ``database``: its name. ``folds``: whether its server takes
+    capitals in names for small letters. ``stem``: how the names of its log's files begin. ``events``: those that run
+    once the destination is in use. ``skipped``: tables (see ``Mark``). ``reread``: tables, by the position up to which
+    they have all changes.
     """
 
     database: str
@@ -32,6 +33,7 @@ class FollowDetails(Struct, frozen=True):
     events: Sequence[str] = field(default=())
     skipped: Sequence[str] = field(default=())
     reread: Mapping[str, int] = field(default_factory=dict)
+    folds: bool = False
 
 
 def begin_mark(connection: Connection, table: str, source: str, base: int, details: FollowDetails) -> None:
