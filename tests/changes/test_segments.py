@@ -392,3 +392,20 @@ def test_what_a_segment_holds_is_checked_where_its_hash_is_right(folder, raw, fo
     folder._store.put(folder._segment_key(1, garbage.sha256), b"garbage")
     with pytest.raises(DamageError, match="bytes in zstd"):
         list(folder.read(garbage))
+
+
+def test_a_file_that_would_grow_beyond_any_segment_is_not_unpacked(folder, tmp_path):
+    """Some hundred kilobytes that state three gigabytes, and have them."""
+    record = write(folder, transaction(10, b"a"), START, 10)
+    piece = pa.Codec("zstd").compress(bytes(2**26), asbytes=True)
+    bomb = piece * 48
+    (file,) = tmp_path.rglob("*.zst")
+    digest = hashlib.sha256(bomb).hexdigest()
+    file.with_name(f"{record.number:010d}-{digest[:16]}.zst").write_bytes(bomb)
+    (path,) = tmp_path.rglob("*1.json")
+    fields = {"sha256": digest, "size_bytes": len(bomb), "raw_bytes": 48 * 2**26}
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(DamageError, match="numbers and places"):
+        payloads(SegmentReader(folder))
+    assert pa.default_memory_pool().max_memory() < before + 2**28

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from exporters.changes import FOLLOW
 from migrate.bundle import canonical_json, layout, reconciliation
+from migrate.bundle.change_base import read_change_base
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
@@ -149,10 +150,46 @@ def test_a_base_that_is_none_is_damage(exported, tmp_path, base):
         list(recorded_bases(with_base(exported, tmp_path, base)))
 
 
-def test_what_the_log_of_a_base_lacks_is_damage(bundle):
-    (base,) = recorded_bases(bundle)
-    with pytest.raises(DamageError, match="'publication'"):
-        base.log["publication"]
+SLOT = {
+    "slot": "s",
+    "publication": "p",
+    "system": "7",
+    "snapshot": "5:9:6,7",
+    "snapshot_end": 2**63,
+    "access": {"a": "b"},
+}
+BINLOG = {
+    "server": "1:host:3306",
+    "database": "d",
+    "stem": "binlog",
+    "position": 4,
+    "apart": ["t"],
+    "folds": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "log", "name", "value"),
+    [
+        *(
+            ("postgresql://h/d", SLOT, name, 5)
+            for name in ("slot", "publication", "system", "snapshot", "access")
+        ),
+        *(("postgresql://h/d", SLOT, "snapshot", text) for text in ("5:9", "a:b:c")),
+        *(("postgresql://h/d", SLOT, name, "x") for name in ("timeline", "snapshot_end")),
+        *(("mysql://h/d", BINLOG, name, 5) for name in ("server", "database", "stem", "apart", "folds")),
+        ("mysql://h/d", BINLOG, "position", "4"),
+        ("mysql://h/d", BINLOG, "apart", [None]),
+        ("mysql://h/d", BINLOG, "definitions", {"a": 1}),
+    ],
+)
+def test_a_log_of_a_base_with_other_values_than_its_engine_needs_is_damage(url, log, name, value):
+    assert read_change_base(BASE | {"log": log}, url).log == log
+    with pytest.raises(DamageError, match=rf"reconciliation\.json.*{name}"):
+        read_change_base(BASE | {"log": log | {name: value}}, url)
+    if name in {"slot", "publication", "system", "server", "database", "stem", "apart", "position"}:
+        with pytest.raises(DamageError, match=name):
+            read_change_base(BASE | {"log": {key: log[key] for key in log.keys() - {name}}}, url)
 
 
 def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):

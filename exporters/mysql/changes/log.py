@@ -72,7 +72,7 @@ class LogBase(Struct, frozen=True):
     server: str
     database: str
     stem: str
-    position: Annotated[int, Meta(ge=0, lt=2**63)]
+    position: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     apart: list[str]
     folds: bool = False
     definitions: dict[str, str] = field(default_factory=dict)

@@ -126,7 +126,7 @@ class LogBase(Struct, frozen=True):
     system: str
     timeline: Annotated[int, Meta(ge=0, lt=2**32)] = 1
     snapshot: Annotated[str, Meta(pattern=r"^\d{1,20}:\d{1,20}:[\d,]*$")] = "0:0:"
-    snapshot_end: Annotated[int, Meta(ge=0, lt=2**64)] = 0
+    snapshot_end: Annotated[int, Meta(ge=0)] = 0
     access: dict[str, str] = field(default_factory=dict)
 
 
