@@ -16,14 +16,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
-from exporters.changes import FOLLOW
 from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.change_base import RecordedChanges, read_change_base
 from migrate.bundle.commit_records import FileRecord
-from migrate.bundle.reconciliation import SourceReconciliation
+from migrate.bundle.reconciliation import RecordedChanges, SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry, chunks, lines
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.runtime.cancellation import CancellationToken
@@ -185,11 +183,10 @@ class BundleReader:
         positions = self._positions(source)
         return positions[-1] if positions else {}
 
-    def change_base(self, source: str) -> RecordedChanges | None:
+    def changes(self, source: str) -> RecordedChanges | None:
         """Return where the changes of a source begin; None where they are not followed. Raises ``DamageError``."""
-        value = self.newest_position(source).get(FOLLOW)
-        urls = [entry.url for entry in self.reconciliation() if entry.name == source]
-        return read_change_base(value, urls[-1]) if value else None
+        entries = [entry for entry in self.reconciliation() if entry.name == source]
+        return entries[-1].changes() if entries else None
 
     def _positions(self, source: str) -> list[Mapping[str, Any]]:
         """Return the positions of a source's snapshots, the oldest first."""

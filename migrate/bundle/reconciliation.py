@@ -15,19 +15,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
 from exporters.api import Enumeration, Gap, Json, SourceSummary
+from exporters.changes import FOLLOW
+from exporters.engine import load_part
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.progress_database import Totals
+from migrate.engines import registry
 from migrate.errors import DamageError
 
 VERSION = 1
 INLINE_FAILURES = 20
 INLINE_GAPS = 1000
 """So many gaps stand in ``meta/reconciliation.json`` itself; all of them in ``data/gaps.parquet``."""
+
+
+class RecordedChanges(Struct, frozen=True):
+    """Where the changes of a followed source begin: the position, what the engine needs to read on, and the name after
+    which its objects at the server are called (``docs/FORMAT.md``, "Changes after the snapshot").
+    """
+
+    position: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    log: dict[str, Any]
+    name: str
 
 
 class SourceReconciliation(Struct, frozen=True):
@@ -45,6 +59,25 @@ class SourceReconciliation(Struct, frozen=True):
     def complete(self) -> bool:
         """Whether everything is accounted for."""
         return not self.reasons
+
+    def changes(self) -> RecordedChanges | None:
+        """Return where the changes of the source begin; None where they are not followed since its newest snapshot.
+        Raises ``DamageError``, also where values are not of the types that its engine needs.
+        """
+        positions = self.summary.positions
+        value = positions[-1].get(FOLLOW) if positions else None
+        if not value:
+            return None
+        try:
+            changes = msgspec.convert(value, RecordedChanges)
+            engine = registry.find(self.url)
+            if engine is not None and engine.change_base:
+                msgspec.convert(changes.log, load_part(engine.change_base))
+        except msgspec.ValidationError as exc:
+            raise DamageError(
+                layout.RECONCILIATION, expected="where the changes of a source begin", found=str(exc)
+            ) from exc
+        return changes
 
 
 def reasons_incomplete(

@@ -8,10 +8,9 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from exporters.changes import FOLLOW, ChangeLog
+from exporters.changes import ChangeLog
 from exporters.engine import Engine, RereadableLog, TableName, load_part
 from migrate.bundle import bundle_json, layout, reconciliation
-from migrate.bundle.change_base import read_change_base
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
 from migrate.changes.change_logs import open_change_log
@@ -140,9 +139,7 @@ def recorded_bases(store: Store) -> Iterator[RecordedBase]:
     if bundle_json.read_sealed(store) is None:
         return
     for entry in reconciliation.decode(store.read(layout.RECONCILIATION)):
-        positions = entry.summary.positions
-        if positions and (value := positions[-1].get(FOLLOW)):
-            base = read_change_base(value, entry.url)
+        if (base := entry.changes()) is not None:
             yield RecordedBase(entry.name, entry.url, base.position, base.log, base.name)
 
 

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from exporters.changes import FOLLOW
 from migrate.bundle import canonical_json, layout, reconciliation
-from migrate.bundle.change_base import read_change_base
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
@@ -183,13 +182,18 @@ BINLOG = {
         ("mysql://h/d", BINLOG, "definitions", {"a": 1}),
     ],
 )
-def test_a_log_of_a_base_with_other_values_than_its_engine_needs_is_damage(url, log, name, value):
-    assert read_change_base(BASE | {"log": log}, url).log == log
+def test_a_log_of_a_base_with_other_values_than_its_engine_needs_is_damage(exported, url, log, name, value):
+    def changes(log):
+        entry = reconciliation.decode(exported[layout.RECONCILIATION])[0]
+        position = {FOLLOW: BASE | {"log": log}}
+        return replace(entry, url=url, summary=replace(entry.summary, positions=[position])).changes()
+
+    assert changes(log).log == log
     with pytest.raises(DamageError, match=rf"reconciliation\.json.*{name}"):
-        read_change_base(BASE | {"log": log | {name: value}}, url)
+        changes(log | {name: value})
     if name in {"slot", "publication", "system", "server", "database", "stem", "apart", "position"}:
         with pytest.raises(DamageError, match=name):
-            read_change_base(BASE | {"log": {key: log[key] for key in log.keys() - {name}}}, url)
+            changes({key: log[key] for key in log.keys() - {name}})
 
 
 def test_sources_with_a_destination_are_followed_and_there_must_be_one(bundle):

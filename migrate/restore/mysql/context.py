@@ -45,7 +45,7 @@ class MysqlRestore(Struct, frozen=True):
         """Whether changes of the source come after this restore of all its rows."""
         selection = self.run.selection
         is_whole = selection.rows and (selection.left_out or not selection.is_part)
-        return is_whole and self.run.reader.change_base(self.run.source) is not None
+        return is_whole and self.run.reader.changes(self.run.source) is not None
 
     @property
     def reduced(self) -> list[CatalogRow]:

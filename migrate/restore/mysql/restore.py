@@ -24,8 +24,8 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.change_base import RecordedChanges
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.reconciliation import RecordedChanges
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.apply import Mark
 from migrate.changes.segments import START
@@ -354,7 +354,7 @@ def _begin_following(job: MysqlRestore) -> None:
     """Write that the destination is as the source was at the base of its changes, unless that is written already. Where
     tables that it lacked were tried again, write which ones it lacks.
     """
-    connection, base = job.destination.connection, job.run.reader.change_base(job.run.source)
+    connection, base = job.destination.connection, job.run.reader.changes(job.run.source)
     if base is None or not job.is_followed:
         return
     marked = _marked(job, base)
@@ -376,7 +376,7 @@ def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
     the snapshot is wanted: it would lack these changes.
     """
     connection = job.destination.connection
-    base = job.run.reader.change_base(job.run.source)
+    base = job.run.reader.changes(job.run.source)
     marked = _marked(job, base) if base else None
     if marked is None or marked[0].place == START:
         return None

@@ -65,7 +65,7 @@ class PostgresRestore(Struct, frozen=True):
     @property
     def followed_from(self) -> int | None:
         """The position of the snapshot in the source's log; None where its changes are not followed."""
-        base = self.run.reader.change_base(self.run.source)
+        base = self.run.reader.changes(self.run.source)
         return base.position if base else None
 
     @property
