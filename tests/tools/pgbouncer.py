@@ -19,7 +19,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = session
+pool_mode = {mode}
 default_pool_size = 50
 ignore_startup_parameters = extra_float_digits,options
 logfile = {directory}/log
@@ -33,14 +33,16 @@ def program() -> str | None:
 class PgBouncer:
     """``with PgBouncer(server.port, server.password) as pooler:`` is at ``pooler.port`` of loopback."""
 
-    def __init__(self, target: int, password: str) -> None:
+    def __init__(self, target: int, password: str, mode: str = "session") -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             self.port: int = unused.getsockname()[1]
         self._target = target
         self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._settings = self._directory / "pgbouncer.ini"
         self._settings.write_text(
-            _SETTINGS.format(target=target, password=password, port=self.port, directory=self._directory)
+            _SETTINGS.format(
+                target=target, password=password, port=self.port, directory=self._directory, mode=mode
+            )
         )
 
     def __enter__(self) -> Self:

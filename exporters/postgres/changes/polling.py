@@ -23,13 +23,13 @@ from msgspec import Struct
 from psycopg.pq import ExecStatus
 
 from exporters.changes import Message, MessageKind
-from exporters.errors import SourceError, SourceUsageError
+from exporters.errors import SourceError
 from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.slot import OBJECT_IN_USE, in_use, lsn_text, parse_lsn, try_to_lock
 from exporters.postgres.changes.transactions import Transactions
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.sessions.connection import wait_for_server
+from exporters.postgres.sessions.connection import session_changes, wait_for_server
 
 _REST_SECONDS = 0.5
 """Two turns are so far apart, and as long as the server decodes for a turn and the moving of the slot: it does that for
@@ -300,11 +300,7 @@ class PollingStream:
     def _require_same(self, process: int) -> None:
         """Raise where a pooler has given us another session: the settings are not those that pin the text of values."""
         if process != self._process:
-            raise SourceUsageError(
-                "a pooler gives each transaction a session of its own",
-                about=self._source,
-                next_step="let the pooler keep sessions (pool_mode = session), or give the URL of the server itself",
-            )
+            raise session_changes(self._source)
 
     def _error(self, error: psycopg.Error) -> SourceError:
         if error.sqlstate == OBJECT_IN_USE:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import os
 import select
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -21,6 +22,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
 from exporters.connections.open_connections import keep_alive, waking_socket
@@ -73,6 +75,10 @@ makes a policy that would hide rows an error. A server that does not know one of
 """
 
 
+_OWN_SESSIONS: set[str] = set()
+"""The databases, by their URLs, of which it is known that a connection keeps its session."""
+_PROCESS_QUESTIONS, _PROCESS_SECONDS = 3, 2.0
+"""So often it is asked for that: the application may just use the same session. So long an answer is waited for."""
 AS_BEGUN = ("datestyle", "intervalstyle", "timezone", "extra_float_digits", "bytea_output", "xmloption")
 """Settings on which the text depends that a database's own code makes of values, in a materialized view say: there hold
 those with which the source's sessions begin.
@@ -226,14 +232,63 @@ def connect_once(
     except psycopg.Error as exc:
         raise _why_not(address, exc, log_in) from exc
     try:
+        _require_own_session(address.url, connection, log_in)
         connection.execute(f"{pin_statement()}; {settings}".encode())
     except psycopg.Error as exc:
         connection.close()
         raise translate(exc, address.url) from exc
+    except SourceUsageError:
+        connection.close()
+        raise
     connection.prepare_threshold = None
     if not any(word.startswith("keepalives") for word in (*own, *address.keywords)):
         keep_alive(connection.fileno())
     return connection
+
+
+def _require_own_session(
+    url: str, connection: psycopg.Connection[Any], log_in: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    """Raise ``SourceUsageError`` where a pooler gives each transaction a session of its own: our settings would reach
+    the application, and ours would not be there in our next transaction. A pooler shows, since it names itself where a
+    server names its process.
+    """
+    if url in _OWN_SESSIONS:
+        return
+    process = _process_of(connection.pgconn)
+    if process != connection.info.backend_pid:
+        with suppress(psycopg.Error), closing(log_in()) as other:
+            for _ in range(_PROCESS_QUESTIONS):
+                others = _process_of(other.pgconn)
+                if others is None:
+                    break  # it waits for a session of its own
+                if others == process or _process_of(connection.pgconn) != process:
+                    raise session_changes(url)
+    _OWN_SESSIONS.add(url)
+
+
+def _process_of(wire: PGconn) -> int | None:
+    """Return the number of the process of the server that answers now; None where none does."""
+    wire.send_query(b"SELECT pg_catalog.pg_backend_pid()")
+    deadline = time.monotonic() + _PROCESS_SECONDS
+    while wire.flush() or wire.is_busy():
+        if time.monotonic() > deadline:
+            return None
+        wait_for_server(wire, deadline - time.monotonic())
+        wire.consume_input()
+    result = wire.get_result()
+    while wire.get_result() is not None:
+        pass
+    return int(result.get_value(0, 0) or 0) if result and result.status == ExecStatus.TUPLES_OK else None
+
+
+def session_changes(url: str) -> SourceUsageError:
+    """Return the error that a pooler does not keep sessions."""
+    return SourceUsageError(
+        "a pooler gives each transaction a session of its own, so settings would reach others",
+        about=url,
+        next_step="let the pooler keep sessions (pool_mode = session), or give the URL of the server itself",
+    )
 
 
 def connect_to_server(

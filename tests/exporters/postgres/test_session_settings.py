@@ -17,7 +17,7 @@ import pytest
 
 from exporters.connections.open_connections import shut_socket
 from exporters.doctor import ExamineRequest
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
 from exporters.limits import Limits
 from exporters.postgres.doctor import examine
 from exporters.postgres.exporter import PostgresExporter
@@ -25,7 +25,7 @@ from exporters.postgres.rows import asyncpg_feed, copy_feed
 from exporters.postgres.rows.copy_feed import text_of
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
-from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
@@ -37,9 +37,32 @@ from migrate.verify.live_database import compare_database
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
 from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, run_sql
+from tests.tools import pgbouncer
 from tests.tools.bundles import read_bundle
 
+needs_pgbouncer = pytest.mark.skipif(
+    pgbouncer.program() is None,
+    reason="NOT TESTED: there is no PgBouncer; on Debian: apt-get install pgbouncer",
+)
 TWO = "CREATE TABLE a AS SELECT n AS x FROM generate_series(1, 1000) n; CREATE TABLE b AS SELECT * FROM a"
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_pooler_that_shares_sessions_is_refused_before_settings_reach_the_application(postgres, mode):
+    with pgbouncer.PgBouncer(postgres.port, postgres.password, mode) as pooler:
+        url = pooler.url(postgres.database())
+        address = parse_url(url, password=postgres.password)
+        for _ in range(2):
+            if mode == "session":
+                connect(address).close()
+                continue
+            with pytest.raises(
+                SourceUsageError, match="a pooler gives each transaction a session of its own"
+            ) as error:
+                connect(address)
+            assert error.value.next_step.startswith("let the pooler keep sessions")
+        assert fetch(url, "SELECT current_setting('search_path')") == [('"$user", public',)]
 
 
 class LimitedHost(NoBuckets):

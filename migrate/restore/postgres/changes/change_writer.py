@@ -29,9 +29,9 @@ from exporters.postgres.changes.publication import SENDS_GENERATED, base_tables
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
-from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.connection import parse_url, session_changes
 from migrate.changes.apply import ChangeConflictError, Mark
-from migrate.errors import BusyError, NotAllowedError, UsageError
+from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.postgres.changes.destination_table import DestinationTable, read_table
 from migrate.restore.postgres.changes.follow_marks import (
     MOVE_MARK,
@@ -278,15 +278,15 @@ class PostgresChangeWriter:
         )
 
     def _begin(self) -> None:
-        """Begin a transaction, unless one is open. Raises ``UsageError`` where a pooler has given us a session without
-        our settings: triggers and foreign keys would act in it.
+        """Begin a transaction, unless one is open. Raises ``SourceUsageError`` where a pooler has given us a session
+        without our settings: triggers and foreign keys would act in it.
         """
         if not self._is_open:
             cursor = self._connection.execute(_BEGIN)
             self._is_open = True
             cursor.nextset()
             if cursor.fetchone() != (self._process,):
-                raise _session_changed(self._shown)
+                raise session_changes(self._shown)
 
     def _forget(self) -> None:
         self._tables = {number: TableChanges(changes.table) for number, changes in self._tables.items()}
@@ -414,21 +414,13 @@ def open_change_writer(
             raise _busy(connection, source, address.url)
         session = connection.execute(_PROCESS.encode()).fetchone()
         if session is None:
-            raise _session_changed(address.url)
+            raise session_changes(address.url)
         return PostgresChangeWriter(connection, source, address.url, session[0], log or {})
 
 
 def _lacks_name(error: BaseException | None) -> bool:
     """Tell whether a server refused a statement since something is not defined, or not in a schema that it searches."""
     return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("42")
-
-
-def _session_changed(shown: str) -> UsageError:
-    return UsageError(
-        "a pooler gives each transaction a session of its own, and triggers would act in it",
-        about=shown,
-        next_step="let the pooler keep sessions (pool_mode = session), or give the URL of the server itself",
-    )
 
 
 def _busy(connection: psycopg.Connection[Any], source: str, shown: str) -> BusyError:
