@@ -111,6 +111,10 @@ class Engine(Struct, frozen=True):
     objects which only the source defines, such as ``index public.by_day``, or otherwise since the base, but for the
     tables ``skipped``: for ``follow``, ``status`` and ``cutover``. ``log`` is that of the ``ChangeBase``.
     """
+    definition_state: str = ""
+    """A function ``(url, secrets)`` that returns, as plain JSON, what is to be known of a source's definitions now so
+    that later changes of them are seen: for delta passes. The ``log`` of a ``ChangeBase`` has the same.
+    """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
     note_running: str = ""

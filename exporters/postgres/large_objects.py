@@ -49,6 +49,11 @@ FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner ORDER BY m.
 """``privileges``: grantee (empty for PUBLIC), privilege and whether it may be passed on; null for the
 owner's own.
 """
+_DESCRIBED_SINCE = """
+SELECT m.oid::int8 FROM pg_catalog.pg_largeobject_metadata m LEFT JOIN pg_catalog.pg_description d
+  ON d.classoid = 'pg_catalog.pg_largeobject'::pg_catalog.regclass AND d.objoid = m.oid
+WHERE pg_catalog.age(m.xmin) BETWEEN 0 AND {age} OR pg_catalog.age(d.xmin) BETWEEN 0 AND {age}
+"""
 METADATA_VERSION = 17
 """From this pg_dump on."""
 
@@ -68,6 +73,13 @@ _PRIVILEGE_VERSION = 180000
 def readable(version: int) -> str:
     """Return the ``Table.condition`` of the objects that this role may read. ``version`` is the server's."""
     return f"WHERE {_privilege(version)}"
+
+
+def described_since(transaction: int) -> str:
+    """Return the query for the oids of the objects whose owner, privileges or comment were set by a transaction from
+    this number on.
+    """
+    return _DESCRIBED_SINCE.format(age=f"pg_catalog.age('{transaction % 2**32}'::pg_catalog.xid)")
 
 
 def unreadable_query(version: int) -> str:

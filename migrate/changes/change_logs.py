@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -17,11 +17,12 @@ from migrate.engines import registry
 class FollowRequest(Struct, frozen=True):
     """How a source is followed: ``open`` opens its change log under a name; None where its engine has none, so that
     delta passes find what it writes. Its server may keep ``retain_bytes`` of the log for us, any number where that is
-    None.
+    None. ``defined`` returns what is to be known of its definitions before the first pass.
     """
 
     open: Callable[[str], ChangeLog] | None
     retain_bytes: int | None = None
+    defined: Callable[[], Mapping[str, Any]] = dict
 
 
 def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
@@ -31,11 +32,21 @@ def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
     return cast("ChangeLog", open_log(endpoint.url, endpoint.reveal(), name))
 
 
+def definition_state(endpoint: Endpoint) -> Mapping[str, Any]:
+    """Return what is to be known of a source's definitions now, so that later changes of them are seen. Raises
+    ``SourceError``.
+    """
+    reference = registry.engine_for(endpoint.url, endpoint.shown).definition_state
+    return load_part(reference)(endpoint.url, endpoint.reveal()) if reference else {}
+
+
 def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]:
     """Return how those sources are followed that have a change log, or rows that can be compared."""
     return {
         name: FollowRequest(
-            partial(open_change_log, endpoint) if engine.change_log else None, endpoint.retain_bytes
+            partial(open_change_log, endpoint) if engine.change_log else None,
+            endpoint.retain_bytes,
+            partial(definition_state, endpoint),
         )
         for name, endpoint in endpoints.items()
         if (engine := registry.find(endpoint.url)) is not None and (engine.change_log or engine.row_repair)

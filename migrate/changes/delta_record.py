@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -20,7 +21,9 @@ class DeltaRecord(Struct, frozen=True):
     """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
     ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
     ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
-    ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``).
+    ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``). ``defined``: what is
+    known of its definitions before the first pass (``exporters.engine.Engine.definition_state``), None before that is
+    asked for.
     """
 
     source: str
@@ -32,6 +35,7 @@ class DeltaRecord(Struct, frozen=True):
     tables_read: int = 0
     unequal: Sequence[str] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    defined: Mapping[str, Any] | None = None
 
 
 def read_delta(store: Store, source: str) -> DeltaRecord | None:

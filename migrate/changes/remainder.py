@@ -10,7 +10,8 @@ from msgspec import Struct, field
 
 class RemainderRequest(Struct, frozen=True):
     """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed; None where delta
-    passes have compared all. ``skipped``: those whose changes were left out (see ``Mark``).
+    passes have compared all; then ``defined`` is what was noted of the source's definitions when they began (see
+    ``exporters.engine.Engine.definition_state``). ``skipped``: those whose changes were left out (see ``Mark``).
     """
 
     source_url: str
@@ -20,6 +21,12 @@ class RemainderRequest(Struct, frozen=True):
     log: Mapping[str, Any] | None
     workers: int = 2
     skipped: Sequence[str] = ()
+    defined: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """What is known of the source's definitions at the base."""
+        return self.defined if self.log is None else self.log
 
 
 class Carried(Struct, frozen=True):
@@ -30,6 +37,17 @@ class Carried(Struct, frozen=True):
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     missing: Sequence[str] = ()
+
+
+def other_settings(source: Mapping[str, Any], destination: Mapping[str, Any]) -> list[str]:
+    """Return sentences about settings with which sessions begin otherwise at the destination, of those that both sides
+    have.
+    """
+    return [
+        f"sessions begin with {name} = {destination[name]} at the new side, with {value} at the old one"
+        for name, value in sorted(source.items())
+        if destination.get(name, value) != value
+    ]
 
 
 class CarryRemainder(Protocol):

@@ -39,6 +39,7 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
     NotEqualError,
+    UnreachableError,
     UsageError,
 )
 from migrate.follow.all_cutovers import AllCutovers
@@ -420,39 +421,67 @@ def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRe
 
 
 def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -> TakenBack:
-    """Say what the new side has since, and release the old one."""
+    """Release the old side, and say what the new one has since. Raises ``UnreachableError`` where an old database does
+    not answer; the others are released then.
+    """
     store, followed = _followed(session, case)
     record = read_record(store)
     if record is None and not file.exists():
         raise UsageError(
             "nothing was switched, and nothing is held", next_step="moveout cutover --hold switches"
         )
-    workers = session.workers(default=export_workers())
-    written = (
-        {
-            source.name: written_since(record, source.name, source.destination, workers=workers)
-            for source in followed
-        }
-        if record
-        else {}
-    )
-    undone: list[str] = []
-    known = undo_file.read(file)
-    if known is not None:
-        with open_holds([source for source in followed if source.name in known.sources]) as holds:
-            undone = [change.undo_says for _, change in source_hold.undoable(holds, known, force=False)]
-            source_hold.take_back(file, holds, known, force=False)
+    with session.waiting_for_silent(*endpoints_of(followed), may_end=False, is_held=lambda: True):
+        undone = _release(followed, file)
+        written, notes = _written_since(session, followed, record) if record else ({}, [])
     details = {
         "at": record.switched_at if record else "",
         "written": {name: [str(finding) for finding in findings] for name, findings in written.items()},
     }
     note = record_if_allowed(store, signers, "switched back", details, once=record is not None)
     remove_record(store)
-    notes = [note] if note else []
+    exit_code = IncompleteError.exit_code if notes else OK
+    notes += [note] if note else []
     if record and record.buckets:
         names = ", ".join(bucket.name for bucket in record.buckets)
         notes.append(f"what the new side of {names} has since: moveout sync --dry-run names it")
-    return TakenBack(record.switched_at if record else "", written, undone, notes)
+    return TakenBack(record.switched_at if record else "", written, undone, notes, exit_code)
+
+
+def _release(followed: Sequence[SwitchedSource], file: Path) -> list[str]:
+    """Release the old databases, each by itself, and say what was done. Raises the first error once all were tried."""
+    known = undo_file.read(file)
+    held = [source for source in followed if known is not None and source.name in known.sources]
+    undone: list[str] = []
+    errors: list[MoveoutError] = []
+    for source in held:
+        try:
+            with open_holds([source]) as holds:
+                left = undo_file.read(file)
+                assert left is not None, "this source is still in it"
+                undone += [change.undo_says for _, change in source_hold.undoable(holds, left, force=False)]
+                source_hold.take_back(file, holds, left, force=False)
+        except UnreachableError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return undone
+
+
+def _written_since(
+    session: Session, followed: Sequence[SwitchedSource], record: CutoverRecord
+) -> tuple[dict[str, Sequence[Finding]], list[str]]:
+    """Return by source the tables of the new side that were written to since the switch, and notes about those new
+    databases that cannot be read: one goes back because of them.
+    """
+    workers = session.workers(default=export_workers())
+    written: dict[str, Sequence[Finding]] = {}
+    notes = []
+    for source in followed:
+        try:
+            written[source.name] = written_since(record, source.name, source.destination, workers=workers)
+        except MoveoutError as error:
+            notes.append(f"what the new side of {source.name} has since could not be read: {error}")
+    return written, notes
 
 
 def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions) -> WouldDo:

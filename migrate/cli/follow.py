@@ -16,6 +16,7 @@ from exporters.errors import SourceGoneError
 from exporters.structs import as_dict
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
+from migrate.changes.delta_record import DeltaRecord
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_location
 from migrate.cli.common.session import Session, verb
@@ -94,10 +95,15 @@ class Followed(Struct, frozen=True):
             draw_summary(console, self.summary())
 
 
+def _as_shown(record: DeltaRecord) -> dict[str, Any]:
+    """Return a record without what only the next pass needs."""
+    return {key: value for key, value in as_dict(record).items() if key not in {"states", "defined"}}
+
+
 def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
     errors = [{"code": e.code, "message": str(e), "next": e.next_step} for e in source.stopped]
     if isinstance(source, DeltaState):
-        last = source.last and {key: value for key, value in as_dict(source.last).items() if key != "states"}
+        last = source.last and _as_shown(source.last)
         document = {"source": source.source, "delta": last, "rows": source.rows, "passes": source.passes}
         return document | {"caught_up": source.passes > 0, "stopped": errors}
     return {

@@ -134,7 +134,12 @@ class Status(Struct, frozen=True):
         locations = [
             {name: value for name, value in as_dict(location).items() if name != "restores"}
             | {"reports": [report.as_json() for report in location.reports]}
-            | {"deltas": [as_dict(record) | {"states": len(record.states)} for record in location.deltas]}
+            | {
+                "deltas": [
+                    as_dict(replace(record, defined=None)) | {"states": len(record.states)}
+                    for record in location.deltas
+                ]
+            }
             for location in self.locations
         ]
         destinations = [destination.as_json() for destination in self.destinations]

@@ -22,6 +22,7 @@ ENGINE = Engine(
     change_writer="migrate.restore.mysql.changes.change_writer:open_change_writer",
     change_mark="migrate.restore.mysql.changes.follow_marks:applied_mark",
     definition_gaps="migrate.restore.mysql.changes.definition_gaps:definition_gaps",
+    definition_state="exporters.mysql.definitions.definition_digests:definition_state",
     remainder="migrate.restore.mysql.changes.remainder:carry_remainder",
     note_running="migrate.restore.mysql.changes.destination_events:note_running",
     activation="migrate.restore.mysql.changes.destination_events:start_events",

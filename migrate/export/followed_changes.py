@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from exporters.api import Followable, Json, Snapshot, Source, Workspace
 from exporters.changes import FOLLOW, ChangeLog
-from exporters.errors import SourceNotAllowedError, SourceUsageError
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUsageError
 from exporters.limits import Note
 from migrate.changes.change_logs import FollowRequest
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
@@ -106,7 +106,10 @@ class FollowedChanges:
 
     def _note_delta(self, source: str, reason: str) -> None:
         """Record that delta passes find what a source writes, since its log cannot be followed."""
-        write_delta(self._store, DeltaRecord(source, reason))
+        defined = None
+        with suppress(SourceError):  # the first pass asks again
+            defined = self._requests[source].defined()
+        write_delta(self._store, DeltaRecord(source, reason, defined=defined))
         self._note(
             f"! {source}: its log cannot be followed, so moveout follow compares its tables in delta passes: {reason}"
         )

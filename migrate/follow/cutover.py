@@ -443,15 +443,23 @@ def carry_remainder(
     log: Mapping[str, Any] | None,
     workers: int,
     skipped: Sequence[str] = (),
+    defined: Mapping[str, Any] | None = None,
 ) -> Carried:
-    """Bring over what the log does not carry. For ``log`` and ``skipped`` see ``RemainderRequest``. Raises
+    """Bring over what the log does not carry. For the options see ``RemainderRequest``. Raises
     ``UsageError`` where the destination's engine does not do that, and errors of both servers.
     """
     engine = registry.engine_for(destination.url, destination.shown)
     carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
     return carry(
         RemainderRequest(
-            source.url, source.reveal(), destination.url, destination.reveal(), log, workers, skipped
+            source.url,
+            source.reveal(),
+            destination.url,
+            destination.reveal(),
+            log,
+            workers,
+            skipped,
+            defined or {},
         )
     )
 

@@ -19,6 +19,7 @@ from exporters.engine import Engine, load_part
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
 from migrate.case.model import Endpoint
 from migrate.changes.capture import resume_position
+from migrate.changes.change_logs import definition_state
 from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
 from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
@@ -76,6 +77,8 @@ class DeltaSource(Struct, frozen=True):
         the location.
         """
         before = self._recorded()
+        if before.defined is None:
+            before = replace(before, defined=definition_state(self.source))
         at, begun = datetime.now(UTC), time.monotonic()
         try:
             repaired = repair_from_source(
@@ -282,7 +285,7 @@ class DeltaCutover(Struct):
         with stages.timed(Stage.LAST_DELTA):
             record = source.take_pass(self.cancellation)
         with stages.timed(Stage.CARRY_OUTSIDE_TABLES):
-            carried = self._carry()
+            carried = self._carry(record)
         with stages.timed(Stage.COMPARE):
             source_digests, destination_digests, findings = read_digests(
                 live_tables(source.source),
@@ -312,10 +315,12 @@ class DeltaCutover(Struct):
         """See ``Cutover``: the restore of a base may have held something back."""
         self.followed.activate()
 
-    def _carry(self) -> Carried:
+    def _carry(self, record: DeltaRecord) -> Carried:
         source = self.followed
         if not source.destination_engine.remainder:
             return Carried(
                 notes=["only rows were carried since the snapshot: no other objects, no definitions"]
             )
-        return carry_remainder(source.source, source.destination, log=None, workers=self.workers)
+        return carry_remainder(
+            source.source, source.destination, log=None, workers=self.workers, defined=record.defined
+        )

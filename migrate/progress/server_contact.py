@@ -162,7 +162,7 @@ class ServerContact:
         limit = self._limit_seconds
         if self._command.is_held():
             until = self._outage.moment(HELD_SECONDS)
-            return f"; the application stands still, so without an answer the command ends at about {until}"
+            return f"; an application may stand still, so without an answer the command ends at about {until}"
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
         if self._server.has_answered():

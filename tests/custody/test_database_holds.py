@@ -4,23 +4,29 @@ puts everything back.
 
 import contextlib
 import json
+import re
 import secrets
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from exporters.errors import SourceUnreachableError
 from migrate.custody.hold.sources import source_hold, undo_file
+from migrate.custody.hold.sources.mysql import ServerHold
 from migrate.custody.hold.sources.postgres import PostgresHold
 from migrate.custody.hold.sources.sqlite import SqliteHold
 from migrate.errors import BusyError, DamageError, NotAllowedError, UsageError
+from migrate.progress import server_contact
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.exporters.postgres.databases import as_role, login
+from tests.tools.mysql_settings import kept_settings
 from tests.tools.waiting import eventually
 
 
@@ -54,6 +60,60 @@ WHERE locktype = 'object' AND mode = 'RowExclusiveLock' AND classid = 'pg_databa
 def settings_of(url):
     with psycopg.connect(url) as connection:
         return connection.execute(SETTINGS).fetchall()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_server_that_falls_silent_ends_a_hold_and_its_undo(request, kind, toxiproxy, tmp_path, monkeypatch):
+    """Its connections stay open, so no driver notices. A statement that takes long ends nothing."""
+    monkeypatch.setattr(server_contact, "HELD_SECONDS", 16.0)
+    server = request.getfixturevalue(kind)
+    url, path = server.database(), tmp_path / "undo.json"
+    proxy = toxiproxy.proxy(url)
+    far = re.sub(r":\d+/", f":{proxy.port}/", url)
+    monkeypatch.setenv("PGPASSWORD" if kind == "postgres" else "MYSQL_PWD", server.password)
+    toxics = []
+
+    def silent(method):
+        def fall_silent(*words):
+            if not toxics:
+                toxics.append(proxy.add("timeout", timeout=0))
+            return method(*words)
+
+        return fall_silent
+
+    def slow(method):
+        def take_long(hold, *words):
+            if kind == "postgres":
+                hold._connection.execute("SELECT pg_sleep(20)")
+            else:
+                hold._server.value("SELECT SLEEP(20)")
+            return method(hold, *words)
+
+        return take_long
+
+    holds = PostgresHold if kind == "postgres" else ServerHold
+    commands = (
+        ("hold", "source", f"app={far}", "--reason", "asked", "--undo", path, "--yes", "--whole-server"),
+        ("hold", "undo", path, "--yes"),
+    )
+    with kept_settings(url, names=["read_only"]) if kind == "mariadb" else contextlib.nullcontext():
+        for command in commands:
+            with monkeypatch.context() as patch:
+                patch.setattr(holds, "write", silent(holds.write))
+                begun = time.monotonic()
+                ended = call(*command)
+            assert ended.code == SourceUnreachableError.exit_code, ended.out + ended.err
+            assert time.monotonic() - begun < 60
+            assert f"127.0.0.1:{proxy.port} has not answered since" in ended.err
+            assert f"127.0.0.1:{proxy.port}" in ended.err.splitlines()[-2]
+            assert "→ " in ended.err
+            proxy.remove(toxics.pop())
+            with monkeypatch.context() as patch:
+                patch.setattr(holds, "write", slow(holds.write))
+                again = call(*command)
+            assert again.code == 0, again.out + again.err
+            assert "has not answered" not in again.err
+    assert not path.exists()
 
 
 def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):

@@ -129,12 +129,23 @@ def test_under_the_hold_a_silent_server_is_waited_for_a_while_and_the_old_side_i
     finally:
         stop(new, signal.SIGCONT)
     assert refused.code == SourceUnreachableError.exit_code, refused
-    assert "the application stands still" in refused.err
+    assert "an application may stand still" in refused.err
     assert not Path("moveout-cutover.json").exists()
     run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use')")
     monkeypatch.setattr(Cutover, "prove", prove)
     switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert switched.code == 0, switched
+    stop(new, signal.SIGSTOP)
+    try:
+        undone = call("cutover", "-c", "moveout.toml", "--undo")
+    finally:
+        stop(new, signal.SIGCONT)
+    assert undone.code == 3, undone
+    assert "what the new side of app has since could not be read: postgresql://" in " ".join(
+        undone.out.split()
+    )
+    run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use again')")
+    assert call("cutover", "-c", "moveout.toml", "--undo").code == 2
     for server in (old, new):
         servers.end(server)
 

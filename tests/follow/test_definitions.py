@@ -2,9 +2,10 @@
 
 import re
 
+import psycopg
 import pytest
 
-from exporters.postgres.definitions.object_access import ACCESS
+from exporters.postgres.definitions.object_access import ACCESS, digests_of, read_access
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -227,6 +228,33 @@ def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are
         call("clean", "--changes", "-c", "moveout.toml", "--yes")
         for url in (old, new):
             run_sql(url, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+LABELS = """
+SET allow_system_table_mods = on;
+INSERT INTO pg_seclabel (objoid, classoid, objsubid, provider, label)
+  VALUES ('bills'::regclass, 'pg_class'::regclass, 0, 'dummy', 'secret'),
+    ('bills'::regclass, 'pg_class'::regclass, 2, 'dummy', 'x');
+INSERT INTO pg_shseclabel (objoid, classoid, provider, label)
+  SELECT oid, 'pg_database'::regclass, 'dummy', 'of it' FROM pg_database WHERE datname = current_database()
+"""
+
+
+def test_security_labels_that_were_given_since_the_base_are_named(postgres, other_postgres):
+    old, new = postgres.database(), other_postgres.database()
+    for url in (old, new):
+        run_sql(url, "CREATE TABLE bills (id int PRIMARY KEY, total int)")
+    with psycopg.connect(old) as connection:
+        log = {ACCESS: digests_of(read_access(connection))}
+    assert definition_gaps(old, {}, new, {}, (), log) == []
+    run_sql(old, LABELS)
+    assert definition_gaps(old, {}, new, {}, (), log) == [
+        "security label on table column public.bills.total as it is now",
+        "security label on table public.bills as it is now",
+        "security label on the database as it is now",
+    ]
+    run_sql(new, LABELS)
+    assert definition_gaps(old, {}, new, {}, (), log) == []
 
 
 def test_names_that_are_no_characters_are_compared_as_bytes(postgres, other_postgres):

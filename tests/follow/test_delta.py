@@ -122,6 +122,62 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
 
 
+OTHERWISE = {
+    "postgres": (
+        """CREATE ROLE {role}; CREATE TABLE kept (id int PRIMARY KEY); GRANT SELECT ON kept TO {role};
+        CREATE TABLE named (id int PRIMARY KEY, v varchar(9) DEFAULT 'a' CHECK (v IN ('a', 'b')))""",
+        """GRANT INSERT ON named TO {role}; COMMENT ON TABLE named IS 'of it'; REVOKE SELECT ON kept FROM {role};
+        ALTER TABLE named ALTER v SET DEFAULT 'b'""",
+        [
+            "column public.named.v (character varying(9)) as it is defined now",
+            "comment on table public.named as it is now",
+            "privileges of table public.kept as it is now",
+            "privileges of table public.named as it is now",
+        ],
+    ),
+    "mariadb": (
+        "CREATE USER {role}; CREATE TABLE named (id int PRIMARY KEY); GRANT SELECT ON {database}.* TO {role}",
+        "GRANT INSERT ON {database}.* TO {role}",
+        ["privileges of '{role}'@'%' as they are now"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
+def test_what_was_granted_and_defined_otherwise_since_the_export_is_named(
+    request, kind, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.1)
+    server, other = (request.getfixturevalue(name) for name in (kind, f"other_{kind}"))
+    engine = postgres if kind == "postgres" else mysql
+    old, new = server.database(), other.database()
+    role = f"app_{secrets.token_hex(4)}"
+    words = {"role": role, "database": f"`{old.rpartition('/')[2].partition('?')[0]}`"}
+    make, change, names = OTHERWISE[kind]
+    case = ("-c", "moveout.toml")
+    write_move_case(tmp_path, old, new, follow=False)
+    engine.run_sql(old, make.format(**words))
+    try:
+        assert call("export", *case).code == call("restore", *case).code == 0
+        assert call("follow", *case, "--delta", "--until-caught-up").code == 0
+        calm = call("cutover", *case, "--json")
+        assert (calm.code, calm.json["result"]["sources"][0]["carried"]["missing"]) == (0, []), calm
+        assert call("cutover", *case, "--undo").code == 0
+        engine.run_sql(old, change.format(**words))
+        switched = call("cutover", *case, "--json")
+        missing = switched.json["result"]["sources"][0]["carried"]["missing"]
+        assert (switched.code, missing) == (3, [name.format(**words) for name in names]), switched
+    finally:
+        for url in (old, new):
+            drop = (
+                f"DROP OWNED BY {role}; DROP ROLE {role}"
+                if kind == "postgres"
+                else f"DROP USER IF EXISTS {role}"
+            )
+            engine.run_sql(url, drop)
+
+
 @pytest.mark.parametrize("sides", ["postgres", "sqlite"], indirect=True)
 def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, tmp_path):
     engine, old, new = sides

@@ -114,6 +114,18 @@ def test_privileges_that_changed_since_the_base_are_named(move):
             run_sql(url, f"DROP USER IF EXISTS {late}")
 
 
+def test_an_account_that_was_dropped_since_the_base_is_named(move):
+    """At the new side somebody could still log in by it."""
+    old, new, account = move
+    run_sql(old, f"DROP USER {account}")
+    named = [f"the drop of account {account}"]
+    assert undefined() == (3, named)
+    assert switched() == (3, named)
+    assert call("cutover", *CASE, "--undo").code == 0
+    run_sql(new, f"DROP USER {account}")
+    assert undefined() == (0, [])
+
+
 def test_events_run_at_the_new_side_that_ran_at_the_old_one_before_the_switch(move, monkeypatch):
     """Also where the first cutover has held the old side, and then died."""
     old, new, _ = move

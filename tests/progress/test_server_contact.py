@@ -125,7 +125,7 @@ def test_a_silent_server_is_waited_for_a_minute_while_an_application_stands_stil
     watched.is_held = True
     watched.pass_seconds(65)
     (line,) = watched.notes
-    assert "the application stands still, so without an answer the command ends at about" in line
+    assert "an application may stand still, so without an answer the command ends at about" in line
     assert watched.left_out == watched.hung_up == []
     watched.pass_seconds(6)
     (left_out_at,) = watched.left_out

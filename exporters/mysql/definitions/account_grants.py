@@ -45,6 +45,16 @@ _MORE = {
     " OR JSON_LENGTH(JSON_REMOVE(User_attributes, '$.Restrictions')) > 0)",
 }
 """Accounts with properties that are not exported, by whether the server is MariaDB."""
+_PASSWORDS = "('', 'mysql_native_password', 'mysql_old_password', 'sha256_password', 'caching_sha2_password')"
+_PLUGINS = {
+    True: f"SELECT User, Host, CONCAT_WS(', ', JSON_VALUE(Priv, '$.plugin'), REPLACE(TRIM('[' FROM TRIM(']' FROM"
+    f" JSON_EXTRACT(Priv, '$.auth_or[*].plugin'))), '\"', '')) FROM mysql.global_priv WHERE {_NAMED}"
+    f" AND (JSON_VALUE(Priv, '$.plugin') NOT IN {_PASSWORDS} OR JSON_CONTAINS_PATH(Priv, 'one', '$.auth_or')"
+    " AND NOT (User IN ('root', 'mysql') AND Host = 'localhost')) ORDER BY 1, 2",
+    False: f"SELECT User, Host, plugin FROM mysql.user WHERE {_NAMED} AND plugin NOT IN {_PASSWORDS} ORDER BY 1, 2",
+}
+"""Accounts that do not log in by a password alone, by whether the server is MariaDB, which makes two of them itself."""
+_ANONYMOUS = "SELECT User, Host FROM mysql.user WHERE User = '' ORDER BY 2"
 _PROXY = re.compile(r"GRANT PROXY ON (?!''@|``@)")
 
 
@@ -96,10 +106,18 @@ def _shown(connection: Connection, losses: list[Loss]) -> dict[str, list[str]]:
 
 
 def _more(connection: Connection, losses: list[Loss]) -> None:
-    """Note the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
+    """Note the accounts whose passwords expire or must differ from earlier ones, that have attributes, that log in by a
+    plugin, or that are anybody's.
+    """
     aspect, reason = "expiry and history of its password, attributes", "set them again on the destination"
     for user, host in _rows(connection, _MORE[connection.is_mariadb], aspect, losses):
         losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", aspect, reason))
+    for user, host, plugin in _rows(connection, _PLUGINS[connection.is_mariadb], "plugins of logins", losses):
+        reason = f"it logged in by {plugin}; set that again on the destination"
+        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", "plugin", reason))
+    for user, host in _rows(connection, _ANONYMOUS, "anonymous ones", losses):
+        reason = "it is anonymous, and would take the logins of others; make it again on the destination"
+        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", "all of it", reason))
 
 
 def _rows(connection: Connection, query: str, aspect: str, losses: list[Loss]) -> Sequence[Any]:

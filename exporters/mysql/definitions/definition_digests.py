@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
 
 from exporters.mysql.catalog import read_tables
-from exporters.mysql.connection import Connection
+from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.account_grants import grants_by_account
 from exporters.mysql.definitions.show_create import Definition, Missing, label_of, read_definitions
+from exporters.mysql.errors import DRIVER_ERRORS, translate
 
 _VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )")
 """What is carried over by itself, or differs as long as changes are applied."""
@@ -58,3 +61,13 @@ def digests_of(definitions: Mapping[str, Definition], grants: Mapping[str, list[
 def read_digests(connection: Connection) -> dict[str, str]:
     """Return the digests of a database as it is now. Raises the driver's errors."""
     return digests_of(read_labelled(connection, Missing()), grants_by_account(connection))
+
+
+def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
+    address = parse_url(url, password=secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            return {DEFINITIONS: read_digests(connection)}
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc

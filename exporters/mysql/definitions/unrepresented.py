@@ -18,6 +18,8 @@ _OF_MYSQL = (
     " ORDER BY 1, 2"
 )
 _ENCRYPTION = "SELECT DEFAULT_ENCRYPTION FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
+_LOADED = "SELECT name, dl FROM mysql.func ORDER BY 1"
+_SERVERS = "SELECT Server_name, Wrapper FROM mysql.servers ORDER BY 1"
 _OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {schema}"
 
 
@@ -30,6 +32,14 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
     for table, names in columns.items():
         reason = f"of {', '.join(names)}: the destination makes its own, by ANALYZE TABLE"
         losses.append(Loss(quote_name(table), "statistics", reason))
+    for name, library in _rows(connection, _LOADED):
+        reason = f"it is of the whole server, from the library {library}; make it again on the destination"
+        losses.append(Loss(f"function {quote_name(str(name))}", "all of it", reason))
+    for name, wrapper in _rows(connection, _SERVERS):
+        reason = (
+            f"it is of the whole server, for {wrapper}, with a password; make it again on the destination"
+        )
+        losses.append(Loss(f"server {quote_name(str(name))}", "all of it", reason))
     if not connection.is_mariadb:
         if _rows(connection, _ENCRYPTION) == [("YES",)]:
             reason = "new tables are encrypted by default; on the destination as its own settings say"

@@ -69,7 +69,13 @@ from exporters.postgres.changes.timelines import (
     read_timeline_by_sql,
 )
 from exporters.postgres.changes.touched_rows import touched_rows
-from exporters.postgres.definitions.object_access import ACCESS, digests_of, read_access
+from exporters.postgres.definitions.object_access import (
+    ACCESS,
+    TRANSACTION,
+    digests_of,
+    next_transaction,
+    read_access,
+)
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import live_rows
@@ -367,7 +373,7 @@ class PostgresChangeLog:
         failover = replication.info.server_version >= FAILOVER_VERSION
         options = "(SNAPSHOT 'export', FAILOVER true)" if failover else _EXPORTED
         system, timeline = _identify(replication)
-        begun = {"transaction": _next_transaction(replication)}
+        begun = {TRANSACTION: next_transaction(replication)}
         position, snapshot = _create_slot(replication, f'"{self._name}"', options)
         names = {"slot": self._name, "publication": self._name}
         log = names | {"system": system, "timeline": timeline} | begun
@@ -380,7 +386,7 @@ class PostgresChangeLog:
         options = ", failover => true" if control.info.server_version >= FAILOVER_VERSION else ""
         system = system_identifier(control)
         timeline = read_timeline_by_sql(control, 2**32).number
-        begun = {"transaction": _next_transaction(control)}
+        begun = {TRANSACTION: next_transaction(control)}
         (position,) = _first(
             control,
             "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot("
@@ -559,13 +565,6 @@ def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: No
                 lock, "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_wal_insert_lsn()::text"
             )
             return parse_lsn(position), snapshot
-
-
-def _next_transaction(connection: psycopg.Connection[Any]) -> int:
-    """Return the number that the next transaction gets: what a later one defines is not in the base."""
-    return int(
-        _first(connection, "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())")[0]
-    )
 
 
 def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, read_refreshes
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.system_schema import FIRST_OID, read_system_objects, undumped
-from exporters.postgres.definitions.unrepresented import losses_of, unreadable
+from exporters.postgres.definitions.unrepresented import labels_of_large_objects, losses_of, unreadable
 from exporters.postgres.definitions.unwritten_by_pg_dump import read_unwritten
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.query_rows import fetch
@@ -148,7 +148,7 @@ def _read(
         *(relation.quoted for relation in nameless),
     }
     with ThreadPoolExecutor(session.session_limits.workers(2)) as pool:
-        every_role = pool.submit(_globals, tools, environment)
+        every_role = pool.submit(_globals, tools, environment, session.address.url)
         dumping = pool.submit(
             pg_dump.dump_definitions,
             tools,
@@ -157,6 +157,7 @@ def _read(
             without=without,
             encoding=_spoken(session),
             lock_seconds=seconds,
+            about=session.address.url,
             stop=stop,
         )
         additions = _additions(session, tools, [*left_out])
@@ -185,6 +186,7 @@ def _environment(session: PostgresSession) -> dict[str, str]:
         **session.address.environment(session.holder.info.password or None),
         "PGAPPNAME": session.session_limits.application,
         "PGCLIENTENCODING": _spoken(session),
+        "LC_ALL": "C",  # its messages are read
     }
 
 
@@ -262,6 +264,7 @@ def _lists(
         losses += secret
     if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
         lists[LARGE_OBJECTS] = _json(fetch(holder, large_objects.METADATA))
+        losses += labels_of_large_objects(holder)
     if extensions := read_extensions(holder, definitions=True):
         lists[EXTENSIONS] = _json(extensions)
     if triggers := constraint_triggers(holder, every=False):
@@ -279,10 +282,10 @@ def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding
             yield bytes(row[0]) if row else b""
 
 
-def _globals(tools: Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
+def _globals(tools: Tools, environment: dict[str, str], source: str) -> tuple[bytes | None, list[Loss]]:
     losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the destination")]
     try:
-        return pg_dump.dump_globals(tools, environment), losses
+        return pg_dump.dump_globals(tools, environment, about=source), losses
     except SourceError as exc:
         return None, [*losses, Loss("roles", "definition in globals.sql", str(exc))]
 

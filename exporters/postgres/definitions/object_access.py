@@ -1,5 +1,5 @@
-"""Who owns the objects of a database and may use them, what comments say of them, and what is set for roles: by digests
-one sees later what has changed since.
+"""Who owns the objects of a database and may use them, what comments and security labels say of them, and what is set
+for roles: by digests one sees later what has changed since.
 """
 
 from __future__ import annotations
@@ -7,18 +7,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.changes.slot import PREFIX
 from exporters.postgres.definitions.roles import OF_A_HOLD, ROLES, SETTINGS, TELLTALE
+from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.schemas import PROGRESS_SCHEMA
+from exporters.postgres.sessions.connection import connect, parse_url
 
 ACCESS = "access"
 """Under this name the log of a ``ChangeBase`` has the digests as they were then."""
-OWNER, PRIVILEGES, COMMENT = "owner of ", "privileges of ", "comment on "
-_DATABASE = "the database"
+OWNER, PRIVILEGES, COMMENT, LABEL = "owner of ", "privileges of ", "comment on ", "security label on "
+_DATABASE, _ROLE = "the database", "role "
+TRANSACTION = "transaction"
+"""Under this name it has the number that the next transaction got then."""
 _DIGEST_BYTES = 8
 _OBJECTS = f"""
 WITH schemas AS (
@@ -63,30 +68,65 @@ texts(label, granted, usual) AS (
     FROM aclexplode(CASE which WHEN 1 THEN coalesce(l.acl, l.usual) ELSE l.usual END) x
     LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee WHERE x.grantee <> l.owner) ORDER BY which) AS texts
   FROM generate_series(1, 2) which) g WHERE l.acl IS NOT NULL)
-SELECT textsend('{OWNER}' || label), textsend(pg_get_userbyid(owner)::text) FROM own
+SELECT textsend('{OWNER}' || label), textsend(quote_ident(pg_get_userbyid(owner))) FROM own
 UNION ALL SELECT textsend('{PRIVILEGES}' || label), textsend(coalesce(granted, 'none')) FROM texts
   WHERE granted IS DISTINCT FROM usual
 UNION ALL SELECT textsend('{COMMENT}' || i.type || ' ' || i.identity), textsend(c.description)
   FROM pg_catalog.pg_description c, pg_catalog.pg_identify_object(c.classoid, c.objoid, c.objsubid) i
   WHERE (c.objoid >= 16384 OR EXISTS (SELECT FROM schemas n WHERE c.classoid = 'pg_namespace'::regclass
-    AND n.oid = c.objoid)) AND i.schema IS DISTINCT FROM '{PROGRESS_SCHEMA}' AND i.identity !~ '^pg_(temp|toast)'
+    AND n.oid = c.objoid)) AND c.classoid <> 'pg_largeobject'::regclass
+    AND i.schema IS DISTINCT FROM '{PROGRESS_SCHEMA}' AND i.identity !~ '^pg_(temp|toast)'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
       WHERE d.classid = c.classoid AND d.objid = c.objoid AND d.deptype = 'e')
 UNION ALL SELECT textsend('{COMMENT}{_DATABASE}'), textsend(shobj_description(oid, 'pg_database'))
   FROM pg_catalog.pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') <> ''
+UNION ALL SELECT textsend('{LABEL}' || i.type || ' ' || i.identity), textsend(string_agg(l.provider || ' ' || l.label,
+    ', ' ORDER BY l.provider))
+  FROM pg_catalog.pg_seclabel l, pg_catalog.pg_identify_object(l.classoid, l.objoid, l.objsubid) i
+  GROUP BY i.type, i.identity
+UNION ALL SELECT textsend('{LABEL}{_DATABASE}'), textsend(string_agg(provider || ' ' || label, ', ' ORDER BY provider))
+  FROM pg_catalog.pg_shseclabel WHERE classoid = 'pg_catalog.pg_database'::regclass
+    AND objoid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) GROUP BY objoid
 """
-"""What an owner has by itself is left out: newer servers have privileges that older ones lack."""
+"""What an owner has by itself is left out: newer servers have privileges that older ones lack. So are comments on large
+objects: the cutover carries them.
+"""
 _KEPT = f"""
 ARRAY(SELECT s FROM unnest(settings) s
   WHERE split_part(s, '=', 1) <> '{OF_A_HOLD}' AND split_part(s, '=', 1) !~* '^{TELLTALE}$')
 """
 _ROLES = f"""
-SELECT textsend('role ' || quote_ident(name)),
-  textsend(concat_ws(' ', to_jsonb(r) - '{{name,bootstrap,settings}}'::text[], {_KEPT}))
+SELECT textsend('{_ROLE}' || quote_ident(name)),
+  textsend(concat_ws(' ', to_jsonb(r) - '{{name,bootstrap,settings,memberships}}'::text[], (
+    SELECT string_agg((m - CASE WHEN coalesce((m ->> 'set')::bool, true) THEN 'set' ELSE '' END
+      - CASE WHEN coalesce((m ->> 'inherit')::bool, r.inherit) = r.inherit THEN 'inherit' ELSE '' END)::text, ' ')
+    FROM unnest(r.memberships) m), (
+    SELECT string_agg(l.provider || ' ' || l.label, ' ' ORDER BY l.provider) FROM pg_catalog.pg_shseclabel l
+    JOIN pg_catalog.pg_roles o ON o.oid = l.objoid AND l.classoid = 'pg_catalog.pg_authid'::regclass
+    WHERE o.rolname = r.name), {_KEPT}))
 FROM ({ROLES}) r WHERE NOT bootstrap AND name <> current_user
 UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role) || ' in ', '') || '{_DATABASE}'),
   textsend({_KEPT}::text) FROM ({SETTINGS}) s WHERE {_KEPT} <> '{{}}'
 """
+"""Options of a membership that servers before 16 do not have are left out where they are as they always were there."""
+
+
+def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
+    address = parse_url(url, password=secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            return {TRANSACTION: next_transaction(connection)}
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+
+
+def next_transaction(connection: psycopg.Connection[Any]) -> int:
+    """Return the number that the next transaction gets: what a later one defines is new. Raises the driver's errors."""
+    query = b"SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def read_access(connection: psycopg.Connection[Any]) -> dict[str, str]:
@@ -107,19 +147,41 @@ def digests_of(access: Mapping[str, str]) -> dict[str, str]:
 
 
 def changed_access(
-    before: Mapping[str, str], source: Mapping[str, str], destination: Mapping[str, str]
+    before: Mapping[str, str] | None, source: Mapping[str, str], destination: Mapping[str, str]
 ) -> list[str]:
     """Return what has changed at the source since ``before``, its digests then, and is otherwise at the destination.
-    Of objects that only one side has nothing is named.
+    Where they are None, all that is otherwise: of a role that the destination lacks only the role itself. Of objects
+    that only one side has nothing is named.
     """
     now = digests_of(source)
-    changed = {label for label in now.keys() | before.keys() if now.get(label) != before.get(label)}
+    if before is None:
+        source, destination = _shared(source, destination), _shared(destination, source)
+        changed = now.keys() & source.keys()
+        changed |= {label for label in digests_of(destination) if not label.startswith(_ROLE)}
+    else:
+        changed = {label for label in now.keys() | before.keys() if now.get(label) != before.get(label)}
     return sorted(
         label
         for label in changed
         if source.get(label, "") != destination.get(label, "")
         and all(_has_object(side, label) for side in (source, destination))
     )
+
+
+def _shared(side: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of a side without what concerns roles that the other side lacks."""
+    lacking = {label for label in side.keys() - other.keys() if label.startswith(_ROLE)}
+    names = {label.removeprefix(_ROLE) for label in lacking}
+    if not names:
+        return dict(side)
+    of_those = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    granted = re.compile(rf"(?:^|, )(?:{of_those}) [A-Z ]+ [tf](?=, |$)")
+    given = re.compile(rf"{PRIVILEGES}default acl for role (?:{of_those}) ")
+    return {
+        label: granted.sub("", text).removeprefix(", ") if label.startswith(PRIVILEGES) else text
+        for label, text in side.items()
+        if not ((label.startswith(OWNER) and text in names) or given.match(label))
+    }
 
 
 def _has_object(access: Mapping[str, str], label: str) -> bool:
@@ -129,8 +191,8 @@ def _has_object(access: Mapping[str, str], label: str) -> bool:
 
 
 _OWNED = re.compile(
-    rf"(?P<aspect>{OWNER}|{PRIVILEGES}|{COMMENT})(?:schema|table|view|materialized view|sequence|foreign table|function"
-    r"|procedure|aggregate|type|foreign-data wrapper|server|event trigger|publication) (?!column |constraint )"
+    rf"(?P<aspect>{OWNER}|{PRIVILEGES}|{COMMENT}|{LABEL})(?:schema|table|view|materialized view|sequence|foreign table"
+    r"|function|procedure|aggregate|type|foreign-data wrapper|server|event trigger|publication) (?!column |constraint )"
 )
 
 

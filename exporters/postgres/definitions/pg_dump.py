@@ -51,6 +51,23 @@ PRE, POST = "pre-data", "post-data"
 """Sections, as pg_dump calls them."""
 _LEFT_OUT = ("--no-tablespaces", "--no-subscriptions")
 _NOT_OURS = f"--exclude-schema={PROGRESS_SCHEMA}"
+_ENDS_WHEN_DROPPED = (
+    "connect_timeout=60 keepalives_idle=15 keepalives_interval=15 keepalives_count=4 tcp_user_timeout=75000"
+)
+"""Where the network drops a connection without a word, libpq ends it after a minute or a little more (libpq, "Parameter
+Key Words"). The other system answers, not the server, so a statement may take hours.
+"""
+_ENDED = (
+    "could not connect",
+    "connection to server",
+    "could not receive data from server",
+    "could not send data to server",
+    "server closed the connection",
+    "SSL SYSCALL error",
+    "SSL connection has been closed",
+    "terminating connection",
+)
+"""What libpq and the server say of a connection that there is not, or no more."""
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _STOP_SECONDS = 0.5
@@ -65,11 +82,13 @@ def dump_definitions(
     without: Iterable[bytes] = (),
     encoding: str = "UTF8",
     lock_seconds: float = LOCK_SECONDS,
+    about: str = "",
     stop: threading.Event | None = None,
 ) -> bytes:
     """Return all definitions as of ``snapshot``, in pg_dump's own format: so the server is asked once for what
     ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
-    that it dumps. ``encoding`` of names and definitions. Who sets ``stop`` ends it. Raises ``SourceError``.
+    that it dumps. ``encoding`` of names and definitions; ``about``: the source, for errors. Who sets ``stop`` ends it.
+    Raises ``SourceError``.
     """
     options = (b"--exclude-table=", b"--exclude-table-data=")  # of what a table owns, only the data
     unread = [option + name for name in without for option in options]
@@ -80,12 +99,13 @@ def dump_definitions(
         tools.pg_dump,
         *format_options,
         f"--snapshot={snapshot}",
+        f"--dbname={_ENDS_WHEN_DROPPED}",
         "--no-password",
         *_LEFT_OUT,
         _NOT_OURS,
         *extra,
     ]
-    return _run([*arguments, *unread], environment, stop=stop)
+    return _run([*arguments, *unread], environment, about=about, stop=stop)
 
 
 def section_of(
@@ -143,25 +163,28 @@ def without_secrets(script: bytes) -> bytes:
     return _SETTING.sub(b"", emptied)
 
 
-def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
-    """Return roles and their memberships, without passwords. Raises ``SourceNotAllowedError`` if that is not
-    permitted.
+def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "") -> bytes:
+    """Return roles and their memberships, without passwords; ``about``: the source, for errors. Raises
+    ``SourceNotAllowedError`` if that is not permitted.
     """
     arguments = [
         tools.pg_dumpall,
         "--globals-only",
         "--no-role-passwords",
         "--no-tablespaces",
+        f"--dbname={_ENDS_WHEN_DROPPED}",
         "--no-password",
+        f"--database={environment.get('PGDATABASE', 'postgres')}",
     ]
-    database = environment.get("PGDATABASE", "postgres")
-    return with_steady_key(without_secrets(_run([*arguments, "--database", database], environment)))
+    return with_steady_key(without_secrets(_run(arguments, environment, about=about)))
 
 
 def _run(
     arguments: Sequence[str | bytes],
     environment: Mapping[str, str],
     stdin: bytes = b"",
+    *,
+    about: str = "",
     stop: threading.Event | None = None,
 ) -> bytes:
     _log.info("running %s", " ".join(map(os.fsdecode, arguments)))
@@ -182,21 +205,29 @@ def _run(
     if "permission denied" in message:
         raise SourceNotAllowedError(
             f"{program}: {message}",
+            about=about,
             next_step="use a role that may read the whole database; moveout doctor has the SQL for this one",
         )
     if names_snapshot(message):
         raise snapshot_lost(program, message)
     if "out of shared memory" in message:
-        raise SourceUnreachableError(f"{program}: {message}", next_step=LOCKS_STEP)
+        raise SourceUnreachableError(f"{program}: {message}", about=about, next_step=LOCKS_STEP)
     if "lock timeout" in message:
         raise SourceUnreachableError(
             f"{program}: {message}",
+            about=about,
             next_step="find the session that waits for or holds the lock (pg_locks), and run the same command again",
         )
-    if "could not connect" in message or "connection to server" in message:
-        raise SourceUnreachableError(f"{program}: {message}", next_step="run the same command again")
+    if any(words in message for words in _ENDED):
+        raise SourceUnreachableError(
+            f"{program}: {message}",
+            about=about,
+            next_step="check the server and the network, then run the same command again",
+        )
     raise SourceError(
-        f"{program} failed: {message}", next_step="run it by hand with the same database to see more"
+        f"{program} failed: {message}",
+        about=about,
+        next_step="run it by hand with the same database to see more",
     )
 
 

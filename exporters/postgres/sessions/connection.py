@@ -207,8 +207,7 @@ def connect(
     """Open a control connection, autocommit, with pinned settings. ``settings``: statements that set more of them;
     ``own``: more keywords of libpq. Who waits for a silent server: see ``silent_servers``. Raises ``SourceError``.
     """
-    connection = connected(address.url, lambda: connect_once(address, application, settings=settings, **own))
-    return waking_socket(address.url, connection, file_number)
+    return connected(address.url, lambda: connect_once(address, application, settings=settings, **own))
 
 
 def file_number(connection: psycopg.Connection[Any]) -> int:
@@ -231,6 +230,7 @@ def connect_once(
         raise silent_error(exc, address.url) from exc
     except psycopg.Error as exc:
         raise _why_not(address, exc, log_in) from exc
+    waking_socket(address.url, connection, file_number)
     try:
         _require_own_session(address.url, connection, log_in)
         connection.execute(f"{pin_statement()}; {settings}".encode())

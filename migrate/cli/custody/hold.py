@@ -248,7 +248,7 @@ def status_command(
     on these sources are in force.
     """
     loaded = load_case(case)
-    sources = source_status(words or [], loaded, try_as)
+    sources = source_status(session, words or [], loaded, try_as)
     if sources is not None:
         return sources
     store, vault = open_both(session, known_location(words, loaded))

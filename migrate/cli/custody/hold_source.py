@@ -107,7 +107,7 @@ def source_command(
     loaded = load_case(case)
     endpoints = expanded(session, choose(typed_sources(words or [], loaded), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
-    with _opened(endpoints, known, HoldRequest(try_as, whole_server)) as holds:
+    with _opened(session, endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)
         pending = source_hold.pending(holds, plan)
         sessions = source_hold.older_sessions(holds, plan) if end_sessions else []
@@ -161,7 +161,7 @@ def undo_command(
     """
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))
-    with _opened(endpoints, known, HoldRequest()) as holds:
+    with _opened(session, endpoints, known, HoldRequest()) as holds:
         for name, hold in holds.items():
             if hold.url != known.sources[name].url:
                 raise UsageError(f"the case's {name} is {hold.url}, the file's {known.sources[name].url}")
@@ -173,18 +173,18 @@ def undo_command(
     return Undone(tuple(known.sources), [change for _, change in changes])
 
 
-def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
+def source_status(session: Session, words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
     """Return what is in force of a hold on sources, None where the words name no sources but a location. Next to a
     source a bucket is a source, too.
     """
     if locations_and_sources(words)[1]:
         pairs = parse_pairs(words)
-        with _opened(pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
+        with _opened(session, pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
             return Frozen(source_hold.survey(holds, None), "")
     if len(words) != 1 or not Path(words[0]).is_file():
         return None
     known = _need_file(Path(words[0]))
-    with _opened(_recorded(known, case), known, HoldRequest(try_as)) as holds:
+    with _opened(session, _recorded(known, case), known, HoldRequest(try_as)) as holds:
         return Frozen(source_hold.survey(holds, known), words[0])
 
 
@@ -207,9 +207,15 @@ def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
 
 @contextmanager
 def _opened(
-    endpoints: Mapping[str, Endpoint], known: UndoFile, wish: HoldRequest
+    session: Session, endpoints: Mapping[str, Endpoint], known: UndoFile, wish: HoldRequest
 ) -> Iterator[Mapping[str, SourceHold]]:
+    """Open what can hold each source. A server that falls silent ends the command after a minute: the application may
+    stand still meanwhile.
+    """
     with ExitStack() as stack:
+        stack.enter_context(
+            session.waiting_for_silent(*endpoints.values(), may_end=False, is_held=lambda: True)
+        )
         holds: dict[str, SourceHold] = {}
         for name, endpoint in endpoints.items():
             recorded = known.sources.get(name)

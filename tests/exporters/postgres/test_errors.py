@@ -1,8 +1,12 @@
 """What goes wrong has the right code, names the thing and says what to do."""
 
+import ctypes
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pyarrow.parquet as pq
@@ -16,18 +20,25 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
+from exporters.postgres.definitions import pg_dump
 from exporters.postgres.definitions.dump_programs import Tools, find_tools
 from exporters.postgres.definitions.pg_dump import dump_definitions, section_of
 from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
+from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from tests.exporters.connections.test_open_connections import drop_what_comes
 from tests.exporters.postgres.databases import NoBuckets, as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.waiting import eventually
+
+PIDFD_GETFD = 438
+"""The number of the system call (pidfd_getfd(2))."""
 
 
 def open_source(url: str) -> SourceError:
@@ -339,6 +350,61 @@ def test_pg_dump_ends_when_the_export_does(tmp_path):
     with pytest.raises(SourceError, match="pg_dump failed"):
         dump_definitions(Tools(tmp_path, 15), os.environ, "snapshot", stop=stop)
     assert time.monotonic() - began < 60
+
+
+def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_statement_that_takes_long(
+    postgres, monkeypatch
+):
+    """While it waits for a lock, the packets that come for it are dropped before the system sees them."""
+    options = "keepalives_idle=1 keepalives_interval=1 keepalives_count=2 tcp_user_timeout=3000"
+    monkeypatch.setattr(pg_dump, "_ENDS_WHEN_DROPPED", options)
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
+    address = parse_url(url)
+    environment = {**os.environ, **address.environment(postgres.password)}
+    with connect(address) as holder, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        tools = find_tools(holder.info.server_version // 10000)
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        dumping = pool.submit(
+            dump_definitions, tools, environment, snapshot, lock_seconds=100, about=address.url
+        )
+        eventually(lambda: fetch(url, "SELECT pid FROM pg_locks WHERE NOT granted"))
+        time.sleep(6)
+        assert not dumping.done(), "the server is busy with its statement"
+        begun = time.monotonic()
+        drop_what_comes_for(child_of(os.getpid(), "pg_dump"))
+        with pytest.raises(SourceUnreachableError, match="pg_dump: ") as caught:
+            dumping.result(30)
+        assert time.monotonic() - begun < 20
+    assert caught.value.about == address.url
+    assert "run the same command again" in caught.value.next_step
+
+
+def child_of(parent, name):
+    """Return the number of a child process."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "stat").read_text().rsplit(")", 1)
+            if words[0].endswith(f"({name}") and words[1].split()[1] == str(parent):
+                return int(process.name)
+    raise AssertionError(name)
+
+
+def drop_what_comes_for(process):
+    """Drop all packets that come for a child's sockets; see ``tests.exporters.connections``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = os.pidfd_open(process)
+    try:
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            if str(link.readlink()).startswith("socket:"):
+                number = libc.syscall(PIDFD_GETFD, handle, int(link.name), 0)
+                assert number >= 0, os.strerror(ctypes.get_errno())
+                drop_what_comes(number)
+                os.close(number)
+    finally:
+        os.close(handle)
 
 
 def test_a_pg_restore_that_is_slow_to_read_gets_all_of_its_input(tmp_path):

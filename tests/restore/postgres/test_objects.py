@@ -3,8 +3,9 @@
 import psycopg
 import pytest
 
+from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.large_objects import PIECE_BYTES
+from exporters.postgres.large_objects import METADATA_VERSION, PIECE_BYTES
 from exporters.postgres.live_digests import live_tables
 from migrate.runtime.progress import Silent
 from migrate.verify.compare import ComparisonRequest
@@ -254,3 +255,43 @@ def test_holes_of_large_objects_stay_holes(exported, other_postgres):
     assert pages[3] == 2
     assert pages[1] <= 2 + 1000004 // PIECE_BYTES
     assert pages[2] <= 1 + 300000 // PIECE_BYTES + 1
+
+
+LABELLED = """
+DROP ROLE IF EXISTS cleared, stranger; CREATE ROLE cleared; CREATE ROLE stranger; CREATE TABLE t AS SELECT 1 AS a;
+GRANT SELECT ON t TO cleared; SELECT lo_from_bytea(4711, 'x'); SET allow_system_table_mods = on;
+INSERT INTO pg_seclabel (objoid, classoid, objsubid, provider, label) VALUES
+  ('t'::regclass, 'pg_class'::regclass, 0, 'dummy', 'secret'), (4711, 'pg_largeobject'::regclass, 0, 'dummy', 'x');
+INSERT INTO pg_shseclabel (objoid, classoid, provider, label) VALUES
+  ('cleared'::regrole, 'pg_authid'::regclass, 'dummy', 'a role''s'),
+  ('stranger'::regrole, 'pg_authid'::regclass, 'dummy', 'x'),
+  ((SELECT oid FROM pg_database WHERE datname = current_database()), 'pg_database'::regclass, 'dummy', 'x');
+"""
+UNLABELLED = """
+SET allow_system_table_mods = on; DELETE FROM pg_shseclabel; DROP OWNED BY cleared; DROP ROLE cleared, stranger
+"""
+
+
+def test_security_labels_that_no_definition_holds_are_named_and_others_where_their_provider_is_missing(
+    postgres, other_postgres, tmp_path
+):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, LABELLED)
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    finally:
+        run_sql(url, UNLABELLED)
+        run_sql(destination, "DROP OWNED BY cleared; DROP ROLE cleared")
+    labels = {loss.item: loss.reason for _, loss in reader.losses() if loss.property == "security label"}
+    with psycopg.connect(url) as connection:
+        newer = find_tools(connection.info.server_version // 10000).major >= METADATA_VERSION
+    assert bool(labels.pop("large object 4711", "")) is newer
+    words = "that of dummy is left out; set it again on the destination:"
+    assert labels == {
+        f"database {url.rpartition('/')[2]}": f"{words} 'x'",
+        "role cleared": f"{words} 'a role''s'",
+    }
+    (refused,) = [line for line in outcome.left_out if "public.t" in line or "TABLE t" in line]
+    assert 'security label provider "dummy" is not loaded' in refused

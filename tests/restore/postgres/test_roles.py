@@ -90,6 +90,30 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
             run_sql(server.url, "DROP ROLE freeholder")
 
 
+def test_what_a_role_lacks_that_was_there_before_is_named(postgres, other_postgres, tmp_path):
+    """Somebody has made it with its password, and knows nothing of its settings."""
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url,
+        "DROP ROLE IF EXISTS tenant, landlord; CREATE ROLE landlord;"
+        "CREATE ROLE tenant LOGIN CREATEDB IN ROLE landlord VALID UNTIL '2040-01-01 00:00+00';"
+        "ALTER ROLE tenant SET search_path TO shop, public; CREATE TABLE t AS SELECT 1 AS a;"
+        "GRANT SELECT ON t TO tenant",
+    )
+    run_sql(destination, "DROP ROLE IF EXISTS tenant, landlord; CREATE ROLE tenant LOGIN PASSWORD 'x'")
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    finally:
+        for one in (url, destination):
+            run_sql(one, "DROP OWNED BY tenant; DROP ROLE tenant, landlord")
+    words = 'role "tenant" was there, and stays as it is; at the source it also had: CREATEDB, VALID UNTIL'
+    settings = """'2040-01-01 00:00:00+00', SET search_path=shop, public, membership in "landlord\""""
+    assert [note for note in outcome.notes if "tenant" in note] == [f"{words} {settings}"]
+    assert outcome.left_out == ()
+
+
 @pytest.mark.parametrize(
     ("stored", "written"),
     [

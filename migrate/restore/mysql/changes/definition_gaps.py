@@ -26,6 +26,7 @@ from exporters.mysql.definitions.definition_digests import (
 from exporters.mysql.definitions.show_create import Definition, Missing
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal
+from migrate.changes.remainder import other_settings
 from migrate.restore.mysql.definitions import without_definer
 from migrate.restore.mysql.grant_statements import Grants
 
@@ -38,11 +39,24 @@ _HERE = "`"
 """What stands for the name of the database, which may be another one at the destination."""
 
 
+_SETTINGS = (
+    "auto_increment_increment", "auto_increment_offset", "character_set_server", "collation_server",
+    "default_storage_engine", "default_week_format", "div_precision_increment", "event_scheduler",
+    "explicit_defaults_for_timestamp", "foreign_key_checks", "ft_min_word_len", "group_concat_max_len", "init_connect",
+    "innodb_ft_min_token_size", "lc_time_names", "lower_case_table_names", "sql_auto_is_null", "sql_mode",
+    "system_time_zone", "time_zone", "transaction_isolation", "tx_isolation",
+)  # fmt: skip
+"""Settings of a server on which it depends what an application's statements mean."""
+
+
 class DefinitionGaps(Struct, frozen=True):
-    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines."""
+    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
+    ``settings``: sentences about those with which sessions begin otherwise.
+    """
 
     missing: list[str]
     surplus: list[str]
+    settings: list[str]
 
 
 def definition_gaps(
@@ -64,9 +78,15 @@ def definition_gaps(
 
 
 def compare_definitions(
-    reader: Connection, writer: Connection, *, skipped: Collection[str], log: Mapping[str, Any] | None
+    reader: Connection,
+    writer: Connection,
+    *,
+    skipped: Collection[str],
+    log: Mapping[str, Any] | None,
+    is_every_account: bool = False,
 ) -> DefinitionGaps:
-    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. Raises the driver's
+    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. ``is_every_account``:
+    what accounts may do with the database is compared also where it has not changed since the base. Raises the driver's
     errors.
     """
     hidden, source_hidden = Missing(), Missing()
@@ -90,14 +110,40 @@ def compare_definitions(
             definition, destination[label], exactly=label in changed, is_one_version=is_one_version
         ):
             otherwise.append(f"{label} as it is defined now")
-    accounts = [label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)]
+    accounts = {label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)}
+    accounts |= _dropped(before, grants)
     otherwise += [
-        f"{PRIVILEGES}{account} as they are now"
-        for account in _other_grants(reader, writer, grants, accounts)
+        f"{PRIVILEGES}{account} as they are now" if account in grants else f"the drop of account {account}"
+        for account in _other_grants(reader, writer, grants, accounts, grants if is_every_account else ())
     ]
     hidden_at_source = {loss.item for loss in source_hidden.losses}
     surplus = [label for label in destination if label not in source and label not in hidden_at_source]
-    return DefinitionGaps([*missing, *otherwise], surplus)
+    return DefinitionGaps([*missing, *otherwise], surplus, other_settings(*map(_settings, (reader, writer))))
+
+
+def _settings(connection: Connection) -> dict[str, str]:
+    """Return the settings with which sessions begin, one name for those of both kinds of servers."""
+    names = ", ".join(map(quote_literal, _SETTINGS))
+    values = {
+        str(name): str(value)
+        for name, value in connection.rows(f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({names})")
+    }
+    if "tx_isolation" in values:
+        values["transaction_isolation"] = values.pop("tx_isolation")
+    is_named = connection.value("SELECT CONVERT_TZ('2000-01-01', 'Europe/Berlin', 'UTC') IS NOT NULL")
+    values["names of time zones"] = "known" if is_named else "not known"
+    if values.get("time_zone") != "SYSTEM":
+        values.pop("system_time_zone", None)
+    values["sql_mode"] = ",".join(sorted(values.get("sql_mode", "").split(",")))
+    return values
+
+
+def _dropped(before: Any, grants: Mapping[str, list[str]]) -> set[str]:
+    """Return the accounts of the base that are no more; none where this account may not see others."""
+    if not isinstance(before, Mapping) or OWN_ACCOUNT in grants:
+        return set()
+    then = {label.removeprefix(PRIVILEGES) for label in before if label.startswith(PRIVILEGES)}
+    return then - grants.keys() - {OWN_ACCOUNT}
 
 
 def _is_of(definition: Definition, tables: Collection[str]) -> bool:
@@ -120,12 +166,16 @@ def _differs(source: Definition, destination: Definition, *, exactly: bool, is_o
 
 
 def _other_grants(
-    reader: Connection, writer: Connection, grants: Mapping[str, list[str]], accounts: Collection[str]
+    reader: Connection,
+    writer: Connection,
+    grants: Mapping[str, list[str]],
+    accounts: Collection[str],
+    others: Collection[str],
 ) -> list[str]:
-    """Return those of some accounts that may not do the same with the database at both sides. What the account of a
-    move itself may do elsewhere belongs to the move.
+    """Return those of some accounts that may not do the same at both sides; of ``others``, not the same with the
+    database. What the account of a move itself may do elsewhere belongs to the move.
     """
-    if not accounts:
+    if not accounts and not others:
         return []
     own_account = str(reader.value("SELECT CURRENT_USER()"))
     ours = {OWN_ACCOUNT, "{}@{}".format(*map(quote_literal, own_account.rsplit("@", 1)))}
@@ -135,9 +185,10 @@ def _other_grants(
     )
     nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
     different = []
-    for account in sorted(accounts):
+    for account in sorted({*accounts, *others}):
         source, destination = here.get(account, nothing), there.get(account, nothing)
-        if source[0] != destination[0] or (account not in ours and source[1] != destination[1]):
+        is_whole = account in accounts and account not in ours
+        if source[0] != destination[0] or (is_whole and source[1] != destination[1]):
             different.append(account)
     return different
 

@@ -75,8 +75,14 @@ class _Remainder(Struct):
             "AUTO_INCREMENT counters": self._counters(),
         }
         request = self.request
-        gaps = compare_definitions(self.reader, self.writer, skipped=request.skipped, log=request.log)
-        self.notes += [f"{label} is no longer at the source" for label in gaps.surplus]
+        gaps = compare_definitions(
+            self.reader,
+            self.writer,
+            skipped=request.skipped,
+            log=request.base,
+            is_every_account=request.log is None,
+        )
+        self.notes += [f"{label} is no longer at the source" for label in gaps.surplus] + gaps.settings
         return Carried(counts, self.notes, gaps.missing)
 
     def _tables(self) -> int:

@@ -7,13 +7,21 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
+from msgspec import Struct
 
 from exporters.postgres.changes.publication import base_tables
 from exporters.postgres.changes.slot import PREFIX
-from exporters.postgres.definitions.object_access import ACCESS, changed_access, read_access, read_texts
+from exporters.postgres.definitions.object_access import (
+    ACCESS,
+    TRANSACTION,
+    changed_access,
+    read_access,
+    read_texts,
+)
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.changes.remainder import other_settings
 
 _OBJECTS = """
 WITH schemas AS (
@@ -157,6 +165,26 @@ _VIEWS = frozenset({"view", "materialized view", "rule"})
 _MAJOR = 10000
 
 
+_SESSIONS = """
+SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name IN ('DateStyle', 'IntervalStyle', 'TimeZone',
+  'array_nulls', 'backslash_quote', 'bytea_output', 'default_text_search_config', 'default_transaction_isolation',
+  'extra_float_digits', 'idle_in_transaction_session_timeout', 'lo_compat_privileges', 'lock_timeout', 'search_path',
+  'session_replication_role', 'standard_conforming_strings', 'statement_timeout', 'transform_null_equals', 'xmlbinary',
+  'xmloption')
+"""
+"""Settings on which it depends what an application's statements mean. Servers and roles have them, no definitions."""
+
+
+class DefinitionGaps(Struct, frozen=True):
+    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
+    ``settings``: sentences about those with which sessions begin otherwise.
+    """
+
+    missing: list[str]
+    surplus: list[str]
+    settings: list[str]
+
+
 def definition_gaps(
     source_url: str,
     source_secrets: Mapping[str, str],
@@ -170,25 +198,26 @@ def definition_gaps(
     destination = parse_url(destination_url, password=destination_secrets.get("password"))
     with closing(connect(source)) as reader, closing(connect(destination)) as writer:
         try:
-            return missing_definitions(reader, writer, skipped=skipped, log=log)
+            return compare_definitions(reader, writer, skipped=skipped, log=log).missing
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
-def missing_definitions(
+def compare_definitions(
     source: psycopg.Connection[Any],
     destination: psycopg.Connection[Any],
     *,
     skipped: Collection[str],
     log: Mapping[str, Any] | None,
-) -> list[str]:
-    """Return the objects (``index public.by_day``) that only the source has, and those that it defines otherwise. Of
-    one that is missing, or of a table ``skipped`` (``schema.name``), no parts are named.
+    is_all_access: bool = False,
+) -> DefinitionGaps:
+    """Return the objects (``index public.by_day``) that only one side has, and those that the source defines otherwise.
+    Of one that is missing, or of a table ``skipped`` (``schema.name``), no parts are named. ``is_all_access``: owners,
+    privileges, comments and settings are compared also where they have not changed since the base.
     """
-    part_of = _objects(source)
-    missing = sorted(part_of.keys() - _objects(destination).keys())
-    whole = {label for kind, label in missing if not part_of[kind, label]} | {*skipped}
-    defined, at_destination = _definitions(source, (log or {}).get("transaction")), _definitions(destination)
+    part_of, there = _objects(source), _objects(destination)
+    whole = _whole(part_of, there) | {*skipped}
+    defined, at_destination = _definitions(source, (log or {}).get(TRANSACTION)), _definitions(destination)
     common = part_of.keys() & defined.keys() & at_destination.keys()
     is_one_version = source.info.server_version // _MAJOR == destination.info.server_version // _MAJOR
     changed = sorted(
@@ -198,15 +227,29 @@ def missing_definitions(
     )
     gaps = [
         f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
-        for kind, label in (*missing, *changed)
+        for kind, label in (*sorted(part_of.keys() - there.keys()), *changed)
         if part_of[kind, label] not in whole and label not in skipped
     ]
     gaps += _dropped(source, destination, base_tables(log or {}))
-    before = (log or {}).get(ACCESS)
-    if not isinstance(before, Mapping):
-        return gaps
-    access = changed_access(before, read_access(source), read_access(destination))
-    return gaps + [f"{label} as it is now" for label in access]
+    before = None if is_all_access else (log or {}).get(ACCESS)
+    if is_all_access or isinstance(before, Mapping):
+        access = changed_access(before, read_access(source), read_access(destination))
+        gaps += [f"{label} as it is now" for label in access]
+    only_there = _whole(there, part_of)
+    surplus = [
+        f"{kind} {label}"
+        for kind, label in sorted(there.keys() - part_of.keys())
+        if there[kind, label] not in only_there
+    ]
+    sessions = (
+        dict(connection.execute(_SESSIONS.encode()).fetchall()) for connection in (source, destination)
+    )
+    return DefinitionGaps(gaps, surplus, other_settings(*sessions))
+
+
+def _whole(side: Mapping[tuple[str, str], str], other: Mapping[tuple[str, str], str]) -> set[str]:
+    """Return the names of objects with all their parts that only one side has."""
+    return {label for kind, label in side.keys() - other.keys() if not side[kind, label]}
 
 
 class _Definition(NamedTuple):

@@ -6,17 +6,19 @@ Everything is compared first and written only where it differs. So the same agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
 import psycopg
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.changes.publication import published_tables
 from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
+from exporters.postgres.definitions.object_access import TRANSACTION
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.live_digests import TablesToRead, live_tables
@@ -25,7 +27,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, par
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.errors import IncompleteError
 from migrate.number_text import things
-from migrate.restore.postgres.changes.definition_gaps import missing_definitions
+from migrate.restore.postgres.changes.definition_gaps import compare_definitions
 from migrate.restore.postgres.definitions.definition_files import describe_large_objects
 from migrate.restore.postgres.destination import connect_writer, without_user_triggers
 from migrate.runtime.crash_points import durable
@@ -59,6 +61,54 @@ def carry_remainder(request: RemainderRequest) -> Carried:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
+class _Description(Struct, frozen=True):
+    """What a server has of a large object besides its bytes."""
+
+    oid: int
+    owner: str
+    privileges: frozenset[tuple[str, str, bool]]
+    """Role (empty for PUBLIC), privilege, and whether it may be granted to others."""
+    comment: str
+
+    @staticmethod
+    def read(connection: psycopg.Connection[Any]) -> dict[int, _Description]:
+        """Return that of all, by number."""
+        return {row["oid"]: _Description.of(**row) for row in fetch(connection, large_objects.METADATA)}
+
+    @staticmethod
+    def of(
+        oid: int, owner: str, comment: str | None, privileges: Sequence[Sequence[Any]] | None
+    ) -> _Description:
+        """Return it of what the server says: NULL where only the owner has privileges, and all of them."""
+        if privileges is None:
+            privileges = [(owner, "SELECT", False), (owner, "UPDATE", False)]
+        return _Description(oid, owner, frozenset((r, p, g) for r, p, g in privileges), comment or "")
+
+    def as_commented(self, source: _Description) -> _Description:
+        """Return it without a comment that the source no longer has: nothing there says since when."""
+        return self if source.comment else replace(self, comment="")
+
+    def instead_of(self, other: _Description) -> str:
+        """Return the statements that make another one like it."""
+        name, statements = f"LARGE OBJECT {self.oid}", []
+        if self.owner != other.owner:
+            statements.append(f"ALTER {name} OWNER TO {quote_name(self.owner)}")
+        if (self.owner, self.privileges) != (other.owner, other.privileges):
+            roles = {self.owner, *(role for role, *_ in other.privileges)} - {"", other.owner}
+            quoted = [*map(quote_name, sorted(roles | {self.owner})), "PUBLIC"]
+            statements.append(f"REVOKE ALL ON {name} FROM {', '.join(quoted)} CASCADE")
+            statements += [
+                f"GRANT {privilege} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+                + (" WITH GRANT OPTION" if is_grantable else "")
+                for role, privilege, is_grantable in sorted(self.privileges)
+            ]
+        if self.comment != other.comment:
+            statements.append(
+                f"COMMENT ON {name} IS {quote_literal(self.comment) if self.comment else 'NULL'}"
+            )
+        return "; ".join(statements)
+
+
 class _Remainder(Struct):
     """Both sides of one database."""
 
@@ -79,8 +129,15 @@ class _Remainder(Struct):
             "sequences": self._sequences(),
         }
         request = self.request
-        missing = missing_definitions(self.reader, self.writer, skipped=request.skipped, log=request.log)
-        return Carried(counts, self.notes, [*missing, *self.missing])
+        gaps = compare_definitions(
+            self.reader,
+            self.writer,
+            skipped=request.skipped,
+            log=request.base,
+            is_all_access=request.log is None,
+        )
+        self.notes += [f"{label} is only at the new side" for label in gaps.surplus] + gaps.settings
+        return Carried(counts, self.notes, [*gaps.missing, *self.missing])
 
     def _tables(self) -> int:
         """Read again the tables that are not followed, or whose changes were left out."""
@@ -158,7 +215,38 @@ class _Remainder(Struct):
                 refused += oid in descriptions and not self._describe(descriptions[oid])
         if refused:
             self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")
-        return len(different)
+        return len({*different, *self._describe_again(source_pieces.keys() & destination_pieces.keys())})
+
+    def _describe_again(self, oids: Collection[int]) -> list[int]:
+        """Give large objects that both sides have the source's owner, privileges and comment, where these have changed
+        since the base; return which ones.
+        """
+        log = self.request.log
+        if not oids or (log is not None and TRANSACTION not in log):
+            return []
+        since = oids if log is None else self._described_since(log[TRANSACTION])
+        source, destination = map(_Description.read, (self.reader, self.writer))
+        done, refused = [], 0
+        for oid in sorted(oids & source.keys() & destination.keys()):
+            there = destination[oid]
+            here = source[oid] if oid in since else there.as_commented(source[oid])
+            if here == there:
+                continue
+            with durable("cutover.postgres.large_object"), self.writer.transaction():
+                if self._describe(here.instead_of(there)):
+                    done.append(oid)
+                else:
+                    refused += 1
+        if refused:
+            self.missing.append(
+                f"owner, privileges or comment of {things(refused, 'large object')} as it is now"
+            )
+        return done
+
+    def _described_since(self, transaction: int) -> set[int]:
+        """Return the large objects whose owner, privileges or comment were set since a transaction."""
+        query = large_objects.described_since(transaction)
+        return {oid for (oid,) in self.reader.execute(query.encode())}
 
     def _descriptions(self, oids: Sequence[int]) -> dict[int, str]:
         """Return by number the statements that give new objects the source's owner, privileges and comment."""

@@ -33,6 +33,7 @@ from migrate.restore.postgres.definitions.roles import (
     make_roles,
     missing_roles,
     must_keep,
+    note_kept,
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
@@ -137,11 +138,12 @@ def _begin(
     postgres_destination.begin_state(connection, state)
     roles = [] if state.portable else request.definitions.roles()
     missing = missing_roles(connection, roles)
+    kept = note_kept(connection, [role for role in roles if role["name"] not in set(missing)])
     refused = make_roles(connection, roles, missing)
     if request.alone and not state.portable:
         begin_as_dumped(connection, request.definitions)
     passwordless = logging_in([role for role in roles if role["name"] in missing])
-    postgres_left_out.add(connection, _ROLES, refused, notes, passwordless=passwordless)
+    postgres_left_out.add(connection, _ROLES, refused, [*notes, *kept], passwordless=passwordless)
 
 
 class _Missing(Struct, frozen=True):

@@ -54,6 +54,15 @@ _PASSWORDLESS = """
 SELECT rolname FROM pg_catalog.pg_authid WHERE rolcanlogin AND rolpassword IS NULL AND rolname = ANY (%s) ORDER BY 1
 """
 
+_HERE = """
+SELECT r.rolname::text AS name, r.rolsuper AS superuser, r.rolinherit AS inherit, r.rolcreaterole AS createrole,
+  r.rolcreatedb AS createdb, r.rolcanlogin AS login, r.rolreplication AS replication, r.rolbypassrls AS bypassrls,
+  r.rolconnlimit AS connection_limit, r.rolvaliduntil::text AS valid_until, coalesce(r.rolconfig, '{}') AS settings,
+  ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+    WHERE m.member = r.oid AND g.rolname = ANY (%(groups)s::text[])) AS groups
+FROM pg_catalog.pg_roles r WHERE r.rolname = ANY (%(names)s::text[]) ORDER BY 1
+"""
+
 
 def note_made(names: Sequence[str]) -> list[str]:
     """Return the note about new roles."""
@@ -63,6 +72,33 @@ def note_made(names: Sequence[str]) -> list[str]:
 def must_keep(connection: psycopg.Connection[Any], record: FinishedRestore) -> bool:
     """Tell whether a restore made roles whose missing password cannot be seen later."""
     return bool(record.passwordless) and not is_superuser(connection)
+
+
+def note_kept(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return notes about roles that were there before: what each had at the source, and has not here. What they may do
+    beyond the database is for the destination's administrator to decide.
+    """
+    there = {role["name"]: role for role in roles if not role.get("bootstrap")}
+    groups = [membership["role"] for role in roles for membership in role.get("memberships") or ()]
+    notes = []
+    for here in fetch(connection, _HERE, {"names": list(there), "groups": groups}):
+        if lacking := [*_lacking(there[here["name"]], here)]:
+            words = (
+                f"role {quote_name(here['name'])} was there, and stays as it is; at the source it also had"
+            )
+            notes.append(f"{words}: {', '.join(lacking)}")
+    return notes
+
+
+def _lacking(role: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    yield from (yes for key, yes, _ in _ATTRIBUTES + _SUPERUSERS_ATTRIBUTES if role[key] and not here[key])
+    if role.get("connection_limit", -1) != here["connection_limit"]:
+        yield f"CONNECTION LIMIT {role.get('connection_limit', -1)}"
+    if role.get("valid_until") and role["valid_until"] != here["valid_until"]:
+        yield f"VALID UNTIL {quote_literal(role['valid_until'])}"
+    yield from (f"SET {one}" for one in role.get("settings", ()) if one not in here["settings"])
+    groups = [membership["role"] for membership in role.get("memberships") or ()]
+    yield from (f"membership in {quote_name(group)}" for group in groups if group not in here["groups"])
 
 
 def logging_in(roles: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,7 +1,9 @@
 """What no change log carries arrives at the cutover, and only what differs is written."""
 
 import pytest
+from msgspec.structs import replace
 
+from exporters.postgres.definitions.object_access import definition_state
 from migrate.changes.remainder import RemainderRequest
 from migrate.restore.postgres.changes.remainder import _Remainder, carry_remainder
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -13,6 +15,10 @@ CREATE SEQUENCE plain; CREATE SEQUENCE "odd "" name" START 5; CREATE SEQUENCE un
 CREATE MATERIALIZED VIEW below AS SELECT count(*) AS n FROM keyless;
 CREATE MATERIALIZED VIEW "a view above" AS SELECT n FROM below; CREATE MATERIALIZED VIEW empty AS SELECT 1 WITH NO DATA;
 CREATE PUBLICATION app FOR TABLE keyed;
+"""
+OF_OBJECTS = """
+GRANT UPDATE ON LARGE OBJECT 4713 TO {0}; GRANT SELECT ON LARGE OBJECT 4713 TO {0}, PUBLIC;
+COMMENT ON LARGE OBJECT 4714 IS 'old';
 """
 
 
@@ -100,6 +106,48 @@ def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
             run_sql(url, "; ".join(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in roles))
 
 
+def test_large_objects_that_are_there_get_what_has_changed_since_the_base(sides):
+    """What was otherwise before is the restore's, or somebody's at the destination."""
+    source, destination, request = sides
+    known, unknown = (f"{name}_{source[-8:]}" for name in ("app", "only_at_source"))
+    for url, roles in ((source, (known, unknown)), (destination, (known,))):
+        run_sql(url, "; ".join(f"CREATE ROLE {role}" for role in roles))
+        run_sql(
+            url,
+            f"SELECT lo_from_bytea(n, 'a') FROM generate_series(4711, 4716) n; {OF_OBJECTS.format(known)}",
+        )
+    run_sql(source, "COMMENT ON LARGE OBJECT 4715 IS 'of the source'")
+    run_sql(destination, "COMMENT ON LARGE OBJECT 4715 IS 'of the destination'")
+    try:
+        log = {"publication": "app"} | definition_state(source, request.source_secrets)
+        run_sql(
+            source,
+            f"ALTER LARGE OBJECT 4711 OWNER TO {known}; COMMENT ON LARGE OBJECT 4711 IS 'it''s new';"
+            f" GRANT SELECT ON LARGE OBJECT 4712 TO {known} WITH GRANT OPTION;"
+            f" REVOKE UPDATE ON LARGE OBJECT 4713 FROM {known}; COMMENT ON LARGE OBJECT 4714 IS NULL;"
+            f" ALTER LARGE OBJECT 4716 OWNER TO {unknown}",
+        )
+        followed = replace(request, log=log)
+        carried = carry_remainder(followed)
+        assert carried.missing == ["owner, privileges or comment of 1 large object as it is now"]
+        assert carried.counts["large objects"] == 4
+        query = (
+            "SELECT oid::int, pg_get_userbyid(lomowner)::text, obj_description(oid, 'pg_largeobject'),"
+            " ARRAY(SELECT ROW(x.grantee::regrole, x.privilege_type, x.is_grantable)::text FROM aclexplode("
+            "coalesce(lomacl, acldefault('L', lomowner))) x WHERE x.grantee <> lomowner ORDER BY 1)"
+            " FROM pg_largeobject_metadata WHERE oid < 4715 ORDER BY 1"
+        )
+        assert fetch(destination, query) == fetch(source, query)
+        comment = "SELECT obj_description(4715, 'pg_largeobject')"
+        assert fetch(destination, comment) == [("of the destination",)]
+        assert carry_remainder(followed).counts["large objects"] == 0
+        assert carry_remainder(replace(request, log=None)).counts["large objects"] == 1
+        assert fetch(destination, comment) == [("of the source",)]
+    finally:
+        for url, roles in ((source, (known, unknown)), (destination, (known,))):
+            run_sql(url, "; ".join(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in roles))
+
+
 def test_a_large_object_arrives_together_with_what_describes_it(sides, monkeypatch):
     """A command that is ended between two objects leaves the first one as it is at the source."""
     source, destination, request = sides
@@ -131,6 +179,21 @@ def test_what_cannot_be_as_at_the_source_is_named(sides):
     carried = carry_remainder(request)
     assert carried.missing == ["sequence public.later", "sequence public.untouched", "table public.late"]
     assert "public.below was refreshed" in " ".join(carried.notes)
+
+
+def test_what_the_source_has_dropped_since_is_named(sides):
+    """A trigger would go on firing, and a constraint refuse what the application writes now."""
+    _, destination, request = sides
+    run_sql(
+        destination,
+        "ALTER TABLE keyed ADD CONSTRAINT gone CHECK (id > 0); CREATE INDEX by_v ON keyed (v);"
+        " CREATE VIEW old AS SELECT 1; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        " CREATE TRIGGER t BEFORE INSERT ON keyed FOR EACH ROW EXECUTE FUNCTION f()",
+    )
+    carried = carry_remainder(request)
+    only_there = ("constraint gone of public.keyed", "function public.f()", "index public.by_v",
+                  "trigger t of public.keyed", "view public.old")  # fmt: skip
+    assert carried.notes == [f"{label} is only at the new side" for label in only_there]
 
 
 def test_a_publication_of_the_application_hinders_nothing(sides):
