@@ -34,6 +34,34 @@ def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_maria
             run_sql(server, "DROP USER IF EXISTS 'limited'@'%', 'counted'@'%'")
 
 
+def test_what_is_of_the_server_and_how_accounts_log_in_without_a_password_is_named(mariadb, tmp_path):
+    url = mariadb.database()
+    names = "'by_socket'@'localhost', 'either'@'localhost', ''@'anybody.example', 'by_password'@'%'"
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT); CREATE USER 'by_socket'@'localhost' IDENTIFIED VIA unix_socket;"
+            "CREATE USER 'either'@'localhost' IDENTIFIED VIA mysql_native_password USING PASSWORD('x') OR unix_socket;"
+            "CREATE USER ''@'anybody.example'; CREATE USER 'by_password'@'%' IDENTIFIED BY 'x';"
+            "CREATE SERVER other FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'h', PASSWORD 'hidden!')",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+    finally:
+        run_sql(url, f"DROP USER IF EXISTS {names}; DROP SERVER IF EXISTS other")
+    losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
+    assert {
+        one["item"]: one["reason"].partition(";")[0]
+        for one in losses
+        if one["property"] in {"plugin", "all of it"}
+    } == {
+        "account 'by_socket'@'localhost'": "it logged in by unix_socket",
+        "account 'either'@'localhost'": "it logged in by mysql_native_password, unix_socket",
+        "account ''@'anybody.example'": "it is anonymous, and would take the logins of others",
+        "server `other`": "it is of the whole server, for mysql, with a password",
+    }
+    assert not [file for file in (tmp_path / "bundle").rglob("*.*") if b"hidden!" in file.read_bytes()]
+
+
 def test_what_does_not_leave_of_accounts_is_in_the_ledger(mariadb, tmp_path):
     url = mariadb.database()
     names = "'expiring'@'%', 'in_between'@'%'"

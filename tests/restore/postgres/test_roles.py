@@ -95,22 +95,22 @@ def test_what_a_role_lacks_that_was_there_before_is_named(postgres, other_postgr
     url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url,
-        "DROP ROLE IF EXISTS tenant, landlord; CREATE ROLE landlord;"
-        "CREATE ROLE tenant LOGIN CREATEDB IN ROLE landlord VALID UNTIL '2040-01-01 00:00+00';"
-        "ALTER ROLE tenant SET search_path TO shop, public; CREATE TABLE t AS SELECT 1 AS a;"
-        "GRANT SELECT ON t TO tenant",
+        "DROP ROLE IF EXISTS roomer, landlord; CREATE ROLE landlord;"
+        "CREATE ROLE roomer LOGIN CREATEDB IN ROLE landlord VALID UNTIL '2040-01-01 00:00+00';"
+        "ALTER ROLE roomer SET search_path TO shop, public; CREATE TABLE t AS SELECT 1 AS a;"
+        "GRANT SELECT ON t TO roomer",
     )
-    run_sql(destination, "DROP ROLE IF EXISTS tenant, landlord; CREATE ROLE tenant LOGIN PASSWORD 'x'")
+    run_sql(destination, "DROP ROLE IF EXISTS roomer, landlord; CREATE ROLE roomer LOGIN PASSWORD 'x'")
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     finally:
         for one in (url, destination):
-            run_sql(one, "DROP OWNED BY tenant; DROP ROLE tenant, landlord")
-    words = 'role "tenant" was there, and stays as it is; at the source it also had: CREATEDB, VALID UNTIL'
+            run_sql(one, "DROP OWNED BY roomer; DROP ROLE roomer, landlord")
+    words = 'role "roomer" was there, and stays as it is; at the source it also had: CREATEDB, VALID UNTIL'
     settings = """'2040-01-01 00:00:00+00', SET search_path=shop, public, membership in "landlord\""""
-    assert [note for note in outcome.notes if "tenant" in note] == [f"{words} {settings}"]
+    assert [note for note in outcome.notes if "roomer" in note] == [f"{words} {settings}"]
     assert outcome.left_out == ()
 
 
