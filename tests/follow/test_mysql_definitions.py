@@ -118,7 +118,7 @@ def test_an_account_that_was_dropped_since_the_base_is_named(move):
     """At the new side somebody could still log in by it."""
     old, new, account = move
     run_sql(old, f"DROP USER {account}")
-    named = [f"the drop of account {account}"]
+    named = [f"DROP USER {account}"]
     assert undefined() == (3, named)
     assert switched() == (3, named)
     assert call("cutover", *CASE, "--undo").code == 0

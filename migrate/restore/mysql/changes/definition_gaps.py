@@ -28,7 +28,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal
 from migrate.changes.remainder import other_settings
 from migrate.restore.mysql.definitions import without_definer
-from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.grant_statements import Grants, is_role
 
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")
@@ -113,7 +113,9 @@ def compare_definitions(
     accounts = {label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)}
     accounts |= _dropped(before, grants)
     otherwise += [
-        f"{PRIVILEGES}{account} as they are now" if account in grants else f"the drop of account {account}"
+        f"{PRIVILEGES}{account} as they are now"
+        if account in grants
+        else f"DROP {'ROLE' if is_role(account) else 'USER'} {account}"
         for account in _other_grants(reader, writer, grants, accounts, grants if is_every_account else ())
     ]
     hidden_at_source = {loss.item for loss in source_hidden.losses}
