@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
+from tests.crash_points.custody_moves import Receive, Sign, events, succeed
 from tests.crash_points.moves import ExportBucket, ExportSqlite, Move, RestoreSqlite, Transfer, content
 from tests.exporters.sqlite import databases as sqlite
 from tests.tools.failing_disk import FailingDisk, Failure
@@ -67,6 +69,35 @@ class Restoring(ToFolder, RestoreSqlite):
         self.words[2] = f"app={sqlite.url_of(self.path)}"
 
 
+class Signing(ToFolder, Sign):
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        self.folder = Path(self.location)
+
+
+class Receiving(ToFolder, Receive):
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        self.folder = Path(self.location)
+
+    def outcome(self) -> object:
+        return super().outcome(), call("custody", "verify", self.location).code
+
+
+class Erasing(ToFolder, Sign):
+    """A bundle in a folder goes, and its certificate stays."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        succeed(*self.words)
+        self.folder = Path(self.location)
+        self.words = ["erase", self.location, "--key", str(self.key), "--override", "a test", "--yes"]
+
+    def outcome(self) -> object:
+        kinds = Counter(info.key.rpartition("-")[0] for info in open_location(self.location).list())
+        return kinds, events(self.location), call("custody", "verify", self.location).code
+
+
 class FromFolder(ToFolder):
     """A move whose bundle cannot be read."""
 
@@ -102,6 +133,9 @@ MOVES: dict[str, tuple[type[ToFolder], tuple[str, ...]]] = {
     "export-bucket": (ExportingBucket, ("minio",)),
     "transfer": (Transferring, ()),
     "restore": (Restoring, ()),
+    "sign": (Signing, ()),
+    "receive": (Receiving, ()),
+    "erase": (Erasing, ()),
     "transfer-from": (TransferringFrom, ()),
     "restore-from": (RestoringFrom, ()),
     "verify": (Verifying, ()),
