@@ -579,6 +579,9 @@ def test_older_versions_of_the_tag_manifest_are_never_the_bundle(kept, locked, p
             erase.erase(store, Broken(vault, left), provider, workers=1, progress=Silent())
         left_there = [one for one in vault.versions() if one.key == layout.TAG_MANIFEST]
         assert not left_there or store.read(layout.TAG_MANIFEST) == data
+    count = custody_log.read(store).find("erasing")[0].what.details["versions"]
+    assert do(store, vault, provider).versions == count  # also those that went before the first run died
+    assert len(custody_log.read(store).find("erasing")) == 1
 
 
 @pytest.mark.parametrize("manifest", [True, False])

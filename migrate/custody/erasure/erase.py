@@ -275,7 +275,7 @@ def _begin(
     store: MultipartStore, vault: ObjectLock, signer: Signer, details: dict[str, Any], *, after: int
 ) -> CustodyEvent:
     """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since the entry
-    ``after``, it is his erasure that goes on.
+    ``after``, it is his erasure that goes on. What a run that died had counted counts: it may have removed some.
     """
     begun = _begun_elsewhere(store)
     here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
@@ -286,6 +286,9 @@ def _begin(
         "size_bytes": sum(version.size_bytes for version in versions),
         "uploads": sum(1 for _ in store.uploads()),
     }
+    for former in custody_log.read(store).unended(store.location, "erasing", "erased"):
+        if former.what.root == here.root:
+            counts = {name: max(number, _count(former.what, name)) for name, number in counts.items()}
     if begun:
         counts |= {**begun.details, "begun_at": begun.location}
     event = replace(here, details=counts | details)
@@ -342,11 +345,10 @@ def count_begun(store: Store) -> int:
     removed something and has not ended: what is there now may be gone in a moment.
     """
     log = custody_log.read(store)
-    begun, ended = log.at(store.location, "erasing"), log.at(store.location, "erased")
-    has_ended = not begun or (ended and ended[-1].number > begun[-1].number)
-    if not has_ended and not _has_bundle(store):
+    begun, unended = log.at(store.location, "erasing"), log.unended(store.location, "erasing", "erased")
+    if unended and not _has_bundle(store):
         raise BusyError(
-            f"an erasure was begun at {store.location} on {begun[-1].moment:%Y-%m-%d %H:%M} UTC, and has not ended",
+            f"an erasure was begun at {store.location} on {unended[-1].moment:%Y-%m-%d %H:%M} UTC, and has not ended",
             next_step=f"moveout erase {shlex.quote(store.location)} --key FILE finishes it, from any machine",
         )
     return len(begun)

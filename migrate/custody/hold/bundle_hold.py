@@ -270,10 +270,10 @@ def standing(log: Log, location: str, moment: datetime | None = None) -> list[Lo
     """Return the holds of a location, by its log, that no release has ended; with ``moment`` only those that had not
     ended by themselves by then.
     """
-    released = max((entry.number for entry in log.at(location, "released")), default=0)
-    holds = [entry for entry in log.at(location, "held") if entry.number > released]
     return [
-        hold for hold in holds if moment is None or hold.what.details.get("legal") or end_of(hold) > moment
+        hold
+        for hold in log.unended(location, "held", "released")
+        if moment is None or hold.what.details.get("legal") or end_of(hold) > moment
     ]
 
 

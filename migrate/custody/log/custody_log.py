@@ -86,6 +86,11 @@ class Log(Struct, frozen=True):
             if not any(entry_.number < by.number and _is_of(entry_, by) for by in transfers)
         ]
 
+    def unended(self, location: str, event: str, end: str) -> list[LogEntry]:
+        """Return the entries of one kind at a location after which there is none of the kind ``end``."""
+        ended = max((entry_.number for entry_ in self.at(location, end)), default=0)
+        return self.at(location, event, after=ended)
+
     def is_of_here(self, entry_: LogEntry, location: str) -> bool:
         """Tell whether an entry was written at the very location of this log, whatever URL its writer had for it. What
         was written at another came along with the bundle, by a transfer from there.
