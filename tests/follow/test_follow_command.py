@@ -4,12 +4,14 @@ import contextlib
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
+from migrate.follow.followed import recorded_bases
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.test_follower import SCRIPT, transferring
@@ -84,3 +86,32 @@ def test_mistakes_are_named(move, postgres, tmp_path):
         waiting.send_signal(signal.SIGINT)
         _, errors = waiting.communicate(timeout=60)
     assert (waiting.returncode, "Traceback" in errors) == (0, False), errors
+
+
+def test_an_incomplete_bundle_stays_while_its_bases_do(postgres, tmp_path):
+    """A source that waits for another one keeps its base; one that is read again gets a new one, and the bundle an id."""
+    source, bundle = postgres.database(), tmp_path / "bundle"
+    run_sql(source, "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int PRIMARY KEY)")
+    words = ("export", f"app={source}", f"late=sqlite://{tmp_path}/late.db", "--to", bundle, "--follow")
+    seen = []
+
+    def export():
+        done = call(*words)
+        assert done.code == 3, done
+        reader = read_bundle(bundle)
+        (base,) = recorded_bases(reader.store)
+        assert reader.newest_position("app")["follow"]["position"] == base.position
+        seen.append((reader.info.id, base.position))
+
+    run_sql(source, "CHECKPOINT")
+    [(directory, name)] = fetch(source, "SELECT current_setting('data_directory'), pg_relation_filepath('b')")
+    table = Path(directory, name)
+    away = table.rename(table.with_name("away"))
+    export()
+    export()
+    away.rename(table)
+    export()
+    export()
+    assert [seen[number] != seen[number + 1] for number in range(3)] == [True, True, False]
+    base = read_bundle(bundle).newest_position("app")["follow"]
+    open_change_log(source, {}, base["name"]).drop(base["log"])
