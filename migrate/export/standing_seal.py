@@ -20,8 +20,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import reconciliation_json
 from migrate.bundle.seal import ExportedData, SealedTables, catalog_rows, compare
 from migrate.bundle.tag_files import chunks
-from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import FileInfo, MultipartStore, NewFile, Parts, StoreWrapper
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Parts, StoreWrapper
 from migrate.storage.checksums import crc64nvme as checksum
 
 
@@ -60,22 +60,41 @@ class _Covered(StoreWrapper):
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
-        kept = self._kept(key, len(data), lambda: checksum(data))
-        return super().put(key, data, sha256=sha256) if kept is None else kept
+        if not self._is_covered(key) or not data:
+            self._change(key)
+            return super().put(key, data, sha256=sha256)
+        crc64nvme = checksum(data)
+        if (there := self._there(key, len(data), crc64nvme)) is not None:
+            return there
+        upload = self.begin(key, sha256=sha256, part_bytes=max(PART_BYTES, len(data)))
+        try:
+            part = replace(self.put_part(key, upload, 1, data), crc64nvme=crc64nvme)
+            self._seal.remove()  # now that there is room for the file
+            return super().complete(key, upload, [part], crc64nvme=crc64nvme)
+        except MoveoutError:
+            self.abort(key, upload)
+            raise
 
     def put_all(self, files: Sequence[NewFile]) -> None:
         """See ``Store.put_all``."""
-        for file in files:
+        rest = [*files]
+        if rest and self._is_covered(rest[0].key):
+            largest = max(rest, key=lambda file: len(file.data))
+            rest.remove(largest)
+            self.put(largest.key, largest.data, sha256=largest.sha256)
+        for file in rest:
             self._change(file.key)
-        super().put_all(files)
+        super().put_all(rest)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``."""
-        kept = self._kept(key, sum(part.size_bytes for part in parts), lambda: crc64nvme)
-        if kept is None:
+        size_bytes = sum(part.size_bytes for part in parts)
+        there = self._there(key, size_bytes, crc64nvme) if self._is_covered(key) else None
+        if there is None:
+            self._change(key)
             return super().complete(key, upload, parts, crc64nvme=crc64nvme)
         self.abort(key, upload)
-        return kept
+        return there
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
@@ -88,22 +107,21 @@ class _Covered(StoreWrapper):
             self._change(key)
         super().delete_all(keys)
 
+    def _is_covered(self, key: str) -> bool:
+        return self._seal.stands and key.startswith(layout.DATA)
+
     def _change(self, key: str) -> None:
-        if key.startswith(layout.DATA):
+        if self._is_covered(key):
             self._seal.remove()
 
-    def _kept(self, key: str, size_bytes: int, crc64nvme: Callable[[], int]) -> FileInfo | None:
-        """Return the file that lies there where it has these bytes; else None, and the seal is removed."""
-        if not (self._seal.stands and key.startswith(layout.DATA)):
-            return None
+    def _there(self, key: str, size_bytes: int, crc64nvme: int) -> FileInfo | None:
+        """Return the file that lies there where it has these bytes."""
         try:
             info = self.stat(key)
-            if info.size_bytes == size_bytes and self._checksum(key) == crc64nvme():
-                return info
+            is_same = info.size_bytes == size_bytes and self._checksum(key) == crc64nvme
         except GoneError:
-            pass
-        self._seal.remove()
-        return None
+            return None
+        return info if is_same else None
 
     def _checksum(self, key: str) -> int:
         return reduce(lambda sum_before, piece: checksum(piece, sum_before), chunks(self, key), 0)

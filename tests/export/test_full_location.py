@@ -3,7 +3,9 @@
 import sqlite3
 from contextlib import closing
 
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
+from tests.export.sources import fingerprint
 from tests.tools.disks import grow, resize, tiny_disk
 
 __all__ = ["tiny_disk"]
@@ -34,7 +36,9 @@ def test_finished_sources_are_sealed_and_the_same_command_goes_on(tiny_disk, tmp
     assert (checked.code, "INCOMPLETE" in checked.out) == (3, True), checked
     restored = call("restore", tiny_disk / "bundle", f"first=sqlite://{tmp_path}/new.db")
     assert (restored.code, "first: 1 restored" in restored.out) == (0, True), restored
+    before = fingerprint(open_location(str(tiny_disk / "bundle")))
     assert call(*export).code == 3, "still full"
+    assert fingerprint(open_location(str(tiny_disk / "bundle"))) == before
     grow(tiny_disk)
     again = call(*export)
     assert again.code == 0, again.err

@@ -89,7 +89,7 @@ def test_mistakes_are_named(move, postgres, tmp_path):
 
 
 def test_an_incomplete_bundle_stays_while_its_bases_do(postgres, tmp_path):
-    """A source that waits for another one keeps its base; one that is read again gets a new one, and the bundle an id."""
+    """A source that waits for another one keeps its base. One that is read again gets another, the bundle a new id."""
     source, bundle = postgres.database(), tmp_path / "bundle"
     run_sql(source, "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int PRIMARY KEY)")
     words = ("export", f"app={source}", f"late=sqlite://{tmp_path}/late.db", "--to", bundle, "--follow")
