@@ -83,9 +83,7 @@ class EngineContract(ExporterContract):
             yield BundleReader(store)
 
     def _restore(self, reader: BundleReader, url: str) -> RestoreOutcome:
-        return restore_source(
-            RestoreRequest(reader, SOURCE, url, self.workers, Silent(), self._secrets(url)), url
-        )
+        return restore_source(RestoreRequest(reader, SOURCE, url, self.workers, Silent(), self._secrets(url)))
 
     def _live(self, url: str) -> Mapping[tuple[str, str], RowsDigest]:
         request = TablesRequest(self.workers, lambda *_: None)
@@ -104,7 +102,7 @@ class EngineContract(ExporterContract):
             read_all=True,
             accepted=[record.accepts for record in records],
         )
-        return [*compare_source(request, url).findings, *missing_from(reader, SOURCE, records)]
+        return [*compare_source(request).findings, *missing_from(reader, SOURCE, records)]
 
     def test_parquet_has_the_rows_that_were_exported(self) -> None:
         """The part reader finds rows and digests of the catalog, of every table."""
@@ -200,7 +198,7 @@ def _restore_until_killed(location: str, url: str, references: str) -> None:
     progress: Progress = _Killing()
     secrets = _endpoint(url, json.loads(references)).reveal()
     reader = BundleReader(open_location(str(Path(location))))
-    restore_source(RestoreRequest(reader, SOURCE, url, 1, progress, secrets), url)
+    restore_source(RestoreRequest(reader, SOURCE, url, 1, progress, secrets))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from exporters.discovery import NotTaken
+from exporters.engine import Engine
 from exporters.errors import SourceError
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, redact
 from migrate.case.server_url import check_url
+from migrate.engines import registry
 
 
 class Rank(Struct, frozen=True):
@@ -55,6 +57,11 @@ class Endpoint(Struct, frozen=True):
     def shown(self) -> str:
         """The URL as it may be printed: without a password, should somebody have written one into it."""
         return redact(self.url)
+
+    @property
+    def engine(self) -> Engine:
+        """What its URL is of. Raises ``UsageError`` where no engine has its scheme."""
+        return registry.engine_for(self.url, self.shown)
 
     def reveal(self) -> dict[str, str]:
         """Return the secrets' values by name."""

@@ -27,8 +27,7 @@ class FollowRequest(Struct, frozen=True):
 
 def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
     """Return the change log of a source under a name. Raises ``UsageError`` where its engine has none."""
-    engine = registry.engine_for(endpoint.url, endpoint.shown)
-    open_log = load_part(registry.require(engine, engine.change_log, "followed"))
+    open_log = load_part(registry.require(endpoint.engine, endpoint.engine.change_log, "followed"))
     return cast("ChangeLog", open_log(endpoint.url, endpoint.reveal(), name))
 
 

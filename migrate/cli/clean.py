@@ -17,7 +17,6 @@ from migrate.cli.common.options import CaseFile, Yes, known_location, one_locati
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
@@ -169,7 +168,7 @@ def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint])
     unfinished = []
     with session.going_on_without_silent(*destinations.values()):
         for name, endpoint in destinations.items():
-            reference = registry.engine_for(endpoint.url, endpoint.shown).unfinished_restore
+            reference = endpoint.engine.unfinished_restore
             try:
                 restore = load_part(reference)(endpoint.url, endpoint.reveal()) if reference else None
             except MoveoutError as exc:

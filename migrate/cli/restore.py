@@ -31,7 +31,6 @@ from migrate.cli.common.sources import (
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
-from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
@@ -288,7 +287,7 @@ def run_restore(
                 others=_others(destinations, name),
             )
             try:
-                outcome = restore_source(request, endpoint.shown, create=options.create or endpoint.create)
+                outcome = restore_source(request, create=options.create or endpoint.create)
                 outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
                 line = _summary_line(outcomes[name])
             except MoveoutError as exc:
@@ -373,8 +372,7 @@ def _together(first: RestoreOutcome, again: RestoreOutcome) -> RestoreOutcome:
 
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
-    engine = registry.engine_for(endpoint.url, endpoint.shown)
-    default = TRANSFER_WORKERS if engine.contents == "objects" else export_workers()
+    default = TRANSFER_WORKERS if endpoint.engine.contents == "objects" else export_workers()
     return session.workers(default=default, case=case.workers if case else None)
 
 

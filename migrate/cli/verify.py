@@ -36,7 +36,6 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
-from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.live_repair import repair_from_source
@@ -393,11 +392,11 @@ class _Comparer(Struct, frozen=True):
             accepted=[record.accepts for record in records],
             cancellation=cancellation,
         )
-        comparison = compare_source(request, endpoint.shown)
+        comparison = compare_source(request)
         repaired: Sequence[TableRepair] = ()
         differing = {finding.key for finding in comparison.findings if not finding.incomplete}
         labels = differing if repair is not None else ()
-        if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
+        if labels and not endpoint.engine.row_repair:
             progress.note(f"! {name} is not repaired: moveout sync copies objects that differ")
         elif repair is not None and labels:
             progress.note(f"{name}: repairing {things(len(labels), 'table')}")
@@ -405,7 +404,7 @@ class _Comparer(Struct, frozen=True):
                 self.reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=cancellation
             )
             if not repair.dry_run:
-                comparison = compare_source(request, endpoint.shown)
+                comparison = compare_source(request)
         return Compared(
             name,
             endpoint.shown,

@@ -18,7 +18,6 @@ from migrate.cluster import object_worker, protocol
 from migrate.cluster.available_machines import Machines
 from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
-from migrate.engines import registry
 from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
 from migrate.restore.objects.batches import History
@@ -35,7 +34,7 @@ def open_pool_of(
     """Return what makes a pool of the machines for a restore; None where its engine is restored by one machine. Raises
     ``UsageError`` where a URL holds a secret.
     """
-    engine = registry.engine_for(destination.url, destination.shown)
+    engine = destination.engine
     cluster = RestoreCluster(machines, Reach.of(bundle), Reach.of(destination))
     if engine.contents == "objects":
         return cluster.open_object_pool

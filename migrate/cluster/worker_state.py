@@ -25,7 +25,6 @@ from migrate.cluster.batch_claims import Claims
 from migrate.cluster.dask_client import own_threads
 from migrate.cluster.lease_guard import LOOK_SECONDS, LeaseFence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
-from migrate.engines import registry
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitWork
 from migrate.progress.server_contact import WaitingCommand, noted_silence
@@ -204,7 +203,7 @@ class RowsSession(WorkerSession):
 
     def __init__(self, job: RowsJob) -> None:
         endpoint = job.destination.endpoint()
-        row_writer = registry.engine_for(endpoint.url, endpoint.shown).row_writer
+        row_writer = endpoint.engine.row_writer
         self._database: RowDestination = load_part(row_writer)(endpoint.url, endpoint.reveal())
         super().__init__(job, endpoint)
         self._name = job.name

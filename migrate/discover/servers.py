@@ -45,21 +45,20 @@ class ServerAnswer(Struct, frozen=True):
     others: Sequence[FoundSource] = ()
 
 
-def discover_of(url: str, shown: str) -> Discover:
-    """Return what lists the server of a URL. Raises ``UsageError`` where nothing does."""
-    account = _ACCOUNTS.get(url.partition("://")[0].lower())
+def discover_of(endpoint: Endpoint) -> Discover:
+    """Return what lists a server. Raises ``UsageError`` where nothing does."""
+    account = _ACCOUNTS.get(endpoint.url.partition("://")[0].lower())
     if account is not None:
         return cast("Discover", load_part(account))
-    engine = registry.engine_for(url, shown)
-    registry.require(engine, engine.discovery, "discovered")
-    return discovery_of(engine)
+    registry.require(endpoint.engine, endpoint.engine.discovery, "discovered")
+    return discovery_of(endpoint.engine)
 
 
 def ask_servers(
     endpoints: Sequence[Endpoint], progress: Progress, *, names_only: bool = False
 ) -> list[ServerAnswer]:
     """Ask all servers at once; one that fails says why. Raises ``UsageError`` for a URL that nothing reads."""
-    calls = [(endpoint, discover_of(endpoint.url, endpoint.shown)) for endpoint in endpoints]
+    calls = [(endpoint, discover_of(endpoint)) for endpoint in endpoints]
     progress.begin("discover", items=len(calls), size_bytes=0)
 
     def ask(call: tuple[Endpoint, Discover]) -> ServerAnswer:

@@ -19,7 +19,6 @@ from migrate.case.overlaps import names_same
 from migrate.case.server_url import bare_server
 from migrate.discover.servers import ask_servers, shown_names
 from migrate.doctor import location
-from migrate.engines import registry
 from migrate.errors import (
     OK,
     GoneError,
@@ -264,13 +263,7 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
 
 
 def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Examination]:
-    return lambda: _examine(
-        endpoint,
-        registry.engine_for(endpoint.url, endpoint.shown).doctor,
-        move,
-        {},
-        follow=endpoint.follow,
-    )
+    return lambda: _examine(endpoint, endpoint.engine.doctor, move, {}, follow=endpoint.follow)
 
 
 def _examine_server(server: Endpoint, case_option: str) -> Callable[[], Examination]:
@@ -296,7 +289,7 @@ def _examine_destination(
 ) -> Callable[[], Examination]:
     return lambda: _examine(
         endpoint,
-        registry.engine_for(endpoint.url, endpoint.shown).destination_doctor,
+        endpoint.engine.destination_doctor,
         move,
         needs,
         follow=name in move.sources and move.sources[name].follow,

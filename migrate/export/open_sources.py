@@ -8,7 +8,6 @@ from exporters.engine import exporter_of
 from exporters.limits import Limits, Note
 from exporters.selection import Selection
 from migrate.case.model import Endpoint
-from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -23,7 +22,7 @@ def open_source(
     """Open a source. Raises ``SourceError``, and ``UsageError`` where no engine reads it."""
     if endpoint.error is not None:
         raise endpoint.error
-    exporter = exporter_of(registry.engine_for(endpoint.url, endpoint.shown))
+    exporter = exporter_of(endpoint.engine)
     return exporter.open(name, endpoint.url, _Host(endpoint, limits, note, cancellation))
 
 

@@ -448,7 +448,7 @@ def carry_remainder(
     """Bring over what the log does not carry. For the options see ``RemainderRequest``. Raises
     ``UsageError`` where the destination's engine does not do that, and errors of both servers.
     """
-    engine = registry.engine_for(destination.url, destination.shown)
+    engine = destination.engine
     carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
     return carry(
         RemainderRequest(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from exporters.engine import Engine, load_part
+from exporters.engine import load_part
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
 from migrate.case.model import Endpoint
 from migrate.changes.capture import resume_position
@@ -23,7 +23,6 @@ from migrate.changes.change_logs import definition_state
 from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
 from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
-from migrate.engines import registry
 from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.cutover import ProvenSource, Stage, Stages, carry_remainder, written_meanwhile
 from migrate.follow.followed import FollowedSource, RecordedBase, followed_sources, recorded_bases
@@ -54,11 +53,6 @@ class DeltaSource(Struct, frozen=True):
     destination: Endpoint
     store: Store
 
-    @property
-    def destination_engine(self) -> Engine:
-        """The engine of the destination."""
-        return registry.engine_for(self.destination.url, self.destination.shown)
-
     def is_at_work(self) -> bool:
         """Tell whether another moveout writes to the destination. Raises errors of its server."""
         try:
@@ -69,7 +63,7 @@ class DeltaSource(Struct, frozen=True):
 
     def activate(self) -> None:
         """Start at the destination what must not run while the source is followed. Raises ``SourceError``."""
-        if reference := self.destination_engine.activation:
+        if reference := self.destination.engine.activation:
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
     def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
@@ -121,7 +115,7 @@ class DeltaSource(Struct, frozen=True):
     def _require_restored(self) -> None:
         """Raise ``IncompleteError`` where the destination is not there."""
         try:
-            with open_repair(self.destination_engine, self.destination):
+            with open_repair(self.destination):
                 pass
         except GoneError as exc:
             raise IncompleteError(
@@ -149,7 +143,7 @@ def sources_to_follow(
         if has_log and not (every and _is_log_gone(store, bases[name], sources[name])):
             continue
         source = DeltaSource(name, sources[name], destinations[name], store)
-        if (every or name in recorded) and source.destination_engine.row_repair:
+        if (every or name in recorded) and source.destination.engine.row_repair:
             deltas.append(source)
             if name not in recorded:
                 write_delta(store, DeltaRecord(name))
@@ -317,7 +311,7 @@ class DeltaCutover(Struct):
 
     def _carry(self, record: DeltaRecord) -> Carried:
         source = self.followed
-        if not source.destination_engine.remainder:
+        if not source.destination.engine.remainder:
             return Carried(
                 notes=["only rows were carried since the snapshot: no other objects, no definitions"]
             )

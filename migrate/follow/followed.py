@@ -9,7 +9,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from exporters.changes import ChangeLog
-from exporters.engine import Engine, RereadableLog, TableName, load_part
+from exporters.engine import RereadableLog, TableName, load_part
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
@@ -42,7 +42,7 @@ class FollowedSource(Struct, frozen=True):
 
     def open_writer(self) -> ChangeWriter:
         """Return what writes changes to the destination. Raises ``UsageError``, ``BusyError``, ``SourceError``."""
-        open_writer = self._destination_part(self.destination_engine.change_writer)
+        open_writer = self._destination_part(self.destination.engine.change_writer)
         destination = self.destination
         return cast("ChangeWriter", open_writer(destination.url, destination.reveal(), self.name, self.log))
 
@@ -50,26 +50,26 @@ class FollowedSource(Struct, frozen=True):
         """Return how far the destination is, also while another process applies changes there; None where the source
         was not restored to it. Raises ``UsageError``, ``SourceError``.
         """
-        read_mark = self._destination_part(self.destination_engine.change_mark)
+        read_mark = self._destination_part(self.destination.engine.change_mark)
         return cast("Mark | None", read_mark(self.destination.url, self.destination.reveal(), self.name))
 
     def definition_gaps(self, skipped: Sequence[str]) -> tuple[str, ...]:
         """Return the objects that the source defines and the destination lacks, but for the tables ``skipped``; none
         where engines do not say so. Raises ``SourceError``.
         """
-        reference = self.destination_engine.definition_gaps
+        reference = self.destination.engine.definition_gaps
         if not reference:
             return ()
         return tuple(load_part(reference)(*self._both_sides(), skipped, self.log))
 
     def note_running(self) -> None:
         """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
-        if reference := self.destination_engine.note_running:
+        if reference := self.destination.engine.note_running:
             load_part(reference)(*self._both_sides(), self.name)
 
     def activate(self) -> None:
         """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""
-        if reference := self.destination_engine.activation:
+        if reference := self.destination.engine.activation:
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
     def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
@@ -77,13 +77,8 @@ class FollowedSource(Struct, frozen=True):
         source, destination = self.source, self.destination
         return source.url, source.reveal(), destination.url, destination.reveal()
 
-    @property
-    def destination_engine(self) -> Engine:
-        """The engine of the destination."""
-        return registry.engine_for(self.destination.url, self.destination.shown)
-
     def _destination_part(self, reference: str) -> Any:
-        return load_part(registry.require(self.destination_engine, reference, "followed"))
+        return load_part(registry.require(self.destination.engine, reference, "followed"))
 
     def is_at_work(self) -> bool:
         """Tell whether a follow reads the log of the source, or applies its changes. Raises errors of both servers."""

@@ -20,7 +20,6 @@ from migrate.changes.change_logs import open_change_log
 from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
-from migrate.engines import registry
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words, things
@@ -298,7 +297,7 @@ def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> li
     known = {base.case for base in recorded_bases(store)}
     for source in state.sources:
         endpoint, name = sources.get(source.name, Endpoint(source.url)), f"{prefix}_{source.name}"
-        if name in known or not registry.engine_for(endpoint.url, endpoint.shown).change_log:
+        if name in known or not endpoint.engine.change_log:
             continue
         log = open_change_log(endpoint, name)
         if log.leaves_objects:

@@ -19,7 +19,6 @@ from exporters.engine import (
 from exporters.row_digest import Advance, RowsDigest, to_hex
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
-from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 
 Result = TypeVar("Result")
@@ -142,7 +141,7 @@ def live_tables(endpoint: Endpoint) -> ReadTables:
 
 def live_reader(endpoint: Endpoint) -> LiveReader:
     """Return what reads the database of an endpoint."""
-    return live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
+    return live_reader_of(endpoint.engine)
 
 
 def _write_states(endpoint: Endpoint, *, is_settled: bool) -> Mapping[TableName, WriteState]:

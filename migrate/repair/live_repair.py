@@ -9,7 +9,6 @@ from typing import cast
 from msgspec import Struct, field
 
 from exporters.engine import (
-    Engine,
     LocatedRows,
     PartReader,
     VersionedRows,
@@ -37,10 +36,9 @@ def repair_named_tables(
     """Make some tables of a destination equal to those of an open source; return what was done of each. Raises errors
     of ``exporters.errors``.
     """
-    engine = registry.engine_for(destination.url, destination.shown)
-    part_reader = part_reader_of(engine)
+    part_reader = part_reader_of(destination.engine)
     counts = rows.tables()
-    with open_repair(engine, destination) as opened:
+    with open_repair(destination) as opened:
         pairs = [_pair(rows, opened, part_reader, table, counts.get(table, 0)) for table in tables]
         repaired = repair_tables(pairs, opened, part_reader, cancellation=cancellation)
     differed = {table.table: table for table in repaired}
@@ -75,8 +73,8 @@ def repair_from_source(
     source. ``states``: what an earlier repair returned; tables that were not written to since are equal. Raises
     ``UsageError`` for endpoints of different kinds, and errors of ``exporters.errors``.
     """
-    engine = registry.engine_for(destination.url, destination.shown)
-    if registry.engine_for(source.url, source.shown) != engine:
+    engine = destination.engine
+    if source.engine != engine:
         raise UsageError(
             f"{source.shown} and {destination.shown} are of different kinds",
             next_step=f"give a source of {engine.schemes[0]}://",
@@ -84,7 +82,7 @@ def repair_from_source(
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
     with (
         live_reader.live_rows(source.url, secrets=source.reveal()) as live_rows,
-        open_repair(engine, destination) as opened,
+        open_repair(destination) as opened,
     ):
         rows = cast("LocatedRows", live_rows)
         tables = {name: count for name, count in rows.tables().items() if chosen(part_reader.label(*name))}
@@ -136,9 +134,9 @@ def _pair(
 
 
 @contextmanager
-def open_repair(engine: Engine, endpoint: Endpoint) -> Iterator[RepairDestination]:
+def open_repair(endpoint: Endpoint) -> Iterator[RepairDestination]:
     """Open a destination to be repaired. Raises ``UsageError`` where its engine cannot, and what ``OpenRepair`` may."""
-    reference = registry.require(engine, engine.row_repair, "repaired")
+    reference = registry.require(endpoint.engine, endpoint.engine.row_repair, "repaired")
     opening = cast("OpenRepair", load_part(reference))
     with opening(endpoint.url, endpoint.reveal()) as destination:
         yield destination

@@ -12,6 +12,7 @@ from exporters.engine import Engine, TablesRequest, live_reader_of, load_part, p
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
+from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.restore.common.api import CreateDestination, RestoreOutcome, Restorer, RestoreRequest, Retry
@@ -26,11 +27,11 @@ def restorer_of(engine: Engine) -> Restorer:
     return cast("Restorer", load_part(reference)())
 
 
-def restore_source(request: RestoreRequest, shown: str, *, create: bool = False) -> RestoreOutcome:
-    """Restore one source of a bundle; ``shown`` is the destination's URL without secrets. ``create``: make the
-    destination where it does not exist. Raises ``IncompleteError`` where the bundle has nothing of the source.
+def restore_source(request: RestoreRequest, *, create: bool = False) -> RestoreOutcome:
+    """Restore one source of a bundle. ``create``: make the destination where it does not exist. Raises
+    ``IncompleteError`` where the bundle has nothing of the source.
     """
-    engine = registry.engine_for(request.url, shown)
+    engine = registry.engine_for(request.url, redact(request.url))
     require_content(request.reader, request.source)
     if LEFT_OUT in request.only:
         raise UsageError(

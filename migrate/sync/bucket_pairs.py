@@ -10,7 +10,6 @@ from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import is_pattern
 from migrate.discover.expand import expand_destinations, expand_sources
-from migrate.engines import registry
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.progress import Progress
 
@@ -46,11 +45,7 @@ def pairs_in(case: Case, progress: Progress) -> tuple[list[BucketPair], list[str
     """Return a sync for each bucket of a case, and the names of its sources that are no buckets. Raises ``UsageError``
     where it has no bucket.
     """
-    buckets = {
-        name: source
-        for name, source in case.sources.items()
-        if registry.engine_for(source.url, source.shown).url_names == "bucket"
-    }
+    buckets = {name: source for name, source in case.sources.items() if source.engine.url_names == "bucket"}
     if not buckets:
         raise UsageError("the case file has no bucket among its sources", next_step="add a [[source]]")
     sources = expand_sources(buckets, progress, left_out=case.left_out)

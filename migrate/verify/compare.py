@@ -14,6 +14,7 @@ from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import LiveSource
 from migrate.bundle.table_comparison import TableDigest
+from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
 
@@ -53,12 +54,12 @@ class Compare(Protocol):
         ...
 
 
-def compare_source(request: ComparisonRequest, shown: str) -> SourceComparison:
-    """Return what differs; ``shown`` is the URL without secrets. Where the snapshot of a live database is lost, it
-    begins again under a new one, so often at most. A server that begins anew is waited for. Raises ``UsageError`` where
+def compare_source(request: ComparisonRequest) -> SourceComparison:
+    """Return what differs. Where the snapshot of a live database is lost, it begins again under a new one, so often at
+    most. A server that begins anew is waited for. Raises ``UsageError`` where
     the engine cannot be compared; see ``Compare``.
     """
-    engine = registry.engine_for(request.url, shown)
+    engine = registry.engine_for(request.url, redact(request.url))
     compare = cast("Compare", load_part(engine.comparison or _OF_TABLES))
     cancellation = request.cancellation or CancellationToken()
     lost, until = 0, 0.0

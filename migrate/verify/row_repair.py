@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from exporters.engine import Engine, PartReader, load_part, part_reader_of
+from exporters.engine import PartReader, load_part, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import read_delta
 from migrate.changes.segments import START
-from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.repair.contract import RepairDestination
 from migrate.repair.live_repair import open_repair
@@ -33,11 +32,10 @@ def repair_from_bundle(
     """Make those tables of a database that ``labels`` name equal to the bundle's. Raises errors of the location and of
     ``exporters.errors``, ``UsageError`` where changes of the source were applied since the snapshot.
     """
-    engine = registry.engine_for(endpoint.url, endpoint.shown)
-    _check_not_followed(engine, reader, source, endpoint)
-    part_reader = part_reader_of(engine)
+    _check_not_followed(reader, source, endpoint)
+    part_reader = part_reader_of(endpoint.engine)
     tables = [row for row in reader.tables(source) if part_reader.label(row.schema, row.name) in labels]
-    with open_repair(engine, endpoint) as destination:
+    with open_repair(endpoint) as destination:
         pairs = (_bundle_pair(part_reader, reader, table, destination) for table in tables)
         return repair_tables(pairs, destination, part_reader, dry_run=dry_run, cancellation=cancellation)
 
@@ -56,12 +54,12 @@ def _bundle_pair(
     return TablePair(schema, name, label, columns, table.items, open_sides)
 
 
-def _check_not_followed(engine: Engine, reader: BundleReader, source: str, endpoint: Endpoint) -> None:
+def _check_not_followed(reader: BundleReader, source: str, endpoint: Endpoint) -> None:
     """Raise ``UsageError`` where a destination has changes that came after the bundle: they would be undone."""
     delta = read_delta(reader.store, source)
     mark: Mark | None = None
-    if engine.change_mark:
-        mark = load_part(engine.change_mark)(endpoint.url, endpoint.reveal(), source)
+    if reference := endpoint.engine.change_mark:
+        mark = load_part(reference)(endpoint.url, endpoint.reveal(), source)
     if (mark is not None and mark.place != START) or (delta is not None and delta.passes):
         raise UsageError(
             f"{endpoint.shown} has changes that {source} made after the bundle; a repair would undo them",

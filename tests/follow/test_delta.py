@@ -465,7 +465,7 @@ def test_the_destination_is_activated_where_its_engine_holds_something_back(monk
     new = Endpoint("sqlite:///new.db")
     source = DeltaSource("app", Endpoint("sqlite:///old.db"), new, None)
     for activation in ("activation", ""):
-        monkeypatch.setattr(DeltaSource, "destination_engine", SimpleNamespace(activation=activation))
+        monkeypatch.setattr(Endpoint, "engine", SimpleNamespace(activation=activation))
         DeltaCutover(source, CancellationToken(), 1).activate()
     assert activated == [("activation", new.url, {}, "app")]
     assert DeltaCutover(source, CancellationToken(), 1).recent_sessions() == ()

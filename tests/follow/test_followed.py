@@ -348,7 +348,7 @@ def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
         change_writer="writer", change_mark="mark", definition_gaps="gaps", activation="activation"
     )
     monkeypatch.setattr(followed, "load_part", parts.__getitem__)
-    monkeypatch.setattr(FollowedSource, "destination_engine", engine)
+    monkeypatch.setattr(Endpoint, "engine", engine)
     secrets = {side: {"password": side} for side in ("old", "new")}
     for side in secrets:
         monkeypatch.setenv(side.upper(), side)

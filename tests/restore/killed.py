@@ -20,7 +20,7 @@ from tests.export.victims import run
 def restore(bundle: Path, url: str):
     reader = BundleReader(open_location(str(bundle)))
     secrets = {"password": os.environ["TENANT"]} if url.startswith("postgresql") else {}
-    return restore_source(RestoreRequest(reader, "app", url, 2, Silent(), secrets), url)
+    return restore_source(RestoreRequest(reader, "app", url, 2, Silent(), secrets))
 
 
 def die_before(bundle: str, url: str, number: int, pattern: str, count_to: str = "") -> None:

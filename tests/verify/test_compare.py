@@ -31,12 +31,12 @@ def request_for(url: str) -> ComparisonRequest:
 def test_a_comparison_of_an_engine_is_asked_with_all_that_was_asked_for(monkeypatch):
     monkeypatch.setattr(registry, "_by_scheme", lambda: {"shelf": SHELF})
     request = request_for("shelf://one")
-    assert compare_source(request, "shelf://one") == look_at_shelf(request)
+    assert compare_source(request) == look_at_shelf(request)
 
 
 def test_what_no_engine_knows_cannot_be_compared():
     with pytest.raises(UsageError, match="not a database or bucket that moveout supports"):
-        compare_source(request_for("shelf://one"), "shelf://one")
+        compare_source(request_for("shelf://one"))
 
 
 class Attempts(Silent):
@@ -55,7 +55,7 @@ class Attempts(Silent):
         return SourceComparison([], ["a table"])
 
     def run(self):
-        return compare_source(self.request, "shelf://one")
+        return compare_source(self.request)
 
     def note(self, message):
         self.heard.append(message)

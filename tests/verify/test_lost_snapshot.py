@@ -49,7 +49,7 @@ def compared(kind, make, request, tmp_path, monkeypatch):
         assert export(opened, store, workers=2, progress=Silent()).complete
     request = partial(ComparisonRequest, BundleReader(store), "app", url, 1)
     with connection:
-        yield lambda **options: compare_source(request(**options), url), end_sessions
+        yield lambda **options: compare_source(request(**options)), end_sessions
 
 
 @ENGINES

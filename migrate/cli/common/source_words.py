@@ -195,7 +195,7 @@ def _own_name(word: SourceWord) -> str:
     own = own_name(url)
     if own:
         return own if layout.is_source_name(own) else _valid_name(word, ())
-    engine = registry.engine_for(url, word.endpoint.shown)
+    engine = word.endpoint.engine
     server = bare_server(word.endpoint.shown)
     raise UsageError(
         f"{word.endpoint.shown} names no {engine.url_names}",

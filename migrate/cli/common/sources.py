@@ -39,7 +39,7 @@ def check_kinds(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None
     """Raise ``UsageError`` for a name that is no source of the bundle, or a URL of another engine than the source's."""
     for name, endpoint in endpoints.items():
         kind = reader.info.source(name).kind
-        if registry.engine_for(endpoint.url, endpoint.shown) != registry.find(kind):
+        if endpoint.engine != registry.find(kind):
             raise UsageError(
                 f"{name} is a {kind}:// source, {endpoint.shown} is of another kind",
                 next_step=f"give {name}={kind}://…",

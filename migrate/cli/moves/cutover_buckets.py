@@ -13,7 +13,6 @@ from migrate.cli.common.options import Delete, Overwrite
 from migrate.cli.common.session import Session
 from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
-from migrate.engines import registry
 from migrate.errors import IncompleteError
 from migrate.follow.cutover import ProvenBucket
 from migrate.sync import SyncOptions
@@ -84,10 +83,7 @@ def cutover_buckets(
     session: Session, case: Case, options: BucketOptions, signers: Sequence[Signer]
 ) -> CutoverBuckets:
     """Return the buckets of a case that have a destination. Raises the error of an account that cannot be listed."""
-    is_bucket = [
-        registry.engine_for(source.url, source.shown).url_names == "bucket"
-        for source in case.sources.values()
-    ]
+    is_bucket = [source.engine.url_names == "bucket" for source in case.sources.values()]
     pairs = pairs_in(case, session.progress)[0] if any(is_bucket) else []
     for pair in pairs:
         if pair.source.error is not None:

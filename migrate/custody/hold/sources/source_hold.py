@@ -47,8 +47,7 @@ class Standing(Struct, frozen=True):
 
 def open_hold(endpoint: Endpoint, wish: HoldRequest) -> SourceHold:
     """Open a source to be held. Raises ``UsageError`` where its engine cannot be held."""
-    engine = registry.engine_for(endpoint.url, endpoint.shown)
-    reference = registry.require(engine, engine.hold, "held")
+    reference = registry.require(endpoint.engine, endpoint.engine.hold, "held")
     return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), wish)
 
 
