@@ -29,7 +29,7 @@ from migrate.storage.multipart import part_sizes
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import stops_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
-from migrate.storage.s3.metadata.object_metadata import PUT_BYTES
+from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Acl, Done, Item, item
@@ -42,7 +42,9 @@ UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 
 class SyncContext(Struct, frozen=True):
-    """From one bucket to the other, and on what terms. Shared by all threads."""
+    """From one bucket to the other, and on what terms. ``overwrite``: also what no sync has written. ``locks_itself``:
+    see ``amendment``. Shared by all threads.
+    """
 
     source: S3Bucket
     destination: DestinationBucket
@@ -52,7 +54,9 @@ class SyncContext(Struct, frozen=True):
     outage: Outage
     """Of the source."""
     destination_outage: Outage
-    rate_limiter: RateLimiter | None = None
+    rate_limiter: RateLimiter | None
+    overwrite: bool
+    locks_itself: bool
 
     def note(self, source_object: Fetched, destination_object: Fetched | None = None) -> None:
         """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
@@ -65,6 +69,10 @@ class SyncContext(Struct, frozen=True):
     def name(self, step: SyncStep) -> str:
         """Return the whole key at the destination."""
         return self.destination.prefix + step.key
+
+    def describe(self, read_item: Item) -> Description:
+        """Return the metadata to write at the destination."""
+        return self.terms.describe(self.name(read_item.step), read_item.row)
 
     def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may pass."""
@@ -149,10 +157,7 @@ class SmallCopy(Struct):
     def _copy(self, steps: Sequence[SyncStep]) -> None:
         context = self.context
         read_items, items_to_write = tee(self.read(steps))
-        objects = (
-            (read_item.described(context.name(read_item.step), context.terms), read_item.fetched.body)
-            for read_item in items_to_write
-        )
+        objects = ((context.describe(read_item), read_item.fetched.body) for read_item in items_to_write)
         answers = context.destination.put_all(objects, window_bytes=WINDOW_BYTES)
         for written, read_item in zip(answers, read_items, strict=True):
             self.take(read_item, written)

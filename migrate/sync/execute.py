@@ -28,18 +28,14 @@ BATCH_BYTES = 32 * 2**20
 
 
 class PlanExecution(Struct, frozen=True):
-    """Executes the plan of one run. ``check_lease`` raises once the lease is lost. ``locks_itself``: see
-    ``amendment``.
-    """
+    """Executes the plan of one run. ``check_lease`` raises once the lease is lost."""
 
     context: SyncContext
     record: Record
     run: str
-    overwrite: bool
     check_lease: Callable[[], None]
     uploads: Uploads
-    history: bool = False
-    locks_itself: bool = False
+    history: bool
 
     def execute(self, workers: int) -> Done:
         """Return the counts, the gaps and the damage. Raises what stops the whole sync."""
@@ -108,15 +104,15 @@ class PlanExecution(Struct, frozen=True):
 
     def _copy_batch(self, batch: list[SyncStep], outcome: Done) -> None:
         if self.history:
-            HistoryCopy(self.context, outcome, self.uploads, self.locks_itself).run(batch)
+            HistoryCopy(self.context, outcome, self.uploads).run(batch)
             return
         steps_to_copy = [step for step in batch if step.do == Action.COPY]
         looked_at = [step for step in batch if step.do == Action.LOOK]
         if looked_at:
-            check = ObjectCheck(self.context, outcome, self.overwrite, self.locks_itself)
+            check = ObjectCheck(self.context, outcome)
             steps_to_copy += check.run(looked_at)
             if check.unlike_locked:
-                VersionCheck(self.context, outcome, self.locks_itself).run(check.unlike_locked)
+                VersionCheck(self.context, outcome).run(check.unlike_locked)
         small = SmallCopy(self.context, outcome)
         small.run([step for step in steps_to_copy if is_small(step)])
         rest = [step for step in steps_to_copy if not is_small(step)] + small.grown

@@ -5,7 +5,7 @@ left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -27,71 +27,74 @@ FOREIGN = (
 )
 
 
+class Looked(Struct, frozen=True):
+    """An object as both sides have it."""
+
+    step: SyncStep
+    source: Fetched
+    destination: Fetched
+    acl: Acl
+    """That of the source."""
+
+    @property
+    def written(self) -> Written:
+        """What a write of the destination's object would have returned."""
+        summary = self.destination.summary
+        return Written(self.step.key, summary.etag, version_id=summary.version_id)
+
+
+def look(context: SyncContext, steps: Sequence[SyncStep]) -> Iterator[Looked]:
+    """Look at objects on both sides, one request each. Raises what stops the whole sync."""
+    source_objects = context.source.heads(map(source_of, steps))
+    destination_objects = context.destination.reader.heads(map(destination_of, steps))
+    acls_read = acls(context, map(source_of, steps))
+    for looked in map(Looked, steps, source_objects, destination_objects, acls_read):
+        context.note(looked.source, looked.destination)
+        yield looked
+
+
 class ObjectCheck(Struct):
-    """Looks at objects for one batch. ``locks_itself``: see ``amendment``. ``unlike_locked``: what is the same apart
-    from its retention or legal hold.
-    """
+    """Looks at objects for one batch. ``unlike_locked``: what is the same apart from its retention or legal hold."""
 
     context: SyncContext
     done: Done
-    overwrite: bool
-    locks_itself: bool = False
     unlike_locked: list[SyncStep] = field(default_factory=list)
 
     def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Compare both sides; return the steps that need a copy. Raises what stops the whole sync."""
-        context = self.context
-        source_objects = context.source.heads(map(source_of, steps))
-        destination_objects = context.destination.reader.heads(map(destination_of, steps))
-        acls_read = acls(context, map(source_of, steps))
-        return [
-            step
-            for step, source_object, destination_object, acl in zip(
-                steps, source_objects, destination_objects, acls_read, strict=False
-            )
-            if self._is_due(step, source_object, destination_object, acl)
-        ]
+        return [looked.step for looked in look(self.context, steps) if self._is_due(looked)]
 
-    def _is_due(self, step: SyncStep, source_object: Fetched, destination_object: Fetched, acl: Acl) -> bool:
-        self.context.note(source_object, destination_object)
-        if source_object.error is not None or isinstance(destination_object.error, SourceGoneError):
+    def _is_due(self, looked: Looked) -> bool:
+        step, error = looked.step, looked.destination.error
+        if looked.source.error is not None or isinstance(error, SourceGoneError):
             return True  # copying finds out what has become of it
-        if (
-            destination_object.error is None
-            and (same_item := self.same(step, source_object, destination_object, acl, self._content_of(step)))
-            is not None
-        ):
-            if self._is_locked_otherwise(step, destination_object, same_item):
-                self.unlike_locked.append(_of_version(step, destination_object))
-                return False
-            self.context.progress.skip(items=1, size_bytes=source_object.summary.size_bytes)
-            if step.why == AGAIN:
-                self.done.same += 1
-                return False
-            self.done.rows.append(
-                same_item.finished(
-                    Written(
-                        step.key,
-                        destination_object.summary.etag,
-                        version_id=destination_object.summary.version_id,
-                    ),
-                    self.context.terms,
-                )
-            )
-            self.done.adopted += 1
+        same = None if error is not None else same_item(self.context, looked, self._content_of(step))
+        if same is not None:
+            self._note_same(looked, same)
             return False
-        if step.ours or self.overwrite:
+        if step.ours or self.context.overwrite:
             return True
-        self.done.gaps.append(Gap(step.name, "failed", _reason(destination_object.error)))
+        self.done.gaps.append(Gap(step.name, "failed", _reason(error)))
         return False
 
-    def _is_locked_otherwise(self, step: SyncStep, destination_object: Fetched, same_item: Item) -> bool:
-        """Tell whether the retention or the legal hold at the destination is to be another one."""
-        described = same_item.described(self.context.name(step), self.context.terms)
+    def _note_same(self, looked: Looked, same: Item) -> None:
+        """Take in an object that both sides have, unless its retention or legal hold is to be another one."""
+        step = looked.step
         locks = lock_amendment(
-            destination_of(step), destination_object, described, locks_itself=self.locks_itself
+            destination_of(step),
+            looked.destination,
+            self.context.describe(same),
+            locks_itself=self.context.locks_itself,
         )
-        return bool(locks.changes or locks.faults)
+        if locks.changes or locks.faults:
+            self.unlike_locked.append(_of_version(step, looked.destination))
+            return
+        self.context.progress.skip(items=1, size_bytes=looked.source.summary.size_bytes)
+        if step.why == AGAIN:
+            self.done.same += 1
+            return
+        self.done.rows.append(same.finished(looked.written, self.context.terms))
+        self.done.adopted += 1
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
         """Return what tells of the content where ETags and checksums do not. Of what is looked at again it is the
@@ -103,36 +106,26 @@ class ObjectCheck(Struct):
             return self.context.is_same_when_read
         return lambda _ours, _theirs: False
 
-    def same(
-        self,
-        step: SyncStep,
-        source_object: Fetched,
-        destination_object: Fetched,
-        acl: Acl,
-        is_same: Callable[[Fetched, Fetched], bool] = lambda _ours, _theirs: False,
-    ) -> Item | None:
-        """Return the object where both sides have the same, bytes and description, else None. ``is_same`` is asked
-        where what both servers keep does not tell.
-        """
-        if not is_same_content(source_object, destination_object) and not is_same(
-            source_object, destination_object
-        ):
-            return None
-        md5 = source_object.summary.etag if is_md5(source_object.summary.etag) else None
-        same_item = item(
-            self.context.source.name, as_read(step, source_object), source_object, Content("", md5, 0), acl
-        )
-        crc = kept_crc64nvme(source_object.headers)
-        same_item.record_row["crc64nvme"] = None if crc is None else f"{crc:016x}"
-        described = same_item.described(self.context.name(step), self.context.terms)
-        if not (has_headers(destination_object, described) and has_tags(destination_object, described)):
-            return None
-        version = destination_of(step).version_id
-        has_acl = (
-            not self.context.source.has_acls
-            or self.context.destination.acl(described.key, version) == described.acl
-        )
-        return same_item if has_acl else None
+
+def same_item(
+    context: SyncContext, looked: Looked, is_same: Callable[[Fetched, Fetched], bool]
+) -> Item | None:
+    """Return the object where both sides have the same, bytes and description, else None. ``is_same`` is asked where
+    what both servers keep does not tell.
+    """
+    source, destination = looked.source, looked.destination
+    if not is_same_content(source, destination) and not is_same(source, destination):
+        return None
+    md5 = source.summary.etag if is_md5(source.summary.etag) else None
+    same = item(context.source.name, as_read(looked.step, source), source, Content("", md5, 0), looked.acl)
+    crc = kept_crc64nvme(source.headers)
+    same.record_row["crc64nvme"] = None if crc is None else f"{crc:016x}"
+    described = context.describe(same)
+    if not (has_headers(destination, described) and has_tags(destination, described)):
+        return None
+    version = destination_of(looked.step).version_id
+    has_acl = not context.source.has_acls or context.destination.acl(described.key, version) == described.acl
+    return same if has_acl else None
 
 
 def is_same_content(source_object: Fetched, destination_object: Fetched) -> bool:

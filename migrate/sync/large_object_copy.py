@@ -100,7 +100,7 @@ class LargeCopy(Struct):
         """Write an object that was small in parts by one request."""
         context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
-        described = read_item.described(context.name(read_item.step), context.terms)
+        described = context.describe(read_item)
         if self.versions:
             written = next(
                 context.destination.put_versions([(replace(described, before=read_item.step.before), body)])
@@ -124,7 +124,7 @@ class LargeCopy(Struct):
         )
         upload = PartsUpload(
             context.destination,
-            read_item.described(context.name(step), context.terms),
+            context.describe(read_item),
             row.size_bytes,
             context.progress,
             named=self.uploads.find(step.key, identity),

@@ -12,7 +12,7 @@ from exporters.objects import index_rows
 from migrate.bundle.object_index import ObjectRow, row_of
 from migrate.restore.objects.destination_terms import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
-from migrate.storage.s3.metadata.object_metadata import Description, is_md5
+from migrate.storage.s3.metadata.object_metadata import is_md5
 from migrate.sync.diff import SyncStep
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 
@@ -28,10 +28,6 @@ class Item(Struct, frozen=True):
     row: ObjectRow
     record_row: dict[str, Any]
     lost: tuple[Loss, ...] = ()
-
-    def described(self, key: str, terms: Terms) -> Description:
-        """Return the metadata to write at ``key`` of the destination."""
-        return terms.describe(key, self.row)
 
     def finished(self, written: Written, terms: Terms, *further_losses: Loss) -> dict[str, Any]:
         """Return the row of the record once it is at the destination, with what the destination does not have of it."""

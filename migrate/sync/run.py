@@ -271,14 +271,7 @@ class _Sync(Struct):
         uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         execution = PlanExecution(
-            context,
-            self.record,
-            plan.run,
-            self.options.overwrite,
-            self.check_lease,
-            uploads,
-            self.options.history,
-            locks_itself=bool((self.sides.destination.object_lock() or {}).get("Rule")),
+            context, self.record, plan.run, self.check_lease, uploads, self.options.history
         )
         outcome = execution.execute(self.workers)
         self._wait()
@@ -320,6 +313,8 @@ class _Sync(Struct):
             Outage(sides.source),
             Outage(sides.destination.reader),
             self.rate_limiter,
+            self.options.overwrite,
+            locks_itself=bool((sides.destination.object_lock() or {}).get("Rule")),
         )
 
     def _remove(self, report: SyncReport, plan: Plan, removal: Removal) -> None:

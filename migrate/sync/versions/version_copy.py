@@ -21,7 +21,6 @@ from migrate.sync.copy import (
     UNLIKE,
     SmallCopy,
     SyncContext,
-    acls,
     is_small,
     lost_gaps,
     record_copied,
@@ -29,15 +28,13 @@ from migrate.sync.copy import (
     source_of,
 )
 from migrate.sync.diff import AGAIN, Action, SyncStep
-from migrate.sync.inspect import ObjectCheck
+from migrate.sync.inspect import look, same_item
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done, Item
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_diff import OTHERS
 from migrate.sync.versions.version_inspect import VersionCheck
-
-_READ_BYTES = 8 * 2**20
 
 
 class VersionCopy(SmallCopy):
@@ -60,19 +57,18 @@ def _is_as_promised(fetched: Fetched) -> bool:
 
 
 class HistoryCopy(Struct):
-    """Copies histories for one batch: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
+    """Copies histories for one batch: all steps of its keys."""
 
     context: SyncContext
     done: Done
     uploads: Uploads
-    locks_itself: bool = False
     _counts: dict[str, int] = field(default_factory=dict)
 
     def run(self, steps: Sequence[SyncStep]) -> None:
         """Look and copy. Raises what stops the whole sync."""
         steps_again = [step for step in steps if step.why == AGAIN]
         if steps_again:
-            VersionCheck(self.context, self.done, self.locks_itself).run(steps_again)
+            VersionCheck(self.context, self.done).run(steps_again)
         steps_to_copy = [
             part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))
         ]
@@ -99,26 +95,18 @@ class HistoryCopy(Struct):
             self._marked(step, step.destination.version_id)
             self.done.adopted += 1
             return True
-        source_object = self.context.source.head(source_of(step))
-        destination_object = self.context.destination.reader.head(step.destination)
-        self.context.note(source_object, destination_object)
-        acl = next(acls(self.context, [source_of(step)]))
-        same_item = None
-        if source_object.error is None and destination_object.error is None:
-            same_item = ObjectCheck(self.context, self.done, overwrite=False).same(
-                step, source_object, destination_object, acl, self.context.is_same_when_read
-            )
-        if same_item is None:
-            gap = Gap(
-                step.name, "failed", OTHERS if source_object.error is None else str(source_object.error)
-            )
-            if source_object.error is not None:
-                gap = lost_gaps(self.context.source, [(step, source_object.error)])[0]
+        (looked,) = look(self.context, [step])
+        source_error, same = looked.source.error, None
+        if source_error is None and looked.destination.error is None:
+            same = same_item(self.context, looked, self.context.is_same_when_read)
+        if same is None:
+            gap = Gap(step.name, "failed", OTHERS)
+            if source_error is not None:
+                gap = lost_gaps(self.context.source, [(step, source_error)])[0]
             self.done.gaps.append(gap)
             return gap.disposition == "excluded"
-        self.context.progress.skip(items=1, size_bytes=source_object.summary.size_bytes)
-        written = Written(step.key, step.destination.etag, version_id=step.destination.version_id)
-        self.done.rows.append(same_item.finished(written, self.context.terms))
+        self.context.progress.skip(items=1, size_bytes=looked.source.summary.size_bytes)
+        self.done.rows.append(same.finished(looked.written, self.context.terms))
         self.done.adopted += 1
         return True
 
@@ -147,8 +135,7 @@ class HistoryCopy(Struct):
         if isinstance(version, SyncStep):
             return Description(self.context.name(version), before=self._counts[version.key]), None
         step = version.step
-        described = version.described(self.context.name(step), self.context.terms)
-        return replace(described, before=self._counts[step.key]), version.fetched.body
+        return replace(self.context.describe(version), before=self._counts[step.key]), version.fetched.body
 
     def _take(self, small: VersionCopy, version: Item | SyncStep, written: Written) -> None:
         step = version if isinstance(version, SyncStep) else version.step

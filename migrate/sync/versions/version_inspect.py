@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, field
 
 from exporters.api import Gap
-from exporters.bucket_api import Fetched
 from exporters.objects.index_rows import Content
 from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.storage.s3.destination_bucket import Written
 from migrate.sync.amendment import Amendment, amendment
-from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, source_of
+from migrate.sync.copy import SyncContext, as_read, lost_gaps, source_of
 from migrate.sync.diff import SyncStep
-from migrate.sync.inspect import destination_of
+from migrate.sync.inspect import Looked, destination_of, look
 from migrate.sync.object_item import Done, Item, item
 
 
@@ -31,7 +30,6 @@ class VersionCheck(Struct):
 
     context: SyncContext
     done: Done
-    locks_itself: bool = False
     _refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def run(self, steps: Sequence[SyncStep]) -> None:
@@ -55,45 +53,31 @@ class VersionCheck(Struct):
     def _see(self, steps: Sequence[SyncStep]) -> Iterator[_InspectedVersion]:
         """Yield what is found of those that can be looked at."""
         context = self.context
-        source_objects = context.source.heads(map(source_of, steps))
-        destination_objects = context.destination.reader.heads(map(destination_of, steps))
-        acls_read = acls(context, map(source_of, steps))
-        for step, source_object, destination_object, acl in zip(
-            steps, source_objects, destination_objects, acls_read, strict=False
-        ):
-            context.note(source_object, destination_object)
-            if source_object.error is not None or destination_object.error is not None:
-                self.done.gaps.append(self._lost(step, source_object, destination_object))
+        for looked in look(context, steps):
+            step, source, destination = looked.step, looked.source, looked.destination
+            if source.error is not None or destination.error is not None:
+                self.done.gaps.append(self._lost(looked))
                 continue
             read_item = item(
-                context.source.name, as_read(step, source_object), source_object, Content("", None, 0), acl
+                context.source.name, as_read(step, source), source, Content("", None, 0), looked.acl
             )
-            description = read_item.described(context.name(step), context.terms)
-            destination_summary = destination_of(step)
-            destination_acl = (
-                context.destination.acl(destination_summary.key, destination_summary.version_id)
-                if context.source.has_acls
-                else None
+            summary = destination_of(step)
+            has_acls = context.source.has_acls
+            changes = amendment(
+                summary,
+                destination,
+                context.describe(read_item),
+                context.destination.acl(summary.key, summary.version_id) if has_acls else None,
+                locks_itself=context.locks_itself,
             )
-            yield _InspectedVersion(
-                step,
-                read_item,
-                amendment(
-                    destination_summary,
-                    destination_object,
-                    description,
-                    destination_acl,
-                    locks_itself=self.locks_itself,
-                ),
-            )
+            yield _InspectedVersion(step, read_item, changes)
 
-    def _lost(self, step: SyncStep, source_object: Fetched, destination_object: Fetched) -> Gap:
+    def _lost(self, looked: Looked) -> Gap:
         """Return the gap of a version that one side does not have any more, or does not show."""
-        if source_object.error is not None:
-            return lost_gaps(self.context.source, [(step, source_object.error)])[0]
-        return Gap(
-            step.name, "failed", f"it cannot be looked at at the destination: {destination_object.error}"
-        )
+        step, error = looked.step, looked.destination.error
+        if looked.source.error is not None:
+            return lost_gaps(self.context.source, [(step, looked.source.error)])[0]
+        return Gap(step.name, "failed", f"it cannot be looked at at the destination: {error}")
 
     def _is_settled(self, inspected: _InspectedVersion) -> bool:
         if inspected.amendment.changes or inspected.amendment.faults:
