@@ -21,7 +21,7 @@ from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, connected
 from exporters.discovery import no_database_error
 from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
 from exporters.host_address import is_local
-from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.driver_connection import DriverConnection
 from exporters.structs import WithSecrets
@@ -283,10 +283,8 @@ def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connectio
 
 def _connect(address: MysqlAddress, settings: Sequence[str] = ()) -> Connection:
     _log.info("connecting to %s", address.url)
-    try:
+    with as_source_errors(address.url):
         connection = Connection(address, _open(address))
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
     try:
         assignments = [f"SESSION {name} = {value}" for name, value in PINNED.items()]
         assignments.append(f"SESSION sql_mode = '{connection.defining_mode}'")

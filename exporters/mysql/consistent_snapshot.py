@@ -20,7 +20,7 @@ from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.rows.row_feed import Feeds
 from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
 
@@ -59,7 +59,7 @@ def open_snapshot(
     feeds: Feeds | None = None
     try:
         opened.extend(connect(address) for _ in range(workers + 1))
-        try:
+        with as_source_errors(address.url):
             tables = read_tables(opened[0])
             for connection in opened:
                 connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -72,8 +72,6 @@ def open_snapshot(
             )
             session = _session(address, opened, tables, begun)
             feeds = session.feeds
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         yield session, tables
     finally:
         if feeds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import pymysql
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_of_database
 from exporters.limits import Note
 from exporters.mysql.connection import Connection, connect, parse_server_url
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused, translate
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
@@ -37,8 +38,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     del note
     address = replace(parse_server_url(url, password=secrets.get("password")), database="")
-    connection = connect(address)
-    try:
+    with closing(connect(address)) as connection, as_source_errors(address.url):
         databases = [
             (str(name), int(tables), int(size))
             for name, tables, size in connection.rows(_DATABASES)
@@ -58,10 +58,6 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
             )
             for name, tables, size in databases
         ]
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
-    finally:
-        connection.close()
     hidden = "this account lacks the right SHOW DATABASES: databases on which it has no right at all are not listed"
     return Discovery(sources, gaps=() if sees_all else (hidden,))
 
@@ -69,10 +65,8 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
 def server_identity(connection: Connection) -> str:
     """Return MySQL's UUID of the server; MariaDB has none, so its number, host and port. Raises ``SourceError``."""
     query = "SELECT @@server_id, @@hostname, @@port" if connection.is_mariadb else "SELECT @@server_uuid"
-    try:
+    with as_source_errors(connection.address.url):
         return ":".join(str(value) for value in connection.rows(query)[0])
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, connection.address.url) from exc
 
 
 def _global_rights(connection: Connection) -> tuple[bool, bool]:

@@ -26,7 +26,7 @@ from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.log_requirements import kept_hours, obstacles
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import hidden_routines, hidden_tables, unlisted_kinds
-from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, translate
+from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.mysql.sessions.set_statements import set_statements
@@ -85,13 +85,11 @@ def examine(request: ExamineRequest) -> Examination:
     """Examine a source. See ``exporters.doctor.Examine``."""
     address = parse_url(request.url, password=request.secrets.get("password"))
     with closing(connect(address)) as connection:
-        try:
+        with as_source_errors(address.url):
             skew, hours = server_clock_skew(connection), kept_hours(connection)
             source = _ExaminedMysql(
                 request, address, connection, read_rights(connection), read_tables(connection)
             )
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),

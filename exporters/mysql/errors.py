@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pymysql
 
 from exporters.connections.silent_servers import is_silence
@@ -82,6 +85,15 @@ def has_ended(error: SourceUnreachableError) -> bool:
     """Tell whether a session has ended, by whomever."""
     cause = error.__cause__
     return cause is not None and (not is_refused(cause) or number_of(cause) in _ENDED)
+
+
+@contextmanager
+def as_source_errors(source: str) -> Iterator[None]:
+    """Raise the drivers' errors as the source errors that they stand for; ``source``: see ``translate``."""
+    try:
+        yield
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, source) from exc
 
 
 def translate(error: BaseException, source: str) -> SourceError:

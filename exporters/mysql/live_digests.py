@@ -11,7 +11,7 @@ from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut, largest_chunk
 from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
-from exporters.mysql.errors import DRIVER_ERRORS, has_ended, translate
+from exporters.mysql.errors import as_source_errors, has_ended
 from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.lost_snapshots import lost_with_sessions
@@ -48,10 +48,8 @@ def digests_of(
 ) -> Mapping[tuple[str, str], RowsDigest]:
     """Return the digests of tables by ("", name), as a snapshot has them. Raises ``SourceError``."""
     most_bytes = largest_chunk(tables, workers)
-    try:
+    with as_source_errors(session.address.url):
         work = [(table, keys) for table in tables for keys in cut(session.holder, table, most_bytes)]
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, session.address.url) from exc
     table_digests: dict[tuple[str, str], RowsDigest] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
         digests = pool.map(

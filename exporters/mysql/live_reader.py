@@ -9,7 +9,7 @@ import pymysql
 
 from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.mysql.connection import Connection, connect, parse_url
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused, translate
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows, open_keyed_rows
@@ -73,13 +73,10 @@ class MysqlLiveReader:
         server; neither counts TRUNCATE by table. They count at once, also what is rolled back later.
         """
         address = parse_url(url, password=secrets.get("password"))
-        with closing(connect(address)) as connection:
-            try:
-                states = _read_states(connection)
-                if is_settled and states and not _waits_for_writers(connection, [name for _, name in states]):
-                    return {}
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, address.url) from exc
+        with closing(connect(address)) as connection, as_source_errors(address.url):
+            states = _read_states(connection)
+            if is_settled and states and not _waits_for_writers(connection, [name for _, name in states]):
+                return {}
         return states
 
     def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:

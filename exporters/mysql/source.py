@@ -14,7 +14,7 @@ from exporters.mysql.chunk_plan import make_plan
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.discovery import server_identity
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.snapshot import MysqlSnapshot
 from exporters.rate_sampling import try_out
 from exporters.sql.chunk_plan import NAME as PLAN
@@ -52,14 +52,9 @@ class MysqlSource:
 
     def survey(self) -> Survey:
         """Return the server's estimates of every table."""
-        connection = connect(self._address)
-        try:
+        with closing(connect(self._address)) as connection, as_source_errors(self.url):
             tables = read_tables(connection)
             server = f"{'MariaDB' if connection.is_mariadb else 'MySQL'} {connection.version}"
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self.url) from exc
-        finally:
-            connection.close()
         items = [
             SurveyItem(table.name, "table", table.estimate, table.size_bytes, exact=False)
             for table in tables
@@ -91,10 +86,8 @@ class MysqlSource:
                     next_step="grant the account SELECT on the database, or let the server repair the tables",
                 )
             former = Plan.load(workspace.read(PLAN))
-            try:
+            with as_source_errors(self.url):
                 plan = make_plan(session.holder, exported, former, workers)
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self.url) from exc
             if plan != former:
                 workspace.write(PLAN, plan.dump())
             with closing(MysqlSnapshot(session, tables, plan, workspace, workers)) as snapshot:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of, url_of_database
 from exporters.errors import SourceError
 from exporters.limits import Note
-from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.sessions.connection import (
     MAINTENANCE_DATABASES,
@@ -86,10 +86,8 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     address = parse_server_url(url, password=secrets.get("password"))
     named = [address.keywords["dbname"]] if "dbname" in address.keywords else []
     with connect_to_server(address, dict.fromkeys([*named, *MAINTENANCE_DATABASES])) as connection:
-        try:
+        with as_source_errors(address.url):
             databases = [_Database(*row) for row in connection.execute(_DATABASES).fetchall()]
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         own = [database for database in databases if database.name not in _OF_PROVIDERS]
         server = _server_identity(connection)
         sizes = {} if names_only else {database.oid: _size(connection, database) for database in own}

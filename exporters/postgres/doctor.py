@@ -38,7 +38,7 @@ from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.unrepresented import unreadable
-from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import privilege_counts_query
 from exporters.postgres.query_rows import fetch
@@ -136,14 +136,12 @@ def examine(request: ExamineRequest) -> Examination:
     """Examine a source. See ``exporters.doctor.Examine``."""
     address = parse_url(request.url, password=request.secrets.get("password"))
     with closing(connect(address)) as connection:
-        try:
+        with as_source_errors(address.url):
             connection.execute(_TIMEOUTS.encode())
             asked = datetime.now(UTC)
             facts = fetch(connection, _SESSION)[0]
             skew = clock_skew(facts["now"], asked=asked)
             tables = read_tables(connection, held(connection, seconds=0))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
         detour = open_change_log(request.url, request.secrets, "doctor").detour()
         source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables, detour)

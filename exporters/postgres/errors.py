@@ -5,6 +5,8 @@ A).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 
@@ -47,6 +49,15 @@ _AGAIN_STEP = "check host, port and network, then run the same command again: fi
 def sqlstate(error: BaseException) -> str:
     """Return the five-character SQLSTATE of an error, or of the driver's that it was translated from, or ""."""
     return str(getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None) or "")
+
+
+@contextmanager
+def as_source_errors(source: str) -> Iterator[None]:
+    """Raise the drivers' errors as the source errors that they stand for; ``source``: see ``translate``."""
+    try:
+        yield
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, source) from exc
 
 
 def translate(error: BaseException, source: str, *, is_passing: bool = False) -> SourceError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
 from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.live_digests import digest_requested
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
@@ -65,10 +65,8 @@ class PostgresLiveReader:
         with closing(connect(address)) as connection:
             if connection.info.server_version < _LIVE_COUNTS_VERSION:
                 time.sleep(_STALE_SECONDS)
-            try:
+            with as_source_errors(address.url):
                 rows = connection.execute(_STATES.encode()).fetchall()
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, address.url) from exc
         return {(schema, name): WriteState(identity, count) for schema, name, identity, count in rows}
 
     def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
@@ -77,10 +75,8 @@ class PostgresLiveReader:
         with closing(connect(address)) as connection:
             is_live = connection.info.server_version >= _LIVE_COUNTS_VERSION
             counted = _COUNTED if is_live else _COUNTED_BEFORE_15
-            try:
+            with as_source_errors(address.url):
                 rows = connection.execute(_UNCOUNTED.format(counted=counted).encode()).fetchall()
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, address.url) from exc
         return [session for (session,) in rows]
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:

@@ -9,7 +9,7 @@ from exporters.engine import KEYED_READERS, LiveTables, TablesRequest, Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
-from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
+from exporters.postgres.errors import as_source_errors, has_ended
 from exporters.postgres.live_digests import digest_requested
 from exporters.postgres.rows import keyed_rows
 from exporters.postgres.rows.chunk_export import digest_rows
@@ -56,10 +56,8 @@ class PostgresRows:
         table = self._tables[schema, name]
         if table.oid == large_objects.OID:
             return ["oid", "start"]
-        try:
+        with as_source_errors(self._session.address.url):
             return keyed_rows.key_columns(self._session.holder, table)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._session.address.url) from exc
 
     def tables(self) -> Mapping[tuple[str, str], int]:
         """See ``LocatedRows``. Large objects are no table."""

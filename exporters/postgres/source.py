@@ -11,7 +11,7 @@ from exporters.changes import ChangeLog
 from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.chunk_plan import make_plan
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect
 from exporters.postgres.sessions.session_limits import SessionLimits
@@ -47,13 +47,11 @@ class PostgresSource:
     def survey(self) -> Survey:
         """Return the planner's estimates of every table."""
         with connect(self._address, settings=self._session_limits.timeouts()) as connection:
-            try:
+            with as_source_errors(self.url):
                 read = partial(read_tables, connection)
                 tables = lock_timeouts.around(
                     connection, read, seconds=self._session_limits.limits.lock_seconds
                 )
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self.url) from exc
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
         items = [
             SurveyItem(

@@ -35,7 +35,7 @@ def needs_recovery(error: BaseException) -> bool:
 
 
 def translate(error: sqlite3.Error, source: str) -> SourceError:
-    """Return the source error that ``error`` stands for; ``where`` names what was read."""
+    """Return the source error that ``error`` stands for; ``source`` names what was read."""
     code = code_of(error)
     if code.startswith(_BUSY):
         return SourceUnreachableError(

@@ -33,7 +33,7 @@ from exporters.mysql.doctor import (
     server_words,
     tls_findings,
 )
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.mysql.sessions.set_statements import set_statements
@@ -95,11 +95,9 @@ def examine(request: ExamineRequest) -> Examination:
     except SourceGoneError as exc:
         return _missing(address, request, exc)
     with closing(opened) as connection:
-        try:
+        with as_source_errors(address.url):
             skew = server_clock_skew(connection)
             destination = _Destination(request, address, connection, read_rights(connection))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),

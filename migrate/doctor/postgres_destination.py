@@ -25,7 +25,7 @@ from exporters.errors import SourceError, SourceGoneError
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.definitions.collation import read_locale, same
 from exporters.postgres.doctor import certificate_of, server_of, server_words, tls_findings
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import (
@@ -113,12 +113,10 @@ def examine(request: ExamineRequest) -> Examination:
     except SourceGoneError as exc:
         return _missing(address, request, exc)
     with closing(connection):
-        try:
+        with as_source_errors(address.url):
             asked = datetime.now(UTC)
             facts = fetch(connection, _SESSION)[0]
             skew = clock_skew(facts["now"], asked=asked)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
         destination = _Destination(request, address, connection, server_of(connection), facts)
         certificate = certificate_of(connection)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [

@@ -43,7 +43,7 @@ from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_
 from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.definitions.definition_digests import DEFINITIONS, read_digests
 from exporters.mysql.discovery import server_identity
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
@@ -119,10 +119,8 @@ class MysqlChangeLog:
         """See ``ChangeLog``. As long as the context lasts no transaction that writes to the tables can end."""
         del note
         with ExitStack() as stack:
-            try:
+            with as_source_errors(self._address.url):
                 base = self._locked_base(stack)
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
             yield base
 
     @contextmanager
@@ -131,11 +129,9 @@ class MysqlChangeLog:
     ) -> Iterator[ChangeStream]:
         """See ``ChangeLog``."""
         with closing(connect(self._address)) as connection:
-            try:
+            with as_source_errors(self._address.url):
                 session = int(connection.value("SELECT CONNECTION_ID()"))
                 stream = self._open_stream(connection, log, after, captured.origin() if captured else "")
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
             try:
                 with stream:
                     yield stream
@@ -184,13 +180,10 @@ class MysqlChangeLog:
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. What the server keeps it would keep without us, too."""
-        with closing(connect(self._address)) as control:
-            try:
-                self._require_server(control, log)
-                self._files = files = read_files(control)
-                is_read = control.value(f"SELECT IS_USED_LOCK({self._lock})") is not None
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
+        with closing(connect(self._address)) as control, as_source_errors(self._address.url):
+            self._require_server(control, log)
+            self._files = files = read_files(control)
+            is_read = control.value(f"SELECT IS_USED_LOCK({self._lock})") is not None
         lost = files.missing(after) if after else ""
         since = max(after, files.oldest())
         return LogState(
@@ -207,14 +200,11 @@ class MysqlChangeLog:
         the server itself acts for the foreign keys.
         """
         schema = quote_literal(self._address.database)
-        with closing(connect(self._address)) as control:
-            try:
-                names = {table.name for table in read_tables(control) if table.transactional}
-                acting = set()
-                if control.variable(_KEYS_OF_ENGINE) != "OFF":
-                    acting = {str(name) for name, *_ in control.rows(_ACTING_KEYS.format(schema=schema))}
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
+        with closing(connect(self._address)) as control, as_source_errors(self._address.url):
+            names = {table.name for table in read_tables(control) if table.transactional}
+            acting = set()
+            if control.variable(_KEYS_OF_ENGINE) != "OFF":
+                acting = {str(name) for name, *_ in control.rows(_ACTING_KEYS.format(schema=schema))}
         return frozenset(("", name) for name in names - acting - {*log["apart"]})
 
     def touched_rows(

@@ -16,7 +16,7 @@ from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.account_grants import grants_by_account
 from exporters.mysql.definitions.show_create import Definition, Missing, label_of, read_definitions
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 
 _VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )")
 """What is carried over by itself, or differs as long as changes are applied."""
@@ -66,8 +66,5 @@ def read_digests(connection: Connection) -> dict[str, str]:
 def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
     """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            return {DEFINITIONS: read_digests(connection)}
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        return {DEFINITIONS: read_digests(connection)}

@@ -76,7 +76,7 @@ from exporters.postgres.definitions.object_access import (
     next_transaction,
     read_access,
 )
-from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, sqlstate, translate
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.query_rows import fetch
@@ -200,12 +200,10 @@ class PostgresChangeLog:
         with ExitStack() as stack:
             replication = self._replication(stack)
             control = replication or stack.enter_context(closing(connect(self._address, **_SHORT_QUESTION)))
-            try:
+            with as_source_errors(self._address.url):
                 timeline = self._timeline_of(control, log, by_sql=replication is None)
                 if control.info.parameter_status("server_encoding") == "SQL_ASCII":
                     control.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
             stream = self._open_stream(control, log, begin, by_sql=replication is None)
             state = self.state(log)
             self._require_history(timeline, state, after, max(self._timeline, log.get("timeline", 1)))
@@ -255,7 +253,7 @@ class PostgresChangeLog:
         """
         limits = SessionLimits()
         with ExitStack() as stack:
-            try:
+            with as_source_errors(self._address.url):
                 with closing(connect(self._address)) as control:
                     table = next(
                         (t for t in read_tables(control) if (t.schema, t.name) == (schema, name)), None
@@ -276,8 +274,6 @@ class PostgresChangeLog:
                     moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
                     with WaitWatch(self._address, limits.application, note) as watch:
                         position, snapshot = _patiently(replication, f'"{moment}" TEMPORARY', table, watch)
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
             rows = stack.enter_context(live_rows(self._address, snapshot))
             if replication is None:
                 lock.close()  # the snapshot is held by the sessions of the rows from here on
@@ -329,13 +325,10 @@ class PostgresChangeLog:
 
     def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:
         """See ``ChangeLog``."""
-        with closing(connect(self._address)) as control:
-            try:
-                if even_if_read:
-                    end_reader(control, log.get("slot", self._name))
-                return self._drop(control, log.get("slot", ""), log.get("publication", ""))
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
+        with closing(connect(self._address)) as control, as_source_errors(self._address.url):
+            if even_if_read:
+                end_reader(control, log.get("slot", self._name))
+            return self._drop(control, log.get("slot", ""), log.get("publication", ""))
 
     def show(self, position: int) -> str:
         """See ``ChangeLog``."""
@@ -343,11 +336,11 @@ class PostgresChangeLog:
 
     def _asked(self, question: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
         """Ask the server something short."""
-        with closing(connect(self._address, **_SHORT_QUESTION)) as control:
-            try:
-                return question(control)
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
+        with (
+            closing(connect(self._address, **_SHORT_QUESTION)) as control,
+            as_source_errors(self._address.url),
+        ):
+            return question(control)
 
     def _replication(
         self, stack: ExitStack, application: str = "moveout", *, attempts: int = _ATTEMPTS

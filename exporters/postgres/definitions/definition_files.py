@@ -30,7 +30,7 @@ from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.system_schema import FIRST_OID, read_system_objects, undumped
 from exporters.postgres.definitions.unrepresented import labels_of_large_objects, losses_of, unreadable
 from exporters.postgres.definitions.unwritten_by_pg_dump import read_unwritten
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.snapshot_session import PostgresSession
@@ -116,11 +116,8 @@ def read_definitions(
     """Read the definitions as of the snapshot. Who sets ``stop`` ends it. Raises ``SourceError``; then they can be read
     again.
     """
-    try:
-        with session.holder.transaction():
-            return _read(session, tables, stop)
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, session.address.url) from exc
+    with as_source_errors(session.address.url), session.holder.transaction():
+        return _read(session, tables, stop)
 
 
 def _read(

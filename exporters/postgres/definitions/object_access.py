@@ -14,7 +14,7 @@ import psycopg
 
 from exporters.postgres.changes.slot import PREFIX
 from exporters.postgres.definitions.roles import OF_A_HOLD, ROLES, SETTINGS, TELLTALE
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 
@@ -114,11 +114,8 @@ UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role
 def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
     """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            return {TRANSACTION: next_transaction(connection)}
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        return {TRANSACTION: next_transaction(connection)}
 
 
 def next_transaction(connection: psycopg.Connection[Any]) -> int:

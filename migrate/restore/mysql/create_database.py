@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exporters.errors import SourceGoneError
 from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors, is_about_the_thing, message_of, translate
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.api import Created
 from migrate.restore.mysql.definitions import read_definitions
@@ -42,9 +42,7 @@ def create_database(
             refusal = message_of(exc)
         else:
             return Created(f"{made}: {words}" if words else made)
-        try:
+        with as_source_errors(address.url):
             connection.run(create_database_statement(address.database))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
     otherwise = f"{made} as the server makes them, since it has not what the source had ({refusal})"
     return Created(otherwise, as_source=False)

@@ -12,7 +12,7 @@ import pymysql
 from exporters.api import Loss
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -120,30 +120,27 @@ def known(
     finished. Raises errors of ``exporters.errors``.
     """
     address = parse_url(url, password=password)
-    try:
-        with closing(connect(address)) as connection:
-            names, others = find_control_tables(connection)
-            control = ControlTables.apart_from(others)
-            try:
-                records = read_finished(connection, reader.info.id, source, control)
-                if control.about not in names:
-                    return records
-                about = connection.rows(f"SELECT bundle, source, only_ FROM {quote_name(control.about)}")
-            except pymysql.Error as exc:
-                if not is_about_the_thing(exc):
-                    raise
-                words = f"what a restore left out cannot be read: {message_of(exc)}"
-                return [FinishedRestore("", [words])]
-            if not about or about[0][:2] != (reader.info.id, source):
+    with as_source_errors(address.url), closing(connect(address)) as connection:
+        names, others = find_control_tables(connection)
+        control = ControlTables.apart_from(others)
+        try:
+            records = read_finished(connection, reader.info.id, source, control)
+            if control.about not in names:
                 return records
-            words = f"a restore of {about[0][2] or source} is not finished: give its command again"
-            destination = DestinationConnection(address, connection.raw, control)
-            return [
-                *records,
-                FinishedRestore(about[0][2], [words, *read(destination).left_out], finished=False),
-            ]
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
+            about = connection.rows(f"SELECT bundle, source, only_ FROM {quote_name(control.about)}")
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            words = f"what a restore left out cannot be read: {message_of(exc)}"
+            return [FinishedRestore("", [words])]
+        if not about or about[0][:2] != (reader.info.id, source):
+            return records
+        words = f"a restore of {about[0][2] or source} is not finished: give its command again"
+        destination = DestinationConnection(address, connection.raw, control)
+        return [
+            *records,
+            FinishedRestore(about[0][2], [words, *read(destination).left_out], finished=False),
+        ]
 
 
 def _is(state: State) -> str:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from exporters.errors import SourceUsageError
 from exporters.mysql.connection import Connection
-from exporters.mysql.errors import DRIVER_ERRORS, is_refused, message_of, number_of, translate
+from exporters.mysql.errors import as_source_errors, is_refused, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
@@ -450,10 +450,8 @@ def computed_of(connection: Connection, table: str, schema: pa.Schema) -> list[s
 @contextmanager
 def translated(part: PartFile) -> Iterator[None]:
     """Raise what ``translate`` returns for the driver's errors."""
-    try:
+    with as_source_errors(f"{quote_name(part.table.name)} ({part.name})"):
         yield
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
 
 
 def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:

@@ -20,7 +20,7 @@ from exporters.api import Loss
 from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
@@ -83,7 +83,7 @@ class MysqlRestorer:
         """
         run = TableRestore.of(request)
         address = parse_url(request.url, password=request.secrets.get("password"))
-        try:
+        with as_source_errors(address.url):
             names = [definition["name"] for definition in read_definitions(request.reader, request.source)]
             with mysql_destination.open_destination(address, names) as destination:
                 make_kept_triggers(destination.connection)
@@ -94,8 +94,6 @@ class MysqlRestorer:
                     return outcome
                 losses = [*(adapter.losses if adapter is not None else ()), *job.losses]
                 return RestoreReport(request.report, request.source).add_losses(outcome, losses)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
 
     def finished(
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]

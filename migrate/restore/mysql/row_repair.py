@@ -14,7 +14,7 @@ import pymysql
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.connection import MysqlAddress, parse_url
 from exporters.mysql.definitions.show_create import trigger_names
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live_rows import MysqlRows, live_rows
 from exporters.mysql.rows.long_rows import text_type
@@ -63,11 +63,8 @@ class MysqlRepair:
         """See ``RepairDestination``."""
         del schema
         writer = MysqlTableWriter(self._connection, self.rows.table(name))
-        try:
-            with self._without_triggers(name):
-                yield writer
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._address.url) from exc
+        with as_source_errors(self._address.url), self._without_triggers(name):
+            yield writer
 
     def close(self) -> None:
         """End the snapshot."""
@@ -166,12 +163,9 @@ def _has_value(column: MysqlColumn, value: bytes | None) -> bytes:
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[MysqlRepair]:
     """See ``migrate.repair.contract.OpenRepair``."""
     address = parse_url(url, password=secrets.get("password"))
-    try:
-        with open_destination(address) as destination:
-            repair = MysqlRepair(address, destination.connection)
-            try:
-                yield repair
-            finally:
-                repair.close()
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
+    with as_source_errors(address.url), open_destination(address) as destination:
+        repair = MysqlRepair(address, destination.connection)
+        try:
+            yield repair
+        finally:
+            repair.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
@@ -72,17 +72,14 @@ def known(
     finished. Raises errors of ``exporters.errors``.
     """
     address = parse_url(url, password=password)
-    try:
-        with closing(connect(address)) as connection:
-            if not (_exists(connection, "about") or _exists(connection, "finished")):
-                return []
-            try:
-                return _known(connection, reader.info.id, source)
-            except psycopg.errors.InsufficientPrivilege as exc:
-                words = f"schema {PROGRESS_SCHEMA} says what a restore left out, and cannot be read: {first_line(exc)}"
-                return [FinishedRestore("", [words])]
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
+    with as_source_errors(address.url), closing(connect(address)) as connection:
+        if not (_exists(connection, "about") or _exists(connection, "finished")):
+            return []
+        try:
+            return _known(connection, reader.info.id, source)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            words = f"schema {PROGRESS_SCHEMA} says what a restore left out, and cannot be read: {first_line(exc)}"
+            return [FinishedRestore("", [words])]
 
 
 def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:

@@ -11,7 +11,7 @@ import psycopg
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.server_conversion import database_encoding
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_rows import PostgresRows, live_rows
 from exporters.postgres.rows.copy_feed import copy_encoding
@@ -92,20 +92,17 @@ class PostgresTableWriter:
     def write(self, changes: RowChanges) -> str:
         """See ``TableWriter``."""
         connection = self._connection
-        try:
-            with durable("repair.postgres.rows"), connection.transaction():
-                use_every_schema(connection, self._schema)
-                with without_user_triggers(connection, self._label):
-                    self._remove(changes.gone)
-                try:
-                    with connection.transaction(), without_user_triggers(connection, self._into):
-                        self._add(changes.new)
-                except psycopg.Error as exc:
-                    if not is_refusal(exc, connection):
-                        raise
-                    return first_line(exc)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._address.url) from exc
+        with as_source_errors(self._address.url), durable("repair.postgres.rows"), connection.transaction():
+            use_every_schema(connection, self._schema)
+            with without_user_triggers(connection, self._label):
+                self._remove(changes.gone)
+            try:
+                with connection.transaction(), without_user_triggers(connection, self._into):
+                    self._add(changes.new)
+            except psycopg.Error as exc:
+                if not is_refusal(exc, connection):
+                    raise
+                return first_line(exc)
         return ""
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
@@ -138,8 +135,5 @@ class PostgresTableWriter:
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[PostgresRepair]:
     """See ``migrate.repair.contract.OpenRepair``."""
     address = parse_url(url, password=secrets.get("password"))
-    try:
-        with open_destination(address) as destination, live_rows(address) as rows:
-            yield PostgresRepair(address, destination.connection, rows)
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
+    with as_source_errors(address.url), open_destination(address) as destination, live_rows(address) as rows:
+        yield PostgresRepair(address, destination.connection, rows)

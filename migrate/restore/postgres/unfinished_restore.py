@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.restore.common.api import UnfinishedRestore
@@ -19,16 +19,11 @@ def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestor
     applied, these stay. Raises ``SourceError``.
     """
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            tables = {str(name) for (name,) in connection.execute(_TABLES, (PROGRESS_SCHEMA,))}
-            if "about" not in tables:
-                return None
-            row = connection.execute(
-                f"SELECT bundle, source FROM {PROGRESS_SCHEMA}.about".encode()
-            ).fetchone()
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        tables = {str(name) for (name,) in connection.execute(_TABLES, (PROGRESS_SCHEMA,))}
+        if "about" not in tables:
+            return None
+        row = connection.execute(f"SELECT bundle, source FROM {PROGRESS_SCHEMA}.about".encode()).fetchone()
     bundle, source = row or ("", "")
     labels = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in _OWN if name in tables)
     if tables <= {*_OWN}:

@@ -52,7 +52,14 @@ from exporters.mysql.changes.row_events import (
 )
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import find_control_tables
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of, translate
+from exporters.mysql.errors import (
+    DRIVER_ERRORS,
+    as_source_errors,
+    is_about_the_thing,
+    message_of,
+    number_of,
+    translate,
+)
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.written_counts import server_writes
@@ -501,10 +508,8 @@ class MysqlChangeWriter:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        try:
+        with as_source_errors(self._shown):
             yield
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._shown) from exc
 
 
 def open_change_writer(

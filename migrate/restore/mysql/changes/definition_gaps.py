@@ -24,7 +24,7 @@ from exporters.mysql.definitions.definition_digests import (
     read_labelled,
 )
 from exporters.mysql.definitions.show_create import Definition, Missing
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from migrate.changes.remainder import other_settings
 from migrate.restore.mysql.definitions import without_definer
@@ -70,11 +70,12 @@ def definition_gaps(
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
     source = parse_url(source_url, password=source_secrets.get("password"))
     destination = parse_url(destination_url, password=destination_secrets.get("password"))
-    with closing(connect(source)) as reader, closing(connect(destination)) as writer:
-        try:
-            return compare_definitions(reader, writer, skipped=skipped, log=log).missing
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{source.url} or {destination.url}") from exc
+    with (
+        closing(connect(source)) as reader,
+        closing(connect(destination)) as writer,
+        as_source_errors(f"{source.url} or {destination.url}"),
+    ):
+        return compare_definitions(reader, writer, skipped=skipped, log=log).missing
 
 
 def compare_definitions(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from migrate.restore.mysql.changes.follow_marks import mark_table, read_mark, write_details
 
 
@@ -28,12 +28,9 @@ def run_events(connection: Connection, names: Collection[str]) -> None:
 def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
     """Let the events run that ran at the source: the engine's part ``activation``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            if marked := read_mark(connection, source):
-                run_events(connection, marked[1].events)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        if marked := read_mark(connection, source):
+            run_events(connection, marked[1].events)
 
 
 def note_running(
@@ -49,16 +46,17 @@ def note_running(
     """
     old = parse_url(source_url, password=source_secrets.get("password"))
     new = parse_url(destination_url, password=destination_secrets.get("password"))
-    with closing(connect(old)) as reader, closing(connect(new)) as writer:
-        try:
-            table, marked = mark_table(writer), read_mark(writer, source)
-            if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
-                return
-            events = read_events(reader.rows, old.database)
-            running = [event.name for event in events if event.status == ENABLED]
-            write_details(writer, table, source, replace(marked[1], events=running))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{old.url} or {new.url}") from exc
+    with (
+        closing(connect(old)) as reader,
+        closing(connect(new)) as writer,
+        as_source_errors(f"{old.url} or {new.url}"),
+    ):
+        table, marked = mark_table(writer), read_mark(writer, source)
+        if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
+            return
+        events = read_events(reader.rows, old.database)
+        running = [event.name for event in events if event.status == ENABLED]
+        write_details(writer, table, source, replace(marked[1], events=running))
 
 
 def _set_status(connection: Connection, names: Collection[str], status: str) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
 from migrate.changes.apply import Mark
@@ -103,11 +103,8 @@ def forget_mark(connection: Connection, source: str) -> None:
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
     """See ``Engine.change_mark``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            recorded = read_mark(connection, source)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        recorded = read_mark(connection, source)
     return recorded[0] if recorded else None
 
 

@@ -7,7 +7,7 @@ Everything is compared first and written only where it differs. So the same agai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import pymysql
 from msgspec import Struct, field
@@ -21,7 +21,7 @@ from exporters.mysql.definitions.show_create import (
     set_sequence,
     trigger_names,
 )
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.long_rows import read_payload, text_type
@@ -47,14 +47,13 @@ def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
     source = parse_url(request.source_url, password=request.source_secrets.get("password"))
     destination = parse_url(request.destination_url, password=request.destination_secrets.get("password"))
-    with ExitStack() as stack:
-        reader = stack.enter_context(closing(connect(source)))
-        writer = stack.enter_context(closing(connect(destination)))
-        try:
-            make_triggers_of_killed_repair(destination)
-            return _Remainder(source, destination, reader, writer, request).carry()
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{source.url} or {destination.url}") from exc
+    with (
+        closing(connect(source)) as reader,
+        closing(connect(destination)) as writer,
+        as_source_errors(f"{source.url} or {destination.url}"),
+    ):
+        make_triggers_of_killed_repair(destination)
+        return _Remainder(source, destination, reader, writer, request).carry()
 
 
 class _Remainder(Struct):

@@ -18,7 +18,7 @@ from exporters.postgres.definitions.object_access import (
     read_access,
     read_texts,
 )
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.changes.remainder import other_settings
@@ -196,11 +196,12 @@ def definition_gaps(
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
     source = parse_url(source_url, password=source_secrets.get("password"))
     destination = parse_url(destination_url, password=destination_secrets.get("password"))
-    with closing(connect(source)) as reader, closing(connect(destination)) as writer:
-        try:
-            return compare_definitions(reader, writer, skipped=skipped, log=log).missing
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{source.url} or {destination.url}") from exc
+    with (
+        closing(connect(source)) as reader,
+        closing(connect(destination)) as writer,
+        as_source_errors(f"{source.url} or {destination.url}"),
+    ):
+        return compare_definitions(reader, writer, skipped=skipped, log=log).missing
 
 
 def compare_definitions(

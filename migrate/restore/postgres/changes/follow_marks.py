@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.changes.apply import Mark
@@ -86,11 +86,8 @@ def end_again(connection: psycopg.Connection[Any], source: str, tables: Sequence
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
     """See ``Engine.change_mark``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
-    with closing(connect(address)) as connection:
-        try:
-            return read_mark(connection, source)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        return read_mark(connection, source)
 
 
 def forget_mark(connection: psycopg.Connection[Any], source: str) -> None:

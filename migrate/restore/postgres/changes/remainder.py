@@ -7,7 +7,7 @@ Everything is compared first and written only where it differs. So the same agai
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -19,7 +19,7 @@ from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.changes.publication import published_tables
 from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
 from exporters.postgres.definitions.object_access import TRANSACTION
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import as_source_errors
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.query_rows import fetch
@@ -47,9 +47,11 @@ def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
     source = parse_url(request.source_url, password=request.source_secrets.get("password"))
     destination = parse_url(request.destination_url, password=request.destination_secrets.get("password"))
-    with ExitStack() as stack:
-        reader = stack.enter_context(closing(connect(source)))
-        writer = stack.enter_context(closing(connect_writer(destination)))
+    with (
+        closing(connect(source)) as reader,
+        closing(connect_writer(destination)) as writer,
+        as_source_errors(f"{source.url} or {destination.url}"),
+    ):
         try:
             return _Remainder(source, destination, reader, writer, request).carry()
         except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as exc:
@@ -57,8 +59,6 @@ def carry_remainder(request: RemainderRequest) -> Carried:
                 f"{source.url} and {destination.url} have other definitions: {exc.diag.message_primary}",
                 next_step="give the source's ALTER TABLE at the destination, too; then run the same command again",
             ) from exc
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
 class _Description(Struct, frozen=True):
