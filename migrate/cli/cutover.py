@@ -375,7 +375,7 @@ def _switch(
     if switched.is_switched:
         if hold:
             hold.require_still(cutovers.sources)
-        cutovers.each(lambda cutover: cutover.activate())
+        cutovers.each(lambda cutover: cutover.followed.activate())
         lease.check()
         session.facts["switched"] = None  # not known, where the location does not answer
         write_record(cutovers.store, record, lease)

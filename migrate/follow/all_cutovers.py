@@ -82,7 +82,7 @@ class AllCutovers:
         def step(cutover: SourceCutover) -> None:
             take_over(cutover.followed, self._steps, cutover.report)
             if not is_held:
-                cutover.note_running()
+                cutover.followed.note_running()
             cutover.catch_up()
 
         self.each_retried(step)

@@ -254,14 +254,6 @@ class Cutover(Struct):
         self._capture_to = None
         self._open_stream.close()
 
-    def note_running(self) -> None:
-        """Note what the destination has to start when it is in use."""
-        self.followed.note_running()
-
-    def activate(self) -> None:
-        """Let the destination act by itself: no changes are applied any more."""
-        self.followed.activate()
-
     def _still_equal(self, mark: Mark) -> tuple[Digests, Mapping[TableName, str]]:
         """Return the tables that were equal before the hold and are equal now, and why others are to be read whole."""
         early, followed = self._early, self.followed

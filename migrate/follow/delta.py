@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from exporters.engine import load_part
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
 from migrate.case.model import Endpoint
 from migrate.changes.capture import resume_position
@@ -25,7 +24,13 @@ from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.cutover import ProvenSource, Stage, Stages, carry_remainder, written_meanwhile
-from migrate.follow.followed import FollowedSource, RecordedBase, followed_sources, recorded_bases
+from migrate.follow.followed import (
+    DatabasePair,
+    FollowedSource,
+    RecordedBase,
+    followed_sources,
+    recorded_bases,
+)
 from migrate.follow.follower import run_guarded
 from migrate.follow.table_digests import (
     Digests,
@@ -45,12 +50,9 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
 
 
-class DeltaSource(Struct, frozen=True):
+class DeltaSource(DatabasePair, frozen=True):
     """A source that is kept up by delta passes."""
 
-    name: str
-    source: Endpoint
-    destination: Endpoint
     store: Store
 
     def is_at_work(self) -> bool:
@@ -61,10 +63,8 @@ class DeltaSource(Struct, frozen=True):
             return True
         return False
 
-    def activate(self) -> None:
-        """Start at the destination what must not run while the source is followed. Raises ``SourceError``."""
-        if reference := self.destination.engine.activation:
-            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+    def note_running(self) -> None:
+        """Do nothing: nothing waits at the destination."""
 
     def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
         """Make the destination equal to the source as it is now, and record that. Raises errors of both servers and of
@@ -261,9 +261,6 @@ class DeltaCutover(Struct):
         self._passes_with_rows += record.rows > 0
         return self._passes_with_rows
 
-    def note_running(self) -> None:
-        """Do nothing: nothing waits at the destination."""
-
     def compare_early(self) -> None:
         """Do nothing: no log says what is written after a comparison."""
 
@@ -304,10 +301,6 @@ class DeltaCutover(Struct):
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
-
-    def activate(self) -> None:
-        """See ``Cutover``: the restore of a base may have held something back."""
-        self.followed.activate()
 
     def _carry(self, record: DeltaRecord) -> Carried:
         source = self.followed

@@ -24,14 +24,24 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
 
-class FollowedSource(Struct, frozen=True):
-    """A source that is followed. ``base``, ``log`` and ``case`` are those with which its base was opened: position,
-    what the engine needs to read on, and the name after which its objects at the server are called.
-    """
+class DatabasePair(Struct, frozen=True):
+    """A source, and the database that is to take its place."""
 
     name: str
     source: Endpoint
     destination: Endpoint
+
+    def activate(self) -> None:
+        """Start at the destination what must not run while the source is in use. Raises ``SourceError``."""
+        if reference := self.destination.engine.activation:
+            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+
+
+class FollowedSource(DatabasePair, frozen=True):
+    """A source that is followed. ``base``, ``log`` and ``case`` are those with which its base was opened: position,
+    what the engine needs to read on, and the name after which its objects at the server are called.
+    """
+
     base: int
     log: Mapping[str, Any]
     case: str
@@ -66,11 +76,6 @@ class FollowedSource(Struct, frozen=True):
         """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
         if reference := self.destination.engine.note_running:
             load_part(reference)(*self._both_sides(), self.name)
-
-    def activate(self) -> None:
-        """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""
-        if reference := self.destination.engine.activation:
-            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
     def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
         """Return the URL and the secrets of the source, then those of the destination."""

@@ -26,7 +26,7 @@ from migrate.custody.log import custody_log
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow.all_cutovers import AllCutovers
 from migrate.follow.cutover import RECORD, CutoverRecord, ProvenBucket, ProvenSource, write_record
-from migrate.follow.delta import DeltaCutover
+from migrate.follow.delta import DeltaCutover, DeltaSource
 from migrate.follow.followed import FollowedSource
 from migrate.follow.handover import cutover_lease
 from migrate.follow.held_sources import HeldSources
@@ -265,7 +265,7 @@ def test_both_sides_catch_up_before_the_hold_and_the_new_one_is_activated_after_
         (HeldSources, "place"),
         (DeltaCutover, "prove"),
         (HeldSources, "require_still"),
-        (DeltaCutover, "activate"),
+        (DeltaSource, "activate"),
     ):
         note(kind, name)
     assert call(*words).code == 0

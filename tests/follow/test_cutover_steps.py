@@ -528,11 +528,6 @@ def test_who_is_at_work_at_the_destination_is_asked_of_its_server(make_followed,
         connection.execute("INSERT INTO still VALUES (9)")
         assert ["mover" in session for session in steps.recent_sessions()] == [True]
         connection.rollback()
-    done = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FollowedSource, "activate", lambda followed: done.append(followed.name))
-        steps.activate()
-    assert done == ["app"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.errors import BusyError, GoneError, IncompleteError, NoSpaceError, UnreachableError
-from migrate.follow import delta
+from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
 from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
@@ -460,12 +460,12 @@ def test_whether_a_source_was_written_to_is_asked_of_its_server_or_read_again(
 def test_the_destination_is_activated_where_its_engine_holds_something_back(monkeypatch):
     activated = []
     monkeypatch.setattr(
-        delta, "load_part", lambda reference: lambda *words: activated.append((reference, *words))
+        followed, "load_part", lambda reference: lambda *words: activated.append((reference, *words))
     )
     new = Endpoint("sqlite:///new.db")
     source = DeltaSource("app", Endpoint("sqlite:///old.db"), new, None)
     for activation in ("activation", ""):
         monkeypatch.setattr(Endpoint, "engine", SimpleNamespace(activation=activation))
-        DeltaCutover(source, CancellationToken(), 1).activate()
+        source.activate()
     assert activated == [("activation", new.url, {}, "app")]
     assert DeltaCutover(source, CancellationToken(), 1).recent_sessions() == ()
