@@ -13,10 +13,9 @@ from exporters.errors import SourceUnreachableError
 from exporters.lossless_text import printable
 from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
-from migrate.bundle.reader import BundleReader
 from migrate.number_text import things
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, Listed, ListedVersions
@@ -57,22 +56,24 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     try:
         progress.begin(f"compare {source}", items=listed.count, size_bytes=0, of=SourceTask(source))
         if isinstance(listed, ListedVersions):
-            pairs = _pairs_of_versions(reader, source, destination, listed, findings, progress)
+            matches = _matched_versions(request, destination.prefix, listed)
         else:
-            pairs = _pairs(reader, source, destination, listed, findings)
+            matches = _matched_objects(request, destination.prefix, listed)
 
-        def compare(batch: list[Pair]) -> list[Finding]:
-            findings = list(_compare(destination, batch, read_all=request.read_all))
-            progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
-            return findings
+        def compare(batch: list[Pair | Finding]) -> tuple[int, list[Finding]]:
+            pairs = [match for match in batch if not isinstance(match, Finding)]
+            different = [match for match in batch if isinstance(match, Finding)]
+            different += _compare(destination, pairs, read_all=request.read_all)
+            progress.advance(items=len(pairs), size_bytes=sum(row.size_bytes for _, row in pairs))
+            return len(pairs), different
 
         pool = ThreadWorkerPool(
             compare, request.workers, name="moveout-compare", ahead=1, cancellation=cancellation
         )
         compared = 0
-        for batch, batch_findings in run_all(pool, _batches(pairs)):
-            compared += len(batch)
-            findings.extend(batch_findings)
+        for _, (count, different) in run_all(pool, _batches(matches)):
+            compared += count
+            findings += different
         progress.advance(items=listed.count - compared)  # delete markers, and what the bundle does not have
         findings.sort(key=lambda finding: finding.key)
         findings.extend(_extra(listed))
@@ -82,32 +83,28 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     return SourceComparison(findings)
 
 
-def _pairs(
-    reader: BundleReader, source: str, destination: DestinationBucket, listed: Listed, findings: list[Finding]
-) -> Iterator[Pair]:
-    for row in object_rows(reader, source):
+def _matched_objects(request: ComparisonRequest, prefix: str, listed: Listed) -> Iterator[Pair | Finding]:
+    """Yield the objects of the bundle, each with that of the bucket, or what is wrong where it has none."""
+    for row in object_rows(request.reader, request.source):
         if row.is_delete_marker or not row.is_latest:
             continue
-        key = destination.prefix + row.key
+        key = prefix + row.key
         listed_object = listed.find(key)
         if listed_object is None:
-            findings.append(Finding(key, "is not in the bucket"))
+            yield Finding(key, "is not in the bucket")
             continue
         listed.mark(key, "known")
         yield listed_object[0], row
 
 
-def _pairs_of_versions(
-    reader: BundleReader,
-    source: str,
-    destination: DestinationBucket,
-    listed: ListedVersions,
-    findings: list[Finding],
-    progress: Progress,
-) -> Iterator[Pair]:
+def _matched_versions(
+    request: ComparisonRequest, prefix: str, listed: ListedVersions
+) -> Iterator[Pair | Finding]:
+    """Do the same for all versions. Delete markers that hide nothing may be missing, and are noted."""
+    reader, source = request.reader, request.source
     missing_markers = 0
     for relative, all_rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
-        key = destination.prefix + relative
+        key = prefix + relative
         all_versions, _ = listed.of(key)
         versions, rows = all_versions, all_rows
         if len(all_versions) < len(all_rows):
@@ -115,28 +112,29 @@ def _pairs_of_versions(
             if len(versions) == len(rows):
                 missing_markers += len(all_rows) - len(all_versions)
         if rows and not versions:
-            findings.append(Finding(key, "is not in the bucket"))
+            yield Finding(key, "is not in the bucket")
             continue
         listed.mark(key, "known")
-        yield from _pairs_of_history(key, versions, rows, findings)
+        yield from _matched_history(key, versions, rows)
     if missing_markers:
-        progress.note(
+        request.progress.note(
             f"{things(missing_markers, 'delete marker')} of {source} not in the bucket: they would hide nothing, and"
             " some servers make none"
         )
 
 
-def _pairs_of_history(
-    key: str, versions: Sequence[ObjectSummary], rows: Sequence[ObjectRow], findings: list[Finding]
-) -> Iterator[Pair]:
+def _matched_history(
+    key: str, versions: Sequence[ObjectSummary], rows: Sequence[ObjectRow]
+) -> Iterator[Pair | Finding]:
+    """Yield the versions of a key in their order; of another number of versions the newest one alone."""
     pairs = list(zip(versions, rows, strict=False))
     if len(versions) != len(rows):
-        findings.append(Finding(key, "has another number of versions", str(len(rows)), str(len(versions))))
+        yield Finding(key, "has another number of versions", str(len(rows)), str(len(versions)))
         pairs = [(versions[-1], rows[-1])] if rows else []
     for summary, row in pairs:
         if summary.is_delete_marker != row.is_delete_marker:
             what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
-            findings.append(Finding(summary.name, "is another thing", *what))
+            yield Finding(summary.name, "is another thing", *what)
         elif not row.is_delete_marker:
             yield summary, row
 

@@ -161,11 +161,9 @@ def test_of_a_bucket_without_versions_the_current_ones_are_compared_and_what_lac
     there = {f"p/{key}": (key,) for key in "abcd"}
     marked: list[tuple[str, str]] = []
     listed = SimpleNamespace(find=there.get, mark=lambda *mark: marked.append(mark))
-    findings: list[Finding] = []
-    pairs = list(live_bucket._pairs(None, "shop", SimpleNamespace(prefix="p/"), listed, findings))
-    assert pairs == [("c", rows[2]), ("d", rows[4])]
+    matches = list(live_bucket._matched_objects(SimpleNamespace(reader=None, source="shop"), "p/", listed))
+    assert matches == [("c", rows[2]), Finding("p/lost", "is not in the bucket"), ("d", rows[4])]
     assert marked == [("p/c", "known"), ("p/d", "known")]
-    assert findings == [Finding("p/lost", "is not in the bucket")]
 
 
 def object_row(key: str, **more: object) -> ObjectRow:
