@@ -36,7 +36,7 @@ class MysqlSession(Struct, frozen=True):
     address: MysqlAddress
     holder: Connection
     feeds: Feeds
-    rung: str
+    consistency: str
     refusals: Sequence[str]
     position: Mapping[str, Any]
     server: str
@@ -87,7 +87,7 @@ def _session(
     unreadable = unreadable_tables(holder, tables)
     server = f"{'MariaDB' if holder.is_mariadb else 'MySQL'} {holder.version}"
     position = {
-        "consistency": begun.rung,
+        "consistency": begun.consistency,
         "refused": begun.refusals,
         "position": begun.log_position,
         "database": address.database,
@@ -96,15 +96,19 @@ def _session(
         "not_transactional": [t.name for t in tables if not t.transactional and not t.elsewhere],
         **begun.followed,
     }
-    is_single = begun.rung == ONE_SESSION
-    feeds = Feeds(address.url, opened if is_single and len(opened) == 1 else _readers(opened, begun.rung))
-    return MysqlSession(address, holder, feeds, begun.rung, begun.refusals, position, server, unreadable)
+    is_single = begun.consistency == ONE_SESSION
+    feeds = Feeds(
+        address.url, opened if is_single and len(opened) == 1 else _readers(opened, begun.consistency)
+    )
+    return MysqlSession(
+        address, holder, feeds, begun.consistency, begun.refusals, position, server, unreadable
+    )
 
 
 class _Begun(Struct, frozen=True):
     """How the transactions began. ``log_position``: where the binary log stood. ``followed``: what a base adds."""
 
-    rung: str
+    consistency: str
     refusals: Sequence[str] = ()
     log_position: Mapping[str, Any] = field(default_factory=dict)
     followed: Mapping[str, Any] = field(default_factory=dict)
@@ -139,9 +143,9 @@ def _begin_base(opened: Sequence[Connection], log: ChangeLog, note: Note) -> _Be
     return _Begun(base.snapshot, (), position, {FOLLOW: base.described})
 
 
-def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:
+def _readers(opened: Sequence[Connection], consistency: str) -> Sequence[Connection]:
     """Where all sessions see the snapshot the holder stays free for questions; else it is the only one."""
-    return opened[:1] if rung == ONE_SESSION else opened[1:]
+    return opened[:1] if consistency == ONE_SESSION else opened[1:]
 
 
 def _start(connection: Connection) -> None:

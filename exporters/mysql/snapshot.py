@@ -70,7 +70,7 @@ class MysqlSnapshot:
         """Export one chunk. While the first one is exported, the tables are counted where a session is free for that. A
         scan takes about as long as a third of the rows, and one at the end would have the server to itself.
         """
-        if self._session.rung != ONE_SESSION:
+        if self._session.consistency != ONE_SESSION:
             self._counting.begin()
         planned = self._planned[unit.spec["table"]]
         keys, begin = _keys(unit), stem(unit.spec)
@@ -97,7 +97,7 @@ class MysqlSnapshot:
 
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: the holder reads the definitions, unless it is the one that reads rows."""
-        if self._session.rung != ONE_SESSION:
+        if self._session.consistency != ONE_SESSION:
             self._defining = self._counting.on_holder(self._read_schema)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:

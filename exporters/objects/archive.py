@@ -36,13 +36,13 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _NOTE_SECONDS = 300.0
 
 
-def tier_for(storage_class: str, wish: str, left: timedelta | None) -> str:
-    """Return by which tier an object is asked for: the one that is wished for, else the cheapest that is in time
+def tier_for(storage_class: str, choice: str, left: timedelta | None) -> str:
+    """Return by which tier an object is asked for: the one that is given, else the cheapest that is in time
     (Standard where there is no deadline). Where none is in time, it is the quickest there is.
     """
     offered = [tier for tier in TIERS if (storage_class, tier) in READY] or ["Standard"]
-    if wish != AUTO:
-        return wish if wish in offered else offered[-1]
+    if choice != AUTO:
+        return choice if choice in offered else offered[-1]
     if left is None:
         return "Standard"
     in_time = [tier for tier in offered if READY.get((storage_class, tier), timedelta()) * _SPARE <= left]
@@ -57,10 +57,10 @@ def is_archived(fetched: Fetched) -> bool:
 
 
 class Thaw(Struct):
-    """How archived objects of one bucket are retrieved. Thread-safe. ``wish``: a tier, ``AUTO`` or ``NEVER``."""
+    """How archived objects of one bucket are retrieved. Thread-safe. ``choice``: a tier, ``AUTO`` or ``NEVER``."""
 
     bucket: Bucket
-    wish: str = AUTO
+    choice: str = AUTO
     deadline: datetime | None = None
     note: Note = lambda _: None
 
@@ -69,7 +69,7 @@ class Thaw(Struct):
         ``SourceError``.
         """
         workspace = inventory.workspace
-        if self.wish == NEVER or workspace.read(_ASKED) is not None:
+        if self.choice == NEVER or workspace.read(_ASKED) is not None:
             return
         count = self.ask(_archived(inventory))
         if count:
@@ -84,7 +84,7 @@ class Thaw(Struct):
         now = datetime.now(UTC)
         left = None if self.deadline is None else self.deadline - now
         days = max(LEAST_DAYS, (left.days if left else 0) + LEAST_DAYS)
-        requests = ((summary, tier_for(summary.storage_class, self.wish, left)) for summary in summaries)
+        requests = ((summary, tier_for(summary.storage_class, self.choice, left)) for summary in summaries)
         return sum(1 for _ in self.bucket.thaw(requests, days=days))
 
     def wait(self, summaries: Sequence[ObjectSummary]) -> None:
@@ -93,7 +93,7 @@ class Thaw(Struct):
         """
         left = [summary for summary in summaries if summary.storage_class in ARCHIVED]
         noted_at, seconds = time.monotonic(), _FIRST_WAIT
-        while left and self.wish != NEVER:
+        while left and self.choice != NEVER:
             cold = [head for head in self.bucket.heads(left) if head.error is None and is_archived(head)]
             left = [head.summary for head in cold]
             if not left or (self.deadline is not None and datetime.now(UTC) >= self.deadline):

@@ -20,8 +20,8 @@ LONG = "a segment of more than 255 bytes"
 WHOLE = "more than 900 bytes"
 DIRECTORY = "a slash at the end"
 DIRECTORY_WITH_BYTES = "a slash at the end, and content"
-DIRECTORY_BESIDE = "a slash at the end, and an object of that name without it"
-BESIDE = "the key of an object as its directory"
+DIRECTORY_AND_OBJECT = "a slash at the end, and an object of that name without it"
+OBJECT_AS_DIRECTORY = "the key of an object as its directory"
 CHARACTER = "the character "
 CASE = "the letters of another key, capitals and small ones taken for the same"
 FORM = "the letters of another key in another Unicode normal form"
@@ -59,7 +59,9 @@ class Oddities:
         segments = key.split("/")
         oddities = _of_segments(segments, size_bytes)
         if any(key.startswith(above + "/") for above in self._above):
-            oddities.add(DIRECTORY_BESIDE if key[-1] == "/" and key[:-1] in self._above else BESIDE)
+            oddities.add(
+                DIRECTORY_AND_OBJECT if key[-1] == "/" and key[:-1] in self._above else OBJECT_AS_DIRECTORY
+            )
         self._above.append(key)
         if len(key) > LONG_KEY_BYTES or len(key.encode()) > LONG_KEY_BYTES:
             oddities.add(WHOLE)

@@ -32,7 +32,7 @@ RESTORED = "restored/"
 WORK = "_work/"
 LOCAL = (WORK, CHANGES, RESTORED)
 """What lies next to a bundle and belongs to its location: a transfer leaves it there."""
-BESIDE = (SIGNATURES, *LOCAL)
+OUTSIDE_MANIFESTS = (SIGNATURES, *LOCAL)
 """What lies next to a bundle, and is in no manifest."""
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"

@@ -30,7 +30,7 @@ from migrate.number_text import count_words, things
 from migrate.storage.registry import location_below
 from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
-from migrate.sync.bucket_settings import Wish
+from migrate.sync.bucket_settings import SettingsPolicy
 
 if TYPE_CHECKING:
     from migrate.cli.moves.database_sync import DatabaseSync
@@ -114,13 +114,13 @@ class _HowToSync(Struct, frozen=True):
         ),
     ] = False
     settings: Annotated[
-        Wish,
+        SettingsPolicy,
         typer.Option(
             "--settings",
             help="Bucket settings: write those that the destination has not set, replace its own, too, "
             "or leave all of them alone.",
         ),
-    ] = Wish.WRITE
+    ] = SettingsPolicy.WRITE
     dry_run: DryRun = False
 
     def options(self, selection: Selection) -> SyncOptions:

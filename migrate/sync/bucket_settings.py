@@ -41,7 +41,7 @@ _GONE = "a sync wrote it, and the source does not have it any more; --delete rem
 _STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
 
 
-class Wish(StrEnum):
+class SettingsPolicy(StrEnum):
     """What may happen to the destination's settings."""
 
     WRITE = "write"
@@ -66,7 +66,7 @@ class Rules(Struct, frozen=True):
     the record lies in the bucket; ``history``: older versions are copied, too.
     """
 
-    wish: Wish = Wish.WRITE
+    policy: SettingsPolicy = SettingsPolicy.WRITE
     delete: bool = False
     others: bool = False
     inside: bool = False
@@ -96,7 +96,7 @@ class Rules(Struct, frozen=True):
                 write[name] = source_settings[name]
         for name, value in written_settings.items():
             if name not in source_settings and same_setting(name, destination_settings.get(name), value):
-                if self.delete and self.wish != Wish.LEAVE:
+                if self.delete and self.policy != SettingsPolicy.LEAVE:
                     remove.append(name)
                 else:
                     stay[name] = _GONE
@@ -104,13 +104,13 @@ class Rules(Struct, frozen=True):
 
     def _against(self, name: str, value: Any, current: Any, written: Any) -> str:
         """Return the reason not to write a setting, or an empty string."""
-        if self.wish == Wish.LEAVE:
+        if self.policy == SettingsPolicy.LEAVE:
             return _LEFT
         if name == "object-lock" and self.inside and _rule(value):
             return _LOCKS
         if name == "versioning" and self.history:
             return SUSPEND_LATER
-        if self.wish == Wish.REPLACE:
+        if self.policy == SettingsPolicy.REPLACE:
             return ""
         if not is_unset(name, current) and not (written and same_setting(name, current, written)):
             return _OWN

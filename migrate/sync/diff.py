@@ -68,20 +68,20 @@ OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], 
 
 
 class Comparison(Struct):
-    """One walk. ``excludes`` says why a key that the source lists is not wanted. ``foreign`` says of a key that only
-    the destination has whether it is none of our business. ``chooses``: a key that the record has may be unwanted, too.
-    Counted are the source's objects, and those that are the same.
+    """One walk. ``excludes`` says why a key that the source lists is not selected, ``is_unselected`` whether one that
+    only the destination has is not. ``chooses``: a key that the record has may be unselected, too. Counted are the
+    source's objects, and those that are the same.
     """
 
     source_prefix: str
     destination_prefix: str
     excludes: Callable[[str, ObjectSummary], str | None]
-    foreign: Callable[[str], bool]
+    is_unselected: Callable[[str], bool]
     chooses: bool = False
     recheck: bool = False
     """Whether what seems the same is to be looked at, too: listings do not show tags."""
     see: Callable[[Sequence[str]], object] | None = None
-    """Called with all keys that the source lists and that are wanted, some at a time."""
+    """Called with all keys of the source that are selected, some at a time."""
     on_same: OnSame | None = None
     listed: int = 0
     listed_bytes: int = 0
@@ -135,7 +135,7 @@ class Comparison(Struct):
             if destination is not None:
                 return (
                     None
-                    if self.foreign(key)
+                    if self.is_unselected(key)
                     else SyncStep(Action.EXTRA, key, "", None, destination, known=has_row)
                 )
             return SyncStep(Action.FORGET, key, "", known=True) if has_row else None

@@ -109,7 +109,7 @@ class Sides(Struct, frozen=True):
         size_bytes = None if summary.is_delete_marker else summary.size_bytes
         return self.selection.excludes(key, size_bytes, summary.modified)
 
-    def is_foreign(self, key: str) -> bool:
+    def is_unselected(self, key: str) -> bool:
         """Tell of a key that only the destination has whether the choice leaves it alone."""
         chosen = self.selection
         names = Selection(include=chosen.include, exclude=chosen.exclude)
@@ -186,12 +186,12 @@ class Sides(Struct, frozen=True):
         prefix = self.destination.prefix
         see = (lambda keys: kinds.see_all([prefix + key for key in keys])) if kinds else None
         if self.history:
-            return HistoryComparison(self.is_foreign, self.markers, self.overwrite, see, self.recheck)
+            return HistoryComparison(self.is_unselected, self.markers, self.overwrite, see, self.recheck)
         return Comparison(
             self.source.prefix,
             prefix,
             self.excludes,
-            self.is_foreign,
+            self.is_unselected,
             self.selection.filters,
             self.recheck,
             see,

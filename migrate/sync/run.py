@@ -27,7 +27,7 @@ from migrate.storage.known_files import KnownFiles
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import clear_probe_objects, is_probe_object, refused_markers
 from migrate.storage.s3.http.concurrent_requests import CONNECTIONS
-from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, Wish, read_source_settings
+from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, SettingsPolicy, read_source_settings
 from migrate.sync.capability_survey import CAPABILITIES, CapabilitySurvey, survey
 from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
@@ -63,7 +63,7 @@ class SyncOptions(Struct, frozen=True):
     recheck: bool = False
     cutover: bool = False
     dry_run: bool = False
-    settings: Wish = Wish.WRITE
+    settings: SettingsPolicy = SettingsPolicy.WRITE
     apart: bool = False
     history: bool = False
     may_be_empty: bool = False

@@ -99,4 +99,6 @@ def candidates(
 
 def foreign(present: Iterable[str], expected_keys: Collection[str]) -> Iterator[str]:
     """Yield keys at the destination that are no files of the bundle, nor may lie next to it."""
-    return (key for key in present if key not in expected_keys and not key.startswith(layout.BESIDE))
+    return (
+        key for key in present if key not in expected_keys and not key.startswith(layout.OUTSIDE_MANIFESTS)
+    )

@@ -70,7 +70,7 @@ def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
         return
     known = tags.names | {layout.TAG_MANIFEST}
     for info in store.list():
-        if not info.key.startswith((layout.DATA, *layout.BESIDE)) and info.key not in known:
+        if not info.key.startswith((layout.DATA, *layout.OUTSIDE_MANIFESTS)) and info.key not in known:
             yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}", extra=True)
 
 

@@ -42,11 +42,11 @@ def test_a_choice_by_size_and_time_is_about_objects_of_the_source():
 
 
 def test_what_only_the_destination_has_is_left_alone_where_its_name_is_not_chosen():
-    assert not sides().is_foreign("a")
-    assert not sides(min_bytes=2, newer_than=THEN).is_foreign("a")
-    assert sides(exclude=("a*",), min_bytes=2).is_foreign("ab")
-    assert not sides(exclude=("a*",), min_bytes=2).is_foreign("b")
-    assert sides(include=("a*",)).is_foreign("b")
+    assert not sides().is_unselected("a")
+    assert not sides(min_bytes=2, newer_than=THEN).is_unselected("a")
+    assert sides(exclude=("a*",), min_bytes=2).is_unselected("ab")
+    assert not sides(exclude=("a*",), min_bytes=2).is_unselected("b")
+    assert sides(include=("a*",)).is_unselected("b")
 
 
 def test_only_a_choice_by_tags_asks_for_tags(monkeypatch):

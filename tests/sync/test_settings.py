@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.storage.s3.metadata.bucket_configuration import same_setting
-from migrate.sync.bucket_settings import Decision, Rules, Wish, is_unset
+from migrate.sync.bucket_settings import Decision, Rules, SettingsPolicy, is_unset
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop
 from tests.restore.objects.test_settings import LIFECYCLE, configured, make_locked, policy, with_ownership
@@ -101,12 +101,12 @@ def test_what_the_destination_has_set_itself_stays(move: Move) -> None:
     tag(move.destination, own="1")
     assert "did not write" in move.run().settings["tagging"]
     assert tags(move.destination) == {"own": "1"}
-    assert move.run(settings=Wish.REPLACE).settings == {"tagging": "written"}
+    assert move.run(settings=SettingsPolicy.REPLACE).settings == {"tagging": "written"}
     assert tags(move.destination) == {"team": "blue"}
     tag(move.destination, own="2")
     assert "did not write" in move.run().settings["tagging"], "it was changed there since"
     tag(move.source, team="green")
-    assert "left alone" in move.run(settings=Wish.LEAVE).settings["tagging"]
+    assert "left alone" in move.run(settings=SettingsPolicy.LEAVE).settings["tagging"]
     assert tags(move.destination) == {"own": "2"}
 
 
@@ -117,7 +117,7 @@ def test_a_bucket_with_objects_of_others_keeps_its_settings(move: Move) -> None:
     move.destination.put("mine")
     done = move.run()
     assert "did not write" in done.settings["tagging"]
-    assert move.run(settings=Wish.REPLACE).settings == {"tagging": "written"}
+    assert move.run(settings=SettingsPolicy.REPLACE).settings == {"tagging": "written"}
 
 
 def test_between_prefixes_settings_stay(move: Move) -> None:
@@ -141,9 +141,9 @@ def test_decisions() -> None:
     assert decided(old, old).write == {"cors": new}
     assert decided(own, old).stay.keys() == {"cors"}
     assert decided(old, None).stay.keys() == {"cors"}
-    assert decided(own, None, wish=Wish.REPLACE).write == {"cors": new}
+    assert decided(own, None, policy=SettingsPolicy.REPLACE).write == {"cors": new}
     assert decided(None, None, others=True).stay.keys() == {"cors"}
-    assert decided(None, None, wish=Wish.LEAVE).stay.keys() == {"cors"}
+    assert decided(None, None, policy=SettingsPolicy.LEAVE).stay.keys() == {"cors"}
     gone = Rules(delete=True).decide({}, {}, {"cors": old}, {"cors": old})
     assert gone.remove == ("cors",)
     assert Rules(delete=True).decide({}, {}, {"cors": own}, {"cors": old}) == Decision()

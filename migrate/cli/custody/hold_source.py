@@ -207,7 +207,7 @@ def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
 
 @contextmanager
 def _opened(
-    session: Session, endpoints: Mapping[str, Endpoint], known: UndoFile, wish: HoldRequest
+    session: Session, endpoints: Mapping[str, Endpoint], known: UndoFile, request: HoldRequest
 ) -> Iterator[Mapping[str, SourceHold]]:
     """Open what can hold each source. A server that falls silent ends the command after a minute: the application may
     stand still meanwhile.
@@ -220,7 +220,7 @@ def _opened(
         for name, endpoint in endpoints.items():
             recorded = known.sources.get(name)
             settings = [change.setting for change in recorded.changes] if recorded else []
-            opened = source_hold.open_hold(endpoint, replace(wish, settings=settings))
+            opened = source_hold.open_hold(endpoint, replace(request, settings=settings))
             stack.callback(opened.close)
             holds[name] = opened
         yield holds

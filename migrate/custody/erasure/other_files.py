@@ -9,7 +9,7 @@ from migrate.bundle.reader import read_manifest, read_tag_manifest
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 
-_FOLDERS = (layout.DATA, *layout.BESIDE)
+_FOLDERS = (layout.DATA, *layout.OUTSIDE_MANIFESTS)
 _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
 """Some programs make an object of the location itself, with an empty name below it."""
 

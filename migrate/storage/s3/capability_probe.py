@@ -44,8 +44,8 @@ _SAMPLES: Mapping[str, tuple[str, ...]] = {
     key_oddities.LONG: ("{name}" + "x" * key_oddities.LONG_SEGMENT_BYTES,),
     key_oddities.DIRECTORY: ("{name}/",),
     key_oddities.DIRECTORY_WITH_BYTES: ("{name}/",),
-    key_oddities.DIRECTORY_BESIDE: ("{name}", "{name}/"),
-    key_oddities.BESIDE: ("{name}", "{name}/x"),
+    key_oddities.DIRECTORY_AND_OBJECT: ("{name}", "{name}/"),
+    key_oddities.OBJECT_AS_DIRECTORY: ("{name}", "{name}/x"),
     key_oddities.CASE: ("{name}/a", "{name}/A"),
     key_oddities.FORM: ("{name}/\u00e9", "{name}/e\u0301"),
 }

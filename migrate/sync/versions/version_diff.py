@@ -268,7 +268,7 @@ def _extra(
 class HistoryComparison(Struct):
     """One walk; see ``compare.Comparison``, of which this is the like for histories. Counted are versions."""
 
-    foreign: Callable[[str], bool]
+    is_unselected: Callable[[str], bool]
     markers: Markers
     overwrite: bool = False
     see: Callable[[Sequence[str]], object] | None = None
@@ -301,7 +301,7 @@ class HistoryComparison(Struct):
         destination: Sequence[ObjectSummary],
         known: Sequence[KnownVersion],
     ) -> Iterator[SyncStep | int]:
-        if not source and destination and self.foreign(key):
+        if not source and destination and self.is_unselected(key):
             return
         self.listed += len(source)
         self.listed_bytes += sum(version.size_bytes for version, _ in source)

@@ -248,6 +248,6 @@ def _without_principal(statement: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in statement.items() if name != "Principal"}
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> BucketHold:
+def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> BucketHold:
     """Open a bucket by its URL."""
-    return BucketHold(url, secrets=secrets, witness=wish.witness)
+    return BucketHold(url, secrets=secrets, witness=request.witness)

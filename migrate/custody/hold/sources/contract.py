@@ -97,6 +97,6 @@ class CheckedHold(Protocol):
 class OpenHold(Protocol):
     """Opens a source to be held."""
 
-    def __call__(self, url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SourceHold:
+    def __call__(self, url: str, secrets: Mapping[str, str], request: HoldRequest) -> SourceHold:
         """Return the source. Raises errors of ``migrate.errors`` or ``exporters.errors``."""
         ...

@@ -221,7 +221,7 @@ def _need(known: bool, setting: str) -> None:
         raise UsageError(f"{setting!r} is not a setting of this hold on a MySQL source, or has no such value")
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SourceHold:
+def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> SourceHold:
     """Open a server by the URL of one of its databases. Raises ``UsageError`` where only the whole server could be
     held, which has other databases, and nobody asked for that.
     """
@@ -229,7 +229,9 @@ def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> Source
     if server.value(_HAS_MODE):
         return DatabaseHold(server)
     is_on = (server.variable("read_only") or "OFF").upper() not in _OFF
-    is_server_wide = wish.whole_server or is_on or any(setting in _VARIABLES for setting in wish.settings)
+    is_server_wide = (
+        request.whole_server or is_on or any(setting in _VARIABLES for setting in request.settings)
+    )
     other_databases = [] if is_server_wide else server.neighbours()
     if not other_databases:
         return ServerHold(server)

@@ -265,7 +265,7 @@ def _is_on(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in _ON
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> PostgresHold:
+def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> PostgresHold:
     """Open a database by its URL."""
-    del wish
+    del request
     return PostgresHold(url, password=secrets.get("password"))

@@ -45,10 +45,10 @@ class Standing(Struct, frozen=True):
         return not self.findings
 
 
-def open_hold(endpoint: Endpoint, wish: HoldRequest) -> SourceHold:
+def open_hold(endpoint: Endpoint, request: HoldRequest) -> SourceHold:
     """Open a source to be held. Raises ``UsageError`` where its engine cannot be held."""
     reference = registry.require(endpoint.engine, endpoint.engine.hold, "held")
-    return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), wish)
+    return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), request)
 
 
 def planned(holds: Holds, known: UndoFile) -> UndoFile:

@@ -127,7 +127,7 @@ def _translated(path: str) -> Iterator[None]:
         raise MoveoutError(f"{path}: {exc.strerror}") from exc
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SqliteHold:
+def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> SqliteHold:
     """Open a file, or a directory of them, by its URL."""
-    del secrets, wish
+    del secrets, request
     return SqliteHold(url)
