@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
-
 from exporters.changes import ChangeStream, Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
 from migrate.runtime.cancellation import CancellationToken
@@ -25,15 +23,6 @@ IDLE_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
 
-class Captured(Struct, frozen=True):
-    """How far a capture is. ``received``: every transaction that was committed before it is durable at the location."""
-
-    received: int
-    segments: int
-    transactions: int
-    size_bytes: int
-
-
 def resume_position(folder: SegmentFolder, base: int) -> int:
     """Return the position after which a stream has to begin so that it continues the segments."""
     last = folder.last()
@@ -41,11 +30,11 @@ def resume_position(folder: SegmentFolder, base: int) -> int:
 
 
 class Capture:
-    """Carries one change log to its folder. ``report`` hears of every step."""
+    """Carries one change log to its folder. ``on_acknowledged`` is called after each step."""
 
-    def __init__(self, folder: SegmentFolder, report: Callable[[Captured], None] = lambda _: None) -> None:
+    def __init__(self, folder: SegmentFolder, on_acknowledged: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
-        self._report = report
+        self._on_acknowledged = on_acknowledged
         self._last: SegmentRecord | None = folder.last()
         self._after: Place = self._last.boundary if self._last else START
         self._messages: list[Message] = []
@@ -57,7 +46,6 @@ class Capture:
         self._settled_at = time.monotonic()
         self._shapes: dict[int, Message] = {}
         self._shaped: set[int] = set()
-        self._transactions = self._total_bytes = 0
 
     def run(
         self,
@@ -136,7 +124,6 @@ class Capture:
         elif message.kind is MessageKind.COMMIT:
             self._is_inside = False
             self._position = message.position
-            self._transactions += 1
 
     def _add(self, message: Message) -> None:
         if not self._messages:
@@ -147,7 +134,6 @@ class Capture:
     def _write(self, stream: ChangeStream) -> None:
         self._last = self._folder.write(self._messages, self._last, self._after, self._position)
         self._after = Place(self._last.number, self._last.messages)
-        self._total_bytes += self._last.size_bytes
         self._messages, self._size, self._shaped = [], 0, set()
         self._settle(stream)
 
@@ -160,10 +146,9 @@ class Capture:
         self._settle(stream)
 
     def _settle(self, stream: ChangeStream) -> None:
-        """Acknowledge what is durable, and report it."""
+        """Acknowledge what is durable."""
         self._settled_at = time.monotonic()
         self._acknowledged = self._position
         with durable("capture.acknowledge"):
             stream.acknowledge(self._position)
-        segments = self._last.number if self._last else 0
-        self._report(Captured(self._position, segments, self._transactions, self._total_bytes))
+        self._on_acknowledged()

@@ -8,7 +8,7 @@ from typing import Any
 
 from exporters.changes import ChangeLog
 from exporters.errors import SourceGoneError
-from migrate.changes.capture import Capture, Captured, resume_position
+from migrate.changes.capture import Capture, resume_position
 from migrate.changes.retained_log import RetainedLogWatch
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import DamageError, MoveoutError
@@ -26,7 +26,6 @@ def keep_capturing(
     cancellation: CancellationToken,
     *,
     note: Callable[[str], None] = lambda _: None,
-    report: Callable[[Captured], None] = lambda _: None,
     retain_bytes: int | None = None,
     until: Callable[[int], bool] = lambda _: False,
 ) -> None:
@@ -37,17 +36,12 @@ def keep_capturing(
     """
     problem = "changes are not captured for now, and are kept by the source"
     pauses = RetryPauses(problem, cancellation, note, longest_seconds=_LONGEST_PAUSE_SECONDS)
-
-    def heard(captured: Captured) -> None:
-        pauses.succeeded()
-        report(captured)
-
     with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
         while not cancellation.is_cancelled:
             after = 0
             try:
                 # Before the stream: what another capture writes meanwhile is in the way of this one.
-                capture = Capture(folder, heard)
+                capture = Capture(folder, pauses.succeeded)
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after, folder) as stream:
                     capture.run(stream, retained.cancellation, until)

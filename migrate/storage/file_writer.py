@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -34,9 +34,8 @@ class FileWriter(io.RawIOBase):
 
     As a context manager: the file exists, whole, once the context has ended without an error (closing it
     inside only ends the writing); after an error nothing of it remains. Without a context, ``close`` makes
-    the file. Afterwards ``info``, ``sha256`` (64 hex digits), ``crc64nvme`` and ``size_bytes`` hold.
-    ``executor`` may be shared by many writers; without one the writer has a thread of its own. Not for
-    several threads at once. Raises the store's errors.
+    the file. Afterwards ``info``, ``sha256`` (64 hex digits), ``crc64nvme`` and ``size_bytes`` hold. Not for several
+    threads at once. Raises the store's errors.
 
     ``resume``: an interrupted upload of the file is continued: its parts are compared, only others are sent. After
     an error the upload remains, for the next writer. ``on_part`` is called with the size of each part that has arrived.
@@ -51,8 +50,6 @@ class FileWriter(io.RawIOBase):
         key: str,
         *,
         part_bytes: int = PART_BYTES,
-        executor: Executor | None = None,
-        sha256: str | None = None,
         resume: bool = False,
         on_part: OnPart | None = None,
         held: bool = False,
@@ -62,12 +59,11 @@ class FileWriter(io.RawIOBase):
         self.size_bytes = 0
         self.crc64nvme = 0
         self.info: FileInfo | None = None
-        self._store, self._part_bytes, self._promised = store, part_bytes, sha256
+        self._store, self._part_bytes = store, part_bytes
         self._resume = resume
         self._on_part = on_part
         self._held_back = held
-        self._executor = executor
-        self._own_executor: ThreadPoolExecutor | None = None
+        self._executor: ThreadPoolExecutor | None = None
         self._hash = hashlib.sha256()
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
@@ -191,7 +187,7 @@ class FileWriter(io.RawIOBase):
         if self._upload is not None:
             return None
         self._release()
-        return NewFile(self.key, self._take(), self._promised or self.sha256)
+        return NewFile(self.key, self._take(), self.sha256)
 
     def _settle(self, end: Callable[[], None]) -> None:
         try:
@@ -205,7 +201,7 @@ class FileWriter(io.RawIOBase):
     def _complete(self) -> None:
         self._send_rest()
         if self._upload is None:
-            self.info = self._store.put(self.key, self._take(), sha256=self._promised or self.sha256)
+            self.info = self._store.put(self.key, self._take(), sha256=self.sha256)
             return
         self.info = self._store.complete(self.key, self._upload, self._parts, crc64nvme=self.crc64nvme)
         self._upload = None
@@ -226,7 +222,7 @@ class FileWriter(io.RawIOBase):
     def _send(self) -> None:
         """Hand what is held over to be uploaded; waits while too many parts are under way."""
         if self._upload is None:
-            self._upload = self._begin()
+            self._upload = self._store.begin(self.key, part_bytes=self._part_bytes)
         number = len(self._parts) + len(self._pending) + 1
         if number > MAX_PARTS:
             raise UsageError(f"{self.key}: more than {MAX_PARTS} parts of {self._part_bytes} bytes")
@@ -234,9 +230,7 @@ class FileWriter(io.RawIOBase):
             self._collect()
         data = self._take()
         if self._executor is None:
-            self._executor = self._own_executor = ThreadPoolExecutor(
-                IN_FLIGHT, thread_name_prefix="moveout-write"
-            )
+            self._executor = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="moveout-write")
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
 
     def _find(self) -> None:
@@ -245,9 +239,6 @@ class FileWriter(io.RawIOBase):
         upload = multipart.find_upload(self._store, self.key, self._part_bytes)
         if upload is not None:
             self._upload, self._part_bytes, self._there = upload.id, upload.part_bytes, upload.parts
-
-    def _begin(self) -> str:
-        return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
 
     def _take(self) -> bytes:
         """Return what is held and hold nothing."""
@@ -267,7 +258,7 @@ class FileWriter(io.RawIOBase):
         self._parts.append(self._pending.popleft().result())
 
     def _release(self) -> None:
-        executor = getattr(self, "_own_executor", None)
+        executor = getattr(self, "_executor", None)
         if executor is not None:
             executor.shutdown(wait=False)
-            self._own_executor = self._executor = None
+            self._executor = None

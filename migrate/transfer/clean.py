@@ -13,7 +13,6 @@ from migrate.bundle import layout
 from migrate.bundle.lease import Lease, busy, look
 from migrate.errors import GoneError
 from migrate.runtime.process_identity import is_alive
-from migrate.runtime.progress import Progress
 from migrate.storage.api import FileInfo, MultipartStore
 from migrate.transfer.plan import SEALS
 
@@ -31,7 +30,7 @@ class Leftover(Struct, frozen=True):
     age: timedelta
 
 
-def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leftover]:
+def clean(store: MultipartStore, *, dry_run: bool) -> list[Leftover]:
     """Return the leftovers of interrupted runs at the location; remove them unless ``dry_run``.
 
     Unfinished uploads, temporary files, empty folders, and the ``_work/`` of a bundle that is complete. Never a file of
@@ -41,7 +40,7 @@ def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = N
         _refuse_live(store)
         return [leftover for leftover, _ in _leftovers(store)]
     leftovers = []
-    with Lease(store, "clean", progress=progress) as lease:
+    with Lease(store, "clean") as lease:
         for leftover, remove in list(_leftovers(store)):
             lease.check()
             remove()

@@ -9,7 +9,7 @@ import pytest
 
 from exporters.changes import Message, MessageKind
 from migrate.changes import capture
-from migrate.changes.capture import Capture, Captured, resume_position
+from migrate.changes.capture import Capture, resume_position
 from migrate.changes.segments import SegmentFolder, SegmentReader
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.local.store import LocalStore
@@ -145,14 +145,10 @@ def test_a_cancelled_capture_writes_what_has_ended_and_leaves_the_open_transacti
 def test_where_nothing_is_written_the_log_goes_on_once_that_is_durable(folder, monkeypatch):
     monkeypatch.setattr(capture, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(capture, "SEGMENT_SECONDS", 0.0)
-    reported: list[Captured] = []
     log = Log(folder, TRANSACTIONS[:1], quiet_until=99).opened(0)
-    Capture(folder, reported.append).run(log, CancellationToken(), lambda position: position >= 99)
+    Capture(folder).run(log, CancellationToken(), lambda position: position >= 99)
     assert (folder.idle_position(), resume_position(folder, 0), resume_position(folder, 500)) == (99, 99, 500)
     assert (log.acknowledged[-1], kept(folder)) == (99, [b"a", b"b"])
-    last = reported[-1]
-    assert (last.received, last.segments, last.transactions) == (99, 1, 1)
-    assert last.size_bytes == sum(record.size_bytes for record in folder.records())
 
 
 @pytest.mark.parametrize("end", [10, 8])
@@ -219,13 +215,14 @@ class TimedLog(Log):
             self.idle_writes.append(position)
             write_idle_position(position, origin, **more)
 
-        def report(captured: Captured) -> None:
-            self.settled.append((self.now - 7.0, captured.segments, captured.received))
+        def note_settled() -> None:
+            segments = len(list(self.folder.records()))
+            self.settled.append((self.now - 7.0, segments, self.acknowledged[-1]))
 
         with monkeypatch.context() as patch:
             patch.setattr(capture, "time", self)
             patch.setattr(self.folder, "write_idle_position", note_idle)
-            Capture(self.folder, report).run(self, self.token)
+            Capture(self.folder, note_settled).run(self, self.token)
 
 
 def test_what_arrives_waits_for_a_second_at_most_and_is_written_together(folder, monkeypatch):

@@ -80,7 +80,7 @@ class OpenLog:
         yield attempt.opened(after)
 
 
-def capture_all(log, folder, **more):
+def capture_all(log, folder):
     """Capture up to the last transaction; return what was noted."""
     notes = []
     keep_capturing(
@@ -90,7 +90,6 @@ def capture_all(log, folder, **more):
         CancellationToken(),
         note=notes.append,
         until=lambda position: position >= 40,
-        **more,
     )
     return notes
 
@@ -103,12 +102,11 @@ def quick_pauses(monkeypatch):
 
 @pytest.mark.usefixtures("quick_pauses")
 def test_what_fails_for_a_while_is_noted_once_and_tried_again(folder):
-    away, reports = SourceUnreachableError("away"), []
+    away = SourceUnreachableError("away")
     breaks = Log(folder, TRANSACTIONS, at_once=1, cut_after=8, cut_by=away)
     log = OpenLog(away, away, breaks, Log(folder, TRANSACTIONS))
-    assert capture_all(log, folder, report=reports.append) == [f"{PROBLEM}: away"] * 2
+    assert capture_all(log, folder) == [f"{PROBLEM}: away"] * 2
     assert (log.opened_after, kept(folder)) == ([7, 7, 7, 20], PAYLOADS)
-    assert reports[-1].received == 40
 
 
 @pytest.mark.usefixtures("quick_pauses")

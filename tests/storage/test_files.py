@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -144,21 +143,6 @@ def test_without_a_context_closing_makes_the_file(store):
     assert store.read("file") == b"hello"
     with pytest.raises(ValueError, match="closed"):
         writer.write(b"more")
-
-
-def test_writers_share_an_executor(store):
-    with ThreadPoolExecutor(2) as pool:
-
-        def write(number: int) -> str:
-            with FileWriter(store, f"f{number}", part_bytes=MIN_PART_BYTES, executor=pool) as writer:
-                for _ in range(3):
-                    writer.write(bytes([number]) * MIN_PART_BYTES)
-            return writer.sha256
-
-        with ThreadPoolExecutor(3) as writers:
-            hashes = list(writers.map(write, range(3)))
-    assert hashes == [hashlib.sha256(bytes([n]) * 3 * MIN_PART_BYTES).hexdigest() for n in range(3)]
-    assert [info.size_bytes for info in store.list()] == [3 * MIN_PART_BYTES] * 3
 
 
 def test_parquet_is_written_and_read_in_place(store):

@@ -164,25 +164,25 @@ _CASE_FILE = "moveout.toml"
 """Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
 
 
-def one_location(locations: Sequence[str], fallback: Endpoint | None, noun: str = "location") -> Endpoint:
+def one_location(locations: Sequence[str], fallback: Endpoint | None) -> Endpoint:
     """Return the one location: that of the command line, else that of the case. Raises ``UsageError``."""
     for word in locations:
         refuse_case_file(word)
         if names_source(word):
             raise UsageError(
-                f"{redact(word)} is not a {noun}",
+                f"{redact(word)} is not a location",
                 next_step="give a directory or s3://bucket/prefix?profile=NAME",
             )
     if len(locations) > 1:
         raise UsageError(
-            f"the command takes one {noun}; {len(locations)} given: {', '.join(map(redact, locations))}",
+            f"the command takes one location; {len(locations)} given: {', '.join(map(redact, locations))}",
             next_step="moveout COMMAND --help says what it takes",
         )
     if locations:
         return Endpoint(locations[0])
     if fallback is None:
         raise UsageError(
-            f"no {noun} is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
+            "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
         )
     return fallback
 
