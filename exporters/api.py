@@ -305,6 +305,7 @@ class Shared(Protocol):
     """The data that they need for it: plain JSON, no secrets."""
 
 
+@runtime_checkable
 class Shareable(Protocol):
     """A source whose snapshots are ``Shared``."""
 
@@ -345,6 +346,7 @@ class Followable(Protocol):
         ...
 
 
+@runtime_checkable
 class Measurable(Protocol):
     """A source that can be tried out before the move."""
 

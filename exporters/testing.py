@@ -328,14 +328,14 @@ class ExporterContract:
         changed since.
         """
         other = self.open()
-        if not getattr(other, "shareable", False):
+        if not (isinstance(other, Shareable) and other.shareable):
             other.close()
             return
         workspace = MemoryWorkspace()
         with self._snapshot(workspace) as shared:
             ticket = json.loads(json.dumps(cast("Shared", shared).ticket))
             self.change()
-            with cast("Shareable", other).join(workspace, ticket, workers=self.workers) as joined:
+            with other.join(workspace, ticket, workers=self.workers) as joined:
                 assert joined.position == shared.position
                 units = list(joined.units())
                 joined_units, _ = export_units(joined, units)

@@ -22,7 +22,6 @@ class Certificate(Struct, frozen=True):
 
     names: tuple[str, ...]
     expires: datetime
-    self_signed: bool
     protocol: str = ""
 
     def is_for(self, host: str) -> bool:
@@ -42,8 +41,7 @@ def read_certificate(der: bytes, protocol: str = "") -> Certificate:
     except x509.ExtensionNotFound:
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         listed = [str(attribute.value).lower() for attribute in common]
-    self_signed = certificate.subject == certificate.issuer
-    return Certificate(tuple(listed), certificate.not_valid_after_utc, self_signed, protocol)
+    return Certificate(tuple(listed), certificate.not_valid_after_utc, protocol)
 
 
 def ask_certificate(

@@ -9,7 +9,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.api import Json, Shared, Source
+from exporters.api import Json, Shareable, Shared, Source
 from exporters.limits import Limits
 from exporters.structs import as_dict
 from migrate.bundle.commit_records import read_records
@@ -32,7 +32,7 @@ class ExportCluster(Struct, frozen=True):
 
     def open_pool(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> UnitPool | None:
         """Return the pool that does the units of a source; None where its snapshot cannot be joined."""
-        if not getattr(source, "shareable", False):
+        if not (isinstance(source, Shareable) and source.shareable):
             return None
         endpoint = self.sources[source.name]
         job = ExportJob(

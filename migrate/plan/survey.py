@@ -11,7 +11,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.api import Estimate, Source, Survey
+from exporters.api import Estimate, Measurable, Source, Survey
 from migrate.bundle import layout
 from migrate.engines import registry
 from migrate.plan.cost_model import reference
@@ -62,12 +62,11 @@ def survey(source: Source, *, workers: int, sampled_from_seconds: float = 0.0) -
     """Survey a source and read a sample of it, if its export takes so long by the model. Raises ``SourceError``."""
     snapshot = source.survey()
     plan = SourcePlan(source.name, source.url, snapshot, None)
-    measure = getattr(source, "estimate", None)
     is_short = not snapshot.goes_on and _export_seconds(plan) < sampled_from_seconds
-    if measure is None or is_short:
+    if is_short or not isinstance(source, Measurable):
         return plan
-    estimate = measure(snapshot, seconds=SAMPLE_SECONDS, workers=workers)
-    if estimate is not None and estimate.faults:
+    estimate = source.estimate(snapshot, seconds=SAMPLE_SECONDS, workers=workers)
+    if estimate.faults:
         snapshot = replace(snapshot, warnings=[*snapshot.warnings, *estimate.faults])
     return SourcePlan(source.name, source.url, snapshot, estimate)
 

@@ -25,11 +25,6 @@ class TransferStatus(Struct, frozen=True):
     bytes_left: int
     holder: str
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left."""
-        return self.files_left == 0
-
 
 def transfer_status(store: MultipartStore) -> TransferStatus | None:
     """Return how far the transfer to this location is; None if there is none under way (never begun, or
