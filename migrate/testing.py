@@ -124,7 +124,7 @@ class EngineContract(ExporterContract):
             assert outcome.items == sum(row.items for row in reader.catalog())
             assert self._differences(reader, url) == []
             assert self._live(url) == self._live(self.url)
-            digests = {(row.schema, row.name): row.digest for row in reader.catalog() if row.has_rows}
+            digests = {row.key: row.digest for row in reader.catalog() if row.has_rows}
             assert {name: to_hex(digest.digest) for name, digest in self._live(url).items()} == digests
             self.alter(url)
             assert self._differences(reader, url)

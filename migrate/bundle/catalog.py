@@ -61,6 +61,11 @@ class CatalogRow(Struct, frozen=True):
     details: Json
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Schema and name."""
+        return self.schema, self.name
+
+    @property
     def has_rows(self) -> bool:
         """Whether it holds rows, in Parquet parts; a bucket holds objects."""
         return self.kind != "bucket"

@@ -50,7 +50,7 @@ class TableDifference(Struct, frozen=True):
     @property
     def name(self) -> TableName:
         """Schema and name of the table."""
-        return self.table.schema, self.table.name
+        return self.table.key
 
 
 def compare_tables(
@@ -65,7 +65,7 @@ def compare_tables(
     differences = [
         difference
         for table in tables
-        if (difference := compare_table(table, live.get((table.schema, table.name)))) is not None
+        if (difference := compare_table(table, live.get(table.key))) is not None
     ]
     moved_names = _moved_within_their_table(tables, differences, live)
     return [difference for difference in differences if difference.name not in moved_names]
@@ -100,11 +100,11 @@ def _moved_within_their_table(
         if (above := table.details.get("ancestors")) and _HEX.fullmatch(table.digest):
             families.setdefault((str(above[-1][0]), str(above[-1][1])), []).append(table)
     return {
-        (table.schema, table.name)
+        table.key
         for family in families.values()
         if _catalog_sum(family) == _live_sum(family, live)
         for table in family
-        if (table.schema, table.name) in differing
+        if table.key in differing
     }
 
 
@@ -113,4 +113,4 @@ def _catalog_sum(family: Sequence[CatalogRow]) -> RowsDigest:
 
 
 def _live_sum(family: Sequence[CatalogRow], live: Mapping[TableName, RowsDigest]) -> RowsDigest:
-    return sum((live.get((table.schema, table.name), RowsDigest()) for table in family), RowsDigest())
+    return sum((live.get(table.key, RowsDigest()) for table in family), RowsDigest())

@@ -186,12 +186,12 @@ def _lacking_tables(
     """Compare a destination with the bundle; None where nothing is lacking, or something else differs."""
     reader, source = request.reader, request.source
     rows = reader.tables(source)
-    views = {(row.schema, row.name) for row in rows if row.kind == "materialized view"}
+    views = {row.key for row in rows if row.kind == "materialized view"}
     tables_request = TablesRequest(request.workers, lambda _rows, _bytes: None, also=views)
     live = live_reader_of(engine).live_tables(request.url, tables_request, secrets=request.secrets).digests
-    missing = [row for row in rows if row.number and (row.schema, row.name) not in live]
-    tables = [row for row in rows if row.kind == "table" and (row.schema, row.name) in live]
-    empty = [row for row in tables if row.items and not live[row.schema, row.name].rows]
+    missing = [row for row in rows if row.number and row.key not in live]
+    tables = [row for row in rows if row.kind == "table" and row.key in live]
+    empty = [row for row in tables if row.items and not live[row.key].rows]
     present = [row for row in tables if row not in empty]
     differing = [
         difference
@@ -202,7 +202,7 @@ def _lacking_tables(
     gaps = {gap.item for gap in reader.failed(source)}
     others = [
         name
-        for name in live.keys() - {(row.schema, row.name) for row in rows}
+        for name in live.keys() - {row.key for row in rows}
         if live[name].rows or label(*name) not in gaps
     ]
     if differing or others or not (missing or empty):

@@ -34,7 +34,7 @@ def compare_database(request: ComparisonRequest) -> SourceComparison:
     tables = reader.tables(source)
     live_tables = _read_live(request, live_reader, tables)
     live, unread = live_tables.digests, live_tables.unread
-    names = [(table.schema, table.name) for table in tables]
+    names = [table.key for table in tables]
     findings = [
         Finding(part_reader.label(*name), f"could not be compared: {unread[name]}", incomplete=True)
         for name in names
@@ -74,7 +74,7 @@ def _read_live(
     tables_request = TablesRequest(
         request.workers,
         advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
-        also={(table.schema, table.name) for table in tables if _derived(table)},
+        also={table.key for table in tables if _derived(table)},
         tolerant=True,
     )
     live = live_reader.live_tables(request.url, tables_request, secrets=request.secrets)

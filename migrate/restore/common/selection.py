@@ -69,12 +69,12 @@ class Selection(Struct, frozen=True):
         """
         if not self.is_part:
             return list(tables)
-        chosen = {(row.schema, row.name) for word in self.tables for row in _named(word, tables)}
-        return [row for row in tables if (row.schema, row.name) in chosen]
+        chosen = {row.key for word in self.tables for row in _named(word, tables)}
+        return [row for row in tables if row.key in chosen]
 
     def names(self, tables: Sequence[CatalogRow]) -> set[tuple[str, str]]:
         """Return (schema, name) of the selected tables, the partitioned ones above them included."""
-        return {name for row in self.choose(tables) for name in ((row.schema, row.name), *ancestors(row))}
+        return {name for row in self.choose(tables) for name in (row.key, *ancestors(row))}
 
 
 def _quoted(word: str) -> str:
@@ -91,7 +91,7 @@ def ancestors(row: CatalogRow) -> list[tuple[str, str]]:
 def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
     matches: dict[tuple[str, str], list[CatalogRow]] = {}
     for row in tables:
-        for schema, name in ((row.schema, row.name), *ancestors(row)):
+        for schema, name in (row.key, *ancestors(row)):
             if word in {name, f"{schema}.{name}"}:
                 matches.setdefault((schema, name), []).append(row)
     if not matches:

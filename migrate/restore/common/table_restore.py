@@ -111,7 +111,7 @@ class TableRestore(Struct, frozen=True):
         views = [
             row
             for row in (rows if selection.left_out else chosen)
-            if row.kind == "materialized view" and (row in chosen or (row.schema, row.name) in retried)
+            if row.kind == "materialized view" and (row in chosen or row.key in retried)
         ]
         refused = frozenset(name for record in earlier for name in record.refused())
         return TableRestore(
@@ -238,7 +238,7 @@ class TableRestore(Struct, frozen=True):
         outcome = self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
         if not findings:
             outcome = replace(outcome, routine=(words.format(where=where),))
-        rows = [row for row in (*self.tables, *self.views) if (row.schema, row.name) in (absent or ())]
+        rows = [row for row in (*self.tables, *self.views) if row.key in (absent or ())]
         refused = any(name for record in records for name in record.refused())
         if absent is None or not (rows or refused) or not self.selection.is_everything:
             return outcome
@@ -253,7 +253,7 @@ class TableRestore(Struct, frozen=True):
             for which in (self.tables, self.views)
         )
         missing = tuple(unique(left_out, self._lacking()))
-        names = {(row.schema, row.name) for row in (*self.tables, *self.views)}
+        names = {row.key for row in (*self.tables, *self.views)}
         is_whole = self.selection.is_everything and self.destination_digests.keys() == names
         return RestoreOutcome(
             self.source,
@@ -272,7 +272,7 @@ class TableRestore(Struct, frozen=True):
         """Return how many rows of a table or view the destination has: of a table all, where ``compare`` was not asked;
         of a view that could not be read there, none.
         """
-        digest = self.destination_digests.get((table.schema, table.name))
+        digest = self.destination_digests.get(table.key)
         if digest is not None:
             return min(table.items, digest.rows)
         return table.items if table.kind == "table" else 0
@@ -302,8 +302,8 @@ class TableRestore(Struct, frozen=True):
         return [table for table in self.tables if not self._accepted(table, records)]
 
     def _accepted(self, table: CatalogRow, records: Sequence[FinishedRestore]) -> bool:
-        name = table.schema, table.name
-        return any(record.accepts(name, self.destination_digests.get(name)) for record in records)
+        digest = self.destination_digests.get(table.key)
+        return any(record.accepts(table.key, digest) for record in records)
 
     def record(
         self,
@@ -317,11 +317,11 @@ class TableRestore(Struct, frozen=True):
         """
         tables = {name: digest for record in self.earlier for name, digest in record.tables.items()}
         for table in (*self.tables, *self.views):
-            tables.pop((table.schema, table.name), None)
+            tables.pop(table.key, None)
         for table in (*self.tables, *self.views) if self.selection.rows else ():
-            digest = self.destination_digests.get((table.schema, table.name))
+            digest = self.destination_digests.get(table.key)
             if compare_table(table, digest) is not None:
-                tables[table.schema, table.name] = digest
+                tables[table.key] = digest
         only = "" if self.selection.left_out else self.selection.words()
         notes = unique(*(record.notes for record in self.earlier), notes)
         passwordless = unique(*(record.passwordless for record in self.earlier), passwordless)

@@ -344,7 +344,7 @@ def _restored_before(
     notes += _pointing_nowhere(job)
     if records:
         notes.append(mysql_left_out.how_to_forget(connection))
-    absent = {(table.schema, table.name) for table in run.tables} - run.destination_digests.keys()
+    absent = {table.key for table in run.tables} - run.destination_digests.keys()
     return run.nothing_to_do("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 

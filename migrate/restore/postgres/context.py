@@ -77,20 +77,17 @@ class PostgresRestore(Struct, frozen=True):
     def derived(self) -> set[Name]:
         """What the destination fills by itself: materialized views, and tables of extensions."""
         tables = [table for table in self.run.tables if table.details.get("extension")]
-        return {(table.schema, table.name) for table in (*self.run.views, *tables)}
+        return {table.key for table in (*self.run.views, *tables)}
 
     @property
     def orders(self) -> Orders:
         """In which order the tables have their columns at the source."""
-        return {
-            (table.schema, table.name): [column["name"] for column in table.details["columns"]]
-            for table in self.tables
-        }
+        return {table.key: [column["name"] for column in table.details["columns"]] for table in self.tables}
 
     def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]]) -> None:
         """Note parts that cannot be read."""
         for part, error in sorted(damaged, key=lambda entry: entry[0].name):
-            name = part.table.schema, part.table.name
+            name = part.table.key
             self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 

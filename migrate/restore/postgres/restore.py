@@ -106,7 +106,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     absent = _tables_not_made(job)
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
-    run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
+    run = replace(run, tables=[table for table in run.tables if table.key not in without])
     written = row_steps.copy_rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
     script = after_rows.complete(job, state, done)
     findings = _compare(job, run, filled) if selection.rows else []
@@ -173,7 +173,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
     base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
     rows = job.run.reader.catalog() if base is not None else ()
-    names = [(row.schema, row.name) for row in rows if row.source == job.run.source and is_users_table(row)]
+    names = [row.key for row in rows if row.source == job.run.source and is_users_table(row)]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
     missing_tables = sorted(map(".".join, absent))
     last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
@@ -301,7 +301,7 @@ def _restored_before(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | N
     what is to come, ``DamageError`` where the bundle does not show it.
     """
     connection, run = job.destination.connection, job.run
-    names = [(table.schema, table.name) for table in job.tables]
+    names = [table.key for table in job.tables]
     conflict = _conflict(job, names, merge=merge)
     records, same = run.finished_records(
         lambda bundle: postgres_left_out.read_finished(connection, bundle, run.source)
@@ -395,7 +395,7 @@ def _nothing_to_do(
     notes = _passwordless(job, records)
     if records:
         notes.append(postgres_left_out.HOW_TO_FORGET)
-    names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
+    names = [row.key for row in (*job.run.tables, *job.run.views) if row.number]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
     return job.run.nothing_to_do(
         "database", records, findings, left_out=job.left_out, notes=notes, absent=absent
@@ -437,7 +437,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
         return pre_data.define(connection, _definition_request(job, job.state, alone=alone))
-    names = [(table.schema, table.name) for table in job.tables]
+    names = [table.key for table in job.tables]
     absent = postgres_destination.absent_tables(connection, names)
     missing = [quote_qualified(*name) for name in names if name in absent]
     if missing:
@@ -469,7 +469,7 @@ def _tables_not_made(job: PostgresRestore) -> frozenset[Name]:
     lacks.
     """
     absent = postgres_destination.absent_tables(
-        job.destination.connection, [(table.schema, table.name) for table in job.tables]
+        job.destination.connection, [table.key for table in job.tables]
     )
     for name in sorted(absent)[:_SHOWN]:
         job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")

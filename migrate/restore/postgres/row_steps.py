@@ -130,7 +130,7 @@ def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
             f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
             for loss in losses
         )
-    rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
+    rest = [table for table in run.tables if table.key not in otherwise]
     return run.findings(rest, quote_qualified)
 
 
@@ -138,7 +138,7 @@ def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
     does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """
-    names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
+    names = {table.key for table in run.tables} if job.selection.is_part else None
     numbers = large_objects.numbers(run, job.damaged.keys())
     to_read = TablesToRead(names, also=job.derived, large_objects=numbers, orders=job.orders)
 
@@ -154,15 +154,15 @@ def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
         f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
     )
     unknown = job.unread.keys() | job.damaged.keys()
-    return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])
+    return replace(run, tables=[table for table in run.tables if table.key not in unknown])
 
 
 def note_recomputed(job: PostgresRestore) -> None:
     """Record as lost the rows of the materialized views that the comparison has found to hold others."""
     for view in job.run.views:
-        if (view.schema, view.name) in job.unread:
+        if view.key in job.unread:
             continue
-        digest = job.run.destination_digests.get((view.schema, view.name))
+        digest = job.run.destination_digests.get(view.key)
         if digest == RowsDigest(view.items, int(view.digest, 16)):
             continue
         loss = Loss(

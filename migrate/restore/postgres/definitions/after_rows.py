@@ -55,7 +55,7 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
         _make_stages(job, script, planned, done)
     else:
         _write_refused_parts(job)
-    objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
+    objects = [row.key for row in job.run.tables if row.number == NUMBER]
     damaged = any(name in job.damaged for name in objects)
     if job.selection.is_everything and _LARGE_OBJECTS not in done and not damaged:
         statements = list(describe_large_objects(definitions.large_objects(), portable=state.portable))
@@ -149,13 +149,13 @@ def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
         selected = select_entries(selected, job.defined, job.run.was_left_out)
     if job.damaged:
         selected = _without_triggers(job, selected)
-    return stages(selected, {(table.schema, table.name): table.size_bytes for table in job.tables})
+    return stages(selected, {table.key: table.size_bytes for table in job.tables})
 
 
 def _without_triggers(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[DumpEntry]:
     """Leave out the triggers of tables that wait for rows: those must not fire them."""
-    rows = [row for row in job.tables if (row.schema, row.name) in job.damaged]
-    names = {name for row in rows for name in ((row.schema, row.name), *ancestors(row))}
+    rows = [row for row in job.tables if row.key in job.damaged]
+    names = {name for row in rows for name in (row.key, *ancestors(row))}
     waiting = {entry for entry in select_entries(entries, names) if entry.kind == "TRIGGER"}
     job.left_out.extend(
         f"{entry.label}: it comes when the rows of its table are there"

@@ -187,7 +187,7 @@ def filled_otherwise(job: PostgresRestore, done: AbstractSet[str]) -> frozenset[
     connection = job.destination.connection
     names = set()
     for table in job.run.tables:
-        name, mark = (table.schema, table.name), f"{_MARK}{table.number}"
+        name, mark = table.key, f"{_MARK}{table.number}"
         if not table.details.get("extension") or mark in done:
             continue
         if has_table(connection, name) and not table_with_rows(connection, [name]):
@@ -200,7 +200,7 @@ def filled_otherwise(job: PostgresRestore, done: AbstractSet[str]) -> frozenset[
 def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
     """Record as lost the rows of tables that their extensions fill, where those are others."""
     for table in job.run.tables:
-        name = table.schema, table.name
+        name = table.key
         digest = job.run.destination_digests.get(name, RowsDigest())
         if (
             name not in names

@@ -30,7 +30,7 @@ def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
     """Return the numbers of the bundle's objects, unless they are among what is ``damaged``. Raises ``DamageError``."""
     oids: set[int] = set()
     tables = [table for table in run.tables if table.number == NUMBER]
-    for part in parts_of([table for table in tables if (table.schema, table.name) not in damaged]):
+    for part in parts_of([table for table in tables if table.key not in damaged]):
         try:
             with pq.ParquetFile(run.reader.open(part.key)) as file:
                 oids.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))

@@ -49,21 +49,17 @@ def explained(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]
     differing = [
         table
         for table in run.tables
-        if (digest := run.destination_digests.get(_name(table))) is not None
+        if (digest := run.destination_digests.get(table.key)) is not None
         and to_hex(digest.digest) != table.digest
     ]
     losses_of_table = _computed_otherwise(job, run, differing)
     for table in differing:
         for explain in (_as_taken, _as_sent):  # each reads the table in the bundle
             expected, losses = explain(job, run, table)
-            if losses and expected == run.destination_digests[_name(table)]:
-                losses_of_table[_name(table)] = losses
+            if losses and expected == run.destination_digests[table.key]:
+                losses_of_table[table.key] = losses
                 break
     return losses_of_table
-
-
-def _name(table: CatalogRow) -> Name:
-    return table.schema, table.name
 
 
 def _computed_otherwise(
@@ -73,24 +69,22 @@ def _computed_otherwise(
     changed since the rows were written, or reads what is another here. Nobody can write into such a column.
     """
     columns = {
-        _name(table): [
-            column["name"] for column in table.details.get("columns", ()) if column.get("generated")
-        ]
+        table.key: [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
         for table in differing
-        if run.destination_digests[_name(table)].rows == table.items
+        if run.destination_digests[table.key].rows == table.items
     }
-    doubtful = [table for table in differing if columns.get(_name(table))]
+    doubtful = [table for table in differing if columns.get(table.key)]
     if not doubtful:
         return {}
-    to_read = TablesToRead({_name(table) for table in doubtful}, generated=False, orders=job.orders)
+    to_read = TablesToRead({table.key for table in doubtful}, generated=False, orders=job.orders)
     live = live_tables(job.destination.address, to_read, workers=run.workers)
     return {
-        _name(table): [
-            Loss(f"{quote_qualified(*_name(table))}.{quote_name(column)}", "generated values", _COMPUTED)
-            for column in columns[_name(table)]
+        table.key: [
+            Loss(f"{quote_qualified(*table.key)}.{quote_name(column)}", "generated values", _COMPUTED)
+            for column in columns[table.key]
         ]
         for table in doubtful
-        if live[_name(table)] == _without_generated(run, table)
+        if live[table.key] == _without_generated(run, table)
     }
 
 
@@ -125,7 +119,7 @@ def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tupl
             raise damage(part, exc) from exc
     return digest, [
         Loss(
-            f"{quote_qualified(*_name(table))}.{quote_name(column)}",
+            f"{quote_qualified(*table.key)}.{quote_name(column)}",
             "bytes of its values",
             f"{many} have bytes of {encoding} for which there is no character, or a second code of one: the destination"
             " has the characters, a replacement where there is none; the bundle has the bytes",
@@ -171,12 +165,12 @@ def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tup
     """Return what the destination has of a table if it lacks nothing but values that it does not take, and the losses
     in that. Large objects are no table, and have none.
     """
-    label, digest = quote_qualified(*_name(table)), RowsDigest()
+    label, digest = quote_qualified(*table.key), RowsDigest()
     if not table.number:
         return digest, []
     with job.destination.connection.transaction(force_rollback=True):
-        values = ValueFilter(job.destination.connection, label, job.orders[_name(table)])
-        fewer = run.destination_digests[_name(table)].rows < table.items
+        values = ValueFilter(job.destination.connection, label, job.orders[table.key])
+        fewer = run.destination_digests[table.key].rows < table.items
         for part in parts_of([table]) if values.doubtful or fewer else ():
             try:
                 file = open_part(run.reader.open(part.key))
