@@ -143,7 +143,7 @@ class _Pack(Struct):
         """Write an object, or note why it is not in the pack."""
         listed = fetched.summary
         if fetched.error is not None:
-            fetched = self._again(fetched)
+            fetched = self._read_again(fetched)
         summary = fetched.summary
         if fetched.error is not None:
             self.lost.append((row, listed, fetched.error))
@@ -192,7 +192,7 @@ class _Pack(Struct):
                 self.unlike.append(fetched.summary.key)
         return fetched, md5
 
-    def _again(self, fetched: Fetched) -> Fetched:
+    def _read_again(self, fetched: Fetched) -> Fetched:
         """Read an object again that came damaged, or is not what was listed."""
         if isinstance(fetched.error, SourceDamagedError):
             fetched = read_again(self.bucket, fetched)

@@ -28,7 +28,7 @@ from exporters.objects.listing import inventory
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
 from exporters.objects.listing.s3_inventory_report import Files
-from exporters.objects.listing.second_listing import Begun, Relisting
+from exporters.objects.listing.second_listing import PagesAhead, Relisting
 from exporters.objects.outage_detection import Outage
 from exporters.objects.rate_estimate import Census, estimate
 from exporters.objects.source_summary import Closing, FinishedUnits
@@ -140,7 +140,7 @@ class ObjectSnapshot:
         self._workspace = workspace
         self._inventory = listed
         self._outage = Outage(bucket)
-        self._again: Begun | None = None
+        self._pages_ahead: PagesAhead | None = None
         totals = listed.totals
         self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
@@ -198,18 +198,18 @@ class ObjectSnapshot:
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
         if self._inventory.totals.ordered:
-            self._again = Begun(self._bucket, self._inventory.totals)
+            self._pages_ahead = PagesAhead(self._bucket, self._inventory.totals)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """See ``Snapshot.finish``."""
         planned = unit_plan.cut(self._inventory, self._bucket.name)
-        second_listing, self._again = self._again, None
+        pages_ahead, self._pages_ahead = self._pages_ahead, None
         totals = self._inventory.totals
         with ExitStack() as stack:
-            if second_listing is not None:
-                stack.callback(second_listing.close)
+            if pages_ahead is not None:
+                stack.callback(pages_ahead.close)
             finished = stack.enter_context(closing(FinishedUnits(done)))
-            relisting = stack.enter_context(closing(Relisting(self._bucket, totals, second_listing)))
+            relisting = stack.enter_context(closing(Relisting(self._bucket, totals, pages_ahead)))
             report = stack.enter_context(closing(self._report(totals))) if self._report else None
             return Closing(self._bucket, self._inventory, self._workspace, finished, relisting, report).run(
                 planned, sink
@@ -217,5 +217,5 @@ class ObjectSnapshot:
 
     def close(self) -> None:
         """End what is under way."""
-        if self._again is not None:
-            self._again.close()
+        if self._pages_ahead is not None:
+            self._pages_ahead.close()

@@ -27,14 +27,14 @@ class Relisting:
     listing's count only if that one has overlooked objects.
     """
 
-    def __init__(self, bucket: Bucket, totals: Totals, begun: Begun | None = None) -> None:
+    def __init__(self, bucket: Bucket, totals: Totals, ahead: PagesAhead | None = None) -> None:
         self._bucket = bucket
         self._since = datetime.fromisoformat(totals.listed_from)
         self.refusal: SourceError | None = None
         """Why there is no second listing: the source may have been shut since the first."""
         self._files = ExitStack()
         with self._unless_shut():
-            self._again = _second_listing(bucket, totals, begun, self._files)
+            self._second = _second_listing(bucket, totals, ahead, self._files)
         method = "a second listing of versions with a plain one" if totals.versions else "a second listing"
         self.how = f"{method}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
@@ -60,12 +60,12 @@ class Relisting:
         with self._unless_shut():
             position = 0
             while position < len(keys):
-                run = self._again.run(keys, versions, etags, position)
+                run = self._second.run(keys, versions, etags, position)
                 self.same += run
                 position += run
                 if position == len(keys):
                     break
-                etag, current_etag = etags[position], self._again.take(keys[position], versions[position])
+                etag, current_etag = etags[position], self._second.take(keys[position], versions[position])
                 # The second listing may have passed here before the last units read what had been changed since.
                 before = listed[position]
                 position += 1
@@ -83,7 +83,7 @@ class Relisting:
         """Take in what only the second listing has."""
         if self.refusal is None:
             with self._unless_shut():
-                for summary in self._again.others():
+                for summary in self._second.others():
                     self._see_new(summary)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Relisting:
             self._overlooked_names.append(summary.name)
 
 
-class _Again(Protocol):
+class _SecondListing(Protocol):
     """The second listing."""
 
     def run(
@@ -264,7 +264,7 @@ class _AnyOrder:
         self._rows.close()
 
 
-class Begun:
+class PagesAhead:
     """The pages of a second listing in the order of keys, fetched from now on in the background."""
 
     def __init__(self, bucket: Bucket, totals: Totals) -> None:
@@ -281,12 +281,14 @@ class Begun:
             listing.close()
 
 
-def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None, files: ExitStack) -> _Again:
+def _second_listing(
+    bucket: Bucket, totals: Totals, ahead: PagesAhead | None, files: ExitStack
+) -> _SecondListing:
     """Begin it. ``files`` closes what it keeps on disk."""
     if not totals.ordered:
         listing = bucket.list_versions() if totals.versions else bucket.list()
         return files.enter_context(closing(_AnyOrder(listing)))
-    pages = begun.pages if begun else partial(_pages, bucket, totals)
+    pages = ahead.pages if ahead else partial(_pages, bucket, totals)
     if not totals.versions:
         return _InOrder(pages(versions=False))
     both = (chain.from_iterable(page.rows() for page in pages(versions=of)) for of in (True, False))

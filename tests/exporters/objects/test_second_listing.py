@@ -13,7 +13,7 @@ from exporters.bucket_api import Bucket, Fetched, ObjectSummary, Page
 from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.objects.listing import second_listing
 from exporters.objects.listing.inventory import Totals
-from exporters.objects.listing.second_listing import Begun, Relisting
+from exporters.objects.listing.second_listing import PagesAhead, Relisting
 
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, 600000, tzinfo=UTC)
 OLD, NEW = BEGUN - timedelta(seconds=2), BEGUN + timedelta(seconds=1)
@@ -68,7 +68,7 @@ def relisted(
         listed_to=NEW.isoformat(),
         versions=way == "versions",
     )  # fmt: skip
-    begun = Begun(cast("Bucket", bucket), totals) if ahead else None
+    begun = PagesAhead(cast("Bucket", bucket), totals) if ahead else None
     again = Relisting(cast("Bucket", bucket), totals, begun)
     for start in range(0, len(inventory), cut):
         columns = [list(column) for column in zip(*inventory[start : start + cut], strict=True)]
@@ -233,7 +233,7 @@ def test_pages_that_nobody_reads_are_fetched_no_more_once_it_is_closed():
     totals = Totals(
         "id", 1, 1, 1, 1, 1, ordered=True, listed_from=BEGUN.isoformat(), listed_to=NEW.isoformat(), versions=True
     )  # fmt: skip
-    begun = Begun(cast("Bucket", bucket), totals)
+    begun = PagesAhead(cast("Bucket", bucket), totals)
     fetching = set(threading.enumerate()) - before
     assert len(fetching) == 2
     begun.close()
