@@ -27,7 +27,6 @@ import pytest
 from exporters.mysql import chunk_plan as of_mysql
 from exporters.postgres import chunk_plan as of_postgres
 from migrate.bundle.reader import BundleReader
-from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as my
 from tests.exporters.postgres import databases as pg
@@ -57,7 +56,7 @@ def moved(postgres, other_postgres, tmp_path_factory) -> Moved:
         patch.setattr(of_postgres, "CHUNK_BYTES", 40_000)
         assert pg.export_database(url, location).complete
     reader = read_bundle(location)
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     return Moved(url, destination, reader)
 
 
@@ -70,7 +69,7 @@ def my_moved(mariadb, other_mariadb, tmp_path_factory) -> Moved:
         patch.setattr(of_mysql, "CHUNK_BYTES", 40_000)
         assert my.export_database(url, location).complete
     reader = read_bundle(location)
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     return Moved(url, destination, reader)
 
 

@@ -1,7 +1,6 @@
 """What has the name under which a restore keeps its place is no part of the data: it is left out, and named."""
 
 from migrate.bundle.reader import BundleReader
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres import databases as of_postgres
 from tests.exporters.sqlite import databases as of_sqlite
 from tests.tools.bundles import read_bundle, restore_from
@@ -22,7 +21,7 @@ def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
     assert of_postgres.export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     check(reader, "schema moveout_restore")
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
 
 
 def test_a_table_of_sqlite(tmp_path):

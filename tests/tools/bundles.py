@@ -9,18 +9,28 @@ from migrate.bundle.reader import BundleReader
 from migrate.engines import registry
 from migrate.restore.common.api import RestoreRequest
 from migrate.restore.source_restore import restorer_of
+from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify.compare import ComparisonRequest
+from migrate.verify.live_database import compare_database
 
 
 def read_bundle(location):
     return BundleReader(open_location(str(location)))
 
 
-def restore_from(reader, source, url, *, password=None, **wishes):
-    """Restore one source by its engine's restorer. ``wishes``: further fields of the ``RestoreRequest``."""
+def restore_from(reader, source, url, *, password=None, **fields):
+    """Restore one source by its engine's restorer. ``fields``: further ones of the ``RestoreRequest``."""
     secrets = {"password": password} if password else {}
-    request = RestoreRequest(reader, source, url, secrets=secrets, **wishes)
+    request = RestoreRequest(
+        reader, source, url, secrets=secrets, **{"workers": 1, "progress": Silent(), **fields}
+    )
     return restorer_of(registry.engine_for(url, url)).restore(request)
+
+
+def differences(reader, url, source="app"):
+    """Return what is not in a database as it is in a bundle."""
+    return compare_database(ComparisonRequest(reader, source, url, workers=2, progress=Silent())).findings
 
 
 def seal_anew(bundle: Path, key: str, data: bytes) -> None:

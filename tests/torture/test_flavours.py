@@ -41,7 +41,7 @@ def bundle(source, tmp_path_factory) -> Path:
 def restored(location: Path, url: str, kept: Path) -> set[tuple[str, str]]:
     """Restore everything; return what the ledger says."""
     reader, account = read_bundle(location), open_location(str(kept))
-    outcome = restore_from(reader, "app", url, workers=2, progress=Silent(), report=account)
+    outcome = restore_from(reader, "app", url, workers=2, report=account)
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(kept / "app/losses.parquet").to_pylist() if outcome.report else []
     return {(row["item"], row["property"]) for row in losses}
@@ -103,7 +103,7 @@ def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb,
     )
     reader = read_bundle(exported(url, tmp_path / "bundle"))
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=2, report=kept)
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == [
         "check `o``dd` of `t`",
@@ -118,7 +118,7 @@ def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb,
 def lost_values(url: str, destination: str, location: Path) -> list[str]:
     reader = read_bundle(exported(url, location / "bundle"))
     account = open_location(str(location / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=account)
+    outcome = restore_from(reader, "app", destination, workers=2, report=account)
     assert outcome.findings == ()
     losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist()
     lost = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
@@ -159,7 +159,7 @@ def test_a_versioned_table_without_transactions_comes_to_mysql_without_its_histo
         "DELETE FROM t WHERE id = 1",
     )
     reader = read_bundle(exported(url, tmp_path / "bundle"))
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
     assert fetch(destination, "SELECT * FROM t") == [(2,)]
 
@@ -186,7 +186,7 @@ def test_what_mysql_refuses_of_tables_of_mariadb_is_named_and_all_rows_come(mari
     run_sql(url, f"SET foreign_key_checks = 0; {REFUSED}")
     reader = read_bundle(exported(url, tmp_path / "bundle"))
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=2, report=kept)
     assert outcome.findings == ()
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert sorted((one["item"], one["property"]) for one in losses if "collation" not in one["property"]) == [

@@ -16,7 +16,6 @@ from migrate.restore.mysql import load_rows as mysql_rows
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres.databases import as_role, export_database, run_sql
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
@@ -51,7 +50,7 @@ def die_at(step, bundle, destination):
 
     put_in("mark_done", mark, postgres_destination, load_rows, post_data)
     put_in("finish", finish, pre_data)
-    restore_from(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(bundle), "app", destination, workers=2)
 
 
 def die_at_mysql(step, bundle, destination):
@@ -72,7 +71,7 @@ def die_at_mysql(step, bundle, destination):
 
     put_in("mark_done", mark, mysql_rows, mysql_define, mysql_destination)
     put_in("drop_state", drop, mysql_destination)
-    restore_from(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(bundle), "app", destination, workers=2)
 
 
 def kill(die, step: int, bundle: Path, destination: str) -> None:
@@ -103,7 +102,7 @@ def test_postgresql(postgres, other_postgres, tmp_path, monkeypatch):
         return as_role(made, "boarder")
 
     def restore(destination: str) -> tuple:
-        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2)
         return outcome.findings, sorted(outcome.left_out)
 
     wanted = restore(fresh())
@@ -121,7 +120,7 @@ def test_mysql(mariadb, other_mariadb, tmp_path):
     reader = read_bundle(tmp_path / "bundle")
 
     def restore(destination: str) -> tuple:
-        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2)
         name = destination.rpartition("/")[2]
         return outcome.findings, sorted(entry.replace(name, "here") for entry in outcome.left_out)
 

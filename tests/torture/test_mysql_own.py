@@ -8,12 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.errors import NotEmptyError
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 from tests.tools.mysql_settings import global_settings, kept_settings
 
 pytestmark = pytest.mark.torture
@@ -53,20 +50,12 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
         " numbers and strings that they print as"
     }
     outcome = restore_from(
-        reader,
-        "app",
-        destination,
-        workers=2,
-        progress=Silent(),
-        report=open_location(str(tmp_path / "kept")),
+        reader, "app", destination, workers=2, report=open_location(str(tmp_path / "kept"))
     )
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [(loss["item"], loss["property"]) for loss in losses] == [("table `kept_apart`", "location")]
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
     for query in (
         "SELECT my_row_id, a FROM hidden ORDER BY 1",
         "SELECT id, CAST(j AS CHAR), JSON_TYPE(j), JSON_TYPE(j->'$.l[1]'), JSON_TYPE(j->'$[0]') FROM priced",
@@ -88,10 +77,10 @@ def test_what_the_destination_has_of_the_same_name_is_told(databases, other_mysq
     reader = read_bundle(tmp_path / "bundle")
     run_sql(destination, "CREATE LIBRARY sums LANGUAGE JAVASCRIPT AS $$ export function other() {} $$")
     with pytest.raises(NotEmptyError, match="has a library `sums` already"):
-        restore_from(reader, "app", destination, workers=1, progress=Silent(), merge=True)
+        restore_from(reader, "app", destination, merge=True)
     (system,) = [line for line in SCRIPT.read_text().splitlines() if line.startswith("CREATE SPATIAL")]
     run_sql(destination, system.replace("our", "another"))
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), only=["spots"])
+    outcome = restore_from(reader, "app", destination, only=["spots"])
     assert (
         f"spatial reference system {SYSTEM}: the destination has another one of this number" in outcome.notes
     )
@@ -110,7 +99,7 @@ def test_default_roles_come_back(mysql, other_mysql, tmp_path):
             "GRANT 'reader', 'writer`s' TO 'member'@'localhost'; SET DEFAULT ROLE ALL TO 'member'@'localhost'",
         )
         assert export_database(url, tmp_path / "bundle").complete
-        restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+        restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
         query = "SELECT * FROM mysql.default_roles ORDER BY DEFAULT_ROLE_USER"
         assert fetch(destination, query) == fetch(url, query)
         assert len(fetch(destination, query)) == 2
@@ -142,7 +131,7 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
                 "account 'limited'@'%'"
             ]
             reader = read_bundle(tmp_path / "bundle")
-            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            outcome = restore_from(reader, "app", destination)
             assert any("has no partial revokes" in note for note in outcome.notes)
             assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
                 ("GRANT USAGE ON *.* TO `partly`@`%`",)
@@ -153,7 +142,7 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
             )
             assert fetch(destination, query) == fetch(url, query)
             run_sql(destination, f"DROP USER {names}; DROP TABLE t; {switch}")
-            restore_from(reader, "app", destination, workers=1, progress=Silent())
+            restore_from(reader, "app", destination)
             assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
                 ("GRANT SELECT, INSERT ON *.* TO `partly`@`%`",),
                 ("REVOKE INSERT ON `logins_new`.* FROM `partly`@`%`",),
@@ -180,7 +169,7 @@ def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, t
             assert ("`t`.`j`", "types within JSON") in {
                 (one.item, one.property) for _, one in reader.losses()
             }
-            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            outcome = restore_from(reader, "app", destination)
             assert outcome.findings == ()
             paths = ("j->'$.end'", "j->'$.*[0]'", "j->'$[0]'", "k->'$[0]'")
             types = f"SELECT {', '.join(f'JSON_TYPE({path})' for path in paths)} FROM t"
@@ -205,9 +194,7 @@ def test_expressions_that_show_create_prints_with_question_marks_come_back(mysql
         run_sql(url, EXPRESSIONS)
         assert "????" in fetch(url, "SHOW CREATE TABLE t")[0][1]
         assert export_database(url, tmp_path / "bundle").complete
-        outcome = restore_from(
-            read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-        )
+        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
         assert (outcome.findings, outcome.left_out) == ((), ())
         of_this = "_SCHEMA = DATABASE() ORDER BY 1"
         for query in (
@@ -235,7 +222,7 @@ def test_labels_that_no_definition_prints_are_read_from_rows_or_named(mysql, oth
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         assert [loss.item for _, loss in reader.losses() if loss.property == "labels"] == ["`t`.`f`"]
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
         assert outcome.findings == ()
         assert fetch(destination, "SELECT * FROM t") == [(1, "😀", "👍", "b"), (2, "😀,é", "👎?", None)]
     finally:
@@ -251,7 +238,7 @@ def test_a_literal_beside_bytes_comes_back_as_a_view_has_it(mysql, other_mysql, 
         "CREATE VIEW `v'ü` AS SELECT CONCAT(b, 'ü…''') AS a, CONCAT('ü', 'Ã¼') AS c FROM t",
     )
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     for query in ("SELECT HEX(a), HEX(c) FROM `v'ü`", "SHOW CREATE VIEW `v'ü`"):
         assert fetch(destination, query) == fetch(url, query)

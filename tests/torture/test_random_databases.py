@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import export_database, fetch
 from tests.tools.bundles import read_bundle, restore_from
@@ -36,7 +35,7 @@ def moved(url: str, destination: str, location: Path):
     assert export_database(url, location / "bundle").complete
     kept = open_location(str(location / "kept"))
     reader = read_bundle(location / "bundle")
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=2, report=kept)
     losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist() if outcome.report else []
     return outcome, [*losses, *({"item": loss.item, "reason": loss.reason} for _, loss in reader.losses())]
 

@@ -12,12 +12,9 @@ import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.errors import DamageError
-from migrate.runtime.progress import Silent
 from migrate.verify import table_differences
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from migrate.verify.row_diff import DifferingRow, Narrowed
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 from tests.verify.fresh_databases import (
     MariadbDatabase,
     PostgresDatabase,
@@ -81,9 +78,7 @@ def database(request, tmp_path, monkeypatch):
 
 def compare(database) -> list[Finding]:
     reader = read_bundle(database.location)
-    return compare_database(
-        ComparisonRequest(reader, "app", database.url, workers=2, progress=Silent())
-    ).findings
+    return differences(reader, database.url)
 
 
 def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):

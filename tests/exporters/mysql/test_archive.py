@@ -4,7 +4,6 @@ import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.mysql.destination import make_empty, open_destination
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -31,7 +30,7 @@ def archived(mariadb, other_mariadb) -> str:
 def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, tmp_path):
     assert export_database(archived, tmp_path / "bundle").complete
     destination = other_mariadb.database()
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
     assert definitions(destination) == definitions(archived)
     assert checksums(destination) == checksums(archived)

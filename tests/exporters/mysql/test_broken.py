@@ -6,7 +6,6 @@ from exporters.doctor import ExamineRequest
 from exporters.mysql.discovery import discover
 from exporters.mysql.doctor import examine
 from migrate.errors import IncompleteError
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -43,7 +42,7 @@ def test_tables_that_cannot_be_read_are_failed_by_name_and_the_others_leave(brok
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.name, row.items) for row in reader.catalog()] == [("cut", 0), ("emptied", 0), ("sound", 2)]
     destination = other_mariadb.database()
-    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination)
     assert ("view `seen`", "definition") in {(loss.item, loss.property) for _, loss in reader.losses()}
     assert restored.findings == ()
     lacking = {entry.partition(":")[0] for entry in restored.left_out}

@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, open_database
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -83,7 +82,7 @@ def check(source: str, destination: str, location) -> None:
     make(source)
     exported = export_database(source, location)
     assert exported.complete, list(read_bundle(location).gaps())
-    outcome = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(location), "app", destination)
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
 
 

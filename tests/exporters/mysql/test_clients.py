@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, open_database
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -59,7 +58,7 @@ def test_an_event_comes_back_whose_definition_no_server_reads_in_its_mode(my_exp
         "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DISABLE COMMENT 'ü' DO SELECT NOT 1 BETWEEN 0 AND 2"
     )
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = (
         "SELECT EVENT_COMMENT, ON_COMPLETION, SQL_MODE, EVENT_DEFINITION FROM information_schema.EVENTS"
@@ -72,7 +71,7 @@ def comes_back(server, other, client: str, location) -> None:
     url, destination = server.database(), other.database()
     make(url, client)
     assert export_database(url, location).complete
-    outcome = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(location), "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", *VIEWS):
         assert fetch(destination, query) == fetch(url, query)

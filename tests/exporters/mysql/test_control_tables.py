@@ -3,7 +3,6 @@
 from exporters.mysql.connection import parse_url
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.destination import begin_state, open_destination
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -19,7 +18,7 @@ def test_tables_of_a_customer_that_are_named_alike_come_back_whole(mariadb, othe
     run_sql(url, CUSTOMERS)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert definitions(destination) == definitions(url)
     assert checksums(destination) == checksums(url)
@@ -29,7 +28,7 @@ def test_a_customers_table_in_the_destination_stays(my_exported, other_mariadb):
     url, reader = my_exported("CREATE TABLE mine (a INT); INSERT INTO mine VALUES (1)")
     destination = other_mariadb.database()
     run_sql(destination, "CREATE TABLE moveout_restore (x INT); INSERT INTO moveout_restore VALUES (42)")
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), merge=True)
+    outcome = restore_from(reader, "app", destination, merge=True)
     assert outcome.findings == ()
     assert fetch(destination, "SHOW TABLES") == [("mine",), ("moveout_restore",)]
     assert fetch(destination, "SELECT x FROM moveout_restore") == [(42,)]

@@ -6,9 +6,6 @@ import pymysql
 import pytest
 
 from migrate.restore.mysql.table_ddl import inheriting, items_of
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import (
     checksums,
     client,
@@ -19,7 +16,7 @@ from tests.exporters.mysql.databases import (
     open_database,
     run_sql,
 )
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 from tests.tools.mysql_settings import global_settings
 
 ESCAPES = (Path(__file__).parent / "escapes.sql").read_text(encoding="utf-8")
@@ -47,13 +44,10 @@ def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
     assert export_database(escapes, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     check(escapes, destination)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
     with (
         open_database(destination) as connection,
         pytest.raises(pymysql.Error, match=r"CONSTRAINT `c.+d` failed"),
@@ -86,7 +80,7 @@ def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other
         before = definitions(url)
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, len(outcome.notes)) == ((), 1)
     assert "DROP TABLE `moveout_restore_left_out`" in outcome.notes[0]
     assert outcome.left_out == (

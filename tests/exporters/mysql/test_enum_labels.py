@@ -3,7 +3,6 @@
 import pyarrow.parquet as pq
 
 from migrate.bundle import layout
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, fetch
 from tests.tools.bundles import restore_from
 
@@ -33,7 +32,7 @@ def column(reader, name):
 def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_exported, other_mariadb):
     url, reader = my_exported(SCRIPT)
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, NUMBERS) == fetch(url, NUMBERS)
     assert checksums(destination) == checksums(url)
@@ -55,7 +54,7 @@ INSERT INTO t (c, d, e, s) VALUES (1, 2, 1, 1), (4, 3, 2, 5), (7, 0, 3, 7)
 def test_labels_that_the_server_prints_as_question_marks_come_back(my_exported, other_mariadb):
     url, reader = my_exported(UNPRINTED)
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = f"SELECT {', '.join(f'HEX({name}), {name}+0' for name in 'cdes')} FROM t ORDER BY id"
     assert fetch(destination, query) == fetch(url, query)
@@ -69,7 +68,7 @@ def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
         "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,3,2,2), (3,3,7,0,0), (4,0,2,NULL,1)"
     )
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = "SELECT id, e+0, CAST(s AS UNSIGNED), c+0, o+0 FROM twice ORDER BY id"
     assert fetch(destination, query) == fetch(url, query)

@@ -183,14 +183,14 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
     assert values(reader, "blobs", "b") == [b"\0\xff" * 4_400_000, b"", None]
     assert values(reader, "texts", "t") == ['"x' * 6_000_000, "", None]
     destination = other_mariadb.database()
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     assert fetch(destination, "SELECT SUM(LENGTH(b)) FROM blobs") == [(8_800_000,)]
     # what has its quotes doubled cannot be written back under the destination's limit: it says so
     run_sql(url, "INSERT INTO texts VALUES (4, REPEAT('''', 9000000))")
     assert export_database(url, tmp_path / "again").complete
     reader = read_bundle(tmp_path / "again")
     with pytest.raises(SourceError, match="max_allowed_packet"):
-        restore_from(reader, "app", other_mariadb.database(), workers=1, progress=Silent())
+        restore_from(reader, "app", other_mariadb.database())
 
 
 def die(url: str, location: str, fatal: int) -> None:
@@ -237,7 +237,7 @@ def die_restoring(location: str, url: str, steps: int) -> None:
 
     mysql_rows.mark_done = mark
     mysql_rows._BATCH_PARTS = 2
-    restore_from(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
+    restore_from(read_bundle(Path(location)), "app", url, workers=2)
 
 
 @pytest.mark.parametrize("steps", [4, *(pytest.param(n, marks=pytest.mark.torture) for n in (0, 1, 9))])
@@ -248,7 +248,7 @@ def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path,
     victim = run(die_restoring, str(tmp_path / "bundle"), destination, steps)
     victim.join(60)
     assert victim.exitcode == -9
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2)
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
 

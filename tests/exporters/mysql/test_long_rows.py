@@ -3,12 +3,9 @@
 import pytest
 
 from exporters.errors import SourceUsageError
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
 from tests.tools.mysql_settings import global_settings
 
@@ -58,15 +55,12 @@ def test_the_values_are_in_the_files(bundle):
 
 def test_they_come_back(source, bundle, other_mariadb):
     destination = other_mariadb.database()
-    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2)
     assert outcome.findings == ()
     assert checksums(destination) == checksums(source)
     query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
     assert fetch(destination, query) == fetch(source, query)
-    assert (
-        compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(bundle, destination) == []
 
 
 def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
@@ -74,5 +68,5 @@ def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
         global_settings(other_mariadb.url, max_allowed_packet=2**21),
         pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised,
     ):
-        restore_from(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
+        restore_from(bundle, "app", other_mariadb.database())
     assert "SET GLOBAL max_allowed_packet = " in raised.value.next_step

@@ -2,7 +2,6 @@
 
 import subprocess
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, client, fetch, run_sql
 from tests.tools.bundles import restore_from
 from tests.tools.mysql_settings import global_settings
@@ -26,7 +25,7 @@ def test_the_binary_log_of_a_restore_makes_the_same_rows(my_exported, mariadb, o
         with global_settings(other_mariadb.url, binlog_format="STATEMENT"):
             run_sql(destination, "FLUSH BINARY LOGS")
             (log, *_), *_ = fetch(destination, "SHOW MASTER STATUS")
-            assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+            assert restore_from(reader, "app", destination).findings == ()
         run_sql(destination, "FLUSH BINARY LOGS")
         command = ["mariadb-binlog", f"--database={NAME}", other_mariadb.directory / "data" / log]
         output = subprocess.run(command, capture_output=True, check=True).stdout

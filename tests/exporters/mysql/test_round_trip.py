@@ -10,11 +10,9 @@ from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.bundles import restore_from
+from tests.tools.bundles import differences, restore_from
 
 
 class Stages(Silent):
@@ -106,8 +104,8 @@ def test_values_that_a_type_cannot_hold_keep_their_text_beside_it(my_torture_bun
 
 def test_a_second_restore_finds_everything_there(my_torture_bundle, other_mariadb):
     url = other_mariadb.database()
-    first = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
-    again = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
+    first = restore_from(my_torture_bundle, "app", url)
+    again = restore_from(my_torture_bundle, "app", url)
     assert first.findings == again.findings == ()
     assert again.size_bytes == 0
     assert "already" in again.routine[0]
@@ -118,7 +116,7 @@ def test_a_database_that_holds_something_else_is_not_touched(my_torture_bundle, 
     url = other_mariadb.database()
     run_sql(url, "CREATE TABLE mine (x INT)")
     with pytest.raises(NotEmptyError, match="mine"):
-        restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
+        restore_from(my_torture_bundle, "app", url)
     assert fetch(url, "SHOW TABLES") == [("mine",)]
 
 
@@ -126,9 +124,9 @@ def test_merge_keeps_what_was_there_and_refuses_a_name_that_is_in_both(my_tortur
     url = other_mariadb.database()
     run_sql(url, "CREATE TABLE mine (x INT); CREATE TABLE parent (x INT)")
     with pytest.raises(NotEmptyError, match="parent"):
-        restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent(), merge=True)
+        restore_from(my_torture_bundle, "app", url, merge=True)
     run_sql(url, "DROP TABLE parent")
-    outcome = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent(), merge=True)
+    outcome = restore_from(my_torture_bundle, "app", url, merge=True)
     assert outcome.findings == ()
     assert ("mine",) in fetch(url, "SHOW TABLES")
 
@@ -138,7 +136,7 @@ def test_compare_names_changed_missing_and_added_tables(my_exported):
         "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); CREATE TABLE c (x INT)"
     )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x INT)")
-    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())).findings
+    findings = differences(reader, url)
     assert {finding.key: finding.what for finding in findings} == {
         "`a`": (
             "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"

@@ -1,6 +1,5 @@
 """Shapes that no row was ever given: MariaDB has nothing there where a column is new, and takes no such value."""
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, fetch
 from tests.tools.bundles import restore_from
 
@@ -20,7 +19,7 @@ def test_they_come_back_as_they_are(my_exported, other_mariadb):
     assert fetch(url, query)[0][:4] == (1, "", "", None)
     assert [row[0] for row in fetch(url, query) if row[4] == ""] == [5, 6]
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     assert fetch(destination, query) == fetch(url, query)
     assert checksums(destination) == checksums(url)

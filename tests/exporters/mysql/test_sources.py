@@ -11,7 +11,6 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
 from migrate.restore.mysql.grant_statements import Grants
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.mysql_settings import global_settings
@@ -136,9 +135,7 @@ def test_privileges_on_the_database_come_back_and_new_accounts_are_locked(
         run_sql(mariadb.url, "DROP DATABASE old_name")
     destination = other_mariadb.database("new_name")
     try:
-        outcome = restore_from(
-            read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-        )
+        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
         granted = [row[0] for row in fetch(destination, "SHOW GRANTS FOR 'grantee'@'%'")]
         known = [row[0] for row in fetch(destination, "SHOW GRANTS FOR 'known'@'localhost'")]
         created = fetch(destination, "SHOW CREATE USER 'grantee'@'%'")[0][0]
@@ -230,7 +227,7 @@ def test_what_has_no_snapshot_or_a_history_stands_in_the_ledger_and_comes_back(
     part = reader.open(layout.source_file("app", table.details["parts"][0]["name"]))
     assert pq.ParquetFile(part).read().to_pylist() == [{"g": "汉字", "k": "Привет", "b": "漢", "u": "😀"}]
     destination = other_mariadb.database()
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     for name, times, rows in (
         ("versioned", "row_start, row_end", 3),
         ("shown", "b, e", 2),
@@ -254,7 +251,7 @@ def test_a_server_that_takes_no_history_gets_the_rows_that_hold_still(
     )
     monkeypatch.setattr(Connection, "takes_history", property(lambda _: False))
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
     assert "the history of `t`" in outcome.left_out[0]
     assert fetch(destination, "SELECT * FROM t FOR SYSTEM_TIME ALL") == [(2,)]
@@ -269,7 +266,7 @@ def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_ex
     )
     destination = other_mariadb.database()
     with global_settings(other_mariadb.url, event_scheduler="ON"):
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     assert fetch(destination, "SELECT n FROM lax") == [(-1,)]
     assert [row[1] for row in fetch(destination, "SHOW EVENTS")] == ["due"]
@@ -292,7 +289,7 @@ def test_limits_that_a_server_sets_for_all_cut_nothing_short(kind, request, tmp_
     with global_settings(url, destination, **limits):
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2)
     assert [table.items for table in reader.catalog()] == [3, 3, 3, 3]
     assert (outcome.findings, outcome.left_out, outcome.items) == ((), (), 12)
 
@@ -315,7 +312,7 @@ def test_an_account_of_few_sessions_moves_with_one_worker_and_is_told_so(mariadb
             run_sql(where, "ALTER USER of_few_sessions WITH MAX_USER_CONNECTIONS 4")
         assert export_database(few[0], tmp_path / "bundle", workers=1).complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", few[1], workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", few[1])
         assert (outcome.findings, outcome.left_out, outcome.items) == ((), (), 2)
     finally:
         for where in (url, destination):

@@ -3,13 +3,10 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, run_sql
 from tests.exporters.mysql.values import STRATEGIES
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 COLUMNS = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
 ROWS = st.tuples(*(st.one_of(st.just("NULL"), values) for values in STRATEGIES.values()))
@@ -30,9 +27,6 @@ def test_every_row_comes_back(mariadb, other_mariadb, tmp_path_factory, rows):
     assert export_database(url, location).complete
     reader = read_bundle(location)
     assert check_parquet(reader, reader.catalog()) == []
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     assert checksums(destination) == checksums(url)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []

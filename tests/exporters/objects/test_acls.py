@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
@@ -38,9 +37,7 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=new.endpoint)
         accounts = {}
         for name, url in (("acls", f"s3://{destination.name}?profile={profile}"), ("none", plain.url)):
-            outcome = restore_from(
-                reader, "shop", url, workers=2, progress=Silent(), report=open_location(str(tmp_path / name))
-            )
+            outcome = restore_from(reader, "shop", url, workers=2, report=open_location(str(tmp_path / name)))
             assert outcome.findings == ()
             rows = pq.read_table(tmp_path / name / "shop/losses.parquet").to_pylist()
             accounts[name] = {row["item"]: row["reason"] for row in rows if row["property"] == "ACL"}

@@ -44,7 +44,7 @@ def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
 
 def restore(reader: BundleReader, url: str, account: Path | None = None, **more: Any) -> RestoreOutcome:
     kept = open_location(str(account)) if account else None
-    return restore_from(reader, "shop", url, workers=2, progress=Silent(), report=kept, **more)
+    return restore_from(reader, "shop", url, workers=2, report=kept, **more)
 
 
 def compare(reader: BundleReader, url: str) -> list[str]:

@@ -12,13 +12,10 @@ from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
 from migrate.browse.table_rows import rows
 from migrate.restore.postgres.rows.source_charset import Apart
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import column, dump_bytes, export_database, fetch, run_sql, table
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 _CONVERSION = """
 CREATE FUNCTION pg_temp.comes_back(code bytea, encoding text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
@@ -111,18 +108,15 @@ def test_values_that_are_not_the_same_by_way_of_utf8_come_back(
         b"\xffd" + strange,
     ]
     assert column(reader, "t", "c$exact")[3].decode().startswith("{{caf")
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     for expression in ("a", "b", "c", "d", "e", "j", "n"):
         assert stored(destination, expression, encoding) == stored(url, expression, encoding)
     assert dump_bytes(destination) == dump_bytes(url)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
 
     elsewhere = other_postgres.database()
-    restored = restore_from(reader, "app", elsewhere, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", elsewhere, workers=2)
     assert restored.findings == ()
     assert any('"t"."a": 3 have bytes of' in word for word in restored.left_out)
     assert (any("TABLE public.t" in word for word in restored.left_out)) == (encoding != "UTF8")
@@ -152,10 +146,8 @@ def test_a_changed_byte_is_a_difference(postgres, tmp_path, monkeypatch):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     run_bytes(url, b"UPDATE t SET a = '\x8d' WHERE id = 1")
-    (differences,) = compare_database(
-        ComparisonRequest(reader, "app", url, workers=1, progress=Silent())
-    ).findings
-    assert [(one.key, one.expected, one.found) for one in differences.rows] == [
+    (difference,) = differences(reader, url)
+    assert [(one.key, one.expected, one.found) for one in difference.rows] == [
         ((("id", "1"),), (("a", "\\xff\\x81"),), (("a", "\\xff\\x8d"),))
     ]
 
@@ -180,7 +172,7 @@ def test_long_values_that_are_not_the_same_by_way_of_utf8_come_back(
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     for expression in ("a", "b", "c"):
         assert stored(destination, expression, encoding) == stored(url, expression, encoding)
@@ -232,11 +224,9 @@ def test_bytes_that_are_no_utf8_leave_a_database_that_let_them_in(postgres, othe
     assert column(reader, "t", "a$exact") == [None, b"caf\xe9", None]
     assert column(reader, "t", "b$exact") == [None, b"{\xff}", None]
     assert next(rows(reader, table(reader, "t"), 1, 2))["a"] == {"encoding": "UTF8", "base64": "Y2Fm6Q=="}
-    assert (
-        compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent())).findings == []
-    )
+    assert differences(reader, url) == []
     destination = other_postgres.database()
-    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination)
     assert restored.findings == ()
     assert [word.partition(" have")[0] for word in restored.left_out] == [
         f'the values of "public"."t"."{one}": 1' for one in ("a", "b", "j")
@@ -267,7 +257,7 @@ def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
     }
     assert all("no character in UTF-8" in gap.reason for gap in outcome.sources[0].gaps)
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination)
     assert restored.findings == ()
     assert all(word.startswith("the bundle itself lacks") for word in restored.left_out)
     assert fetch(destination, f"SELECT convert_to(x, '{encoding}') FROM rest") == [(strange,)]
@@ -295,7 +285,7 @@ def test_every_code_comes_back(server, postgres, other_postgres, tmp_path, encod
             copy.write(b"1\t" + b"".join(codes) + b"\n")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     assert stored(destination, "a", encoding) == codes
     rows = server.execute("SELECT pg_temp.comes_back(c, %s) FROM unnest(%s::bytea[]) AS c", (encoding, codes))

@@ -4,7 +4,6 @@ import psycopg
 import pytest
 
 from exporters.postgres.definitions.collation import create_words, same
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import export_database, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -23,13 +22,13 @@ def test_another_order_of_text_is_noted(postgres, other_postgres, tmp_path):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     destination = other_postgres.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert [one.partition(" (")[0] for one in outcome.left_out] == ['rows of "public"."t1"']
     assert outcome.notes[0].startswith("text sorts as LC_COLLATE 'C' LC_CTYPE 'C' here")
     words = "LOCALE_PROVIDER icu ICU_LOCALE 'en'"
     assert words in outcome.notes[0]
     run_sql(other_postgres.url, f"CREATE DATABASE sorted TEMPLATE template0 LOCALE 'C' {words}")
-    like = restore_from(reader, "app", other_postgres.url_of("sorted"), workers=1, progress=Silent())
+    like = restore_from(reader, "app", other_postgres.url_of("sorted"))
     assert (like.findings, like.left_out, like.notes) == ((), (), ())
 
 

@@ -138,7 +138,7 @@ def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_p
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."lost"', 'sequence "public"."gone"']
     reader = read_bundle(tmp_path / "bundle")
     assert {row.name: row.items for row in reader.catalog()} == {"a": 1, "lost": 0, "z": 1}
-    restored = restore_from(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    restored = restore_from(reader, "app", other_postgres.database())
     assert restored.findings == ()
     assert [one.partition(":")[0] for one in restored.left_out] == [
         'the bundle itself lacks "public"."lost"',
@@ -193,7 +193,7 @@ def test_a_destination_that_is_not_empty_is_refused_by_a_tables_name(torture_bun
     url = other_postgres.database()
     run_sql(url, "CREATE TABLE precious AS SELECT 1 AS x")
     with pytest.raises(NotEmptyError, match=r"public\.precious"):
-        restore_from(torture_bundle, "app", url, workers=2, progress=Silent())
+        restore_from(torture_bundle, "app", url, workers=2)
     assert fetch(url, "SELECT x FROM precious") == [(1,)]
 
 
@@ -205,10 +205,10 @@ def test_large_objects_of_the_destination_are_never_written_over(exported, other
         if "only" in options:
             run_sql(destination, "CREATE TABLE t (x int)")
         with pytest.raises(NotEmptyError, match="large object 5000"):
-            restore_from(reader, "app", destination, workers=1, progress=Silent(), **options)
+            restore_from(reader, "app", destination, **options)
     assert fetch(destination, "SELECT lo_get(5000)") == [(b"precious",)]
     run_sql(destination, "SELECT lo_unlink(5000), lo_from_bytea(5001, 'mine'); DROP TABLE t")
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), merge=True)
+    outcome = restore_from(reader, "app", destination, merge=True)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, "SELECT lo_get(5000), lo_get(5001), x FROM t") == [(b"new", b"mine", 1)]
 
@@ -221,9 +221,9 @@ def test_a_destination_with_another_restore_in_it_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr("migrate.restore.postgres.row_steps.copy_rows", _break)
         with pytest.raises(KeyboardInterrupt):
-            restore_from(other, "app", url, workers=1, progress=Silent())
+            restore_from(other, "app", url)
     with pytest.raises(NotEmptyError, match="unfinished restore"):
-        restore_from(torture_bundle, "app", url, workers=2, progress=Silent())
+        restore_from(torture_bundle, "app", url, workers=2)
 
 
 def _break(*_):
@@ -232,7 +232,7 @@ def _break(*_):
 
 def test_an_unknown_source_is_named_with_those_that_are(torture_bundle, other_postgres):
     with pytest.raises(UsageError) as caught:
-        restore_from(torture_bundle, "shop", other_postgres.url, workers=1, progress=Silent())
+        restore_from(torture_bundle, "shop", other_postgres.url)
     assert "app" in caught.value.next_step
 
 
@@ -241,7 +241,7 @@ def test_definitions_that_fail_leave_nothing_behind(exported, other_postgres):
     url = other_postgres.database()
     run_sql(url, "CREATE SCHEMA clash")
     with pytest.raises(UsageError, match="clash"):
-        restore_from(reader, "app", url, workers=1, progress=Silent(), merge=True)
+        restore_from(reader, "app", url, merge=True)
     assert fetch(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
 
 
@@ -257,9 +257,7 @@ def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_the
         f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
     )
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-    outcome = restore_from(
-        read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"), workers=1, progress=Silent()
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"))
     assert outcome.findings == ()
     assert any("owners and privileges" in note for note in outcome.notes)
 
@@ -277,7 +275,7 @@ def test_what_an_older_server_does_not_understand_is_left_out_by_name(exported, 
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Definitions, "section", section)
-            return restore_from(reader, "app", where or destination, workers=1, progress=Silent(), **options)
+            return restore_from(reader, "app", where or destination, **options)
 
     destination = other_postgres.database()
     run_sql(destination, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
@@ -300,7 +298,7 @@ def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO founder")
     export_database(url, tmp_path / "bundle")
     destination = other_postgres.database()
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
     assert any("founder" in note for note in outcome.notes)
     query = "SELECT rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname = 'founder'"
     assert fetch(destination, query) == [(True, True, None)]

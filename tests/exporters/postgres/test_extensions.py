@@ -5,9 +5,6 @@ import pytest
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.restore.postgres.definitions.extensions import unlike
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import (
     as_role,
     dump,
@@ -17,7 +14,7 @@ from tests.exporters.postgres.databases import (
     run_sql,
     table,
 )
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 SCRIPT = """
 CREATE EXTENSION lo; CREATE EXTENSION citext VERSION '1.4';
@@ -58,17 +55,12 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
     bundle = read_bundle(tmp_path / "bundle")
     assert {loss.item for _, loss in bundle.losses()} == {"roles"}
     assert (table(bundle, "added").items, table(bundle, "added").details["extension"]) == (1, "lo")
-    restored = restore_from(bundle, "app", destinations[0], workers=2, progress=Silent())
+    restored = restore_from(bundle, "app", destinations[0], workers=2)
     assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
     assert sorted(extensions(destinations[0]), key=str) == sorted(extensions(url), key=str)
     assert dump(destinations[0]) == dump(url)
     assert fetch(destinations[0], "SELECT m, a, (SELECT b FROM added) FROM uses") == [(1, 1, "b")]
-    assert (
-        compare_database(
-            ComparisonRequest(bundle, "app", destinations[0], workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(bundle, destinations[0]) == []
 
     run_sql(url, OPERATOR)
     run_sql(
@@ -78,7 +70,7 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
     run_sql(destinations[1], "ALTER EXTENSION lo ADD TABLE added")
     assert export_database(url, tmp_path / "other").complete
     bundle = read_bundle(tmp_path / "other")
-    restored = restore_from(bundle, "app", destinations[1], workers=2, progress=Silent(), merge=True)
+    restored = restore_from(bundle, "app", destinations[1], workers=2, merge=True)
     assert restored.findings == ()
     rows = "the extension lo makes the table here, with 1 rows; the bundle has the source's 1"
     assert set(restored.left_out) == {
@@ -86,9 +78,7 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
         "operator public.===(integer,integer) of extension lo: the extension does not make it here",
     }
     assert any("extension citext is of version" in note for note in restored.notes)
-    compared = compare_database(
-        ComparisonRequest(bundle, "app", destinations[1], workers=2, progress=Silent())
-    ).findings
+    compared = differences(bundle, destinations[1])
     assert [(finding.key, finding.incomplete) for finding in compared] == [('"public"."added"', True)]
 
 
@@ -122,7 +112,7 @@ def test_an_extension_of_another_owner_is_named(postgres, other_postgres, tmp_pa
     try:
         assert export_database(url, tmp_path / "bundle").complete
         bundle = read_bundle(tmp_path / "bundle")
-        restored = restore_from(bundle, "app", destination, workers=2, progress=Silent())
+        restored = restore_from(bundle, "app", destination, workers=2)
     finally:
         for where in (url, destination):
             run_sql(where, "DROP EXTENSION IF EXISTS citext; DROP OWNED BY extender; DROP ROLE extender")
@@ -157,7 +147,7 @@ def test_a_member_of_another_role_costs_no_owner_of_other_objects(
     assert export_database(url, tmp_path / "bundle").complete
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     where = as_role(destination, "member_owner")
-    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", where, workers=1, progress=Silent())
+    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", where)
     assert restored.findings == ()
     member = "function public.citextsend(public.citext) of extension citext"
     assert restored.left_out == (f"{member}: it belongs to member_page at the source, and does not here",)

@@ -3,12 +3,9 @@
 import pytest
 
 from exporters.postgres.rows.copy_feed import Feeds
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, has_xml, run_sql
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
 
 __all__ = ["short_long_rows"]
@@ -66,23 +63,18 @@ def test_long_rows_that_were_not_foreseen_leave_whole(source, bundle, tmp_path, 
 
 def test_they_come_back(source, bundle, other_postgres):
     destination = other_postgres.database()
-    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2)
     assert outcome.findings == ()
     for table in ("plain", "odd", "one", "computed"):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
         assert fetch(destination, query) == fetch(source, query)
-    assert (
-        compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(bundle, destination) == []
 
 
 def test_a_long_value_that_differs_is_found(bundle, other_postgres):
     destination = other_postgres.database()
-    restore_from(bundle, "app", destination, workers=2, progress=Silent())
+    restore_from(bundle, "app", destination, workers=2)
     run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
-    (finding,) = compare_database(
-        ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())
-    ).findings
+    (finding,) = differences(bundle, destination)
     (row,) = finding.rows
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "800"),), ["t"])

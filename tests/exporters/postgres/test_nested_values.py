@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from exporters.postgres.rows.text_codec.codecs import apart, codec_of, named
 from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.sql.value_codec import parse_exactly
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import fetch
 from tests.exporters.postgres.values import (
     MADE_OF_OTHERS,
@@ -218,5 +217,5 @@ def test_tables_of_types_within_types_leave_also_where_nothing_is_in_them(export
         "INSERT INTO u VALUES (NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL)"
     )
     destination = other_postgres.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())

@@ -16,12 +16,9 @@ from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.restore.postgres.definitions import after_rows
 from migrate.restore.postgres.rows import load_rows as sql_rows
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 from tests.tools.commit_records import recorded_units
 
 SMALL_CHUNK = 512 * 1024
@@ -84,7 +81,7 @@ def slow_restore(location: Path, destination: str) -> None:
         time.sleep(0.05)
 
     sql_rows.RowWriter._copy = slow
-    restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(location), "app", destination, workers=2)
 
 
 def killed_export(url: str, location: Path, *, after: int) -> set[str]:
@@ -118,12 +115,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
     assert outcome.complete, outcome.sources
     assert not done & redone.keys()
     assert set(redone.values()) == {1}
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), big) == []
 
 
 @pytest.mark.parametrize(
@@ -144,9 +136,7 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
     assert outcome.complete, outcome.sources
     assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
     reader = read_bundle(location)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())).findings == []
-    )
+    assert differences(reader, big) == []
     assert len(reader.reconciliation()[0].summary.positions) == 2
 
 
@@ -173,9 +163,7 @@ def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
     (row,) = (row for row in reader.catalog() if row.name == "big")
     assert len(row.details["chunks"]) > 20
     monkeypatch.undo()
-    assert (
-        compare_database(ComparisonRequest(reader, "app", big, workers=2, progress=Silent())).findings == []
-    )
+    assert differences(reader, big) == []
 
 
 def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
@@ -201,12 +189,7 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
         connection.execute("RELEASE s")
         connection.commit()
     assert export_database(big, location).complete
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), big) == []
 
 
 REDEFINED = (
@@ -263,12 +246,7 @@ def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunk
     run_sql(big, change)
     outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", big, workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), big) == []
 
 
 def parts_done(url: str) -> int:
@@ -296,7 +274,7 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
     reader = read_bundle(location)
     before = {row[0] for row in fetch(destination, "SELECT name FROM moveout_restore.done")}
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert outcome.findings == ()
     assert outcome.skipped_items > 0
     assert not before & set(copied)
@@ -312,8 +290,8 @@ def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tm
     with monkeypatch.context() as patch:
         patch.setattr("migrate.restore.postgres.definitions.after_rows.set_sequences", _die)
         with pytest.raises(KeyboardInterrupt):
-            restore_from(reader, "app", destination, workers=2, progress=Silent())
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+            restore_from(reader, "app", destination, workers=2)
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
     assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'big'") == [(1,)]
 
@@ -333,6 +311,6 @@ def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres,
         return script
 
     monkeypatch.setattr(after_rows, "complete", sabotage)
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert len(outcome.findings) == 1
     assert '"public"."t"' in outcome.findings[0]

@@ -7,18 +7,15 @@ import pytest
 
 from exporters.postgres.live_digests import live_tables
 from migrate.bundle import layout
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import column, dump, export_database, fetch, has_xml, run_sql, table
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 
 @pytest.fixture(scope="module")
 def restored(torture_bundle, other_postgres) -> str:
     url = other_postgres.database()
-    outcome = restore_from(torture_bundle, "app", url, workers=2, progress=Silent())
+    outcome = restore_from(torture_bundle, "app", url, workers=2)
     assert outcome.findings == ()
     return url
 
@@ -81,7 +78,7 @@ def test_a_side_column_never_takes_a_real_columns_name(torture_bundle):
 
 
 def test_a_second_restore_finds_everything_there(torture_bundle, restored):
-    outcome = restore_from(torture_bundle, "app", restored, workers=2, progress=Silent())
+    outcome = restore_from(torture_bundle, "app", restored, workers=2)
     assert outcome.size_bytes == 0
     assert "already" in outcome.routine[0]
 
@@ -91,12 +88,7 @@ def test_nothing_of_the_restore_stays_in_the_destination(restored):
 
 
 def test_compare_finds_nothing_in_an_equal_database(torture, torture_bundle):
-    assert (
-        compare_database(
-            ComparisonRequest(torture_bundle, "app", torture, workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(torture_bundle, torture) == []
 
 
 def test_compare_names_changed_missing_and_added_tables(exported):
@@ -104,7 +96,7 @@ def test_compare_names_changed_missing_and_added_tables(exported):
         "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 1 AS x; CREATE TABLE c (x int)"
     )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x int)")
-    findings = compare_database(ComparisonRequest(reader, "app", url, workers=2, progress=Silent())).findings
+    findings = differences(reader, url)
     assert {finding.key: finding.what for finding in findings} == {
         '"public"."a"': (
             "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"
@@ -126,7 +118,7 @@ def test_an_empty_database_is_counted_as_empty(postgres, other_postgres, tmp_pat
     assert export_database(postgres.database(), tmp_path / "bundle").exit_code == 3
     reader = read_bundle(tmp_path / "bundle")
     assert reader.catalog() == []
-    outcome = restore_from(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", other_postgres.database())
     assert (outcome.items, outcome.findings) == (0, ())
 
 
@@ -137,7 +129,7 @@ def test_an_extensions_types_come_back_and_its_own_tables_are_its_own(postgres, 
         "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); INSERT INTO t VALUES ('a=>1, b=>NULL'), (NULL), ('')"
     )
     destination = other_postgres.database()
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     assert fetch(destination, "SELECT h -> 'a' FROM t WHERE h ? 'a'") == [("1",)]
 
 
@@ -148,7 +140,7 @@ def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
         "CREATE TABLE t AS SELECT unnest(ARRAY['<a>b &amp; c</a>', 'text only', '', NULL]::xml[]) AS x"
     )
     destination = other_postgres.database()
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
 
 
 @pytest.mark.torture
@@ -160,7 +152,7 @@ def test_values_larger_than_a_block_come_back(exported, other_postgres):
         " INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
     )
     destination = other_postgres.database()
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     assert fetch(destination, "SELECT length(t), length(b) FROM t WHERE id = 1") == [(4000000, 3000000)]
 
 
@@ -182,7 +174,7 @@ def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres
     assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
     assert column(reader, "t", "x") == [b'{\xfe,NULL,""}', None, b"{}"]
     assert column(reader, "t", "i") == [[1, None], None, []]
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
 
 
 def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exported, monkeypatch):
@@ -193,7 +185,5 @@ def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exporte
     url, reader = exported(
         "CREATE TABLE t AS SELECT n AS x, E'a\\nb' AS t FROM generate_series(1, 1000) n; CREATE TABLE e ()"
     )
-    assert (
-        compare_database(ComparisonRequest(reader, "app", url, workers=1, progress=Silent())).findings == []
-    )
+    assert differences(reader, url) == []
     assert table(reader, "t").items == 1000

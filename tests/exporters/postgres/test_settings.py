@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -63,7 +62,7 @@ def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tm
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.items, row.digest) for row in reader.catalog()] == [(plain.items, plain.digest)]
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     for words in ("", "ROLE postgres IN "):
         run_sql(other_postgres.url, f"ALTER {words}DATABASE {name_of(destination)} RESET ALL")
@@ -79,9 +78,7 @@ def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres
         run_sql(postgres.url, f"ALTER DATABASE {name_of(url)} SET {name} = '{ODD[name]}'")
     run_sql(url, VIEW)
     assert export_database(url, tmp_path / "bundle").complete
-    restored = restore_from(
-        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-    )
+    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
     assert (restored.findings, restored.left_out) == ((), ())
     query = "SELECT w FROM apart.written ORDER BY w"
     assert fetch(destination, query) == fetch(url, query)

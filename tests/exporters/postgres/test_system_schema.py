@@ -1,6 +1,5 @@
 """What users have made among the server's own objects comes back, or is named."""
 
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -43,7 +42,7 @@ def test_functions_and_members_of_operator_families_come_back(postgres, other_po
         "operator pg_catalog.===(integer,integer)",
     }
     run_sql(destination, "CREATE PROCEDURE pg_catalog.doit() LANGUAGE sql AS 'SELECT 1'")
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     assert dump(destination) == dump(url)
     assert sorted(fetch(destination, MADE), key=str) == sorted(fetch(url, MADE), key=str)
@@ -67,7 +66,7 @@ def test_what_only_a_superuser_may_make_there_costs_no_owners(
     run_sql(destination, f"GRANT ALL ON DATABASE {destination.rpartition('/')[2]} TO resident")
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     resident = destination.replace("postgres@", "resident@")
-    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", resident, workers=1, progress=Silent())
+    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", resident)
     assert restored.findings == ()
     assert restored.left_out == ("FUNCTION pg_catalog.nvl(integer): permission denied for schema pg_catalog",)
     assert not any("owners and privileges" in note for note in restored.notes)

@@ -1,6 +1,5 @@
 """Tables whose index calls code that refuses to run for a plan: COPY reads them by their names."""
 
-from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import column, export_database, fetch, run_sql, table
 from tests.tools.bundles import read_bundle, restore_from
@@ -30,7 +29,7 @@ def test_rows_come_without_a_plan_and_what_cannot_be_compared_is_named(
     refused = read_bundle(tmp_path / "refused")
     assert column(refused, "t", "s") == ['x,"y', "two\nlines", "", None, "z"]
     assert [loss.item for _, loss in refused.losses() if loss.item != "roles"] == ['"public"."made"."b"']
-    restored = restore_from(refused, "app", destinations[0], workers=2, progress=Silent())
+    restored = restore_from(refused, "app", destinations[0], workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     run_sql(destinations[0], "DROP INDEX made_expr_idx")
     assert fetch(destinations[0], "SELECT a, b FROM made") == [(1, 2), (2, 3)]
@@ -43,7 +42,7 @@ def test_rows_come_without_a_plan_and_what_cannot_be_compared_is_named(
     bundle = read_bundle(tmp_path / "bundle")
     assert table(bundle, "t").digest == table(refused, "t").digest
     for _ in range(2):
-        restored = restore_from(bundle, "app", destinations[1], workers=2, progress=Silent())
+        restored = restore_from(bundle, "app", destinations[1], workers=2)
         assert restored.findings == ()
         assert [one.partition(": ")[0] for one in restored.left_out] == [
             'the comparison of "public"."v"',

@@ -6,14 +6,11 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from exporters.postgres.live_digests import live_tables
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_each, script
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 BIG = "CREATE TABLE big AS SELECT n AS id, md5(n::text) AS t, ARRAY[n, NULL] AS a FROM generate_series(1, 40000) n;\n"
 BIG += "CREATE UNLOGGED TABLE fleeting_ids (id int GENERATED ALWAYS AS IDENTITY, x int);\n"
@@ -74,17 +71,12 @@ def test_databases_of_this_version_leave_and_come_back(server, other_postgres, t
         (big,) = (row for row in tables if row.name == "big")
         assert len(big.details["chunks"]) > 1
         destination = started.database()
-        restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        restored = restore_from(reader, "app", destination, workers=2)
         assert (restored.findings, restored.left_out) == ((), ())
         assert entries(destination) == entries(url)
         assert fetch(destination, PRIVILEGES) == fetch(url, PRIVILEGES)
         assert live_tables(destination) == live_tables(url)
         if newest >= major:
             newer = other_postgres.database()
-            assert restore_from(reader, "app", newer, workers=2, progress=Silent()).findings == ()
-            assert (
-                compare_database(
-                    ComparisonRequest(reader, "app", newer, workers=2, progress=Silent())
-                ).findings
-                == []
-            )
+            assert restore_from(reader, "app", newer, workers=2).findings == ()
+            assert differences(reader, newer) == []

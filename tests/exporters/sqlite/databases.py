@@ -83,7 +83,7 @@ def export_file(path: Path, location: Path) -> ExportOutcome:
 
 def restore_file(location: Path, destination: Path, *only: str) -> RestoreOutcome:
     reader = read_bundle(location)
-    return restore_from(reader, "app", url_of(destination), workers=2, progress=Silent(), only=only)
+    return restore_from(reader, "app", url_of(destination), workers=2, only=only)
 
 
 def losses_of(location: Path) -> set[str]:

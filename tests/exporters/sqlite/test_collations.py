@@ -4,11 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import export_file, restore_file, url_of
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 
 SCRIPT = """
 CREATE TABLE sorted (a TEXT COLLATE "my own" PRIMARY KEY, b) WITHOUT ROWID;
@@ -46,12 +43,7 @@ def test_keys_in_an_order_of_the_application_come_back(tmp_path):
     (note,) = [note for note in restored.notes if "REINDEX" in note]
     assert note.startswith("keys by the collation my own, which only the application has")
     reader = read_bundle(tmp_path / "bundle")
-    assert (
-        compare_database(
-            ComparisonRequest(reader, "app", url_of(destination), workers=1, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(reader, url_of(destination)) == []
     with closing(of_application(destination)) as connection:
         connection.execute('REINDEX "my own"')
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

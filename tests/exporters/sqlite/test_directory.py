@@ -16,12 +16,10 @@ from migrate.restore.sqlite.file_set import read_files
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.cli.conftest import run
 from tests.exporters.sqlite.conftest import TORTURE
 from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, schema_of, url_of
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 
 
 @pytest.fixture
@@ -55,12 +53,7 @@ def test_every_file_comes_back_as_it_was(folder, tmp_path):
         assert schema_of(destination / name) == schema_of(folder / name)
     again = restore_file(location, destination)
     assert again.items == again.skipped_items
-    assert (
-        compare_database(
-            ComparisonRequest(reader, "app", url_of(destination), workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(reader, url_of(destination)) == []
 
 
 def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
@@ -69,9 +62,7 @@ def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
     with closing(sqlite3.connect(folder / "tenants/one")) as connection:
         connection.execute("UPDATE t SET x = 3 WHERE x = 1")
         connection.commit()
-    (finding,) = compare_database(
-        ComparisonRequest(read_bundle(location), "app", url_of(folder), workers=2, progress=Silent())
-    ).findings
+    (finding,) = differences(read_bundle(location), url_of(folder))
     assert finding.key == '"tenants/one"."t"'
     (row,) = finding.rows
     assert (row.expected, row.found) == ((("x", "1"),), (("x", "3"),))

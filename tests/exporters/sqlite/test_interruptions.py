@@ -15,9 +15,6 @@ from exporters.sqlite.files import backup
 from exporters.sqlite.snapshot import SqliteSnapshot
 from migrate.restore.sqlite import load_rows as sqlite_rows
 from migrate.restore.sqlite import restore as sqlite_restore
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
 from tests.exporters.sqlite.databases import (
     everything,
@@ -29,7 +26,7 @@ from tests.exporters.sqlite.databases import (
     settings,
     url_of,
 )
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 from tests.tools.commit_records import recorded_units
 
 CHUNK = 64 * 1024
@@ -165,12 +162,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     assert outcome.complete, outcome.sources
     assert redone
     assert not done & redone.keys()
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), url_of(big)) == []
 
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
@@ -182,12 +174,7 @@ def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, r
     first, *_, last = sorted(unit for unit in done | redone.keys() if ".big/" in unit)
     changed = {first, last, "tables/0002.main.counted/000000", "tables/0003.main.sqlite_sequence/000000"}
     assert done & redone.keys() <= changed
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", url_of(big), workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), url_of(big)) == []
     assert len(read_bundle(location).reconciliation()[0].summary.positions) == 2
 
 

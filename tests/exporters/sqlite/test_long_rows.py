@@ -3,12 +3,9 @@
 import pytest
 
 from exporters.sqlite.rows import chunk_export
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, url_of
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 from tests.tools.long_rows import UNIT, short_long_rows
 
 __all__ = ["short_long_rows"]
@@ -62,20 +59,12 @@ def test_they_come_back(source, location):
     destination = source.parent / "destination.db"
     assert restore_file(location, destination).findings == ()
     assert everything(destination) == everything(source)
-    assert (
-        compare_database(
-            ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
-        ).findings
-        == []
-    )
+    assert differences(read_bundle(location), url_of(destination)) == []
 
 
 def test_a_long_value_that_differs_is_found(source, location):
     destination = source.parent / "other.db"
     restore_file(location, destination)
     run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
-    differences = compare_database(
-        ComparisonRequest(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
-    ).findings
-    ((row,),) = [one.rows for one in differences]
+    ((row,),) = [one.rows for one in differences(read_bundle(location), url_of(destination))]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

@@ -9,10 +9,8 @@ import pytest
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import everything, fetch, restore_file, schema_of, settings, url_of
-from tests.tools.bundles import read_bundle
+from tests.tools.bundles import differences, read_bundle
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +56,7 @@ def test_nothing_is_left_beside_the_source(torture, bundle):
 def test_the_bundle_is_whole_and_equal_to_source_and_destination(torture, bundle, restored):
     assert verify(open_location(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
     for path in (torture, restored):
-        assert (
-            compare_database(
-                ComparisonRequest(read_bundle(bundle), "app", url_of(path), workers=2, progress=Silent())
-            ).findings
-            == []
-        )
+        assert differences(read_bundle(bundle), url_of(path)) == []
 
 
 def test_a_second_restore_finds_everything_there(bundle, restored):

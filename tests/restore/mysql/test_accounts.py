@@ -4,7 +4,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.restore.mysql.grant_statements import Grants
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -22,7 +21,7 @@ def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_maria
         )
         hashed = fetch(url, "SELECT PASSWORD('secret')")[0][0]
         assert export_database(url, tmp_path / "bundle").complete
-        restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+        restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
         query = (
             "SELECT User, ssl_type, x509_subject, x509_issuer, max_questions, max_updates, max_user_connections"
             " FROM mysql.user WHERE User IN ('limited', 'counted') ORDER BY 1"
@@ -118,12 +117,12 @@ def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_
     export_database(url, tmp_path / "bundle")
     run_sql(mariadb.url, "DROP ROLE keeper; DROP DATABASE keepers_db")
     bundle = read_bundle(tmp_path / "bundle")
-    restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(bundle, "app", destination)
     words = "there is no role `keeper`, so the destination took it for an account"
     assert restored.left_out == (f"definer of view `kept`: {words}", f"definer of trigger `acts`: {words}")
     run_sql(other_mariadb.url, "CREATE OR REPLACE ROLE keeper")
     with_role = other_mariadb.database()
-    assert not restore_from(bundle, "app", with_role, workers=1, progress=Silent()).left_out
+    assert not restore_from(bundle, "app", with_role).left_out
     run_sql(other_mariadb.url, "DROP ROLE keeper")
 
 
@@ -141,7 +140,7 @@ def test_a_role_without_any_privilege_comes_with_its_members(mariadb, other_mari
         )
         export_database(url, tmp_path / "bundle")
         bundle = read_bundle(tmp_path / "bundle")
-        restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        restored = restore_from(bundle, "app", destination)
         members = "SELECT User, Role FROM mysql.roles_mapping WHERE User IN ('clerk', 'idle') AND Host <> 'localhost'"
         assert set(fetch(destination, members)) == {("clerk", "idle"), ("idle", "outer_idle")}
         assert [note for note in restored.notes if "`abroad`" in note], restored.notes
@@ -175,7 +174,7 @@ def test_what_acts_in_the_name_of_an_account_comes_after_it_and_its_privileges(k
         run_sql(url, drop)
         destination = other.database()
         bundle = read_bundle(tmp_path / "bundle")
-        restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        restored = restore_from(bundle, "app", destination)
         assert restored.left_out == ()
         assert not [note for note in restored.notes if "could not be granted" in note], restored.notes
         grants = ";".join(words for (words,) in fetch(destination, "SHOW GRANTS FOR 'owner'@'%'"))
@@ -198,12 +197,12 @@ def test_a_restore_whose_end_nobody_saw_says_again_which_accounts_are_locked(
         export_database(url, tmp_path / "bundle")
         bundle = read_bundle(tmp_path / "bundle")
         for words in ("were made without a password", "have no password"):
-            outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+            outcome = restore_from(bundle, "app", destination)
             (note,) = [note for note in outcome.notes if "locked" in note]
             assert f"these accounts {words}" in note
             assert "`clerk`@`%`" in note.partition("UNLOCK): ")[2].split(", ")
         run_sql(destination, "ALTER USER 'clerk'@'%' IDENTIFIED BY 'x' ACCOUNT UNLOCK")
-        outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(bundle, "app", destination)
         assert not [note for note in outcome.notes if "locked" in note and "`clerk`" in note]
     finally:
         for one in (url, destination):

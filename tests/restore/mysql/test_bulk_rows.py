@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
 from tests.tools.mysql_settings import global_settings
@@ -41,7 +40,7 @@ def prepared(server) -> int:
 def test_rows_of_every_type_come_back(my_exported, other_mariadb):
     url, reader = my_exported(TABLES)
     destination, before = other_mariadb.database(), prepared(other_mariadb)
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert prepared(other_mariadb) == before + 2
     for table in ("kinds", "nothing", "shapes"):
@@ -59,7 +58,7 @@ def test_what_is_refused_in_bulk_comes_as_sql(my_exported, other_mariadb, value,
     _, reader = my_exported(f"CREATE TABLE t (id INT PRIMARY KEY, v INT); {table}")
     destination = other_mariadb.database()
     run_sql(destination, f"CREATE TABLE t (id INT PRIMARY KEY, {definition})")
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), only=["data"])
+    outcome = restore_from(reader, "app", destination, only=["data"])
     assert bool(outcome.findings) == (value == "NULL"), outcome
     assert fetch(destination, "SELECT count(*) FROM t") == [(rows,)]
 
@@ -68,6 +67,6 @@ def test_a_binary_log_of_statements_gets_rows_as_sql(my_exported, other_mariadb)
     _, reader = my_exported("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_300")
     destination = other_mariadb.database()
     with global_settings(other_mariadb.url, binlog_format="STATEMENT"):
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, "SELECT count(*) FROM t") == [(300,)]

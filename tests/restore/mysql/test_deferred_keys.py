@@ -6,7 +6,6 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.restore.mysql import deferred_keys
 from migrate.restore.mysql.deferred_keys import take_apart
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -64,7 +63,7 @@ def test_tables_are_the_same_with_keys_made_late(
     my_torture, my_torture_bundle, other_mariadb, every_table_is_large
 ):
     destination = other_mariadb.database()
-    outcome = restore_from(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(my_torture_bundle, "app", destination, workers=2)
     assert outcome.findings == ()
     for name, kind in fetch(my_torture, "SHOW FULL TABLES"):
         if kind == "BASE TABLE":
@@ -88,8 +87,8 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(deferred_keys, "mark_done", stop)
         with pytest.raises(KeyboardInterrupt):
-            restore_from(my_torture_bundle, "app", destination, workers=1, progress=Silent())
-    outcome = restore_from(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+            restore_from(my_torture_bundle, "app", destination)
+    outcome = restore_from(my_torture_bundle, "app", destination, workers=2)
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
     assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")
@@ -110,7 +109,7 @@ def test_a_foreign_key_to_a_database_that_is_missing_is_named_until_that_is_ther
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         for _ in range(2):
-            outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+            outcome = restore_from(reader, "app", destination)
             assert (outcome.findings, outcome.left_out) == ((), ())
             (note,) = [note for note in outcome.notes if "foreign keys" in note]
             assert (
@@ -118,7 +117,7 @@ def test_a_foreign_key_to_a_database_that_is_missing_is_named_until_that_is_ther
                 in note
             )
         run_sql(destination, parent)
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
         assert not [note for note in outcome.notes if "foreign keys" in note]
     finally:
         run_sql(destination, f"DROP TABLE IF EXISTS c; DROP DATABASE IF EXISTS {odd}")

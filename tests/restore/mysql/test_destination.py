@@ -21,7 +21,7 @@ def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, 
     )
     destination = other_mariadb.database()
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, report=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `placed`", "location")
@@ -53,7 +53,7 @@ def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_
     finally:
         run_sql(url, "UNINSTALL SONAME 'ha_blackhole'")
     reader, kept = read_bundle(tmp_path / "bundle"), open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", other_mariadb.database(), workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", other_mariadb.database(), report=kept)
     assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `nothing`", "engine")
@@ -68,7 +68,7 @@ def test_a_database_without_tables_is_restored_twice(my_exported, other_mariadb)
     destination = other_mariadb.database()
 
     def restore():
-        return restore_from(reader, "app", destination, workers=1, progress=Silent())
+        return restore_from(reader, "app", destination)
 
     assert restore().notes == ()
     again = restore()
@@ -92,7 +92,7 @@ def test_virtual_columns_that_are_another_thing_each_time_are_no_difference(mari
     reader = read_bundle(tmp_path / "bundle")
     lost = {loss.item for _, loss in reader.losses() if loss.property == "values"}
     assert lost == {f"`t`.{name}" for name in ("at random", "above", "who", "seen")}
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     (left_out,) = outcome.left_out
     assert left_out.startswith("values of `nothing_else`.`r`: the destination computes other values")

@@ -5,7 +5,6 @@ import re
 import pytest
 
 from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql, session
 from tests.tools.bundles import restore_from
 
@@ -168,7 +167,7 @@ def test_a_view_whose_table_is_gone_is_left_out_by_name(my_exported, other_maria
         "CREATE VIEW whole AS SELECT * FROM t; DROP TABLE gone"
     )
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     assert [line.partition(":")[0] for line in outcome.left_out] == ["view `broken`"]
     assert {row[0] for row in fetch(destination, "SHOW TABLES")} == {"t", "whole", "moveout_restore_left_out"}

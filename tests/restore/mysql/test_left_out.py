@@ -12,7 +12,6 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.restore.mysql import load_rows as mysql_rows
-from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import run
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
@@ -42,7 +41,7 @@ def source(mariadb, tmp_path_factory):
 
 
 def restore(location: Path, destination: str):
-    return restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
+    return restore_from(read_bundle(location), "app", destination, workers=2)
 
 
 def die_late(location: str, destination: str, where: str) -> None:

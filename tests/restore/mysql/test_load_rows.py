@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -39,7 +38,7 @@ def test_versions_of_an_instant_and_numbers_that_are_null_come_back(mariadb, oth
     url, destination = mariadb.database(), other_mariadb.database()
     run_sql(url, VERSIONED)
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert definitions(destination) == definitions(url)
     assert history(destination) == history(url)
@@ -55,7 +54,7 @@ def test_a_row_that_the_destination_refuses_is_left_out_and_named(my_exported, o
     )
     destination = other_mariadb.database()
     run_sql(destination, f"{table.format(', UNIQUE KEY (a)')}; CREATE TABLE u (a INT)")
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), only=["data"])
+    outcome = restore_from(reader, "app", destination, only=["data"])
     assert outcome.findings == ()
     assert outcome.left_out == ("`t`: 1 row is left out: Duplicate entry '1' for key 'a'",)
     assert fetch(destination, "SELECT a, b FROM t ORDER BY b") == [(1, 1), (2, 2), (4, 4)]

@@ -4,7 +4,6 @@ import time
 
 import pyarrow.parquet as pq
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import definitions, fetch
 from tests.tools.bundles import restore_from
@@ -39,7 +38,7 @@ SIZES = (
 def test_the_database_is_as_it_was_when_each_routine_was_made(my_exported, other_mariadb):
     url, reader = my_exported(ROUTINES)
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
     assert definitions(destination) == definitions(url)
     assert fetch(destination, SIZES) == fetch(url, SIZES) == [(2, 1, "it's ours")]
@@ -51,7 +50,7 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
     while not fetch(url, OVER)[0][0]:
         time.sleep(0.2)
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, report=kept)
     assert outcome.findings == ()
     assert outcome.left_out == (
         "event `gone`: its time is over: the server drops it at once",

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from migrate.errors import NotAllowedError
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
@@ -41,7 +40,7 @@ def test_tables_that_refer_to_each_other_are_made_and_filled_together(
     destination = other_mariadb.database()
     with general_log(destination):
         kept = open_location(str(tmp_path / "kept"))
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+        outcome = restore_from(reader, "app", destination, report=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert outcome.losses == 1  # that `elsewhere` does not lie where it lay
     made = fetch(
@@ -70,6 +69,6 @@ def test_what_refuses_every_table_is_not_met_with_each_of_them(my_exported, othe
     )
     run_sql(destination, f"CREATE USER {account} IDENTIFIED BY '{other_mariadb.password}'; {may}")
     with general_log(destination), pytest.raises(NotAllowedError):
-        restore_from(reader, "app", other_mariadb.url_of(name, user), workers=1, progress=Silent())
+        restore_from(reader, "app", other_mariadb.url_of(name, user))
     query = f"SELECT COUNT(*) FROM mysql.general_log WHERE argument LIKE 'CREATE TABLE `{user}%'"
     assert 1 < fetch(destination, query)[0][0] < TABLES

@@ -4,7 +4,6 @@ it."""
 import pytest
 
 from migrate.errors import IncompleteError, UsageError
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, run_sql
 from tests.restore.mysql.killed_repair import kill_repair
 from tests.tools.bundles import restore_from
@@ -33,7 +32,7 @@ def zone(mariadb, other_mariadb):
 
 
 def restored(reader, destination):
-    return restore_from(reader, "app", destination, workers=1, progress=Silent())
+    return restore_from(reader, "app", destination)
 
 
 @pytest.mark.usefixtures("zone")

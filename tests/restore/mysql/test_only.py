@@ -6,13 +6,12 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.mysql import restore as database
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, fetch, run_sql
 from tests.tools.bundles import restore_from
 
 
 def restore(reader, url, *only):
-    outcome = restore_from(reader, "app", url, workers=2, progress=Silent(), only=only)
+    outcome = restore_from(reader, "app", url, workers=2, only=only)
     assert outcome.findings == ()
     return outcome
 

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -47,7 +46,7 @@ def test_a_server_that_does_not_answer_keeps_nobody_from_leaving(federated, othe
     assert "ENGINE=FEDERATED" in schema
     assert os.environ["MYSQL_PWD"] not in schema
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == ["table `far`"]
     assert fetch(destination, "SELECT * FROM own") == [(1,)]

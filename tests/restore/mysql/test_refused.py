@@ -10,7 +10,6 @@ from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.degrade.relaxed_constraints import Relaxation, loosen
 from migrate.restore.mysql.destination import begin_state, open_destination
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
@@ -30,7 +29,7 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
     url, reader = my_exported(SCRIPT)
     destination = other_mariadb.database()
     account = open_location(str(tmp_path / "kept"))
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=account)
+    outcome = restore_from(reader, "app", destination, report=account)
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()

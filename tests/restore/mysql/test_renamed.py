@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.mysql.identifiers import quote_name
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
@@ -42,7 +41,7 @@ def bundle(mariadb, tmp_path_factory):
 def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_path):
     destination = other_mariadb.database()
     kept = open_location(str(tmp_path / "account"))
-    outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(bundle, "app", destination, report=kept)
     assert (outcome.findings, outcome.losses) == ((), len(NAMED))
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == NAMED
@@ -61,7 +60,7 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_pat
 
 def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):
     destination = other_mariadb.database(OLD)
-    outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(bundle, "app", destination)
     assert (outcome.findings, outcome.losses) == ((), 0)
     assert fetch(destination, "SELECT sum_of()") == [(5,)]
 
@@ -75,9 +74,7 @@ def test_a_database_may_have_any_name(mariadb, other_mariadb, tmp_path):
     outcome = export_database(url, tmp_path / "bundle")
     assert (outcome.complete, outcome.sources[0].url) == (True, url)
     destination = other_mariadb.database()
-    restored = restore_from(
-        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-    )
+    restored = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
     assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
     run_sql(destination, "INSERT INTO t VALUES ()")
     assert fetch(destination, "SELECT id FROM t") == [(1,), (1001,)]

@@ -36,7 +36,7 @@ from tests.tools.rotten_proxy import RottenProxy
 
 
 def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:
-    return restore_from(reader, "shop", url, workers=2, progress=Silent(), merge=merge)
+    return restore_from(reader, "shop", url, workers=2, merge=merge)
 
 
 def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[str]:
@@ -402,9 +402,7 @@ def test_odd_keys_arrive_or_are_named(
         shop.put(key, b"" if key.endswith("/") else key.encode())
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
-    outcome = restore_from(
-        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
-    )
+    outcome = restore_from(reader, "shop", destination.url, workers=2, report=open_location(str(account)))
     lost = {
         row["item"]
         for row in pq.read_table(account / "shop/losses.parquet").to_pylist()

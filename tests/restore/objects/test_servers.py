@@ -12,7 +12,6 @@ import pytest
 
 from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
@@ -47,9 +46,7 @@ def fill(shop: Shop) -> dict[str, bytes]:
 
 def restored(reader: BundleReader, destination: Shop, account: Path) -> tuple[set[str], list[str]]:
     """Restore; return the keys that the ledger says beforehand will not be there, and what was left out."""
-    outcome = restore_from(
-        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
-    )
+    outcome = restore_from(reader, "shop", destination.url, workers=2, report=open_location(str(account)))
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
     return {row["item"] for row in rows if row["property"] == "object"}, list(outcome.left_out)
 
@@ -123,9 +120,12 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
     shop, destination = make_shop(minio), make_shop(rclone)
     shop.put("tagged", b"x", Tagging="a=b")
     outcome = restore_from(
-        take_out(shop.url, tmp_path / "bundle"), "shop", destination.url, workers=2, progress=Silent(),
+        take_out(shop.url, tmp_path / "bundle"),
+        "shop",
+        destination.url,
+        workers=2,
         report=open_location(str(tmp_path / "account")),
-    )  # fmt: skip
+    )
     assert outcome.findings == ()
     rows = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()
     assert [row["item"] for row in rows if row["property"] == "tag"] == ["tagged"]

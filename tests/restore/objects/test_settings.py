@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from scripts.servers import S3Server
@@ -64,9 +63,7 @@ def restored(shop: Shop, destination: Shop, tmp_path: Path) -> dict[str, str]:
     """Return what the ledger says of the bucket's settings."""
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
-    outcome = restore_from(
-        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
-    )
+    outcome = restore_from(reader, "shop", destination.url, workers=2, report=open_location(str(account)))
     assert outcome.findings == ()
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
     rows += json.loads((account / "shop/report.json").read_text())["settings"]

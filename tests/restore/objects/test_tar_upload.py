@@ -47,9 +47,13 @@ def test_a_tar_becomes_objects(
     with Counting(other_minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         outcome = restore_from(
-            reader, "shop", f"s3://{destination.name}?profile={profile}", workers=2, progress=Silent(),
-            report=open_location(str(tmp_path / "account")), pack_small_objects=True,
-        )  # fmt: skip
+            reader,
+            "shop",
+            f"s3://{destination.name}?profile={profile}",
+            workers=2,
+            report=open_location(str(tmp_path / "account")),
+            pack_small_objects=True,
+        )
     assert (outcome.findings, outcome.notes) == ((), ())
     objects = [
         asked for asked in proxy.puts if "moveout-probe" not in asked.path and asked.path.count("/") > 1
@@ -88,13 +92,7 @@ def test_a_destination_that_keeps_versions_or_unpacks_nothing_gets_one_by_one(
     reader = take_out(shop.url, tmp_path / "bundle")
     for destination in (make_old_shop(minio, lock=False), make_shop(versitygw)):
         outcome = restore_from(
-            reader,
-            "shop",
-            destination.url,
-            workers=2,
-            progress=Silent(),
-            report=None,
-            pack_small_objects=True,
+            reader, "shop", destination.url, workers=2, report=None, pack_small_objects=True
         )
         assert (outcome.items, outcome.findings) == (30, ())
         assert any("one by one" in note for note in outcome.notes)

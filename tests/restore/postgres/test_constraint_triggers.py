@@ -1,6 +1,5 @@
 """Whether triggers, rules and event triggers fire comes back, also of triggers that a server makes for constraints."""
 
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -39,7 +38,7 @@ def test_what_does_not_fire_at_the_source_does_not_fire_at_the_destination(
     run_sql(url, SCRIPT)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     assert sorted(fetch(destination, STATES), key=str) == sorted(fetch(url, STATES), key=str)
     run_sql(destination, "DELETE FROM p")
@@ -49,12 +48,7 @@ def test_what_does_not_fire_at_the_source_does_not_fire_at_the_destination(
     run_sql(ordinary, make.format("firing_plain"))
     run_sql(ordinary, f"GRANT ALL ON DATABASE {ordinary.rpartition('/')[2]} TO firing_plain")
     restored = restore_from(
-        reader,
-        "app",
-        ordinary.replace("postgres@", "firing_plain@"),
-        workers=2,
-        progress=Silent(),
-        password="p",
+        reader, "app", ordinary.replace("postgres@", "firing_plain@"), workers=2, password="p"
     )
     assert restored.findings == ()
     assert (

@@ -13,7 +13,6 @@ from migrate.restore.postgres.destination import State, begin_state, open_destin
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.bundles import restore_from
 
@@ -142,7 +141,7 @@ def sent(monkeypatch):
 def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
     url, reader = exported(rows_of_all_types())
     destination = other_postgres.database()
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert outcome.findings == ()
     assert len(sent) == 3
     for table in ("every", "whole", "others", "side", "long"):
@@ -203,7 +202,7 @@ def test_small_tables_are_encoded_together(exported, other_postgres):
     taken = [prepared.take(_part(parts, name), types[kind], "UTF8") for name, (kind, _) in tables.items()]
     options = [part.options for part in taken if part is not None]
     assert options == [(BINARY, CSV, BINARY)[kind] for kind, _ in tables.values()]
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     for name in tables:
         query = f"SELECT t::text FROM {name} t ORDER BY 1"
         assert fetch(destination, query) == fetch(url, query)
@@ -217,7 +216,7 @@ def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
     _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
     destination = other_postgres.database()
     run_sql(destination, "CREATE TABLE t (n numeric, d date)")
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), only=["data"])
+    outcome = restore_from(reader, "app", destination, workers=2, only=["data"])
     assert (outcome.findings, sent) == ((), [])
     assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]
 

@@ -8,7 +8,6 @@ from exporters.postgres import chunk_plan
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle import layout
 from migrate.restore.postgres.rows import copy_binary, large_objects
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -50,7 +49,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     missing.unlink()
     objects.write_bytes(b"")
     for _ in range(2):
-        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2)
         assert [one.partition(": ")[0] for one in outcome.findings] == [
             '"pg_catalog"."pg_largeobject"',
             '"public"."gone"',
@@ -75,7 +74,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     ]
     for path, data in whole.items():
         path.write_bytes(data)
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert sorted(dump(destination).splitlines()) == sorted(dump(url).splitlines())
 
@@ -86,7 +85,7 @@ def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other
     key = layout.source_file("app", part["name"])
     file = tmp_path / "bundle" / key
     file.write_bytes(file.read_bytes().replace(b"unmistakable", b"unmistakeble"))
-    outcome = restore_from(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", other_postgres.database())
     difference, damage = outcome.findings
     assert difference.startswith('"public"."t": expected digest ')
     assert damage.startswith(f'"public"."t": {key} is damaged: its SHA-256 is not that of the manifest')

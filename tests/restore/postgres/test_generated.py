@@ -2,12 +2,9 @@
 
 import pyarrow.parquet as pq
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.tools.bundles import restore_from
+from tests.tools.bundles import differences, restore_from
 
 CHANGED = """
 CREATE FUNCTION weighed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
@@ -24,12 +21,7 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
     _, reader = exported(CHANGED)
     destination = other_postgres.database()
     outcome = restore_from(
-        reader,
-        "app",
-        destination,
-        workers=2,
-        progress=Silent(),
-        report=open_location(str(tmp_path / "kept")),
+        reader, "app", destination, workers=2, report=open_location(str(tmp_path / "kept"))
     )
     assert outcome.findings == ()
     labels = [f'"public".{name}' for name in ('"alone"."id"', '"stale_1"."g"', '"stale_2"."g"')]
@@ -37,12 +29,7 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [loss["item"] for loss in losses if loss["property"] == "generated values"] == labels
     assert fetch(destination, "SELECT g FROM stale ORDER BY id") == [(3,), (6,)]
-    differing = {
-        one.key
-        for one in compare_database(
-            ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())
-        ).findings
-    }
+    differing = {one.key for one in differences(reader, destination)}
     assert differing == {'"public"."alone"', '"public"."stale_1"', '"public"."stale_2"'}
 
 
@@ -59,6 +46,6 @@ def test_another_difference_is_still_a_finding(exported, other_postgres, monkeyp
         return script
 
     monkeypatch.setattr(after_rows, "complete", and_spoil)
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."stale_2"']
     assert [one for one in outcome.left_out if "stale_2" in one] == []

@@ -4,7 +4,6 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from migrate.report import Later, add_result
-from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import as_role, export_database, fetch, run_sql
@@ -91,9 +90,7 @@ def bundle(postgres, tmp_path_factory):
 
 
 def restore(bundle, destination, *only, **options):
-    return restore_from(
-        read_bundle(bundle), "app", destination, workers=2, progress=Silent(), only=only, **options
-    )
+    return restore_from(read_bundle(bundle), "app", destination, workers=2, only=only, **options)
 
 
 def names(outcome) -> list[str]:

@@ -7,9 +7,6 @@ from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import METADATA_VERSION, PIECE_BYTES
 from exporters.postgres.live_digests import live_tables
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import (
     as_role,
@@ -23,7 +20,7 @@ from tests.exporters.postgres.databases import (
     script,
 )
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +48,11 @@ def test_every_object_comes_back(objects, other_postgres, tmp_path):
     tables = [row for row in reader.catalog() if row.kind == "table"]
     assert check_parquet(reader, tables) == []
     destination = other_postgres.database()
-    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     assert dump(destination) == dump(objects)
     assert live_tables(destination) == live_tables(objects)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
     assert any(loss.item == '"public"."distant"' for _, loss in reader.losses())
     query = "SELECT lo_get(7001), pg_get_userbyid(lomowner), lomacl::text FROM pg_largeobject_metadata WHERE oid = 7001"
     assert fetch(destination, query) == fetch(objects, query)
@@ -80,10 +74,10 @@ def test_a_database_in_another_encoding_comes_back_with_its_names(postgres, othe
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert b"Gr\xc3\xb6\xc3\x9fe" in (tmp_path / "bundle/data/app/schema/pre-data.sql").read_bytes()
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     assert dump(destination, "--encoding=UTF8") == dump(url, "--encoding=UTF8")
     unicode_ = other_postgres.database()
-    assert restore_from(reader, "app", unicode_, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", unicode_, workers=2).findings == ()
     assert fetch(unicode_, 'SELECT "ß"(), "näme" FROM "Größe" WHERE id = 1') == [("ñ", "ÿ")]
 
 
@@ -99,7 +93,7 @@ def test_definitions_of_a_database_without_encoding_come_back(postgres, other_po
         connection.execute(b"INSERT INTO t DEFAULT VALUES; CREATE INDEX i ON t (a) WHERE a <> '\xfd'")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     assert dump_bytes(destination) == dump_bytes(url)
     assert b"\xff\xfe" in dump_bytes(destination)
 
@@ -120,13 +114,10 @@ def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_po
     run_sql(url, "INSERT INTO conf VALUES ('mine', false); SELECT nextval('conf_seq'), nextval('conf_seq')")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination).findings == ()
     assert fetch(destination, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
     assert fetch(destination, "SELECT last_value FROM conf_seq") == [(2,)]
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=1, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
 
 
 def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name(
@@ -141,7 +132,7 @@ def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name
     run_sql(url, "ALTER EXTENSION hstore DROP FUNCTION hstore_version_diag(hstore)")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.findings == ()
     message = "the extension hstore has one of its own here"
     assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {message}",)
@@ -196,7 +187,7 @@ def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, reader.catalog()) == []
-    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2).findings == ()
     assert dump(destination) == dump(url)
 
 
@@ -225,13 +216,10 @@ def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
     reader = read_bundle(tmp_path / "bundle")
     assert {row.name for row in reader.catalog()} == set(NAMES)
     assert check_parquet(reader, reader.catalog()) == []
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert dump(destination) == dump(url)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
 
 
 def test_holes_of_large_objects_stay_holes(exported, other_postgres):
@@ -242,7 +230,7 @@ def test_holes_of_large_objects_stay_holes(exported, other_postgres):
         " lo_from_bytea(3, decode(repeat('61', 2048) || repeat('00', 2048) || repeat('62', 100), 'hex'))"
     )
     destination = other_postgres.database()
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
     sizes = "SELECT oid, length(lo_get(oid)), replace(encode(lo_get(oid), 'escape'), '\\000', '') FROM"
     assert fetch(destination, f"{sizes} pg_largeobject_metadata WHERE oid < 10 ORDER BY 1") == [
@@ -280,7 +268,7 @@ def test_security_labels_that_no_definition_holds_are_named_and_others_where_the
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     finally:
         run_sql(url, UNLABELLED)
         run_sql(destination, "DROP OWNED BY cleared; DROP ROLE cleared")

@@ -4,12 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle import layout
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 SHAPES = [
     "'SRID=4326;POINT(1.5 -0.1)'",
@@ -69,7 +66,7 @@ def test_shapes_are_ewkb_in_hexadecimal(source, bundle):
 
 def test_they_come_back(source, bundle, other_postgres):
     destination = other_postgres.database()
-    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, QUERY) == fetch(source, QUERY)
     assert fetch(destination, "SELECT * FROM areas ORDER BY id") == fetch(
@@ -77,7 +74,4 @@ def test_they_come_back(source, bundle, other_postgres):
     )
     systems = "SELECT count(*), max(srid) FROM spatial_ref_sys"
     assert fetch(destination, systems) == fetch(source, systems)
-    assert (
-        compare_database(ComparisonRequest(bundle, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(bundle, destination) == []

@@ -4,12 +4,9 @@ import psycopg
 import pytest
 
 from exporters.postgres.live_digests import live_tables
-from migrate.runtime.progress import Silent
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import dump, export_database, fetch, make_refused, run_sql, script
 from tests.parquet import check_parquet
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 
 @pytest.fixture
@@ -22,11 +19,9 @@ def remade(postgres, other_postgres, tmp_path):
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         assert check_parquet(reader, reader.catalog()) == []
-        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2)
         assert outcome.findings == ()
-        compared = compare_database(
-            ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())
-        ).findings
+        compared = differences(reader, destination)
         assert all(finding.incomplete for finding in compared)
         assert live_tables(destination) == live_tables(url)
         return url, destination, outcome
@@ -86,7 +81,7 @@ def test_what_asks_a_server_that_is_not_reached_is_left_out_by_name(postgres, ot
         "INSERT INTO near VALUES (1)",
     )
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2)
     assert outcome.findings == ()
     assert [one.partition(": ")[0] for one in outcome.left_out] == [
         "MATERIALIZED VIEW DATA public.stored",
@@ -132,7 +127,7 @@ def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, t
     )
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2)
     assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."doubled"']
     assert {one.partition(":")[0].partition(" (")[0] for one in outcome.left_out} == {
         'NOT NULL of DOMAIN "public"."full_" for rows that are there',
@@ -149,6 +144,6 @@ def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, t
         destination,
         "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'",
     )
-    again = restore_from(reader, "app", destination, workers=2, progress=Silent())
+    again = restore_from(reader, "app", destination, workers=2)
     assert again.findings == ()
     assert set(again.left_out) == {one for one in outcome.left_out if "doubled" not in one}

@@ -2,7 +2,6 @@
 
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -65,7 +64,7 @@ def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgr
     reader = read_bundle(tmp_path / "bundle")
     with monkeypatch.context() as patch:
         patch.setenv("PGPASSWORD", other_postgres.password)
-        outcome = restore_from(reader, "app", as_role(destination, "occupant"), workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", as_role(destination, "occupant"), workers=2)
     assert outcome.findings == ()
     assert {one.partition(": ")[0] for one in outcome.left_out} == LOST
     for name in ("reduced", "fine", "ONLY above", "below"):

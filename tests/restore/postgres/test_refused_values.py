@@ -2,7 +2,6 @@
 
 import pytest
 
-from migrate.runtime.progress import Silent
 from scripts.postgres_versions import find_postgres_of
 from scripts.process import ServerError
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
@@ -54,7 +53,7 @@ def test_values_that_a_destination_does_not_take_cost_only_themselves(
         with monkeypatch.context() as patch:
             patch.setenv("PGPASSWORD", other_postgres.password)
             where = as_role(destination, "borrower")
-            outcomes.append(restore_from(reader, "app", where, workers=2, progress=Silent()))
+            outcomes.append(restore_from(reader, "app", where, workers=2))
     first, second, third = outcomes
     assert [one.partition(":")[0] for one in first.findings] == ['"public"."doubled"']
     assert second.findings == third.findings == ()
@@ -90,9 +89,7 @@ def test_rows_with_null_in_a_column_that_does_not_take_it_cost_only_themselves(
     run_sql(url, NULLS)
     assert export_database(url, tmp_path / "bundle").complete
     run_sql(destination, "CREATE TABLE t (a int NOT NULL, b text)")
-    outcome = restore_from(
-        read_bundle(tmp_path / "bundle"), "app", destination, only=("data",), workers=2, progress=Silent()
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, only=("data",), workers=2)
     assert outcome.findings == ()
     reason = 'for column "a", which the bundle has: the column is NOT NULL here'
     assert outcome.left_out == (f'the rows of "public"."t": 4 did not come, {reason}',)
@@ -117,7 +114,7 @@ def test_a_column_that_takes_null_below_a_parent_that_does_not_takes_it_again(
     url, destination = postgres.database(), other_postgres.database()
     run_sql(url, NULLABLE)
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2)
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, MAY_BE_NULL) == fetch(url, MAY_BE_NULL) != []
     assert fetch(destination, "SELECT a, b FROM top ORDER BY b") == fetch(
@@ -145,10 +142,7 @@ def test_an_interval_that_a_newer_server_reads_as_infinite_is_named(servers, tmp
     url, destination = older.database(), newer.database()
     run_sql(url, ENDLESS)
     assert export_database(url, tmp_path / "bundle").complete
-    outcomes = [
-        restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
-        for _ in range(2)
-    ]
+    outcomes = [restore_from(read_bundle(tmp_path / "bundle"), "app", destination) for _ in range(2)]
     for outcome in outcomes:
         assert outcome.findings == ()
         named = [sentence.partition(" infinite here")[0] for sentence in outcome.left_out]

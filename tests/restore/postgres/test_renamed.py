@@ -3,7 +3,6 @@
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.postgres.databases import export_database, run_sql
 from tests.tools.bundles import read_bundle, restore_from
@@ -31,7 +30,7 @@ def bundle(postgres, tmp_path_factory):
 def test_what_names_its_database_is_in_the_ledger(bundle, other_postgres, tmp_path):
     kept = open_location(str(tmp_path / "account"))
     destination = other_postgres.database()
-    outcome = restore_from(bundle, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(bundle, "app", destination, report=kept)
     assert (outcome.findings, outcome.losses) == ((), 2)
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == {"function public.sum_of()", "procedure public.sweep()"}
@@ -41,7 +40,7 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_postgres, tmp_pa
 
 
 def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_postgres):
-    outcome = restore_from(bundle, "app", other_postgres.database(OLD), workers=1, progress=Silent())
+    outcome = restore_from(bundle, "app", other_postgres.database(OLD))
     assert (outcome.findings, outcome.losses) == ((), 0)
 
 

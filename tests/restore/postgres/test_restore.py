@@ -19,11 +19,9 @@ from migrate.restore.postgres.definitions import post_data_order
 from migrate.restore.postgres.definitions import pre_data as sql_define
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify.compare import ComparisonRequest
-from migrate.verify.live_database import compare_database
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, run_sql
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -69,7 +67,7 @@ def shop(postgres, tmp_path_factory) -> tuple:
 
 
 def restore(reader, url, *only, **options):
-    return restore_from(reader, "app", url, workers=2, progress=Silent(), only=only, **options)
+    return restore_from(reader, "app", url, workers=2, only=only, **options)
 
 
 def moments(monkeypatch, stop_at: int) -> Iterator[None]:
@@ -427,15 +425,9 @@ def test_rows_hashed_by_an_enum_find_their_partition(exported, other_postgres):
         url, "SELECT c::text, n FROM paint ORDER BY 1, 2"
     )
     assert any("anew" in note for note in outcome.notes)
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
-        == []
-    )
+    assert differences(reader, destination) == []
     run_sql(destination, "UPDATE paint SET n = 0 WHERE c = 'red' AND n = 1")
-    assert (
-        compare_database(ComparisonRequest(reader, "app", destination, workers=2, progress=Silent())).findings
-        != []
-    )
+    assert differences(reader, destination) != []
 
 
 def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported, other_postgres):

@@ -3,7 +3,6 @@
 import pytest
 
 from migrate.restore.postgres.definitions.roles import setting
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -37,7 +36,7 @@ def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_pos
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
         assert (outcome.findings, outcome.left_out) == ((), ())
         assert fetch(destination, ROLES) == fetch(url, ROLES)
         assert fetch(destination, SETTINGS) == fetch(url, SETTINGS)
@@ -77,7 +76,7 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
         monkeypatch.setenv("PGPASSWORD", other_postgres.password)
         where = destination.replace("postgres@", "freeholder@")
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", where, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", where)
         assert outcome.left_out == ('BYPASSRLS of role "seer": only a superuser gives that',)
         assert fetch(destination, "SELECT has_table_privilege('seer', 's.t', 'SELECT')") == [(True,)]
     finally:
@@ -104,7 +103,7 @@ def test_what_a_role_lacks_that_was_there_before_is_named(postgres, other_postgr
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     finally:
         for one in (url, destination):
             run_sql(one, "DROP OWNED BY roomer; DROP ROLE roomer, landlord")
@@ -150,10 +149,10 @@ def test_a_new_database_gets_the_owner_and_privileges_of_the_source_and_another_
     kept = fetch(other, DATABASE)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_from(reader, "app", new, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", new)
     assert (outcome.left_out, fetch(new, DATABASE)) == ((), fetch(url, DATABASE))
     assert fetch(new, DATABASE)[0][0] == "freeholder"
-    outcome = restore_from(reader, "app", other, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", other)
     assert (outcome.left_out, fetch(other, DATABASE)) == ((), kept)
     (note,) = [note for note in outcome.notes if "of its own" in note]
     assert "owner freeholder" in note
@@ -171,20 +170,14 @@ def test_a_role_that_may_not_give_its_database_away_keeps_it_and_says_so(
     run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO mortgagee")
     assert export_database(url, tmp_path / "bundle").complete
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-    outcome = restore_from(
-        read_bundle(tmp_path / "bundle"),
-        "app",
-        as_role(destination, "mortgagee"),
-        workers=1,
-        progress=Silent(),
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "mortgagee"))
     assert outcome.left_out == ()
     assert fetch(destination, DATABASE)[0][0] == "mortgagee"
     assert [note for note in outcome.notes if "at the source: owner seller" in note]
 
 
 def passwordless(reader, destination):
-    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination)
     assert outcome.left_out == ()
     return [note for note in outcome.notes if "password" in note]
 
@@ -238,7 +231,7 @@ def test_a_role_of_another_database_whose_name_is_no_text_here_stops_no_restore(
     reader = read_bundle(tmp_path / "bundle")
     run_sql(latin, 'CREATE ROLE "grün"')
     try:
-        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination)
     finally:
         run_sql(latin, 'DROP ROLE "grün"')
     assert (outcome.findings, outcome.left_out) == ((), ())

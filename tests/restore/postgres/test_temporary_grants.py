@@ -1,6 +1,5 @@
 """What somebody could do once and may not do any more: privileges come back; no code is given more rights for it."""
 
-from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -40,7 +39,7 @@ def restored(postgres, other_postgres, location, statements):
     run_sql(url, ROLES + statements)
     try:
         assert export_database(url, location).complete
-        outcome = restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(read_bundle(location), "app", destination, workers=2)
         wanted = dump(url)
     finally:
         run_sql(url, "DROP OWNED BY once_owner, once_reader CASCADE")

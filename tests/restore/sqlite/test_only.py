@@ -8,7 +8,6 @@ import pytest
 from exporters.sqlite.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.sqlite import partial_restore
-from migrate.runtime.progress import Silent
 from tests.exporters.sqlite.databases import (
     everything,
     export_file,
@@ -22,9 +21,7 @@ from tests.tools.bundles import read_bundle, restore_from
 
 
 def restore(location, destination, *only):
-    outcome = restore_from(
-        read_bundle(location), "app", url_of(destination), workers=2, progress=Silent(), only=only
-    )
+    outcome = restore_from(read_bundle(location), "app", url_of(destination), workers=2, only=only)
     assert outcome.findings == ()
     return outcome
 
