@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from exporters.api import Source
 from exporters.bucket_api import Bucket
 from exporters.engine import exporter_of
@@ -26,20 +28,13 @@ def open_source(
     return exporter.open(name, endpoint.url, _Host(endpoint, limits, note, cancellation))
 
 
-class _Host:
+class _Host(Struct, frozen=True):
     """Lends clients and secrets to one source's exporter."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        limits: Limits,
-        note: Note,
-        cancellation: CancellationToken | None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._limits = limits
-        self.note = note
-        self._cancellation = cancellation
+    _endpoint: Endpoint
+    _limits: Limits
+    note: Note
+    _cancellation: CancellationToken | None
 
     def limits(self) -> Limits:
         return self._limits
