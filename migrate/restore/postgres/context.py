@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from msgspec import Struct, field
 
@@ -25,7 +26,7 @@ def is_users_table(row: CatalogRow) -> bool:
     return row.kind == "table" and bool(row.number) and not row.details.get("extension")
 
 
-class PostgresRestore(Struct, frozen=True):
+class PostgresRestore(Struct, frozen=True, dict=True):
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
     included. The pool of ``open_pool`` copies the rows instead of threads. All else is filled on the way.
     """
@@ -45,7 +46,6 @@ class PostgresRestore(Struct, frozen=True):
     """Tables that the destination does not let be read, and why."""
     refused_parts: list[PartFile] = field(default_factory=list)
     """Rows to be tried again once there are indexes and constraints."""
-    _definitions: list[Definitions] = field(default_factory=list)
 
     @property
     def selection(self) -> Selection:
@@ -91,8 +91,7 @@ class PostgresRestore(Struct, frozen=True):
             self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 
+    @cached_property
     def definitions(self) -> Definitions:
-        """Return the definitions, read from the bundle once."""
-        if not self._definitions:
-            self._definitions.append(Definitions.read(self.run.reader, self.run.source))
-        return self._definitions[0]
+        """The definitions, read from the bundle once."""
+        return Definitions.read(self.run.reader, self.run.source)

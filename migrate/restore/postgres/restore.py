@@ -152,7 +152,7 @@ def _note_definitions(job: PostgresRestore, state: State, known: Sequence[str]) 
     _note_database_names(job)
     job.left_out.extend(_bytes_without_character(job, state))
     if job.selection.left_out or not job.selection.is_part:
-        extensions = job.definitions().extensions()
+        extensions = job.definitions.extensions()
         left_out, notes = unlike(job.destination.connection, extensions, known, portable=state.portable)
         job.left_out.extend(left_out)
         job.notes.extend(notes)
@@ -165,7 +165,7 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
     if selection.is_part:
         entries = select_entries(entries, frozenset(), job.run.was_left_out)
-    settings = job.definitions().settings() if selection.is_everything else ()
+    settings = job.definitions.settings() if selection.is_everything else ()
     if settings and merge:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
@@ -188,8 +188,8 @@ def _not_finished(job: PostgresRestore, state: State, script: Script, *, merge: 
     if selection.definitions and not selection.is_part:
         yield from (f"{entry.label}: {reason}" for entry in script.entries if is_event_trigger(entry))
     if selection.is_everything and not merge:
-        names = ["settings"] if job.definitions().settings() else []
-        if (source := job.definitions().database()) is not None:
+        names = ["settings"] if job.definitions.settings() else []
+        if (source := job.definitions.database()) is not None:
             lacking, _ = differing_database(job.destination.connection, source, portable=state.portable)
             names += [name.replace("_", " ") for name in lacking]
         if names:
@@ -198,7 +198,7 @@ def _not_finished(job: PostgresRestore, state: State, script: Script, *, merge: 
 
 def _missing_properties(job: PostgresRestore, state: State) -> dict[str, Any]:
     """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
-    source = job.definitions().database()
+    source = job.definitions.database()
     if source is None:
         return {}
     lacking, new = differing_database(job.destination.connection, source, portable=state.portable)
@@ -215,9 +215,7 @@ def _tried_again(job: PostgresRestore, state: State) -> set[str]:
     """Return the definitions that earlier restores left out and this one has tried again."""
     if not job.run.earlier:
         return set()
-    sections = [
-        job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
-    ]
+    sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
     entries = [
         entry for section in sections for entry in read_script(job.destination.connection, section).entries
     ]
@@ -278,9 +276,7 @@ def _other_column_orders(job: PostgresRestore) -> list[str]:
 
 def _bytes_without_character(job: PostgresRestore, state: State) -> list[str]:
     """Return sentences about definitions with bytes for which the destination has no character."""
-    sections = [
-        job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
-    ]
+    sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
     names = [
         name
         for script in sections
@@ -352,7 +348,7 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> st
 
 def _all_there(job: PostgresRestore) -> bool:
     """Tell whether a database without tables holds the bundle's views, routines, sequences and types, and no others."""
-    script = job.definitions().section("pre-data", portable=False)
+    script = job.definitions.section("pre-data", portable=False)
     objects = definition_files.content_of(definition_files.read_script(job.destination.connection, script))
     there = postgres_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
@@ -363,7 +359,7 @@ def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], 
     """Tell whether a database in which nothing is in the way holds enough of the bundle's definitions: such as schemas
     and operators, which are in nobody's way.
     """
-    connection, definitions = job.destination.connection, job.definitions()
+    connection, definitions = job.destination.connection, job.definitions
     scripts = [
         definition_files.read_script(connection, definitions.section(name, portable=False))
         for name in ("pre-data", "post-data")
@@ -407,7 +403,7 @@ def _passwordless(job: PostgresRestore, records: Sequence[FinishedRestore]) -> l
     if not (job.selection.left_out or job.run.whole):
         return []
     made = unique(*(record.passwordless for record in records), job.passwordless)
-    return note_passwordless(job.destination.connection, job.definitions().roles(), made)
+    return note_passwordless(job.destination.connection, job.definitions.roles(), made)
 
 
 def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:
@@ -454,7 +450,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
 def _definition_request(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.DefinitionRequest:
     tables = job.defined if job.selection.is_part else None
     return pre_data.DefinitionRequest(
-        job.definitions(),
+        job.definitions,
         state,
         tables,
         alone and job.run.whole,

@@ -44,7 +44,7 @@ _TRIGGERS = "constraint-triggers"
 
 def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
-    connection, definitions = job.destination.connection, job.definitions()
+    connection, definitions = job.destination.connection, job.definitions
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
     triggers = definitions.constraint_triggers()
     if triggers:
