@@ -97,10 +97,14 @@ def sync(
     sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="moveout-ahead") as threads:
         source_settings = threads.submit(read_source_settings, sides)
-        if options.dry_run:
-            record = Record(store, fresh)
+
+        def run_of(record: Record, check_lease: Callable[[], None], listings: Listings | None) -> _Sync:
             settings = threads.submit(_settings_of, sides, record, options, source_settings)
-            return _Sync(sides, record, options, progress, rate_limiter, workers, threads, settings).foresee()
+            described = (sides, record, options, progress, rate_limiter, workers)
+            return _Sync(*described, threads, settings, check_lease, listings)
+
+        if options.dry_run:
+            return run_of(Record(store, fresh), _no_lease, None).foresee()
         threads.submit(sides.destination.versioning)  # somebody needs the answer later
         with Lease(store, "sync", progress=progress) as lease:
             try:
@@ -108,20 +112,7 @@ def sync(
                 listings = None if options.history else sides.listings()
                 files = KnownFiles(store)
                 files.load((HEADER, KEPT, CAPABILITIES))
-                record = Record(files, fresh, threads)
-                settings = threads.submit(_settings_of, sides, record, options, source_settings)
-                return _Sync(
-                    sides,
-                    record,
-                    options,
-                    progress,
-                    rate_limiter,
-                    workers,
-                    threads,
-                    settings,
-                    lease.check,
-                    listings,
-                ).run()
+                return run_of(Record(files, fresh, threads), lease.check, listings).run()
             finally:
                 threads.shutdown()  # what they write, they write under the lease
 
@@ -161,8 +152,8 @@ class _Sync(Struct):
     workers: int
     threads: Executor
     settings: Future[BucketSettings]
-    check_lease: Callable[[], None] = _no_lease
-    listings: Listings | None = None
+    check_lease: Callable[[], None]
+    listings: Listings | None
     _pending: list[Future[object]] = field(default_factory=list)
     _settled: bool = False
 
