@@ -41,25 +41,25 @@ class Selection(Struct, frozen=True):
         """Return why an item is excluded, None where it is not. ``size_bytes`` is None for what has no size."""
         for pattern in self.exclude:
             if glob(pattern).match(key):
-                return f"not wanted: matches --exclude {pattern}"
+                return f"not selected: matches --exclude {pattern}"
         if self.include and not any(glob(pattern).match(key) for pattern in self.include):
-            return "not wanted: matches no --include"
+            return "not selected: matches no --include"
         if size_bytes is not None:
             if self.min_bytes is not None and size_bytes < self.min_bytes:
-                return f"not wanted: smaller than {self.min_bytes} bytes"
+                return f"not selected: smaller than {self.min_bytes} bytes"
             if self.max_bytes is not None and size_bytes > self.max_bytes:
-                return f"not wanted: larger than {self.max_bytes} bytes"
+                return f"not selected: larger than {self.max_bytes} bytes"
         if self.newer_than is not None and modified < self.newer_than:
-            return f"not wanted: last changed before {self.newer_than.isoformat()}"
+            return f"not selected: last changed before {self.newer_than.isoformat()}"
         if self.older_than is not None and modified >= self.older_than:
-            return f"not wanted: last changed after {self.older_than.isoformat()}"
+            return f"not selected: last changed after {self.older_than.isoformat()}"
         return None
 
     def excludes_tags(self, tags: Mapping[str, str]) -> str | None:
         """Return why an item with these tags is excluded, None where it is not."""
         for name, value in self.tags.items():
             if tags.get(name) != value:
-                return f"not wanted: has no tag {name}={value}"
+                return f"not selected: has no tag {name}={value}"
         return None
 
     def describe(self) -> str:

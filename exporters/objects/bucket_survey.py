@@ -56,7 +56,7 @@ class Seen(Struct):
             old, markers = self.features[OLDER], self.features[MARKERS]
             yield f"{name}: older versions ({old}) and delete markers ({markers}) leave too"
         if self.excluded:
-            yield f"{name}: objects that are not wanted and stay: {self.excluded}"
+            yield f"{name}: objects that are not selected and stay: {self.excluded}"
         if lists_no_keys_beneath(bucket.server):
             yield f"{name}: {BENEATH}"
 

@@ -30,8 +30,8 @@ class Rank(Struct, frozen=True):
 
 class Endpoint(Struct, frozen=True):
     """A URL and the secrets that open it, by the names that its engine has for them. A source also has the customer's
-    own key (``CUSTOMER_KEY``), and which of its items are wanted. It says where a report lies by which they are counted
-    once more, and whether it may be empty.
+    own key (``CUSTOMER_KEY``), the selection of its items, a report by which they are counted once more, and whether it
+    may be empty.
     """
 
     url: str

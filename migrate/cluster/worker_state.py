@@ -211,7 +211,7 @@ class RowsSession(WorkerSession):
         self._rows: tuple[PartLoader, dict[str, PartFile]] | None = None
 
     def rows(self) -> tuple[PartLoader, Mapping[str, PartFile]]:
-        """Return what writes parts, and the parts by name. The bundle is read when they are wanted, not before: a
+        """Return what writes parts, and the parts by name. The bundle is read when they are needed, not before: a
         session that is being opened has no share of the bandwidth yet.
         """
         with self._opening:

@@ -95,7 +95,7 @@ def lacks_bucket(destination: Endpoint) -> bool:
 def make_destination(source: Endpoint, destination: Endpoint, *, history: bool, dry_run: bool) -> str:
     """Make the bucket of a destination where there is none, with object lock where the source's bucket has it. Return
     what was made, or with ``dry_run`` would be made; "" where the bucket is there. Raises ``UsageError`` where the
-    ``history`` of a source is wanted that has none.
+    ``history`` of a source is to be copied that has none.
     """
     if not lacks_bucket(destination):
         return ""

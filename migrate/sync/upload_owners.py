@@ -46,7 +46,7 @@ class Uploads:
             self._drop(key, recorded)
 
     def clear(self) -> None:
-        """Drop all uploads: those whose objects are there, or are not wanted any more."""
+        """Drop all uploads: those whose objects are there, or are not needed any more."""
         for info in list(self._store.list(_FOLDER)):
             recorded = self._read(info.key)
             self._drop(str(recorded.get("key", "")), recorded)

@@ -54,10 +54,10 @@ class OneFileStore(BaseStore):
             return self._write(rows, key, data)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        wanted = "substr(data, ?, ?)" if length is not None else "substr(data, ?)"
+        selected = "substr(data, ?, ?)" if length is not None else "substr(data, ?)"
         span = (start + 1,) if length is None else (start + 1, length)
         with self._transaction() as rows:
-            query = f"SELECT {wanted} FROM file WHERE key = ?"
+            query = f"SELECT {selected} FROM file WHERE key = ?"
             row = rows.execute(query, (*span, checked(key))).fetchone()
         return bytes(self._found(row, key)[0] or b"")
 

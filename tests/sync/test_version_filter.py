@@ -49,7 +49,7 @@ def test_by_size(old: Move) -> None:
     assert (first.proof.objects, first.proof.excluded, first.proof.choice) == (4, 4, small.describe())
     assert bodies(old.destination, "a") == [b"1", b"333", None]
     assert set(history(old.destination)) == {"a", "c"}
-    large = "not wanted: larger than 3 bytes"
+    large = "not selected: larger than 3 bytes"
     named = [("a", large), ("b", large), ("b", ALONE), ("c", large + NOT_CURRENT)]
     assert sorted((item[:1], reason) for item, _, reason in gaps(old)) == sorted(named)
     assert {kind for _, kind, _ in gaps(old)} == {"excluded"}

@@ -81,8 +81,8 @@ class Pace:
         seconds = max(seconds, 1e-3)
         rate = size_bytes / seconds
         self._best_rate = max(self._best_rate, rate)
-        wanted = min(rate * STATEMENT_SECONDS, size_bytes * _GROWTH)
-        self.next_bytes = round(min(max(wanted, _LEAST_BYTES), _MOST_BYTES))
+        next_bytes = min(rate * STATEMENT_SECONDS, size_bytes * _GROWTH)
+        self.next_bytes = round(min(max(next_bytes, _LEAST_BYTES), _MOST_BYTES))
         slowdown = self._best_rate / rate if rate else 1.0
         pause = seconds * (max(1.0, slowdown - 1.0) + load.active_sessions / 4)
         if load.lag_seconds > LAG_SECONDS:

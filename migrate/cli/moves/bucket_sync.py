@@ -59,7 +59,7 @@ class Synced(Struct, frozen=True):
                 f"{count_words(outcome.amended)} were there with other tags, locks or ACL, which were changed"
             )
         if outcome.excluded:
-            console.print(f"{count_words(outcome.excluded)} were not wanted, or deleted meanwhile")
+            console.print(f"{count_words(outcome.excluded)} were not selected, or deleted meanwhile")
         for gap in outcome.gaps[:_SHOWN]:
             console.print(Text(f"  {gap_words(gap)}", style="yellow"))
         if len(outcome.gaps) > _SHOWN:

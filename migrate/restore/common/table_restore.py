@@ -43,7 +43,7 @@ Label = Callable[[str, str], str]
 
 class State(Struct, frozen=True):
     """What a run was restoring, as it stands in the destination: the bundle's id, the source, and which part of it was
-    wanted (``Selection.words``).
+    selected (``Selection.words``).
     """
 
     bundle: str

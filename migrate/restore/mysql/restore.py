@@ -371,7 +371,7 @@ def _marked(job: MysqlRestore, base: RecordedChanges) -> tuple[Mark, FollowDetai
 
 def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
     """Return that nothing is to be done where changes were applied since. Raises ``UsageError`` where only a part of
-    the snapshot is wanted: it would lack these changes.
+    the snapshot is selected: it would lack these changes.
     """
     connection = job.destination.connection
     base = job.run.reader.changes(job.run.source)

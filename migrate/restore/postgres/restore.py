@@ -369,7 +369,7 @@ def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], 
 
 def _nothing_to_do_for_follow(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:
     """Return that nothing was to be done in a destination to which changes were applied since. Raises ``UsageError``
-    where only a part of the snapshot is wanted: it would lack these changes.
+    where only a part of the snapshot is selected: it would lack these changes.
     """
     if not job.selection.is_everything:
         raise UsageError(

@@ -17,7 +17,7 @@ from migrate.restore.sqlite.definitions import SEQUENCE, Definitions, select_ent
 
 class SqliteRestore(Struct, frozen=True):
     """A restore: what, and where to. ``counters``: the table of AUTOINCREMENT's counters, where only a part is
-    wanted; then SQLite's own tables are not among the run's.
+    selected; then SQLite's own tables are not among the run's.
     """
 
     run: TableRestore

@@ -1,5 +1,5 @@
 """What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
-in the record. Pure, and streamed by key. Which versions are wanted was decided before (``version_filter``).
+in the record. Pure, and streamed by key. Which versions are selected was decided before (``version_filter``).
 
 A server only ever adds versions on top. So what the destination has of a key must be the beginning of what the source
 has, but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any
@@ -28,7 +28,7 @@ MARKER = "-"
 """What stands in digests instead of the ETag of a delete marker."""
 OTHERS = "the destination has another history of this key, which this sync did not write; --overwrite goes on above it"
 NOT_CURRENT = "; what is current at the destination is older"
-"""What it comes to where the newest version of a key is not wanted, and others are."""
+"""What it comes to where the newest version of a key is not selected, and others are."""
 _LATE = "a later version is at the destination already; a version can only be added on top"
 
 Histories = Iterable[tuple[str, Sequence[ObjectSummary]]]
@@ -213,7 +213,7 @@ def _below(
 def _tail(
     key: str, source: Sequence[Judged], destination: Sequence[ObjectSummary], markers: Markers
 ) -> tuple[list[ObjectSummary], list[SyncStep]]:
-    """Return what is to be added on top, and steps about what is not wanted, and delete markers that the destination
+    """Return what is to be added on top, and steps about what is not selected, and delete markers that the destination
     does not make.
     """
     kept_versions: list[ObjectSummary] = []

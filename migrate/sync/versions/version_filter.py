@@ -1,7 +1,7 @@
-"""Which versions of a history, or objects by their tags, are wanted, where somebody wants not all. Pure.
+"""Which versions of a history, or objects by their tags, are selected. Pure.
 
 Each version is chosen by itself, by its own size, time and tags, as an export chooses: delete markers by their key and
-time only. But one that stands above versions of which none is wanted would stand alone, and is not wanted either.
+time only. But one that stands above versions of which none is selected would stand alone, and is not selected either.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from exporters.selection import Selection
 from migrate.sync.diff import Action, SyncStep
 
 Judged = tuple[ObjectSummary, str]
-"""A version of the source, and why it is not wanted: empty where it is."""
+"""A version of the source, and why it is not selected: empty where it is."""
 Excludes = Callable[[str, ObjectSummary], str | None]
-"""Tells of a key and a version why a listing alone makes it unwanted, None where it does not."""
+"""Tells of a key and a version why a listing alone excludes it, None where it does not."""
 
-ALONE = "not wanted: no version below this delete marker is"
+ALONE = "not selected: no version below this delete marker is"
 _ASKED_AT_ONCE = 2000
 
 
@@ -53,8 +53,8 @@ def by_tags(
     selection: Selection,
     heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
 ) -> Iterator[tuple[str, Sequence[Judged]]]:
-    """Judge by tags, too, which no listing shows: ``heads`` is asked for those of every version that is wanted so far,
-    many at once. A version that cannot be asked is taken for wanted: copying it says what is wrong.
+    """Judge by tags, too, which no listing shows: ``heads`` returns those of versions that are selected so far, many at
+    once. A version that cannot be asked is taken for selected: copying it says what is wrong.
     """
     for batch in _batches(histories):
         versions_to_ask = (
@@ -77,7 +77,7 @@ def steps_by_tags(
     heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
 ) -> Iterator[SyncStep | int]:
     """Ask the same about objects that would be copied or looked at, where current ones alone are compared; what is not
-    wanted is excluded.
+    selected is excluded.
     """
     rest = iter(steps)
     while batch := list(islice(rest, _ASKED_AT_ONCE)):

@@ -88,11 +88,11 @@ def test_what_is_not_wanted_is_named_and_the_bundle_is_complete(
     reader = take_out(shop.url, tmp_path / "bundle", selection=chosen)
     assert dispositions(reader) == {
         "keep/a.txt": ("exported", ""),
-        "keep/b.tmp": ("excluded", "not wanted: matches --exclude *.tmp"),
+        "keep/b.tmp": ("excluded", "not selected: matches --exclude *.tmp"),
         "keep/big.bin": ("exported", ""),
-        "keep/c.txt": ("excluded", "not wanted: smaller than 2 bytes"),
-        "keep/untagged-big": ("excluded", "not wanted: has no tag keep=yes"),
-        "other/d.txt": ("excluded", "not wanted: matches no --include"),
+        "keep/c.txt": ("excluded", "not selected: smaller than 2 bytes"),
+        "keep/untagged-big": ("excluded", "not selected: has no tag keep=yes"),
+        "other/d.txt": ("excluded", "not selected: matches no --include"),
     }
     [reconciliation] = reader.reconciliation()
     assert reconciliation.complete, reconciliation.reasons
