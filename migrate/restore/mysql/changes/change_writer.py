@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -146,7 +146,7 @@ class MysqlChangeWriter:
 
     def mark(self) -> Mark | None:
         """See ``ChangeWriter``."""
-        with self._translated():
+        with as_source_errors(self._shown):
             marked = read_mark(self._connection, self._source)
         return marked[0] if marked else None
 
@@ -154,14 +154,14 @@ class MysqlChangeWriter:
         """See ``ChangeWriter``. The triggers that a killed repair has dropped are made, and the events run again: only
         what is removed here knows of them.
         """
-        with self._translated():
+        with as_source_errors(self._shown):
             make_triggers_of_killed_repair(self._connection.address)
             run_events(self._connection, self.events)
             forget_mark(self._connection, self._source)
 
     def written_of_server(self) -> int:
         """See ``ChangeWriter``: what its session has written."""
-        with self._translated():
+        with as_source_errors(self._shown):
             return server_writes(self._connection, "SESSION")
 
     def commits_before(self, message: Message) -> bool:
@@ -173,7 +173,7 @@ class MysqlChangeWriter:
 
     def take(self, message: Message) -> None:
         """See ``ChangeWriter``."""
-        with self._translated():
+        with as_source_errors(self._shown):
             if message.kind is MessageKind.BEGIN:
                 self._began = message.position
             elif message.kind is MessageKind.SHAPE:
@@ -183,7 +183,7 @@ class MysqlChangeWriter:
 
     def commit(self, mark: Mark) -> None:
         """See ``ChangeWriter``."""
-        with self._translated():
+        with as_source_errors(self._shown):
             self._begin()
             self._write()
             if not (self._mark_table and move_mark(self._connection, self._mark_table, self._source, mark)):
@@ -199,7 +199,7 @@ class MysqlChangeWriter:
         """See ``ChangeWriter``."""
         self._waiting, self._waiting_bytes = [], 0
         if self._is_open:
-            with self._translated():
+            with as_source_errors(self._shown):
                 self._connection.run("ROLLBACK")
         self._is_open = False
 
@@ -220,7 +220,7 @@ class MysqlChangeWriter:
 
     def _write_details(self, details: FollowDetails) -> None:
         assert self._mark_table
-        with self._translated():
+        with as_source_errors(self._shown):
             write_details(self._connection, self._mark_table, self._source, details)
         self._details = details
 
@@ -505,11 +505,6 @@ class MysqlChangeWriter:
                 raise conflict(self._connection, destination, table.logged, row, problem, statements) from exc
             self.single_changes += 1
             self.written["", table.logged.name] += 1
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        with as_source_errors(self._shown):
-            yield
 
 
 def open_change_writer(
