@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from migrate.sync.bucket_settings import SUSPEND_LATER, Wish
+from migrate.sync.bucket_settings import SUSPEND_LATER, SettingsPolicy
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import Shop
 from tests.exporters.objects.test_history import make_old_shop
@@ -45,7 +45,7 @@ def told(move: Move, **more: Any) -> Any:
 def test_the_destination_is_not_suspended_while_histories_are_copied(suspended: Move) -> None:
     """Not even where its settings are replaced: the next run would find no versions there."""
     for _ in range(2):
-        done = suspended.run(history=True, settings=Wish.REPLACE)
+        done = suspended.run(history=True, settings=SettingsPolicy.REPLACE)
         assert (done.settings, done.exit_code) == ({"versioning": SUSPEND_LATER}, 0)
     shop = suspended.destination
     assert shop.boto.get_bucket_versioning(Bucket=shop.name)["Status"] == "Enabled"
