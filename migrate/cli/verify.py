@@ -36,6 +36,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
+from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.live_repair import repair_from_source
@@ -135,7 +136,8 @@ class Compared(Struct, frozen=True):
         elif self.findings:
             console.print(f"{self.source} and {self.url} agree: all rows but these", wrap=True)
         else:
-            console.print(f"{self.source} and {self.url} agree: all rows and objects", wrap=True)
+            all_items = "all objects" if registry.holds_objects(self.url) else "all rows"
+            console.print(f"{self.source} and {self.url} agree: {all_items}", wrap=True)
         for entry in self.left_out[:SHOWN]:
             console.print(Text(f"  ! left out: {plain(entry)}", style="yellow"))
         if len(self.left_out) > SHOWN:
@@ -253,7 +255,9 @@ class Verified(Struct, frozen=True):
         if self.compared and not self.detailed:
             agreeing = sum(comparison.agrees for comparison in self.compared)
             total = things(len(self.compared) + len(self.failures), "compared source")
-            console.print(f"{count_words(agreeing)} of {total} agree: all rows and objects")
+            console.print(
+                f"{count_words(agreeing)} of {total} agree: all rows of databases, all objects of buckets"
+            )
         for failure in self.failures:
             console.print(f"{failure.source} could not be compared with {failure.url}", wrap=True)
             console.print(Text(f"  ! {plain(console.errors.of(failure.error))}", style="yellow"))
@@ -511,8 +515,9 @@ def verify_command(
 ) -> Verified:
     """Check a bundle, or compare it with live databases and buckets.
 
-    Without --against it hashes every byte. With --against it compares rows and objects, after a quick check of the
-    bundle. With --repair it makes rows that differ equal; objects of buckets are repaired by moveout sync.
+    Without --against it hashes every byte. With --against it compares the rows of databases and the objects of buckets,
+    after a quick check of the bundle. With --repair it makes rows that differ equal; objects are repaired by
+    moveout sync.
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)

@@ -192,7 +192,7 @@ def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_
     again = call("restore", tmp_path / "bundle", f"app={new}")
     assert (again.code, "left out" in again.out) == (0, False), again
     compared = call("verify", tmp_path / "bundle", "--against", f"app={new}")
-    assert (compared.code, "agree: all rows and objects" in compared.out) == (0, True), compared
+    assert (compared.code, "agree: all rows\n" in compared.out) == (0, True), compared
     with psycopg.connect(new) as connection:
         assert connection.execute("SELECT x, f(), (SELECT x FROM m) FROM v").fetchall() == [(2, 2, 2)]
         described = "SELECT obj_description('v'::regclass), has_table_privilege('pg_monitor', 'v', 'SELECT')"
