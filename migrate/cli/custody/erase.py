@@ -100,10 +100,10 @@ def erase_command(
 
     def look() -> tuple[list[str], list[str]]:
         """Return what is held, and what else speaks against it."""
-        versions = erase.removable(vault)
+        versions, now = erase.removable(vault), vault.now()
         if erase.is_begun(store):
-            return [], erase.check_rest(store, versions)
-        log, now = custody_log.read(store), vault.now()
+            return [], erase.check_rest(store, versions, now)
+        log = custody_log.read(store)
         breaches = [
             breach
             for rule_set in load_rules(rules)

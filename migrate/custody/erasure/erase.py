@@ -25,7 +25,7 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import is_same_location
-from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
 from migrate.custody.signing.allowed_signers import Trust
@@ -105,35 +105,46 @@ def check(
     return [*reasons, *_unreceived(store, by, trust)]
 
 
-def check_rest(store: MultipartStore, versions: Sequence[FileVersion]) -> list[str]:
-    """Return why what is left of a bundle whose erasure has begun must not be removed without a reason: files that the
-    bundle has not, which came there since.
+def check_rest(store: MultipartStore, versions: Sequence[FileVersion], now: datetime) -> list[str]:
+    """Return why what is left of a bundle whose erasure has begun must not be removed without a reason: holds that were
+    placed since, and files that the bundle has not.
     """
-    erasing = _begun(store)
-    if erasing is None or erasing.details.get("override"):
-        return []
+    log = custody_log.read(store)
+    begun = log.at(store.location, "erasing")[-1]
+    newer = [hold for hold in bundle_hold.standing(log, store.location, now) if hold.number > begun.number]
+    reasons = [_unreleased(hold) for hold in newer]
+    if begun.what.details.get("override"):
+        return reasons
     keys = sorted({version.key for version in versions if version.is_latest})
     payload = [key for key in keys if key.startswith(layout.DATA)]
     others = unknown_payload(store, payload) if exists(store, layout.MANIFEST) else payload
-    if not others:
-        return []
-    number = things(len(others), "file")
-    return [f"{number} that the bundle does not name would go with what is left of it, such as {others[0]!r}"]
+    if others:
+        number = things(len(others), "file")
+        reasons.append(
+            f"{number} that the bundle does not name would go with its rest, such as {others[0]!r}"
+        )
+    return reasons
 
 
 def check_releases(store: MultipartStore, now: datetime) -> list[str]:
     """Return the holds that stand by the log, also where somebody lifted their locks in another way."""
     holds = bundle_hold.standing(custody_log.read(store), store.location, now)
-    return [f"the hold of entry {hold.number} was not released (moveout hold release)" for hold in holds]
+    return [_unreleased(hold) for hold in holds]
+
+
+def _unreleased(hold: LogEntry) -> str:
+    return f"the hold of entry {hold.number} was not released (moveout hold release)"
 
 
 def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
     read, and all was well. Of several for one location the newest counts.
     """
-    if trust is not None and (unlisted := [public for public in by if not trust.owners(public)]):
-        key = unlisted[0].fingerprint
-        return [f"your key {key} is not in {trust.source}, so nobody can say whose receipts are another's"]
+    if trust is not None and (unlisted := [public for public in by if trust.name(public) is None]):
+        sentence = f"your key {unlisted[0].fingerprint} is none that {trust.source} counts now"
+        return [
+            f"{sentence}: nobody can say whose receipts are another's, and its certificate is worth nothing"
+        ]
     log, root = custody_log.read(store), new_event(store, "erasing").root
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
     recorded = {entry.what.details.get("sha256"): entry.number for entry in reversed(entries)}
@@ -212,7 +223,7 @@ def refuse_held(held: Sequence[str]) -> None:
 
 def refuse(reasons: Sequence[str], override: str) -> None:
     """Raise ``NotAllowedError`` where something speaks against it, and nobody says why it is done all the same."""
-    if reasons and not override:
+    if reasons and not override.strip():
         raise NotAllowedError(
             "the bundle must not be erased: " + "; ".join(reasons),
             next_step="wait until none of this holds (moveout receive, moveout clock),"

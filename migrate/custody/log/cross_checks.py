@@ -224,9 +224,14 @@ def _releases(log: Log, documents_kept: Sequence[Document], trust: Trust | None)
 
 
 def _early_erasures(log: Log) -> Iterator[Finding]:
-    """Yield erasures that began while a hold stood, and that nobody gave a reason for."""
-    for entry in log.find("erasing"):
+    """Yield erasures that began while a hold stood, or ended though one was placed meanwhile, and that nobody gave a
+    reason for.
+    """
+    for entry in [*log.find("erasing"), *log.find("erased")]:
         held = bundle_hold.standing(log.before(entry), entry.what.location, entry.moment)
+        if entry.what.event == "erased":
+            begun = log.before(entry).at(entry.what.location, "erasing")[-1:]
+            held = [hold for hold in held if not begun or hold.number > begun[0].number]
         if held and not entry.what.details.get("override"):
             sentence = f"says at entry {entry.number} that the bundle was erased while the hold of entry"
             yield Finding(layout.CUSTODY_LOG, f"{sentence} {held[-1].number} stood")
