@@ -6,7 +6,7 @@ destinations (``Engine.destination_doctor``). They change nothing that lasts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -148,17 +148,16 @@ class Examine(Protocol):
         ...
 
 
-def gather(
-    checks: Iterable[tuple[str, Callable[[], Iterable[Finding]]]],
-    *,
-    name: str,
-    errors: tuple[type[Exception], ...],
-) -> list[Finding]:
-    """Run checks, each a name and a function; one that fails is a finding of its own, and the others still run."""
+Check = tuple[str, Iterable[Finding]]
+"""Its name, and what it finds. A generator looks only while it is read."""
+
+
+def gather(checks: Iterable[Check], *, name: str, errors: tuple[type[Exception], ...]) -> list[Finding]:
+    """Run checks; one that fails is a finding of its own, and the others still run."""
     findings: list[Finding] = []
-    for check, run in checks:
+    for check, results in checks:
         try:
-            findings += run()
+            findings += results
         except errors as exc:
             reason = " ".join(str(exc).split()) or type(exc).__name__
             problem = f"could not be examined: {reason}"

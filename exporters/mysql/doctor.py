@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -91,20 +91,20 @@ def examine(request: ExamineRequest) -> Examination:
                 request, address, connection, read_rights(connection), read_tables(connection)
             )
         certificate = certificate_of(connection)
-        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
-            ("clock", lambda: clock_finding(source.server, skew, source.server)),
-            ("rights", lambda: _database_rights(source)),
-            ("rights", lambda: _hidden_tables(source)),
-            ("rights", lambda: _tables(source)),
-            ("rights", lambda: _routines(source)),
-            ("system tables", lambda: _system_tables(source)),
-            ("accounts", lambda: _accounts(source)),
-            ("snapshot", lambda: _snapshot(source)),
-            ("engines", lambda: _engines(source)),
-            ("connections", lambda: _connections(source)),
-            ("replica", lambda: _replica(source)),
-            ("changes", lambda: _changes(source)),
+        checks = [
+            ("TLS", tls_findings(connection, certificate, request.deadline)),
+            ("clock", clock_finding(source.server, skew, source.server)),
+            ("rights", _database_rights(source)),
+            ("rights", _hidden_tables(source)),
+            ("rights", _tables(source)),
+            ("rights", _routines(source)),
+            ("system tables", _system_tables(source)),
+            ("accounts", _accounts(source)),
+            ("snapshot", _snapshot(source)),
+            ("engines", _engines(source)),
+            ("connections", _connections(source)),
+            ("replica", _replica(source)),
+            ("changes", _changes(source)),
         ]
         findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
         needs = _needs(source)

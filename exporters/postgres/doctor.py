@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -145,21 +145,21 @@ def examine(request: ExamineRequest) -> Examination:
         certificate = certificate_of(connection)
         detour = open_change_log(request.url, request.secrets, "doctor").detour()
         source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables, detour)
-        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
-            ("clock", lambda: clock_finding(source.server, skew, source.server)),
-            ("pg_dump", lambda: _pg_dump(source)),
-            ("rights", lambda: _tables(source)),
-            ("rights", lambda: _partitioned(source)),
-            ("rights", lambda: _sequences(source)),
-            ("rights", lambda: _large_objects(source)),
-            ("rights", lambda: _user_mappings(source)),
-            ("locks", lambda: _locks(source)),
-            ("snapshot", lambda: _snapshot(source)),
-            ("transactions", lambda: _prepared(source)),
-            ("connections", lambda: _connections(source)),
-            ("replica", lambda: _standby(source)),
-            ("changes", lambda: _changes(source)),
+        checks = [
+            ("TLS", tls_findings(connection, certificate, request.deadline)),
+            ("clock", clock_finding(source.server, skew, source.server)),
+            ("pg_dump", _pg_dump(source)),
+            ("rights", _tables(source)),
+            ("rights", _partitioned(source)),
+            ("rights", _sequences(source)),
+            ("rights", _large_objects(source)),
+            ("rights", _user_mappings(source)),
+            ("locks", _locks(source)),
+            ("snapshot", _snapshot(source)),
+            ("transactions", _prepared(source)),
+            ("connections", _connections(source)),
+            ("replica", _standby(source)),
+            ("changes", _changes(source)),
         ]
         findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
         needs = _needs(source)

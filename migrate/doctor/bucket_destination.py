@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from exporters.doctor import (
     Examination,
@@ -62,11 +62,11 @@ def examine(request: ExamineRequest) -> Examination:
         facts = {"server": server_words(destination.reader), "rights": "refused"}
         return Examination(facts, [finding], error=exc)
     certificate = certificate_of(destination.reader)
-    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-        ("TLS", lambda: tls_findings(destination.reader, certificate, server, request.deadline)),
-        ("clock", lambda: clock_finding(server, skew, server)),
-        ("contents", lambda: _contents(destination)),
-        ("objects", lambda: _capabilities(destination, location, server, features)),
+    checks = [
+        ("TLS", tls_findings(destination.reader, certificate, server, request.deadline)),
+        ("clock", clock_finding(server, skew, server)),
+        ("contents", _contents(destination)),
+        ("objects", _capabilities(destination, location, server, features)),
     ]
     findings = gather(checks, name=location.bucket, errors=(MoveoutError,))
     facts = {

@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -84,13 +84,13 @@ def examine(request: ExamineRequest) -> Examination:
     certificate = certificate_of(bucket)
     versions: dict[str, bool | None] = {}
     survey: dict[str, Any] = {}
-    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-        ("TLS", lambda: tls_findings(bucket, certificate, server, request.deadline)),
-        ("clock", lambda: clock_finding(server, skew, server)),
-        ("rights", lambda: _versions(source, versions)),
-        ("rights", lambda: _objects(source, versions)),
-        ("rights", lambda: _settings(source)),
-        ("contents", lambda: _contents(source, survey)),
+    checks = [
+        ("TLS", tls_findings(bucket, certificate, server, request.deadline)),
+        ("clock", clock_finding(server, skew, server)),
+        ("rights", _versions(source, versions)),
+        ("rights", _objects(source, versions)),
+        ("rights", _settings(source)),
+        ("contents", _contents(source, survey)),
     ]
     findings = gather(checks, name=location.bucket, errors=(MoveoutError,))
     missing = sum(1 for finding in findings if finding.check == "rights" and finding.severity != "info")

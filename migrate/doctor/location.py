@@ -10,7 +10,7 @@ import os
 import pwd
 import secrets
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,18 +33,18 @@ def examine(location: Endpoint, size_bytes: int | None) -> Examination:
     store = open_location(location.url, secrets=location.reveal(), patience_seconds=_PATIENCE_SECONDS)
     facts = {"server": "bucket" if store.free_bytes() is None else "directory"}
     with _without_traces(location):
-        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-            ("room", lambda: _room(store, location, size_bytes, facts)),
-            ("inodes", lambda: _inodes(store, location)),
-            ("contents", lambda: _contents(store, location)),
+        checks = [
+            ("room", _room(store, location, size_bytes, facts)),
+            ("inodes", _inodes(store, location)),
+            ("contents", _contents(store, location)),
         ]
         findings = gather(checks, name=location.shown, errors=(MoveoutError, OSError))
         refusals = list(_writes(store, location))
         findings += refusals
         if not refusals:
-            abilities: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-                ("lock", lambda: _conditions(store, location)),
-                ("multipart", lambda: _multipart(store, location)),
+            abilities = [
+                ("lock", _conditions(store, location)),
+                ("multipart", _multipart(store, location)),
             ]
             findings += gather(abilities, name=location.shown, errors=(MoveoutError, OSError))
     faulty = {finding.check for finding in findings if finding.severity != "info"}

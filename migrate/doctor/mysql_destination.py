@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -99,18 +99,18 @@ def examine(request: ExamineRequest) -> Examination:
             skew = server_clock_skew(connection)
             destination = _Destination(request, address, connection, read_rights(connection))
         certificate = certificate_of(connection)
-        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
-            ("clock", lambda: clock_finding(destination.server, skew, destination.server)),
-            ("rights", lambda: _rights(destination)),
-            ("contents", lambda: _contents(destination)),
-            ("read only", lambda: _read_only(destination)),
-            ("names", lambda: _names(destination)),
-            ("collations", lambda: _collations(destination)),
-            ("engines", lambda: _engines(destination)),
-            ("code", lambda: _code(destination)),
-            ("packets", lambda: _packets(destination)),
-            ("changes", lambda: _changes(destination)),
+        checks = [
+            ("TLS", tls_findings(connection, certificate, request.deadline)),
+            ("clock", clock_finding(destination.server, skew, destination.server)),
+            ("rights", _rights(destination)),
+            ("contents", _contents(destination)),
+            ("read only", _read_only(destination)),
+            ("names", _names(destination)),
+            ("collations", _collations(destination)),
+            ("engines", _engines(destination)),
+            ("code", _code(destination)),
+            ("packets", _packets(destination)),
+            ("changes", _changes(destination)),
         ]
         findings = gather(checks, name=address.url, errors=(*DRIVER_ERRORS, SourceError))
         words = server_words(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -119,18 +119,18 @@ def examine(request: ExamineRequest) -> Examination:
             skew = clock_skew(facts["now"], asked=asked)
         destination = _Destination(request, address, connection, server_of(connection), facts)
         certificate = certificate_of(connection)
-        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
-            ("clock", lambda: clock_finding(destination.server, skew, destination.server)),
-            ("replica", lambda: _standby(destination)),
-            ("rights", lambda: _rights(destination)),
-            ("contents", lambda: _contents(destination)),
-            ("encoding", lambda: _encoding(destination)),
-            ("extensions", lambda: _extensions(destination)),
-            ("collations", lambda: _collations(destination)),
-            ("version", lambda: _version(destination)),
-            ("roles", lambda: _roles(destination)),
-            ("changes", lambda: _changes(destination)),
+        checks = [
+            ("TLS", tls_findings(connection, certificate, request.deadline)),
+            ("clock", clock_finding(destination.server, skew, destination.server)),
+            ("replica", _standby(destination)),
+            ("rights", _rights(destination)),
+            ("contents", _contents(destination)),
+            ("encoding", _encoding(destination)),
+            ("extensions", _extensions(destination)),
+            ("collations", _collations(destination)),
+            ("version", _version(destination)),
+            ("roles", _roles(destination)),
+            ("changes", _changes(destination)),
         ]
         findings = gather(checks, name=address.url, errors=(*DRIVER_ERRORS, SourceError))
     words = {
