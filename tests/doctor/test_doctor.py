@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from exporters.doctor import Finding, gather
 from migrate.storage.s3.access.minio_policies import Policies
 from migrate.storage.s3.client import parse
 from scripts.process import free_port
@@ -381,3 +382,17 @@ def test_a_bucket_that_may_be_empty_is_no_finding(minio, make_bucket, tmp_path):
     assert len(doctor("-c", case).findings("media", severity=("info",))) == 1
     case.write_text(case.read_text().replace(url + '"', url + '"\nmay_be_empty = true'))
     assert doctor("-c", case).findings("media", severity=("info",)) == {}
+
+
+def test_a_check_that_fails_is_a_finding_and_the_others_still_run():
+    tables, clock = (Finding("info", check, "shop", "it is so", "") for check in ("rights", "clock"))
+
+    def failing():
+        yield tables
+        raise OSError("no\nanswer")
+
+    findings = gather([("rights", failing()), ("clock", [clock])], name="shop", errors=(OSError,))
+    failed = Finding(
+        "info", "rights", "shop", "could not be examined: no answer", "Nothing is known about it."
+    )
+    assert findings == [tables, failed, clock]
