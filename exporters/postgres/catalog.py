@@ -122,10 +122,12 @@ class PostgresColumn(Struct, frozen=True):
     collation: str
     measured: bool = False
     """Whether the server can count the bytes of its values without reading them."""
-    definition: str = ""
-    """Is another text where a column or its type was defined anew: rows that nobody wrote to may have other values then
-    (``ADD COLUMN … DEFAULT``, ``RENAME VALUE``).
+    number: int = 0
+    """``pg_attribute.attnum``. A column that is made anew has another one, and other values in rows that nobody wrote
+    to (``ADD COLUMN … DEFAULT``).
     """
+    type_definition: str = ""
+    """Of a type of users: what else the text of values depends on that nobody wrote (``RENAME VALUE``)."""
 
     @property
     def expression(self) -> str:
@@ -226,7 +228,7 @@ class PostgresTable(Struct, frozen=True):
         facts += [self.condition] if self.condition else []
         facts += ["by name"] if self.refusal else []
         facts += [
-            [c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated, c.definition]
+            [c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated, c.number, c.type_definition]
             for c in self.columns
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -325,7 +327,8 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
             identity=row["identity"],
             collation=row["collation"] or "",
             measured=encoding in AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
-            definition=f"{row['number']} {user_types if row['type_oid'] >= _FIRST_USER_OID else ''}",
+            number=row["number"],
+            type_definition=user_types if row["type_oid"] >= _FIRST_USER_OID else "",
         )
         columns.setdefault(row["table_oid"], []).append(column)
     return columns

@@ -13,6 +13,7 @@ from tests.exporters.postgres.test_charset import make_databases, run_bytes
 from tests.follow.move_case import write_move_case
 
 BASE = """
+CREATE TABLE fees (id int PRIMARY KEY, a text, b text); INSERT INTO fees VALUES (1, 'a', 'b');
 CREATE TABLE notes (id int PRIMARY KEY, note varchar(10), size int); CREATE TABLE old_name (a int);
 CREATE TYPE mood AS ENUM ('good'); CREATE TABLE moods (id int PRIMARY KEY, v mood);
 CREATE TABLE printed_otherwise (a varchar(5) CHECK (a IN ('x', 'y')), b char(3) DEFAULT 'z');
@@ -74,6 +75,9 @@ AGAIN = {
     " CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'z')",
     "view public.due": "CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0",
 }
+
+
+EXCHANGED = "ALTER TABLE fees RENAME a TO c; ALTER TABLE fees RENAME b TO a; ALTER TABLE fees RENAME c TO b"
 
 
 HANDED = """
@@ -173,16 +177,24 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
     assert (calm.code, calm.json["result"]["sources"][0]["undefined"]) == (0, []), calm
     for statement in AGAIN.values():
         run_sql(old, statement)
+    run_sql(old, EXCHANGED)
     followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
     assert followed.code == 3, followed
     undefined = followed.json["result"]["sources"][0]["undefined"]
-    assert undefined == [f"{thing} as it is defined now" for thing in sorted(AGAIN)]
+    anew = [f"values of column public.fees.{name} (text), which was made anew" for name in "ab"]
+    order = "order of the columns of table public.fees"
+    assert undefined == [*(f"{thing} as it is defined now" for thing in sorted(AGAIN)), order, *anew]
     switched = call("cutover", "-c", "moveout.toml")
-    words = "function public.tax(n integer) as it is defined now is MISSING at the new side"
-    assert (switched.code, words in " ".join(switched.out.split())) == (3, True), switched
+    for thing in ("function public.tax(n integer) as it is defined now", order):
+        assert f"{thing} is MISSING at the new side" in " ".join(switched.out.split()), switched
+    assert switched.code == 3, switched
     assert call("cutover", "-c", "moveout.toml", "--undo").code == 0
-    for statement in AGAIN.values():
+    for statement in (*AGAIN.values(), EXCHANGED):
         run_sql(new, statement)
+    resynced = call("resync", "-c", "moveout.toml", "app:public.fees")
+    assert resynced.code == 0, resynced
+    followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+    assert followed.json["result"]["sources"][0]["undefined"] == []
     again = call("cutover", "-c", "moveout.toml")
     assert again.code == 0, again
 
@@ -214,7 +226,7 @@ def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are
         change(old)
         run_sql(old, "DROP TABLE gone")
         named = sorted(f"{label.format(**words)} as it is now" for label in CHANGED_ACCESS)
-        assert undefined() == (3, ["DROP TABLE public.gone", *named])
+        assert undefined() == (3, [*named, "DROP TABLE public.gone"])
         switched = call("cutover", "-c", "moveout.toml", "--json")
         assert switched.code == 6, switched  # a table that only one side has
         run_sql(new, "DROP TABLE gone")

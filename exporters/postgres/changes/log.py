@@ -43,6 +43,7 @@ from exporters.postgres.changes.base_snapshot import BaseSnapshot, take_snapshot
 from exporters.postgres.changes.captured_again import CapturedAgain
 from exporters.postgres.changes.polling import PollingStream
 from exporters.postgres.changes.publication import (
+    BaseTable,
     FollowedTables,
     followed_tables,
     make_publication,
@@ -123,8 +124,9 @@ FROM pg_roles WHERE rolname = current_user
 
 
 class LogBase(Struct, frozen=True):
-    """What ``ChangeBase.log`` has: the slot and the publication, and at which server; ``access``: see ``ACCESS``. Where
-    the snapshot was taken behind the slot, ``snapshot`` says which transactions it shows.
+    """What ``ChangeBase.log`` has: the slot and the publication, and at which server; ``access``: see ``ACCESS``;
+    ``tables`` and ``generated``: see ``FollowedTables.described``. Where the snapshot was taken behind the slot,
+    ``snapshot`` says which transactions it shows.
     """
 
     slot: str
@@ -134,6 +136,8 @@ class LogBase(Struct, frozen=True):
     snapshot: Annotated[str, Meta(pattern=r"^\d{1,20}:\d{1,20}:[\d,]*$")] = "0:0:"
     snapshot_end: Annotated[int, Meta(ge=0)] = 0
     access: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, BaseTable] = field(default_factory=dict)
+    generated: bool = False
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> PostgresChangeLog:

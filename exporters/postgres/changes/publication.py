@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import psycopg
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
 from exporters.changes import NotFollowed
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.lock_timeouts import holder, stays_locked
+from exporters.structs import as_dict
 
 TABLES, SENDS_GENERATED = "tables", "generated"
-"""Under these names the log of a base has the numbers of the published tables by ``schema.name``, and that values of
-generated columns are sent.
-"""
+"""Under these names the log of a base has the published tables, and that values of generated columns are sent."""
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
 _LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
@@ -72,6 +72,13 @@ _PUBLISHED_NAMES = (
 )
 
 
+class BaseTable(Struct, frozen=True):
+    """A table as a base has published it: its number, and those of its columns by their names."""
+
+    oid: Annotated[int, Meta(ge=0, lt=2**32)]
+    columns: dict[str, int] = field(default_factory=dict)
+
+
 class FollowedTables(Struct, frozen=True):
     """The tables that can be published, and the others with the reasons. ``with_generated``: stored generated columns
     have to be published, too, or the server refuses updates of one of the tables.
@@ -84,8 +91,13 @@ class FollowedTables(Struct, frozen=True):
     @property
     def described(self) -> Mapping[str, Any]:
         """What the base keeps of them."""
-        numbers = {f"{table.schema}.{table.name}": table.oid for table in self.tables}
-        return {TABLES: numbers} | ({SENDS_GENERATED: True} if self.with_generated else {})
+        tables = {
+            f"{table.schema}.{table.name}": as_dict(
+                BaseTable(table.oid, {column.name: column.number for column in table.columns})
+            )
+            for table in self.tables
+        }
+        return {TABLES: tables} | ({SENDS_GENERATED: True} if self.with_generated else {})
 
 
 def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> FollowedTables:
@@ -162,10 +174,9 @@ def published_tables(connection: psycopg.Connection[Any], publication: str) -> f
     return frozenset((row["schema"], row["name"]) for row in rows)
 
 
-def base_tables(log: Mapping[str, Any]) -> Mapping[str, int]:
-    """Return the tables that a base has published, their numbers by ``schema.name``; none of an older base."""
-    tables = log.get(TABLES)
-    return tables if isinstance(tables, Mapping) else {}
+def base_tables(log: Mapping[str, Any]) -> Mapping[str, BaseTable]:
+    """Return the tables that a base has published, by ``schema.name``; none of an older base."""
+    return msgspec.convert(log.get(TABLES, {}), dict[str, BaseTable])
 
 
 def troubled_tables(connection: psycopg.Connection[Any], log: Mapping[str, Any]) -> list[NotFollowed]:

@@ -268,7 +268,8 @@ class PostgresChangeWriter:
     def _require_same(self, relation: Relation, position: int) -> None:
         """Raise where a table of the base has given its name to another one, whose rows the destination lacks."""
         name = f"{relation.schema}.{relation.name}"
-        if self._base_tables.get(name, relation.oid) == relation.oid or name in self._read_again:
+        base = self._base_tables.get(name)
+        if base is None or base.oid == relation.oid or name in self._read_again:
             return
         label = quote_qualified(relation.schema, relation.name)
         raise ChangeConflictError(

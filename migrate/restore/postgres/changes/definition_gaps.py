@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 from msgspec import Struct
 
-from exporters.postgres.changes.publication import base_tables
+from exporters.postgres.changes.publication import BaseTable, base_tables
 from exporters.postgres.changes.slot import PREFIX
 from exporters.postgres.definitions.object_access import (
     ACCESS,
@@ -22,6 +22,7 @@ from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.changes.remainder import other_settings
+from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
 _OBJECTS = """
 WITH schemas AS (
@@ -160,6 +161,23 @@ SELECT textsend(n.nspname || '.' || c.relname), textsend(format('DROP TABLE %I.%
   textsend(c.oid::text)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'
 """
+_COLUMNS = """
+SELECT textsend(format('%I.%I', n.nspname, c.relname)), textsend(a.attname::text)
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{own}')
+ORDER BY c.oid, a.attnum
+""".replace("{own}", PROGRESS_SCHEMA)
+_NEW_COLUMNS = """
+SELECT textsend(n.nspname || '.' || c.relname), textsend(c.oid::text), textsend(a.attname::text),
+  textsend(a.attnum::text), textsend(format('%I.%I.%I (%s)', n.nspname, c.relname, a.attname,
+    format_type(a.atttypid, a.atttypmod)))
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND age(a.xmin) BETWEEN 0 AND {age}
+"""
+"""The columns that were defined since a transaction."""
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _MAJOR = 10000
@@ -201,7 +219,9 @@ def definition_gaps(
         closing(connect(destination)) as writer,
         as_source_errors(f"{source.url} or {destination.url}"),
     ):
-        return compare_definitions(reader, writer, skipped=skipped, log=log).missing
+        missing = compare_definitions(reader, writer, skipped=skipped, log=log).missing
+        anew = _columns_made_anew(reader, writer, log or {})
+        return [*missing, *anew, *_dropped(reader, writer, base_tables(log or {}))]
 
 
 def compare_definitions(
@@ -231,7 +251,10 @@ def compare_definitions(
         for kind, label in (*sorted(part_of.keys() - there.keys()), *changed)
         if part_of[kind, label] not in whole and label not in skipped
     ]
-    gaps += _dropped(source, destination, base_tables(log or {}))
+    orders = _columns(source), _columns(destination)
+    gaps += [
+        f"order of the columns of table {label}" for label in _in_other_order(*orders) if label not in skipped
+    ]
     before = None if is_all_access else (log or {}).get(ACCESS)
     if is_all_access or isinstance(before, Mapping):
         access = changed_access(before, read_access(source), read_access(destination))
@@ -276,15 +299,58 @@ def _definitions(
     }
 
 
+def _columns_made_anew(
+    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], log: Mapping[str, Any]
+) -> list[str]:
+    """Return the columns that have the name of one that the base had, and are not the same: dropped and added again, or
+    renamed. Rows that nobody wrote to have other values in them, which are not in the log. Not of tables that were read
+    again since.
+    """
+    tables, transaction = base_tables(log), log.get(TRANSACTION)
+    if not tables or transaction is None:
+        return []
+    read_again = tables_read_again(destination)
+    anew = read_texts(source, _NEW_COLUMNS.format(age=f"age('{transaction % 2**32}'::xid)"))
+    return sorted(
+        f"values of column {label}, which was made anew"
+        for table, oid, name, number, label in anew
+        if (base := tables.get(table)) is not None
+        and base.oid == int(oid)
+        and base.columns.get(name, int(number)) != int(number)
+        and table not in read_again
+    )
+
+
+def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
+    """Return the names of each table's columns, in their order."""
+    columns: dict[str, list[str]] = {}
+    for label, name in read_texts(connection, _COLUMNS):
+        columns.setdefault(label, []).append(name)
+    return columns
+
+
+def _in_other_order(source: Mapping[str, list[str]], destination: Mapping[str, list[str]]) -> list[str]:
+    """Return the tables whose columns are in another order, as where two have exchanged their names: rows are compared
+    by the order of their values, so those that are equal may be so in other columns.
+    """
+    different = []
+    for label in source.keys() & destination.keys():
+        common = {*source[label]} & {*destination[label]}
+        orders = [[name for name in side[label] if name in common] for side in (source, destination)]
+        if orders[0] != orders[1]:
+            different.append(label)
+    return sorted(different)
+
+
 def _dropped(
-    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], tables: Mapping[str, int]
+    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], tables: Mapping[str, BaseTable]
 ) -> list[str]:
     """Return the statements that drop the tables which the source has dropped since the base; one that only has another
     name is none of them.
     """
     rows = [*read_texts(source, _TABLES)]
     names, numbers = {name for name, _, _ in rows}, {int(number) for _, _, number in rows}
-    gone = {name for name, number in tables.items() if name not in names and number not in numbers}
+    gone = {name for name, table in tables.items() if name not in names and table.oid not in numbers}
     return (
         sorted(statement for name, statement, _ in read_texts(destination, _TABLES) if name in gone)
         if gone

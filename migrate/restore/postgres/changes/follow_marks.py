@@ -63,6 +63,15 @@ def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str,
     return dict(row[0]) if row else {}
 
 
+def tables_read_again(connection: psycopg.Connection[Any]) -> frozenset[str]:
+    """Return the tables (``schema.name``) that were read again, of all sources."""
+    exists = connection.execute(f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL".encode()).fetchone()
+    if not (exists and exists[0]):
+        return frozenset()
+    rows = connection.execute(f"SELECT pg_catalog.jsonb_object_keys(reread) FROM {_TABLE}".encode())
+    return frozenset(str(name) for (name,) in rows)
+
+
 def begin_again(connection: psycopg.Connection[Any], source: str, tables: Sequence[str]) -> None:
     """Write that tables are being read again: until that has ended their changes are left out."""
     with psycopg.RawCursor(connection) as cursor:

@@ -294,7 +294,7 @@ def test_changes_of_a_table_that_has_taken_the_name_of_another_one_stop_before_t
     )
     pair.log = {
         "tables": {
-            f"public.{name}": number
+            f"public.{name}": {"oid": number}
             for name, number in fetch(
                 pair.source, "SELECT relname, oid FROM pg_class WHERE relname IN ('a', 'b')"
             )
