@@ -129,5 +129,7 @@ def test_keys_of_one_name_are_one_partys_and_each_is_shown_by_its_fingerprint(
     file = tmp_path / "signers"
     file.write_text(f"host {provider.public.line}\nhost {make_key('spare').public.line}\n")
     assert allowed_signers.load(file).owners(make_key("spare").public) == {"host"}
+    listed = call("custody", "show", location.location, "--signers", file).out
+    assert f"host ({provider.public.fingerprint})" in listed  # two keys have that name
     verified = call("custody", "verify", location.location, "--signers", file)
     assert (verified.code, stranger.public.fingerprint in verified.out) == (6, True), verified.out

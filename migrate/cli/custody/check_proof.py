@@ -127,7 +127,7 @@ def _signed_by(
     signed_checkpoint: Checkpoint, trust: Trust, times: Mapping[str, datetime]
 ) -> dict[PublicKey, str]:
     signers = signed_checkpoint.signers(list(trust.keys))
-    names = {public: trust.name(public, times.get(public.fingerprint)) for public in signers}
+    names = {public: trust.label(public, times.get(public.fingerprint)) for public in signers}
     return {public: name for public, name in names.items() if name}
 
 

@@ -87,7 +87,7 @@ class RecordedEvent(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print an entry a line."""
         for entry in self.entries if self.shown else ():
-            known = self.trust.name(entry.public, entry.moment) if self.trust else None
+            known = self.trust.label(entry.public, entry.moment) if self.trust else None
             claimed = (
                 f"{party_names.shown(entry.name) or 'nameless'} (says the key {entry.public.fingerprint})"
             )

@@ -191,7 +191,9 @@ def release(
     holds = standing_at(store)
     if not holds:
         raise UsageError(
-            f"no hold is in the custody log at {store.location}", next_step="moveout hold status LOCATION"
+            f"no hold is in the custody log at {store.location}",
+            next_step="moveout hold status LOCATION shows its locks: a hold that broke off is placed to its end before"
+            " it is released; what others locked, or the bucket's own rule, ends by itself or by them",
         )
     for hold in holds:
         _need_keys(hold, signers, trust)

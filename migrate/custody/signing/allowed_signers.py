@@ -58,6 +58,12 @@ class Trust(Struct, frozen=True):
         moment = at or datetime.now(UTC)
         return next((key.name for key in self.keys.get(public, ()) if key.counts(moment)), None)
 
+    def label(self, public: PublicKey, at: datetime | None = None) -> str | None:
+        """Return ``name``, with the key's fingerprint where the list has that name for several keys."""
+        name = self.name(public, at)
+        namesakes = sum(any(listed.name == name for listed in lines) for lines in self.keys.values())
+        return f"{name} ({public.fingerprint})" if name and namesakes > 1 else name
+
     def owners(self, public: PublicKey) -> frozenset[str]:
         """Return all that the list calls the owner of a key, at any time."""
         return frozenset(name for key in self.keys.get(public, ()) for name in key.name.split(","))
