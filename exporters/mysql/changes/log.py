@@ -290,7 +290,7 @@ class MysqlChangeLog:
     def _base(
         self, control: Connection, tables: Sequence[MysqlTable], sequences: Sequence[str], lock: str
     ) -> ChangeBase:
-        apart = [table for table in tables if not table.transactional and not table.elsewhere]
+        apart = [table for table in tables if not table.transactional]
         log = {
             "server": server_identity(control),
             "database": str(control.value("SELECT DATABASE()")),
@@ -306,6 +306,7 @@ class MysqlChangeLog:
                 f"ALTER TABLE {quote_name(self._address.database)}.{table.label} ENGINE = InnoDB;",
             )
             for table in apart
+            if not table.elsewhere
         ]
         return ChangeBase(self._name, self._files.end, lock, log, not_followed)
 

@@ -273,7 +273,7 @@ class MysqlChangeWriter:
             return
         if table.destination is None:
             table.destination = self._destination_table(table.logged, message)
-        if table.destination.is_sequence:
+        if not table.destination.has_own_rows:
             return
         self._begin()
         rows = message.payload if self._connection.is_mariadb else with_logged_keys(message.payload)
@@ -338,11 +338,14 @@ class MysqlChangeWriter:
         (name,) = statement.tables
         if self._is_skipped(name):
             return
-        if not self._has(name):
+        table = read_table(self._connection, name)
+        if table is None:
             raise ChangeConflictError(
                 f"{quote_name(name)} was emptied at {where}, and is not at the destination",
                 next_step=f"make {quote_name(name)} at the destination, then run the same command again",
             )
+        if not table.has_own_rows:
+            return
         if self._is_open:
             self._connection.run("ROLLBACK")
             self._is_open = False

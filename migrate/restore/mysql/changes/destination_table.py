@@ -14,6 +14,7 @@ import pymysql
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.mysql.catalog import ELSEWHERE, TRANSACTIONAL
 from exporters.mysql.changes.binlog_events import TableMap
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -23,7 +24,10 @@ _SEQUENCE = "SEQUENCE"
 _IMPLICIT = ("row_start", "row_end")
 """The columns of a system-versioned table that names none itself; no catalog lists them."""
 _HIDDEN, _HIDDEN_TYPE = re.compile(r"DB_ROW_HASH_\d+"), "hidden"
-_TYPE = "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}"
+_TYPE = (
+    "SELECT TABLE_TYPE, COALESCE(ENGINE, '') FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}"
+)
 _COLUMNS = """
 SELECT COLUMN_NAME, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, ''), IS_NULLABLE FROM information_schema.COLUMNS
 WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION
@@ -61,6 +65,7 @@ class DestinationTable(Struct, frozen=True):
     filled: frozenset[str]
     key: tuple[int, ...]
     is_sequence: bool
+    engine: str
     charset_of: Mapping[int, str]
     is_mariadb: bool
 
@@ -68,6 +73,11 @@ class DestinationTable(Struct, frozen=True):
     def label(self) -> str:
         """The quoted name."""
         return quote_name(self.name)
+
+    @property
+    def has_own_rows(self) -> bool:
+        """Whether rows are written to it: those of others would be written to another server or table a second time."""
+        return not (self.is_sequence or self.engine.upper() in ELSEWHERE)
 
     @property
     def labels(self) -> list[list[str] | None]:
@@ -85,9 +95,10 @@ class DestinationTable(Struct, frozen=True):
 def read_table(connection: Connection, name: str) -> DestinationTable | None:
     """Return a table of the session's database, None where there is none. Raises the driver's errors."""
     where = quote_literal(connection.address.database), quote_literal(name)
-    kind = connection.value(_TYPE.format(*where))
-    if kind is None:
+    listed = connection.rows(_TYPE.format(*where))
+    if not listed:
         return None
+    kind, engine = map(_text, listed[0])
     columns = [tuple(map(_text, row)) for row in connection.rows(_COLUMNS.format(*where))]
     names = [column[0] for column in columns]
     key = tuple(names.index(_text(row[0])) for row in connection.rows(_KEY.format(*where)) if row[0] in names)
@@ -101,6 +112,7 @@ def read_table(connection: Connection, name: str) -> DestinationTable | None:
         frozenset(column[0] for column in columns if column[3] == "NO"),
         key,
         kind == _SEQUENCE,
+        engine,
         _read_collations(connection),
         connection.is_mariadb,
     )
@@ -133,6 +145,12 @@ def require_same_shape(
         problem = difference
     elif len(table.columns) != len(logged.types):
         problem = f"rows have {len(logged.types)} columns, and the destination's table {len(table.columns)}"
+    elif table.has_own_rows and table.engine.upper() not in TRANSACTIONAL:
+        raise ChangeConflictError(
+            f"{label} has the engine {table.engine} at the destination, which has no transactions: a change could be"
+            " applied twice",
+            next_step=f"at the destination: ALTER TABLE {label} ENGINE = InnoDB; {_NEXT}",
+        )
     else:
         return table
     statements = "; ".join(earlier_statements)

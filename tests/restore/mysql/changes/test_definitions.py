@@ -12,7 +12,7 @@ from exporters.mysql.connection import parse_url
 from migrate.changes.apply import ChangeConflictError
 from migrate.errors import NotAllowedError
 from migrate.restore.mysql.changes.change_writer import open_change_writer
-from tests.exporters.mysql.databases import open_database, run_sql
+from tests.exporters.mysql.databases import fetch, open_database, run_sql
 from tests.tools.mysql_settings import global_settings
 
 PARTS = "PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (10), PARTITION b VALUES LESS THAN (20))"
@@ -182,3 +182,28 @@ def test_an_event_of_an_unknown_type_is_named(make_pair, monkeypatch):
     monkeypatch.setattr("exporters.mysql.changes.binlog_stream.ROWS", frozenset())
     with pytest.raises(SourceGoneError, match="an event of the unknown type"):
         pair.capture("INSERT INTO parent VALUES (8)")
+
+
+def test_rows_of_other_tables_are_not_written_a_second_time(make_pair):
+    """Here those of a table that only joins others. A base from before may have it among those that are followed."""
+    pair = make_pair(
+        "CREATE TABLE part (id INT) ENGINE=MyISAM;"
+        "CREATE TABLE joined (id INT) ENGINE=MERGE UNION=(part) INSERT_METHOD=LAST"
+    )
+    assert pair.base.log["apart"] == ["joined", "part"]
+    assert [table.name for table in pair.base.not_followed] == ["part"]
+    pair.base.log["apart"].clear()
+    run_sql(pair.destination, "INSERT INTO part VALUES (5)")
+    pair.capture("INSERT INTO joined VALUES (1); TRUNCATE joined")
+    pair.apply()
+    assert fetch(pair.destination, "SELECT * FROM part") == [(5,)]
+
+
+def test_a_table_without_transactions_at_the_destination_is_named(make_pair):
+    """What a killed follow has written to it would be written once more."""
+    pair = make_pair("CREATE TABLE t (id INT)")
+    run_sql(pair.destination, "ALTER TABLE t ENGINE=MyISAM")
+    pair.capture("INSERT INTO t VALUES (1)")
+    assert "ALTER TABLE `t` ENGINE = InnoDB" in stop(pair, "the engine MyISAM")
+    run_sql(pair.destination, "ALTER TABLE t ENGINE=InnoDB")
+    pair.follow()
