@@ -37,6 +37,8 @@ _FOR = re.compile(
     rf"SET\s+STATEMENT\s+(?:{_STRING}|{_QUOTED_NAME}|[^'\"`])*?\sFOR\s+", re.IGNORECASE | re.DOTALL
 )
 """MariaDB: settings for the statement behind it alone."""
+_ATOMIC = re.compile(r"^(CREATE\s.*)\sSTART\s+TRANSACTION$", re.IGNORECASE | re.DOTALL)
+"""MySQL: a table that is made together with its first rows. Whoever repeats that would have to commit it."""
 _TRUNCATE = re.compile(r"TRUNCATE\s+(?:TABLE\s+)?", re.IGNORECASE)
 _ON_ONE = re.compile(
     rf"(?:ALTER\s+(?:ONLINE\s+|OFFLINE\s+|(?P<ignore>IGNORE)\s+)*TABLE\s+{_IF}"
@@ -63,8 +65,9 @@ _PARTS_DROPPED = re.compile(rf"\bDROP\s+PARTITION\s+{_IF}{_PARTS}", re.IGNORECAS
 _PARTS_EMPTIED = re.compile(rf"\bTRUNCATE\s+PARTITION\s+{_PARTS}", re.IGNORECASE)
 _KEY_DROPPED = re.compile(rf"\bDROP\s+(?:FOREIGN\s+KEY|CONSTRAINT)\s+{_IF}(?P<key>{_NAME})", re.IGNORECASE)
 _KEY_MADE = re.compile(
-    rf"\bFOREIGN\s+KEY\b\s*{_IF}(?:{_NAME}\s*)?\([^)]*\)\s*REFERENCES\s+{_TABLE}\s*\([^)]*\)(?:\s*MATCH\s+\w+)?"
-    r"(?:\s*ON\s+(?:DELETE|UPDATE)\s+(?:RESTRICT|NO\s+ACTION)\b)?\s*ON\s+(?:DELETE|UPDATE)\s+(?:CASCADE|SET)\b",
+    rf"(?:\bCONSTRAINT\s+(?P<key>{_NAME})\s+)?\bFOREIGN\s+KEY\b\s*{_IF}(?:{_NAME}\s*)?\([^)]*\)\s*REFERENCES\s+{_TABLE}"
+    r"\s*\([^)]*\)(?:\s*MATCH\s+\w+)?(?:\s*ON\s+(?:DELETE|UPDATE)\s+(?:RESTRICT|NO\s+ACTION)\b)?"
+    r"\s*ON\s+(?:DELETE|UPDATE)\s+(?:CASCADE|SET)\b",
     re.IGNORECASE,
 )
 """A foreign key that changes rows."""
@@ -95,8 +98,8 @@ class StatementKind(Enum):
 class Effect(Struct, frozen=True):
     """What one sees of a definition once it was made. ``gone`` and ``made``: tables that are then not there, and that
     are. ``replaced``: tables that have other rows since, which the log does not have. ``emptied``: tables without rows.
-    ``parts_gone`` and ``parts_emptied``: the same of partitions. ``keys_gone``: foreign keys that are not there.
-    ``keys_made``: tables to which there is a foreign key that changes rows.
+    ``parts_gone`` and ``parts_emptied``: the same of partitions. ``keys_gone``: foreign keys, by their names in
+    small letters, that change no rows any more. ``keys_made``: tables to which there is one that does.
     """
 
     gone: tuple[str, ...] = ()
@@ -140,6 +143,7 @@ def read_statement(query: Query, names: Names) -> LoggedStatement | None:
     text = plain_statement(query)
     while match := _FOR.match(text):
         text = text[match.end() :]
+    text = _ATOMIC.sub(r"\1", text)
     statement = _read(text, query, names)
     if statement and (statement.kind is StatementKind.SAVEPOINT or statement.tables) and _UNREADABLE in text:
         return LoggedStatement(StatementKind.WRITE, (), text)
@@ -266,7 +270,10 @@ def _on_one(match: re.Match[str], query: Query, names: Names) -> LoggedStatement
         effect = Effect(made=_ours([others[_PART_TO_TABLE]]))
     if _TABLE_TO_PART in others:
         effect = Effect(gone=_ours([others[_TABLE_TO_PART]]))
-    is_made = match[0].upper().startswith("CREATE")
+    dropped = [_unquoted(key["key"]).lower() for key in _KEY_DROPPED.finditer(text, match.end())]
+    is_altered = match[0].upper().startswith("ALTER")
+    made = list(_KEY_MADE.finditer(text, match.end())) if is_altered else []
+    made_names = {_unquoted(key["key"] or "").lower() for key in made}
     if match["ignore"] or _OTHER_FILE.search(text, match.end()):
         effect = replace(effect, replaced=_ours([table]))
     effect = replace(
@@ -274,10 +281,8 @@ def _on_one(match: re.Match[str], query: Query, names: Names) -> LoggedStatement
         emptied=_ours([table] if match["anew"] else []),
         parts_gone=_parts(_PARTS_DROPPED, text, match.end()),
         parts_emptied=_parts(_PARTS_EMPTIED, text, match.end()),
-        keys_gone=tuple(_unquoted(key["key"]) for key in _KEY_DROPPED.finditer(text, match.end())),
-        keys_made=tuple(
-            _unquoted(key["table"]) for key in _KEY_MADE.finditer(text, match.end()) if not is_made
-        ),
+        keys_gone=tuple(key for key in dropped if key not in made_names),
+        keys_made=_ours(names.fold(_unquoted(key["table"])) for key in made),
     )
     return _definition(match.string, [table, *others.values()], effect)
 

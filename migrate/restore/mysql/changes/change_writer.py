@@ -39,7 +39,13 @@ from exporters.mysql.changes.binlog_events import (
     with_length,
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles
-from exporters.mysql.changes.logged_statements import LoggedStatement, Names, StatementKind, read_statement
+from exporters.mysql.changes.logged_statements import (
+    Effect,
+    LoggedStatement,
+    Names,
+    StatementKind,
+    read_statement,
+)
 from exporters.mysql.changes.row_events import (
     STATEMENT_END,
     LoggedRow,
@@ -96,10 +102,10 @@ _UNKNOWN_ERROR = 1105
 _OTHER_TYPE = "mostly a column has another type or length here: compare SHOW CREATE TABLE of both sides"
 _SHOWN_CHARACTERS = 200
 _ALL = "ALL"
-_KEYS = """
-SELECT CONSTRAINT_NAME, REFERENCED_TABLE_NAME,
-  NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
-FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = {} AND TABLE_NAME = {}
+_ACTING_KEYS = """
+SELECT CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = {} AND TABLE_NAME = {}
+  AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
 """
 _PARTITION = """
 SELECT 1 FROM information_schema.PARTITIONS
@@ -135,7 +141,7 @@ class MysqlChangeWriter:
         self._control_tables, _ = find_control_tables(connection)
         self._format = self._loaded = b""
         self._tables: dict[int, _Table] = {}
-        self._definitions: dict[str, dict[str, str]] = {}
+        self._definitions: dict[str, dict[int, str]] = {}
         self._waiting: list[tuple[_Table, bytes, int]] = []
         self._waiting_bytes = 0
         self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
@@ -301,8 +307,14 @@ class MysqlChangeWriter:
             )
         table = read_table(self._connection, logged.name)
         self.written.setdefault(("", logged.name), 0)
-        statements = [*self._definitions.get(logged.name, {}).values()]
-        return require_same_shape(table, logged, where, statements)
+        return require_same_shape(table, logged, where, self._defined_before(message, logged.name))
+
+    def _defined_before(self, message: Message, table: str) -> list[str]:
+        """Return the definitions of a table that came before in the log, as far as one cannot tell whether the
+        destination has them.
+        """
+        defined = self._definitions.get(table, {})
+        return [text for position, text in defined.items() if position < message.position]
 
     def _statement(self, message: Message) -> LoggedStatement | None:
         if message.kind is not MessageKind.CHANGE:
@@ -322,7 +334,7 @@ class MysqlChangeWriter:
         elif statement.kind is StatementKind.TRUNCATE:
             self._truncate(statement, where)
         elif statement.kind is StatementKind.DEFINITION:
-            self._define(statement, where)
+            self._define(statement, message.position)
         elif statement.kind is StatementKind.END:
             raise ChangeConflictError(f"the source's database was dropped at {where}", next_step=_BASE_AGAIN)
         else:
@@ -352,13 +364,11 @@ class MysqlChangeWriter:
         self._connection.run("SET SESSION foreign_key_checks = 0")
         self._connection.run(f"TRUNCATE TABLE {quote_name(name)}")
 
-    def _define(self, statement: LoggedStatement, where: str) -> None:
+    def _define(self, statement: LoggedStatement, position: int) -> None:
         """Remember a definition, by its place, since it comes again after a rollback: the next rows show whether the
         destination has it. Where no rows need to show it, as of dropped and renamed tables, the destination is looked
         at. What other rows a table has since is shown by nothing, so it must have been read again.
         """
-        for name in statement.tables:
-            self._definitions.setdefault(name, {})[where] = statement.text
         self._write()
         effect = statement.effect
         deciding = effect.made + effect.replaced or effect.gone or statement.tables
@@ -371,7 +381,11 @@ class MysqlChangeWriter:
                     f"run at the destination, where it defines something: {statement.text}; then moveout resync"
                     f" {tables}; then run the same command again"
                 )
-            raise ChangeConflictError(f"{labels} was changed at {where}", next_step=step)
+            raise ChangeConflictError(f"{labels} was changed at {self._files.show(position)}", next_step=step)
+        for name in effect.gone:
+            self._definitions.pop(name, None)
+        for name in statement.tables if effect == Effect() else ():
+            self._definitions.setdefault(name, {})[position] = statement.text
         for table in self._tables.values():
             if table.logged.name in statement.tables:
                 table.destination = None
@@ -386,17 +400,17 @@ class MysqlChangeWriter:
             and not any(map(self._has_rows, effect.emptied))
             and not any(self._has_part(name, part) for part in effect.parts_gone)
             and not any(self._has_rows(name, part) for part in effect.parts_emptied)
-            and {*effect.keys_made} <= {parent for _, parent, acts in self._keys(name) if acts}
-            and not {*effect.keys_gone} & {key for key, *_ in self._keys(name)}
+            and self._has_keys(name, effect)
         )
 
-    def _keys(self, table: str) -> list[tuple[str, str, bool]]:
-        """Return the foreign keys of a table: their names, the tables to which they refer, whether they change rows."""
+    def _has_keys(self, table: str, effect: Effect) -> bool:
+        """Tell whether those foreign keys of a table that change rows are as they are after a definition."""
         where = map(quote_literal, (self._connection.address.database, table))
-        return [
-            (str(key), str(parent), bool(acts))
-            for key, parent, acts in self._connection.rows(_KEYS.format(*where))
-        ]
+        acting = (
+            self._connection.rows(_ACTING_KEYS.format(*where)) if effect.keys_made or effect.keys_gone else []
+        )
+        parents, names = {str(parent) for _, parent in acting}, {str(key).lower() for key, _ in acting}
+        return parents.issuperset(effect.keys_made) and names.isdisjoint(effect.keys_gone)
 
     def _has_part(self, table: str, part: str) -> bool:
         where = (self._connection.address.database, table, part)
@@ -504,7 +518,7 @@ class MysqlChangeWriter:
                 problem = f"{self._files.show(message.position)}: {message_of(exc)}"
                 if number_of(exc) == _UNKNOWN_ERROR:
                     problem += f" ({_OTHER_TYPE})"
-                statements = [*self._definitions.get(table.logged.name, {}).values()]
+                statements = self._defined_before(message, table.logged.name)
                 raise conflict(self._connection, destination, table.logged, row, problem, statements) from exc
             self.single_changes += 1
             self.written["", table.logged.name] += 1

@@ -157,7 +157,8 @@ def require_same_shape(
     step = (
         f"run at the destination: {statements}; {_NEXT}"
         if statements
-        else f"make {label} at the destination as SHOW CREATE TABLE {label} prints it at the source; {_NEXT}"
+        else f"make {label} at the destination as SHOW CREATE TABLE {label} prints it at the source; {_NEXT}."
+        " Where it is so already, let moveout resync read it again: older changes are left out then"
     )
     raise ChangeConflictError(f"{label} has changed at {where}: {problem}", next_step=step)
 

@@ -82,6 +82,10 @@ def test_what_a_statement_concerns(text, kind, tables):
             "ALTER TABLE t DROP FOREIGN KEY a, DROP CONSTRAINT b, ADD FOREIGN KEY (x) REFERENCES u(x) ON UPDATE SET",
             Effect(keys_gone=("a", "b"), keys_made=("u",)),
         ),
+        (
+            "ALTER TABLE t DROP FOREIGN KEY A, ADD CONSTRAINT a FOREIGN KEY (x) REFERENCES u (x) ON DELETE CASCADE",
+            Effect(keys_made=("u",)),
+        ),
         ("ALTER TABLE t ADD FOREIGN KEY i (x) REFERENCES u(x)", Effect()),
         ("CREATE TABLE t (x INT, FOREIGN KEY (x) REFERENCES u (x) ON DELETE CASCADE)", Effect()),
         ("CREATE OR REPLACE TABLE t LIKE u", Effect(emptied=("t",))),
@@ -91,6 +95,11 @@ def test_what_a_statement_concerns(text, kind, tables):
 def test_what_one_sees_of_a_definition(text, effect):
     statement = read_statement(Query("shop", text), SHOP)
     assert statement.effect == effect
+
+
+def test_a_table_that_was_made_with_its_rows_is_made_by_what_is_printed():
+    text = "CREATE TABLE `t` (\n  `id` int\n) START TRANSACTION"
+    assert read_statement(Query("shop", text), SHOP).text == "CREATE TABLE `t` (\n  `id` int\n)"
 
 
 def test_statements_of_other_sessions_concern_what_they_name():

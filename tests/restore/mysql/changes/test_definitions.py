@@ -80,6 +80,16 @@ def test_nothing_is_applied_before_the_destination_has_the_definition(make, requ
         pair.assert_equal()
 
 
+def test_only_what_the_destination_lacks_is_printed(make):
+    made = "CREATE TABLE child (id INT PRIMARY KEY, d DATE)"
+    pair = make(SCRIPT)
+    pair.capture(f"DROP TABLE child; {made}; INSERT INTO child VALUES (1, '2020-01-01'); DROP TABLE parts")
+    for statement in ("DROP TABLE `child`", made, "DROP TABLE `parts`"):
+        assert stop(pair).startswith(f"run at the destination: {statement}; then run the same command again")
+        run_sql(pair.destination, statement)
+    pair.follow()
+
+
 def test_what_changes_no_rows_or_is_repeated_stops_nothing(make, request):
     """Also where it names a table whose rows come before and behind it in one segment."""
     pair = make(SCRIPT)
