@@ -273,7 +273,7 @@ def _finished_before(
     run.ledger.add_final(final)
     earlier = _reconciliation(run, source, final.summary)
     if earlier.complete:
-        run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
+        run.progress.note(f"{source.name} was exported by an earlier run, and is not read again")
     return earlier
 
 

@@ -23,6 +23,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
+from scripts.servers import S3Server
 from tests.export.sources import Numbers, fingerprint
 from tests.faults import Fault, FaultPlan, Faulty
 
@@ -303,3 +304,14 @@ def test_while_a_run_is_at_work_the_status_says_so(store: MultipartStore) -> Non
     seen = []
     go(store, Numbers(gaps=GAPS, on_finish=lambda: seen.append(export_status(store).state)))
     assert (seen, export_status(store).state) == (["exporting"], "incomplete")
+
+
+def test_it_is_the_same_in_a_bucket(minio: S3Server, bucket: str) -> None:
+    store = open_location(f"s3://{bucket}/bundle?profile={minio.profile}")
+    first = go(store, Numbers(gaps=GAPS))
+    before = fingerprint(store)
+    assert go(store, AnotherTime(gaps=GAPS, holds=False)).bundle_id == first.bundle_id
+    assert fingerprint(store) == before
+    assert go(store, Numbers(gaps=GAPS, holds=False, padding=b"0")).bundle_id != first.bundle_id
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert list(store.uploads()) == []
