@@ -32,6 +32,7 @@ CREATE TABLE units (source TEXT, id TEXT, items INTEGER, size_bytes INTEGER, pos
   PRIMARY KEY (source, id)) WITHOUT ROWID;
 CREATE TABLE files (key TEXT PRIMARY KEY, size_bytes INTEGER, sha256 TEXT, crc64nvme TEXT, source TEXT, unit
 TEXT) WITHOUT ROWID;
+CREATE TABLE earlier_files (key TEXT PRIMARY KEY, sha256 TEXT, source TEXT) WITHOUT ROWID;
 CREATE TABLE plan (number INTEGER PRIMARY KEY, source TEXT, unit BLOB);
 CREATE TABLE gaps (source TEXT, item TEXT, disposition TEXT, reason TEXT, PRIMARY KEY (source, item,
 disposition)) WITHOUT ROWID;
@@ -117,6 +118,18 @@ class ProgressDatabase:
         """Take in gaps that no record holds: units that failed."""
         with self._writing():
             self._add_notes(source, gaps, ())
+
+    def set_aside(self, source: str) -> None:
+        """Drop all rows of a source, and remember which files its units had."""
+        with self._writing():
+            query = "SELECT key, sha256, source FROM files WHERE source = ? AND unit > ''"
+            self._db.execute(f"INSERT OR REPLACE INTO earlier_files {query}", (source,))
+        self.forget(source)
+
+    def has_all_set_aside(self, source: str) -> bool:
+        """Tell whether each file that was set aside of a source is in the ledger again as it was."""
+        query = "SELECT 1 FROM earlier_files e LEFT JOIN files f ON f.key = e.key AND f.sha256 = e.sha256"
+        return not self._rows(f"{query} WHERE e.source = ? AND f.key IS NULL LIMIT 1", source)
 
     def forget(self, source: str) -> None:
         """Drop all rows of a source."""

@@ -23,6 +23,7 @@ from migrate.bundle.commit_records import (
     separate_groups,
     write_final,
 )
+from migrate.bundle.reader import hash_file
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
@@ -73,7 +74,9 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
         return _reconciliation(run, source, before.summary, failures), broken
     if summary is None:
         error = error or SourceError(f"{source.name} was not finished")
-        summary = _summary_of_broken(run, source.name, error)
+        # A base of changes that was replaced is one that the earlier summary names.
+        earlier = final.result() if before is not None and source.name not in run.options.follow else None
+        summary = _summary_of_broken(run, source.name, error, earlier)
     return _reconciliation(run, source, summary, failures), broken
 
 
@@ -134,7 +137,8 @@ class _SourceReading:
                 f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
             )
             if self._is_finished:
-                run.ledger.forget(source.name)
+                run.ledger.set_aside(source.name)
+                self._is_finished = False
                 run.store.delete(layout.final_record(source.name))
             self.units = units = UnitRun(run, source, snapshot)
             error = units.run()
@@ -232,14 +236,29 @@ def _finish_source(run: ExportRun, source: Source, snapshot: Snapshot, *, comple
     return summary
 
 
-def _summary_of_broken(run: ExportRun, source: str, error: SourceError) -> SourceSummary:
-    """Return the summary of a source that broke off. Nobody could say what is missing, so that is the one gap."""
+def _summary_of_broken(
+    run: ExportRun, source: str, error: SourceError, earlier: FinalRecord | DamageError | None
+) -> SourceSummary:
+    """Return the summary of a source that broke off. Nobody could say what is missing, so that is the one gap. What an
+    ``earlier`` run has written of the whole source stays, as long as nothing was replaced that it speaks of.
+    """
     _load_records(run, source)
     begun = run.ledger.totals(source).units > 0
     gap = Gap(f"{'the rest' if begun else 'all'} of {source}", "failed", str(error))
     run.ledger.add_gaps(source, [gap])
     run.progress.count_gaps(1)
+    if isinstance(earlier, FinalRecord) and run.ledger.has_all_set_aside(source) and _are_there(run, earlier):
+        run.ledger.add_final(earlier)
+        return replace(earlier.summary, gaps=[*earlier.summary.gaps, gap])
     return SourceSummary([], [], gaps=[gap])
+
+
+def _are_there(run: ExportRun, final: FinalRecord) -> bool:
+    """Tell whether the files of a whole source are as they were written: a run may have ended while replacing them."""
+    try:
+        return all(hash_file(run.store, file.key) == file.sha256 for file in final.files)
+    except GoneError:
+        return False
 
 
 def _read_final(store: MultipartStore, source: str) -> FinalRecord | DamageError | None:

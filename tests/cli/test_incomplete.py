@@ -416,3 +416,37 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
     assert info.continues == [sent_info.id]
     sent_again = call("transfer", bundle, copy)
     assert (sent_again.code, BundleReader(open_location(str(copy))).info.id) == (3, info.id), sent_again
+
+
+class FadingProxy(HttpProxy):
+    """Lets nobody read ``plain.txt``; once ``is_fading``, it does, and answers nothing more after that."""
+
+    is_fading = is_gone = False
+
+    def handle(self, asked):
+        is_refused = asked.method == "GET" and asked.path.endswith("/plain.txt")
+        if self.is_gone or (is_refused and not self.is_fading):
+            return refusal(403, "AccessDenied")
+        self.is_gone = is_refused
+        return self.forward(asked)
+
+
+def test_what_was_exported_of_a_source_can_be_restored_after_a_second_run_that_breaks_off(
+    minio, bucket, tmp_path
+):
+    make_media(minio, bucket)
+    bundle = tmp_path / "bundle"
+    with FadingProxy(minio.endpoint) as proxy:
+        env = {
+            "AWS_ENDPOINT_URL": proxy.endpoint,
+            "AWS_ACCESS_KEY_ID": minio.access_key,
+            "AWS_SECRET_ACCESS_KEY": minio.secret_key,
+        }
+        words = ("export", f"media=s3://{bucket}", "--to", bundle)
+        assert call(*words, env=env).code == 3
+        proxy.is_fading = True
+        broken = call(*words, env=env)
+        assert (broken.code, "Sealed, INCOMPLETE" in broken.out) == (3, True), broken
+    assert call("verify", bundle, "--level", "full").code == 3
+    restored = call("restore", bundle, f"media=s3://{bucket}-new?profile={minio.profile}", "--create")
+    assert (restored.code, "4 restored" in restored.out) == (3, True), restored

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from exporters.api import Gap, Loss, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
@@ -315,3 +316,28 @@ def test_it_is_the_same_in_a_bucket(minio: S3Server, bucket: str) -> None:
     assert go(store, Numbers(gaps=GAPS, holds=False, padding=b"0")).bundle_id != first.bundle_id
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
     assert list(store.uploads()) == []
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_source_of_which_more_was_read_before_it_broke_off_keeps_its_catalog_unless_anything_was_replaced(
+    tmp_path: Path, *, is_replaced: bool
+) -> None:
+    """Else what was exported of it before could not be restored any more."""
+    store = open_location(str(tmp_path / "location"))
+    assert go(store, Numbers(count=90, counted=95)).exit_code == 3
+    index, (row,) = store.read("data/app/index/numbers.txt"), BundleReader(store).catalog()
+    assert (
+        go(
+            store, Numbers(holds=not is_replaced, padding=b"0" * is_replaced, on_finish=breaking_off)
+        ).exit_code
+        == 3
+    )
+    reader = BundleReader(store)
+    rows = [replace(row, position={}) for row in reader.catalog()]
+    assert rows == ([] if is_replaced else [replace(row, position={})])
+    assert is_replaced or store.read("data/app/index/numbers.txt") == index
+    assert [gap.item for _, gap in reader.gaps()] == ["the rest of app"]
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert numbers(store) == list(range(95))
+    assert go(store, Numbers()).complete
+    assert list(BundleReader(store).gaps()) == []
