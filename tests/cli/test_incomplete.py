@@ -1,18 +1,22 @@
 """Emptiness is not success, and an incomplete bundle stays incomplete in all that is said of it; but it can grow."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
 from migrate.bundle.reader import BundleReader
+from migrate.export import source_export
 from migrate.storage.registry import open_location
 from scripts.process import free_port
 from tests.cli.conftest import call, make_file, make_media, make_shop
 from tests.export.sources import fingerprint
 from tests.exporters.mysql.databases import run_sql as run_mysql
-from tests.exporters.postgres.databases import as_role, login, run_sql
+from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import HttpProxy, refusal
 from tests.tools.moving_address import MovingAddress
+from tests.tools.waiting import eventually
 
 
 def test_what_is_empty_is_said_and_may_be_allowed(postgres, mariadb, media, tmp_path):
@@ -418,35 +422,38 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
     assert (sent_again.code, BundleReader(open_location(str(copy))).info.id) == (3, info.id), sent_again
 
 
-class FadingProxy(HttpProxy):
-    """Lets nobody read ``plain.txt``; once ``is_fading``, it does, and answers nothing more after that."""
-
-    is_fading = is_gone = False
-
-    def handle(self, asked):
-        is_refused = asked.method == "GET" and asked.path.endswith("/plain.txt")
-        if self.is_gone or (is_refused and not self.is_fading):
-            return refusal(403, "AccessDenied")
-        self.is_gone = is_refused
-        return self.forward(asked)
-
-
-def test_what_was_exported_of_a_source_can_be_restored_after_a_second_run_that_breaks_off(
-    minio, bucket, tmp_path
+def test_what_was_exported_of_a_server_can_be_restored_after_a_second_run_in_which_it_goes_away(
+    postgres, other_postgres, monkeypatch, tmp_path
 ):
-    make_media(minio, bucket)
-    bundle = tmp_path / "bundle"
-    with FadingProxy(minio.endpoint) as proxy:
-        env = {
-            "AWS_ENDPOINT_URL": proxy.endpoint,
-            "AWS_ACCESS_KEY_ID": minio.access_key,
-            "AWS_SECRET_ACCESS_KEY": minio.secret_key,
-        }
-        words = ("export", f"media=s3://{bucket}", "--to", bundle)
+    monkeypatch.setattr(source_export, "PATIENCE_SECONDS", 1.0)
+    old, new, bundle = postgres.database(), other_postgres.database(), tmp_path / "bundle"
+    late = [f"late{number}" for number in range(30)]
+    rows = "SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 1000) i"
+    run_sql(
+        old,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE ROLE fading_reader LOGIN PASSWORD 'fading';"
+        f"GRANT SELECT ON a TO fading_reader; {';'.join(f'CREATE TABLE {name} AS {rows}' for name in late)}",
+    )
+    with MovingAddress(postgres.port) as address:
+        url = f"postgresql://fading_reader@127.0.0.1:{address.port}/{old.rpartition('/')[2]}"
+        words = ("export", f"app={url}", "--to", bundle)
+        env = {"PGPASSWORD": "fading", "PGPASSFILE": "/dev/null"}
         assert call(*words, env=env).code == 3
-        proxy.is_fading = True
-        broken = call(*words, env=env)
-        assert (broken.code, "Sealed, INCOMPLETE" in broken.out) == (3, True), broken
+        first = BundleReader(open_location(str(bundle))).info
+        run_sql(old, f"GRANT SELECT ON {', '.join(late)} TO fading_reader")
+        parts = set(bundle.glob("data/app/tables/*/*"))
+
+        def go_away():
+            eventually(lambda: len(set(bundle.glob("data/app/tables/*/*")) - parts) > 2)
+            address.move(free_port())
+
+        with ThreadPoolExecutor(1) as threads:
+            going = threads.submit(go_away)
+            broken = call(*words, "--bwlimit", "300k", env=env)
+            going.result()
+    assert (broken.code, "Sealed, INCOMPLETE" in broken.out) == (3, True), broken
+    info = BundleReader(open_location(str(bundle))).info
+    assert info.continues == [first.id]
     assert call("verify", bundle, "--level", "full").code == 3
-    restored = call("restore", bundle, f"media=s3://{bucket}-new?profile={minio.profile}", "--create")
-    assert (restored.code, "4 restored" in restored.out) == (3, True), restored
+    restored = call("restore", bundle, f"app={new}")
+    assert (restored.code, fetch(new, "SELECT x FROM a")) == (3, [(1,)]), restored
