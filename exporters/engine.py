@@ -285,10 +285,13 @@ class TablesRequest(Struct, frozen=True):
 
 
 class LiveTables(Struct, frozen=True):
-    """The digests of tables, and why others could not be read."""
+    """The digests of tables, and why others could not be read. ``columns``: the names of their columns, in the order in
+    which a row's values are read; empty where an engine does not say that.
+    """
 
     digests: Mapping[TableName, RowsDigest]
     unread: Mapping[TableName, str] = {}
+    columns: Mapping[TableName, Sequence[str]] = {}
 
 
 class LiveReader(Protocol):

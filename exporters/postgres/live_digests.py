@@ -124,7 +124,8 @@ def digest_tables(
         finally:
             feeds.close()
     whole = {name: digest for name, digest in table_digests.items() if name not in unread}
-    return LiveTables(whole, unread)
+    columns = {(table.schema, table.name): [column.name for column in table.columns] for table in chosen}
+    return LiveTables(whole, unread, columns)
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -213,6 +213,15 @@ def test_a_table_whose_values_a_definition_has_changed_is_one_that_has_changed(b
     assert changed_since(state)[0] is True
 
 
+def test_equal_rows_in_columns_that_have_exchanged_their_names_are_a_finding(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t (id int, a text, b text); INSERT INTO t VALUES (1, 'a', 'b')")
+    assert export_database(url, tmp_path / "bundle").complete
+    run_sql(url, "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b")
+    (finding,) = differences(read_bundle(tmp_path / "bundle"), url)
+    assert (finding.key, finding.expected, finding.found) == ('"public"."t"', "id, a, b", "id, b, a")
+
+
 def test_a_type_that_gets_an_attribute_gives_tables_another_identity(postgres):
     """Then rows that were compared before have another text."""
     url = postgres.database()
