@@ -49,6 +49,8 @@ BAD = {
     "e\u0301cole": "NFKC: write 'école'",
     "acme\ue000": "U+E000",
     "acme 😀": "U+1F600",
+    "ᴀcme": "U+1D00 LATIN LETTER SMALL CAPITAL A",
+    "𝈖": "U+1D216",
     "\ud800": "U+D800",
 }
 

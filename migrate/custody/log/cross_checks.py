@@ -202,7 +202,10 @@ def _gone(
 ) -> Iterator[Finding]:
     """Yield that there is no log, not even its head, where something was signed: whoever signs writes it."""
     if log.etag is None and not log.findings and (signed.good or documents_kept):
-        yield Finding(layout.CUSTODY_LOG, "is missing with its head, and signatures lie next to the bundle")
+        yield Finding(
+            layout.CUSTODY_LOG,
+            "is missing with its head, and signatures are here: whoever signs by moveout writes it",
+        )
 
 
 def _releases(log: Log, documents_kept: Sequence[Document], trust: Trust | None) -> Iterator[Finding]:

@@ -26,15 +26,17 @@ _TOGETHER = tuple(
 """What one word may mix: "Highly Restrictive" in UTS 39, section 5.2."""
 _OTHER_WORDS = {"EXTENDED": "ARABIC", "IDEOGRAPHIC": "CJK"}
 _POINTS = "·’ʼ"
+_RARE = re.compile("[\u1d00-\u1dbf\u2c60-\u2c7f\ua640-\ua69f\ua720-\ua7ff\uab30-\uab6f]")
+"""Blocks of phonetic and obsolete letters of Latin and Cyrillic."""
 _INVISIBLE = ("FILLER", "GRAPHEME JOINER", "VOWEL INHERENT")
 _ACCENTS = ("COMBINING ", "ARABIC ", "HEBREW ")
 _PAIRS = (
-    "аaАAВBЬbсcСCԁdеeҽeЕEԌGһhНHіiӏlјjЈJкkКKІIӀlМMоoОOрpРPԛqгrѕsЅSТTѵvѴVѡwԝwԜWхxХXуyУYүyҮYЗ3б6вbмmнhтt"  # Cyrillic
-    "αaΑAΒBσoΕEηnΗHιiΚKκkΙIΜMΝNοoΟOρpΡPΤTυuνvωwΧXχxγyΥYΖZ"  # Greek
+    "аaАAВBЬbсcСCԁdеeҽeЕEԌGһhНHіiӏlјjЈJкkКKІIӀlМMоoОOрpРPԛqгrѕsЅSТTѵvѴVѡwԝwԜWхxХXуyУYүyҮYЗ3Ӡ3б6вbмmнhтt"  # Cyrillic
+    "αaΑAΒBσoΕEηnΗHιiΚKκkΙIΜMΝNοoΟOρpΡPΤTυuνvωwΧXχxγyΥYΖZϳjͿJϺMϜF"  # Greek
     "քfցgհhոnռnօoՕOգqզqՏSսuՍUաw"  # Armenian
-    "ɑaᴄcđdɡgħhıiɪiɩiĸkłlǀlᴏoøoØOꜱsŧtʋuᴜuᴠvᴡwɣyʏyᴢz"  # Latin
+    "Ƨ2Ʒ3ʒ3Ȝ3Ƽ5ȣ8Ȣ8ɑaƄbđdɡgƍgħhıiɪiɩiĸkłlǀlƖløoØOƦRƽsŧtʋuɯwɣyʏy"  # Latin
     "یيىيکكہهھهةه"  # Arabic
-    "へヘりリー一ニ二カ力エ工ロ口ト卜タ夕ハ八"  # Hiragana, Katakana and ideographs
+    "へヘりリー一ニ二カ力エ工ロ口ト卜タ夕ハ八〇O"  # Hiragana, Katakana and ideographs
 )
 _LOOK_LIKE = str.maketrans({**dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)), "\u0640": ""})  # tatweel
 _DIGITS = str.maketrans("01|", "oll")
@@ -103,6 +105,8 @@ def _script(character: str) -> str | None:
     script = _OTHER_WORDS.get(first, first)
     if script == "COMBINING" or character in _POINTS:
         return ""
+    if _RARE.match(character) or (character > "\uffff" and script != "CJK"):
+        return None
     return script if f" {script} " in _SCRIPTS else None
 
 
