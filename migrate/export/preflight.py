@@ -159,13 +159,13 @@ def claim(
     is_continued = sealed is not None and sealed.id == state.id
     next_state = changed = _changed(state, case_sources, changes)
     if sealed is not None and is_continued:
-        if sealed.complete and changed.sources == state.sources:
+        if sealed.complete and _in_order(changed).sources == _in_order(state).sources:
             clean_work(store, executor)
             return sealed
         progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
         next_state = export_state.new_state(changed.sources, changed)
     seal = StandingSeal(partial(_begin, store, next_state, changes, is_sealed=sealed is not None))
-    if not is_continued or changed != state:
+    if not is_continued or _in_order(changed) != _in_order(state):
         seal.remove()
     return Claim(next_state, seal)
 
@@ -194,6 +194,11 @@ def _changed(state: ExportState, case_sources: Sequence[SourceName], changes: So
             sources.append(source)
     gone = [LeftOutSource(name, recorded[name].url) for name in changes.dropped if name in recorded]
     return replace(state, sources=sources, left_out=[*state.left_out, *gone])
+
+
+def _in_order(state: ExportState) -> ExportState:
+    """Return the state with its sources ordered by name: in which order they are read may change."""
+    return replace(state, sources=sorted(state.sources, key=lambda source: source.name))
 
 
 def _names(info: bundle_json.BundleInfo) -> list[SourceName]:

@@ -138,10 +138,10 @@ def is_unchanged(
         reader = BundleReader(store)
         if next(compare(reader.files(), store), None) is not None:
             return False
-        rows = [row for source in exported.reconciliations for row in catalog_rows(source)]
-        now = SealedTables(
-            reader.info, reader.payload, exported.reconciliations, rows, store, exported.ledger
-        )
+        places = {source.name: place for place, source in enumerate(reader.info.sources)}
+        sources = sorted(exported.reconciliations, key=lambda source: places.get(source.name, -1))
+        rows = [row for source in sources for row in catalog_rows(source)]
+        now = SealedTables(reader.info, reader.payload, sources, rows, store, exported.ledger)
         statements = zip_longest(
             _statements(reader, reader.files(), broken, strict=strict),
             _statements(now, exported.ledger.files(), broken, strict=strict),

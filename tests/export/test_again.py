@@ -26,7 +26,7 @@ from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from tests.export.sources import Numbers, fingerprint
-from tests.faults import Fault, FaultPlan, Faulty
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 FAILED = Gap("13", "failed", "it could not be read")
 
@@ -341,3 +341,32 @@ def test_a_source_of_which_more_was_read_before_it_broke_off_keeps_its_catalog_u
     assert numbers(store) == list(range(95))
     assert go(store, Numbers()).complete
     assert list(BundleReader(store).gaps()) == []
+
+
+def test_the_order_of_the_sources_is_no_change(tmp_path: Path) -> None:
+    store = open_location(str(tmp_path / "location"))
+    gap, loss = Gap("3", "failed", "it could not be read"), Loss("numbers", "order", "it is none")
+    others = [
+        Numbers(name, f"numbers://host/{name}", gaps={3: gap}, losses=[loss]) for name in ("b", "c", "a")
+    ]
+    first = export(others, store, workers=1, progress=Silent())
+    again = export(others[::-1], store, workers=1, progress=Silent())
+    assert (again.bundle_id, [source.name for source in again.sources]) == (first.bundle_id, ["b", "c", "a"])
+
+
+def test_a_complete_bundle_whose_export_ended_before_it_was_tidied_up_stays_in_any_order(
+    tmp_path: Path,
+) -> None:
+    store = open_location(str(tmp_path / "location"))
+    pair = [Numbers(), Numbers("more", "numbers://host/more")]
+    dying = Faulty(
+        store, FaultPlan(Fault("delete", fail(GoneError("the disk went away")), prefix=layout.EXPORT_STATE))
+    )
+    with pytest.raises(GoneError):
+        export(pair, dying, workers=1, progress=Silent())
+    before = BundleReader(store).info
+    assert (before.complete, export(pair[::-1], store, workers=1, progress=Silent()).bundle_id) == (
+        True,
+        before.id,
+    )
+    assert not (tmp_path / "location/_work").exists()
