@@ -738,6 +738,19 @@ def test_an_acknowledgement_that_a_wrong_clock_dated_back_speaks_against_it(
     assert (refused.code, "is dated before the receipt" in refused.err) == (4, True), refused.err
 
 
+def test_a_log_that_was_put_back_and_lacks_a_hold_speaks_against_it(kept, provider, customer, make_key):
+    """A receipt that was given there names an entry that the log has no more."""
+    before = {key: kept.read(key) for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)}
+    record(kept, provider, "held", {"until": "2099-01-01T00:00:00+00:00", "legal": False})
+    receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
+    for key, data in before.items():
+        kept.put(key, data)
+    sign_receipt(kept, provider, customer)
+    refused = call("erase", kept.location, "--key", make_key.path_of("provider"), "--yes")
+    assert (refused.code, "its entry 4 is another or missing" in refused.err) == (4, True), refused.err
+    assert "was not released" not in refused.err
+
+
 @pytest.mark.parametrize("override", ["", "a court said so"])
 def test_two_erasures_at_once_are_one(kept, provider, customer, override):
     """The second one has listed the bundle when the first one begins, or has ended."""

@@ -112,7 +112,9 @@ def erase_command(
         by = [signer.public for signer in signers]
         reasons = erase.check(store, versions, breaches, by, load_trust(None, loaded))
         reasons += erase.check_releases(store, now)
-        reasons += cross_checks.dated_too_early(log, documents.read_all(store, "receipt")[0])
+        receipts = documents.read_all(store, "receipt")[0]
+        reasons += cross_checks.dated_too_early(log, receipts)
+        reasons += map(str, cross_checks.against_receipts(log, store.location, receipts)[0])
         return erase.check_holds(vault, versions, workers=workers), reasons
 
     held, reasons = look()
