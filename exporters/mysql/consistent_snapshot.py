@@ -22,6 +22,7 @@ from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.rows.row_feed import Feeds
+from exporters.mysql.sessions.server_settings import server_settings
 from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
@@ -92,6 +93,7 @@ def _session(
         "position": begun.log_position,
         "database": address.database,
         "server": server,
+        "sessions": server_settings(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         "not_transactional": [t.name for t in tables if not t.transactional and not t.elsewhere],
         **begun.followed,

@@ -39,17 +39,6 @@ class Carried(Struct, frozen=True):
     missing: Sequence[str] = ()
 
 
-def other_settings(source: Mapping[str, Any], destination: Mapping[str, Any]) -> list[str]:
-    """Return sentences about settings with which sessions begin otherwise at the destination, of those that both sides
-    have.
-    """
-    return [
-        f"sessions begin with {name} = {destination[name]} at the new side, with {value} at the old one"
-        for name, value in sorted(source.items())
-        if destination.get(name, value) != value
-    ]
-
-
 class CarryRemainder(Protocol):
     """Brings to the destination what the log does not carry. The source must be held, and the log be applied."""
 

@@ -83,6 +83,14 @@ AS_BEGUN = ("datestyle", "intervalstyle", "timezone", "extra_float_digits", "byt
 """Settings on which the text depends that a database's own code makes of values, in a materialized view say: there hold
 those with which the source's sessions begin.
 """
+_MEANING = (
+    "array_nulls", "backslash_quote", "default_text_search_config", "default_transaction_isolation",
+    "idle_in_transaction_session_timeout", "lo_compat_privileges", "lock_timeout", "search_path",
+    "session_replication_role", "standard_conforming_strings", "statement_timeout", "transform_null_equals",
+    "xmlbinary",
+)  # fmt: skip
+"""More settings on which it depends what an application's statements do."""
+_BEGUN = "SELECT lower(name), reset_val FROM pg_catalog.pg_settings WHERE lower(name) = ANY (%s)"
 
 
 def pin_statement() -> str:
@@ -305,6 +313,15 @@ def connect_to_server(
 
 
 _SETTINGS_STEP = "check the settings in the URL and in variables (PGSSLMODE, PGSERVICE, PGOPTIONS, …)"
+
+
+def session_settings(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return with which settings a session of the database begins, of those on which its values and an application's
+    statements depend. Raises the driver's errors.
+    """
+    return dict(connection.execute(_BEGUN, ([*AS_BEGUN, *_MEANING],)).fetchall())
+
+
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 
 

@@ -21,7 +21,7 @@ from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import AS_BEGUN, PostgresAddress, connect
+from exporters.postgres.sessions.connection import PostgresAddress, connect, session_settings
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -218,13 +218,7 @@ def _describe(
         "locale": read_locale(holder),
         "server": server,
         "server_started": row[7],
-        "sessions": _sessions(holder),
+        "sessions": session_settings(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
     return PostgresSession(address, holder, row[0], position, server, version, row[6], session_limits)
-
-
-def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:
-    """Return with which settings a session of the database begins, of those that decide how values are written."""
-    query = "SELECT lower(name), reset_val FROM pg_catalog.pg_settings WHERE lower(name) = ANY (%s)"
-    return dict(holder.execute(query, (list(AS_BEGUN),)).fetchall())

@@ -62,6 +62,8 @@ def note_locked(
     made = {account for record in records for account in record.passwordless}
     locked = []
     for account in grants.accounts:
+        if account in grants.granted:
+            continue
         try:
             words = "" if is_role(account) else str(connection.value(f"SHOW CREATE USER {account}"))
         except pymysql.Error as exc:
@@ -83,10 +85,11 @@ class AccountMaker:
         self._done = read_done(connection)
         self._refused: dict[tuple[str, str], str] = {}
         self._made: list[str] = []
+        self._granted: AbstractSet[str] = frozenset()
 
     def apply(self, grants: Grants) -> None:
         """Make the accounts, and grant what the destination takes."""
-        accounts = grants.accounts
+        accounts, self._granted = grants.accounts, grants.granted
         for account in accounts:
             self._make(account)
         for grant in grants.own:
@@ -149,8 +152,8 @@ class AccountMaker:
 
     @property
     def passwordless(self) -> list[str]:
-        """The accounts that were made, and are locked until they get a password."""
-        return [account for account in self._made if not is_role(account)]
+        """The accounts that were made, and are locked until they get a password; MySQL's roles stay locked."""
+        return [account for account in self._made if not is_role(account) and account not in self._granted]
 
     def notes(self) -> list[str]:
         """Return the note about what was refused."""

@@ -98,6 +98,11 @@ class Grants(Struct, frozen=True):
         return {grant.account for grant in self.beyond if grant.takes}
 
     @property
+    def granted(self) -> set[str]:
+        """The accounts and roles that others are members of: nobody logs in by them."""
+        return {role for grant in self.beyond for role in grant.roles}
+
+    @property
     def accounts(self) -> list[str]:
         """The accounts that may do something with the database, roles before their members: by a privilege on it or on
         everything, or as members of such a role; and the roles of these that may do nothing anywhere.

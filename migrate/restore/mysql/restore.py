@@ -22,6 +22,7 @@ from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.server_settings import server_settings
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -35,6 +36,7 @@ from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.existing_tables import in_the_way, not_empty
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
+from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
@@ -138,6 +140,8 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         else note_made(job.passwordless)
     )
     notes = [*made, *_pointing_nowhere(job), *job.notes]
+    if run.selection.is_everything and (sessions := run.position_value("sessions")) is not None:
+        notes += note_other_settings(sessions, server_settings(destination.connection))
     outcome = run.outcome(written, findings, notes, job.left_out)
     return replace(outcome, needs_others=_needs_others(job))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from exporters.postgres.definitions.collation import create_words, read_locale, 
 from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.connection import connect, parse_url, session_settings
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
@@ -28,6 +29,7 @@ from migrate.restore.common import renamed_database
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
+from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
@@ -116,7 +118,17 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     else:
         _finish(job, state, script, merge=merge)
     made = _passwordless(job, run.earlier) if selection.left_out else note_made(job.passwordless)
-    return run.outcome(written, findings, [*made, *job.notes], job.left_out)
+    notes = [*made, *job.notes, *_other_settings(job)]
+    return run.outcome(written, findings, notes, job.left_out)
+
+
+def _other_settings(job: PostgresRestore) -> list[str]:
+    """Return a note about settings with which an application's sessions begin otherwise than at the source."""
+    there = job.run.position_value("sessions")
+    if there is None or not job.selection.is_everything:
+        return []
+    with closing(connect(job.destination.address)) as begun_now:
+        return note_other_settings(there, session_settings(begun_now))
 
 
 def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 from migrate.restore.mysql.grant_statements import Grants
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.mysql_settings import global_settings
 
 
 def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_mariadb, tmp_path):
@@ -207,3 +208,14 @@ def test_a_restore_whose_end_nobody_saw_says_again_which_accounts_are_locked(
     finally:
         for one in (url, destination):
             run_sql(one, "DROP USER IF EXISTS 'clerk'@'%'")
+
+
+def test_settings_of_the_server_on_which_statements_depend_are_named(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY)")
+    with global_settings(url, sql_mode="ANSI_QUOTES", group_concat_max_len=99):
+        assert export_database(url, tmp_path / "bundle").complete
+    with global_settings(destination, sql_mode="", group_concat_max_len=99):
+        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1)
+    (note,) = [note for note in outcome.notes if "sessions begin" in note]
+    assert note.endswith("results: sql_mode = '' (there ANSI_QUOTES)")

@@ -113,6 +113,19 @@ def test_what_a_role_lacks_that_was_there_before_is_named(postgres, other_postgr
     assert outcome.left_out == ()
 
 
+def test_settings_with_which_sessions_begin_otherwise_are_named(postgres, other_postgres, tmp_path):
+    """Without a definition of the database's own: now() of a table without time zones would be another hour."""
+    url, destination = postgres.database(), other_postgres.database()
+    same = "ALTER DATABASE {} SET search_path = shop, public"
+    run_sql(url, f"CREATE TABLE t AS SELECT 1 AS a; {same.format(url.rpartition('/')[2])}")
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} SET timezone = 'Asia/Tokyo'")
+    ((there,),) = fetch(url, "SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'")
+    assert export_database(url, tmp_path / "bundle").complete
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1)
+    (note,) = [note for note in outcome.notes if "sessions begin" in note]
+    assert note.endswith(f"results: timezone = Asia/Tokyo (there {there})")
+
+
 @pytest.mark.parametrize(
     ("stored", "written"),
     [

@@ -26,7 +26,8 @@ from exporters.mysql.definitions.definition_digests import (
 from exporters.mysql.definitions.show_create import Definition, Missing
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
-from migrate.changes.remainder import other_settings
+from exporters.mysql.sessions.server_settings import server_settings
+from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.mysql.definitions import without_definer
 from migrate.restore.mysql.grant_statements import Grants, is_role
 
@@ -39,19 +40,9 @@ _HERE = "`"
 """What stands for the name of the database, which may be another one at the destination."""
 
 
-_SETTINGS = (
-    "auto_increment_increment", "auto_increment_offset", "character_set_server", "collation_server",
-    "default_storage_engine", "default_week_format", "div_precision_increment", "event_scheduler",
-    "explicit_defaults_for_timestamp", "foreign_key_checks", "ft_min_word_len", "group_concat_max_len", "init_connect",
-    "innodb_ft_min_token_size", "lc_time_names", "lower_case_table_names", "sql_auto_is_null", "sql_mode",
-    "system_time_zone", "time_zone", "transaction_isolation", "tx_isolation",
-)  # fmt: skip
-"""Settings of a server on which it depends what an application's statements mean."""
-
-
 class DefinitionGaps(Struct, frozen=True):
     """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
-    ``settings``: sentences about those with which sessions begin otherwise.
+    ``settings``: a note about those with which sessions begin otherwise.
     """
 
     missing: list[str]
@@ -121,24 +112,9 @@ def compare_definitions(
     ]
     hidden_at_source = {loss.item for loss in source_hidden.losses}
     surplus = [label for label in destination if label not in source and label not in hidden_at_source]
-    return DefinitionGaps([*missing, *otherwise], surplus, other_settings(*map(_settings, (reader, writer))))
-
-
-def _settings(connection: Connection) -> dict[str, str]:
-    """Return the settings with which sessions begin, one name for those of both kinds of servers."""
-    names = ", ".join(map(quote_literal, _SETTINGS))
-    values = {
-        str(name): str(value)
-        for name, value in connection.rows(f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({names})")
-    }
-    if "tx_isolation" in values:
-        values["transaction_isolation"] = values.pop("tx_isolation")
-    is_named = connection.value("SELECT CONVERT_TZ('2000-01-01', 'Europe/Berlin', 'UTC') IS NOT NULL")
-    values["names of time zones"] = "known" if is_named else "not known"
-    if values.get("time_zone") != "SYSTEM":
-        values.pop("system_time_zone", None)
-    values["sql_mode"] = ",".join(sorted(values.get("sql_mode", "").split(",")))
-    return values
+    return DefinitionGaps(
+        [*missing, *otherwise], surplus, note_other_settings(*map(server_settings, (reader, writer)))
+    )
 
 
 def _dropped(before: Any, grants: Mapping[str, list[str]]) -> set[str]:

@@ -20,8 +20,8 @@ from exporters.postgres.definitions.object_access import (
 )
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.postgres.sessions.connection import connect, parse_url
-from migrate.changes.remainder import other_settings
+from exporters.postgres.sessions.connection import connect, parse_url, session_settings
+from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
 _OBJECTS = """
@@ -183,19 +183,9 @@ _VIEWS = frozenset({"view", "materialized view", "rule"})
 _MAJOR = 10000
 
 
-_SESSIONS = """
-SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name IN ('DateStyle', 'IntervalStyle', 'TimeZone',
-  'array_nulls', 'backslash_quote', 'bytea_output', 'default_text_search_config', 'default_transaction_isolation',
-  'extra_float_digits', 'idle_in_transaction_session_timeout', 'lo_compat_privileges', 'lock_timeout', 'search_path',
-  'session_replication_role', 'standard_conforming_strings', 'statement_timeout', 'transform_null_equals', 'xmlbinary',
-  'xmloption')
-"""
-"""Settings on which it depends what an application's statements mean. Servers and roles have them, no definitions."""
-
-
 class DefinitionGaps(Struct, frozen=True):
     """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
-    ``settings``: sentences about those with which sessions begin otherwise.
+    ``settings``: a note about those with which sessions begin otherwise.
     """
 
     missing: list[str]
@@ -265,10 +255,8 @@ def compare_definitions(
         for kind, label in sorted(there.keys() - part_of.keys())
         if there[kind, label] not in only_there
     ]
-    sessions = (
-        dict(connection.execute(_SESSIONS.encode()).fetchall()) for connection in (source, destination)
-    )
-    return DefinitionGaps(gaps, surplus, other_settings(*sessions))
+    settings = note_other_settings(*map(session_settings, (source, destination)))
+    return DefinitionGaps(gaps, surplus, settings)
 
 
 def _whole(side: Mapping[tuple[str, str], str], other: Mapping[tuple[str, str], str]) -> set[str]:
