@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import logging
 import os
@@ -14,7 +13,6 @@ from typing import Any, ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pymysql
-from pymysql.optionfile import Parser
 
 from exporters.connections.open_connections import keep_alive, shut_socket, waking_socket
 from exporters.connections.silent_servers import FIRST_ANSWER_SECONDS, connected
@@ -417,10 +415,26 @@ def file_number(raw: Any) -> int:
 
 
 def _from_option_file(word: str) -> str | None:
-    """Return what ~/.my.cnf says in its group [client]: only the login, so that no other server is met by accident."""
-    parser = Parser()
+    """Return what ~/.my.cnf says to clients: only the login, so that no other server is met by accident. The last line
+    with the word holds; other files that it includes are not read (MySQL manual, "Using Option Files").
+    """
     try:
-        parser.read(Path("~/.my.cnf").expanduser())
-        return str(parser.get("client", word))
-    except (configparser.Error, OSError, UnicodeError, RuntimeError):
+        lines = Path("~/.my.cnf").expanduser().read_text(errors="surrogateescape").splitlines()
+    except (OSError, RuntimeError):
         return None
+    group, value = "", None
+    for line in map(str.strip, lines):
+        if line.startswith("["):
+            group = line[1:].partition("]")[0]
+        elif group in _OWN_GROUPS and (option := _OPTION.fullmatch(line)) and option["name"] == word:
+            text = option["double"] or option["single"] or option["bare"] or ""
+            value = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[0]), text)
+    return value
+
+
+_OWN_GROUPS = {"client", "client-server", "client-mariadb"}
+_OPTION = re.compile(
+    r"""(?P<name>\w+)\s*(=\s*("(?P<double>.*?)"|'(?P<single>.*?)'|(?P<bare>[^#]*?)))?\s*(\#.*)?"""
+)
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "r": "\r", "s": " ", "\\": "\\"}

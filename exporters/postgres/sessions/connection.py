@@ -12,7 +12,6 @@ import logging
 import os
 import select
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from functools import partial
@@ -38,8 +37,6 @@ from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, silent_error, 
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
-
-warnings.filterwarnings("ignore", "password file", module="asyncpg")  # libpq has said the same
 
 CONNECT_SECONDS = 15
 _PORTS = 2**16
@@ -353,6 +350,7 @@ def _why_not(
     import asyncpg  # noqa: PLC0415  a login is rarely refused, and rows are read later
 
     keywords = address.keywords
+    password = error.pgconn.password if error.pgconn else b""  # also where it stood in a file
 
     async def probe() -> None:
         connection = await asyncpg.connect(
@@ -360,10 +358,9 @@ def _why_not(
             port=int(keywords["port"]) if "port" in keywords else None,
             user=keywords.get("user"),
             database=keywords.get("dbname"),
-            passfile=keywords.get("passfile"),
+            password=password.decode(errors="replace") if password else address.password,
             ssl="prefer",
             target_session_attrs="any",
-            **address.secrets,
             timeout=CONNECT_SECONDS,
         )
         await connection.close()
@@ -398,7 +395,7 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
         "host": info.host or parameters.get("hostaddr"),
         "port": info.port,
         "user": info.user,
-        "password": info.password or None,
+        "password": info.password or "",  # of None asyncpg asks files of its own
         "database": info.dbname,
         "timeout": CONNECT_SECONDS,
         "target_session_attrs": "any",

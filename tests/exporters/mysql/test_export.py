@@ -24,7 +24,7 @@ from exporters.errors import (
 )
 from exporters.mysql import chunk_plan as plans
 from exporters.mysql.catalog import read_tables
-from exporters.mysql.connection import connect, parse_url
+from exporters.mysql.connection import _from_option_file, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
@@ -304,11 +304,38 @@ def test_errors_have_their_kinds(mariadb, monkeypatch):
     assert "SET PASSWORD" in expired.value.next_step
 
 
-def test_the_password_may_stand_in_the_option_file(mariadb, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[client]\npassword={}\nhost=192.0.2.1\n",
+        "!include /etc/my.cnf.d\n[client]\n password = '{}' # mine\n[mysqldump]\npassword=other\n",
+        '[client]\npassword=old\nuser\n[client-mariadb]\npassword="{}"\n\xff\n',
+    ],
+)
+def test_the_password_may_stand_in_the_option_file(text, mariadb, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("MYSQL_PWD")
-    (tmp_path / ".my.cnf").write_text(f"[client]\npassword={mariadb.password}\nhost=192.0.2.1\n")
+    (tmp_path / ".my.cnf").write_text(text.format(mariadb.password), encoding="latin-1")
     MysqlExporter().open("app", mariadb.url, NoBuckets()).close()
+
+
+@pytest.mark.parametrize(
+    ("line", "password"),
+    [
+        (r"password=a\\b\sc # d", r"a\b c"),
+        (r'password="a#b\"  # "d"', "a#b\\"),
+        ("password='a'b", "'a'b"),
+        ('password="a#b"', "a#b"),
+        ("password=", ""),
+        ("password", ""),
+        ("# password=x", None),
+        ("passwords=x", None),
+    ],
+)
+def test_a_line_of_the_option_file_is_read_as_mysql_reads_it(line, password, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".my.cnf").write_text(f"[client]\n{line}\n")
+    assert _from_option_file("password") == password
 
 
 @example(
