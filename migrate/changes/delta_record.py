@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.changes.segments import folder
+from migrate.changes.segments import folder, is_time
 from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
 
@@ -17,7 +18,7 @@ _NAME = "delta.json"
 VERSION = 1
 
 
-class DeltaRecord(Struct, frozen=True):
+class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
     ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
     ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
@@ -47,9 +48,12 @@ def read_delta(store: Store, source: str) -> DeltaRecord | None:
         return None
     try:
         del value["version"]
-        return DeltaRecord(**value)
-    except TypeError as exc:
+        record = msgspec.convert(value, DeltaRecord)
+    except msgspec.ValidationError as exc:
         raise DamageError(key, expected="a record of delta passes", found=f"something else ({exc})") from exc
+    if not is_time(record.at):
+        raise DamageError(key, expected="a time", found=repr(record.at))
+    return record
 
 
 def write_delta(store: Store, record: DeltaRecord) -> None:

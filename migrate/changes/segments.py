@@ -46,6 +46,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def is_time(text: str) -> bool:
+    """Tell whether a text is a time as ``_now`` writes it, or "" for none."""
+    try:
+        return not text or datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
 class Place(NamedTuple):
     """A message by the number of its segment and its own within it, both from 1. (0, 0) is before the first."""
 
@@ -89,6 +97,7 @@ class SegmentRecord(Struct, frozen=True):
             and all(START <= place <= Place(self.number, self.messages) for place in places)
             and self.after.segment < self.number
             and re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+            and is_time(self.written)
         )
 
 
@@ -320,7 +329,12 @@ class SegmentFolder:
             return _Idle()
         canonical_json.check_version(value, key, VERSION)
         position, texts = value.get("position"), [value.get(name, "") for name in ("origin", "written")]
-        if not isinstance(position, int) or not all(isinstance(text, str) for text in texts):
+        if (
+            not isinstance(position, int)
+            or not 0 <= position < _POSITIONS
+            or not all(isinstance(text, str) for text in texts)
+            or not is_time(texts[1])
+        ):
             raise DamageError(key, expected="a position", found="something else")
         return _Idle(position, *texts)
 

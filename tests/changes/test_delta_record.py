@@ -24,6 +24,14 @@ def test_records_of_delta_passes(tmp_path):
     written = json.loads(store.read("changes/shop/delta.json"))
     assert written["version"] == 1
     assert (written["passes"], written["seconds"], written["rows"], written["tables_read"]) == (0, 0.0, 0, 0)
-    store.put("changes/shop/delta.json", json.dumps(written | {"pauses": 1}).encode())
-    with pytest.raises(DamageError, match=r"changes/shop/delta\.json"):
-        read_delta(store, "shop")
+    for changed in (
+        {"pauses": 1},
+        {"passes": "1"},
+        {"at": "soon"},
+        {"unequal": "a"},
+        {"states": {"a": 1}},
+        {"source": None},
+    ):
+        store.put("changes/shop/delta.json", json.dumps(written | changed).encode())
+        with pytest.raises(DamageError, match=r"changes/shop/delta\.json"):
+            read_delta(store, "shop")

@@ -214,6 +214,7 @@ FIELDS = {
     "sha256": ["../../../../../../etc/passwd", "0" * 64, "", 7, None],
     "previous": ["0" * 64, "", 7],
     "position": [-1, 2**63, 2**70, "x", None],
+    "written": ["x", "2026-01-01", 5],
 }
 DAMAGED = {
     "flipped byte": flip,

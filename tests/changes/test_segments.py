@@ -167,7 +167,11 @@ def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tm
         b"{",
         b'{"version":1}',
         b'{"version":1,"position":"7"}',
+        b'{"version":1,"position":-1}',
+        b'{"version":1,"position":9223372036854775808}',
         b'{"version":1,"position":7,"written":8}',
+        b'{"version":1,"position":7,"written":"yesterday"}',
+        b'{"version":1,"position":7,"written":"2026-01-01T00:00:00"}',
     ):
         folder._store.put(f"changes/app/{0x1234:016x}/idle", damaged)
         with pytest.raises(DamageError, match="idle"):

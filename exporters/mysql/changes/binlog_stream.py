@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import time
@@ -17,7 +18,7 @@ from msgspec import Struct
 from pymysql.constants import COMMAND
 
 from exporters.changes import BASE_AGAIN, Message, MessageKind, put_back_error
-from exporters.errors import SourceError, SourceGoneError
+from exporters.errors import SourceError, SourceGoneError, SourceStateError
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
     HEADER_BYTES,
@@ -53,6 +54,8 @@ _QUEUE_BYTES = 64 * 2**20
 _BATCH_BYTES = 8 * 2**20
 _FILES_KNOWN = 2
 """Of so many files it is kept when they were made: what was captured may end in the one before the last."""
+_MADE_AT = re.compile(r"\d{1,10}:\d{1,10}", re.ASCII)
+_SHOWN = 60
 _PREPARE = (
     "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum,"
     f" @master_heartbeat_period = {_HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {_HEARTBEAT_NANOSECONDS},"
@@ -78,6 +81,11 @@ class LogRequest(Struct, frozen=True):
 
 
 def _parse_origin(origin: str) -> dict[int, int]:
+    """Read what ``BinlogStream.origin`` has written. Raises ``SourceStateError`` where somebody has changed it."""
+    if not all(_MADE_AT.fullmatch(word) for word in origin.split()):
+        raise SourceStateError(
+            f"what was kept of the log that is read is damaged: {origin[:_SHOWN]!r}", next_step=BASE_AGAIN
+        )
     pairs = (word.partition(":") for word in origin.split())
     return {int(number): int(at) for number, _, at in pairs}
 

@@ -63,6 +63,12 @@ _OTHER_FILE = re.compile(
 _PARTS = rf"(?P<parts>{_NAME}(?:\s*,\s*{_NAME})*)"
 _PARTS_DROPPED = re.compile(rf"\bDROP\s+PARTITION\s+{_IF}{_PARTS}", re.IGNORECASE)
 _PARTS_EMPTIED = re.compile(rf"\bTRUNCATE\s+PARTITION\s+{_PARTS}", re.IGNORECASE)
+_COLUMN_DROPPED = re.compile(
+    rf"\bDROP\s+(?:COLUMN\s+)?{_IF}(?!(?:COLUMN|IF|INDEX|KEY|PRIMARY|FOREIGN|CHECK|CONSTRAINT|PARTITION|DEFAULT)\b"
+    rf"|SYSTEM\s+VERSIONING\b|PERIOD\s+FOR\b)(?P<column>{_NAME})",
+    re.IGNORECASE,
+)
+_COLUMN_ADDED = re.compile(rf"\bADD\s+(?:COLUMN\s+)?{_IF}\(?\s*(?P<column>{_NAME})", re.IGNORECASE)
 _KEY_DROPPED = re.compile(rf"\bDROP\s+(?:FOREIGN\s+KEY|CONSTRAINT)\s+{_IF}(?P<key>{_NAME})", re.IGNORECASE)
 _KEY_MADE = re.compile(
     rf"(?:\bCONSTRAINT\s+(?P<key>{_NAME})\s+)?\bFOREIGN\s+KEY\b\s*{_IF}(?:{_NAME}\s*)?\([^)]*\)\s*REFERENCES\s+{_TABLE}"
@@ -98,6 +104,7 @@ class StatementKind(Enum):
 class Effect(Struct, frozen=True):
     """What one sees of a definition once it was made. ``gone`` and ``made``: tables that are then not there, and that
     are. ``replaced``: tables that have other rows since, which the log does not have. ``emptied``: tables without rows.
+    ``columns_gone``: columns that are not there.
     ``parts_gone`` and ``parts_emptied``: the same of partitions. ``keys_gone``: foreign keys, by their names in
     small letters, that change no rows any more. ``keys_made``: tables to which there is one that does.
     """
@@ -106,6 +113,7 @@ class Effect(Struct, frozen=True):
     made: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     emptied: tuple[str, ...] = ()
+    columns_gone: tuple[str, ...] = ()
     parts_gone: tuple[str, ...] = ()
     parts_emptied: tuple[str, ...] = ()
     keys_gone: tuple[str, ...] = ()
@@ -274,17 +282,25 @@ def _on_one(match: re.Match[str], query: Query, names: Names) -> LoggedStatement
     is_altered = match[0].upper().startswith("ALTER")
     made = list(_KEY_MADE.finditer(text, match.end())) if is_altered else []
     made_names = {_unquoted(key["key"] or "").lower() for key in made}
-    if match["ignore"] or _OTHER_FILE.search(text, match.end()):
+    columns = _columns(_COLUMN_DROPPED, text, match.end()) if is_altered else []
+    is_new_column = not {*columns}.isdisjoint(_columns(_COLUMN_ADDED, text, match.end()))
+    if match["ignore"] or is_new_column or _OTHER_FILE.search(text, match.end()):
         effect = replace(effect, replaced=_ours([table]))
     effect = replace(
         effect,
         emptied=_ours([table] if match["anew"] else []),
+        columns_gone=() if is_new_column else tuple(columns),
         parts_gone=_parts(_PARTS_DROPPED, text, match.end()),
         parts_emptied=_parts(_PARTS_EMPTIED, text, match.end()),
         keys_gone=tuple(key for key in dropped if key not in made_names),
         keys_made=_ours(names.fold(_unquoted(key["table"])) for key in made),
     )
     return _definition(match.string, [table, *others.values()], effect)
+
+
+def _columns(pattern: re.Pattern[str], text: str, start: int) -> list[str]:
+    """Return the names of columns, in small letters."""
+    return [_unquoted(match["column"]).lower() for match in pattern.finditer(text, start)]
 
 
 def _parts(pattern: re.Pattern[str], text: str, start: int) -> tuple[str, ...]:

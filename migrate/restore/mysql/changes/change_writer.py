@@ -398,6 +398,7 @@ class MysqlChangeWriter:
             and not any(map(self._has, effect.gone))
             and all(map(self._has, effect.made))
             and not any(map(self._has_rows, effect.emptied))
+            and {*effect.columns_gone}.isdisjoint(self._columns(name) if effect.columns_gone else ())
             and not any(self._has_part(name, part) for part in effect.parts_gone)
             and not any(self._has_rows(name, part) for part in effect.parts_emptied)
             and self._has_keys(name, effect)
@@ -411,6 +412,11 @@ class MysqlChangeWriter:
         )
         parents, names = {str(parent) for _, parent in acting}, {str(key).lower() for key, _ in acting}
         return parents.issuperset(effect.keys_made) and names.isdisjoint(effect.keys_gone)
+
+    def _columns(self, table: str) -> list[str]:
+        """Return the names of a table's columns, in small letters; none where there is no such table."""
+        described = read_table(self._connection, table)
+        return [column.lower() for column in described.columns] if described else []
 
     def _has_part(self, table: str, part: str) -> bool:
         where = (self._connection.address.database, table, part)

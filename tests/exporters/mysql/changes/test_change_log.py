@@ -6,12 +6,13 @@ import threading
 import time
 import zlib
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pymysql
 import pytest
 
 from exporters.changes import MessageKind
-from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceStateError, SourceUnreachableError
 from exporters.mysql.changes.binlog_events import EventType, event_type
 from exporters.mysql.changes.binlog_files import number_of, split_position
 from exporters.mysql.changes.log import open_change_log
@@ -229,3 +230,13 @@ def test_what_is_gone_or_not_allowed_is_named(url, followed_mariadb, monkeypatch
     assert shown(received(poor, base, base.position)[0]) == ["BEGIN", "CHANGE", "COMMIT"]
     with pytest.raises(pymysql.Error):
         run_sql(followed_mariadb.url_of(name, user), "INSERT INTO t VALUES (2, 'a')")
+
+
+@pytest.mark.parametrize("origin", ["x:1", "1:-1", "1", "1:99999999999", "\u0661:1"])
+def test_an_origin_that_none_has_written_is_damage(url, origin):
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+    captured = SimpleNamespace(origin=lambda: origin)
+    with pytest.raises(SourceStateError, match="is damaged"), log.stream(base.log, base.position, captured):
+        pass

@@ -83,8 +83,10 @@ def test_nothing_is_applied_before_the_destination_has_the_definition(make, requ
 def test_only_what_the_destination_lacks_is_printed(make):
     made = "CREATE TABLE child (id INT PRIMARY KEY, d DATE)"
     pair = make(SCRIPT)
+    gone, anew = "ALTER TABLE goods DROP COLUMN v", "ALTER TABLE goods ADD v VARCHAR(9) DEFAULT 'new'"
     pair.capture(f"DROP TABLE child; {made}; INSERT INTO child VALUES (1, '2020-01-01'); DROP TABLE parts")
-    for statement in ("DROP TABLE `child`", made, "DROP TABLE `parts`"):
+    pair.capture(f"{gone}; {anew}; UPDATE goods SET n = 7 WHERE id = 1")
+    for statement in ("DROP TABLE `child`", made, "DROP TABLE `parts`", gone, anew):
         assert stop(pair).startswith(f"run at the destination: {statement}; then run the same command again")
         run_sql(pair.destination, statement)
     pair.follow()
