@@ -133,6 +133,14 @@ def read_access(connection: psycopg.Connection[Any]) -> dict[str, str]:
     return {label: text for query in (_OBJECTS, _ROLES) for label, text in read_texts(connection, query)}
 
 
+def without_newer(access: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts without a privilege that servers before PostgreSQL 17 do not have, and newer ones give with ALL."""
+    return {
+        label: _MAINTAIN.sub("", text).removesuffix(", ") if label.startswith(PRIVILEGES) else text
+        for label, text in access.items()
+    }
+
+
 def digests_of(access: Mapping[str, str]) -> dict[str, str]:
     """Return a digest of each text; of what belongs to the database's owner there is none."""
     usual = access.get(OWNER + _DATABASE)
@@ -187,9 +195,11 @@ def _has_object(access: Mapping[str, str], label: str) -> bool:
     return match is None or OWNER + label[match.end("aspect") :] in access
 
 
+_MAINTAIN = re.compile(r'(?:(?<=^)|(?<=, ))(?:"(?:[^"]|"")*"|[^\s",]+) MAINTAIN [tf](?:, )?')
 _OWNED = re.compile(
     rf"(?P<aspect>{OWNER}|{PRIVILEGES}|{COMMENT}|{LABEL})(?:schema|table|view|materialized view|sequence|foreign table"
-    r"|function|procedure|aggregate|type|foreign-data wrapper|server|event trigger|publication) (?!column |constraint )"
+    r"|function|procedure|aggregate|type|foreign-data wrapper|server|event trigger|publication|subscription)"
+    r" (?!column |constraint )"
 )
 
 

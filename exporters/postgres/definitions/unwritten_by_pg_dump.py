@@ -1,6 +1,6 @@
 """What pg_dump does not write of objects that come back with others: owners of operators' shells; owners, privileges
-and comments of multirange types; columns that take NULL below a parent that does not; names of NOT NULL that another
-table took first. Entries in pg_dump's words, at the end of pre-data.
+and comments of multirange types; privileges of the functions that make ranges; columns that take NULL below a parent
+that does not; names of NOT NULL that another table took first. Entries in pg_dump's words, at the end of pre-data.
 """
 
 from __future__ import annotations
@@ -49,6 +49,24 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d
   AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass)
 """
 """From PostgreSQL 17 on a multirange type has the owner of its range type (AlterTypeOwner_oid)."""
+_CONSTRUCTORS = """
+SELECT p.oid, 'ACL' AS kind, pg_catalog.format('FUNCTION %%s(%%s)', p.proname, args) AS name, n.nspname AS schema,
+  p.proowner AS owner, CASE WHEN %(portable)s THEN '' ELSE pg_catalog.concat(
+    (SELECT pg_catalog.format(E'REVOKE ALL ON FUNCTION %%I.%%I(%%s) FROM PUBLIC;\n', n.nspname, p.proname, args)
+      WHERE NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee = 0)),
+    (SELECT pg_catalog.string_agg(pg_catalog.format(E'GRANT EXECUTE ON FUNCTION %%I.%%I(%%s) TO %%I%%s;\n', n.nspname,
+        p.proname, args, pg_catalog.pg_get_userbyid(x.grantee),
+        CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '')
+      FROM pg_catalog.aclexplode(p.proacl) AS x WHERE x.grantee NOT IN (0, p.proowner))) END AS sql
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+CROSS JOIN LATERAL pg_catalog.pg_get_function_identity_arguments(p.oid) AS args
+WHERE p.proacl IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'i' AND d.objid = p.oid
+    AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = p.oid
+    AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+"""
+"""Each range type has such functions, and default privileges hold for them, too."""
 _NULLABLE = """
 SELECT c.oid, 'DEFAULT' AS kind, c.relname || ' ' || a.attname AS name, n.nspname AS schema, c.relowner AS owner,
   pg_catalog.format(E'ALTER TABLE ONLY %%I.%%I ALTER COLUMN %%I DROP NOT NULL;\\n',
@@ -106,6 +124,8 @@ def read_unwritten(holder: psycopg.Connection[Any], encoding: str, *, portable: 
     parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
     entries = _entries(holder, _SHELLS, parameters) + _entries(holder, _NULLABLE, parameters)
     entries += _entries(holder, _NOT_NULL_NAMES, parameters)
+    with suppress(*_NO_CHARACTERS):
+        entries += _entries(holder, _CONSTRUCTORS, parameters)
     if many:
         try:
             entries += _entries(holder, _MULTIRANGES, parameters)

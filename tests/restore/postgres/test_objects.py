@@ -283,3 +283,26 @@ def test_security_labels_that_no_definition_holds_are_named_and_others_where_the
     }
     (refused,) = [line for line in outcome.left_out if "public.t" in line or "TABLE t" in line]
     assert 'security label provider "dummy" is not loaded' in refused
+
+
+CONSTRUCTORS = """
+DROP ROLE IF EXISTS ranger; CREATE ROLE ranger; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+CREATE TYPE span AS RANGE (subtype = int4); GRANT EXECUTE ON FUNCTION span(int, int) TO ranger WITH GRANT OPTION;
+"""
+
+
+def test_privileges_of_the_functions_that_make_ranges_come_back(postgres, other_postgres, tmp_path):
+    """pg_dump writes none of them; the default would let everybody call them."""
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, CONSTRUCTORS)
+    try:
+        export_database(url, tmp_path / "bundle")
+        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
+        assert outcome.left_out == ()
+        query = (
+            "SELECT pronargs, proacl::text FROM pg_proc WHERE proname ~ '^span' ORDER BY proname, pronargs"
+        )
+        assert fetch(destination, query) == fetch(url, query)
+    finally:
+        for one in (url, destination):
+            run_sql(one, "DROP OWNED BY ranger; DROP ROLE ranger")

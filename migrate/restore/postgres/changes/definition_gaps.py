@@ -17,6 +17,7 @@ from exporters.postgres.definitions.object_access import (
     changed_access,
     read_access,
     read_texts,
+    without_newer,
 )
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
@@ -181,6 +182,7 @@ WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND age(a.xmin) BE
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _MAJOR = 10000
+_MAINTAIN_VERSION = 170000
 
 
 class DefinitionGaps(Struct, frozen=True):
@@ -247,7 +249,10 @@ def compare_definitions(
     ]
     before = None if is_all_access else (log or {}).get(ACCESS)
     if is_all_access or isinstance(before, Mapping):
-        access = changed_access(before, read_access(source), read_access(destination))
+        sides = [read_access(side) for side in (source, destination)]
+        if len({side.info.server_version >= _MAINTAIN_VERSION for side in (source, destination)}) > 1:
+            sides = [*map(without_newer, sides)]
+        access = changed_access(before, *sides)
         gaps += [f"{label} as it is now" for label in access]
     only_there = _whole(there, part_of)
     surplus = [
