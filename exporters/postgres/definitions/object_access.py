@@ -134,7 +134,9 @@ def read_access(connection: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def without_newer(access: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts without a privilege that servers before PostgreSQL 17 do not have, and newer ones give with ALL."""
+    """Return the texts without a privilege that servers before PostgreSQL 17 do not have; newer ones give it with
+    ALL.
+    """
     return {
         label: _MAINTAIN.sub("", text).removesuffix(", ") if label.startswith(PRIVILEGES) else text
         for label, text in access.items()
