@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
+from exporters.engine import LiveTables
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut, largest_chunk
 from exporters.mysql.connection import MysqlAddress
@@ -26,8 +27,28 @@ def live_tables(
     without: Collection[str] = (),
     without_tables: Collection[str] = (),
 ) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``,
-    and without some tables. Raises ``SourceError``.
+    """Return the digest of every table; see ``digest_tables``."""
+    return digest_tables(
+        address,
+        workers=workers,
+        advance=advance,
+        names=names,
+        without=without,
+        without_tables=without_tables,
+    ).digests
+
+
+def digest_tables(
+    address: MysqlAddress,
+    *,
+    workers: int = 2,
+    advance: Advance | None = None,
+    names: Collection[str] | None = None,
+    without: Collection[str] = (),
+    without_tables: Collection[str] = (),
+) -> LiveTables:
+    """Read every table, or those named, by ("", name), without the columns of the names ``without``, and without some
+    tables. Raises ``SourceError``.
     """
     with (
         open_snapshot(address, workers=max(1, workers)) as (session, tables),
@@ -40,7 +61,9 @@ def live_tables(
             and (names is None or table.name in names)
             and table.name not in without_tables
         ]
-        return digests_of(session, compared, workers=workers, advance=advance)
+        digests = digests_of(session, compared, workers=workers, advance=advance)
+        columns = {("", table.name): [column.name for column in table.columns] for table in compared}
+        return LiveTables(digests, columns=columns)
 
 
 def digests_of(

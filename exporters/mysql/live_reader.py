@@ -11,7 +11,7 @@ from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, Wri
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.live_digests import live_tables
+from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.live_rows import live_rows, open_keyed_rows
 from exporters.mysql.sessions.snapshot_locks import IDLE_SECONDS
 from exporters.mysql.written_counts import server_rewrites, server_writes
@@ -62,8 +62,8 @@ class MysqlLiveReader:
         """Read every table under one snapshot, in parallel."""
         address = parse_url(url, password=secrets.get("password"))
         without = {name for _, name in request.without}
-        return LiveTables(
-            live_tables(address, workers=request.workers, advance=request.advance, without_tables=without)
+        return digest_tables(
+            address, workers=request.workers, advance=request.advance, without_tables=without
         )
 
     def write_states(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from exporters.engine import LiveTables
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.catalog import SqliteTable, read_catalog
@@ -18,20 +19,27 @@ from exporters.sqlite.rows.row_batches import digest_table
 
 
 def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table of a database that others may be writing to: of a copy. Of a directory the
-    schemas are the files' paths below it. Raises ``SourceError``.
+    """Return the digest of every table; see ``digest_tables``."""
+    return digest_tables(url, workers=workers, advance=advance).digests
+
+
+def digest_tables(url: str, *, workers: int, advance: Advance) -> LiveTables:
+    """Read every table of a database that others may be writing to: of a copy. Of a directory the schemas are the
+    files' paths below it. Raises ``SourceError``.
     """
     address = parse_url(url)
     if not address.path.is_dir():
         with copied(address) as copy:
-            return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
+            return _digest_quiet(copy.path, address.url, workers=workers, advance=advance)
     addresses = {name: address.below(name) for name in find(address.path).databases}
     table_digests: dict[tuple[str, str], RowsDigest] = {}
+    columns: dict[tuple[str, str], Sequence[str]] = {}
     with copies(addresses) as copied_files:
         for name, copy in copied_files.items():
-            digests = quiet_tables(copy.path, addresses[name].url, workers=workers, advance=advance)
-            table_digests |= {(name, table): digest for (_, table), digest in digests.items()}
-    return table_digests
+            read = _digest_quiet(copy.path, addresses[name].url, workers=workers, advance=advance)
+            table_digests |= {(name, table): digest for (_, table), digest in read.digests.items()}
+            columns |= {(name, table): names for (_, table), names in read.columns.items()}
+    return LiveTables(table_digests, columns=columns)
 
 
 def quiet_tables(
@@ -40,6 +48,12 @@ def quiet_tables(
     """Return the digest of every table, or of those named, of a file that no process writes to. ``where`` names it in
     errors.
     """
+    return _digest_quiet(path, where, workers=workers, advance=advance, names=names).digests
+
+
+def _digest_quiet(
+    path: Path, where: str, *, workers: int, advance: Advance, names: Collection[str] | None = None
+) -> LiveTables:
     pool = Pool(path, where)
     try:
         with pool.connection() as connection:
@@ -55,6 +69,8 @@ def quiet_tables(
 
         with ThreadPoolExecutor(max(1, workers)) as threads:
             keys = [(SCHEMA, table.name) for table in tables]
-            return dict(zip(keys, threads.map(digest, tables), strict=True))
+            digests = dict(zip(keys, threads.map(digest, tables), strict=True))
+        columns = {(SCHEMA, table.name): [column.name for column in table.columns] for table in tables}
+        return LiveTables(digests, columns=columns)
     finally:
         pool.close()

@@ -133,8 +133,10 @@ def test_merge_keeps_what_was_there_and_refuses_a_name_that_is_in_both(my_tortur
 
 def test_compare_names_changed_missing_and_added_tables(my_exported):
     url, reader = my_exported(
-        "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); CREATE TABLE c (x INT)"
+        "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); CREATE TABLE c (x INT);"
+        "CREATE TABLE e (x INT, y INT); INSERT INTO e VALUES (1, 2)"
     )
+    run_sql(url, "ALTER TABLE e CHANGE x z INT, CHANGE y x INT; ALTER TABLE e CHANGE z y INT")
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x INT)")
     findings = differences(reader, url)
     assert {finding.key: finding.what for finding in findings} == {
@@ -144,6 +146,7 @@ def test_compare_names_changed_missing_and_added_tables(my_exported):
         "`b`": "is missing in the database",
         "`c`": "has another number of rows: 1 only in the database",
         "`d`": "is in the database, not in the bundle",
+        "`e`": "has columns of other names",
     }
 
 

@@ -56,6 +56,15 @@ def test_every_file_comes_back_as_it_was(folder, tmp_path):
     assert differences(reader, url_of(destination)) == []
 
 
+def test_equal_rows_in_columns_that_have_exchanged_their_names_are_a_finding(tmp_path):
+    path = tmp_path / "app.db"
+    run_sql(path, "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 2)")
+    export_file(path, tmp_path / "bundle")
+    run_sql(path, "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b")
+    (finding,) = differences(read_bundle(tmp_path / "bundle"), url_of(path))
+    assert (finding.what, finding.expected, finding.found) == ("has columns of other names", "a, b", "b, a")
+
+
 def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
     location = tmp_path / "bundle"
     export_file(folder, location)
