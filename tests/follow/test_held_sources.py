@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from migrate.case.model import Endpoint
+from migrate.cli.cutover import _release
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.sqlite import SqliteHold
 from migrate.errors import BusyError, UnreachableError, UsageError
@@ -136,6 +137,17 @@ def test_after_an_error_each_is_released_as_soon_as_it_answers(held, sources, mo
     assert (modes(held), held.file.exists()) == (["644", "644"], False)
     words = "first is held, and is released as soon as possible: "
     assert reports == [f"{words}{error}" for error in ("away", "gone", "away")]
+
+
+def test_an_undo_releases_each_that_answers_and_the_others_when_it_is_repeated(held, sources, monkeypatch):
+    held.place()
+    opened_holds(monkeypatch, "away")
+    with pytest.raises(UnreachableError, match="away"):
+        _release(sources, held.file)
+    assert (modes(held), list(undo_file.read(held.file).sources)) == (["444", "644"], ["first"])
+    assert len(_release(sources, held.file)) == 1
+    assert (modes(held), held.file.exists()) == (["644", "644"], False)
+    assert _release(sources, held.file) == []
 
 
 def test_nothing_is_opened_where_nothing_was_held(held, sources, monkeypatch):
