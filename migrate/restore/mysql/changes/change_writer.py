@@ -378,7 +378,7 @@ class MysqlChangeWriter:
             if effect.replaced:
                 tables = " ".join(f"{self._source}:{name}" for name in effect.replaced)
                 step = (
-                    f"run at the destination, where it defines something: {statement.text}; then moveout resync"
+                    f"run at the destination, if it changes columns or names: {statement.text}; then moveout resync"
                     f" {tables}; then run the same command again"
                 )
             raise ChangeConflictError(f"{labels} was changed at {self._files.show(position)}", next_step=step)
