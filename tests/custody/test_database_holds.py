@@ -308,6 +308,14 @@ def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_po
             connection.execute(refused.value.next_step)
             with pytest.raises(NotAllowedError, match="see and end the sessions of postgres"):
                 source_hold.planned({"app": hold}, undo_file.new("test"))
+        database, one_left = (
+            url.rpartition("/")[2],
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = %s",
+        )
+        with psycopg.connect(
+            other_postgres.url
+        ) as connection:  # the other session ends a moment after its client
+            eventually(lambda: connection.execute(one_left, (database,)).fetchone()[0])
         plan = source_hold.planned({"app": hold}, undo_file.new("test"))
         login(other_postgres, "hidden")
         hidden = {"conninfo": as_role(url, "hidden"), "password": other_postgres.password}

@@ -232,7 +232,7 @@ class _Remainder(Struct):
             here = source[oid] if oid in since else there.as_commented(source[oid])
             if here == there:
                 continue
-            with durable("cutover.postgres.large_object"), self.writer.transaction():
+            with durable("cutover.postgres.large_object_description"), self.writer.transaction():
                 if self._describe(here.instead_of(there)):
                     done.append(oid)
                 else:
