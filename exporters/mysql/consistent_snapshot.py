@@ -16,6 +16,7 @@ import pymysql
 from msgspec import Struct, field
 
 from exporters.changes import FOLLOW, ChangeLog, note_not_followed
+from exporters.errors import SourceUnreachableError
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import read_status
@@ -27,6 +28,7 @@ from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapsh
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
+_TRIES = 5
 
 
 class MysqlSession(Struct, frozen=True):
@@ -64,14 +66,26 @@ def open_snapshot(
             tables = read_tables(opened[0])
             for connection in opened:
                 connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            begun = (
-                _begin_base(opened, log, note)
-                if log
-                else _begin_snapshot(address, opened, tables)
-                if is_one_moment
-                else _begin_apart(opened)
-            )
-            session = _session(address, opened, tables, begun)
+            for _ in range(_TRIES):
+                begun = (
+                    _begin_base(opened, log, note)
+                    if log
+                    else _begin_snapshot(address, opened, tables)
+                    if is_one_moment
+                    else _begin_apart(opened)
+                )
+                unreadable = unreadable_tables(opened[0], tables)
+                before, tables = tables, read_tables(opened[0])
+                if _shapes(before) == _shapes(tables):
+                    break
+                for connection in opened:
+                    connection.run("ROLLBACK")
+            else:
+                raise SourceUnreachableError(
+                    f"tables of {address.url} are altered faster than a snapshot can begin",
+                    next_step="stop changes of definitions at the source, then run the same command again",
+                )
+            session = _session(address, opened, tables, begun, unreadable)
             feeds = session.feeds
         yield session, tables
     finally:
@@ -81,11 +95,19 @@ def open_snapshot(
             connection.close()
 
 
+def _shapes(tables: Sequence[MysqlTable]) -> Sequence[tuple[str, str, Sequence[str]]]:
+    """Return what must be the same before and after tables are locked: an ``ALTER TABLE`` may have ended between."""
+    return [(table.fingerprint, table.engine, table.history) for table in tables]
+
+
 def _session(
-    address: MysqlAddress, opened: Sequence[Connection], tables: Sequence[MysqlTable], begun: _Begun
+    address: MysqlAddress,
+    opened: Sequence[Connection],
+    tables: Sequence[MysqlTable],
+    begun: _Begun,
+    unreadable: Mapping[str, str],
 ) -> MysqlSession:
     holder = opened[0]
-    unreadable = unreadable_tables(holder, tables)
     server = f"{'MariaDB' if holder.is_mariadb else 'MySQL'} {holder.version}"
     position = {
         "consistency": begun.consistency,

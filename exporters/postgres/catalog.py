@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -23,9 +24,15 @@ from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.sql.columns import Kind
 
 _MOVED = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
-  AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
+SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (%(oids)s::oid[])
+    AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid))
+  OR EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = ANY (%(locked)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+    AND (pg_identify_object_as_address('pg_class'::regclass, c.oid, a.attnum)).object_names
+      IS DISTINCT FROM ARRAY[n.nspname, c.relname, a.attname]::text[])
 """
+"""What functions say is of now, what the catalog says is of the snapshot."""
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
@@ -77,27 +84,35 @@ ORDER BY 2, 3
 _COLUMNS = """
 SELECT a.attrelid::int8 AS table_oid, a.attnum::int4 AS number, a.attname AS name, a.atttypid::int8 AS type_oid,
   a.atttypmod AS modifier, format_type(a.atttypid, a.atttypmod) AS sql_type, a.attnotnull AS not_null,
-  {generated} AS generated,
+  {generated} AS generated, {computed} AS computed,
   {identity} AS identity, CASE WHEN a.attcollation NOT IN (0, 100) THEN co.collname ELSE '' END AS collation
 FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%(oids)s)
 ORDER BY a.attrelid, a.attnum
 """
 
-_USER_TYPES = """
+COMPOSITES = """(c.relkind = 'c' OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
+  AND d.deptype = 'n' AND d.refobjid IN (c.reltype, (SELECT t.typarray FROM pg_type t WHERE t.oid = c.reltype))))"""
+"""Which relations are types of values, by pg_class ``c``: composite types, and tables that serve as one."""
+_USER_TYPES = f"""
 SELECT md5(concat(
   (SELECT string_agg(concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder) FROM pg_enum), ' ',
   (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attisdropped), ','
-    ORDER BY a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relkind = 'c')
+    ORDER BY a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE {COMPOSITES})
 )) AS definitions
 """
 """What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
+NAMED = "^(reg|aclitem$)"
+"""The names of built-in types whose values are numbers, and their text is the names that things have now."""
 
 _FIRST_USER_OID = 16384
 """Numbers of types below come with the server (FirstNormalObjectId)."""
 _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 """Types with an octet_length that looks at a value's header only (src/backend/utils/adt/varlena.c)."""
 
+_VIRTUAL_VERSION = 180000
+"""From here on a column may be computed when it is read."""
 TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
 
@@ -126,8 +141,12 @@ class PostgresColumn(Struct, frozen=True):
     """``pg_attribute.attnum``. A column that is made anew has another one, and other values in rows that nobody wrote
     to (``ADD COLUMN … DEFAULT``).
     """
-    type_definition: str = ""
-    """Of a type of users: what else the text of values depends on that nobody wrote (``RENAME VALUE``)."""
+    definition: str = ""
+    """What else the text of values depends on that nobody wrote: the labels of a type (``RENAME VALUE``), the
+    expression of a virtual column (``SET EXPRESSION``).
+    """
+    shows_names: bool = False
+    """Whether values are shown by names of tables, functions or roles: see ``NAMED``."""
 
     @property
     def expression(self) -> str:
@@ -228,7 +247,7 @@ class PostgresTable(Struct, frozen=True):
         facts += [self.condition] if self.condition else []
         facts += ["by name"] if self.refusal else []
         facts += [
-            [c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated, c.number, c.type_definition]
+            [c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated, c.number, c.definition]
             for c in self.columns
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -288,11 +307,12 @@ def _row_estimate(row: Mapping[str, Any]) -> int:
 
 
 def have_moved(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> bool:
-    """Tell whether one of these tables has another file now than in the snapshot: it was truncated, rewritten or
-    dropped since.
+    """Tell whether one of these tables has another file now than in the snapshot, or other names, by which its rows are
+    read: it was truncated, rewritten, renamed or dropped since.
     """
-    oids = [table.oid for table in tables if not table.foreign and not table.locked]
-    row = connection.execute(_MOVED.encode(), (oids,)).fetchone()
+    present = [table for table in tables if not table.foreign and not table.locked]
+    oids, locked = [table.oid for table in present], [table.oid for table in present if table.readable]
+    row = connection.execute(_MOVED.encode(), {"oids": oids, "locked": locked}).fetchone()
     return bool(row and row[0])
 
 
@@ -300,6 +320,9 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
     """Return the columns of tables, by oid, in their order."""
     version = connection.info.server_version
     query = _COLUMNS.format(
+        computed="CASE a.attgenerated WHEN 'v' THEN pg_get_expr(d.adbin, d.adrelid) ELSE '' END"
+        if version >= _VIRTUAL_VERSION
+        else "''",
         generated="a.attgenerated <> ''" if version >= 120000 else "false",
         identity="a.attidentity" if version >= 100000 else "''",
     )
@@ -328,7 +351,15 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
             collation=row["collation"] or "",
             measured=encoding in AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
             number=row["number"],
-            type_definition=user_types if row["type_oid"] >= _FIRST_USER_OID else "",
+            definition=row["computed"] + (user_types if row["type_oid"] >= _FIRST_USER_OID else ""),
+            shows_names=_shows_names(sql_type),
         )
         columns.setdefault(row["table_oid"], []).append(column)
     return columns
+
+
+def _shows_names(sql_type: SqlType) -> bool:
+    """Tell whether a type is one of ``NAMED``, or made of such."""
+    return (sql_type.built_in and re.match(NAMED, sql_type.name) is not None) or any(
+        map(_shows_names, sql_type.parts)
+    )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from exporters.api import Json
 from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.changes.slot import parse_lsn
 from exporters.postgres.chunk_plan import Range, rows_of
 
 _HALF = 1 << 31
@@ -34,18 +36,32 @@ class _Seen(Struct, frozen=True):
 
 
 def nothing_happened(before: str, now: str) -> bool:
-    """Tell whether both snapshots see the same: no transaction ended in between."""
-    return bool(before) and before == now
+    """Tell whether both snapshots see the same: no transaction ended in between. A standby's snapshot lists none of
+    those that are running (src/backend/storage/ipc/procarray.c, ``GetSnapshotData``): any of them may have.
+    """
+    seen = _Seen.of(before)
+    return seen is not None and before == now and (seen.xmin == seen.xmax or not before.endswith(":"))
+
+
+def is_continued(before: Json, now: Json) -> bool:
+    """Tell whether a server has all transactions of an earlier position. After a crash or a failover, or where it was
+    put back, others may have the numbers of some.
+    """
+    start = "0/0"
+    is_later = parse_lsn(before.get("lsn") or start) <= parse_lsn(now["lsn"] or start)
+    return is_later and before.get("history") == now["history"]
 
 
 def query(table: PostgresTable, pages: Range, before: str, now: str) -> str | None:
-    """Return a query for the number of visible rows and of those that ``before`` may not have seen; None
-    where transaction numbers have come around since, so that this cannot be decided.
+    """Return a query for the number of visible rows and of those that ``before`` may not have seen; None where this
+    cannot be decided: transaction numbers have come around since, or rows change their text without being written.
 
     ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look
     young: then the chunk is done again, which is only slower.
     """
     old, new = _Seen.of(before), _Seen.of(now)
+    if not table.heap or table.refusal or any(column.shows_names for column in table.columns):
+        return None
     if old is None or new is None or not 0 <= new.xmax - old.xmin < _HALF:
         return None
     unseen = f"pg_catalog.age(xmin) <= pg_catalog.age('{old.xmin % _EPOCH}'::pg_catalog.xid)"

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
 from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
+from exporters.postgres.catalog import COMPOSITES, NAMED
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.live_digests import digest_requested
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
 
-_STATES = """
+_STATES = f"""
+WITH RECURSIVE named(oid) AS (
+  SELECT t.oid FROM pg_type t WHERE t.typname ~ '{NAMED}' AND t.typnamespace = 'pg_catalog'::regnamespace
+  UNION SELECT t.oid FROM named n JOIN pg_type t ON n.oid IN (t.typelem, t.typbasetype) OR EXISTS (
+    SELECT FROM pg_attribute m WHERE m.attrelid = t.typrelid AND m.atttypid = n.oid AND m.attnum > 0))
 SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_filenode(s.relid),
   d.stats_reset, a.stats_reset, pg_postmaster_start_time(), labels.md5,
   (SELECT md5(string_agg(c.attnum || ' ' || c.xmin, ',' ORDER BY c.attnum)) FROM pg_attribute c
@@ -23,12 +28,15 @@ SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_
 FROM pg_stat_user_tables s, pg_stat_database d, pg_stat_archiver a,
   (SELECT md5(concat((SELECT string_agg(oid || ' ' || xmin, ',' ORDER BY oid) FROM pg_enum), ' ', (
     SELECT string_agg(concat_ws(' ', t.attrelid, t.attnum, t.xmin), ',' ORDER BY t.attrelid, t.attnum)
-    FROM pg_attribute t JOIN pg_class k ON k.oid = t.attrelid WHERE k.relkind = 'c')))) labels
+    FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid WHERE {COMPOSITES})))) labels
 WHERE d.datname = current_database() AND current_setting('track_counts')::bool
+  AND NOT EXISTS (SELECT FROM pg_attribute c JOIN named n ON n.oid = c.atttypid
+    WHERE c.attrelid = s.relid AND c.attnum > 0)
 """
 """After a crash the counts begin anew, and ``stats_reset`` is then (PostgreSQL manual, "The Cumulative Statistics
 System"). ``xmin`` says that a column, a label or an attribute of a type was defined anew, so that rows can have another
-text since, or a publication, so that the log may lack changes.
+text since, or a publication, so that the log may lack changes. Of tables whose values are shown by names nothing says
+it, for names change elsewhere.
 """
 _UNCOUNTED = """
 SELECT concat_ws(' ', 'session', pid, 'of', usename, nullif('(' || application_name || ')', '()'))

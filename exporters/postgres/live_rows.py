@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
@@ -134,18 +135,21 @@ class PostgresRows:
         return ", ".join(f"{column} = {value.decode(errors='replace')}" for column, value in values)
 
     def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
-        """See ``VersionedRows``. A state is the snapshot, the rows and the fingerprint of a table."""
+        """See ``VersionedRows``. A state is the snapshot, the rows, and a hash of the fingerprint of a table and of
+        when the server was started: one that was put back may have given other transactions the same numbers.
+        """
         table = self._tables[schema, name]
         if table.refusal or table.oid == large_objects.OID:
             return True, ""
-        snapshot, rows, fingerprint = state.split() if state else ("", "", "")
-        now = self._session.position["snapshot"]
+        snapshot, rows, known = state.split() if state else ("", "", "")
+        now, started = self._session.position["snapshot"], self._session.position["server_started"]
+        identity = hashlib.sha256(f"{table.fingerprint} {started}".encode()).hexdigest()[:32]
         query = changed_chunks.query(table, (0, None), snapshot, now)
-        if query is None or fingerprint != table.fingerprint:
+        if query is None or known != identity:
             (count,) = self._feeds.numbers(f"SELECT count(*) {rows_of(table)}")
-            return True, f"{now} {count} {table.fingerprint}"
+            return True, f"{now} {count} {identity}"
         count, unseen = self._feeds.numbers(query)
-        return bool(unseen) or str(count) != rows, f"{now} {count} {table.fingerprint}"
+        return bool(unseen) or str(count) != rows, f"{now} {count} {identity}"
 
 
 def _lines(source: RowBlocks) -> Iterator[list[bytes]]:

@@ -192,6 +192,25 @@ def _lock(tables: Sequence[PostgresTable], holder: psycopg.Connection[Any]) -> N
             holder.execute(statement.format(batch).encode())
 
 
+_HISTORY = {
+    False: "SELECT concat_ws(' ', left(pg_walfile_name(pg_current_wal_lsn()), 8), {reset})",
+    True: "SELECT concat_ws(' ', (SELECT timeline_id FROM pg_control_checkpoint()), {reset})",
+}
+"""By whether it is a standby. The name of a file of the log begins with the timeline."""
+_RESET = "(SELECT extract(epoch FROM stats_reset) FROM pg_stat_archiver)"
+"""After a crash the statistics begin anew (PostgreSQL documentation, "The Cumulative Statistics System")."""
+
+
+def _history(holder: psycopg.Connection[Any], *, is_standby: bool) -> str:
+    """Return what is another text once transactions may be lost: after a crash or a failover, or where the server was
+    put back. "" where the server does not say.
+    """
+    with suppress(*DRIVER_ERRORS), holder.transaction():
+        row = holder.execute(_HISTORY[is_standby].format(reset=_RESET).encode()).fetchone()
+        return str(row[0]) if row else ""
+    return ""
+
+
 def _describe(
     address: PostgresAddress, holder: psycopg.Connection[Any], session_limits: SessionLimits
 ) -> PostgresSession:
@@ -211,6 +230,7 @@ def _describe(
     server = f"PostgreSQL {holder.info.parameter_status('server_version')}"
     position = {
         "snapshot": row[1],
+        "history": _history(holder, is_standby=row[4]),
         "lsn": row[2],
         "database": row[3],
         "standby": row[4],

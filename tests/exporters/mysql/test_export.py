@@ -23,6 +23,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.mysql import chunk_plan as plans
+from exporters.mysql import consistent_snapshot
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import _from_option_file, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS
@@ -37,7 +38,7 @@ from scripts.process import free_port
 from tests.export.victims import Counting, run
 from tests.exporters.mysql.databases import export_database, fetch, open_database, run_sql
 from tests.exporters.postgres.databases import NoBuckets
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 
 def values(reader, table_name, column_name):
@@ -160,6 +161,30 @@ def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fail
     assert 0.5 < time.monotonic() - begun < 10
     with pytest.raises(DRIVER_ERRORS):
         stack.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["ALTER TABLE t ADD b INT DEFAULT 7; UPDATE t SET b = id", "RENAME TABLE t TO was, u TO t, was TO u"],
+    ids=["columns", "tables"],
+)
+def test_tables_that_are_altered_before_the_snapshot_begins_are_read_as_they_are_then(
+    mariadb, tmp_path, change, monkeypatch
+):
+    """The lock waits for statements that are running, and so for an ALTER TABLE to end."""
+    url, changes = mariadb.database(), [change]
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY); CREATE TABLE u (id BIGINT PRIMARY KEY, v TEXT)")
+    run_sql(url, "INSERT INTO t VALUES (1), (2); INSERT INTO u VALUES (3, 'v')")
+
+    def lock(address, tables):
+        while changes:
+            run_sql(url, changes.pop())
+        return snapshot_locks.snapshot_lock(address, tables)
+
+    monkeypatch.setattr(consistent_snapshot, "snapshot_lock", lock)
+    assert export_database(url, tmp_path / "bundle").complete
+    assert not changes
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
 
 
 def test_a_table_that_may_not_be_read_is_a_gap(mariadb, tmp_path):

@@ -11,6 +11,7 @@ from exporters.postgres import catalog, chunk_plan
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_reader import PostgresLiveReader
 from exporters.postgres.live_rows import live_rows
+from exporters.postgres.sessions import snapshot_session
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
@@ -211,6 +212,104 @@ def test_a_table_whose_values_a_definition_has_changed_is_one_that_has_changed(b
     assert changed_since(state)[0] is False
     run_sql(big, change)
     assert changed_since(state)[0] is True
+
+
+SHOWN_OTHERWISE = {
+    "name": (
+        "CREATE TABLE a (x int); CREATE TABLE t AS SELECT 'a'::regclass AS v",
+        "ALTER TABLE a RENAME TO b",
+    ),
+    "domain": (
+        "CREATE DOMAIN d AS regrole[]; CREATE ROLE r; CREATE TABLE a (); CREATE TABLE t AS SELECT '{r}'::d AS v",
+        "ALTER ROLE r RENAME TO other; DROP ROLE other",
+    ),
+    "row": (
+        "CREATE TABLE a (x int, y int); CREATE TABLE t (v a); INSERT INTO t VALUES ((1, 2))",
+        "ALTER TABLE a DROP y, ADD y int",
+    ),
+}
+"""Tables whose rows have another text after a change of something else."""
+
+
+@pytest.mark.parametrize(("tables", "change"), SHOWN_OTHERWISE.values(), ids=SHOWN_OTHERWISE)
+def test_values_that_are_shown_otherwise_are_other_values(postgres, tmp_path, tables, change):
+    url = postgres.database()
+    run_sql(url, f"{tables}; CREATE TABLE z AS SELECT 1 AS x")
+
+    def changed_since(state):
+        with live_rows(parse_url(url)) as rows:
+            return rows.changed_since("public", "t", state)
+
+    def identity():
+        states = PostgresLiveReader().write_states(url, secrets={})
+        return states["public", "t"].identity if ("public", "t") in states else object()
+
+    state, before = changed_since("")[1], identity()
+    assert any("t/" in unit for unit in broken_export(url, tmp_path / "bundle", after=2))
+    run_sql(url, change)
+    assert (changed_since(state)[0], identity() != before) == (True, True)
+    assert export_database(url, tmp_path / "bundle").complete
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
+        "ALTER TABLE t RENAME TO was; ALTER TABLE u RENAME TO t; ALTER TABLE was RENAME TO u",
+    ],
+    ids=["columns", "tables"],
+)
+def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tmp_path, change, monkeypatch):
+    """Rows are read by the names that things have, definitions by those of the snapshot."""
+    url, real, changes = postgres.database(), snapshot_session._lock, [change]
+    run_sql(url, "CREATE TABLE t (a int, b int); CREATE TABLE u (a int, b text)")
+    run_sql(url, "INSERT INTO t VALUES (1, 2); INSERT INTO u VALUES (3, 4)")
+
+    def lock(tables, holder):
+        while changes:
+            run_sql(url, changes.pop())
+        real(tables, holder)
+
+    monkeypatch.setattr(snapshot_session, "_lock", lock)
+    assert export_database(url, tmp_path / "bundle").complete
+    assert not changes
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
+
+
+def test_a_transaction_that_a_crash_has_lost_is_not_taken_for_the_one_with_its_number(
+    servers, tmp_path, small_chunks, redone
+):
+    """Commits that nobody waits for are lost, and their numbers are given again."""
+    settings = ["synchronous_commit=off", "wal_writer_delay=10s", "autovacuum=off"]
+    server = servers.postgres("forgetful", settings=settings)
+    url = server.database()
+    run_sql(
+        url, "CREATE TABLE t AS SELECT 'old' AS v; CREATE TABLE z AS SELECT n FROM generate_series(1, 9) n"
+    )
+    run_sql(url, "CHECKPOINT")
+    ((before,),) = fetch(url, "SELECT pg_current_xact_id()::text::int8")
+
+    def update(value):
+        run_sql(url, f"UPDATE t SET v = '{value}'")
+        return fetch(url, "SELECT v, xmin::text::int8 FROM t")
+
+    lost = update("lost")
+    with live_rows(parse_url(url)) as rows:
+        _, state = rows.changed_since("public", "t", "")
+    done = broken_export(url, tmp_path / "bundle", after=1)
+    server.child.start_again(server.accepts)
+    assert fetch(url, "SELECT v FROM t") == [("old",)]
+    while fetch(url, "SELECT pg_current_xact_id()::text::int8")[0][0] < lost[0][1] - 1:
+        pass
+    assert update("new")[0][1] == lost[0][1] > before
+    for _ in range(5):
+        run_sql(url, "SELECT pg_current_xact_id()")
+    with live_rows(parse_url(url)) as rows:
+        assert rows.changed_since("public", "t", state)[0]
+    assert export_database(url, tmp_path / "bundle").complete
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
+    assert done
 
 
 def test_equal_rows_in_columns_that_have_exchanged_their_names_are_a_finding(postgres, tmp_path):

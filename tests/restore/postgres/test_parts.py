@@ -142,6 +142,8 @@ def test_snapshots_are_the_same_only_if_their_text_is():
     assert nothing_happened("10:12:11", "10:12:11")
     assert not nothing_happened("10:12:11", "12:12:")
     assert not nothing_happened("", "")
+    assert nothing_happened("10:10:", "10:10:")
+    assert not nothing_happened("10:12:", "10:12:"), "a standby does not say which run"
 
 
 def test_nobody_can_tell_a_change_once_transaction_numbers_came_around():
