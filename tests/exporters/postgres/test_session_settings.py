@@ -35,6 +35,7 @@ from migrate.storage.registry import open_location
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
 from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, run_sql
+from tests.exporters.postgres.test_resume import broken_export
 from tests.tools import pgbouncer
 from tests.tools.bundles import differences, read_bundle
 
@@ -311,6 +312,36 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
         assert time.monotonic() < deadline + 60
         time.sleep(0.2)
     assert differences(reader, url) == []
+
+
+@pytest.mark.torture
+def test_snapshots_of_a_standby_with_one_text_may_show_different_rows(
+    postgres, standby, tmp_path, monkeypatch
+):
+    """Their text does not list the transactions that run."""
+    url, location = postgres.database(), tmp_path / "bundle"
+    run_sql(url, "CREATE TABLE a (x int); CREATE TABLE t AS SELECT 1 AS v; CREATE TABLE z AS SELECT 1 AS x")
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    replica = f"{standby}/{url.rpartition('/')[2]}"
+
+    def replayed():
+        position = fetch(url, "SELECT pg_current_wal_lsn()::text")[0][0]
+        query, deadline = f"SELECT pg_last_wal_replay_lsn() >= '{position}'", time.monotonic() + 20
+        while not fetch(f"{standby}/postgres", query)[0][0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return fetch(replica, "SELECT v, pg_current_snapshot()::text FROM t")[0]
+
+    with psycopg.connect(url) as oldest, psycopg.connect(url) as writer:
+        oldest.execute("INSERT INTO a VALUES (1)")
+        writer.execute("UPDATE t SET v = 2")
+        run_sql(url, "INSERT INTO a VALUES (2)")
+        _, snapshot = replayed()
+        broken_export(replica, location, after=2)
+        writer.commit()
+        assert replayed() == (2, snapshot)
+        assert export_database(replica, location).complete
+        assert differences(read_bundle(location), replica) == []
 
 
 def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
