@@ -103,6 +103,11 @@ SELECT md5(concat(
 )) AS definitions
 """
 """What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
+_DEFINED_TYPES = f"""
+SELECT 'label ' || oid AS part, enumlabel::text AS definition FROM pg_enum UNION ALL
+SELECT 'attributes ' || c.oid, string_agg(concat_ws(' ', a.attnum, a.atttypid, a.attisdropped), ',' ORDER BY a.attnum)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND {COMPOSITES} GROUP BY c.oid
+"""
 NAMED = "^(reg|aclitem$)"
 """The names of built-in types whose values are numbers, and their text is the names that things have now."""
 
@@ -314,6 +319,17 @@ def have_moved(connection: psycopg.Connection[Any], tables: Sequence[PostgresTab
     oids, locked = [table.oid for table in present], [table.oid for table in present if table.readable]
     row = connection.execute(_MOVED.encode(), {"oids": oids, "locked": locked}).fetchone()
     return bool(row and row[0])
+
+
+def types_have_changed(snapshot: psycopg.Connection[Any], present: psycopg.Connection[Any]) -> bool:
+    """Tell whether a label or the attributes of a type are not those of a snapshot any more. New types and labels do
+    not count: no row of the snapshot has one. Raises the driver's errors.
+    """
+    before, now = (
+        {row["part"]: row["definition"] for row in fetch(connection, _DEFINED_TYPES)}
+        for connection in (snapshot, present)
+    )
+    return any(now.get(part, definition) != definition for part, definition in before.items())
 
 
 def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[PostgresColumn]]:

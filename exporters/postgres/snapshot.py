@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -13,16 +13,17 @@ from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
 from exporters.connections.open_connections import waking
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
-from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.catalog import PostgresTable, types_have_changed
 from exporters.postgres.definitions.definition_files import DefinitionFiles, read_definitions
 from exporters.postgres.discovery import OWN_OBJECTS
-from exporters.postgres.errors import DRIVER_ERRORS, in_one_line
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
+from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
@@ -199,6 +200,23 @@ class PostgresSnapshot:
         except DRIVER_ERRORS as exc:
             raise snapshot_lost(self._session.address.url, in_one_line(exc)) from exc
 
+    def _check_types(self) -> None:
+        """Raise ``SourceSnapshotLostError`` where types of values were defined otherwise since the snapshot: no lock
+        keeps them, and a row has the text of the moment when it was read.
+        """
+        session, limits = self._session, self._session.session_limits
+        with (
+            closing(connect(session.address, limits.application, settings=limits.timeouts())) as now,
+            self._holder_lock,
+            as_source_errors(session.address.url),
+        ):
+            have_changed = types_have_changed(session.holder, now)
+        if have_changed:
+            raise SourceSnapshotLostError(
+                "types were altered while rows were read: some have the text of before",
+                about=session.address.url,
+            )
+
     def _finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
@@ -210,11 +228,15 @@ class PostgresSnapshot:
             definitions = self._definitions()
         definitions.write(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
+        counts = counting.result()
+        if any(column.definition for table in tables.values() for column in table.columns):
+            counting.close()  # one more connection may be one too many
+            self._check_types()
         finished = summary(
             PostgresFinish(
                 tables,
                 self._all_tables,
-                counting.result(),
+                counts,
                 current_units,
                 self._positions,
                 self._session.server,

@@ -11,6 +11,7 @@ from exporters.postgres import catalog, chunk_plan
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_reader import PostgresLiveReader
 from exporters.postgres.live_rows import live_rows
+from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.sessions import snapshot_session
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
@@ -274,6 +275,27 @@ def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tm
     monkeypatch.setattr(snapshot_session, "_lock", lock)
     assert export_database(url, tmp_path / "bundle").complete
     assert not changes
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
+
+
+def test_labels_that_are_exchanged_while_rows_are_read_make_them_read_again(postgres, tmp_path, monkeypatch):
+    """Nothing locks a type: some rows had the labels of before."""
+    url, real = postgres.database(), PostgresSnapshot.export
+    changes = ["ALTER TYPE mood RENAME VALUE 'good' TO 'was'; ALTER TYPE mood RENAME VALUE 'bad' TO 'good'"]
+    changes[0] += "; ALTER TYPE mood RENAME VALUE 'was' TO 'bad'; ALTER TYPE mood ADD VALUE 'new'"
+    run_sql(url, "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE t (v mood); CREATE TABLE u (v mood)")
+    run_sql(url, "INSERT INTO t VALUES ('good'); INSERT INTO u VALUES ('good'), ('bad')")
+
+    def export(self, unit, sink):
+        outcome = real(self, unit, sink)
+        while changes:
+            run_sql(url, changes.pop())
+        return outcome
+
+    monkeypatch.setattr(PostgresSnapshot, "export", export)
+    monkeypatch.setattr(Feeds, "is_small", lambda *_: False)  # else all are read at once
+    outcome = export_database(url, tmp_path / "bundle", workers=1)
+    assert outcome.complete, outcome.sources
     assert differences(read_bundle(tmp_path / "bundle"), url) == []
 
 
