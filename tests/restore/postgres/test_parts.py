@@ -8,7 +8,7 @@ from xxhash import xxh3_128_intdigest
 
 from exporters.errors import SourceUsageError
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
-from exporters.postgres.changed_chunks import nothing_happened, query
+from exporters.postgres.changed_chunks import is_continued, nothing_happened, query
 from exporters.postgres.chunk_plan import BY_TID_SHARE, CHUNK_BYTES, cut, largest_chunk, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
@@ -144,6 +144,14 @@ def test_snapshots_are_the_same_only_if_their_text_is():
     assert not nothing_happened("", "")
     assert nothing_happened("10:10:", "10:10:")
     assert not nothing_happened("10:12:", "10:12:"), "a standby does not say which run"
+
+
+def test_a_log_that_went_back_or_belongs_to_another_history_is_not_continued():
+    now = {"history": "00000002 1.5", "lsn": "A/20"}
+    assert is_continued({"history": "00000002 1.5", "lsn": "A/1F"}, now)
+    assert not is_continued({"history": "00000002 1.5", "lsn": "B/0"}, now), "put back"
+    assert not is_continued({"history": "00000001 1.5", "lsn": "A/1F"}, now), "another timeline"
+    assert not is_continued({"lsn": "A/1F"}, now), "a record of an earlier version"
 
 
 def test_nobody_can_tell_a_change_once_transaction_numbers_came_around():
