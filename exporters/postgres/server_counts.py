@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -106,6 +106,18 @@ class Counting:
             for counter in self._busy:
                 with suppress(OSError, psycopg.Error):
                     shut_socket(counter.connection.fileno())
+
+    @contextmanager
+    def present(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection that shows what is there now; best one that has nothing to count any more."""
+        counter = self._taken()
+        try:
+            counter.connection.execute("ROLLBACK")
+            yield counter.connection
+        finally:
+            with self._lock:
+                self._busy.remove(counter)
+            counter.connection.close()
 
     def close(self) -> None:
         """End everything."""

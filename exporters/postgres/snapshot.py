@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -23,7 +23,6 @@ from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
-from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
@@ -200,21 +199,16 @@ class PostgresSnapshot:
         except DRIVER_ERRORS as exc:
             raise snapshot_lost(self._session.address.url, in_one_line(exc)) from exc
 
-    def _check_types(self) -> None:
+    def _check_types(self, counting: Counting) -> None:
         """Raise ``SourceSnapshotLostError`` where types of values were defined otherwise since the snapshot: no lock
         keeps them, and a row has the text of the moment when it was read.
         """
-        session, limits = self._session, self._session.session_limits
-        with (
-            closing(connect(session.address, limits.application, settings=limits.timeouts())) as now,
-            self._holder_lock,
-            as_source_errors(session.address.url),
-        ):
-            have_changed = types_have_changed(session.holder, now)
+        url = self._session.address.url
+        with as_source_errors(url), counting.present() as now, self._holder_lock:
+            have_changed = types_have_changed(self._session.holder, now)
         if have_changed:
             raise SourceSnapshotLostError(
-                "types were altered while rows were read: some have the text of before",
-                about=session.address.url,
+                "types were altered while rows were read: some have the text of before", about=url
             )
 
     def _finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
@@ -230,8 +224,7 @@ class PostgresSnapshot:
         tables = {number: planned.table for number, planned in self._planned.items()}
         counts = counting.result()
         if any(column.definition for table in tables.values() for column in table.columns):
-            counting.close()  # one more connection may be one too many
-            self._check_types()
+            self._check_types(counting)
         finished = summary(
             PostgresFinish(
                 tables,
