@@ -66,7 +66,7 @@ def open_snapshot(
             tables = read_tables(opened[0])
             for connection in opened:
                 connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            for _ in range(_TRIES):
+            for left in reversed(range(_TRIES)):
                 begun = (
                     _begin_base(opened, log, note)
                     if log
@@ -75,9 +75,14 @@ def open_snapshot(
                     else _begin_apart(opened)
                 )
                 unreadable = unreadable_tables(opened[0], tables)
-                before, tables = tables, read_tables(opened[0])
-                if _shapes(before) == _shapes(tables):
+                listed = read_tables(opened[0])
+                before, now = _shapes(tables), _shapes(listed)
+                is_altered = any(now.get(name, shape) != shape for name, shape in before.items())
+                if before == now or not (
+                    left or is_altered
+                ):  # some programs make and drop tables all the time
                     break
+                tables = listed
                 for connection in opened:
                     connection.run("ROLLBACK")
             else:
@@ -95,9 +100,9 @@ def open_snapshot(
             connection.close()
 
 
-def _shapes(tables: Sequence[MysqlTable]) -> Sequence[tuple[str, str, Sequence[str]]]:
+def _shapes(tables: Sequence[MysqlTable]) -> Mapping[str, tuple[str, str, Sequence[str]]]:
     """Return what must be the same before and after tables are locked: an ``ALTER TABLE`` may have ended between."""
-    return [(table.fingerprint, table.engine, table.history) for table in tables]
+    return {table.name: (table.fingerprint, table.engine, table.history) for table in tables}
 
 
 def _session(

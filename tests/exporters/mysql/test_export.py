@@ -187,6 +187,29 @@ def test_tables_that_are_altered_before_the_snapshot_begins_are_read_as_they_are
     assert differences(read_bundle(tmp_path / "bundle"), url) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "is_read"),
+    [("CREATE TABLE made_{} (id INT)", True), ("ALTER TABLE t ADD c{} INT", False)],
+    ids=["made", "altered"],
+)
+def test_tables_that_are_made_all_the_time_keep_no_snapshot_from_beginning(
+    mariadb, tmp_path, change, is_read, monkeypatch
+):
+    url, numbers = mariadb.database(), iter(range(99))
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    def lock(address, tables):
+        run_sql(url, change.format(next(numbers)))
+        return snapshot_locks.snapshot_lock(address, tables)
+
+    monkeypatch.setattr(consistent_snapshot, "snapshot_lock", lock)
+    if is_read:
+        assert export_database(url, tmp_path / "bundle").complete
+    else:
+        with pytest.raises(SourceUnreachableError, match="altered faster"):
+            export_database(url, tmp_path / "bundle")
+
+
 def test_a_table_that_may_not_be_read_is_a_gap(mariadb, tmp_path):
     url = make_accounts(mariadb, 10)
     limited = account_of(mariadb, url, "SELECT (id) ON {database}.summary", "SELECT ON {database}.log")
