@@ -111,6 +111,7 @@ def counting(url: str) -> Iterator[Callable[[], int]]:
 def test_never_more_connections_than_are_allowed(postgres, tmp_path, most):
     url = postgres.database()
     run_sql(url, "".join(f"CREATE TABLE t{n} AS SELECT generate_series(1, 20000) AS x;" for n in range(8)))
+    run_sql(url, "CREATE TYPE mood AS ENUM ('good'); CREATE TABLE typed (v mood)")
     with counting(url) as seen:
         assert export_with(LimitedHost(max_connections=most), url, tmp_path / "bundle", workers=8).complete
     assert 2 <= seen() <= most
