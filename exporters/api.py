@@ -215,6 +215,23 @@ class Snapshot(Protocol):
         ...
 
 
+OUTLINE = "outline.json"
+"""Where an outline lies in the workspace."""
+
+
+@runtime_checkable
+class Outlined(Protocol):
+    """A snapshot that notes what describes its source before units are exported: should the source be gone for good
+    before ``finish``, the engine's ``summary_of_gone`` makes a summary of that. Only rows that were not read are lost.
+    """
+
+    def begin_outline(self, workspace: Workspace) -> None:
+        """Begin to write ``OUTLINE``. Called once, before the first unit; returns at once, unless what reads it would
+        be in the way of the units. Raises nothing of the source: what could not be read now is read by ``finish``.
+        """
+        ...
+
+
 @runtime_checkable
 class Mendable(Protocol):
     """A snapshot that can add to a finished unit what failed in it, without reading the rest again."""

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runt
 from msgspec import Struct
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
-    from exporters.api import Exporter
+    from exporters.api import DoneUnit, Exporter, Sink, SourceSummary, Workspace
     from exporters.discovery import Discover
+    from exporters.errors import SourceError
     from exporters.limits import Note
     from exporters.row_digest import Advance, RowsDigest
     from exporters.touched_rows import RowKey
@@ -67,6 +68,8 @@ class Engine(Struct, frozen=True):
     """A function ``(url, secrets)`` that returns once the server has answered it, and raises ``UnreachableError`` where
     it does not: for the sentence that it is silent.
     """
+    summary_of_gone: str = ""
+    """A ``SummaryOfGone``: for ``export`` and ``seal``, where a source is gone before it was read to its end."""
     part_reader: str = ""
     """The class of a ``PartReader``: for ``verify --level full`` and ``export --prove``."""
     live_reader: str = ""
@@ -131,6 +134,18 @@ def load_part(reference: str) -> Any:
     """Import what a reference ``"package.module:name"`` names."""
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
+
+
+class SummaryOfGone(Protocol):
+    """A function that describes what was exported of a source that cannot be asked any more."""
+
+    def __call__(
+        self, workspace: Workspace, done: Iterator[DoneUnit], sink: Sink, error: SourceError
+    ) -> SourceSummary | None:
+        """Write what belongs to the whole source, and return the summary; None where too little was noted. ``error``:
+        why the source cannot be asked. Raises ``SourceStateError``.
+        """
+        ...
 
 
 class LiveRows(Protocol):

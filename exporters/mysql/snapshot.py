@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,10 +21,11 @@ from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION
-from exporters.mysql.source_summary import MysqlFinish, summary
+from exporters.mysql.source_summary import MysqlFinish, outline, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
+from exporters.sql.outline import write_files
 from exporters.structs import as_dict
 
 
@@ -90,15 +92,18 @@ class MysqlSnapshot:
         digest = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
         return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
-    @property
-    def foresees_early(self) -> bool:
-        """See ``exporters.api.Foresighted``: definitions are of the time when they are read, best near the snapshot."""
-        return True
+    def begin_outline(self, workspace: Workspace) -> None:
+        """See ``exporters.api.Outlined``: definitions are of the time when they are read, best near the snapshot. The
+        holder reads them; it is waited for where it is the one that reads rows.
+        """
+        self._defining = self._counting.on_holder(self._read_schema)
+        noting = self._counting.on_holder(partial(self._note_outline, workspace, self._defining))
+        if self._session.consistency == ONE_SESSION:
+            wait([noting])
 
-    def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: the holder reads the definitions, unless it is the one that reads rows."""
-        if self._session.consistency != ONE_SESSION:
-            self._defining = self._counting.on_holder(self._read_schema)
+    def _note_outline(self, workspace: Workspace, defining: Future[Schema]) -> None:
+        schema = defining.result()
+        outline(self._known(schema), self._plan.tables, schema.files).note(workspace)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
@@ -111,20 +116,23 @@ class MysqlSnapshot:
             )
         except DRIVER_ERRORS as exc:
             raise last_session_error(exc, self._session.address.url) from exc
-        schema.write(sink)
+        write_files(sink, schema.files)
         schema.missing.losses.extend(self._counting.losses)
-        tables = {number: planned.table for number, planned in self._planned.items()}
-        finished = MysqlFinish(
-            tables,
-            self._all_tables,
-            self._session.unreadable,
-            counted,
-            current_units,
-            self._positions,
-            self._session.server,
-            schema.missing,
-        )
+        finished = replace(self._known(schema), counted=counted, done=current_units)
         return replace(summary(finished), has_definitions=has_definitions)
+
+    def _known(self, schema: Schema) -> MysqlFinish:
+        """Return what is known when the definitions have been read."""
+        return MysqlFinish(
+            tables={number: planned.table for number, planned in self._planned.items()},
+            all_tables=self._all_tables,
+            unreadable=self._session.unreadable,
+            counted={},
+            done=(),
+            positions=self._positions,
+            server=self._session.server,
+            missing=schema.missing,
+        )
 
     def count_no_more(self) -> None:
         """See ``exporters.api.InterruptibleCount``."""

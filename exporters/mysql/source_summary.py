@@ -11,6 +11,8 @@ from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.definitions.show_create import Missing
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK
+from exporters.sql.chunk_plan import PlannedTable
+from exporters.sql.outline import Outline
 from exporters.sql.source_summary import (
     Counted,
     Exported,
@@ -64,6 +66,19 @@ def summary(finished: MysqlFinish) -> SourceSummary:
     )
 
 
+def outline(known: MysqlFinish, planned: Sequence[PlannedTable], files: Mapping[str, bytes]) -> Outline:
+    """Return what is known before rows are read and counted."""
+    return Outline(
+        files={**files},
+        tables=[_exported(table.number, known.tables[table.number], None) for table in planned],
+        planned=planned,
+        gaps=[*_unreadable(known), *known.missing.gaps],
+        losses=[*known.missing.losses, *table_losses(known.all_tables, known.positions[-1])],
+        positions=[dict(position) for position in known.positions],
+        server=known.server,
+    )
+
+
 def _not_counted(tables: Iterable[MysqlTable], exported: Sequence[Exported]) -> str:
     """Return how many columns of text and bytes the server did not count, as words."""
     pairs = zip(tables, exported, strict=True)
@@ -112,8 +127,9 @@ def _unreadable(finished: MysqlFinish) -> Iterator[Gap]:
     yield from uncounted(labels, finished.counted)
 
 
-def _exported(number: int, table: MysqlTable, counted: Counted) -> Exported:
+def _exported(number: int, table: MysqlTable, counted: Counted | None) -> Exported:
     columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
     details = {"columns": columns, "engine": table.engine}
     details |= {"history": list(table.history)} if table.history else {}
-    return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)
+    rows, octets = (counted.rows, counted.octets) if counted else (None, {})
+    return Exported(number, table.schema, table.name, table.label, rows, details, octets)

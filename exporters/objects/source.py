@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+
+from msgspec.structs import replace
 
 from exporters.api import (
     DoneUnit,
@@ -24,6 +27,7 @@ from exporters.errors import SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
+from exporters.objects.gone_bucket import NotedBucket
 from exporters.objects.listing import inventory
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
@@ -31,7 +35,7 @@ from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import PagesAhead, Relisting
 from exporters.objects.outage_detection import Outage
 from exporters.objects.rate_estimate import Census, estimate
-from exporters.objects.source_summary import Closing, FinishedUnits
+from exporters.objects.source_summary import Closing, FinishedUnits, tags_readable
 from exporters.selection import EVERYTHING, Selection
 
 ReadReport = Callable[[Totals], ReportComparison]
@@ -141,6 +145,8 @@ class ObjectSnapshot:
         self._inventory = listed
         self._outage = Outage(bucket)
         self._pages_ahead: PagesAhead | None = None
+        self._noting = threading.Lock()
+        self._is_closed = False
         totals = listed.totals
         self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
@@ -195,6 +201,23 @@ class ObjectSnapshot:
         """See ``exporters.api.Foresighted``: the second listing is to see what has changed meanwhile."""
         return False
 
+    def begin_outline(self, workspace: Workspace) -> None:
+        """See ``exporters.api.Outlined``: the settings are asked for meanwhile."""
+        noted = NotedBucket(self._bucket.name, self._bucket.prefix, self._bucket.server)
+        noted.note(workspace)
+        reading = partial(self._note_settings, noted, workspace)
+        threading.Thread(target=reading, name="moveout-settings", daemon=True).start()
+
+    def _note_settings(self, noted: NotedBucket, workspace: Workspace) -> None:
+        with suppress(
+            Exception
+        ):  # ``finish`` asks again; what the location refuses is refused to the units, too
+            readable = tags_readable(self._bucket, self._inventory)
+            settings = dict(self._bucket.configuration())
+            with self._noting:
+                if not self._is_closed:
+                    replace(noted, settings=settings, are_tags_readable=readable).note(workspace)
+
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
         if self._inventory.totals.ordered:
@@ -217,5 +240,7 @@ class ObjectSnapshot:
 
     def close(self) -> None:
         """End what is under way."""
+        with self._noting:
+            self._is_closed = True
         if self._pages_ahead is not None:
             self._pages_ahead.close()

@@ -103,7 +103,7 @@ class Closing(Struct, frozen=True):
         """Write the index and the settings, return the summary. Raises ``SourceError``."""
         with ThreadPoolExecutor(2, thread_name_prefix="moveout-settings") as aside:
             settings = aside.submit(self.bucket.configuration)
-            tags_readable = aside.submit(self._tags_readable)
+            readable = aside.submit(tags_readable, self.bucket, self.inventory)
             _write_index(self._tables(planned), sink, self.counts)
             self.relisting.end()
             self.counts.gaps.extend(self.relisting.gaps())
@@ -112,7 +112,7 @@ class Closing(Struct, frozen=True):
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
         if self.report_comparison is not None:
             self.report_comparison.end()
-        losses = self._losses(configuration, tags_readable=tags_readable.result())
+        losses = self._losses(configuration, tags_readable=readable.result())
         return self._summary([*losses, *self.relisting.losses()])
 
     def _tables(self, planned: Iterable[Unit]) -> Iterator[pa.Table]:
@@ -211,11 +211,6 @@ class Closing(Struct, frozen=True):
             server=self.bucket.server,
         )
 
-    def _tags_readable(self) -> bool:
-        """Tell whether the tags of a few objects may be read."""
-        samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
-        return self.bucket.tags_readable(samples)
-
     def _losses(self, configuration: Mapping[str, Any], *, tags_readable: bool) -> Iterator[Loss]:
         name = self.bucket.name
         for denied in configuration.get("denied", ()):
@@ -237,6 +232,12 @@ class Closing(Struct, frozen=True):
             yield Loss(
                 name, "versions", f"{only}, as was chosen" if "current_only" in totals.choice else only
             )
+
+
+def tags_readable(bucket: Bucket, inventory: Inventory) -> bool:
+    """Tell whether the tags of a few objects may be read."""
+    samples = list(inventory.objects(0, 0, _TAG_SAMPLES)) if inventory.totals.shards else []
+    return bucket.tags_readable(samples)
 
 
 def _put_read(etags: list[str | None], table: pa.Table) -> int:

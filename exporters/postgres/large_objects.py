@@ -11,7 +11,8 @@ from collections.abc import Collection
 from exporters.api import Unit
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.sql.chunk_plan import table_directory, unit_id
+from exporters.sql import chunk_plan
+from exporters.sql.chunk_plan import PlannedTable, table_directory, unit_id
 
 NUMBER = 0
 """Their number in the catalog: tables count from 1."""
@@ -98,15 +99,14 @@ def _privilege(version: int) -> str:
     return has if version >= _PRIVILEGE_VERSION else _READABLE
 
 
+def planned(filenode: int) -> PlannedTable:
+    """Return the plan for them: one chunk."""
+    return PlannedTable(NUMBER, SCHEMA, NAME, f"large objects {filenode}", ((0, None),))
+
+
 def spec(filenode: int) -> dict[str, object]:
     """Return the spec of the one unit."""
-    return {
-        "table": NUMBER,
-        "directory": DIRECTORY,
-        "chunk": 0,
-        "range": [0, None],
-        "fingerprint": f"large objects {filenode}",
-    }
+    return chunk_plan.spec(planned(filenode), 0)
 
 
 def unit(table: PostgresTable) -> Unit:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 from pyarrow import ArrowInvalid
 
-from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
+from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.connections.open_connections import waking
 from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
@@ -24,10 +24,11 @@ from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
-from exporters.postgres.source_summary import PostgresFinish, summary
+from exporters.postgres.source_summary import PostgresFinish, outline, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.lost_snapshots import snapshot_lost
+from exporters.sql.outline import write_files
 
 
 class _Planned(Struct, frozen=True):
@@ -171,13 +172,23 @@ class PostgresSnapshot:
         """See ``exporters.api.Foresighted``: all is read as of the snapshot."""
         return True
 
+    def begin_outline(self, workspace: Workspace) -> None:
+        """See ``exporters.api.Outlined``: waits for it where the units need the connections of pg_dump."""
+        self._defining = self._definers.submit(self._read_definitions)
+        noting = self._definers.submit(self._note_outline, workspace, self._defining)
+        if self._limited:
+            wait([noting])
+
+    def _note_outline(self, workspace: Workspace, defining: Future[DefinitionFiles]) -> None:
+        definitions = defining.result()
+        large = [large_objects.planned(0)] if self._session.large_objects else []
+        known = self._known(definitions)
+        outline(known, [*self._plan.tables, *large], definitions.files).note(workspace)
+
     def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: begins to count and to read the definitions, unless that needs connections
-        that are not free.
-        """
+        """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
         if not self._limited:
             self._begun_counting()
-            self._defining = self._definers.submit(self._read_definitions)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
@@ -220,24 +231,26 @@ class PostgresSnapshot:
         else:
             counting = self._begun_counting()
             definitions = self._definitions()
-        definitions.write(sink)
-        tables = {number: planned.table for number, planned in self._planned.items()}
+        write_files(sink, definitions.files)
+        known = self._known(definitions)
         counts = counting.result()
-        if any(column.definition for table in tables.values() for column in table.columns):
+        if any(column.definition for table in known.tables.values() for column in table.columns):
             self._check_types(counting)
-        finished = summary(
-            PostgresFinish(
-                tables,
-                self._all_tables,
-                counts,
-                current_units,
-                self._positions,
-                self._session.server,
-                definitions.losses,
-                [*definitions.gaps, *self._unreadable_objects()],
-            )
+        finished = summary(replace(known, counted=counts, done=current_units))
+        return replace(finished, has_definitions=not known.tables and self._has_definitions())
+
+    def _known(self, definitions: DefinitionFiles) -> PostgresFinish:
+        """Return what is known when the definitions have been read."""
+        return PostgresFinish(
+            tables={number: planned.table for number, planned in self._planned.items()},
+            all_tables=self._all_tables,
+            counted={},
+            done=(),
+            positions=self._positions,
+            server=self._session.server,
+            losses=definitions.losses,
+            gaps=[*definitions.gaps, *self._unreadable_objects()],
         )
-        return replace(finished, has_definitions=not tables and self._has_definitions())
 
     def _has_definitions(self) -> bool:
         """Tell whether the database has anything that a fresh one has not."""

@@ -13,6 +13,8 @@ from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.encodings import AS_STORED
+from exporters.sql.chunk_plan import PlannedTable
+from exporters.sql.outline import Outline
 from exporters.sql.source_summary import (
     Counted,
     Exported,
@@ -45,7 +47,6 @@ def summary(finished: PostgresFinish) -> SourceSummary:
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
-    unreadable = [Gap(table.item, "failed", table.gap) for table in finished.all_tables if table.gap]
     labels = {number: table.item for number, table in finished.tables.items()}
     return SourceSummary(
         entries,
@@ -58,11 +59,28 @@ def summary(finished: PostgresFinish) -> SourceSummary:
             not_measured=_not_measured(finished),
             other_entries=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
         ),
-        gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
+        gaps=one_each([*_unreadable(finished), *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
         losses=finished.losses,
         positions=finished.positions,
         server=finished.server,
     )
+
+
+def outline(known: PostgresFinish, planned: Sequence[PlannedTable], files: Mapping[str, bytes]) -> Outline:
+    """Return what is known before rows are read and counted."""
+    return Outline(
+        files={**files},
+        tables=[_exported(table.number, known.tables[table.number], None) for table in planned],
+        planned=planned,
+        gaps=[*_unreadable(known), *known.gaps],
+        losses=known.losses,
+        positions=[dict(position) for position in known.positions],
+        server=known.server,
+    )
+
+
+def _unreadable(known: PostgresFinish) -> list[Gap]:
+    return [Gap(table.item, "failed", table.gap) for table in known.all_tables if table.gap]
 
 
 def _not_measured(finished: PostgresFinish) -> str:
@@ -76,12 +94,11 @@ def _not_measured(finished: PostgresFinish) -> str:
     return f"the server has them in {encoding}, and they leave in UTF-8"
 
 
-def _exported(number: int, table: PostgresTable, counted: Counted) -> Exported:
+def _exported(number: int, table: PostgresTable, counted: Counted | None) -> Exported:
     columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
     ancestors = [list(name) for name in table.ancestors]
     details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
     details |= {"extension": table.extension} if table.extension else {}
-    return Exported(
-        number, table.schema, table.name, table.item, counted.rows, details, counted.octets, table.kind
-    )
+    rows, octets = (counted.rows, counted.octets) if counted else (None, {})
+    return Exported(number, table.schema, table.name, table.item, rows, details, octets, table.kind)

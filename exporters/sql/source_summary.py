@@ -37,15 +37,16 @@ class Counted(Struct, frozen=True):
 
 
 class Exported(Struct, frozen=True):
-    """An exported table. ``counted`` is the server's own count of its rows. ``octets``: its own sums of the bytes of
-    columns, by name. ``details``: what the engine adds to its catalog row. ``label``: its name for people.
+    """An exported table. ``counted`` is the server's own count of its rows, None where there is none. ``octets``: its
+    own sums of the bytes of columns, by name. ``details``: what the engine adds to its catalog row. ``label``: its name
+    for people.
     """
 
     number: int
     schema: str
     name: str
     label: str
-    counted: int
+    counted: int | None
     details: Mapping[str, Any]
     octets: Mapping[str, int] = field(default_factory=dict)
     kind: ItemKind = "table"
@@ -80,7 +81,7 @@ def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[li
     gaps = [
         Gap(table.label, "failed", f"{entry.items} of {table.counted} rows were exported")
         for table, entry in zip(tables, entries, strict=True)
-        if entry.items != table.counted
+        if table.counted not in {None, entry.items}
     ]
     for table, entry in zip(tables, entries, strict=True):
         if entry.items == table.counted:
@@ -131,7 +132,7 @@ def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
             "parts": [part for unit in chunks for part in unit.outcome.facts["parts"]],
             "chunks": [_chunk(unit) for unit in chunks],
             "exact": sorted({name for unit in chunks for name in unit.outcome.facts["exact"]}),
-            "server_count": table.counted,
+            **({} if table.counted is None else {"server_count": table.counted}),
             "server_octets": dict(table.octets) if measured is not None else {},
             "octets": measured or {},
             **_proof(chunks),
@@ -193,7 +194,7 @@ def enumerations(
     return [
         Enumeration("tables", *listed),
         Enumeration("tables", "exported", len(entries) - other_entries),
-        Enumeration("rows", counted, sum(table.counted for table in tables)),
+        Enumeration("rows", counted, sum(table.counted or 0 for table in tables)),
         Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
         *byte_counts,
     ]

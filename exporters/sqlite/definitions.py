@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporters.api import Sink
 from exporters.sqlite.catalog import SchemaEntry
 from exporters.structs import as_dict
 
@@ -25,14 +24,16 @@ _NUMBERS = range(-(2**63), 2**63)
 _ENCODINGS = ("UTF-8", "UTF-16le", "UTF-16be")
 
 
-def write_schema(sink: Sink, entries: Sequence[SchemaEntry], pragmas: Mapping[str, Any]) -> None:
-    """Write all three files."""
+def schema_files(entries: Sequence[SchemaEntry], pragmas: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return all three files by name."""
     script = "".join(
         f"{entry.sql};\n" for entry in entries if entry.sql and not entry.name.startswith("sqlite_")
     )
-    _write(sink, SQL, script.encode())
-    _write(sink, ENTRIES, _json([as_dict(entry) for entry in entries]))
-    _write(sink, PRAGMAS, _json(dict(pragmas)))
+    return {
+        SQL: script.encode(),
+        ENTRIES: _json([as_dict(entry) for entry in entries]),
+        PRAGMAS: _json(dict(pragmas)),
+    }
 
 
 def parse_entries(data: bytes) -> list[SchemaEntry]:
@@ -69,8 +70,3 @@ def parse_pragmas(data: bytes) -> dict[str, Any]:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-
-
-def _write(sink: Sink, name: str, data: bytes) -> None:
-    with sink.create(name) as file:
-        file.write(data)

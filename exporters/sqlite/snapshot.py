@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from msgspec.structs import replace
+
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.sql import chunk_plan, snapshot_positions
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
+from exporters.sql.outline import Outline, write_files
 from exporters.sql.source_summary import Exported, entries_of, enumerations
 from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
 from exporters.sqlite.chunk_plan import plan_readable
-from exporters.sqlite.definitions import write_schema
+from exporters.sqlite.definitions import schema_files
 from exporters.sqlite.errors import is_damage
 from exporters.sqlite.files.backup import Copy, Header
 from exporters.sqlite.files.connection_pool import Pool
@@ -97,15 +100,33 @@ class SqliteSnapshot:
             digest = digest_table(connection, table, (first, last), largest_bytes=largest)
         return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
+    def begin_outline(self, workspace: Workspace) -> None:
+        """See ``exporters.api.Outlined``: all of it has been read."""
+        Outline(
+            files=self._schema_files(),
+            tables=[replace(self._exported(number, {}), counted=None) for number in self._tables],
+            planned=[planned for planned, _ in self._tables.values()],
+            gaps=self._unread(),
+            losses=[*self._catalog.losses, *self._header_losses()],
+            positions=[dict(position) for position in self._positions],
+            server=server(),
+        ).note(workspace)
+
+    def _schema_files(self) -> dict[str, bytes]:
+        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
+        return schema_files(self._catalog.entries, pragmas)
+
+    def _unread(self) -> list[Gap]:
+        return [Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()]
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with SQLite's own count of every table."""
-        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
-        write_schema(sink, self._catalog.entries, pragmas)
+        write_files(sink, self._schema_files())
         exported = [self._exported(number, octets) for number, octets in self._octets().items()]
         own_units = (done_unit for done_unit in done if done_unit.unit.spec.get("table") in self._tables)
         entries, gaps = entries_of(exported, own_units)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
-        unread = [Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()]
+        unread = self._unread()
         return SourceSummary(
             entries,
             enumerations(

@@ -7,6 +7,7 @@ ENGINE = Engine(
     schemes=("mysql", "mariadb"),
     secret_variables=("MYSQL_PWD",),
     exporter="exporters.mysql.source:MysqlExporter",
+    summary_of_gone="exporters.sql.outline:summary_of_gone",
     contact="exporters.mysql.connection:contact",
     part_reader="exporters.mysql.part_reader:MysqlPartReader",
     live_reader="exporters.mysql.live_reader:MysqlLiveReader",

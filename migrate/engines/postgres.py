@@ -7,6 +7,7 @@ ENGINE = Engine(
     schemes=("postgresql", "postgres"),
     secret_variables=("PGPASSWORD",),
     exporter="exporters.postgres.exporter:PostgresExporter",
+    summary_of_gone="exporters.sql.outline:summary_of_gone",
     contact="exporters.postgres.exporter:contact",
     part_reader="exporters.postgres.part_reader:PostgresPartReader",
     live_reader="exporters.postgres.live_reader:PostgresLiveReader",

@@ -11,6 +11,7 @@ ENGINE = Engine(
     secret_variables=("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     contact="migrate.storage.s3.account:contact",
     exporter="exporters.objects.source:ObjectExporter",
+    summary_of_gone="exporters.objects.gone_bucket:summary_of_gone",
     comparison="migrate.verify.live_bucket:compare_bucket",
     restorer="migrate.restore.objects.restore:BucketRestorer",
     create="migrate.restore.objects.create_bucket:create_bucket",

@@ -8,6 +8,7 @@ ENGINE = Engine(
     url_names="file",
     secrets=(),
     exporter="exporters.sqlite.source:SqliteExporter",
+    summary_of_gone="exporters.sqlite.files.directory:summary_of_gone",
     part_reader="exporters.sqlite.part_reader:SqlitePartReader",
     live_reader="exporters.sqlite.live_reader:SqliteLiveReader",
     restorer="migrate.restore.sqlite.restore:SqliteRestorer",

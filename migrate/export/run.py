@@ -23,14 +23,13 @@ from contextlib import ExitStack, contextmanager
 
 from msgspec.structs import replace
 
-from exporters.api import Identified, Source
+from exporters.api import OUTLINE, Identified, Source
 from exporters.connections.silent_servers import waiting_for_silent
 from exporters.errors import SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
-from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import ExportedData, Sealed
 from migrate.bundle.seal import seal as write_seal
 from migrate.errors import NoSpaceError, UsageError
@@ -46,7 +45,7 @@ from migrate.report import sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import GRACE_SECONDS
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, exists
 from migrate.storage.known_files import KnownFiles
 
 _REQUESTS = 16
@@ -166,7 +165,10 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
     if sealed is not None and (state is None or state.id == sealed.id):
         return outcome_of_sealed(store, sealed)
-    if state is None or not any(is_begun(store, source.name) for source in state.sources):
+    if state is None or not any(
+        is_begun(store, source.name) or exists(store, layout.workspace_file(source.name, OUTLINE))
+        for source in state.sources
+    ):
         raise UsageError(
             f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
         )
@@ -179,25 +181,23 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 
 
 def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
-    reconciliations: list[SourceReconciliation] = []
-    broken: list[BrokenSource] = []
-    for source in sources:
-        source_result, broken_source = export_source(run, source)
-        reconciliations.append(source_result)
-        if broken_source is not None:
-            broken.append(broken_source)
+    results = [export_source(run, source) for source in sources]
+    broken = [result.broken for result in results if result.broken is not None]
     broken_names = {source.name for source in broken}
     options = run.options
+    reconciliations = [result.reconciliation for result in results]
     exported = ExportedData(run.state, run.ledger, reconciliations, options.left_behind, options.case)
     run.room.release()
     lift_rate_limit(run)
     if run.seal.stands and is_unchanged(run.store, exported, broken_names, strict=options.strict_snapshot):
         return _outcome_of_kept(run, broken)
-    if all(source.name in broken_names and not source.totals.items for source in reconciliations):
+    is_nothing = all(source.name in broken_names and not source.totals.items for source in reconciliations)
+    if options.ask and is_nothing:
         raise no_source_error([(source.name, source.error) for source in broken])
     run.progress.begin("seal", items=0, size_bytes=0)
     try:
         run.seal.remove()
+        exported = replace(exported, reconciliations=[result.described() for result in results])
         sealed = write_seal(
             run.store, exported, executor=run.executor, check=run.lease.check, page=sealed_page
         )

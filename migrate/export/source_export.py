@@ -7,13 +7,21 @@ was exported of it, and with the error.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.api import Gap, Snapshot, Source, SourceSummary
-from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
+from exporters.api import Gap, Outlined, Snapshot, Source, SourceSummary
+from exporters.engine import SummaryOfGone, load_part
+from exporters.errors import (
+    SourceError,
+    SourceSnapshotLostError,
+    SourceStateError,
+    SourceUnreachableError,
+)
 from migrate.bundle import layout, reconciliation
 from migrate.bundle.commit_records import (
     FinalRecord,
@@ -27,6 +35,7 @@ from migrate.bundle.reader import hash_file
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
+from migrate.engines import registry
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
 from migrate.export.lost_source import LostSource
 from migrate.export.outcome import BrokenSource
@@ -42,15 +51,29 @@ LOST_IN_VAIN = 3
 """A source is left when so many snapshots in a row were lost before they brought more units than those before."""
 
 
-def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, BrokenSource | None]:
-    """Export one source; return its summary, and why it broke off if it did."""
+class ExportedSource(Struct, frozen=True):
+    """What came of a source. ``broken``: why it broke off, if it did. ``describe`` returns the reconciliation of one
+    that nobody could finish; it writes files, so it is called once the bundle is to be sealed.
+    """
+
+    reconciliation: SourceReconciliation
+    broken: BrokenSource | None = None
+    describe: Callable[[], SourceReconciliation] | None = None
+
+    def described(self) -> SourceReconciliation:
+        """Return the reconciliation for the seal."""
+        return self.reconciliation if self.describe is None else self.describe()
+
+
+def export_source(run: ExportRun, source: Source) -> ExportedSource:
+    """Export one source, as far as it can be."""
     final = run.executor.submit(_read_final, run.store, source.name)
     _separate_groups(run, source.name)
     before = _finished_before(run, source, final.result())
     if before is not None and _is_finished(run, before):
         run.followed.go_on(source.name, before.summary.positions)
         _show_done(run.progress, before)
-        return before, None
+        return ExportedSource(before)
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _forget_earlier_run(run, source)
         before = None
@@ -71,13 +94,17 @@ def export_source(run: ExportRun, source: Source) -> tuple[SourceReconciliation,
         if not isinstance(source, LostSource) and len(run.state.sources) > 1:
             run.progress.note_error(what, error)
     if units is None and before is not None:
-        return _reconciliation(run, source, before.summary, failures), broken
-    if summary is None:
-        error = error or SourceError(f"{source.name} was not finished")
-        # A base of changes that was replaced is one that the earlier summary names.
-        earlier = final.result() if before is not None and source.name not in run.options.follow else None
-        summary = _summary_of_broken(run, source.name, error, earlier)
-    return _reconciliation(run, source, summary, failures), broken
+        summary = before.summary
+    if summary is not None:
+        return ExportedSource(_reconciliation(run, source, summary, failures), broken)
+    error = error or SourceError(f"{source.name} was not finished")
+    _load_records(run, source.name)
+    run.progress.count_gaps(1)
+    # A base of changes that was replaced is one that the earlier summary names.
+    earlier = final.result() if before is not None and source.name not in run.options.follow else None
+    known = _reconciliation(run, source, SourceSummary([], []), failures)
+    describe = partial(_described, run, source, error, earlier, failures)
+    return ExportedSource(known, broken, describe)
 
 
 class _SourceReading:
@@ -140,11 +167,15 @@ class _SourceReading:
                 run.ledger.set_aside(source.name)
                 self._is_finished = False
                 run.store.delete(layout.final_record(source.name))
+            if isinstance(snapshot, Outlined):
+                snapshot.begin_outline(self._workspace)
             self.units = units = UnitRun(run, source, snapshot)
             error = units.run()
             if isinstance(error, SourceSnapshotLostError):
                 raise error
             self.error = error
+            if isinstance(error, SourceUnreachableError) and isinstance(snapshot, Outlined):
+                return  # rather than wait for it once more
             lift_rate_limit(run)
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
@@ -236,21 +267,47 @@ def _finish_source(run: ExportRun, source: Source, snapshot: Snapshot, *, comple
     return summary
 
 
-def _summary_of_broken(
-    run: ExportRun, source: str, error: SourceError, earlier: FinalRecord | DamageError | None
-) -> SourceSummary:
-    """Return the summary of a source that broke off. Nobody could say what is missing, so that is the one gap. What an
-    ``earlier`` run has written of the whole source stays, as long as nothing was replaced that it speaks of.
+def _described(
+    run: ExportRun,
+    source: Source,
+    error: SourceError,
+    earlier: FinalRecord | DamageError | None,
+    failures: Sequence[str],
+) -> SourceReconciliation:
+    """Return the reconciliation of a source that broke off. What an ``earlier`` run has written of the whole source
+    stays, as long as nothing was replaced that it speaks of; else the outline says what there is, and what is missing.
     """
-    _load_records(run, source)
-    begun = run.ledger.totals(source).units > 0
-    gap = Gap(f"{'the rest' if begun else 'all'} of {source}", "failed", str(error))
-    run.ledger.add_gaps(source, [gap])
-    run.progress.count_gaps(1)
-    if isinstance(earlier, FinalRecord) and run.ledger.has_all_set_aside(source) and _are_there(run, earlier):
-        run.ledger.add_final(earlier)
-        return replace(earlier.summary, gaps=[*earlier.summary.gaps, gap])
-    return SourceSummary([], [], gaps=[gap])
+    name = source.name
+    final: FinalRecord | None = None
+    if isinstance(earlier, FinalRecord) and run.ledger.has_all_set_aside(name) and _are_there(run, earlier):
+        final = earlier
+    else:
+        final = _final_of_gone(run, source, error)
+    is_whole = final is not None and not any(gap.disposition == "failed" for gap in final.summary.gaps)
+    rest = "the second count" if is_whole else "the rest"
+    gap = Gap(f"{rest if run.ledger.totals(name).units else 'all'} of {name}", "failed", str(error))
+    run.ledger.add_gaps(name, [gap])
+    if final is None:
+        return _reconciliation(run, source, SourceSummary([], [], gaps=[gap]), failures)
+    run.ledger.add_final(final)
+    summary = replace(final.summary, gaps=[*final.summary.gaps, gap])
+    return _reconciliation(run, source, summary, failures)
+
+
+def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalRecord | None:
+    """Write what was noted of a source when its snapshot stood; None where too little was."""
+    engine = registry.find(source.url)
+    if engine is None or not engine.summary_of_gone:
+        return None
+    summary_of_gone: SummaryOfGone = load_part(engine.summary_of_gone)
+    sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
+    workspace = StoreWorkspace(run.store, source.name)
+    try:
+        summary = summary_of_gone(workspace, run.ledger.done(source.name), sink, error)
+    except SourceStateError as exc:
+        run.progress.note(f"{source.name}: {exc}")
+        return None
+    return None if summary is None else FinalRecord(source.name, summary, sink.files)
 
 
 def _are_there(run: ExportRun, final: FinalRecord) -> bool:

@@ -160,7 +160,9 @@ def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(postgres
 
 def read_to_the_end(source, store, before_the_end):
     """Count while the snapshot is held; end its holder, then finish."""
-    with source.snapshot(StoreWorkspace(store, "app"), workers=1) as snapshot:
+    workspace = StoreWorkspace(store, "app")
+    with source.snapshot(workspace, workers=1) as snapshot:
+        snapshot.begin_outline(workspace)
         snapshot.foresee_finish()
         snapshot._counting.result()
         snapshot._defining.result()

@@ -15,7 +15,7 @@ from typing import Any
 import pymysql
 from msgspec import Struct, field
 
-from exporters.api import Gap, Loss, Sink
+from exporters.api import Gap, Loss
 from exporters.mysql.catalog import MysqlTable, read_sequences
 from exporters.mysql.connection import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
@@ -95,12 +95,6 @@ class Schema(Struct, frozen=True):
 
     files: Mapping[str, bytes]
     missing: Missing
-
-    def write(self, sink: Sink) -> None:
-        """Write the files."""
-        for name, data in self.files.items():
-            with sink.create(name) as file:
-                file.write(data)
 
 
 def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:

@@ -150,12 +150,19 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
 
 def taken(bucket: Bucket, workspace: Workspace, selection: Selection) -> Inventory | None:
     """Return the inventory that is there, None where none is finished. Raises ``SourceUsageError`` as ``take`` does."""
+    inventory = finished(workspace, selection)
+    if inventory is not None:
+        _check_choice(inventory.totals.choice, selection, bucket)
+    return inventory
+
+
+def finished(workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory | None:
+    """Return the inventory that is there, whatever it was made for; None where none is finished."""
     written = workspace.read(_SUMMARY)
     if written is None:
         return None
     with reading_state(_SUMMARY):
         totals = msgspec.convert(json.loads(written), Totals)
-    _check_choice(totals.choice, selection, bucket)
     return Inventory(workspace, totals, selection)
 
 

@@ -27,14 +27,21 @@ class Relisting:
     listing's count only if that one has overlooked objects.
     """
 
-    def __init__(self, bucket: Bucket, totals: Totals, ahead: PagesAhead | None = None) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        totals: Totals,
+        ahead: PagesAhead | None = None,
+        refusal: SourceError | None = None,
+    ) -> None:
         self._bucket = bucket
         self._since = datetime.fromisoformat(totals.listed_from)
-        self.refusal: SourceError | None = None
+        self.refusal = refusal
         """Why there is no second listing: the source may have been shut since the first."""
         self._files = ExitStack()
-        with self._unless_shut():
-            self._second = _second_listing(bucket, totals, ahead, self._files)
+        if refusal is None:
+            with self._unless_shut():
+                self._second = _second_listing(bucket, totals, ahead, self._files)
         method = "a second listing of versions with a plain one" if totals.versions else "a second listing"
         self.how = f"{method}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0

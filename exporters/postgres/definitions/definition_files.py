@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from exporters.api import Gap, Loss, Sink
+from exporters.api import Gap, Loss
 from exporters.changes import FOLLOW
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
@@ -102,12 +102,6 @@ class DefinitionFiles(Struct, frozen=True):
     files: Mapping[str, bytes]
     losses: Sequence[Loss]
     gaps: Sequence[Gap]
-
-    def write(self, sink: Sink) -> None:
-        """Write the files."""
-        for name, data in self.files.items():
-            with sink.create(name) as file:
-                file.write(data)
 
 
 def read_definitions(

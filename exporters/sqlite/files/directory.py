@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import (
+    OUTLINE,
     DoneUnit,
     Enumeration,
     Estimate,
@@ -37,12 +38,14 @@ from exporters.api import (
 from exporters.errors import SourceError, SourceUnreachableError, reading_state
 from exporters.lossless_text import is_utf_8, printable, url_path
 from exporters.rate_sampling import try_out
+from exporters.sql import outline
 from exporters.sql.snapshot_positions import remember
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import RECORD_SUFFIX
 from exporters.sqlite.files.backup import check_file, copies, is_database
 from exporters.sqlite.snapshot import SqliteSnapshot, server
 from exporters.sqlite.table_survey import survey_file
+from exporters.structs import as_dict
 
 FILES = "files.json"
 _NUMBERS = "files.json"
@@ -239,7 +242,7 @@ class DirectorySnapshot:
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one unit of one file."""
         member = self._members[unit.spec["file"]]
-        outcome = member.snapshot.export(_inner(member, unit), _SinkBelow(sink, member.folder))
+        outcome = member.snapshot.export(_inner(member.folder, unit), _SinkBelow(sink, member.folder))
         member.snapshot.release()
         parts = [{**part, "name": f"{member.folder}/{part['name']}"} for part in outcome.facts["parts"]]
         return replace(outcome, facts={**outcome.facts, "parts": parts})
@@ -249,26 +252,33 @@ class DirectorySnapshot:
         member = self._members.get(done.unit.spec.get("file", ""))
         if member is None:
             return False
-        is_unchanged = member.snapshot.still_holds(_inner_done(member, done))
+        is_unchanged = member.snapshot.still_holds(_inner_done(member.folder, done))
         member.snapshot.release()
         return is_unchanged
 
+    def begin_outline(self, workspace: Workspace) -> None:
+        """See ``exporters.api.Outlined``."""
+        for member in self._members.values():
+            member.snapshot.begin_outline(_Below(workspace, member.folder))
+            member.snapshot.release()
+        folders = {name: member.folder for name, member in self._members.items()}
+        positions = [dict(position) for position in self._positions]
+        noted = _Outline(folders, self._listing.gaps, positions)
+        workspace.write(OUTLINE, json.dumps(as_dict(noted)).encode())
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Finish every file, and add up."""
-        by_file: dict[str, list[DoneUnit]] = {name: [] for name in self._members}
-        for done_unit in done:
-            if (name := done_unit.unit.spec.get("file")) in by_file:
-                by_file[name].append(_inner_done(self._members[name], done_unit))
+        folders = {name: member.folder for name, member in self._members.items()}
+        by_file = _by_file(done, folders)
         accounts = {}
         for name, member in self._members.items():
             accounts[name] = member.snapshot.finish(iter(by_file[name]), _SinkBelow(sink, member.folder))
             member.snapshot.release()
-        with sink.create(FILES) as file:
-            listed = [{"name": member.name, "folder": member.folder} for member in self._members.values()]
-            file.write(json.dumps({"version": 1, "files": listed}, indent=1).encode() + b"\n")
+        _write_folders(sink, folders)
         return self._summary(accounts)
 
     def _summary(self, accounts: Mapping[str, SourceSummary]) -> SourceSummary:
+        """Add up, and count the files."""
         sums: dict[tuple[str, str], int] = {}
         for summary in accounts.values():
             for enumeration in summary.enumerations:
@@ -276,43 +286,96 @@ class DirectorySnapshot:
                     sums.get((enumeration.what, enumeration.how), 0) + enumeration.count
                 )
         failed = sum(1 for gap in self._listing.gaps if gap.disposition == "failed")
-        several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
-        return SourceSummary(
-            entries=[
-                replace(entry, schema=name) for name, summary in accounts.items() for entry in summary.entries
-            ],
+        return replace(
+            _joined(accounts, self._listing.gaps, self._positions),
             enumerations=[
                 Enumeration("files", "databases in the directory", len(self._listing.databases) + failed),
                 Enumeration("files", "exported", len(accounts)),
                 *(Enumeration(what, how, count) for (what, how), count in sums.items()),
             ],
-            gaps=[
-                *self._listing.gaps,
-                *(
-                    replace(gap, item=f"{name}: {gap.item}")
-                    for name, summary in accounts.items()
-                    for gap in summary.gaps
-                ),
-            ],
-            losses=[
-                *(several if len(accounts) > 1 else ()),
-                *(
-                    replace(loss, item=f"{name}: {loss.item}")
-                    for name, summary in accounts.items()
-                    for loss in summary.losses
-                ),
-            ],
-            positions=self._positions,
-            server=server(),
-            has_definitions=any(summary.has_definitions for summary in accounts.values()),
         )
 
 
-def _inner(member: _Member, unit: Unit) -> Unit:
+class _Outline(Struct, frozen=True):
+    """What is noted of the directory; each file's own outline lies below its folder."""
+
+    folders: dict[str, str]
+    gaps: Sequence[Gap]
+    positions: Sequence[dict[str, Any]]
+
+
+def summary_of_gone(
+    workspace: Workspace, done: Iterator[DoneUnit], sink: Sink, error: SourceError
+) -> SourceSummary | None:
+    """See ``exporters.engine.SummaryOfGone``; of a file or of a directory."""
+    noted = json.loads(workspace.read(OUTLINE) or b"{}")
+    if "folders" not in noted:
+        return outline.summary_of_gone(workspace, done, sink, error)
+    with reading_state(OUTLINE):
+        directory = msgspec.convert(noted, _Outline)
+    by_file = _by_file(done, directory.folders)
+    accounts = {}
+    for name, folder in directory.folders.items():
+        below = _Below(workspace, folder), by_file[name], _SinkBelow(sink, folder)
+        if (account := outline.summary_of_gone(*below, error)) is not None:
+            accounts[name] = account
+    _write_folders(sink, {name: directory.folders[name] for name in accounts})
+    return _joined(accounts, directory.gaps, directory.positions)
+
+
+def _by_file(done: Iterator[DoneUnit], folders: Mapping[str, str]) -> dict[str, list[DoneUnit]]:
+    """Return the units of each file, as its own snapshot names them."""
+    by_file: dict[str, list[DoneUnit]] = {name: [] for name in folders}
+    for done_unit in done:
+        if (name := done_unit.unit.spec.get("file")) in by_file:
+            by_file[name].append(_inner_done(folders[name], done_unit))
+    return by_file
+
+
+def _write_folders(sink: Sink, folders: Mapping[str, str]) -> None:
+    """Write which folder is which file's."""
+    listed = [{"name": name, "folder": folder} for name, folder in folders.items()]
+    data = json.dumps({"version": 1, "files": listed}, indent=1).encode() + b"\n"
+    outline.write_files(sink, {FILES: data})
+
+
+def _joined(
+    accounts: Mapping[str, SourceSummary], gaps: Sequence[Gap], positions: Sequence[Mapping[str, Any]]
+) -> SourceSummary:
+    """Join the summaries of files, without their counts. ``gaps`` of the directory."""
+    several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
+    return SourceSummary(
+        entries=[
+            replace(entry, schema=name) for name, summary in accounts.items() for entry in summary.entries
+        ],
+        enumerations=[],
+        gaps=[
+            *gaps,
+            *(
+                replace(gap, item=f"{name}: {gap.item}")
+                for name, summary in accounts.items()
+                for gap in summary.gaps
+            ),
+        ],
+        losses=[
+            *(several if len(accounts) > 1 else ()),
+            *(
+                replace(loss, item=f"{name}: {loss.item}")
+                for name, summary in accounts.items()
+                for loss in summary.losses
+            ),
+        ],
+        positions=positions,
+        server=server(),
+        has_definitions=any(summary.has_definitions for summary in accounts.values()),
+    )
+
+
+def _inner(folder: str, unit: Unit) -> Unit:
     """Return a unit as the file's own snapshot names it."""
     spec = {key: value for key, value in unit.spec.items() if key != "file"}
-    return replace(unit, id=unit.id.removeprefix(f"{member.folder}/"), spec=spec)
+    return replace(unit, id=unit.id.removeprefix(f"{folder}/"), spec=spec)
 
 
-def _inner_done(member: _Member, done: DoneUnit) -> DoneUnit:
-    return replace(done, unit=_inner(member, done.unit))
+def _inner_done(folder: str, done: DoneUnit) -> DoneUnit:
+    return replace(done, unit=_inner(folder, done.unit))

@@ -101,7 +101,7 @@ def test_definitions_are_read_while_the_rows_are_and_again_where_that_fails(mari
     with source.snapshot(MemoryWorkspace(), workers=1) as snapshot:
         if fails:
             monkeypatch.setattr("exporters.mysql.snapshot.read_schema", locked)
-        snapshot.foresee_finish()
+        snapshot.begin_outline(MemoryWorkspace())
         assert isinstance(snapshot._defining.exception(), pymysql.OperationalError) == fails
         monkeypatch.setattr("exporters.mysql.snapshot.read_schema", read_schema)
         run_sql(url, "DROP VIEW v")

@@ -1,0 +1,273 @@
+"""A source that is gone for good in the middle of an export: what was exported of it is sealed as incomplete, and can
+be restored. Only rows that were not read are lost.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+
+from exporters.api import OUTLINE
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.case.model import Endpoint
+from migrate.cli.common.sources import open_sources
+from migrate.errors import GoneError, MoveoutError
+from migrate.export import export, seal_unasked
+from migrate.export import source_export as source_export_module
+from migrate.export import unit_runner as unit_runner_module
+from migrate.runtime.progress import Silent
+from migrate.storage.api import StoreWrapper
+from migrate.storage.registry import open_location
+from migrate.storage.s3.http import concurrent_requests
+from migrate.verify import Level, verify
+from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres_databases
+from tests.exporters.sqlite import databases as sqlite
+from tests.tools.clients import boto_client
+from tests.tools.processes import kill_server
+
+TABLES = "".join(f"CREATE TABLE t{number} (g INTEGER PRIMARY KEY, note VARCHAR(9));" for number in range(3))
+ROWS = "".join(
+    f"INSERT INTO t{table} VALUES {','.join(f'({row}, {chr(39)}n{row}{chr(39)})' for row in range(40))};"
+    for table in range(3)
+)
+VIEW = "CREATE VIEW v AS SELECT count(*) AS c FROM t0;"
+SCRIPT = TABLES + ROWS + VIEW
+
+
+class DyingStore(StoreWrapper):
+    """A location that calls ``die`` once so many units are committed, and the outline of their source is there. Each
+    unit is committed alone.
+    """
+
+    def __init__(self, store, die, *, units):
+        super().__init__(store)
+        self.together = 1
+        self._die, self._left, self._is_noted = die, units, threading.Event()
+
+    def put(self, key, data, *, sha256=None):
+        is_unit = "/units/" in key
+        if is_unit:
+            assert self._is_noted.wait(30)
+            self._die_after(0)
+        info = super().put(key, data, sha256=sha256)
+        if key.endswith(f"/state/{OUTLINE}"):
+            self._is_noted.set()
+        if is_unit:
+            self._die_after(1)
+        return info
+
+    def _die_after(self, units):
+        self._left -= units
+        if not self._left:
+            self._left = -1
+            self._die()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Wait for no server that does not come back."""
+    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(unit_runner_module, "RETRY_WAITS", (0.0,))
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+
+
+def dying(location, die, units, **sources):
+    """Export while the source dies; return the outcome."""
+    store = DyingStore(open_location(str(location)), die, units=units)
+    endpoints = {name: Endpoint(url) for name, url in sources.items()}
+    with open_sources(endpoints) as opened:
+        return export(opened, store, workers=1, progress=Silent())
+
+
+def stopped(location, units, **sources):
+    """Let an export die, and not its source."""
+
+    def die():
+        raise GoneError("the process was killed")
+
+    with pytest.raises(MoveoutError):
+        dying(location, die, units, **sources)
+
+
+def seal(location):
+    return seal_unasked(open_location(str(location)), workers=1, progress=Silent())
+
+
+def gaps_of(location):
+    return [gap.item for _, gap in BundleReader(open_location(str(location))).gaps()]
+
+
+def check(location, whole):
+    """The bundle is sound, says what is missing of its tables, and shows those that are whole."""
+    store = open_location(str(location))
+    assert verify(store, Level.FULL, workers=2, progress=Silent()).findings == []
+    reader = BundleReader(store)
+    assert not reader.info.complete
+    rows = {row.name: row.items for row in reader.catalog() if row.kind == "table"}
+    assert rows == {f"t{number}": 40 if number in whole else 0 for number in range(3)}
+    named = " ".join(gaps_of(location))
+    assert [number for number in range(3) if f"t{number}" not in named] == whole
+    page = store.read(layout.REPORT).decode()
+    status = call("status", location)
+    for number in {*range(3)} - {*whole}:
+        assert f"t{number}" in page
+        assert f"t{number}" in status.out
+    for table in (row for row in reader.catalog() if row.items):
+        name = f"{table.schema}.{table.name}".removeprefix("main.")
+        shown = call("sql", location, f"SELECT count(*) AS c FROM {name}", "--csv")
+        assert (shown.code, shown.out.split()) == (0, ["c", "40"]), shown.err
+
+
+def restored(location, url, fetch, whole):
+    """Everything that was exported comes back, with all definitions; what is missing is named."""
+    result = call("restore", location, url)
+    assert result.code == 3, (result.out, result.err)
+    assert [fetch(url, f"SELECT count(*) FROM t{number}") for number in range(3)] == [
+        [(40 if number in whole else 0,)] for number in range(3)
+    ]
+    assert fetch(url, "SELECT * FROM v") == [(40 if 0 in whole else 0,)]
+    for number in {*range(3)} - {*whole}:
+        assert f"t{number}" in result.out
+
+
+MOMENTS = [pytest.param(units, marks=() if units == 1 else pytest.mark.torture) for units in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("units", MOMENTS)
+def test_a_postgresql_that_is_killed(servers, other_postgres, tmp_path, units):
+    server = servers.postgres(f"gone-{units}")
+    url = server.database()
+    postgres_databases.run_sql(url, SCRIPT)
+    outcome = dying(tmp_path / "bundle", lambda: kill_server(server), units, app=url)
+    assert outcome.exit_code == 3
+    check(tmp_path / "bundle", [*range(units)])
+    restored(tmp_path / "bundle", other_postgres.database(), postgres_databases.fetch, [*range(units)])
+
+
+@pytest.mark.parametrize("units", MOMENTS)
+def test_a_mariadb_that_is_killed(servers, other_mariadb, tmp_path, units):
+    server = servers.mariadb(f"gone-{units}")
+    url = server.database()
+    mysql.run_sql(url, SCRIPT)
+    outcome = dying(tmp_path / "bundle", lambda: kill_server(server), units, app=url)
+    assert outcome.exit_code == 3
+    check(tmp_path / "bundle", [*range(units)])
+    restored(tmp_path / "bundle", other_mariadb.database(), mysql_rows, [*range(units)])
+
+
+def mysql_rows(url, query):
+    with mysql.open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return [*cursor.fetchall()]
+
+
+def sqlite_rows(url, query):
+    with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_file_that_is_gone_when_the_export_is_given_again(tmp_path):
+    path, bundle = tmp_path / "app.db", tmp_path / "bundle"
+    sqlite.run_sql(path, SCRIPT)
+    stopped(bundle, 1, app=sqlite.url_of(path))
+    path.unlink()
+    assert call("export", f"app={sqlite.url_of(path)}", "--to", bundle).code == 3
+    check(bundle, [0])
+    restored(bundle, f"sqlite://{tmp_path / 'new.db'}", sqlite_rows, [0])
+
+
+def test_a_directory_of_files_that_is_gone(tmp_path):
+    directory, bundle, new = tmp_path / "files", tmp_path / "bundle", tmp_path / "new"
+    directory.mkdir()
+    for name in ("a.db", "b.db"):
+        sqlite.run_sql(directory / name, SCRIPT)
+    url = f"sqlite://{directory}"
+    stopped(bundle, 4, app=url)
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+    assert (seal(bundle).exit_code, verified(bundle)) == (3, [])
+    assert call("restore", bundle, f"sqlite://{new}").code == 3
+    count = "SELECT count(*) FROM t{}"
+    assert [sqlite_rows(f"sqlite://{new / 'a.db'}", count.format(number)) for number in range(3)] == [
+        [(40,)]
+    ] * 3
+    assert [sqlite_rows(f"sqlite://{new / 'b.db'}", count.format(number)) for number in (0, 2)] == [
+        [(40,)],
+        [(0,)],
+    ]
+
+
+def verified(location):
+    return verify(open_location(str(location)), Level.FULL, workers=2, progress=Silent()).findings
+
+
+def test_definitions_alone_are_sealed_where_that_is_asked_for(postgres_url, other_postgres, tmp_path):
+    bundle = tmp_path / "bundle"
+    stopped(bundle, 0, app=postgres_url)
+    assert seal(bundle).exit_code == 3
+    check(bundle, [])
+    restored(bundle, other_postgres.database(), postgres_databases.fetch, [])
+
+
+@pytest.fixture
+def postgres_url(request):
+    url = request.getfixturevalue("postgres").database()
+    postgres_databases.run_sql(url, SCRIPT)
+    return url
+
+
+def test_one_that_had_a_failed_table_keeps_its_definitions_while_others_change_the_bundle(
+    postgres, other_postgres, tmp_path
+):
+    """The first run lacks a table whose file is lost. In the second the database is gone, and another source comes."""
+    bundle, late, url = tmp_path / "bundle", tmp_path / "late.db", postgres.database()
+    postgres_databases.run_sql(url, SCRIPT)
+    place = "current_setting('data_directory') || '/' || pg_relation_filepath('t1')"
+    [[path]] = postgres_databases.fetch(url, f"SELECT {place}")
+    postgres_databases.run_sql(url, f"CHECKPOINT; COPY (SELECT) TO PROGRAM 'rm {path}'")
+    assert call("export", f"app={url}", "--to", bundle).code == 3
+    postgres.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+    sqlite.run_sql(late, "CREATE TABLE t (x INTEGER)")
+    assert call("export", f"app={url}", f"late={sqlite.url_of(late)}", "--to", bundle).code == 3
+    assert [source.complete for source in BundleReader(open_location(str(bundle))).info.sources] == [
+        False,
+        True,
+    ]
+    new = other_postgres.database()
+    result = call("restore", bundle, f"app={new}")
+    assert result.code == 3, result.err
+    assert [postgres_databases.fetch(new, f"SELECT count(*) FROM t{number}") for number in (0, 1, 2)] == [
+        [(40,)],
+        [(0,)],
+        [(40,)],
+    ]
+
+
+def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
+    """The index has all objects; those that were not read are gaps with their names."""
+    server, bundle = servers.minio("gone"), tmp_path / "bundle"
+    client = boto_client(server.profile)
+    client.create_bucket(Bucket="media")
+    bodies = {"small": b"s", "a-large": bytes(9 * 2**20), "b-large": bytes(9 * 2**20)}
+    for key, body in bodies.items():
+        client.put_object(Bucket="media", Key=key, Body=body)
+    outcome = dying(bundle, lambda: kill_server(server), 1, media=f"s3://media?profile={server.profile}")
+    assert outcome.exit_code == 3
+    assert verified(bundle) == []
+    reader = BundleReader(open_location(str(bundle)))
+    index = {row["key"]: row["disposition"] for batch in reader.index("media") for row in batch.to_pylist()}
+    assert sorted(index.values()) == ["exported", "failed", "failed"]
+    missing = {key for key, disposition in index.items() if disposition == "failed"}
+    assert missing <= {*gaps_of(bundle)}
+    new = make_bucket(minio)
+    result = call("restore", bundle, f"s3://{new}?profile={minio.profile}")
+    assert result.code == 3, result.err
+    there = boto_client(minio.profile).list_objects_v2(Bucket=new)["Contents"]
+    assert {entry["Key"] for entry in there} == {*bodies} - missing
