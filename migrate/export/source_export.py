@@ -277,14 +277,14 @@ def _described(
     """Return the reconciliation of a source that broke off. What an ``earlier`` run has written of the whole source
     stays, as long as nothing was replaced that it speaks of; else the outline says what there is, and what is missing.
     """
-    name = source.name
+    name, rest = source.name, "the rest"
     final: FinalRecord | None = None
     if isinstance(earlier, FinalRecord) and run.ledger.has_all_set_aside(name) and _are_there(run, earlier):
         final = earlier
     else:
         final = _final_of_gone(run, source, error)
-    is_whole = final is not None and not any(gap.disposition == "failed" for gap in final.summary.gaps)
-    rest = "the second count" if is_whole else "the rest"
+        if final is not None and not any(gap.disposition == "failed" for gap in final.summary.gaps):
+            rest = "the second count"
     gap = Gap(f"{rest if run.ledger.totals(name).units else 'all'} of {name}", "failed", str(error))
     run.ledger.add_gaps(name, [gap])
     if final is None:

@@ -119,7 +119,7 @@ def check(location, whole):
         assert f"t{number}" in page
         assert f"t{number}" in status.out
     for table in (row for row in reader.catalog() if row.items):
-        name = f"{table.schema}.{table.name}".removeprefix("main.")
+        name = f"{table.schema}.{table.name}".removeprefix("main.").removeprefix(".")
         shown = call("sql", location, f"SELECT count(*) AS c FROM {name}", "--csv")
         assert (shown.code, shown.out.split()) == (0, ["c", "40"]), shown.err
 
