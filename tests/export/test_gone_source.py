@@ -150,7 +150,7 @@ def test_a_postgresql_that_is_killed(servers, other_postgres, tmp_path, units):
     restored(tmp_path / "bundle", other_postgres.database(), postgres_databases.fetch, [*range(units)])
 
 
-@pytest.mark.parametrize("units", MOMENTS)
+@pytest.mark.parametrize("units", MOMENTS[:2])  # after the last row, all have been counted
 def test_a_mariadb_that_is_killed(servers, other_mariadb, tmp_path, units):
     server = servers.mariadb(f"gone-{units}")
     url = server.database()
