@@ -96,11 +96,14 @@ class Outcome(Struct, frozen=True):
 
 
 class DoneUnit(Struct, frozen=True):
-    """A unit with a commit record: the unit, its outcome, and its files' names relative to ``data/<source>/``."""
+    """A unit with a commit record: the unit, its outcome, and its files' names relative to ``data/<source>/``.
+    ``position``: of the snapshot under which it was read.
+    """
 
     unit: Unit
     outcome: Outcome
     files: Sequence[str]
+    position: Json = field(default_factory=dict)
 
 
 class CatalogEntry(Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -23,7 +22,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.bucket_api import Bucket, ObjectSummary
-from exporters.errors import SourceGoneError
+from exporters.errors import SourceError, SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
@@ -145,8 +144,6 @@ class ObjectSnapshot:
         self._inventory = listed
         self._outage = Outage(bucket)
         self._pages_ahead: PagesAhead | None = None
-        self._noting = threading.Lock()
-        self._is_closed = False
         totals = listed.totals
         self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
@@ -202,21 +199,14 @@ class ObjectSnapshot:
         return False
 
     def begin_outline(self, workspace: Workspace) -> None:
-        """See ``exporters.api.Outlined``: the settings are asked for meanwhile."""
-        noted = NotedBucket(self._bucket.name, self._bucket.prefix, self._bucket.server)
+        """See ``exporters.api.Outlined``: some requests at once, to a server that has just listed the bucket."""
+        bucket = self._bucket
+        noted = NotedBucket(bucket.name, bucket.prefix, bucket.server)
+        with suppress(SourceError):
+            settings = dict(bucket.configuration())
+            readable = tags_readable(bucket, self._inventory)
+            noted = replace(noted, settings=settings, are_tags_readable=readable)
         noted.note(workspace)
-        reading = partial(self._note_settings, noted, workspace)
-        threading.Thread(target=reading, name="moveout-settings", daemon=True).start()
-
-    def _note_settings(self, noted: NotedBucket, workspace: Workspace) -> None:
-        with suppress(
-            Exception
-        ):  # ``finish`` asks again; what the location refuses is refused to the units, too
-            readable = tags_readable(self._bucket, self._inventory)
-            settings = dict(self._bucket.configuration())
-            with self._noting:
-                if not self._is_closed:
-                    replace(noted, settings=settings, are_tags_readable=readable).note(workspace)
 
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
@@ -240,7 +230,5 @@ class ObjectSnapshot:
 
     def close(self) -> None:
         """End what is under way."""
-        with self._noting:
-            self._is_closed = True
         if self._pages_ahead is not None:
             self._pages_ahead.close()

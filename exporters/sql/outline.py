@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +40,9 @@ class Outline(Struct, frozen=True):
         workspace.write(OUTLINE, json.dumps(as_dict(self) | {"files": files}).encode())
 
     def summary(self, done: Iterable[DoneUnit], sink: Sink, error: SourceError) -> SourceSummary:
-        """Write the definitions; add up the units that are of these tables. A table that lacks some is a gap."""
+        """Write the definitions; add up the units that are of these tables. A table that lacks some is a gap, and so is
+        one whose units were read under several snapshots: a row may have moved from one to the other.
+        """
         write_files(sink, self.files)
         specs = {
             unit_id(table.directory, chunk): spec(table, chunk)
@@ -50,11 +51,13 @@ class Outline(Struct, frozen=True):
         }
         units = [unit for unit in done if specs.get(unit.unit.id) == unit.unit.spec]
         entries, _ = entries_of(self.tables, units)
-        chunks = Counter(int(unit.unit.spec["table"]) for unit in units)
+        positions: dict[int, list[str]] = {table.number: [] for table in self.tables}
+        for unit in units:
+            positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position, sort_keys=True))
         missing = [
-            Gap(table.label, "failed", _missing(chunks[table.number], len(planned.ranges), error))
+            Gap(table.label, "failed", f"{lack}: {error}")
             for table, planned in zip(self.tables, self.planned, strict=True)
-            if chunks[table.number] < len(planned.ranges)
+            if (lack := _lack(positions[table.number], len(planned.ranges)))
         ]
         return SourceSummary(
             entries,
@@ -66,9 +69,14 @@ class Outline(Struct, frozen=True):
         )
 
 
-def _missing(done: int, planned: int, error: SourceError) -> str:
-    what = f"only {done} of its {planned} chunks were exported" if done else "its rows were not exported"
-    return f"{what}: {error}"
+def _lack(positions: Sequence[str], planned: int) -> str:
+    """Return what is wrong with a table of so many planned chunks, "" if nothing is. ``positions``: a chunk each."""
+    if not positions:
+        return "its rows were not exported"
+    if len(positions) < planned:
+        return f"only {len(positions)} of its {planned} chunks were exported"
+    snapshots = len({*positions})
+    return f"its rows are of {snapshots} snapshots, and were not compared" if snapshots > 1 else ""
 
 
 def write_files(sink: Sink, files: Mapping[str, bytes]) -> None:

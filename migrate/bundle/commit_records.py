@@ -65,7 +65,7 @@ class CommitRecord(Struct, frozen=True):
     def done(self) -> DoneUnit:
         """The unit as its source sees it."""
         root = len(layout.source_file(self.source, ""))
-        return DoneUnit(self.unit, self.outcome, [file.key[root:] for file in self.files])
+        return DoneUnit(self.unit, self.outcome, [file.key[root:] for file in self.files], self.position)
 
 
 class FinalRecord(Struct, frozen=True):

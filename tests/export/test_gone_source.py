@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from exporters.api import OUTLINE
+from exporters.testing import MemoryWorkspace
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
@@ -271,3 +272,34 @@ def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
     assert result.code == 3, result.err
     there = boto_client(minio.profile).list_objects_v2(Bucket=new)["Contents"]
     assert {entry["Key"] for entry in there} == {*bodies} - missing
+
+
+def test_a_table_with_rows_of_two_snapshots_is_named(tmp_path, monkeypatch):
+    """One chunk is read again after rows have changed; the file is gone before the other chunks are compared."""
+    path, bundle = tmp_path / "app.db", tmp_path / "bundle"
+    monkeypatch.setattr("exporters.sqlite.chunk_plan.CHUNK_BYTES", 10_000)
+    sqlite.run_sql(path, "CREATE TABLE t (g INTEGER PRIMARY KEY, note TEXT)")
+    rows = "WITH RECURSIVE n (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 2000)"
+    sqlite.run_sql(path, f"{rows} INSERT INTO t SELECT g, 'note ' || g FROM n")
+    (units,) = count_units(path)
+    assert units > 1
+    stopped(bundle, units, app=sqlite.url_of(path))
+    store = open_location(str(bundle))
+    first, *_ = [info.key for info in store.list("_work/app/units/")]
+    store.delete(first)
+    sqlite.run_sql(path, "UPDATE t SET g = 3000 WHERE g = 1")
+    stopped(bundle, 1, app=sqlite.url_of(path))
+    assert seal(bundle).exit_code == 3
+    gaps = {gap.item: gap.reason for _, gap in BundleReader(store).gaps()}
+    assert "its rows are of 2 snapshots, and were not compared" in gaps["main.t"]
+    assert verified(bundle) == []
+
+
+def count_units(path):
+    """Yield how many units a file makes."""
+    endpoints = {"app": Endpoint(sqlite.url_of(path))}
+    with (
+        open_sources(endpoints) as (source,),
+        source.snapshot(MemoryWorkspace(), workers=1) as snapshot,
+    ):
+        yield len([*snapshot.units()])
