@@ -39,7 +39,7 @@ class Outline(Struct, frozen=True):
         files = {name: b64encode(data).decode() for name, data in self.files.items()}
         workspace.write(OUTLINE, json.dumps(as_dict(self) | {"files": files}).encode())
 
-    def summary(self, done: Iterable[DoneUnit], sink: Sink, error: SourceError) -> SourceSummary:
+    def summary(self, done: Iterable[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions; add up the units that are of these tables. A table that lacks some is a gap, and so is
         one whose units were read under several snapshots: a row may have moved from one to the other.
         """
@@ -55,7 +55,7 @@ class Outline(Struct, frozen=True):
         for unit in units:
             positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position, sort_keys=True))
         missing = [
-            Gap(table.label, "failed", f"{lack}: {error}")
+            Gap(table.label, "failed", f"{lack} before the source was gone")
             for table, planned in zip(self.tables, self.planned, strict=True)
             if (lack := _lack(positions[table.number], len(planned.ranges)))
         ]
@@ -90,9 +90,10 @@ def summary_of_gone(
     workspace: Workspace, done: Iterable[DoneUnit], sink: Sink, error: SourceError
 ) -> SourceSummary | None:
     """See ``exporters.engine.SummaryOfGone``."""
+    del error
     data = workspace.read(OUTLINE)
     if data is None:
         return None
     with reading_state(OUTLINE):
         outline = msgspec.convert(json.loads(data), Outline)
-    return outline.summary(done, sink, error)
+    return outline.summary(done, sink)

@@ -277,15 +277,15 @@ def _described(
     """Return the reconciliation of a source that broke off. What an ``earlier`` run has written of the whole source
     stays, as long as nothing was replaced that it speaks of; else the outline says what there is, and what is missing.
     """
-    name, rest = source.name, "the rest"
+    name = source.name
+    lacking = "the rest" if run.ledger.totals(name).units else "all"
     final: FinalRecord | None = None
     if isinstance(earlier, FinalRecord) and run.ledger.has_all_set_aside(name) and _are_there(run, earlier):
         final = earlier
     else:
         final = _final_of_gone(run, source, error)
-        if final is not None and not any(gap.disposition == "failed" for gap in final.summary.gaps):
-            rest = "the second count"
-    gap = Gap(f"{rest if run.ledger.totals(name).units else 'all'} of {name}", "failed", str(error))
+        lacking = lacking if final is None else "the second count"  # it names what else is missing
+    gap = Gap(f"{lacking} of {name}", "failed", str(error))
     run.ledger.add_gaps(name, [gap])
     if final is None:
         return _reconciliation(run, source, SourceSummary([], [], gaps=[gap]), failures)

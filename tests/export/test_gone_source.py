@@ -113,6 +113,7 @@ def check(location, whole):
     rows = {row.name: row.items for row in reader.catalog() if row.kind == "table"}
     assert rows == {f"t{number}": 40 if number in whole else 0 for number in range(3)}
     named = " ".join(gaps_of(location))
+    assert "the second count of app" in named
     assert [number for number in range(3) if f"t{number}" not in named] == whole
     page = store.read(layout.REPORT).decode()
     status = call("status", location)
