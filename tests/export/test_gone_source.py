@@ -43,15 +43,18 @@ SCRIPT = TABLES + ROWS + VIEW
 
 class DyingStore(StoreWrapper):
     """A location that calls ``die`` once so many units are committed, and the outline of their source is there. Each
-    unit is committed alone.
+    unit is committed alone; what ``die`` raises, all later writes raise.
     """
 
     def __init__(self, store, die, *, units):
         super().__init__(store)
         self.together = 1
         self._die, self._left, self._is_noted = die, units, threading.Event()
+        self._error = None
 
     def put(self, key, data, *, sha256=None):
+        if self._error is not None:
+            raise self._error
         is_unit = "/units/" in key
         if is_unit:
             assert self._is_noted.wait(30)
@@ -67,7 +70,11 @@ class DyingStore(StoreWrapper):
         self._left -= units
         if not self._left:
             self._left = -1
-            self._die()
+            try:
+                self._die()
+            except GoneError as exc:
+                self._error = exc
+                raise
 
 
 @pytest.fixture(autouse=True)
