@@ -116,8 +116,8 @@ def test_ends_at_each_durable_step_and_the_same_command_finishes(
         assert ended(move, monkeypatch) in move.end_codes, (point, said(move))
         assert move.outcome() == expected, point
         count("kills", int(is_killed))
-    # What is renewed by the clock (a lease, the progress) comes once less in a shorter run.
-    assert killed >= 0.9 * len(tried) - 1, (killed, len(tried))
+    # What goes by the clock (a lease, the progress, what is committed together) comes less often in a faster run.
+    assert killed >= 0.75 * len(tried) - 1, (killed, len(tried))
 
 
 def said(move: Move) -> str:
