@@ -104,7 +104,7 @@ SELECT md5(concat(
 """
 """What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
 _DEFINED_TYPES = f"""
-SELECT 'label ' || oid AS part, enumlabel::text AS definition FROM pg_enum UNION ALL
+SELECT 'label ' || oid AS part, md5(enumlabel::text) AS definition FROM pg_enum UNION ALL
 SELECT 'attributes ' || c.oid, string_agg(concat_ws(' ', a.attnum, a.atttypid, a.attisdropped), ',' ORDER BY a.attnum)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND {COMPOSITES} GROUP BY c.oid
 """
