@@ -31,6 +31,8 @@ _PASSING = {*_TOO_MANY, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 11
 _ENDED = {1053, 1077, 1927, 4031}
 """The server shuts down, or has ended the session."""
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
+_ANSWERS = (pymysql.DatabaseError, pymysql.Warning)
+"""The driver's errors that a server may have sent. The others are of a connection that an earlier error has closed."""
 _NOT_CONNECTED = 2003
 _TOO_LARGE = {1153, 1301}
 _SYSTEM_TABLES = {1545, 1547, 1548, 1558, 1728, 1805}
@@ -73,6 +75,8 @@ def is_about_the_thing(error: BaseException) -> bool:
 def message_of(error: BaseException) -> str:
     """Return the server's message as one line."""
     text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)
+    if isinstance(error, pymysql.err.InterfaceError):
+        return "the connection has ended"
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -129,7 +133,7 @@ def translate(error: BaseException, source: str) -> SourceError:
         return SourceError(message, about=source, next_step=UPGRADE_STEP)
     if number in {0, _NOT_CONNECTED} and is_silence(getattr(error, "original_exception", error)):
         return SourceSilentError(message, about=source, next_step=_AGAIN_STEP)
-    if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
+    if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, _ANSWERS):
         step = _TOO_MANY_STEP if number in _TOO_MANY else _AGAIN_STEP
         return SourceUnreachableError(message, about=source, next_step=step)
     return SourceError(message, about=source, next_step="the server's log says more")

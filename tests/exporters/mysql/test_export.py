@@ -26,7 +26,7 @@ from exporters.mysql import chunk_plan as plans
 from exporters.mysql import consistent_snapshot
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import _from_option_file, connect, parse_url
-from exporters.mysql.errors import DRIVER_ERRORS
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
 from exporters.mysql.sessions import snapshot_locks
@@ -365,6 +365,14 @@ def test_the_password_may_stand_in_the_option_file(text, mariadb, monkeypatch, t
     monkeypatch.delenv("MYSQL_PWD")
     (tmp_path / ".my.cnf").write_text(text.format(mariadb.password), encoding="latin-1")
     MysqlExporter().open("app", mariadb.url, NoBuckets()).close()
+
+
+def test_a_connection_that_has_ended_is_to_be_opened_again(mariadb):
+    """The driver's error for it has no number: it was taken for one of the server's, which stopped a source."""
+    session = connect(parse_url(mariadb.url))
+    session.close()
+    with pytest.raises(SourceUnreachableError, match="the connection has ended"), as_source_errors("app"):
+        session.rows("SELECT 1")
 
 
 @pytest.mark.parametrize(
