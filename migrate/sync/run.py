@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -207,10 +207,11 @@ class _Sync(Struct):
             if proof is not None:
                 report.write_json(PROOF, proof.as_json())
                 return replace(outcome, proof=proof)
-            if not walk.changes:
+            if walk.changes:
+                self.progress.note(f"not equal yet: {walk.sentence}")
+                outcome = outcome.then(self._pass(report))
+            elif not self._clear_probe_objects([walk.example]):
                 return replace(outcome, unproven=walk.sentence)
-            self.progress.note(f"not equal yet: {walk.sentence}")
-            outcome = outcome.then(self._pass(report))
         return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
 
     def _pass(self, report: SyncReport) -> SyncOutcome:
@@ -219,7 +220,8 @@ class _Sync(Struct):
         listings, self.listings = self.listings, None
         plan = make_plan(self.sides, self.record, run, self.progress, listings)
         self._wait()
-        if plan.strangers and self._clear_probe_objects(plan):
+        extra = (step.key for step in self._steps(plan, Action.EXTRA))
+        if plan.strangers and self._clear_probe_objects(extra):
             plan = make_plan(self.sides, self.record, self.record.begin_run(), self.progress)
         other_objects = plan.strangers > 0
         if self.settings.result().write_first(other_objects=other_objects):
@@ -245,11 +247,14 @@ class _Sync(Struct):
         self._later(self.record.sweep)
         return self._outcome(plan, outcome, removal)
 
-    def _clear_probe_objects(self, plan: Plan) -> bool:
-        """Remove what a killed sync had written to try the destination out; tell whether there was any."""
+    def _clear_probe_objects(self, keys: Iterable[str]) -> bool:
+        """Remove what a killed sync had written to try the destination out, or a server did not remove at once; tell
+        whether there was any.
+        """
         destination = self.sides.destination
-        keys = (destination.prefix + step.key for step in self._steps(plan, Action.EXTRA))
-        probe_objects = [key for key in keys if is_probe_object(destination, key)]
+        probe_objects = [
+            destination.prefix + key for key in keys if is_probe_object(destination, destination.prefix + key)
+        ]
         clear_probe_objects(destination, probe_objects)
         return bool(probe_objects)
 

@@ -15,7 +15,8 @@ from migrate.errors import UsageError
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.sync import execute
+from migrate.sync import execute, run
+from migrate.sync.equality_proof import prove
 from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop
@@ -468,6 +469,23 @@ def test_tags_of_versions_on_another_server(minio: S3Server, versitygw: S3Server
         for version in ids(move.destination, "a")
     ]
     assert tags == [[{"Key": "n", "Value": value}] for value in ("2", "1")]
+
+
+def test_what_a_server_has_kept_of_a_probe_is_removed_before_the_proof(
+    old: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """versitygw 1.8 keeps a version now and then whose neighbour is removed at the same moment."""
+    old.source.put("a", b"1")
+
+    def prove_later(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        old.destination.put("moveout-probe-0123456789ab/e", b"probe")
+        return prove(*arguments)
+
+    monkeypatch.setattr(run, "prove", prove_later)
+    done = old.run(history=True, cutover=True)
+    assert (done.unproven, done.proof.objects) == ("", 1)
+    assert [key for key, *_ in history(old.destination)] == ["a"]
 
 
 def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
