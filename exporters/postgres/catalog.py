@@ -95,18 +95,15 @@ ORDER BY a.attrelid, a.attnum
 COMPOSITES = """(c.relkind = 'c' OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
   AND d.deptype = 'n' AND d.refobjid IN (c.reltype, (SELECT t.typarray FROM pg_type t WHERE t.oid = c.reltype))))"""
 """Which relations are types of values, by pg_class ``c``: composite types, and tables that serve as one."""
-_USER_TYPES = f"""
-SELECT md5(concat(
-  (SELECT string_agg(concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder) FROM pg_enum), ' ',
-  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attisdropped), ','
-    ORDER BY a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE {COMPOSITES})
-)) AS definitions
-"""
-"""What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
 _DEFINED_TYPES = f"""
 SELECT 'label ' || oid AS part, md5(enumlabel::text) AS definition FROM pg_enum UNION ALL
 SELECT 'attributes ' || c.oid, string_agg(concat_ws(' ', a.attnum, a.atttypid, a.attisdropped), ',' ORDER BY a.attnum)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND {COMPOSITES} GROUP BY c.oid
+"""
+"""What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
+_USER_TYPES = f"""
+SELECT md5(coalesce(string_agg(concat_ws(' ', part, definition), ',' ORDER BY part), '')) AS definitions
+FROM ({_DEFINED_TYPES}) AS types
 """
 NAMED = "^(reg|aclitem$)"
 """The names of built-in types whose values are numbers, and their text is the names that things have now."""
