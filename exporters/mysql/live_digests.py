@@ -18,26 +18,6 @@ from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.lost_snapshots import lost_with_sessions
 
 
-def live_tables(
-    address: MysqlAddress,
-    *,
-    workers: int = 2,
-    advance: Advance | None = None,
-    names: Collection[str] | None = None,
-    without: Collection[str] = (),
-    without_tables: Collection[str] = (),
-) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table; see ``digest_tables``."""
-    return digest_tables(
-        address,
-        workers=workers,
-        advance=advance,
-        names=names,
-        without=without,
-        without_tables=without_tables,
-    ).digests
-
-
 def digest_tables(
     address: MysqlAddress,
     *,

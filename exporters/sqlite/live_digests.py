@@ -18,11 +18,6 @@ from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.rows.row_batches import digest_table
 
 
-def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table; see ``digest_tables``."""
-    return digest_tables(url, workers=workers, advance=advance).digests
-
-
 def digest_tables(url: str, *, workers: int, advance: Advance) -> LiveTables:
     """Read every table of a database that others may be writing to: of a copy. Of a directory the schemas are the
     files' paths below it. Raises ``SourceError``.

@@ -6,11 +6,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
+from tests.exporters.mysql.databases import (
+    checksums,
+    definitions,
+    export_database,
+    fetch,
+    live_tables,
+    run_sql,
+)
 from tests.tools.bundles import read_bundle, restore_from
 
 pytestmark = pytest.mark.torture

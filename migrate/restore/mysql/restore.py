@@ -476,7 +476,7 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     the bundle has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are
     compared as it has them, and the values named.
     """
-    from exporters.mysql.live_digests import live_tables  # noqa: PLC0415  see ``_restore_definitions``
+    from exporters.mysql.live_digests import digest_tables  # noqa: PLC0415  see ``_restore_definitions``
 
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [
@@ -485,8 +485,8 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None
     run.compare(
-        lambda advance: live_tables(
-            job.destination.address, workers=run.workers, advance=advance, names=names
+        lambda advance: (
+            digest_tables(job.destination.address, workers=run.workers, advance=advance, names=names).digests
         )
     )
     return _settled(job, replace(run, tables=run.differing(records)))

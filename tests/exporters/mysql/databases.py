@@ -2,15 +2,18 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pymysql
 from pymysql.constants import CLIENT
 
 from exporters.mysql.catalog import read_tables
-from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import Missing, read_definitions
+from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.source import MysqlExporter
+from exporters.row_digest import RowsDigest
 from migrate.export import ExportOutcome, export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -62,6 +65,11 @@ def definitions(url: str) -> list[dict]:
         connection.close()
     assert missing == Missing()
     return found
+
+
+def live_tables(address: MysqlAddress, **choice) -> Mapping[tuple[str, str], RowsDigest]:
+    """The digests of tables; ``choice``: see ``digest_tables``."""
+    return digest_tables(address, **choice).digests
 
 
 def checksums(url: str) -> dict[str, int]:

@@ -27,7 +27,6 @@ from exporters.mysql import consistent_snapshot
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import _from_option_file, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
-from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
 from exporters.mysql.sessions import snapshot_locks
 from exporters.mysql.source import MysqlExporter
@@ -36,7 +35,7 @@ from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from scripts.process import free_port
 from tests.export.victims import Counting, run
-from tests.exporters.mysql.databases import export_database, fetch, open_database, run_sql
+from tests.exporters.mysql.databases import export_database, fetch, live_tables, open_database, run_sql
 from tests.exporters.postgres.databases import NoBuckets
 from tests.tools.bundles import differences, read_bundle, restore_from
 

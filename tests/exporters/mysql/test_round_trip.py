@@ -6,11 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import checksums, definitions, fetch, run_sql
+from tests.exporters.mysql.databases import checksums, definitions, fetch, live_tables, run_sql
 from tests.parquet import check_parquet
 from tests.tools.bundles import differences, restore_from
 

@@ -3,10 +3,9 @@
 import pytest
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.restore.mysql import deferred_keys
 from migrate.restore.mysql.deferred_keys import take_apart
-from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
 HOSTILE = """CREATE TABLE `t` (

@@ -9,12 +9,11 @@ import pytest
 from exporters.mysql import chunk_plan as plans
 from exporters.mysql import live_digests
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.restore.mysql import load_rows as mysql_rows
 from tests.cli.conftest import call
 from tests.export.victims import run
-from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
 SOURCE = """

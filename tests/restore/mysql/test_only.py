@@ -3,10 +3,9 @@
 import pytest
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.mysql import restore as database
-from tests.exporters.mysql.databases import definitions, fetch, run_sql
+from tests.exporters.mysql.databases import definitions, fetch, live_tables, run_sql
 from tests.tools.bundles import restore_from
 
 

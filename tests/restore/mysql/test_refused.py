@@ -5,13 +5,12 @@ import pymysql
 import pytest
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_digests import live_tables
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.degrade.relaxed_constraints import Relaxation, loosen
 from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.storage.registry import open_location
-from tests.exporters.mysql.databases import fetch, run_sql
+from tests.exporters.mysql.databases import fetch, live_tables, run_sql
 from tests.tools.bundles import restore_from
 
 SCRIPT = """

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from exporters.sqlite.live_digests import live_tables
+from exporters.sqlite.live_digests import digest_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.sqlite import partial_restore
 from tests.exporters.sqlite.databases import (
@@ -133,7 +133,9 @@ def test_files_of_a_directory_have_their_own_tables(tmp_path):
 
 def test_what_is_compared_is_shown_in_the_bytes_of_its_total(torture, bundle):
     seen = []
-    live_tables(url_of(torture), workers=2, advance=lambda rows, size_bytes: seen.append((rows, size_bytes)))
+    digest_tables(
+        url_of(torture), workers=2, advance=lambda rows, size_bytes: seen.append((rows, size_bytes))
+    )
     total = [row for row in read_bundle(bundle).catalog() if row.kind == "table"]
     assert sum(rows for rows, _ in seen) == sum(row.items for row in total)
     assert sum(size_bytes for _, size_bytes in seen) == sum(row.size_bytes for row in total)

@@ -23,7 +23,7 @@ from exporters.mysql.definitions.show_create import (
 )
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.live_digests import live_tables
+from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.rows.long_rows import read_payload, text_type
 from exporters.mysql.rows.row_columns import columns_of, parse_columns
 from exporters.mysql.rows.row_feed import Feed
@@ -94,7 +94,7 @@ class _Remainder(Struct):
         if not common:
             return 0
         source_digests, destination_digests = (
-            live_tables(address, workers=self.request.workers, names=common)
+            digest_tables(address, workers=self.request.workers, names=common).digests
             for address in (self.source, self.destination)
         )
         different = sorted(

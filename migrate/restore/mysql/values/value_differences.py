@@ -13,7 +13,7 @@ import pyarrow as pa
 from exporters import arrow_functions as pc
 from exporters.api import Loss
 from exporters.mysql.identifiers import quote_name
-from exporters.mysql.live_digests import live_tables
+from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.mysql.rows.long_rows import payload_pieces
@@ -48,8 +48,10 @@ def held_otherwise(run: TableRestore, destination: MysqlDestination, table: Cata
     if computed and expected != there:
         if len(computed) < len(columns):
             expected, losses = _as_held(run.reader, table, mariadb=mariadb, without=computed)
-            live = live_tables(destination.address, workers=run.workers, names={table.name}, without=computed)
-            there = live.get(("", table.name))
+            live = digest_tables(
+                destination.address, workers=run.workers, names={table.name}, without=computed
+            )
+            there = live.digests.get(("", table.name))
         else:  # of such a row nothing is left to compare
             expected, losses = there, []
         label = quote_name(table.name)

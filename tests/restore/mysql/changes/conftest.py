@@ -11,7 +11,6 @@ from exporters.changes import ChangeBase
 from exporters.mysql.changes.log import MysqlChangeLog, open_change_log
 from exporters.mysql.connection import parse_url
 from exporters.mysql.control_tables import ControlTables
-from exporters.mysql.live_digests import live_tables
 from migrate.changes.apply import Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.segments import SegmentFolder
@@ -20,7 +19,7 @@ from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from scripts.mariadb import MariadbServer
-from tests.exporters.mysql.databases import run_sql, session
+from tests.exporters.mysql.databases import live_tables, run_sql, session
 
 
 @dataclass
