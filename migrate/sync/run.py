@@ -252,9 +252,8 @@ class _Sync(Struct):
         whether there was any.
         """
         destination = self.sides.destination
-        probe_objects = [
-            destination.prefix + key for key in keys if is_probe_object(destination, destination.prefix + key)
-        ]
+        whole_keys = (destination.prefix + key for key in keys)
+        probe_objects = [key for key in whole_keys if is_probe_object(destination, key)]
         clear_probe_objects(destination, probe_objects)
         return bool(probe_objects)
 

@@ -165,16 +165,16 @@ def _release_owners(custody: Custody, trust: Trust | None) -> dict[str, list[str
 
 
 def _check_quorum(custody: Custody, owners: Mapping[str, Sequence[str]], trust: Trust | None) -> None:
-    wanted = f"[custody] release_quorum is {custody.release_quorum}"
+    rule = f"[custody] release_quorum is {custody.release_quorum}"
     if trust is None:
         raise UsageError(
-            f"{wanted}, and no list says whose the release keys are: two of them may be one party's",
+            f"{rule}, and no list says whose the release keys are: two of them may be one party's",
             next_step="name the list of signers: [custody] signers",
         )
     if (count := bundle_hold.count_owners(custody.release_keys, owners)) < custody.release_quorum:
         names = ", ".join(sorted({name for names in owners.values() for name in names}))
         raise UsageError(
-            f"{wanted}, and by {trust.source} the release keys have {things(count, 'owner')} ({names}): the hold"
+            f"{rule}, and by {trust.source} the release keys have {things(count, 'owner')} ({names}): the hold"
             " could never end",
             next_step="name keys of more owners, or a smaller quorum",
         )
