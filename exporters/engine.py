@@ -13,7 +13,7 @@ read are here; those that write are with their users:
 ``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
-``row_repair``       ``migrate.repair.contract.OpenRepair``
+``row_repair``       ``migrate.repair.repair.OpenRepair``
 ``change_writer``    ``migrate.changes.apply.ChangeWriter``
 ``remainder``        ``migrate.changes.remainder.CarryRemainder``
 ==================== ===========================================================

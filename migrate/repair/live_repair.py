@@ -19,10 +19,8 @@ from exporters.engine import (
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.errors import UsageError
-from migrate.repair.contract import OpenRepair, RepairDestination
-from migrate.repair.repair import TablePair, TableRepair, repair_tables
-from migrate.repair.row_buckets import RowSide
-from migrate.repair.sides import live_sides
+from migrate.repair.repair import OpenRepair, RepairDestination, TablePair, TableRepair, repair_tables
+from migrate.repair.row_sides import RowSide, live_sides
 from migrate.runtime.cancellation import CancellationToken
 
 

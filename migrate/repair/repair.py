@@ -6,19 +6,54 @@ with a repair that was killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from itertools import islice
+from typing import Protocol
 
 from msgspec import Struct
 
-from exporters.engine import PartReader
+from exporters.engine import LocatedRows, PartReader
 from migrate.number_text import count_words, things
-from migrate.repair.contract import RepairDestination, TableWriter
-from migrate.repair.row_buckets import RowSide
-from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, row_differences
-from migrate.repair.row_keys import key_reader
+from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, key_reader, row_differences
+from migrate.repair.row_sides import RowSide
 from migrate.runtime.cancellation import CancellationToken
+
+
+class TableWriter(Protocol):
+    """Writes changes to one table. No trigger and no foreign key acts on them."""
+
+    def write(self, changes: RowChanges) -> str:
+        """Remove and add rows in one transaction. Where the destination refuses what is added, the rows are removed all
+        the same; return why, "" where all is written. Raises ``SourceError`` and errors of ``migrate.errors``.
+        """
+        ...
+
+
+class RepairDestination(Protocol):
+    """A live database whose rows are repaired, and how it was when it was opened. Methods raise ``SourceError``."""
+
+    @property
+    def rows(self) -> LocatedRows:
+        """The rows as of the moment of opening."""
+        ...
+
+    def obstacle(self, schema: str, name: str) -> str:
+        """Return why the rows of a table that is there cannot be repaired, "" where they can."""
+        ...
+
+    def writing(self, schema: str, name: str) -> AbstractContextManager[TableWriter]:
+        """Open a table to be written. Raises ``NotAllowedError`` where its triggers cannot be kept from firing."""
+        ...
+
+
+class OpenRepair(Protocol):
+    """Opens a destination. It locks out other repairs and restores."""
+
+    def __call__(self, url: str, secrets: Mapping[str, str]) -> AbstractContextManager[RepairDestination]:
+        """Connect, and take a snapshot. Raises ``SourceError``, ``BusyError``, ``NotAllowedError``."""
+        ...
+
 
 RETRIED_ROWS = 1000
 """So many rows that were refused are tried at once."""

@@ -1,6 +1,6 @@
 """Which rows differ between a table's source and its destination, and what makes the destination equal.
 
-Only rows in buckets that differ are read (``row_buckets``). They are laid on disk in partitions, by key where the table
+Only rows in buckets that differ are read (``row_sides``). They are laid on disk in partitions, by key where the table
 has one, so memory holds one partition at a time. Rows without a key are compared as a multiset.
 """
 
@@ -9,16 +9,30 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import IO, NamedTuple
 
 from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest
 
-from exporters.engine import Texts
-from migrate.repair.row_buckets import BucketSums, RowSide, count_buckets
-from migrate.repair.row_keys import KeyOf
+from exporters.engine import PartReader, Texts
+from migrate.repair.row_sides import BucketSums, RowSide, count_buckets
+
+Key = tuple[bytes | None, ...]
+KeyOf = Callable[[bytes], Key]
+
+
+def key_reader(part_reader: PartReader, columns: Sequence[str], key: Sequence[str]) -> KeyOf:
+    """Return what takes the key out of a row's text."""
+    indexes = [list(columns).index(name) for name in key]
+
+    def key_of(text: bytes) -> Key:
+        values = part_reader.split(text)
+        return tuple(values[index] for index in indexes)
+
+    return key_of
+
 
 PARTITION_BYTES = 32 * 2**20
 """About so many bytes of rows that may differ are held at once."""

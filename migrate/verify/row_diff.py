@@ -1,6 +1,6 @@
 """Which rows differ: between two sets of rows that are given as texts, in any order, of any size.
 
-Only rows in buckets that differ are remembered (``migrate.repair.row_buckets``), as hashes; what is left over on one
+Only rows in buckets that differ are remembered (``migrate.repair.row_sides``), as hashes; what is left over on one
 side differs. A comparison shows some differences: it keeps few texts, needs no disk, and names the part of each row. A
 repair needs all differences, and lays the rows on disk (``migrate.repair.row_differences``).
 """
@@ -16,8 +16,8 @@ from msgspec import Struct
 from xxhash import xxh3_128_intdigest
 
 from exporters.engine import Texts
-from migrate.repair.row_buckets import BucketSums, HashedSide, TakeTexts, count_buckets
-from migrate.repair.row_keys import Key, KeyOf
+from migrate.repair.row_differences import Key, KeyOf
+from migrate.repair.row_sides import BucketSums, HashedSide, TakeTexts, count_buckets
 
 MOST_ROWS = 100_000
 """At most so many rows of both sides are remembered; buckets beyond that are left out, and the result records it."""

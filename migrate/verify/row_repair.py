@@ -12,11 +12,9 @@ from migrate.changes.apply import Mark
 from migrate.changes.delta_record import read_delta
 from migrate.changes.segments import START
 from migrate.errors import UsageError
-from migrate.repair.contract import RepairDestination
 from migrate.repair.live_repair import open_repair
-from migrate.repair.repair import TablePair, TableRepair, repair_tables
-from migrate.repair.row_buckets import HashedSide, RowSide
-from migrate.repair.sides import BundleRows, located_side
+from migrate.repair.repair import RepairDestination, TablePair, TableRepair, repair_tables
+from migrate.repair.row_sides import BundleRows, HashedSide, RowSide, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 

@@ -14,9 +14,8 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.repair.row_buckets import TakeTexts
-from migrate.repair.row_keys import KeyOf, key_reader
-from migrate.repair.sides import BundleRows
+from migrate.repair.row_differences import KeyOf, key_reader
+from migrate.repair.row_sides import BundleRows, TakeTexts
 from migrate.verify.row_diff import DifferingRow, Narrowed, narrow
 
 MOST_TABLES = 50

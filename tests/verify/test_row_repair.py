@@ -6,7 +6,7 @@ from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.delta_record import DeltaRecord, write_delta
 from migrate.repair.row_differences import row_differences
-from migrate.repair.sides import ServerSide
+from migrate.repair.row_sides import ServerSide
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql

@@ -101,7 +101,7 @@ class SqliteTableWriter:
 
 @contextmanager
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[SqliteRepair]:
-    """See ``migrate.repair.contract.OpenRepair``."""
+    """See ``migrate.repair.repair.OpenRepair``."""
     del secrets
     address = parse_url(url)
     with live_rows(address) as rows:
