@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from migrate.verify.outcome import Level, VerifyOutcome
-from migrate.verify.run import verify
+from migrate.verify.run import Level, VerifyOutcome, verify
 
 __all__ = ["Level", "VerifyOutcome", "verify"]

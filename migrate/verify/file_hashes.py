@@ -12,7 +12,7 @@ from migrate.bundle.tag_files import chunks
 from migrate.errors import GoneError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.verify.tag_file_checks import ExpectedFile
+from migrate.verify.payload_files import ExpectedFile
 
 
 class Member(Struct, frozen=True):

@@ -13,7 +13,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.verify.file_hashes import Member
-from migrate.verify.tag_file_checks import ExpectedFile
+from migrate.verify.payload_files import ExpectedFile
 
 COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 

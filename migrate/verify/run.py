@@ -1,12 +1,15 @@
-"""The levels of a verification."""
+"""The levels of a verification, and what it comes to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from functools import partial
 from typing import TypeVar
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -18,12 +21,53 @@ from migrate.errors import DamageError
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
-from migrate.verify import reconciliation_check, table_contents, tag_file_checks
+from migrate.verify import reconciliation_check, table_contents
 from migrate.verify.file_hashes import check_file
-from migrate.verify.file_presence import PayloadCheck, check_tags
 from migrate.verify.object_contents import IndexWalk, PackJob
-from migrate.verify.outcome import Level, VerifyOutcome
-from migrate.verify.tag_file_checks import ExpectedFile, Tags, UnreadableListError, expected_files, finding_of
+from migrate.verify.payload_files import (
+    ExpectedFile,
+    PayloadCheck,
+    Tags,
+    UnreadableListError,
+    check_tag_files,
+    expected_files,
+    extra_files,
+    finding_of,
+)
+
+
+class Level(StrEnum):
+    """Each level checks all that the one before it does."""
+
+    QUICK = "quick"
+    """Tag files by SHA-256; payload by names, sizes and Payload-Oxum."""
+    COMPLETE = "complete"
+    """Every file is there, and nothing else is, inside and outside of ``data/``; the summary adds up."""
+    FULL = "full"
+    """Every byte is hashed; objects in packs against the index; the values in tables against the catalog's
+    digests.
+    """
+
+
+class VerifyOutcome(Struct, frozen=True):
+    """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
+    looked at. ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``).
+    ``bundle``: its id, where that can be believed. ``values``: whether the values in tables were compared, as ``full``
+    does.
+    """
+
+    findings: Sequence[Finding]
+    files: int
+    size_bytes: int
+    tables: Sequence[TableDigest]
+    bundle: str
+    values: bool
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the bundle names is as it says. Files that it does not name may lie there, too."""
+        return only_extra(self.findings)
+
 
 Item = TypeVar("Item")
 
@@ -45,10 +89,11 @@ def verify(
     store's errors: then nothing could be checked.
     """
     level = Level(level)
-    tags, findings = tag_file_checks.check(store)
+    tags, findings = check_tag_files(store)
     size_bytes, files = tags.oxum or (0, 0)
     progress.begin(f"verify {level.value}", items=files, size_bytes=size_bytes if level is Level.FULL else 0)
-    findings += check_tags(store, tags, level)
+    if level is not Level.QUICK:
+        findings += extra_files(store, tags)
     payload = PayloadCheck(store, tags)
     digests: list[TableDigest] = []
     if level is Level.FULL:

@@ -20,7 +20,7 @@ from migrate.engines import registry
 from migrate.errors import DamageError, GoneError
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.verify.file_hashes import read_file
-from migrate.verify.tag_file_checks import ExpectedFile
+from migrate.verify.payload_files import ExpectedFile
 
 READ_ONCE_BYTES = 64 * 2**20
 """Parts up to this size are held in memory while they are rendered; larger ones are read a second time for their hash.

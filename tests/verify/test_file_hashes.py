@@ -10,7 +10,7 @@ import pytest
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
 from migrate.verify.file_hashes import Member, MemberWalk, check_file
-from migrate.verify.tag_file_checks import ExpectedFile
+from migrate.verify.payload_files import ExpectedFile
 
 PACK = random.Random(3).randbytes(100)
 

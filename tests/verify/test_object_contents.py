@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from migrate.bundle import layout
 from migrate.verify.object_contents import COLUMNS, IndexWalk
-from migrate.verify.tag_file_checks import ExpectedFile
+from migrate.verify.payload_files import ExpectedFile
 
 
 @dataclass

@@ -16,6 +16,7 @@ import pytest
 
 from exporters.engine import Engine
 from exporters.objects.index_rows import INDEX
+from migrate.bundle.findings import Finding
 from migrate.engines import registry
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
@@ -57,6 +58,27 @@ def test_the_counts_of_sources_are_added_up_unless_it_has_to_be_quick(sealed, mo
     monkeypatch.setattr(reconciliation_check, "check", lambda reader: asked.append(reader) or [])
     look(sealed, level)
     assert len(asked) == (level is not Level.QUICK)
+
+
+@pytest.mark.parametrize("level", Level)
+def test_a_strange_file_outside_of_the_payload_is_named_unless_it_has_to_be_quick(bundle, level):
+    (bundle / "meta/stray.json").write_bytes(b"x")
+    found = "meta/stray.json: is not in tagmanifest-sha256.txt" in names(look(bundle, level))
+    assert found == (level is not Level.QUICK)
+
+
+def test_a_bundle_is_whole_where_there_is_nothing_but_more_than_it_names():
+    extra, damage = Finding("a", "is not in the manifest", extra=True), Finding("b", "is missing")
+
+    def is_whole(*findings: Finding) -> bool:
+        return VerifyOutcome(findings, 1, 1, (), "id", values=True).is_whole
+
+    assert [is_whole(), is_whole(extra), is_whole(damage), is_whole(extra, damage)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("level", Level)

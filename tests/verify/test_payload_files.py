@@ -9,9 +9,8 @@ import pytest
 from migrate.bundle import layout, tag_files
 from migrate.bundle.commit_records import FileRecord
 from migrate.storage.local.store import LocalStore
-from migrate.verify import Level, tag_file_checks
-from migrate.verify.file_presence import PayloadCheck, check_tags
-from migrate.verify.tag_file_checks import Tags, expected_files
+from migrate.verify import payload_files
+from migrate.verify.payload_files import PayloadCheck, Tags, expected_files, extra_files
 
 NAMES = ["data/b", "data/d", "data/f", "data/h"]
 OXUM = "its Payload-Oxum is not what lies there"
@@ -123,22 +122,21 @@ def test_strange_files_outside_of_the_payload_are_found_but_not_what_lies_beside
     for name in ("meta/stray.json", f"{layout.SIGNATURES}a.sig", f"{layout.WORK}x", layout.TAG_MANIFEST):
         store.put(name, b"x")
     tags = Tags(BOTH, BOTH, None, None)
-    assert all(finding.extra for finding in check_tags(store, tags, Level.COMPLETE))
-    sentences = [str(finding) for finding in check_tags(store, tags, Level.COMPLETE)]
+    assert all(finding.extra for finding in extra_files(store, tags))
+    sentences = [str(finding) for finding in extra_files(store, tags)]
     assert "meta/stray.json: is not in tagmanifest-sha256.txt" in sentences
     assert not [
         line for line in sentences if line.startswith(("data/", layout.SIGNATURES, layout.TAG_MANIFEST))
     ]
-    assert list(check_tags(store, tags, Level.QUICK)) == []
-    assert list(check_tags(store, Tags(frozenset(), frozenset(), None, None), Level.FULL)) == []
+    assert list(extra_files(store, Tags(frozenset(), frozenset(), None, None))) == []
 
 
 def test_a_tag_file_is_compared_with_its_hash(tmp_path):
     store = LocalStore(tmp_path)
     store.put("meta/bundle.json", b"{}")
     right = hashlib.sha256(b"{}").hexdigest()
-    assert tag_file_checks._damage(store, "meta/bundle.json", right) is None
+    assert payload_files._damage(store, "meta/bundle.json", right) is None
     for expected in ("0" * 64, "f" * 64):
-        finding = tag_file_checks._damage(store, "meta/bundle.json", expected)
+        finding = payload_files._damage(store, "meta/bundle.json", expected)
         assert (finding.expected, finding.found) == (expected, right)
-    assert tag_file_checks._damage(store, "meta/none.json", right).what.startswith("is missing")
+    assert payload_files._damage(store, "meta/none.json", right).what.startswith("is missing")

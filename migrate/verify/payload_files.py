@@ -1,10 +1,12 @@
-"""The tag files: whether they match the tag manifest, and which of them can be trusted."""
+"""Which files a bundle should have, and which are there: tag files against the tag manifest, then the listing of a
+location against what the sound ones promise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.bundle_json import BundleInfo
@@ -12,7 +14,7 @@ from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, hash_file, read_files, read_manifest, read_tag_manifest
 from migrate.errors import DamageError, GoneError
-from migrate.storage.api import Store
+from migrate.storage.api import FileInfo, Store
 
 
 class ExpectedFile(Struct, frozen=True):
@@ -41,7 +43,7 @@ def finding_of(error: DamageError, what: str) -> Finding:
     return Finding(error.key, what, error.expected, error.found)
 
 
-def check(store: Store) -> tuple[Tags, list[Finding]]:
+def check_tag_files(store: Store) -> tuple[Tags, list[Finding]]:
     """Check every tag file; return what they hold, and what is wrong with them. Raises ``GoneError`` and ``UsageError``
     where there is no sealed bundle that we can read.
     """
@@ -118,3 +120,72 @@ def _agreeing(
         yield ExpectedFile(file.key, file.sha256, file.size_bytes)
     if (file := next(files, None)) is not None:
         yield Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key)
+
+
+class PayloadCheck(Struct):
+    """The payload of a bundle: how much of it lies there, and what is wrong with it, once ``present`` has ended."""
+
+    store: Store
+    tags: Tags
+    files: int = 0
+    size_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def present(self) -> Iterator[ExpectedFile]:
+        """Yield the files that are there with the right size; the rest become findings. Both sides are streamed in
+        order of key.
+        """
+        listed = iter(self.store.list(layout.DATA))
+        info = next(listed, None)
+        try:
+            for file in expected_files(self.store, self.tags):
+                if isinstance(file, Finding):
+                    self.findings.append(file)
+                    continue
+                while info is not None and info.key < file.key:
+                    self.findings.append(_extra(info))
+                    info = next(listed, None)
+                self.files += 1
+                if info is None or info.key != file.key:
+                    self.findings.append(Finding(file.key, "is missing; it is in the manifest"))
+                    continue
+                self.size_bytes += info.size_bytes
+                if file.size_bytes not in {None, info.size_bytes}:
+                    self.findings.append(_wrong_size(file, info))
+                else:
+                    yield file
+                info = next(listed, None)
+        except UnreadableListError:
+            return
+        while info is not None:
+            self.findings.append(_extra(info))
+            info = next(listed, None)
+        self.findings += self._oxum_findings()
+
+    def _oxum_findings(self) -> Iterator[Finding]:
+        oxum = self.tags.oxum
+        if oxum is not None and oxum != (self.size_bytes, self.files):
+            yield Finding(
+                layout.BAG_INFO,
+                "its Payload-Oxum is not what lies there",
+                f"{oxum[0]} bytes in {oxum[1]} files",
+                f"{self.size_bytes} bytes in {self.files} files",
+            )
+
+
+def extra_files(store: Store, tags: Tags) -> Iterator[Finding]:
+    """Yield files outside of ``data/`` that belong to no bundle; what lies next to a bundle is let be."""
+    if not tags.names:
+        return
+    known = tags.names | {layout.TAG_MANIFEST}
+    for info in store.list():
+        if not info.key.startswith((layout.DATA, *layout.OUTSIDE_MANIFESTS)) and info.key not in known:
+            yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}", extra=True)
+
+
+def _extra(info: FileInfo) -> Finding:
+    return Finding(info.key, "is not in the manifest", found=f"{info.size_bytes} bytes", extra=True)
+
+
+def _wrong_size(file: ExpectedFile, info: FileInfo) -> Finding:
+    return Finding(file.key, "has another size", f"{file.size_bytes} bytes", f"{info.size_bytes} bytes")
