@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
 from migrate.bundle.catalog import CatalogRow
-from migrate.errors import UsageError
+from migrate.errors import NotEmptyError, UsageError
 
 SCHEMA, DATA = "schema", "data"
 LEFT_OUT = "left-out"
@@ -72,9 +72,49 @@ class Selection(Struct, frozen=True):
         chosen = {row.key for word in self.tables for row in _named(word, tables)}
         return [row for row in tables if row.key in chosen]
 
+    def conflict(
+        self,
+        names: Sequence[str],
+        has: Callable[[str], bool],
+        has_rows: Callable[[str], bool],
+        where: str,
+    ) -> NotEmptyError | None:
+        """Return the error for the first of the selected tables that prevents their restore: one that is there already,
+        or, where only rows are to come, has some. ``has`` and ``has_rows`` ask the destination ``where``. Raises
+        ``UsageError`` where rows have no table to go to.
+        """
+        if self.definitions:
+            present = next((f"table {name}" for name in names if has(name)), "")
+        else:
+            require_tables([name for name in names if not has(name)], where)
+            present = next((f"table {name} with rows in it" for name in names if has_rows(name)), "")
+        if not present:
+            return None
+        step = "drop that table" if self.definitions else "empty that table"
+        return NotEmptyError(f"{where} has the {present} already", next_step=f"{step}, or leave it out")
+
     def names(self, tables: Sequence[CatalogRow]) -> set[tuple[str, str]]:
         """Return (schema, name) of the selected tables, the partitioned ones above them included."""
         return {name for row in self.choose(tables) for name in (row.key, *ancestors(row))}
+
+
+def require_tables(missing: Sequence[str], where: str) -> None:
+    """Raise ``UsageError`` where rows have no table to go to."""
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{where} has no table {missing[0]}{more}", next_step="restore with --only schema first"
+        )
+
+
+def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
+    """Return the error for a trigger that would fire for every row and is not in the bundle. The restore must not
+    drop it.
+    """
+    return NotEmptyError(
+        f"{where}: the trigger {trigger} of table {table} is not as in the bundle, and would fire for every row",
+        next_step="drop it, and make it again after the restore",
+    )
 
 
 def _quoted(word: str) -> str:

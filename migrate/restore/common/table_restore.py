@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -49,25 +49,6 @@ class State(Struct, frozen=True):
     bundle: str
     source: str
     only: str = ""
-
-
-class Unfinished(Protocol):
-    """A state that was found; engines may keep more than ``State`` does."""
-
-    @property
-    def bundle(self) -> str:
-        """See ``State``."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """See ``State``."""
-        ...
-
-    @property
-    def only(self) -> str:
-        """See ``State``."""
-        ...
 
 
 class TableRestore(Struct, frozen=True):
@@ -204,7 +185,7 @@ class TableRestore(Struct, frozen=True):
         items = self._items(label)
         return unique(loss for record in self.earlier for loss in record.losses if loss.item not in items)
 
-    def require_same(self, state: Unfinished, *, where: str, how: str) -> None:
+    def require_same(self, state: State, *, where: str, how: str) -> None:
         """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
         get rid of it.
         """

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 
 import pymysql
-from msgspec import Struct
 
 from exporters.mysql.definitions.show_create import read_definition, set_sequence
 from exporters.mysql.identifiers import quote_literal, quote_name
-from migrate.restore.common.existing_tables import strange_trigger
+from migrate.errors import NotEmptyError
+from migrate.restore.common.selection import strange_trigger
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.definitions import Definition, step_of, without_definer
 from migrate.restore.mysql.destination import MysqlDestination, mark_done
@@ -26,20 +26,21 @@ _TRIGGERS = (
 _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
-class Tables(Struct, frozen=True):
-    """See ``restore.common.existing_tables.Present``."""
+def in_the_way(run: TableRestore, destination: MysqlDestination) -> NotEmptyError | None:
+    """Return the error where a table of the destination prevents the restore of a part. Raises ``UsageError`` where
+    rows have no table to go to.
+    """
+    connection, schema = destination.connection, quote_literal(destination.address.database)
 
-    destination: MysqlDestination
-
-    def has(self, name: str) -> bool:
-        """See ``Present.has``."""
-        schema = quote_literal(self.destination.address.database)
+    def has(name: str) -> bool:
         query = f"SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = "
-        return bool(self.destination.connection.value(query + quote_literal(name)))
+        return bool(connection.value(query + quote_literal(name)))
 
-    def has_rows(self, name: str) -> bool:
-        """See ``Present.has_rows``."""
-        return bool(self.destination.connection.value(f"SELECT 1 FROM {quote_name(name)} LIMIT 1"))
+    def has_rows(name: str) -> bool:
+        return bool(connection.value(f"SELECT 1 FROM {quote_name(name)} LIMIT 1"))
+
+    names = [table.name for table in run.tables]
+    return run.selection.conflict(names, has, has_rows, destination.address.url)
 
 
 def put_aside(

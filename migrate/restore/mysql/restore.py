@@ -33,7 +33,6 @@ from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.existing_tables import in_the_way, not_empty
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.session_settings import note_other_settings
@@ -63,7 +62,7 @@ from migrate.restore.mysql.definitions import (
 )
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.dialect import adapter_for
-from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
+from migrate.restore.mysql.existing_tables import in_the_way, put_aside, set_counters, were_aside
 from migrate.restore.mysql.grant_statements import Grants
 from migrate.restore.mysql.kept_triggers import make_kept_triggers
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
@@ -412,8 +411,7 @@ def _conflict(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bo
     """
     url = job.destination.address.url
     if not job.run.whole:
-        conflict = in_the_way(job.run, Tables(job.destination), url)
-        return not_empty(job.run, conflict, url) if conflict else None
+        return in_the_way(job.run, job.destination)
     conflict = "" if merge else mysql_destination.content(job.destination)
     if conflict:
         return NotEmptyError(

@@ -18,7 +18,7 @@ from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
-from migrate.restore.postgres.destination import PostgresDestination, State
+from migrate.restore.postgres.destination import PostgresDestination, PostgresState
 
 
 def is_users_table(row: CatalogRow) -> bool:
@@ -58,9 +58,9 @@ class PostgresRestore(Struct, frozen=True, dict=True):
         return frozenset() if self.selection.left_out else self.names
 
     @property
-    def state(self) -> State:
+    def state(self) -> PostgresState:
         """What is written into the destination to recognise this restore."""
-        return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
+        return PostgresState(self.run.reader.info.id, self.run.source, only=self.selection.words())
 
     @property
     def followed_from(self) -> int | None:

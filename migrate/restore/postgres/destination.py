@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
@@ -21,6 +20,7 @@ from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.errors import BusyError, UsageError
 from migrate.restore.common.missing_destination import naming_create
+from migrate.restore.common.table_restore import State
 from migrate.restore.postgres.definitions.refusals import is_refusal
 
 _LOCK = 0x6D6F7665
@@ -75,19 +75,10 @@ class PostgresDestination(Struct, frozen=True):
     connection: psycopg.Connection[Any]
 
 
-class State(Struct, frozen=True):
-    """What an earlier run left. ``portable``: it made the objects without owners and privileges. ``only``:
-    which part was selected (``Selection.words``).
-    """
+class PostgresState(State, frozen=True):
+    """``portable``: the objects were made without owners and privileges."""
 
-    bundle: str
-    source: str
     portable: bool = False
-    only: str = ""
-
-    def made(self, *, portable: bool) -> State:
-        """Return the same with or without owners and privileges."""
-        return replace(self, portable=portable)
 
 
 @contextlib.contextmanager
@@ -147,7 +138,7 @@ def all_content(destination: PostgresDestination) -> set[str]:
     return {str(row[0]) for row in destination.connection.execute(_CONTENT.encode())}
 
 
-def read_state(destination: PostgresDestination) -> State | None:
+def read_state(destination: PostgresDestination) -> PostgresState | None:
     """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
     if not _value(destination.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
@@ -155,17 +146,17 @@ def read_state(destination: PostgresDestination) -> State | None:
         if _value(destination.connection, _ONLY_FINISHED):
             return None
         row = destination.connection.execute(
-            f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()
+            f"SELECT bundle, source, only_, portable FROM {PROGRESS_SCHEMA}.about".encode()
         ).fetchone()
     except psycopg.Error as exc:
         raise UsageError(
             f"{destination.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
             next_step="restore into a fresh, empty database",
         ) from exc
-    return State(*row) if row else None
+    return PostgresState(*row) if row else None
 
 
-def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
+def begin_state(connection: psycopg.Connection[Any], state: PostgresState) -> None:
     """Make the schema. Called within the transaction that makes the objects."""
     connection.execute(
         f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA};"

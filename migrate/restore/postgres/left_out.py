@@ -16,7 +16,7 @@ from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.postgres.definitions.refusals import first_line
-from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.destination import PostgresState
 
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"
 _FINISHED = f"{PROGRESS_SCHEMA}.finished"
@@ -95,7 +95,7 @@ def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> lis
     return [*records, FinishedRestore(about[2], [words, *read(connection).left_out], finished=False)]
 
 
-def forget_finished(connection: psycopg.Connection[Any], state: State, *, every: bool) -> None:
+def forget_finished(connection: psycopg.Connection[Any], state: PostgresState, *, every: bool) -> None:
     """Remove the record of this very restore before it is made anew; with ``every`` those of all others, too: the
     database is empty.
     """
@@ -108,7 +108,9 @@ def forget_finished(connection: psycopg.Connection[Any], state: State, *, every:
         )
 
 
-def forget_superseded(connection: psycopg.Connection[Any], state: State, bundles: Sequence[str]) -> None:
+def forget_superseded(
+    connection: psycopg.Connection[Any], state: PostgresState, bundles: Sequence[str]
+) -> None:
     """Remove the records of a source's restores from these bundles, within the transaction that ends the restore."""
     if bundles and _exists(connection, "finished"):
         connection.execute(
@@ -136,7 +138,9 @@ def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
         connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
 
 
-def write_finished(connection: psycopg.Connection[Any], state: State, record: FinishedRestore) -> None:
+def write_finished(
+    connection: psycopg.Connection[Any], state: PostgresState, record: FinishedRestore
+) -> None:
     """Write the record that stays, within the transaction that ends the restore."""
     connection.execute(
         f"INSERT INTO {_FINISHED} (bundle, source, only_, entry) VALUES (%s, %s, %s, %s)".encode(),

@@ -29,6 +29,7 @@ from migrate.restore.common import renamed_database
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
+from migrate.restore.common.selection import require_tables
 from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as postgres_destination
@@ -49,7 +50,7 @@ from migrate.restore.postgres.definitions.roles import (
     note_passwordless,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
-from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.destination import PostgresState
 from migrate.runtime.crash_points import durable
 
 if TYPE_CHECKING:
@@ -146,7 +147,9 @@ def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -
     return findings
 
 
-def _note_left_out(job: PostgresRestore, run: TableRestore, state: State, absent: frozenset[Name]) -> None:
+def _note_left_out(
+    job: PostgresRestore, run: TableRestore, state: PostgresState, absent: frozenset[Name]
+) -> None:
     """Gather what this restore and earlier ones have left out; ``absent``: tables that could not be made."""
     still = run.still_left_out(_tried_again(job, state), quote_qualified)
     recorded = postgres_left_out.read(job.destination.connection)
@@ -159,7 +162,7 @@ def _note_left_out(job: PostgresRestore, run: TableRestore, state: State, absent
     job.passwordless[:] = recorded.passwordless
 
 
-def _note_definitions(job: PostgresRestore, state: State, known: Sequence[str]) -> None:
+def _note_definitions(job: PostgresRestore, state: PostgresState, known: Sequence[str]) -> None:
     """Note what definitions are here that are not as at the source; ``known``: what was left out of them."""
     _note_database_names(job)
     job.left_out.extend(_bytes_without_character(job, state))
@@ -171,7 +174,7 @@ def _note_definitions(job: PostgresRestore, state: State, known: Sequence[str]) 
     job.left_out.extend(_other_column_orders(job))
 
 
-def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> None:
+def _finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> None:
     """All is there and equal: do what comes last, and forget the state, but for what was left out."""
     selection = job.selection
     entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
@@ -194,7 +197,9 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
         job.notes.append(postgres_left_out.HOW_TO_FORGET)
 
 
-def _not_finished(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> Iterator[str]:
+def _not_finished(
+    job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool
+) -> Iterator[str]:
     """Yield what ``_finish`` would make."""
     selection, reason = job.selection, "not made before the rows are those of the bundle"
     if selection.definitions and not selection.is_part:
@@ -208,7 +213,7 @@ def _not_finished(job: PostgresRestore, state: State, script: Script, *, merge: 
             yield f"{', '.join(names)} of the database: {reason}"
 
 
-def _missing_properties(job: PostgresRestore, state: State) -> dict[str, Any]:
+def _missing_properties(job: PostgresRestore, state: PostgresState) -> dict[str, Any]:
     """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
     source = job.definitions.database()
     if source is None:
@@ -223,7 +228,7 @@ def _missing_properties(job: PostgresRestore, state: State) -> dict[str, Any]:
     return lacking
 
 
-def _tried_again(job: PostgresRestore, state: State) -> set[str]:
+def _tried_again(job: PostgresRestore, state: PostgresState) -> set[str]:
     """Return the definitions that earlier restores left out and this one has tried again."""
     if not job.run.earlier:
         return set()
@@ -286,7 +291,7 @@ def _other_column_orders(job: PostgresRestore) -> list[str]:
     ]
 
 
-def _bytes_without_character(job: PostgresRestore, state: State) -> list[str]:
+def _bytes_without_character(job: PostgresRestore, state: PostgresState) -> list[str]:
     """Return sentences about definitions with bytes for which the destination has no character."""
     sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
     names = [
@@ -297,7 +302,7 @@ def _bytes_without_character(job: PostgresRestore, state: State) -> list[str]:
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
-def _require_same(job: PostgresRestore, state: State) -> None:
+def _require_same(job: PostgresRestore, state: PostgresState) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
     where = job.destination.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
@@ -418,7 +423,7 @@ def _passwordless(job: PostgresRestore, records: Sequence[FinishedRestore]) -> l
     return note_passwordless(job.destination.connection, job.definitions.roles(), made)
 
 
-def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:
+def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[PostgresState, PreparedParts]:
     """Make what the rows need, and the state. Meanwhile a thread prepares rows."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-prepare") as pool:
@@ -437,7 +442,7 @@ def _prepare_parts(job: PostgresRestore, stop: threading.Event) -> PreparedParts
     return row_steps.prepare(job, stop)
 
 
-def _begin(job: PostgresRestore, *, alone: bool) -> State:
+def _begin(job: PostgresRestore, *, alone: bool) -> PostgresState:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
     alone = alone and job.run.whole
@@ -447,19 +452,15 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
         return pre_data.define(connection, _definition_request(job, job.state, alone=alone))
     names = [table.key for table in job.tables]
     absent = postgres_destination.absent_tables(connection, names)
-    missing = [quote_qualified(*name) for name in names if name in absent]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UsageError(
-            f"{job.destination.address.url} has no table {missing[0]}{more}",
-            next_step="restore with --only schema first",
-        )
+    require_tables([quote_qualified(*name) for name in names if name in absent], job.destination.address.url)
     with durable("restore.postgres.begin_rows"), connection.transaction():
         postgres_destination.begin_state(connection, job.state)
     return job.state
 
 
-def _definition_request(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.DefinitionRequest:
+def _definition_request(
+    job: PostgresRestore, state: PostgresState, *, alone: bool
+) -> pre_data.DefinitionRequest:
     tables = job.defined if job.selection.is_part else None
     return pre_data.DefinitionRequest(
         job.definitions,

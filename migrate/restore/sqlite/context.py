@@ -11,7 +11,7 @@ from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import SCHEMA, is_own
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.sqlite.definitions import SEQUENCE, Definitions, select_entries
 
 
@@ -57,13 +57,3 @@ class SqliteRestore(Struct, frozen=True):
 def _counters(run: TableRestore, schema: str) -> CatalogRow | None:
     key = (run.source, schema, SEQUENCE)
     return next((row for row in run.reader.catalog() if (row.source, row.schema, row.name) == key), None)
-
-
-class Loaded(Struct, frozen=True):
-    """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
-
-    rows: WrittenRows
-    findings: Sequence[str]
-    left_out: Sequence[str]
-    notes: Sequence[str]
-    finished: bool = True

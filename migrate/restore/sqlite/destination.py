@@ -6,10 +6,12 @@ transaction drops it and overwrites its bytes. So a run can die at any moment: e
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -17,9 +19,12 @@ from msgspec import Struct
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import PROGRESS_TABLE
 from exporters.sqlite.errors import code_of
+from exporters.sqlite.files.directory import FILES
+from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import (
     BusyError,
+    DamageError,
     GoneError,
     MoveoutError,
     NoSpaceError,
@@ -66,7 +71,7 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if not _is_fresh(connection):  # a new file would get its first page by this
+            if not is_fresh(connection):  # a new file would get its first page by this
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.execute("COMMIT")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -85,6 +90,12 @@ def create_directory(
     directory = parse_url(url).path.parent
     if directory.is_dir():
         return None
+    make_directory(directory)
+    return Created(f"made the directory {directory}")
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory for a file. Raises ``NotAllowedError``."""
     try:
         make_directories(directory)
     except OSError as exc:
@@ -92,7 +103,6 @@ def create_directory(
             f"the directory {directory} cannot be made: {exc.strerror}",
             next_step="make it, or name another one",
         ) from exc
-    return Created(f"made the directory {directory}")
 
 
 @contextmanager
@@ -129,12 +139,8 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
     return MoveoutError(f"{where}: {error}", next_step="remove the file, then run the same command again")
 
 
-def is_fresh(destination: SqliteDestination) -> bool:
+def is_fresh(connection: sqlite3.Connection) -> bool:
     """Tell whether nothing at all was ever written to the file."""
-    return _is_fresh(destination.connection)
-
-
-def _is_fresh(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
@@ -170,10 +176,10 @@ def begin_state(connection: sqlite3.Connection, state: State) -> None:
     )
 
 
-def read_done(destination: SqliteDestination) -> set[str]:
+def read_done(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the parts that are done."""
     query = f"SELECT name FROM {PROGRESS_TABLE} WHERE kind = '{_DONE}'"
-    return {row[0] for row in destination.connection.execute(query)}
+    return {row[0] for row in connection.execute(query)}
 
 
 def mark_done(connection: sqlite3.Connection, name: str) -> None:
@@ -192,3 +198,26 @@ def prepare(connection: sqlite3.Connection, pragmas: Mapping[str, Any]) -> None:
     connection.execute(f"PRAGMA auto_vacuum = {int(pragmas['auto_vacuum'])}")
     encoding = str(pragmas["encoding"]).replace("'", "''")
     connection.execute(f"PRAGMA encoding = '{encoding}'")
+
+
+def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
+    """Return folders in the bundle by the files' paths, None where the source is one file. A path that leads out of the
+    destination's directory is a ``DamageError``: the bundle may come from anywhere.
+    """
+    file = next(iter(reader.source_files(source, FILES)), None)
+    if file is None:
+        return None
+    folders: dict[str, str] = {}
+    try:
+        for entry in json.loads(reader.read_checked(file))["files"]:
+            name, folder = str(entry["name"]), str(entry["folder"])
+            if not _is_below(name) or not layout.is_payload_name(folder):
+                raise DamageError(file.key, expected="paths below a directory", found=repr(name))
+            folders[name] = folder
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamageError(file.key, expected="a list of files", found=f"something else ({exc})") from exc
+    return folders
+
+
+def _is_below(name: str) -> bool:
+    return "\0" not in name and all(part not in {"", ".", ".."} for part in name.split("/"))

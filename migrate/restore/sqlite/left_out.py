@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.table_restore import State
-from migrate.restore.sqlite.file_set import read_files
+from migrate.restore.sqlite.destination import read_files
 from migrate.storage.local.whole_file import replace_file
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.sqlite.address import SqliteAddress, parse_url
@@ -22,17 +23,17 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.finished_record import FinishedRestore, now_there, unique
+from migrate.restore.common.table_parts import REPAIR
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import StandIns
-from migrate.restore.sqlite.context import Loaded, SqliteRestore
+from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.definitions import Definitions
-from migrate.restore.sqlite.destination import SqliteDestination
-from migrate.restore.sqlite.file_set import make_room, read_files
+from migrate.restore.sqlite.destination import SqliteDestination, make_directory, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
-from migrate.restore.sqlite.partial_restore import load_part, unfinished
+from migrate.restore.sqlite.partial_restore import complete_part, in_the_way, put_aside
 from migrate.runtime.crash_points import durable
 
 _NEW_FILE = "name a file that does not exist yet"
@@ -66,7 +67,7 @@ class SqliteRestorer:
             job = SqliteRestore.of(replace(run, span=_span(sizes, name)), definitions, destination, name)
             if run.selection.tables and not job.run.tables:
                 continue
-            make_room(destination.path.parent)
+            make_directory(destination.path.parent)
             outcomes.append(_in_file(name, _restore(job, merge=merge)))
         return _together(source, outcomes)
 
@@ -113,8 +114,8 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
 def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
     run, address = job.run, job.address
     with sqlite_destination.open_destination(address) as destination:
-        loaded = _load(job, destination) if run.whole else load_part(job, destination)
-    if not isinstance(loaded, Loaded):
+        loaded = _load(job, destination)
+    if not isinstance(loaded, _Loaded):
         records = sqlite_left_out.read_finished(address, run.reader.info.id, run.source)
         same = any(record.only == run.selection.words() for record in records)
         if run.selection.rows or same:
@@ -137,53 +138,82 @@ def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
     return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
 
 
-def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | MoveoutError:
-    """Bring tables, rows and the rest into the destination; or return the error where the file is not ours to
-    write to, unless it is the same.
+class _Loaded(Struct, frozen=True):
+    """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
+
+    rows: WrittenRows
+    findings: Sequence[str]
+    left_out: Sequence[str]
+    notes: Sequence[str]
+    finished: bool = True
+
+
+def _load(job: SqliteRestore, destination: SqliteDestination) -> _Loaded | MoveoutError:
+    """Bring tables, rows and the rest into the destination; or return the error where something is in the way, unless
+    it is the same.
     """
     run, connection = job.run, destination.connection
     stand_ins = StandIns(connection)
     state = sqlite_destination.read_state(destination)
     if state is None:
-        if not sqlite_destination.is_fresh(destination):
-            return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
-        sqlite_destination.prepare(connection, job.definitions.pragmas)
-        connection.execute("BEGIN IMMEDIATE")
-        sqlite_destination.begin_state(connection, run.state)
-        sqlite_schema.make_tables(
-            connection, job.definitions.entries, stand_ins, empty=not run.selection.rows
-        )
-        with durable("restore.sqlite.tables"):
-            connection.execute("COMMIT")
+        if (error := _in_the_way(job, connection)) is not None:
+            return error
+        _begin(job, connection, stand_ins)
     else:
         run.require_same(state, where=str(job.address.path), how="remove the file")
-    written, damaged = (
-        bring_rows(job, destination, stand_ins) if run.selection.rows else (WrittenRows(0, 0), [])
-    )
+    if not run.selection.definitions:
+        put_aside(job, connection)
+    rows, damaged = WrittenRows(0, 0), list[str]()
+    if run.selection.rows:
+        rows, damaged = bring_rows(job, connection, stand_ins)
     notes = stand_ins.take_back()
     if damaged:
-        return unfinished(written, damaged, notes)
+        left_out = ["indexes, views and triggers: they come when all rows are there"]
+        return _Loaded(rows, damaged, left_out, [*notes, REPAIR], finished=False)
     run.progress.begin(f"indexes of {run.source}", items=0, size_bytes=0, of=run.indexes_task)
-    return Loaded(written, [], _complete(job, connection, notes), notes)
+    return _Loaded(rows, [], _complete(job, connection, notes), notes)
+
+
+def _in_the_way(job: SqliteRestore, connection: sqlite3.Connection) -> NotEmptyError | None:
+    """Return the error where the file is not ours to write to."""
+    if not job.run.whole:
+        return in_the_way(job, connection)
+    if sqlite_destination.is_fresh(connection):
+        return None
+    return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
+
+
+def _begin(job: SqliteRestore, connection: sqlite3.Connection, stand_ins: StandIns) -> None:
+    """Make the tables, and the state."""
+    if sqlite_destination.is_fresh(connection):
+        sqlite_destination.prepare(connection, job.definitions.pragmas)
+    connection.execute("BEGIN IMMEDIATE")
+    sqlite_destination.begin_state(connection, job.run.state)
+    if job.run.selection.definitions:
+        sqlite_schema.make_tables(connection, job.entries, stand_ins, empty=not job.run.selection.rows)
+    with durable("restore.sqlite.tables"):
+        connection.execute("COMMIT")
 
 
 def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
     recorded before.
     """
-    pragmas = job.definitions.pragmas
-    if pragmas.get("journal_mode") == "wal":
+    run, pragmas = job.run, job.definitions.pragmas
+    done = sqlite_destination.read_done(connection)
+    if run.whole and pragmas.get("journal_mode") == "wal":
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     sqlite_destination.drop_state(connection)
-    left_out = sqlite_schema.make_indexes(connection, job.definitions.entries)
-    for name in ("user_version", "application_id"):
-        connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
-    sqlite_schema.complete(connection, job.definitions)
-    sqlite_left_out.write(
-        job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
-    )
+    if run.whole:
+        left_out = sqlite_schema.make_indexes(connection, job.entries)
+        for name in ("user_version", "application_id"):
+            connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
+        sqlite_schema.complete(connection, job.definitions)
+    else:
+        left_out = complete_part(job, connection, done)
+    sqlite_left_out.write(job.address, run.state, FinishedRestore(run.selection.words(), left_out, notes))
     with durable("restore.sqlite.finish"):
         connection.execute("COMMIT")
     return left_out

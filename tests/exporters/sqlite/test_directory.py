@@ -12,7 +12,7 @@ from exporters.errors import SourceUsageError
 from exporters.sqlite.source import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.errors import DamageError, NotEmptyError
-from migrate.restore.sqlite.file_set import read_files
+from migrate.restore.sqlite.destination import read_files
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify

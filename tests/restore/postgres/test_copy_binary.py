@@ -9,7 +9,7 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.sql.columns import EXACT_OF, TYPE
 from exporters.sql.parquet_read import open_part
 from migrate.restore.common.table_parts import parts_of
-from migrate.restore.postgres.destination import State, begin_state, open_destination
+from migrate.restore.postgres.destination import PostgresState, begin_state, open_destination
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts
@@ -229,7 +229,7 @@ def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(expor
         run_sql(destination, f"CREATE TABLE t (n {declared}, d date)")
         address = parse_url(destination)
         with open_destination(address) as opened, opened.connection.transaction():
-            begin_state(opened.connection, State("bundle", "app"))
+            begin_state(opened.connection, PostgresState("bundle", "app"))
         prepared = PreparedParts(reader)
         prepared.fill(parts, threading.Event())
         assert sent

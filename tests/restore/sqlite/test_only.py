@@ -106,7 +106,7 @@ def test_triggers_that_were_put_aside_are_made_by_the_run_that_ends_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(partial_restore, "_set_counters", stop)
+        patch.setattr(partial_restore, "_counters", stop)
         with pytest.raises(KeyboardInterrupt):
             restore(bundle, destination, "data", "keyed")
     assert names(destination, "trigger") == {"instead"}

@@ -33,7 +33,7 @@ from migrate.restore.postgres.definitions.post_data_order import Stage, split_at
 from migrate.restore.postgres.definitions.recorded_definitions import RecordedSequence
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
-from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.destination import PostgresState
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.crash_points import durable
 
@@ -42,7 +42,7 @@ _LARGE_OBJECTS = "large-objects"
 _TRIGGERS = "constraint-triggers"
 
 
-def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
+def complete(job: PostgresRestore, state: PostgresState, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
     connection, definitions = job.destination.connection, job.definitions
     script = read_script(connection, definitions.section("post-data", portable=state.portable))

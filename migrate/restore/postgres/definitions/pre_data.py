@@ -38,7 +38,7 @@ from migrate.restore.postgres.definitions.roles import (
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
-from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.destination import PostgresState
 from migrate.runtime.crash_points import durable
 
 _REFUSED = psycopg.errors.InsufficientPrivilege
@@ -65,7 +65,7 @@ class DefinitionRequest(Struct, frozen=True):
     """
 
     definitions: Definitions
-    state: State
+    state: PostgresState
     tables: AbstractSet[Name] | None = None
     alone: bool = False
     orders: Orders = field(default_factory=dict)
@@ -73,7 +73,7 @@ class DefinitionRequest(Struct, frozen=True):
     retried: bool = False
 
 
-def define(connection: psycopg.Connection[Any], request: DefinitionRequest) -> State:
+def define(connection: psycopg.Connection[Any], request: DefinitionRequest) -> PostgresState:
     """Make it all in one transaction: first with owners and privileges, then, where the destination does not
     permit that, without. A database whose server cannot lock so many tables in one transaction is made in
     several. What is left out is recorded in the destination (``left_out``). Returns the state that was begun.
@@ -107,8 +107,8 @@ def _define(
     *,
     portable: bool,
     notes: Sequence[str] = (),
-) -> State:
-    state = request.state.made(portable=portable)
+) -> PostgresState:
+    state = replace(request.state, portable=portable)
     try:
         missing = _find_missing(connection, request)
         script = _script(connection, request, missing, portable=portable)
@@ -132,7 +132,10 @@ def _define(
 
 
 def _begin(
-    connection: psycopg.Connection[Any], request: DefinitionRequest, state: State, notes: Sequence[str]
+    connection: psycopg.Connection[Any],
+    request: DefinitionRequest,
+    state: PostgresState,
+    notes: Sequence[str],
 ) -> None:
     """Make roles and the state, within the caller's transaction."""
     postgres_destination.begin_state(connection, state)
@@ -282,7 +285,7 @@ class Last(Struct, frozen=True):
 
 
 def finish(
-    connection: psycopg.Connection[Any], last: Last, state: State, record: FinishedRestore
+    connection: psycopg.Connection[Any], last: Last, state: PostgresState, record: FinishedRestore
 ) -> list[str]:
     """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
     before or now, or ``must_keep``, ``record`` stays in the destination with all of it.
