@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from exporters.changes import Message
 from exporters.engine import TableName, load_part
-from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceError, SourceGoneError, SourceSilentError, SourceUnreachableError
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -400,6 +400,8 @@ def retried(
     while True:
         try:
             return step()
+        except SourceSilentError:  # it has been waited for
+            raise
         except errors:
             now = time.monotonic()
             failing_until = min(failing_until, now + _FAILING_SECONDS)

@@ -21,7 +21,6 @@ from migrate.cli.moves.cutover_buckets import CutoverBuckets
 from migrate.custody.log import custody_log
 from migrate.errors import BusyError
 from migrate.follow.cutover import Cutover
-from migrate.progress import server_contact
 from migrate.restore.postgres.changes import change_writer
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
@@ -29,7 +28,7 @@ from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.follow.move_case import write_move_case
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
-from tests.tools.waiting import eventually
+from tests.tools.waiting import be_impatient, eventually
 
 BANK = """
 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
@@ -107,7 +106,6 @@ def test_a_session_that_has_ended_since_the_question_holds_nothing_up(move, monk
 def test_under_the_hold_a_silent_server_is_waited_for_a_while_and_the_old_side_is_released(
     servers, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(server_contact, "HELD_SECONDS", 16.0)
     monkeypatch.chdir(tmp_path)
     old, new = (
         servers.postgres(f"{side}-silent-held", settings=["wal_level=logical"]) for side in ("old", "new")
@@ -124,18 +122,20 @@ def test_under_the_hold_a_silent_server_is_waited_for_a_while_and_the_old_side_i
     try:
         for step in ("export", "restore"):
             assert call(step, "-c", "moveout.toml").code == 0
-        monkeypatch.setattr(Cutover, "prove", prove_in_silence)
-        refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+        with monkeypatch.context() as patch:
+            be_impatient(patch)
+            patch.setattr(Cutover, "prove", prove_in_silence)
+            refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     finally:
         stop(new, signal.SIGCONT)
     assert refused.code == SourceUnreachableError.exit_code, refused
     assert "an application may stand still" in refused.err
     assert not Path("moveout-cutover.json").exists()
     run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use')")
-    monkeypatch.setattr(Cutover, "prove", prove)
     switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert switched.code == 0, switched
     stop(new, signal.SIGSTOP)
+    be_impatient(monkeypatch)
     try:
         undone = call("cutover", "-c", "moveout.toml", "--undo")
     finally:

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from exporters.engine import LiveTables, WriteState
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceGoneError, SourceSilentError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
@@ -425,6 +425,19 @@ def test_a_step_that_fails_is_done_again_for_some_seconds_or_a_minute(monkeypatc
     step_seconds = 0.0
     with pytest.raises(Cancelled):
         cutover.retried(step, token)
+
+
+def test_a_server_that_was_waited_for_is_not_asked_again():
+    """An application may stand still meanwhile."""
+    asked = []
+
+    def step():
+        asked.append(1)
+        raise SourceSilentError("the server has not answered for 30 s")
+
+    with pytest.raises(SourceSilentError):
+        cutover.retried(step, CancellationToken())
+    assert asked == [1]
 
 
 def test_a_step_of_a_cancelled_run_may_be_done_by_half_and_does_not_count():

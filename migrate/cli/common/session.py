@@ -127,13 +127,16 @@ class Session(Struct):
         then.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
+            WORKING,
             WaitingCommand,
             noted_silence,
         )
 
         give_up = self._end_at_once if may_end else None
         meter, note = self.meter, self.progress.note
-        command = WaitingCommand(meter.quiet_seconds, note, self.cancellation, give_up, is_too_late, is_held)
+        command = WaitingCommand(
+            meter.quiet_seconds, note, self.cancellation, give_up, is_too_late, is_held, WORKING
+        )
         return noted_silence(endpoints, command)
 
     @contextlib.contextmanager
