@@ -13,6 +13,7 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
+    SourceSnapshotLostError,
     SourceUnreachableError,
 )
 from exporters.sql.lost_snapshots import snapshot_lost
@@ -118,11 +119,7 @@ def translate(error: BaseException, source: str) -> SourceError:
             message, about=source, next_step="it was dropped meanwhile; run the same command again"
         )
     if number in _CHANGED:
-        return SourceUnreachableError(
-            f"a table was altered during the export: {message}",
-            about=source,
-            next_step="stop schema changes on the source, then run the same command again",
-        )
+        return SourceSnapshotLostError(f"a table was altered since the snapshot: {message}", about=source)
     if number in _TOO_LARGE:
         return SourceError(
             message,

@@ -106,7 +106,10 @@ class MysqlSnapshot:
         outline(self._known(schema), self._plan.tables, schema.files).note(workspace)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
-        """Write the definitions and return the summary, with the server's own count of every table."""
+        """Write the definitions and return the summary, with the server's own count of every table. Raises
+        ``SourceSnapshotLostError`` unless the holder kept all tables until now: without it one may have been renamed,
+        and another one have been read in its place.
+        """
         current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
@@ -114,6 +117,7 @@ class MysqlSnapshot:
             has_definitions = not self._planned and not is_empty(
                 self._session.holder, self._session.address.database
             )
+            self._session.holder.run("DO 0")
         except DRIVER_ERRORS as exc:
             raise last_session_error(exc, self._session.address.url) from exc
         write_files(sink, schema.files)

@@ -4,12 +4,19 @@ missing is read under a new snapshot at once, and nothing is tried in vain.
 
 import threading
 import time
+from contextlib import closing
 
 import psycopg
 import pytest
 
+from exporters.api import Foresighted
 from exporters.changes import FOLLOW
 from exporters.errors import SourceSnapshotLostError
+from exporters.postgres.rows.chunk_export import digest_rows
+from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import open_snapshot
+from exporters.testing import MemoryWorkspace
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
@@ -146,9 +153,10 @@ def test_a_server_that_takes_a_while_to_begin_anew_is_waited_for(kind, make, ser
     assert len([note for note in progress.notes if "new snapshot" in note]) == 1, progress.notes
 
 
-def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(postgres, tmp_path):
-    """Its locks are gone with it: a table that was truncated since would look empty, and be counted as empty."""
-    url, end_sessions, connection = postgres_source(postgres)
+@pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
+def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(kind, make, request, tmp_path):
+    """Its locks are gone with it: a table that was replaced since would look empty, and be counted as empty."""
+    url, end_sessions, connection = make(request.getfixturevalue(kind))
     store = open_location(str(tmp_path / "bundle"))
     with (
         connection,
@@ -163,11 +171,50 @@ def read_to_the_end(source, store, before_the_end):
     workspace = StoreWorkspace(store, "app")
     with source.snapshot(workspace, workers=1) as snapshot:
         snapshot.begin_outline(workspace)
-        snapshot.foresee_finish()
+        if isinstance(snapshot, Foresighted):
+            snapshot.foresee_finish()
         snapshot._counting.result()
         snapshot._defining.result()
         before_the_end()
         snapshot.finish(iter(()), StoreSink(store, "app"))
+
+
+def test_a_mariadb_table_that_was_truncated_once_the_holder_had_ended_is_read_under_a_new_snapshot(
+    mariadb, tmp_path
+):
+    url, _, connection = mariadb_source(mariadb)
+    with connection, open_sources({"app": Endpoint(url)}) as (source,):
+        workspace, store = MemoryWorkspace(), open_location(str(tmp_path / "bundle"))
+        with source.snapshot(workspace, workers=1) as snapshot:
+            snapshot._session.holder.close()
+            with connection.cursor() as cursor:
+                cursor.execute("TRUNCATE t1")
+            unit = next(unit for unit in snapshot.units() if "t1" in unit.id)
+            with pytest.raises(SourceSnapshotLostError, match="altered since the snapshot"):
+                snapshot.export(unit, StoreSink(store, "app"))
+
+
+@pytest.mark.parametrize(
+    "replacing",
+    [
+        "TRUNCATE t1",
+        "VACUUM FULL t1",
+        "CREATE TABLE new (LIKE t1); ALTER TABLE t1 RENAME TO old; ALTER TABLE new RENAME TO t1",
+    ],
+)
+def test_a_table_that_is_replaced_once_the_holder_has_ended_is_not_read(postgres, replacing):
+    """Whoever has the snapshot already goes on with it, and would see no row, or rows at other places."""
+    url, _, connection = postgres_source(postgres)
+    with connection, open_snapshot(parse_url(url)) as (session, tables):
+        chunks = [(table, (0, None)) for table in tables]
+        with closing(Feeds(session, workers=1)) as feeds:
+            assert [rows.sent_rows for rows in feeds.read_all([chunks[0], chunks[2]])] == [1000, 1000]
+            session.holder.close()
+            for statement in replacing.split(";"):
+                connection.execute(statement)
+            assert feeds.read_all(chunks) == []
+            with pytest.raises(SourceSnapshotLostError):
+                digest_rows(feeds.rows(*chunks[1]), None, has_columns=True)
 
 
 def test_a_source_that_loses_every_snapshot_in_vain_is_left(store):

@@ -37,7 +37,7 @@ from exporters.postgres.chunk_plan import (
     may_have_long_rows,
 )
 from exporters.postgres.errors import translate
-from exporters.postgres.identifiers import quote_name
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
@@ -50,6 +50,7 @@ from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
+from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 if TYPE_CHECKING:
@@ -126,6 +127,16 @@ def _source_of(table: PostgresTable, pages: Range) -> str:
     if is_plain and pages == (0, None) and not (table.view or table.condition):
         return copied(table)
     return f"({canonical_select(table, pages)})"
+
+
+def _replaced(*tables: PostgresTable) -> str:
+    """Return a query for those tables that have another file now than in the snapshot, or whose name is another one's.
+    Of such a table a snapshot shows no rows, or shows them at other places. The holder's lock keeps it from that, until
+    the holder ends; whoever has just read the table keeps it, too. What functions and casts say is of now.
+    """
+    files = ", ".join(f"({table.filenode}, {quote_literal(table.label)})" for table in tables)
+    now = "pg_catalog.pg_relation_filenode(name::pg_catalog.regclass)"
+    return f"(SELECT 1 FROM (VALUES {files}) AS t(file, name) WHERE file::pg_catalog.oid IS DISTINCT FROM {now})"
 
 
 def _pieces(row: Buffer) -> Iterator[bytes]:
@@ -206,8 +217,8 @@ class Feeds:
         long = self._is_for_pieces(table, pages)
         query = canonical_select(table, pages)
         if not self._may_change or not self._changes(table, pages):
-            return self.copy(query, long=long)
-        return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
+            return self.copy(query, table, long=long)
+        return converted(self.copy(query, table, long=long, encoding=self._encoding), self._codec)
 
     def is_plannable(self, table: PostgresTable) -> bool:
         """Tell whether the server can compute with the rows of a table, none of which is long."""
@@ -225,12 +236,14 @@ class Feeds:
         ``rows`` then.
         """
         sources = [_source_of(table, pages) for table, pages in chunks]
+        sources.append(_replaced(*(table for table, _ in chunks)))
         try:
             with self._lent() as (feed, transaction):
                 transaction.begin_for(len(sources))
-                return _small_rows(feed.copy(sources, self._copied_as, in_pieces=True))
+                *queries, replaced = _small_rows(feed.copy(sources, self._copied_as, in_pieces=True))
         except SourceError:
             return []
+        return [] if replaced.sent_rows else queries
 
     def _is_ordinary(self, table: PostgresTable) -> bool:
         """Tell whether queries read a table, and all of its text comes through UTF-8 as it is."""
@@ -251,8 +264,8 @@ class Feeds:
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
         if not self._may_change:
-            return as_selected(table, self.copy(copied(table), planned=False))
-        rows = self.copy(copied(table), planned=False, encoding=self._encoding)
+            return as_selected(table, self.copy(copied(table), table, planned=False))
+        rows = self.copy(copied(table), table, planned=False, encoding=self._encoding)
         return as_selected(table, converted(rows, self._codec))
 
     def _changes(self, table: PostgresTable, pages: Range) -> bool:
@@ -282,23 +295,43 @@ class Feeds:
             feed.execute("RELEASE SAVEPOINT moveout")
         return read_conversions(map(csv_values, split_lines(lines)))
 
-    def copy(self, source: str, *, planned: bool = True, long: bool = False, encoding: str = "") -> RowBlocks:
+    def copy(
+        self,
+        source: str,
+        table: PostgresTable | None = None,
+        *,
+        planned: bool = True,
+        long: bool = False,
+        encoding: str = "",
+    ) -> RowBlocks:
         """Run one COPY of a query on an idle feed, or of a table by its name, which is not ``planned``. In UTF-8 unless
-        another encoding is given. A feed that failed, or whose rows were not all read, is not used again.
+        another encoding is given. A feed that failed, or whose rows were not all read, is not used again. ``table``:
+        raise ``SourceSnapshotLostError`` behind its rows where it was replaced since the snapshot.
         """
         encoding = encoding or self._copied_as
         with self._lent() as (feed, transaction):
             sources = [f"({source})" if planned else source]
+            sources += [] if table is None else [_replaced(table)]
             copy = partial(feed.copy, sources, encoding, in_pieces=long or not planned)
             transaction.begin_for(1)
             try:
-                yield from _in_blocks(copy())
+                yield from self._of_first(copy())
             except SourceError as exc:
                 if not transaction.begin_again_after(exc):
                     raise
             else:
                 return
-            yield from _in_blocks(copy())
+            yield from self._of_first(copy())
+
+    def _of_first(self, source: RowBlocks) -> RowBlocks:
+        """Yield the rows of the first query. A second one must have none: see ``_replaced``."""
+        has_all = False
+        for block in _in_blocks(source):
+            if not has_all:
+                yield block
+            elif isinstance(block, SentRows) and block.count:
+                raise snapshot_lost(self._session.address.url, "a table was truncated or replaced since")
+            has_all = has_all or isinstance(block, SentRows)
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Feed, Transaction]]:
