@@ -1,7 +1,8 @@
 """The outline of a database: its definitions and tables, noted in the workspace as soon as its snapshot stands.
 
 From it comes the summary of a source that is gone before it was read to its end. What is lost are rows that were not
-read, and the server's own counts.
+read, and the server's own counts. If tables were altered or dropped between two snapshots, that of the snapshot of
+which more rows were exported is taken.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.api import OUTLINE, DoneUnit, Gap, Loss, Sink, SourceSummary, Workspace
-from exporters.errors import SourceError, reading_state
-from exporters.sql.chunk_plan import PlannedTable, spec, unit_id
+from exporters.errors import SourceError, SourceStateError, reading_state
+from exporters.sql.chunk_plan import Plan, PlannedTable, spec, unit_id
 from exporters.sql.source_summary import Exported, entries_of, one_each
 from exporters.structs import as_dict
+
+MOST = 3
+"""At most so many outlines are kept: that of the last snapshot, and earlier ones."""
+_DROPPED = "this table was dropped or renamed; its rows of an earlier snapshot are in the bundle, but not in its catalog"
 
 
 class Outline(Struct, frozen=True):
@@ -35,21 +42,26 @@ class Outline(Struct, frozen=True):
     server: str
 
     def note(self, workspace: Workspace) -> None:
-        """Write it; the one of an earlier snapshot is replaced."""
-        files = {name: b64encode(data).decode() for name, data in self.files.items()}
-        workspace.write(OUTLINE, json.dumps(as_dict(self) | {"files": files}).encode())
+        """Write it before those of earlier snapshots that had other tables: more may have been exported of them."""
+        outlines = [self]
+        with suppress(SourceStateError):
+            outlines += [outline for outline in _noted(workspace) if outline._plan() != self._plan()]
+        workspace.write(OUTLINE, json.dumps([outline._plain() for outline in outlines[:MOST]]).encode())
 
-    def summary(self, done: Iterable[DoneUnit], sink: Sink) -> SourceSummary:
+    def _plain(self) -> dict[str, Any]:
+        files = {name: b64encode(data).decode() for name, data in self.files.items()}
+        return as_dict(self) | {"files": files}
+
+    def _plan(self) -> bytes:
+        return Plan(tuple(self.planned)).dump()
+
+    def summary(self, done: Sequence[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions; add up the units that are of these tables. A table that lacks some is a gap, and so is
-        one whose units were read under several snapshots: a row may have moved from one to the other.
+        one whose units were read under several snapshots: a row may have moved from one to the other. So are rows of
+        tables that there are no more.
         """
         write_files(sink, self.files)
-        specs = {
-            unit_id(table.directory, chunk): spec(table, chunk)
-            for table in self.planned
-            for chunk in range(len(table.ranges))
-        }
-        units = [unit for unit in done if specs.get(unit.unit.id) == unit.unit.spec]
+        units = _units_of(self.planned, done)
         entries, _ = entries_of(self.tables, units)
         positions: dict[int, list[str]] = {table.number: [] for table in self.tables}
         for unit in units:
@@ -58,6 +70,11 @@ class Outline(Struct, frozen=True):
             Gap(table.label, "failed", f"{lack} before the source was gone")
             for table, planned in zip(self.tables, self.planned, strict=True)
             if (lack := _lack(positions[table.number], len(planned.ranges)))
+        ]
+        directories = {planned.directory for planned in self.planned}
+        missing += [
+            Gap(directory, "failed", _DROPPED)
+            for directory in sorted({str(unit.unit.spec["directory"]) for unit in done} - directories)
         ]
         return SourceSummary(
             entries,
@@ -91,9 +108,49 @@ def summary_of_gone(
 ) -> SourceSummary | None:
     """See ``exporters.engine.SummaryOfGone``."""
     del error
+    units, outlines = list(done), _noted(workspace)
+    outlines = [_as_exported(outline, outlines, units) for outline in outlines]
+    most = max(outlines, key=lambda outline: _size(outline.planned, units), default=None)
+    return None if most is None else most.summary(units, sink)
+
+
+def _as_exported(outline: Outline, outlines: Sequence[Outline], done: Sequence[DoneUnit]) -> Outline:
+    """Return an outline whose tables are cut as in that of the ``outlines`` of which most was exported: a table that
+    was only rewritten, as by VACUUM FULL, is the same in each but for that.
+    """
+    tables = {table.number: table for table in outline.tables}
+    cuts: dict[int, list[PlannedTable]] = {number: [] for number in tables}
+    for each in (outline, *outlines):
+        for table, planned in zip(each.tables, each.planned, strict=True):
+            if tables.get(table.number) == table:
+                cuts[table.number].append(planned)
+    units: dict[int, list[DoneUnit]] = {number: [] for number in tables}
+    for unit in done:
+        units.get(int(unit.unit.spec["table"]), []).append(unit)
+
+    def most(number: int) -> PlannedTable:
+        return max(cuts[number], key=lambda planned: _size([planned], units[number]))
+
+    return replace(outline, planned=list(map(most, tables)), positions=outlines[0].positions)
+
+
+def _units_of(planned: Iterable[PlannedTable], done: Iterable[DoneUnit]) -> Sequence[DoneUnit]:
+    """Return the finished units that are chunks of these tables."""
+    specs = {
+        unit_id(table.directory, chunk): spec(table, chunk)
+        for table in planned
+        for chunk in range(len(table.ranges))
+    }
+    return [unit for unit in done if specs.get(unit.unit.id) == unit.unit.spec]
+
+
+def _size(planned: Iterable[PlannedTable], done: Iterable[DoneUnit]) -> tuple[int, int]:
+    units = _units_of(planned, done)
+    return sum(unit.outcome.items for unit in units), len(units)
+
+
+def _noted(workspace: Workspace) -> Sequence[Outline]:
+    """Return the outlines that were noted, the latest first. Raises ``SourceStateError``."""
     data = workspace.read(OUTLINE)
-    if data is None:
-        return None
     with reading_state(OUTLINE):
-        outline = msgspec.convert(json.loads(data), Outline)
-    return outline.summary(done, sink)
+        return [] if data is None else msgspec.convert(json.loads(data), list[Outline])

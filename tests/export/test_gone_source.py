@@ -311,3 +311,43 @@ def count_units(path):
         source.snapshot(MemoryWorkspace(), workers=1) as snapshot,
     ):
         yield len([*snapshot.units()])
+
+
+def test_tables_that_were_renamed_or_dropped_before_the_server_was_gone(
+    postgres_url, other_postgres, tmp_path
+):
+    """The second run has a new snapshot, and of that not one row: what the first has exported is still restored."""
+    bundle = tmp_path / "bundle"
+    stopped(bundle, 2, app=postgres_url)
+    postgres_databases.run_sql(postgres_url, "DROP VIEW v; DROP TABLE t0; ALTER TABLE t1 RENAME TO new")
+    stopped(bundle, 0, app=postgres_url)
+    assert seal(bundle).exit_code == 3
+    check(bundle, [0, 1])
+    restored(bundle, other_postgres.database(), postgres_databases.fetch, [0, 1])
+
+
+def test_a_table_that_was_only_rewritten_counts_as_each_run_has_it(postgres_url, tmp_path):
+    """The second run has read the first table anew, and not the second one."""
+    bundle = tmp_path / "bundle"
+    stopped(bundle, 2, app=postgres_url)
+    for number in (0, 1):
+        postgres_databases.run_sql(postgres_url, f"VACUUM FULL t{number}")
+    stopped(bundle, 1, app=postgres_url)
+    assert seal(bundle).exit_code == 3
+    check(bundle, [0, 1])
+
+
+def test_rows_of_a_dropped_table_are_named_once_more_was_exported_without_it(tmp_path):
+    path, bundle = tmp_path / "app.db", tmp_path / "bundle"
+    sqlite.run_sql(path, SCRIPT)
+    stopped(bundle, 2, app=sqlite.url_of(path))
+    rows = "WITH RECURSIVE n (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 99) SELECT g FROM n"
+    sqlite.run_sql(path, f"DROP VIEW v; DROP TABLE t0; CREATE TABLE t3 AS {rows}; DROP TABLE t2")
+    stopped(bundle, 1, app=sqlite.url_of(path))
+    path.unlink()
+    assert seal(bundle).exit_code == 3
+    gaps = {gap.item: gap.reason for _, gap in BundleReader(open_location(str(bundle))).gaps()}
+    assert gaps["tables/0001.main.t0"].startswith("this table was dropped or renamed")
+    rows = {row.name: row.items for row in BundleReader(open_location(str(bundle))).catalog()}
+    assert rows == {"t1": 40, "t3": 99}
+    assert verified(bundle) == []

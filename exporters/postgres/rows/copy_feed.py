@@ -136,7 +136,9 @@ def _replaced(*tables: PostgresTable) -> str:
     """
     files = ", ".join(f"({table.filenode}, {quote_literal(table.label)})" for table in tables)
     now = "pg_catalog.pg_relation_filenode(name::pg_catalog.regclass)"
-    return f"(SELECT 1 FROM (VALUES {files}) AS t(file, name) WHERE file::pg_catalog.oid IS DISTINCT FROM {now})"
+    return (
+        f"(SELECT 1 FROM (VALUES {files}) AS t(file, name) WHERE file::pg_catalog.oid IS DISTINCT FROM {now})"
+    )
 
 
 def _pieces(row: Buffer) -> Iterator[bytes]:
