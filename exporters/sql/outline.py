@@ -25,7 +25,9 @@ from exporters.structs import as_dict
 
 MOST = 3
 """At most so many outlines are kept: that of the last snapshot, and earlier ones."""
-_DROPPED = "this table was dropped or renamed; its rows of an earlier snapshot are in the bundle, but not in its catalog"
+_DROPPED = (
+    "this table was dropped or renamed; its rows of an earlier snapshot are here, but not in the catalog"
+)
 
 
 class Outline(Struct, frozen=True):
@@ -43,16 +45,13 @@ class Outline(Struct, frozen=True):
 
     def note(self, workspace: Workspace) -> None:
         """Write it before those of earlier snapshots that had other tables: more may have been exported of them."""
-        outlines = [self]
+        outlines, plan = [self], self.plan()
         with suppress(SourceStateError):
-            outlines += [outline for outline in _noted(workspace) if outline._plan() != self._plan()]
-        workspace.write(OUTLINE, json.dumps([outline._plain() for outline in outlines[:MOST]]).encode())
+            outlines += [outline for outline in _noted(workspace) if outline.plan() != plan]
+        workspace.write(OUTLINE, json.dumps([_plain(outline) for outline in outlines[:MOST]]).encode())
 
-    def _plain(self) -> dict[str, Any]:
-        files = {name: b64encode(data).decode() for name, data in self.files.items()}
-        return as_dict(self) | {"files": files}
-
-    def _plan(self) -> bytes:
+    def plan(self) -> bytes:
+        """Return the chunks as JSON."""
         return Plan(tuple(self.planned)).dump()
 
     def summary(self, done: Sequence[DoneUnit], sink: Sink) -> SourceSummary:
@@ -84,6 +83,11 @@ class Outline(Struct, frozen=True):
             positions=self.positions,
             server=self.server,
         )
+
+
+def _plain(outline: Outline) -> dict[str, Any]:
+    files = {name: b64encode(data).decode() for name, data in outline.files.items()}
+    return as_dict(outline) | {"files": files}
 
 
 def _lack(positions: Sequence[str], planned: int) -> str:
