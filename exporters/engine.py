@@ -10,7 +10,7 @@ read are here; those that write are with their users:
 ==================== ===========================================================
 ``restorer``         ``migrate.restore.common.api.Restorer``
 ``create``           ``migrate.restore.common.api.CreateDestination``
-``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
+``row_writer``       ``migrate.restore.common.api.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
 ``row_repair``       ``migrate.repair.repair.OpenRepair``

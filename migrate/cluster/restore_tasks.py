@@ -18,7 +18,7 @@ from migrate.cluster import object_worker, protocol
 from migrate.cluster.available_machines import Machines
 from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
-from migrate.restore.common.remote_rows import OpenRowPool
+from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.copy import Done

@@ -28,7 +28,7 @@ from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob,
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitWork
 from migrate.progress.server_contact import WaitingCommand, noted_silence
-from migrate.restore.common.remote_rows import PartLoader, RowDestination
+from migrate.restore.common.api import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.objects.workers import Writing
 from migrate.runtime.cancellation import CancellationToken, Cancelled

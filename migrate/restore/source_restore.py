@@ -16,8 +16,7 @@ from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.restore.common.api import CreateDestination, RestoreOutcome, Restorer, RestoreRequest, Retry
-from migrate.restore.common.bundle_gaps import lacking_of
-from migrate.restore.common.finished_record import FinishedRestore, few, now_there, subject_of, unique
+from migrate.restore.common.left_out import FinishedRestore, few, lacking_of, now_there, subject_of, unique
 from migrate.restore.common.selection import LEFT_OUT, Selection
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.errors import GoneError, MoveoutError, UsageError
-from migrate.restore.common.missing_destination import naming_create
+from migrate.restore.common.api import naming_create
 from migrate.restore.objects.versions import why_flat
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note

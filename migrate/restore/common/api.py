@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -12,7 +13,12 @@ from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, LiveSource
 from migrate.bundle.table_comparison import TableDigest
-from migrate.restore.common.finished_record import FinishedRestore
+from migrate.errors import GoneError
+from migrate.restore.common.left_out import FinishedRestore
+from migrate.restore.common.table_parts import PartFile
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import MultipartStore
 
 
@@ -133,3 +139,47 @@ class UnfinishedRestore(Struct, frozen=True):
     source: str
     objects: str
     removal: str
+
+
+@contextmanager
+def naming_create() -> Iterator[None]:
+    """Name ``--create`` as the next step of a ``GoneError``."""
+    try:
+        yield
+    except GoneError as exc:
+        next_step = "add --create, and moveout makes it as the source was; or check the name in the URL"
+        raise type(exc)(exc.explanation, about=exc.about, next_step=next_step) from exc
+
+
+OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
+"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartLoader.write``
+does. It works as long as the session of the server's process (the number) holds the lock.
+"""
+
+
+class PartLoader(Protocol):
+    """Loads parts into one database, from several threads."""
+
+    def write(self, part: PartFile) -> bool:
+        """Copy a part unless it is there already; False where the database refuses some of its rows. Raises
+        ``Cancelled``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class RowDestination(Protocol):
+    """A database that any machine can copy parts into. Its class is made from the URL and its secrets."""
+
+    def __init__(self, url: str, secrets: Mapping[str, str]) -> None: ...
+
+    def is_led(self, lead: int) -> bool:
+        """Tell whether the session of the server's process ``lead`` still holds the restore's lock."""
+        ...
+
+    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> PartLoader:
+        """Return what copies parts of a bundle. ``cancellation`` ends what is under way."""
+        ...

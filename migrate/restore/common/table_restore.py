@@ -16,8 +16,7 @@ from migrate.bundle.reader import BundleReader, hash_file
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
 from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
-from migrate.restore.common.bundle_gaps import lacking_of
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import PartFile, ProgressTotal, parts_of
 from migrate.runtime.progress import Progress, SourceTask
@@ -130,6 +129,11 @@ class TableRestore(Struct, frozen=True):
     def position_value(self, name: str) -> Any:
         """Return the value in the last recorded position of the source that has one, None where none has."""
         return self.reader.last_position_value(self.source, name)
+
+    @property
+    def source_database(self) -> str:
+        """The name of the source's database, "" where the bundle does not record it."""
+        return str(self.position_value("database") or "")
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
         """Return the same for these tables, with a summary of its own."""

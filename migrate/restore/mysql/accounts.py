@@ -19,7 +19,7 @@ from exporters.mysql.errors import message_of, translate
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
 

@@ -13,7 +13,7 @@ from exporters.api import Loss
 from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.finished_record import few
+from migrate.restore.common.left_out import few
 from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
 from migrate.restore.mysql.degrade.concessions import note
 from migrate.restore.mysql.degrade.relaxed_constraints import not_unique

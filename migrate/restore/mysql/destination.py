@@ -20,7 +20,7 @@ from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_contro
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
-from migrate.restore.common.missing_destination import naming_create
+from migrate.restore.common.api import naming_create
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.table_ddl import items_of
 

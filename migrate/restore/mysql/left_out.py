@@ -15,7 +15,7 @@ from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_contro
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.destination import DestinationConnection
 from migrate.runtime.crash_points import durable

@@ -31,11 +31,10 @@ from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.apply import Mark
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
-from migrate.restore.common import renamed_database
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.environment import note_database_name, note_other_settings
+from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
-from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
@@ -186,7 +185,7 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         tables = set() if job.run.selection.left_out else {table.name for table in job.run.tables}
         chosen = select_definitions(definitions, tables)
         definitions = [item for item in definitions if item in chosen or job.run.was_left_out(label_of(item))]
-    before, now = renamed_database.source_database(job.run), job.destination.address.database
+    before, now = job.run.source_database, job.destination.address.database
     if before != now:
         definitions = [
             _view_in_database(definition, quote_name(before), quote_name(now)) for definition in definitions
@@ -219,18 +218,13 @@ def _view_in_database(definition: Definition, before: str, now: str) -> Definiti
 
 def _note_database_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
-    before, now = renamed_database.source_database(job.run), job.destination.address.database
+    before, now = job.run.source_database, job.destination.address.database
     if not before or before.lower() == now.lower():
         return
-    pattern = renamed_database.naming(before, quote="`")
-    items = [
-        f"{definition['kind']} {quote_name(definition['name'])}"
-        for definition in definitions
-        if pattern.search(definition.get("sql", ""))
-    ]
-    if items:
-        job.losses.extend(renamed_database.losses(items, before=quote_name(before), now=quote_name(now)))
-        job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+    texts = ((f"{item['kind']} {quote_name(item['name'])}", item.get("sql", "")) for item in definitions)
+    losses, notes = note_database_name(texts, before, now, "`")
+    job.losses.extend(losses)
+    job.notes.extend(notes)
 
 
 def _finish(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> None:
@@ -465,7 +459,7 @@ def _tables_to_fill(job: MysqlRestore) -> Sequence[CatalogRow]:
 
 def _grants(job: MysqlRestore) -> Grants:
     """Return what the source's accounts may on the source's database."""
-    database = renamed_database.source_database(job.run)
+    database = job.run.source_database
     return read_grants(job.run.reader, job.run.source, database, job.destination.address.database)
 
 

@@ -29,10 +29,8 @@ from migrate.bundle.object_index import (
 )
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
-from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.bundle_gaps import lacking_of
-from migrate.restore.common.finished_record import FinishedRestore
-from migrate.restore.common.missing_destination import naming_create
+from migrate.restore.common.api import RestoreOutcome, RestoreRequest, naming_create
+from migrate.restore.common.left_out import FinishedRestore, lacking_of
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle

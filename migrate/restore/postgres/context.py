@@ -11,7 +11,7 @@ from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
-from migrate.restore.common.remote_rows import OpenRowPool
+from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
 from migrate.restore.common.table_restore import TableRestore

@@ -19,7 +19,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.errors import BusyError, UsageError
-from migrate.restore.common.missing_destination import naming_create
+from migrate.restore.common.api import naming_create
 from migrate.restore.common.table_restore import State
 from migrate.restore.postgres.definitions.refusals import is_refusal
 

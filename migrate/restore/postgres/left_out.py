@@ -14,7 +14,7 @@ from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.postgres.definitions.refusals import first_line
 from migrate.restore.postgres.destination import PostgresState
 

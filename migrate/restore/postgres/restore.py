@@ -18,19 +18,18 @@ from msgspec.structs import replace
 
 from exporters.postgres.definitions.collation import create_words, read_locale, same
 from exporters.postgres.errors import DRIVER_ERRORS
-from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
-from migrate.restore.common import renamed_database
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.environment import note_database_name, note_other_settings
+from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.selection import require_tables
-from migrate.restore.common.session_settings import note_other_settings
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
@@ -271,14 +270,12 @@ ORDER BY 1
 def _note_database_names(job: PostgresRestore) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     connection = job.destination.connection
-    before, now = renamed_database.source_database(job.run), str(connection.info.dbname)
+    before, now = job.run.source_database, str(connection.info.dbname)
     if not before or before == now:
         return
-    pattern = renamed_database.naming(before, quote='"')
-    names = [name for name, body in connection.execute(_NAMING).fetchall() if pattern.search(body)]
-    if names:
-        job.losses.extend(renamed_database.losses(names, before=quote_name(before), now=quote_name(now)))
-        job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+    losses, notes = note_database_name(connection.execute(_NAMING), before, now, '"')
+    job.losses.extend(losses)
+    job.notes.extend(notes)
 
 
 def _other_column_orders(job: PostgresRestore) -> list[str]:

@@ -17,7 +17,7 @@ from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import compare_tables
 from migrate.errors import NotAllowedError
-from migrate.restore.common.remote_rows import OpenRowPool
+from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.postgres import destination as postgres_destination

@@ -16,6 +16,7 @@ import psycopg
 
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from migrate.errors import MoveoutError
+from migrate.restore.common.left_out import few
 from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
 from migrate.restore.postgres.destination import PostgresDestination, connect_writer
 
@@ -35,7 +36,6 @@ ORDER BY 2
 partition comes with its parent where that is analyzed.
 """
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
-_SHOWN = 5
 _TOGETHER = 32
 """So many tables at most are analyzed by one statement."""
 
@@ -125,6 +125,5 @@ def grouped(tables: Sequence[tuple[str, str]], sessions: int) -> list[list[tuple
 
 
 def _note(reasons: Mapping[str, str]) -> str:
-    shown = [f"{name} ({reason})" for name, reason in sorted(reasons.items())[:_SHOWN]]
-    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-    return f"these tables have no statistics yet: {', '.join(shown)}{more}"
+    tables = [f"{name} ({reason})" for name, reason in sorted(reasons.items())]
+    return f"these tables have no statistics yet: {few(tables)}"

@@ -14,7 +14,7 @@ from exporters.sqlite.catalog import PROGRESS_TABLE, RECORD_SUFFIX
 from exporters.sqlite.files.backup import open_file
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError
-from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.common.table_restore import State
 from migrate.restore.sqlite.destination import read_files
 from migrate.storage.local.whole_file import replace_file

@@ -22,7 +22,7 @@ from exporters.sqlite.live_digests import quiet_tables
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.finished_record import FinishedRestore, now_there, unique
+from migrate.restore.common.left_out import FinishedRestore, now_there, unique
 from migrate.restore.common.table_parts import REPAIR
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.sqlite import definitions as sqlite_schema

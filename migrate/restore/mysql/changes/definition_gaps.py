@@ -27,7 +27,7 @@ from exporters.mysql.definitions.show_create import Definition, Missing
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.server_settings import server_settings
-from migrate.restore.common.session_settings import note_other_settings
+from migrate.restore.common.environment import note_other_settings
 from migrate.restore.mysql.definitions import without_definer
 from migrate.restore.mysql.grant_statements import Grants, is_role
 

@@ -22,7 +22,7 @@ from exporters.postgres.definitions.object_access import (
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
-from migrate.restore.common.session_settings import note_other_settings
+from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
 _OBJECTS = """

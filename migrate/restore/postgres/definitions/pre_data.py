@@ -11,7 +11,7 @@ import psycopg
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.changes.follow_marks import begin_mark

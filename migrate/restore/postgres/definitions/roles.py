@@ -11,7 +11,7 @@ import psycopg
 from exporters.postgres.definitions.roles import DATABASE
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.query_rows import fetch
-from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.postgres.definitions.definition_files import grants
 from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser

@@ -1,5 +1,5 @@
-"""The record of a finished restore that left something out. It is kept with the destination, so that the same
-command, and a comparison with the bundle, name it again: also from another machine.
+"""What a restore left out, in sentences; and the record of a finished restore that left something out. It is kept with
+the destination, so that the same command, and a comparison with the bundle, name it again: also from another machine.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from msgspec import Struct, field
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.row_digest import RowsDigest, to_hex
+from migrate.bundle.reader import BundleReader
 
 Item = TypeVar("Item")
 Name = tuple[str, str]
@@ -118,3 +120,22 @@ def few(names: Sequence[str]) -> str:
 def unique(*sequences: Iterable[Item]) -> list[Item]:
     """Return all sentences, or losses, in their order, each once."""
     return list(dict.fromkeys(item for sequence in sequences for item in sequence))
+
+
+_NAMED = 1000
+"""So many are named one by one."""
+
+
+def lacking_of(reader: BundleReader, source: str) -> list[str]:
+    """Return a sentence for each item of a source that its export could not get; where none is named, for each reason
+    why the source is incomplete.
+    """
+    gaps = reader.failed(source)
+    named = [f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in islice(gaps, _NAMED)]
+    if not named and not reader.info.source(source).complete:
+        reconciliations = (entry for entry in reader.reconciliation() if entry.name == source)
+        return [
+            f"the bundle is incomplete: {reason}" for entry in reconciliations for reason in entry.reasons
+        ]
+    more = sum(1 for _ in gaps)
+    return [*named, f"the bundle itself lacks {more:,} more: data/gaps.parquet names them"] if more else named
