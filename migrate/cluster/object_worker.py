@@ -15,10 +15,8 @@ from migrate.cluster.batch_claims import Claim
 from migrate.cluster.worker_state import RestoreSession
 from migrate.errors import MoveoutError
 from migrate.restore.common.report import Moved
-from migrate.restore.objects.batches import History
-from migrate.restore.objects.copy import Done
+from migrate.restore.objects.copy import Done, History, Writing
 from migrate.restore.objects.existing import begins
-from migrate.restore.objects.workers import Writing
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
 

@@ -21,7 +21,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret, redact
 from migrate.errors import UsageError
 from migrate.export.unit_runner import UnitRules
-from migrate.restore.objects.batches import History
+from migrate.restore.objects.copy import History
 from migrate.restore.objects.destination_terms import Terms
 
 VERSION = 5
@@ -98,7 +98,7 @@ class TransferJob(Struct, frozen=True):
 
 class RestoreJob(Struct, frozen=True):
     """What all batches of one bucket's restore share: ``origin`` is the bundle, ``location`` where in the
-    ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
+    ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.copy.Writing``.
     """
 
     id: str

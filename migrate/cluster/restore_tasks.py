@@ -20,10 +20,8 @@ from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
-from migrate.restore.objects.batches import History
-from migrate.restore.objects.copy import Done
+from migrate.restore.objects.copy import Done, History, OpenObjectPool, Writing
 from migrate.restore.objects.lease import Folder
-from migrate.restore.objects.workers import OpenObjectPool, Writing
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 

@@ -30,7 +30,7 @@ from migrate.export.unit_runner import UnitWork
 from migrate.progress.server_contact import WaitingCommand, noted_silence
 from migrate.restore.common.api import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.objects.workers import Writing
+from migrate.restore.objects.copy import Writing
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore

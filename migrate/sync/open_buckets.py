@@ -12,7 +12,7 @@ from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.restore.common.api import naming_create
-from migrate.restore.objects.versions import why_flat
+from migrate.restore.objects.existing import why_flat
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note
 from migrate.storage.s3 import client

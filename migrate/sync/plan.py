@@ -17,7 +17,7 @@ from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
 from exporters.objects.key_oddities import Oddities
 from exporters.objects.outage_detection import Outage
 from exporters.selection import Selection
-from migrate.restore.objects.versions import Markers
+from migrate.restore.objects.destination_terms import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, is_record

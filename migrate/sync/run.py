@@ -19,8 +19,7 @@ from migrate.bundle.export_state import now
 from migrate.bundle.lease import Lease
 from migrate.errors import UsageError
 from migrate.report.render import get_template
-from migrate.restore.objects.destination_terms import STANDARD, Terms
-from migrate.restore.objects.versions import REFUSED, Markers
+from migrate.restore.objects.destination_terms import REFUSED, STANDARD, Markers, Terms
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.known_files import KnownFiles

@@ -18,7 +18,7 @@ from migrate.cluster import error_transport, protocol
 from migrate.cluster.protocol import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.export.unit_runner import UnitRules
-from migrate.restore.objects.batches import History
+from migrate.restore.objects.copy import History
 from migrate.restore.objects.destination_terms import Terms
 
 CHOSEN = Selection(

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from exporters.bucket_api import NULL_VERSION, Fetched, ObjectSummary, Page
 from exporters.selection import Selection
-from migrate.restore.objects.versions import Markers
+from migrate.restore.objects.destination_terms import Markers
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.amendment import amendment

@@ -1,4 +1,6 @@
-"""A bucket's settings: written where possible, and read back. A setting that cannot be written is a loss."""
+"""A bucket's settings: written where possible, and read back. A setting that cannot be written is a loss. The one that
+only a new bucket can get, object lock, is given to it when it is made.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from exporters.api import Loss
 from migrate.bundle import canonical_json
 from migrate.bundle.object_index import bucket_details
 from migrate.bundle.reader import BundleReader
-from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.errors import GoneError, MoveoutError, UnreachableError
+from migrate.restore.common.api import Created
+from migrate.storage.s3.destination_bucket import DestinationBucket, make_bucket_like, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned, grants
 from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, renamed, same_setting
 
@@ -25,12 +28,27 @@ _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "lo
 def of_bundle(reader: BundleReader, source: str, destination: DestinationBucket) -> Settings:
     """Return the settings that a bundle has of a bucket; none where only a prefix was exported or is restored to."""
     details = bucket_details(reader, source)
-    file = next(reader.source_files(source, "bucket.json"), None)
     whole = not destination.prefix and not details.get("prefix")
-    settings = (
-        canonical_json.decode(reader.read_checked(file), file.key) if file is not None and whole else {}
-    )
-    return Settings(settings, str(details.get("bucket", "")), destination)
+    return Settings(_recorded(reader, source) if whole else {}, str(details.get("bucket", "")), destination)
+
+
+def _recorded(reader: BundleReader, source: str) -> dict[str, Any]:
+    file = next(reader.source_files(source, "bucket.json"), None)
+    return canonical_json.decode(reader.read_checked(file), file.key) if file is not None else {}
+
+
+def create_bucket(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
+    """Make the bucket of a URL where there is none. See ``CreateDestination``. A restore writes all other settings."""
+    try:
+        open_destination_bucket(url, secrets=secrets)
+    except GoneError:
+        pass
+    else:
+        return None
+    made = make_bucket_like(_recorded(reader, source), url, secrets=secrets)
+    return Created(made.sentence, as_source=not made.refused)
 
 
 class Settings:

@@ -1,5 +1,6 @@
-"""Objects from a bundle into a bucket: small ones in batches, large ones in parts. Nothing is written whose
-bytes are not those that the index promises.
+"""Objects from a bundle into a bucket, in batches by a worker pool: small ones several at once, large ones in parts; of
+histories the oldest version of each key first, delete markers in their place. Nothing is written whose bytes are not
+those that the index promises.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import tee
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from migrate.bundle.lease import Lease
 from migrate.bundle.object_index import ObjectRow
 from migrate.errors import (
     DamageError,
@@ -22,7 +25,10 @@ from migrate.errors import (
 )
 from migrate.restore.common.report import Moved
 from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_parts
+from migrate.runtime import malloc
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import ThreadWorkerPool, WorkerPool, run_all
 from migrate.storage.api import Store
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import tar_upload
@@ -31,11 +37,51 @@ from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.object_upload import PartsUpload
 
+BATCH_OBJECTS = 1000
 BATCH_BYTES = 16 * 2**20
 READ_BYTES = 4 * 2**20
 """Members that lie together are read together, up to so much."""
 WINDOW_BYTES = 8 * 2**20
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+HISTORY_BATCH_BYTES = 8 * 2**20
+"""Bytes of a batch of histories, held in memory until its last version is written."""
+_GIVE_BACK_EVERY = 32
+"""After so many batches free memory is given back to the system: it is scattered among memory in use."""
+
+
+class History(Struct, frozen=True):
+    """The versions of a key that are to be written, oldest first, and how many it has already."""
+
+    key: str
+    rows: Sequence[ObjectRow]
+    before: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(row.size_bytes for row in self.rows)
+
+
+def batches(histories: Iterable[History], most_bytes: int) -> Iterator[list[History]]:
+    """Gather histories; one with a version that goes in parts, or of more than ``most_bytes`` in all, is a batch by
+    itself.
+    """
+    gathered: list[History] = []
+    size_bytes = count = 0
+    for history in histories:
+        if history.size_bytes > most_bytes or any(in_parts(row) for row in history.rows):
+            yield [history]
+            continue
+        if gathered and (
+            size_bytes + history.size_bytes > most_bytes or count + len(history.rows) > BATCH_OBJECTS
+        ):
+            yield gathered
+            gathered, size_bytes, count = [], 0, 0
+        gathered.append(history)
+        size_bytes += history.size_bytes
+        count += len(history.rows)
+    if gathered:
+        yield gathered
 
 
 class ObjectWrite(Struct, frozen=True):
@@ -182,23 +228,29 @@ class Writer(Struct, frozen=True):
 
     def _members(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes | None]]:
         """Yield the objects with their bytes, None where these are not those of the index."""
-        for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
-            start = run[0].row.offset
-            end = run[-1].row.offset + run[-1].row.size_bytes
-            data = self._read(run[0].row.file, start, end - start)
-            for job in run:
-                self.go_on()
-                at = job.row.offset - start
-                body = data[at : at + job.row.size_bytes]
-                is_intact = hashlib.sha256(body).hexdigest() == job.row.sha256
-                yield job, body if is_intact else None
+        for job, body in self.bodies(batch):
+            self.go_on()
+            yield job, body if is_intact(job, body) else None
 
-    def _read(self, file: str, start: int, length: int) -> bytes:
-        """Return a range of the bundle; a missing file has no bytes, which the hashes will show."""
-        try:
-            return self.store.read(file, start, length) if length else b""
-        except GoneError:
-            return b""
+    def bodies(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
+        """Yield objects with what lies in their place in the bundle; a missing file has no bytes, which the hashes will
+        show.
+        """
+        for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
+            start, last = run[0].row.offset, run[-1].row
+            length = last.offset + last.size_bytes - start
+            try:
+                data = self.store.read(run[0].row.file, start, length) if length else b""
+            except GoneError:
+                data = b""
+            for job in run:
+                at = job.row.offset - start
+                yield job, data[at : at + job.row.size_bytes]
+
+
+def is_intact(job: ObjectWrite, body: bytes) -> bool:
+    """Tell whether an object's bytes are those of the index."""
+    return hashlib.sha256(body).hexdigest() == job.row.sha256
 
 
 def runs(jobs: Sequence[ObjectWrite], most_bytes: int) -> Iterator[list[ObjectWrite]]:
@@ -237,3 +289,165 @@ def refusal(destination: DestinationBucket, job: ObjectWrite, error: MoveoutErro
 def damaged(job: ObjectWrite) -> str:
     """Return the finding for bytes that are not those of the index."""
     return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"
+
+
+class _Layers(Struct):
+    """A batch of histories on its way, in layers: the next version of every key at once, then the one after it."""
+
+    writer: Writer
+    batch: Sequence[History]
+    items: int = 0
+    size_bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._counts = {history.key: history.before for history in self.batch}
+        if sum(history.size_bytes for history in self.batch) <= HISTORY_BATCH_BYTES:
+            jobs = [
+                ObjectWrite(history.key, row)
+                for history in self.batch
+                for row in history.rows
+                if row.file and not in_parts(row)
+            ]
+            self._read(jobs)
+
+    def write(self) -> Done:
+        """Write all versions."""
+        for depth in range(max(len(history.rows) for history in self.batch)):
+            self._write_layer(depth)
+        return Done(self.items, self.size_bytes, tuple(self.findings), tuple(self.moved), tuple(self.refused))
+
+    def _write_layer(self, depth: int) -> None:
+        """Write the version that is ``depth``-th of those to be written, of every key that has one."""
+        self.writer.go_on()
+        layer = [
+            ObjectWrite(history.key, history.rows[depth])
+            for history in self.batch
+            if len(history.rows) > depth
+        ]
+        markers = [job for job in layer if job.row.is_delete_marker]
+        large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
+        small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
+        destination = self.writer.destination
+        self._take(
+            markers,
+            destination.put_versions(
+                (Description(job.key, before=self._before(job)), None) for job in markers
+            ),
+        )
+        intact, intact_to_write = tee(self._intact(small))
+        self._take(
+            (job for job, _ in intact),
+            destination.put_versions((self._described(job), body) for job, body in intact_to_write),
+        )
+        for job in large:
+            self._upload(job)
+
+    def _intact(self, jobs: Sequence[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
+        """Yield the objects whose bytes are those of the index, with these. The others are findings."""
+        for job in jobs:
+            self.writer.go_on()
+            body = self._body(job)
+            if not is_intact(job, body):
+                self.findings.append(damaged(job))
+                continue
+            yield job, body
+
+    def _described(self, job: ObjectWrite) -> Description:
+        return self.writer.terms.describe(job.key, job.row, self._before(job))
+
+    def _take(self, jobs: Iterable[ObjectWrite], answers: Iterable[Written]) -> None:
+        """Note what became of jobs, which are answered in order."""
+        for written, job in zip(answers, jobs, strict=True):
+            if written.error is not None:
+                self.refused.append(refusal(self.writer.destination, job, written.error))
+                continue
+            self._counts[job.key] += 1
+            self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))
+            if (fault := fault_of(job, written)) is not None:
+                self.findings.append(fault)
+                continue
+            self.items += 1
+            self.size_bytes += job.row.size_bytes
+            self.writer.progress.advance(items=1, size_bytes=job.row.size_bytes)
+
+    def _upload(self, job: ObjectWrite) -> None:
+        done = self.writer.upload(job)
+        self.items += done.items
+        self.size_bytes += done.size_bytes
+        self.findings += done.findings
+        self.refused += done.refused
+        if done.items:
+            self._counts[job.key] += 1
+            written = self.writer.destination.newest_version(job.key)
+            self.moved.append((job.key, job.row.version_id, written, False))
+
+    def _before(self, job: ObjectWrite) -> int:
+        return self._counts[job.key]
+
+    def _body(self, job: ObjectWrite) -> bytes:
+        location = (job.row.file, job.row.offset)
+        if location not in self._bodies and job.row.size_bytes:
+            self._bodies.clear()
+            self._read([job])
+        return self._bodies.get(location, b"")
+
+    def _read(self, jobs: Iterable[ObjectWrite]) -> None:
+        for job, body in self.writer.bodies(jobs):
+            self._bodies[job.row.file, job.row.offset] = body
+
+
+class Writing(Struct, frozen=True):
+    """From which bundle, to which bucket, on what terms. ``versions``: the bucket is to have whole histories."""
+
+    source: str
+    store: Store
+    destination: DestinationBucket
+    terms: Terms
+    versions: bool
+
+    def batches(self, histories: Iterable[History]) -> Iterator[list[History]]:
+        """Gather what is to be written into batches."""
+        return batches(histories, HISTORY_BATCH_BYTES if self.versions else BATCH_BYTES)
+
+    def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn) -> Done:
+        """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
+        writer = Writer(self.store, self.destination, progress, self.terms, go_on)
+        if self.versions:
+            return _Layers(writer, batch).write()
+        return writer.write([ObjectWrite(history.key, history.rows[-1]) for history in batch])
+
+
+ObjectPool = WorkerPool[Sequence[History], Done]
+OpenObjectPool = Callable[[Writing, Lease, Progress], ObjectPool]
+"""Makes the pool of other machines that writes batches, as long as the lease holds."""
+
+
+def write_all(
+    writing: Writing, histories: Iterable[History], pool: ObjectPool, lease: Lease | None
+) -> Iterator[Done]:
+    """Write all of it; yield what batches came to. Raises what stops the whole restore."""
+
+    def batches() -> Iterator[Sequence[History]]:
+        for number, batch in enumerate(writing.batches(histories)):
+            if number % _GIVE_BACK_EVERY == 0:
+                malloc.give_back()
+            yield batch
+
+    for _, done in run_all(pool, batches(), check=lease.check if lease is not None else None):
+        yield done
+
+
+def thread_pool(
+    writing: Writing, workers: int, progress: Progress, cancellation: CancellationToken
+) -> ObjectPool:
+    """Return a pool of threads of this process."""
+
+    def write(batch: Sequence[History]) -> Done:
+        return writing.write(batch, progress, cancellation.check)
+
+    return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)

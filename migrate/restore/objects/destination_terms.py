@@ -1,16 +1,19 @@
-"""Which properties of an object the destination supports; the others are reported before anything is written."""
+"""Which properties of an object, and which delete markers, the destination supports; the others are reported before
+anything is written.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Protocol
 
-from msgspec import field
+from msgspec import Struct, field
 
 from exporters.api import Loss
 from migrate.bundle.object_index import ObjectRow
-from migrate.storage.s3.capability_probe import Capabilities, Refusals
+from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER, Capabilities, Refusals
 from migrate.storage.s3.metadata.acl import canned
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description, is_md5, keeps_checksum
 from migrate.storage.s3.tar_upload import fits
@@ -106,6 +109,37 @@ class Terms(Refusals, frozen=True):
         except ValueError:
             return False
         return (until if until.tzinfo else until.replace(tzinfo=UTC)) > self.now
+
+
+REFUSED = "the destination makes no delete marker"
+
+
+class Kind(Protocol):
+    """A version or a delete marker, wherever it is known from."""
+
+    @property
+    def is_delete_marker(self) -> bool:
+        """Whether it is a delete marker."""
+        ...
+
+
+class Markers(Struct, frozen=True):
+    """The delete markers that a destination does not make (see ``capability_probe``)."""
+
+    refused: frozenset[str] = frozenset()
+
+    def refuse(self, version: Kind, before: Kind | None) -> str:
+        """Return why the destination does not make it on top of what is before; nothing where it does."""
+        if version.is_delete_marker and before is None and FIRST_MARKER in self.refused:
+            return f"{REFUSED} {FIRST_MARKER}"
+        if (
+            version.is_delete_marker
+            and before
+            and before.is_delete_marker
+            and REPEATED_MARKER in self.refused
+        ):
+            return f"{REFUSED} {REPEATED_MARKER}"
+        return ""
 
 
 def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
+from migrate.errors import MoveoutError, UnreachableError
 from migrate.restore.objects.lease import Folder
 from migrate.storage.s3.capability_probe import is_probe_object
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -15,79 +15,43 @@ from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 _SAME, _OTHER = "same", "other"
 
 
-class Present(Protocol):
-    """The destination as it was when the restore began. For one thread at a time."""
+class Present:
+    """The destination as it was when the restore began, with all its ``versions`` or without. For one thread at a
+    time.
+    """
 
-    probe_objects: set[str]
-    """The keys of what a killed restore had written to try the destination out, once all is listed."""
+    def __init__(self, destination: DestinationBucket, *, versions: bool) -> None:
+        self._destination = destination
+        self.probe_objects = set[str]()
+        """The keys of what a killed restore had written to try the destination out, once all is listed."""
+        listing = destination.list_versions() if versions else destination.list()
+        listing = of_others(destination, listing, self.probe_objects)
+        self._listed = ListedVersions(listing) if versions else Listed(listing)
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """Return the versions of a key that are there and are the first of ``rows`` (oldest first); None where
         something else is there.
         """
-        ...
+        summaries, mark = self._find(key)
+        if not summaries:
+            return ()
+        if not mark:
+            mark = _SAME if begins(self._destination, summaries, rows) else _OTHER
+            self._listed.mark(key, mark)
+        return summaries if mark == _SAME else None
+
+    def _find(self, key: str) -> tuple[Sequence[ObjectSummary], str]:
+        if isinstance(self._listed, ListedVersions):
+            return self._listed.of(key)
+        listed = self._listed.find(key)
+        return ([listed[0]], listed[1]) if listed else ((), "")
 
     def foreign(self) -> str | None:
         """Return a key that was asked for by nobody, or None."""
-        ...
+        return next(self._listed.unmarked(), None)
 
     def close(self) -> None:
         """Forget it."""
-        ...
-
-
-class PresentObjects:
-    """``Present`` of a bucket whose versions are of no concern."""
-
-    def __init__(self, destination: DestinationBucket) -> None:
-        self._destination = destination
-        self.probe_objects = set[str]()
-        self._listed = Listed(of_others(destination, destination.list(), self.probe_objects))
-
-    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
-        """See ``Present.begun``; of one row."""
-        listed = self._listed.find(key)
-        if listed is None:
-            return ()
-        summary, mark = listed
-        if not mark:
-            mark = _SAME if self._destination.holds(summary, rows[-1].content) else _OTHER
-            self._listed.mark(key, mark)
-        return (summary,) if mark == _SAME else None
-
-    def foreign(self) -> str | None:
-        """See ``Present.foreign``."""
-        return next(self._listed.unmarked(), None)
-
-    def close(self) -> None:
-        """See ``Present.close``."""
-        self._listed.close()
-
-
-class PresentVersions:
-    """``Present`` of a bucket with all its versions."""
-
-    def __init__(self, destination: DestinationBucket) -> None:
-        self._destination = destination
-        self.probe_objects = set[str]()
-        self._listed = ListedVersions(of_others(destination, destination.list_versions(), self.probe_objects))
-
-    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
-        """See ``Present.begun``."""
-        listed, mark = self._listed.of(key)
-        if not listed:
-            return ()
-        if not mark:
-            mark = _SAME if begins(self._destination, listed, rows) else _OTHER
-            self._listed.mark(key, mark)
-        return listed if mark == _SAME else None
-
-    def foreign(self) -> str | None:
-        """See ``Present.foreign``."""
-        return next(self._listed.unmarked(), None)
-
-    def close(self) -> None:
-        """See ``Present.close``."""
         self._listed.close()
 
 
@@ -119,3 +83,20 @@ def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) 
     if summary.is_delete_marker or row.is_delete_marker:
         return summary.is_delete_marker == row.is_delete_marker
     return destination.holds(summary, row.content)
+
+
+def why_flat(destination: DestinationBucket) -> str:
+    """Return why the destination cannot have older versions; nothing where it can, then it keeps them from now on.
+    Switches nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
+    """
+    if destination.versioning() == "Enabled":
+        return ""
+    if next(of_others(destination, destination.list(prefix="")), None) is not None:
+        return "the bucket holds objects and keeps no versions"
+    try:
+        destination.configure("versioning", {"Status": "Enabled"})
+    except UnreachableError:
+        raise
+    except MoveoutError as exc:
+        return f"the destination keeps no versions ({exc})"
+    return "" if destination.versioning() == "Enabled" else "the destination keeps no versions"

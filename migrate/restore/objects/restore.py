@@ -32,14 +32,19 @@ from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, naming_create
 from migrate.restore.common.left_out import FinishedRestore, lacking_of
 from migrate.restore.common.report import RestoreReport, VersionMap
-from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle
-from migrate.restore.objects.copy import Done
-from migrate.restore.objects.destination_terms import STANDARD, Terms, has_odd_tags, is_of_concern
-from migrate.restore.objects.existing import Present, PresentObjects, PresentVersions
+from migrate.restore.objects.copy import (
+    Done,
+    History,
+    ObjectPool,
+    OpenObjectPool,
+    Writing,
+    thread_pool,
+    write_all,
+)
+from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
+from migrate.restore.objects.existing import Present, why_flat
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
-from migrate.restore.objects.versions import Markers, why_flat
-from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool, write_all
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.s3.capability_probe import (
@@ -177,7 +182,7 @@ class _Restore:
             markers = Markers(refused_markers(self._destination) if with_versions else frozenset())
             hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
             rows = _Rows(self._reader, self._source, self._destination, flat, markers, hidden)
-            present: Present = (PresentVersions if with_versions else PresentObjects)(self._destination)
+            present = Present(self._destination, versions=with_versions)
             try:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
@@ -370,7 +375,8 @@ class _ObjectWrites:
         findings: list[str] = []
         refused: list[str] = []
         with closing(Oddities(ALWAYS & self._terms.refused_keys.keys())) as kinds:
-            for done in self._by(workers, open_pool, lease, self._pending_histories(moved, kinds)):
+            histories = self._pending_histories(moved, kinds)
+            for done in write_all(self._writing, histories, self._pool(workers, open_pool, lease), lease):
                 items, size_bytes = items + done.items, size_bytes + done.size_bytes
                 findings.extend(done.findings)
                 refused.extend(done.refused)
@@ -378,20 +384,12 @@ class _ObjectWrites:
                     moved.add(done.moved)
         return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
 
-    def _by(
-        self,
-        workers: int,
-        open_pool: OpenObjectPool | None,
-        lease: Lease | None,
-        histories: Iterable[History],
-    ) -> Iterator[Done]:
+    def _pool(self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None) -> ObjectPool:
+        """Return who writes: other machines, or threads."""
         if open_pool is not None and lease is not None:
-            pool = open_pool(self._writing, lease, self._progress)
-        else:
-            pool = thread_pool(
-                self._writing, workers, self._progress, self._writing.destination.reader.cancellation
-            )
-        return write_all(self._writing, histories, pool, lease)
+            return open_pool(self._writing, lease, self._progress)
+        cancellation = self._writing.destination.reader.cancellation
+        return thread_pool(self._writing, workers, self._progress, cancellation)
 
     def left_out(self) -> Iterator[str]:
         """Yield what the destination does not take, the first keys of each kind by name."""

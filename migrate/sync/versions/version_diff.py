@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct, field
 
 from exporters.bucket_api import NULL_VERSION, ObjectSummary, Page
-from migrate.restore.objects.versions import Markers
+from migrate.restore.objects.destination_terms import Markers
 from migrate.storage.s3.listing.ordered_listing import ListedVersions
 from migrate.sync.diff import AGAIN, Action, OnSame, SyncStep
 from migrate.sync.record.column_pages import UnorderedError, from_microseconds, is_moment
