@@ -128,7 +128,7 @@ class _Covered(StoreWrapper):
 
 
 def is_unchanged(
-    store: MultipartStore, exported: ExportedData, broken: Collection[str], *, strict: bool = False
+    store: MultipartStore, exported: ExportedData, broken: Collection[str], *, strict: bool
 ) -> bool:
     """Tell whether a sealed bundle says of each source what its export has now, and its files are as it says. Of a
     ``broken`` source nothing is asked: nothing new came of it. That all was found to be the same under a newer snapshot

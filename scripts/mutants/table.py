@@ -59,6 +59,8 @@ _EXPORT = (
     "tests/export/test_read_back.py",
     "tests/export/test_foresight.py",
     "tests/export/test_crash.py",
+    "tests/export/test_standing_seal.py",
+    "tests/export/test_gone_source.py",
 )
 _TRANSFER = ("tests/transfer",)
 _INVENTORY = (
@@ -139,7 +141,10 @@ PACKAGES = (
     Package("bundle", ("migrate/bundle",), (*_BUNDLE, *_EXPORT)),
     Package(
         "export: resume",
-        tuple(f"migrate/export/{name}.py" for name in ("run", "source_units", "unit_runner", "lost_source")),
+        tuple(
+            f"migrate/export/{name}.py"
+            for name in ("run", "source_export", "source_units", "unit_runner", "lost_source", "standing_seal")
+        ),
         _EXPORT,
     ),
     Package(
@@ -185,6 +190,22 @@ PACKAGES = (
     Package("changes", ("migrate/changes",), _CHANGES),
     Package("follow", ("migrate/follow",), _FOLLOW),
     Package("cutover", ("migrate/cli/cutover.py",), _CUTOVER),
+    Package(
+        "gone sources",
+        ("exporters/sql/outline.py", "exporters/objects/gone_bucket.py"),
+        ("tests/export/test_gone_source.py", "tests/export/test_lost_snapshot.py"),
+    ),
+    Package(
+        "lossless text",
+        ("exporters/lossless_text.py",),
+        (
+            "tests/exporters/objects/test_http_client.py",
+            "tests/restore/objects/test_headers.py",
+            "tests/cli/test_source_words.py",
+            "tests/exporters/sqlite/test_directory.py",
+        ),
+    ),
+    Package("custody", ("migrate/custody",), ("tests/custody",)),
 )
 """In the order of the report."""
 

@@ -33,9 +33,8 @@ _LIBRARIES = (
     " minio psycopg pyarrow.compute pyarrow.parquet pymysql rich.console rich.progress tenacity tomlkit typer"
     " xxhash xml.etree.ElementTree urllib.request sqlite3 unittest.mock asn1crypto.cms rfc3161_client"
     " hypothesis.strategies xdist.scheduler pytest_timeout"
-    " exporters.testing exporters.sqlite.source exporters.postgres.source"
-    " exporters.mysql.source migrate.storage.registry migrate.storage.testing migrate.runtime.worker_pool"
-    " migrate.case.loader migrate.engines.registry"
+    " exporters.testing migrate.storage.registry migrate.storage.testing migrate.runtime.worker_pool"
+    " migrate.engines.registry"
 )
 """What is loaded once. Of the tree: what imports no module that is mutated."""
 _PR_SET_PDEATHSIG = 1

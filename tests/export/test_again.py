@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -201,6 +203,17 @@ class AnotherTime(Numbers):
             yield snapshot
 
 
+class WithoutIndex(Numbers):
+    """The same numbers, but nothing lists them."""
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        with super().snapshot(workspace, workers=workers) as snapshot:
+            finish = snapshot.finish
+            snapshot.finish = lambda done, _: finish(done, SimpleNamespace(create=lambda _: BytesIO()))
+            yield snapshot
+
+
 def breaking_off() -> None:
     raise SourceUnreachableError("it went away")
 
@@ -253,8 +266,9 @@ def test_a_bundle_to_which_nothing_comes_stays_as_it_is(
         Numbers(gaps=GAPS, holds=False, padding=b"0"),
         Numbers(gaps=GAPS, count=94),
         Numbers(gaps=GAPS, url="numbers://other@host/app"),
+        WithoutIndex(gaps=GAPS),
     ],
-    ids=["loss", "count", "bytes", "fewer", "address"],
+    ids=["loss", "count", "bytes", "fewer", "address", "files"],
 )
 def test_a_bundle_of_which_anything_is_other_now_gets_another_id(
     store: MultipartStore, source: Numbers

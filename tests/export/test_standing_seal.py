@@ -31,6 +31,7 @@ def test_equal_files_and_notes_are_no_change(bundle):
     store, seen, seal = bundle
     covered, etag = seal.over(store), store.stat(KEY).etag
     assert covered.put(KEY, DATA).etag == etag
+    covered.put_all([])
     covered.put_all([NewFile(KEY, DATA), NewFile("_work/b", b"")])
     assert covered.complete(*begun(covered, DATA), crc64nvme=crc64nvme(DATA)).etag == etag
     covered.delete("_work/b")
@@ -41,6 +42,8 @@ def test_equal_files_and_notes_are_no_change(bundle):
     ("change", "there"),
     [
         (lambda store: store.put(KEY, b"as it was"), {KEY: b"as it was"}),
+        (lambda store: store.put(KEY, b"as it so"), {KEY: b"as it so"}),
+        (lambda store: store.put(KEY, b"as it iz"), {KEY: b"as it iz"}),
         (lambda store: store.put(KEY, b""), {KEY: b""}),
         (lambda store: store.put("data/app/b", DATA), {KEY: DATA, "data/app/b": DATA}),
         (
@@ -58,7 +61,7 @@ def test_equal_files_and_notes_are_no_change(bundle):
         (lambda store: store.delete(KEY), {}),
         (lambda store: store.delete_all([KEY]), {}),
     ],
-    ids=["other", "empty", "new", "one of two", "both", "in parts", "removed", "all removed"],
+    ids=["other", "lower checksum", "higher checksum", "empty", "new", "one of two", "both", "in parts", "removed", "all removed"],
 )
 def test_the_seal_goes_once_and_before_any_other_change(bundle, change, there):
     store, seen, seal = bundle
