@@ -132,7 +132,7 @@ def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_p
         path = fetch(
             url, f"SELECT current_setting('data_directory') || '/' || pg_relation_filepath('{name}')"
         )
-        run_sql(url, f"COPY (SELECT) TO PROGRAM 'rm {path[0][0]}'")
+        run_sql(url, f"COPY (SELECT WHERE false) TO PROGRAM 'rm {path[0][0]}'")
     outcome = export_database(url, tmp_path / "bundle")
     assert outcome.exit_code == 3
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."lost"', 'sequence "public"."gone"']
