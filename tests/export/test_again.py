@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from exporters.api import Gap, Loss, Unit
+from exporters.api import Gap, Loss, Sink, SourceSummary, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -203,15 +204,26 @@ class AnotherTime(Numbers):
             yield snapshot
 
 
-class WithoutIndex(Numbers):
-    """The same numbers, but nothing lists them."""
+@dataclass
+class Finished(Numbers):
+    """The same numbers, of which ``finish`` makes another summary: of the usual one, and of where it writes to."""
+
+    finish: Callable[..., SourceSummary] = lambda finish, done, sink: finish(done, sink)
 
     @contextmanager
     def snapshot(self, workspace, *, workers):
         with super().snapshot(workspace, workers=workers) as snapshot:
-            finish = snapshot.finish
-            snapshot.finish = lambda done, _: finish(done, SimpleNamespace(create=lambda _: BytesIO()))
+            snapshot.finish = partial(self.finish, snapshot.finish)
             yield snapshot
+
+
+def without_index(finish: Callable[..., SourceSummary], done: object, _: Sink) -> SourceSummary:
+    return finish(done, SimpleNamespace(create=lambda _: BytesIO()))
+
+
+def renamed(finish: Callable[..., SourceSummary], done: object, sink: Sink) -> SourceSummary:
+    summary = finish(done, sink)
+    return replace(summary, entries=[replace(entry, name="integers") for entry in summary.entries])
 
 
 def breaking_off() -> None:
@@ -266,9 +278,10 @@ def test_a_bundle_to_which_nothing_comes_stays_as_it_is(
         Numbers(gaps=GAPS, holds=False, padding=b"0"),
         Numbers(gaps=GAPS, count=94),
         Numbers(gaps=GAPS, url="numbers://other@host/app"),
-        WithoutIndex(gaps=GAPS),
+        Finished(gaps=GAPS, finish=without_index),
+        Finished(gaps=GAPS, finish=renamed),
     ],
-    ids=["loss", "count", "bytes", "fewer", "address", "files"],
+    ids=["loss", "count", "bytes", "fewer", "address", "files", "name"],
 )
 def test_a_bundle_of_which_anything_is_other_now_gets_another_id(
     store: MultipartStore, source: Numbers

@@ -61,7 +61,18 @@ def test_equal_files_and_notes_are_no_change(bundle):
         (lambda store: store.delete(KEY), {}),
         (lambda store: store.delete_all([KEY]), {}),
     ],
-    ids=["other", "lower checksum", "higher checksum", "empty", "new", "one of two", "both", "in parts", "removed", "all removed"],
+    ids=[
+        "other",
+        "lower checksum",
+        "higher checksum",
+        "empty",
+        "new",
+        "one of two",
+        "both",
+        "in parts",
+        "removed",
+        "all removed",
+    ],
 )
 def test_the_seal_goes_once_and_before_any_other_change(bundle, change, there):
     store, seen, seal = bundle
