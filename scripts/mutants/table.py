@@ -143,7 +143,14 @@ PACKAGES = (
         "export: resume",
         tuple(
             f"migrate/export/{name}.py"
-            for name in ("run", "source_export", "source_units", "unit_runner", "lost_source", "standing_seal")
+            for name in (
+                "run",
+                "source_export",
+                "source_units",
+                "unit_runner",
+                "lost_source",
+                "standing_seal",
+            )
         ),
         _EXPORT,
     ),
