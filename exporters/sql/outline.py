@@ -64,7 +64,7 @@ class Outline(Struct, frozen=True):
         entries, _ = entries_of(self.tables, units)
         positions: dict[int, list[str]] = {table.number: [] for table in self.tables}
         for unit in units:
-            positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position, sort_keys=True))
+            positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position))
         missing = [
             Gap(table.label, "failed", f"{lack} before the source was gone")
             for table, planned in zip(self.tables, self.planned, strict=True)

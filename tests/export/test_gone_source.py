@@ -4,6 +4,7 @@ be restored. Only rows that were not read are lost.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from contextlib import closing
@@ -11,6 +12,8 @@ from contextlib import closing
 import pytest
 
 from exporters.api import OUTLINE
+from exporters.objects.gone_bucket import NotedBucket, summary_of_gone
+from exporters.objects.source_summary import CONFIGURATION
 from exporters.testing import MemoryWorkspace
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -39,6 +42,10 @@ ROWS = "".join(
 )
 VIEW = "CREATE VIEW v AS SELECT count(*) AS c FROM t0;"
 SCRIPT = TABLES + ROWS + VIEW
+MANY_ROWS = (
+    "WITH RECURSIVE n (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 2000)"
+    " INSERT INTO t SELECT g, 'note ' || g FROM n"
+)
 
 
 class DyingStore(StoreWrapper):
@@ -260,10 +267,12 @@ def test_one_that_had_a_failed_table_keeps_its_definitions_while_others_change_t
 
 
 def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
-    """The index has all objects; those that were not read are gaps with their names."""
+    """The index has all objects; those that were not read are gaps with their names. Its settings were noted before."""
     server, bundle = servers.minio("gone"), tmp_path / "bundle"
     client = boto_client(server.profile)
     client.create_bucket(Bucket="media")
+    tags = [{"Key": "team", "Value": "photos"}]
+    client.put_bucket_tagging(Bucket="media", Tagging={"TagSet": tags})
     bodies = {"small": b"s", "a-large": bytes(9 * 2**20), "b-large": bytes(9 * 2**20)}
     for key, body in bodies.items():
         client.put_object(Bucket="media", Key=key, Body=body)
@@ -275,6 +284,8 @@ def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
     assert sorted(index.values()) == ["exported", "failed", "failed"]
     missing = {key for key, disposition in index.items() if disposition == "failed"}
     assert missing <= {*gaps_of(bundle)}
+    assert json.loads(reader.store.read(f"data/media/{CONFIGURATION}"))["tagging"] == {"TagSet": tags}
+    assert {loss.property for _, loss in reader.losses()}.isdisjoint({"tags", "bucket settings"})
     new = make_bucket(minio)
     result = call("restore", bundle, f"s3://{new}?profile={minio.profile}")
     assert result.code == 3, result.err
@@ -282,13 +293,18 @@ def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
     assert {entry["Key"] for entry in there} == {*bodies} - missing
 
 
+def test_of_a_bucket_what_was_not_noted_is_not_made_up():
+    noted, workspace = NotedBucket("media", "", "MinIO"), MemoryWorkspace()
+    assert (noted.configuration(), noted.tags_readable([])) == ({"failing": ["settings"]}, True)
+    noted.note(workspace)
+    assert summary_of_gone(workspace, [], None, None) is None, "it was not listed to its end"
+
+
 def test_a_table_with_rows_of_two_snapshots_is_named(tmp_path, monkeypatch):
     """One chunk is read again after rows have changed; the file is gone before the other chunks are compared."""
     path, bundle = tmp_path / "app.db", tmp_path / "bundle"
     monkeypatch.setattr("exporters.sqlite.chunk_plan.CHUNK_BYTES", 10_000)
-    sqlite.run_sql(path, "CREATE TABLE t (g INTEGER PRIMARY KEY, note TEXT)")
-    rows = "WITH RECURSIVE n (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 2000)"
-    sqlite.run_sql(path, f"{rows} INSERT INTO t SELECT g, 'note ' || g FROM n")
+    sqlite.run_sql(path, f"CREATE TABLE t (g INTEGER PRIMARY KEY, note TEXT); {MANY_ROWS}")
     (units,) = count_units(path)
     assert units > 1
     stopped(bundle, units, app=sqlite.url_of(path))
@@ -301,6 +317,26 @@ def test_a_table_with_rows_of_two_snapshots_is_named(tmp_path, monkeypatch):
     gaps = {gap.item: gap.reason for _, gap in BundleReader(store).gaps()}
     assert "its rows are of 2 snapshots, and were not compared" in gaps["main.t"]
     assert verified(bundle) == []
+
+
+def test_a_table_that_was_read_in_part_is_named_and_its_rows_are_restored(tmp_path, monkeypatch):
+    path, bundle = tmp_path / "app.db", tmp_path / "bundle"
+    monkeypatch.setattr("exporters.sqlite.chunk_plan.CHUNK_BYTES", 10_000)
+    sqlite.run_sql(path, f"CREATE TABLE t (g INTEGER PRIMARY KEY, note TEXT); {MANY_ROWS}")
+    (units,) = count_units(path)
+    assert units > 2
+    stopped(bundle, 2, app=sqlite.url_of(path))
+    path.unlink()
+    assert seal(bundle).exit_code == 3
+    reader = BundleReader(open_location(str(bundle)))
+    gaps = {gap.item: gap.reason for _, gap in reader.gaps()}
+    assert gaps["main.t"] == f"only 2 of its {units} chunks were exported before the source was gone"
+    assert verified(bundle) == []
+    (rows,) = [row.items for row in reader.catalog()]
+    assert 0 < rows < 2000
+    assert call("restore", bundle, f"sqlite://{tmp_path / 'new.db'}").code == 3
+    restored_rows = sqlite_rows(f"sqlite://{tmp_path / 'new.db'}", "SELECT * FROM t ORDER BY g")
+    assert restored_rows == [(number, f"note {number}") for number in range(1, rows + 1)]
 
 
 def count_units(path):
