@@ -59,6 +59,15 @@ release_quorum = 2
 """
 
 
+def _profile(server: S3Server) -> str:
+    """Return the section of an AWS configuration by which a server is reached."""
+    return (
+        f"[profile {server.profile}]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
+        f"aws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
+        "s3 =\n    addressing_style = path\n\n"
+    )
+
+
 class HandoverError(Exception):
     """A step did not end as it should; the message says which and how."""
 
@@ -118,22 +127,20 @@ class Handover:
         self.received = self.bucket.replace(HELD, "received")
         self.provider = self._role("host", provider, environment)
         self.customer = self._role("acme", customer, environment)
+        self.counsel = self._role("counsel", None, environment)
         self.held = f"s3://{self.bucket}/acme?profile={provider.profile}"
         self.granted = f"s3://{self.bucket}/acme?profile=acme-grant"
         self.arrived = f"s3://{self.received}/acme?profile={customer.profile}"
         self._servers = (provider, customer)
 
-    def _role(self, name: str, server: S3Server, environment: Mapping[str, str]) -> Role:
-        """Give a role a directory with nothing but the profile of its own server."""
+    def _role(self, name: str, server: S3Server | None, environment: Mapping[str, str]) -> Role:
+        """Give a role a directory with nothing but the profile of its own server, if it has one."""
         directory = self.work / name
         directory.mkdir(parents=True)
         config = directory / "aws-config"
         config.touch(mode=0o600)
-        config.write_text(
-            f"[profile {server.profile}]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
-            f"aws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
-            "s3 =\n    addressing_style = path\n\n"
-        )
+        if server:
+            config.write_text(_profile(server))
         role_environment = {
             **environment,
             "AWS_CONFIG_FILE": str(config),
@@ -162,19 +169,19 @@ class Handover:
         provider.put_object(Bucket=self.bucket, Key="another-customer", Body=b"not yours")
         customer.create_bucket(Bucket=self.received)
         self.provider.run("keys", "init", "host.key", "--name", "host")
-        self.provider.run("keys", "init", "counsel.key", "--name", "counsel")
+        self.counsel.run("keys", "init", "counsel.key", "--name", "counsel")
         self.customer.run("keys", "init", "acme.key", "--name", "acme")
         say("(the public halves change hands)")
         lines = [
             self._public(self.provider, "host"),
-            self._public(self.provider, "counsel"),
+            self._public(self.counsel, "counsel"),
             self._public(self.customer, "acme"),
         ]
         root = (self._authority.directory / "ca.pem").read_text()
         for role in (self.provider, self.customer):
             (role.directory / "signers").write_text("".join(lines))
             (role.directory / "authority.pem").write_text(root)
-        fingerprints = [self._fingerprint("host"), self._fingerprint("counsel")]
+        fingerprints = [self._fingerprint(self.provider, "host"), self._fingerprint(self.counsel, "counsel")]
         profile = self._servers[0].profile
         case = CASE.format(
             bucket=self.bucket,
@@ -244,11 +251,15 @@ class Handover:
         """The provider waits, releases, erases, certifies."""
         heading("The clock, the release by two keys, and a provable end")
         self.provider.run("clock", "-c", "case.toml", "--rules", "contract.toml")
-        self.provider.run(
-            "hold", "release", "-c", "case.toml", "--reason", "received", "--key", "host.key", code=4
-        )
-        both = ["--key", "host.key", "--key", "counsel.key"]
-        self.provider.run("hold", "release", "-c", "case.toml", "--reason", "received", *both, "-q")
+        release = ("hold", "release", "-c", "case.toml")
+        self.provider.run(*release, "--reason", "received", "--to", "mail", code=3)
+        say("(the release in mail/ goes to counsel, who signs it and sends it back)")
+        (file,) = (self.provider.directory / "mail").glob("release-*.json")
+        (self.counsel.directory / "mail").mkdir()
+        shutil.copy(file, self.counsel.directory / "mail")
+        self.counsel.run("custody", "sign", f"mail/{file.name}", "--key", "counsel.key")
+        shutil.copytree(self.counsel.directory / "mail", self.provider.directory / "mail", dirs_exist_ok=True)
+        self.provider.run(*release, f"mail/{file.name}", "-q")
         self.provider.run("grant", "revoke", "-c", "case.toml", "--to", "acme-grant")
         self.customer.run("verify", self.granted, "-q", code=4)
         say(f"(the contract wants {self.wait_seconds} s between receipt and erasure)")
@@ -272,14 +283,14 @@ class Handover:
     def _public(self, role: Role, name: str) -> str:
         return f"{name} {(role.directory / f'{name}.key.pub').read_text()}"
 
-    def _fingerprint(self, name: str) -> str:
-        file = self.provider.directory / f"{name}.key.pub"
+    def _fingerprint(self, role: Role, name: str) -> str:
+        file = role.directory / f"{name}.key.pub"
         shown = subprocess.run(["ssh-keygen", "-l", "-f", file], capture_output=True, text=True, check=True)
         return shown.stdout.split()[1]
 
     def _id(self, name: str) -> str:
         """Return the id that names a key's signatures: the first hex digits of its fingerprint."""
-        text = self._fingerprint(name).removeprefix("SHA256:")
+        text = self._fingerprint(self.provider, name).removeprefix("SHA256:")
         return base64.b64decode(text + "=").hex()[:16]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from migrate.bundle import layout
+from migrate.cli.common.document_files import read_files
 from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.log import custody_log
@@ -171,6 +172,65 @@ class HoldRelease(HoldPlace):
         ]
 
 
+class HoldReleaseByTwo(HoldPlace):
+    """The locks are taken away by a release that the second of two owners has signed as a file."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        keys_ = {name: make_key(self.directory, name) for name in ("host", "counsel")}
+        public = {name: keys.load(path, lambda: None).public for name, path in keys_.items()}
+        (self.directory / "signers").write_text(
+            "".join(f"{name} {key.line}\n" for name, key in public.items())
+        )
+        names = ", ".join(f'"{key.fingerprint}"' for key in public.values())
+        case = self.directory / "case.toml"
+        case.write_text(f'[custody]\nsigners = "signers"\nrelease_keys = [{names}]\nrelease_quorum = 2\n')
+        succeed(*self.words, "-c", case)
+        papers = self.directory / f"papers-{number}"
+        words = ["hold", "release", self.location, "-c", str(case), "--key", str(self.key), "--workers", "1"]
+        assert call(*words, "--reason", "a test", "--to", papers).code == 3
+        (self.file,) = papers.glob("release-*.json")
+        self.sign = ["custody", "sign", str(self.file), "--key", str(keys_["counsel"])]
+        succeed(*self.sign)
+        self.words = [*words, str(self.file)]
+
+    def outcome(self) -> object:
+        (document,), findings = documents.read_all(open_location(self.location), "release")
+        verified = call("custody", "verify", self.location, "--signers", self.directory / "signers")
+        return super().outcome(), len(document.signers), findings, verified.code
+
+
+class HoldReleaseBegin(HoldReleaseByTwo):
+    """The first of two owners begins a release, in a file, too."""
+
+    end_codes = (3,)
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        shutil.rmtree(self.file.parent)
+        self.words = [*self.words[:-1], "--reason", "another", "--to", str(self.file.parent)]
+
+    def outcome(self) -> object:
+        papers = Counter(path.suffix for path in self.file.parent.iterdir() if path.name[0] != ".")
+        read, findings = documents.read_all(open_location(self.location), "release")
+        reasons = sorted((document.value["reason"], len(document.signers)) for document in read)
+        return papers, reasons, findings, HoldPlace.outcome(self)
+
+
+class CustodySign(HoldReleaseByTwo):
+    """The second owner signs the file."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        for file in self.file.parent.glob("*.sig"):
+            file.unlink()
+        self.words = self.sign
+
+    def outcome(self) -> object:
+        document, signatures = read_files(self.file)
+        return [documents.signed_by(document, *signature).name for signature in signatures.items()]
+
+
 class EraseVersions(InMinio):
     """Every version of the bundle goes, an older one and a delete marker among them."""
 
@@ -201,5 +261,8 @@ CUSTODY_MOVES: dict[str, type[Move]] = {
     "grant-revoke-minio": GrantRevoke,
     "hold-place-minio": HoldPlace,
     "hold-release-minio": HoldRelease,
+    "hold-release-begin-minio": HoldReleaseBegin,
+    "hold-release-by-two-minio": HoldReleaseByTwo,
+    "custody-sign-minio": CustodySign,
     "erase-minio": EraseVersions,
 }

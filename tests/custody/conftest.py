@@ -1,6 +1,7 @@
 """Sealed bundles and keys, without any server."""
 
 import itertools
+import secrets
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -9,15 +10,20 @@ from pathlib import Path
 import pytest
 
 from migrate.custody.handover import documents
+from migrate.custody.hold import bundle_hold, release
 from migrate.custody.log import cross_checks, custody_log
+from migrate.custody.log.events import record_seal
 from migrate.custody.signing import keys
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.signing.keys import KeyFile
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_object_lock
+from migrate.transfer import transfer
 from tests.bundle.test_hostile import Memory
 from tests.export.sources import Numbers
+from tests.tools.clients import boto_client
 from tests.transfer.bags import contents
 
 
@@ -81,6 +87,25 @@ def ticking(monkeypatch) -> None:
     monkeypatch.setattr("migrate.custody.handover.documents.datetime", Ticking)
 
 
+@pytest.fixture
+def locked(minio):
+    """A fresh bucket with Object Lock: (client, name, URL of a location in it)."""
+    client = boto_client(minio.profile)
+    name = f"locked-{secrets.token_hex(5)}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return client, name, f"s3://{name}/bundle?profile={minio.profile}"
+
+
+@pytest.fixture
+def there(location, locked, provider):
+    """A signed bundle in it: (store, vault)."""
+    sign_bundle(location, provider)
+    store = open_location(locked[2])
+    assert transfer(location, store, workers=2, progress=Silent()).findings == []
+    record_seal(store, provider, [provider])
+    return store, open_object_lock(locked[2])
+
+
 def in_memory(location: MultipartStore) -> Memory:
     """What lies at a location, to be changed in ``files`` many times: no disk has to be waited for."""
     store = Memory(contents(location))
@@ -99,3 +124,29 @@ def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, 
     file.write_bytes(signature)
     argv = ["ssh-keygen", "-Y", "verify", "-f", allowed, "-I", principal, "-n", namespace, "-s", file]
     return subprocess.run(argv, input=message, capture_output=True, check=False).returncode == 0
+
+
+def release_hold(store, vault, reason, signers, **options):
+    """Sign a release at one location with all these keys, and return what became of it."""
+    return release.release(
+        store, vault, release.prepare(store, reason), signers, progress=Silent(), **options
+    )
+
+
+def soon(**later) -> datetime:
+    return (datetime.now(UTC) + timedelta(**later)).replace(microsecond=0)
+
+
+def put_hold(there, provider, terms, **details):
+    return bundle_hold.place(*there, terms, workers=4, progress=Silent(), details=details, signer=provider)
+
+
+def flat(text: str) -> str:
+    """What was printed, without its line breaks."""
+    return " ".join(text.split())
+
+
+def signers_file(path, **keys):
+    """A list of signers: names, each with its keys."""
+    path.write_text("".join(f"{name} {key.public.line}\n" for name, own in keys.items() for key in own))
+    return path

@@ -30,11 +30,9 @@ from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle
-from tests.custody.test_hold import Broken, locked
+from tests.custody.test_hold import Broken
 from tests.export.sources import Numbers
 from tests.tools.clients import boto_client
-
-__all__ = ["locked"]
 
 
 @pytest.fixture

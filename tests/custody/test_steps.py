@@ -2,7 +2,6 @@
 them, and a bundle that is held by half never reports held.
 """
 
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,10 +17,8 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer import transfer
-from tests.custody.conftest import against_bundle
-from tests.tools.clients import boto_client
+from migrate.storage.registry import open_object_lock
+from tests.custody.conftest import against_bundle, release_hold
 
 STEPS = frozenset({"retain", "set_legal", "remove", "put", "create", "replace", "delete", "abort"})
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -69,20 +66,6 @@ def killed_at_each_step(run, look, *, late: bool) -> int:
     raise AssertionError("it never ends")
 
 
-@pytest.fixture
-def there(location, minio, provider):
-    """A signed bundle in a bucket with Object Lock: (store, vault)."""
-    bucket = f"steps-{secrets.token_hex(5)}"
-    client = boto_client(minio.profile)
-    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
-    url = f"s3://{bucket}/b?profile={minio.profile}"
-    sign_bundle(location, provider)
-    store = open_location(url)
-    transfer(location, store, workers=4, progress=Silent())
-    record_seal(store, provider, [provider])
-    return store, open_object_lock(url)
-
-
 def sign(store, provider, customer):
     """Sign a receipt for a copy elsewhere."""
     document = documents.make(
@@ -127,9 +110,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
 
     def release_it(steps):
         both = [provider, customer]
-        return bundle_hold.release(
-            steps.over(store), steps.over(vault), "received", both, workers=1, progress=Silent()
-        )
+        return release_hold(steps.over(store), steps.over(vault), "received", both, workers=1)
 
     sign(store, provider, customer)
     held = bundle_hold.survey(store, vault, workers=4).versions

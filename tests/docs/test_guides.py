@@ -296,14 +296,15 @@ def test_many_machines(shell, media, new):
 
 
 class Parties:
-    """The host and the customer of the handover: a folder and an AWS configuration each, and one folder for both."""
+    """The host, its counsel and the customer: a folder each, and one that they share."""
 
     def __init__(self, folder, servers):
         self.folder = folder
         (folder / "exchange").mkdir()
-        for name, server in servers.items():
+        for name in (*servers, "counsel"):
             (folder / name).mkdir()
             (folder / name / "exchange").symlink_to(folder / "exchange")
+        for name, server in servers.items():
             profile = "host" if name == "host" else "acme"
             (folder / name / "aws-config").write_text(
                 f"[profile {profile}]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
@@ -330,8 +331,8 @@ def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
     case, contract = blocks(page, "toml")
     printed = ""
     for number, text in enumerate(blocks(page, "sh")):
-        folder = parties.folder / re.match(r"# (host|customer)\n", text)[1]
-        if number == 2:
+        folder = parties.folder / re.match(r"# (host|counsel|customer)\n", text)[1]
+        if number == 3:
             keys = re.findall(r"SHA256:\S+", printed)
             case = case.replace("SHA256:HOST", keys[0]).replace("SHA256:COUNSEL", keys[1])
             (folder / "case.toml").write_text(replace(case, names))
@@ -339,8 +340,14 @@ def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
         if "moveout erase" in text:
             time.sleep(2)
         config = str(folder / "aws-config")
+        code = 3 if "hold release" in text and "--reason" in text else 0
         printed += shell(
-            text, names, folder=folder, AWS_CONFIG_FILE=config, AWS_SHARED_CREDENTIALS_FILE=os.devnull
+            text,
+            names,
+            folder=folder,
+            code=code,
+            AWS_CONFIG_FILE=config,
+            AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         )
     for words in ("HELD:", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:"):
         assert words in printed

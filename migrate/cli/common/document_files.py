@@ -46,7 +46,7 @@ def read_directory(directory: Path, kind: str) -> list[Document]:
     for path in sorted(directory.glob(f"{kind}-*.json")):
         try:
             document, signatures = read_files(path)
-            signers = [documents.signed_by(document, armored) for armored in signatures.values()]
+            signers = [documents.signed_by(document, *signature) for signature in signatures.items()]
         except (DamageError, UsageError):
             continue
         documents_read.append(replace(document, signers=signers))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,14 +15,16 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
+from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
-from migrate.custody.hold import bundle_hold
+from migrate.custody.handover import documents
+from migrate.custody.hold import bundle_hold, release
 from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words, things
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 app.add_typer(group, name="hold")
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_RELEASE = re.compile(r"release-[0-9a-f]{16}\.json")
 _Until = Annotated[str, typer.Option(metavar="T", help="The end: 2027-01-31T00:00:00Z, or 30d from now.")]
 _Reason = Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the custody log.")]
 
@@ -171,7 +176,7 @@ def _check_quorum(custody: Custody, owners: Mapping[str, Sequence[str]], trust: 
             f"{rule}, and no list says whose the release keys are: two of them may be one party's",
             next_step="name the list of signers: [custody] signers",
         )
-    if (count := bundle_hold.count_owners(custody.release_keys, owners)) < custody.release_quorum:
+    if (count := release.count_owners(custody.release_keys, owners)) < custody.release_quorum:
         names = ", ".join(sorted({name for names in owners.values() for name in names}))
         raise UsageError(
             f"{rule}, and by {trust.source} the release keys have {things(count, 'owner')} ({names}): the hold"
@@ -258,57 +263,115 @@ def status_command(
 
 
 class Released(Struct, frozen=True):
-    """A hold that was ended, and what is still protected."""
+    """A release that ended a hold, or that lacks signatures. ``files`` are copies outside of the location."""
 
     location: str
-    document: str
-    protection: Protection
-    exit_code: int = OK
+    done: release.Released
+    files: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """3 where signatures are missing, and the bundle is held as before."""
+        return IncompleteError.exit_code if self.done.missing else OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return the release and the counts."""
+        """Return the release, who signed it, what is missing, and the counts."""
+        protection = self.done.protection
         return {
             "location": self.location,
-            "release": self.document,
-            "protected": self.protection.protected,
-            "until": self.protection.until,
+            "release": self.done.document.key,
+            "released": not self.done.missing,
+            "signed_by": [public.fingerprint for public in self.done.document.signers],
+            "missing": list(self.done.missing),
+            "protected": protection.protected if protection else None,
+            "until": protection.until if protection else None,
+            "written": list(self.files),
         }
 
     def draw(self, console: Console) -> None:
-        """Print what became of the hold."""
-        console.print(f"Released: {self.location} ({self.document})")
-        if self.protection.protected:
-            until = f" until {moment_words(self.protection.until)}" if self.protection.until else ""
+        """Print what became of the hold, or whose signatures are missing."""
+        protection = self.done.protection
+        if protection is None:
+            self._draw_waiting(console)
+        else:
+            console.print(f"Released: {self.location} ({self.done.document.key})")
+        if protection and protection.protected:
+            until = f" until {moment_words(protection.until)}" if protection.until else ""
             console.print(
-                f"Locked as before: {things(self.protection.protected, 'version')}{until}; nobody can end that sooner",
+                f"Locked as before: {things(protection.protected, 'version')}{until}; nobody can end that sooner",
                 wrap=True,
             )
+        for file in self.files:
+            console.print(f"  {file}")
+
+    def _draw_waiting(self, console: Console) -> None:
+        location, reason = shlex.quote(self.location), shlex.quote(str(self.done.document.value["reason"]))
+        console.print(Text(f"NOT RELEASED: {self.location}", style="bold red"), wrap=True)
+        for sentence in self.done.missing:
+            console.print(Text(plain(f"  {sentence}")), wrap=True)
+        for document in self.done.others:
+            other = f"  another release waits there, for another reason: {document.value['reason']!r} ({document.key})"
+            console.print(Text(plain(other)), wrap=True)
+        command = f"moveout hold release {location}"
+        console.print("→ an owner whose signature is missing gives this where they are:")
+        console.print(Text(f"    {command} --reason {reason} --key KEY"))
+        if not self.files:
+            console.print("  or signs a file, if they may not write there: add --to DIR, which writes it")
+            return
+        file = shlex.quote(self.files[0])
+        console.print("  or, if they may not write there, signs the file, and you carry it out:")
+        console.print(Text(f"    moveout custody sign {file} --key KEY"))
+        console.print(Text(f"    {command} {file}"))
 
 
 @verb(group, "release", title="hold release", workers=True)
 def release_command(
     session: Session,
-    reason: _Reason,
-    words: LocationWord = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LOCATION RELEASE",
+            help="The bundle, and a release that others have signed: a file release-….json.",
+        ),
+    ] = None,
     *,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="The reason, which all owners sign. A file has it.")
+    ] = "",
+    to: DocumentsTo = None,
     case: CaseFile = None,
     signing: SigningOptions = NO_KEYS,
 ) -> Released:
     """End a hold, with the keys that it names.
 
-    It needs the keys of as many owners as the hold says.
+    It needs the keys of as many owners as the hold says: all at once, or each owner gives the same command on their
+    own machine. An owner who may not write at LOCATION signs the file (moveout custody sign). With the last
+    signature the locks are lifted.
     """
     loaded = load_case(case)
     signers = signing.need(loaded)
-    store, vault = open_both(session, known_location(words, loaded))
-    workers = session.workers(default=TRANSFER_WORKERS)
-    document, protection = bundle_hold.release(
+    file, location = _split_words(words or [])
+    if bool(reason) == bool(file):
+        raise UsageError(
+            "give either the reason of a new release, or the file of one that was signed",
+            next_step="moveout hold release LOCATION --reason TEXT",
+        )
+    store, vault = open_both(session, known_location(location, loaded))
+    document = release.accept(store, *read_files(file)) if file else release.prepare(store, reason)
+    done = release.release(
         store,
         vault,
-        reason,
+        document,
         signers,
-        workers=workers,
+        workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
         trust=load_trust(None, loaded),
     )
-    return Released(store.location, document.key, protection)
+    signatures = dict(documents.signature_of(done.document, signer) for signer in signers)
+    return Released(store.location, done, write_files(to, done.document, signatures) if to else [])
+
+
+def _split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the file among the words, which is named like a release, and the others."""
+    files = [word for word in words if _RELEASE.fullmatch(word.rpartition("/")[2])]
+    return (Path(files[-1]) if files else None), [word for word in words if word not in files[-1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from migrate.bundle.findings import Finding
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import read_files
+from migrate.cli.common.document_files import read_files, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
 from migrate.cli.common.session import Session, verb
@@ -25,6 +26,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
+from migrate.custody.hold import release
 from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry
@@ -295,3 +297,58 @@ def add_command(
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     documents.copy_all(store, document, signatures)
     return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}")
+
+
+class SignedDocument(Struct, frozen=True):
+    """A document that was signed as a file."""
+
+    document: Document
+    by: Sequence[str]
+    files: Sequence[str]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was signed and by whom."""
+        return {
+            **self.document.value,
+            "document": self.document.key,
+            "signed_by": list(self.by),
+            "written": list(self.files),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print what was signed, as it stands in the document."""
+        value = self.document.value
+        console.print(Text(plain(self.document.about)), wrap=True)
+        console.print(Text(plain(f"  at {value['location']}, for the reason {value['reason']!r}")), wrap=True)
+        console.print(f"Signed by {', '.join(self.by)}", wrap=True)
+        for file in self.files:
+            console.print(f"  {file}")
+        console.print(
+            Text(f"→ send these files back: moveout hold release LOCATION {shlex.quote(self.files[0])}"),
+            wrap=True,
+        )
+
+
+@verb(group, "sign", title="custody sign")
+def sign_command(
+    session: Session,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A release that `hold release --to DIR` wrote.")
+    ],
+    *,
+    case: CaseFile = None,
+    signing: SigningOptions = NO_KEYS,
+) -> SignedDocument:
+    """Sign a release of a hold, on your own machine.
+
+    Your signature is written next to the file. It needs neither the bundle nor the keys of others. Repeating the
+    command changes nothing.
+    """
+    del session
+    signers = signing.need(load_case(case))
+    document, _ = read_files(file)
+    release.check_form(document)
+    signatures = dict(documents.signature_of(document, signer) for signer in signers)
+    files = write_files(file.parent, document, signatures)
+    return SignedDocument(document, [signer.public.fingerprint for signer in signers], files)

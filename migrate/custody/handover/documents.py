@@ -141,14 +141,18 @@ def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
     return key, ssh_signatures.sign(signer, ssh_signatures.DOCUMENT, [document.data])
 
 
-def signed_by(document: Document, armored: bytes) -> PublicKey:
-    """Return whose signature of the document this is. Raises ``DamageError``."""
+def signed_by(document: Document, name: str, armored: bytes) -> PublicKey:
+    """Return whose signature of the document this is, of a file of that name. Raises ``DamageError``."""
+    expected, next_step = (
+        f"a signature of {document.key}",
+        "ask who signed for both files, and save them as they came",
+    )
     try:
         signature = ssh_signatures.parse(armored)
     except ValueError as exc:
-        raise DamageError(document.key, expected="a signature next to it", found=str(exc)) from exc
+        raise DamageError(name, expected=expected, found=str(exc), next_step=next_step) from exc
     if not signature.holds([document.data], ssh_signatures.DOCUMENT):
-        raise DamageError(document.key, expected="a signature that holds", found="one that does not")
+        raise DamageError(name, expected=expected, found="one of something else", next_step=next_step)
     return signature.public
 
 
@@ -179,11 +183,9 @@ def copy_all(store: Store, document: Document, signatures: Mapping[str, bytes]) 
 
     Raises ``DamageError``.
     """
-    for armored in signatures.values():
-        signed_by(document, armored)
+    signers = [signed_by(document, name, armored) for name, armored in signatures.items()]
     _create(store, document.key, document.data)
-    for armored in signatures.values():
-        public = signed_by(document, armored)
+    for public, armored in zip(signers, signatures.values(), strict=True):
         _create(store, bundle_signatures.signature_key(document.key, public), armored)
 
 

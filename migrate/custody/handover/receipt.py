@@ -218,7 +218,7 @@ def senders_of(document: Document, signatures: Mapping[str, bytes], signer: Sign
     """Return who has signed a document, but for oneself, whose signature may lie there from before. Raises
     ``DamageError`` where a signature does not hold.
     """
-    by = (documents.signed_by(document, armored) for armored in signatures.values())
+    by = (documents.signed_by(document, name, armored) for name, armored in signatures.items())
     return [public for public in by if public != signer.public]
 
 

@@ -1,0 +1,283 @@
+"""The release of a hold: a document that the owners of the hold's keys sign, each where they are. With enough
+signatures the locks are lifted.
+
+It names the holds that it ends by the hashes of their entries in the custody log. So what was signed for one hold ends
+no other, and a hold that is placed later needs signatures of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+
+from msgspec import Struct
+
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.custody.hold import bundle_hold
+from migrate.custody.hold.bundle_hold import Protection
+from migrate.custody.log import custody_log
+from migrate.custody.log.custody_log import Log, is_same_location
+from migrate.custody.log.entry import CustodyEvent, LogEntry
+from migrate.custody.log.events import new_event
+from migrate.custody.signing import party_names
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.keys import Signer
+from migrate.errors import BusyError, DamageError, UsageError
+from migrate.number_text import things
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+from migrate.storage.object_lock import FileVersion, ObjectLock
+
+_SOON = timedelta(seconds=10)
+"""A server that has no end of a retention has it end in a moment."""
+_MEMBERS = {"about", "kind", "version", "time", "bundle", "root", "location", "reason", "holds"}
+
+
+class Released(Struct, frozen=True):
+    """A release and what became of it. ``missing``: a sentence for each hold that lacks signatures; then nothing was
+    unlocked. ``others``: further releases of the same holds that wait for signatures, for other reasons.
+    """
+
+    document: Document
+    missing: Sequence[str]
+    protection: Protection | None
+    others: Sequence[Document] = ()
+
+
+def release(
+    store: Store,
+    vault: ObjectLock,
+    release_: Document,
+    signers: Sequence[Signer],
+    *,
+    workers: int,
+    progress: Progress,
+    trust: Trust | None = None,
+) -> Released:
+    """Sign a release that ``prepare`` or ``accept`` has returned. If as many owners have signed it by now as each of
+    its holds says, lift the legal hold and, where the mode lets, the retention of every version. ``trust`` says of more
+    keys that they have one owner, and a key that it no longer lists does not count.
+
+    Raises ``DamageError`` where the server holds on to what was released, ``BusyError`` where somebody places a hold
+    meanwhile.
+    """
+    holds = bundle_hold.standing_at(store)
+    if release_.value["holds"] != [hold.hash for hold in holds]:
+        raise BusyError(
+            f"the holds at {store.location} have changed meanwhile", next_step="run the same command again"
+        )
+    documents.keep(store, release_, signers)
+    waiting = {document.key: document for document in _waiting(store, holds)}
+    release_ = waiting.pop(release_.key, release_)
+    by = [public.fingerprint for public in release_.signers]
+    if missing := [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]:
+        return Released(release_, missing, None, list(waiting.values()))
+    versions = [version for version in vault.versions() if not version.is_marker]
+    progress.begin("release", items=len(versions), size_bytes=0)
+
+    def unlock(version: FileVersion) -> None:
+        current = vault.lock(version)
+        if current.legal:
+            vault.set_legal(version, on=False)
+        if current.mode == "GOVERNANCE":
+            vault.retain(version, None, "GOVERNANCE")
+        if current.legal or current.mode == "GOVERNANCE":
+            _check_unlocked(vault, version)
+        progress.advance(items=1)
+
+    bundle_hold.each(unlock, versions, workers)
+    progress.end()
+    details = {"file": release_.key, "sha256": release_.sha256, "reason": release_.value["reason"]}
+    released = custody_log.once(new_event(store, "released", details), undone_by="held")
+
+    def choose(log: Log) -> Sequence[CustodyEvent]:
+        newer = bundle_hold.standing(log, store.location)[-1:]
+        if newer and newer[0].number > holds[-1].number:
+            raise BusyError(
+                f"a hold was placed at {store.location} meanwhile (entry {newer[0].number}), and its locks may be gone",
+                next_step="moveout hold place LOCATION … with its terms locks what is open now",
+            )
+        return released(log)
+
+    custody_log.append(store, signers[0], choose)
+    return Released(release_, [], bundle_hold.survey(store, vault, workers=workers))
+
+
+def prepare(store: Store, reason: str) -> Document:
+    """Return the release of the holds that stand at a location for this reason: of those that lie there what most have
+    signed, or a new one. What says anything else, such as another location, is not taken.
+
+    Raises ``UsageError`` where nothing was held, ``DamageError`` where the log, which names the keys, is not in order.
+    """
+    holds = _need_holds(store)
+    event = new_event(store, "released")
+    value = {
+        "bundle": event.bundle,
+        "root": event.root,
+        "location": store.location,
+        "reason": reason,
+        "holds": [hold.hash for hold in holds],
+    }
+    new_release = documents.make("release", _about(event.bundle), value)
+    same = [document for document in _waiting(store, holds) if document.value["reason"] == reason]
+    most_signed = max(same, key=lambda document: (len(document.signers), document.key), default=None)
+    return most_signed or documents.resumed(store, new_release)
+
+
+def accept(store: Store, document: Document, signatures: Mapping[str, bytes]) -> Document:
+    """Check a release that came as files, with signatures (bytes by name), and keep it at the location.
+
+    Raises like ``prepare``, and ``UsageError`` where it is another bundle's, location's or hold's, ``DamageError``
+    where a signature does not hold.
+    """
+    check_form(document)
+    holds = _need_holds(store)
+    event = new_event(store, "released")
+    if (document.root, document.value["bundle"]) != (event.root, event.bundle):
+        raise UsageError(
+            f"{document.key} releases the bundle {document.value['bundle']}, root {document.root}; at"
+            f" {store.location} lies {event.bundle}, root {event.root}",
+            next_step="check the location, and which file you name",
+        )
+    if not is_same_location(str(document.value["location"]), store.location):
+        raise UsageError(
+            f"{document.key} is for {document.value['location']}, not for {store.location}",
+            next_step="name that location; for this one moveout hold release LOCATION --reason TEXT --to DIR makes"
+            " another release",
+        )
+    if document.value["holds"] != [hold.hash for hold in holds]:
+        entries = ", ".join(f"{hold.number}" for hold in holds)
+        raise UsageError(
+            f"{document.key} is not for the holds that stand now (entries of the custody log: {entries})",
+            next_step="a hold that was placed since needs a release of its own: moveout hold release LOCATION --reason"
+            " TEXT --to DIR makes one for all owners to sign",
+        )
+    documents.copy_all(store, document, signatures)
+    return document
+
+
+def check_form(document: Document) -> None:
+    """Raise ``UsageError`` where a document is no release as ``prepare`` makes it: whoever signs it stands for every
+    member.
+    """
+    if document.kind != "release":
+        raise UsageError(
+            f"{document.key} is no release",
+            next_step="name the file that moveout hold release --to DIR wrote",
+        )
+    value = document.value
+    holds = value.get("holds")
+    is_formed = (
+        set(value) == _MEMBERS
+        and all(isinstance(value[name], str) for name in _MEMBERS - {"version", "holds"})
+        and isinstance(holds, list)
+        and bool(holds)
+        and all(isinstance(hold, str) for hold in holds)
+        and document.moment is not None
+        and document.about == _about(str(value["bundle"]))
+    )
+    if not is_formed:
+        raise UsageError(
+            f"{document.key} is no release as moveout makes it",
+            next_step="do not sign it; ask for the file that moveout hold release --to DIR wrote",
+        )
+
+
+def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | None = None) -> str:
+    """Return a sentence where fewer owners of the keys signed that a hold names than it wants; else "". Keys that the
+    hold, or ``trust``, has under one name are one owner's. One that ``trust`` does not list at all does not count.
+    """
+    details = hold.what.details
+    named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")
+    quorum = quorum_value if isinstance(quorum_value, int) else 0
+    owners = _owners(named, details.get("release_owners"), trust)
+    listed = {public.fingerprint for public in trust.keys} if trust else set(named)
+    signed_with = [key for key in named if key in fingerprints]
+    counted = [key for key in signed_with if key in listed]
+    count = count_owners(counted, owners)
+    if count >= quorum:
+        return ""
+    words = {key: f"{key} ({', '.join(sorted(owners[key]))})" if owners[key] else key for key in named}
+    of_owners = ", each of another owner" if quorum > 1 else ""
+    few = f", all of {things(count, 'owner')}" if count < len(counted) else ""
+    unlisted = [words[key] for key in signed_with if key not in listed]
+    removed = f"; not in {trust.source} any more: {', '.join(unlisted)}" if trust and unlisted else ""
+    unsigned = [words[key] for key in named if key not in signed_with]
+    open_ = f"; not signed: {', '.join(unsigned)}" if unsigned else ""
+    return (
+        f"the hold of entry {hold.number} ends by {quorum} of these keys{of_owners}: {', '.join(words.values())};"
+        f" {len(signed_with)} of them signed{few}{removed}{open_}"
+    )
+
+
+def count_owners(keys: Collection[str], owners: Mapping[str, Collection[str]]) -> int:
+    """Return how many owners keys have at least: those that share a name, or one that looks the same, have one."""
+    groups: list[set[str]] = []
+    for key in keys:
+        own = {look for name in owners.get(key, ()) for look in party_names.looks(name)} or {key}
+        joined = own.union(*(group for group in groups if group & own))
+        groups = [*(group for group in groups if not group & own), joined]
+    return len(groups)
+
+
+def names_hold(document: Document, hold: LogEntry) -> bool:
+    """Tell whether a release is for a hold. One of before releases named their holds is for any."""
+    holds = document.value.get("holds")
+    return holds is None or (isinstance(holds, list) and hold.hash in holds)
+
+
+def _need_holds(store: Store) -> list[LogEntry]:
+    custody_log.check_order(store)
+    holds = bundle_hold.standing_at(store)
+    if not holds:
+        raise UsageError(
+            f"no hold is in the custody log at {store.location}",
+            next_step="moveout hold status LOCATION shows its locks: a hold that broke off is placed to its end before"
+            " it is released; what others locked, or the bucket's own rule, ends by itself or by them",
+        )
+    return holds
+
+
+def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
+    """Return the releases at a location that are for these holds, and are as ``prepare`` makes them."""
+    event, found = new_event(store, "released"), []
+    for document in documents.read_all(store, "release")[0]:
+        try:
+            check_form(document)
+        except UsageError:
+            continue
+        value = document.value
+        is_of_here = is_same_location(str(value["location"]), store.location)
+        is_of_bundle = (document.root, value["bundle"]) == (event.root, event.bundle)
+        if is_of_here and is_of_bundle and value["holds"] == [hold.hash for hold in holds]:
+            found.append(document)
+    return found
+
+
+def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
+    """Read back what was lifted. Raises ``DamageError`` where it is still there."""
+    lock = vault.lock(version)
+    lasts = lock.mode == "GOVERNANCE" and lock.until is not None and lock.until > vault.now() + _SOON
+    if lock.legal or lasts:
+        lock_text = "a legal hold" if lock.legal else f"a retention until {lock.until}"
+        raise DamageError(
+            f"{vault.location}/{version.key}", expected="no hold any more", found=lock_text,
+            next_step="the server took the release and does not have it; run the same command again",
+        )  # fmt: skip
+
+
+def _about(bundle: str) -> str:
+    return f"Release of the bundle {bundle} from its hold"
+
+
+def _owners(keys: Sequence[str], recorded: object, trust: Trust | None) -> dict[str, frozenset[str]]:
+    """Return the names of the owners of keys, by their fingerprints: those that a hold has, and those of a list."""
+    listed = [public for public in (trust.keys if trust else ()) if public.fingerprint in keys]
+    names = {public.fingerprint: trust.owners(public) for public in listed if trust}
+    by_hold = recorded if isinstance(recorded, dict) else {}
+    return {key: names.get(key, frozenset()).union(_list(by_hold.get(key))) for key in keys}
+
+
+def _list(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,254 @@
+"""A hold whose owners sit at several machines: each signs the release where they are, and nothing else ends it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import canonical_json
+from migrate.custody.handover import documents
+from migrate.custody.hold import bundle_hold, release
+from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody.log import custody_log
+from migrate.custody.log.events import record
+from migrate.custody.signing import allowed_signers
+from migrate.errors import BusyError, DamageError, UsageError
+from migrate.runtime.progress import Silent
+from tests.cli.conftest import call
+from tests.custody.conftest import against_bundle, flat, put_hold, release_hold, signers_file, soon
+
+TERMS = Terms(soon(days=1), "GOVERNANCE", legal=True)
+
+
+@dataclass
+class Held:
+    """A bundle under a hold of two owners, and the machines of both."""
+
+    store: object
+    vault: object
+    url: str
+    host: object
+    counsel: object
+    case: Path
+    exchange: Path
+
+    @property
+    def keys(self):
+        return [self.host.public.fingerprint, self.counsel.public.fingerprint]
+
+    def hold(self, **details):
+        """Hold the bundle by both owners' keys."""
+        names = dict(zip(self.keys, (["host"], ["counsel"]), strict=True))
+        more = {"release_keys": self.keys, "release_quorum": 2, "release_owners": names, **details}
+        assert put_hold((self.store, self.vault), self.host, TERMS, **more).is_held
+
+    def is_held(self) -> bool:
+        return bundle_hold.survey(self.store, self.vault, workers=4, terms=TERMS).is_held
+
+    def signed(self, reason, *signers):
+        """Return a release of today's holds as it comes by mail, with the signatures of these."""
+        document = release.prepare(self.store, reason)
+        return document, dict(documents.signature_of(document, one) for one in signers)
+
+    def carry_out(self, document, signers, trust=None):
+        return release.release(
+            self.store, self.vault, document, signers, workers=4, progress=Silent(), trust=trust
+        )
+
+
+@pytest.fixture
+def held(there, locked, make_key, provider, tmp_path):
+    host, counsel = make_key("host"), make_key("counsel")
+    signers_file(tmp_path / "signers", host=(host,), counsel=(counsel,), provider=(provider,))
+    case = tmp_path / "case.toml"
+    quorum = (
+        f'release_keys = ["{host.public.fingerprint}", "{counsel.public.fingerprint}"]\nrelease_quorum = 2\n'
+    )
+    case.write_text(f'[custody]\nkey = "{make_key.path_of("host")}"\nsigners = "signers"\n{quorum}')
+    bundle = Held(*there, locked[2], host, counsel, case, tmp_path / "exchange")
+    bundle.hold()
+    return bundle
+
+
+def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(held, make_key):
+    words = ("hold", "release", held.url, "-c", held.case)
+    begun = call(*words, "--reason", "received by them", "--to", held.exchange)
+    said = flat(begun.out)
+    assert (begun.code, "NOT RELEASED" in said) == (3, True), begun.err
+    assert f"not signed: {held.keys[1]} (counsel)" in said
+    (file,) = held.exchange.glob("release-*.json")
+    assert f"    moveout custody sign {file} --key KEY\n" in begun.out
+    assert f"    moveout hold release '{held.store.location}' {file}\n" in begun.out
+    assert held.is_held()
+    for _ in range(2):
+        signed = call("custody", "sign", file, "--key", make_key.path_of("counsel"))
+        assert (signed.code, "'received by them'" in signed.out) == (0, True), signed.err
+    assert len(list(held.exchange.glob("*.sig"))) == 2
+    for _ in range(2):
+        released = call(*words, file, "--json")
+        assert (released.code, released.json["result"]["released"]) == (0, True), released.err
+    assert sorted(released.json["result"]["signed_by"]) == sorted(held.keys)
+    assert not bundle_hold.survey(held.store, held.vault, workers=4).protected
+    (entry,) = custody_log.read(held.store).find("released")
+    assert entry.what.details["reason"] == "received by them"
+    assert call("custody", "verify", held.url, "--signers", held.case.with_name("signers")).code == 0
+
+
+def test_owners_with_access_give_the_same_command_each(held, make_key):
+    """The profile in the URL is each one's own."""
+    first = call("hold", "release", held.url, "-c", held.case, "--reason", "done", "--json")
+    assert (first.code, first.json["result"]["signed_by"]) == (3, held.keys[:1])
+    other = call("hold", "release", held.url, "--reason", "too", "--key", make_key.path_of("counsel"))
+    assert (other.code, "for another reason: 'done'" in flat(other.out)) == (3, True), other.out
+    held.store.location = held.store.location.replace("?profile=", "?profile=x-")
+    assert release_hold(held.store, held.vault, "done", [held.counsel], workers=4).missing == []
+    assert against_bundle(held.store) == []
+
+
+def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking):
+    both = [release.prepare(held.store, "done") for _ in range(2)]
+    assert both[0].key != both[1].key
+    for document, owner in zip(both, (held.host, held.counsel), strict=True):
+        assert held.carry_out(document, [owner]).missing
+    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
+    done = release_hold(held.store, held.vault, "done", [held.counsel], workers=4) if done.missing else done
+    assert done.missing == []
+
+
+def test_whoever_holds_no_key_prepares_a_release_and_carries_it_out(held, provider):
+    document = release.prepare(held.store, "done")
+    assert "0 of them signed" in held.carry_out(document, [provider]).missing[0]
+    signatures = dict(documents.signature_of(document, one) for one in (held.host, held.counsel))
+    assert held.carry_out(release.accept(held.store, document, signatures), [provider]).missing == []
+    assert against_bundle(held.store) == []
+
+
+def test_a_signature_of_another_release_does_not_count(held):
+    """Neither by mail nor where somebody has put it at the location, under the name of a signature of this one."""
+    other, signatures = held.signed("something else", held.counsel)
+    document = release.prepare(held.store, "done")
+    with pytest.raises(DamageError, match="one of something else"):
+        release.accept(held.store, document, signatures)
+    held.carry_out(document, [held.host])
+    (name, armored) = next(iter(signatures.items()))
+    held.store.put(name.replace(other.key, document.key), armored)
+    assert "1 of them signed" in held.carry_out(document, [held.host]).missing[0]
+    assert held.is_held()
+    held.store.put(name.replace(other.key, document.key), documents.signature_of(document, held.counsel)[1])
+    assert held.carry_out(document, [held.host]).missing == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bundle": "0b6b3a5e-0000-4000-8000-000000000000"}, "says|no release as|releases the bundle"),
+        ({"root": "0" * 64}, "releases the bundle"),
+        ({"location": "s3://elsewhere/bundle"}, "is for s3://elsewhere/bundle"),
+        ({"holds": ["0" * 64]}, "is not for the holds that stand now"),
+        ({"holds": []}, "no release as moveout makes it"),
+        ({"reason": None}, "no release as moveout makes it"),
+        ({"also": "all other bundles"}, "no release as moveout makes it"),
+    ],
+)
+def test_a_release_of_something_else_is_refused(held, change, said):
+    value = dict(held.signed("done")[0].value) | change
+    about = f"Release of the bundle {value['bundle']} from its hold"
+    document = documents.make(
+        "release",
+        about,
+        {name: value[name] for name in value if name not in {"about", "kind", "version", "time"}},
+    )
+    both = [held.host, held.counsel]
+    with pytest.raises(UsageError, match=said):
+        release.accept(held.store, document, dict(documents.signature_of(document, one) for one in both))
+    documents.keep(held.store, document, both)  # by somebody who may write there
+    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
+    assert ("1 of them signed" in done.missing[0], held.is_held()) == (True, True)
+
+
+def test_what_is_no_release_of_moveouts_is_not_signed(held, make_key):
+    held.exchange.mkdir()
+    forged = documents.make("release", "A receipt", {**held.signed("done")[0].value, "about": "A receipt"})
+    receipt = documents.make("receipt", "Receipt", {"bundle": "b", "root": "0" * 64})
+    for document in (forged, receipt):
+        file = held.exchange / document.key.rpartition("/")[2]
+        file.write_bytes(document.data)
+        refused = call("custody", "sign", file, "--key", make_key.path_of("counsel"))
+        assert (refused.code, "moveout hold release --to DIR" in flat(refused.err)) == (2, True), refused.err
+    assert not list(held.exchange.glob("*.sig"))
+
+
+def test_an_old_release_does_not_end_a_newer_hold(held):
+    """Signed for a hold and never carried out, or carried out and sent again."""
+    old, signatures = held.signed("done", held.host, held.counsel)
+    held.hold(reason="and again")
+    with pytest.raises(UsageError, match="not for the holds that stand now"):
+        release.accept(held.store, old, signatures)
+    documents.keep(held.store, old, [held.host, held.counsel])
+    with pytest.raises(BusyError, match="have changed meanwhile"):
+        held.carry_out(old, [held.host])
+    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
+    assert (len(done.missing), done.document.key != old.key, held.is_held()) == (2, True, True)
+    assert release_hold(held.store, held.vault, "done", [held.counsel], workers=4).missing == []
+    held.hold(reason="once more")
+    with pytest.raises(UsageError, match="not for the holds that stand now"):
+        release.accept(held.store, done.document, {})
+    assert len(release_hold(held.store, held.vault, "done", [held.host], workers=4).missing) == 1
+    record(held.store, held.host, "released", {"file": old.key, "sha256": old.sha256})
+    assert any("does not name the hold of entry" in str(finding) for finding in against_bundle(held.store))
+
+
+def test_one_owner_does_not_sign_twice_and_a_removed_one_does_not_count(held, make_key, tmp_path):
+    spare = make_key("spare")
+    names = dict(zip([*held.keys, spare.public.fingerprint], (["host"], ["counsel"], ["host"]), strict=True))
+    held.hold(release_keys=list(names), release_owners=names)
+    document = release.prepare(held.store, "done")
+    done = held.carry_out(document, [held.host, spare])
+    assert "2 of them signed, all of 1 owner" in done.missing[1]
+    trust = allowed_signers.load(signers_file(tmp_path / "fewer", host=(held.host, spare)))
+    done = held.carry_out(document, [held.counsel], trust)
+    assert f"not in {trust.source} any more: {held.keys[1]} (counsel)" in done.missing[0]
+    assert held.is_held()
+    replaced = (
+        tmp_path / "replaced"
+    )  # the guide: the old line stays, and a hold ends by the keys that it names
+    line = f'counsel valid-before="20200101Z" {held.counsel.public.line}\n'
+    replaced.write_text(line + "".join(f"host {key.public.line}\n" for key in (held.host, spare)))
+    assert held.carry_out(document, [held.host], allowed_signers.load(replaced)).missing == []
+
+
+def test_a_file_that_was_edited_or_cut_short_releases_nothing(held, make_key):
+    call("hold", "release", held.url, "-c", held.case, "--reason", "done", "--to", held.exchange)
+    (file,) = held.exchange.glob("release-*.json")
+    call("custody", "sign", file, "--key", make_key.path_of("counsel"))
+    words = ("hold", "release", held.url, "-c", held.case, file)
+    whole = {path: path.read_bytes() for path in held.exchange.iterdir()}
+    for path, data in whole.items():
+        for cut in (b"", data[: len(data) // 2], data[:-1], data.replace(b"done", b"gone") + b"\n"):
+            path.write_bytes(cut)
+            refused = call(*words)
+            assert (refused.code, path.name in flat(refused.err)) == (6, True), (path, refused.err)
+        path.write_bytes(data)
+    value = dict(canonical_json.decode(file.read_bytes(), "")) | {"reason": "another"}
+    edited = documents.make("release", value.pop("about"), value)  # with a name that fits
+    for path, data in whole.items():
+        path.with_name(path.name.replace(file.name, edited.key[4:])).write_bytes(data)
+    (held.exchange / edited.key[4:]).write_bytes(edited.data)
+    refused = call(*words[:-1], held.exchange / edited.key[4:])
+    assert (refused.code, "one of something else" in flat(refused.err)) == (6, True), refused.err
+    assert held.is_held()
+    assert call(*words).code == 0
+
+
+def test_a_release_and_a_reason_exclude_each_other_and_one_is_needed(held):
+    for more in ((), ("--reason", "done", "release-0123456789abcdef.json")):
+        refused = call("hold", "release", held.url, "-c", held.case, *more)
+        assert (refused.code, "either the reason" in flat(refused.err)) == (2, True), refused.err
+
+
+def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
+    document = release.prepare(held.store, "done")
+    put_hold((held.store, held.vault), held.host, TERMS, reason="without keys")
+    with pytest.raises(BusyError, match="have changed meanwhile"):
+        held.carry_out(document, [held.host, held.counsel])
+    assert held.is_held()
