@@ -567,7 +567,7 @@ def test_a_network_that_is_away_for_a_moment_before_the_hold_ends_nothing(
 
     def cut_and_call(*words, **options):
         if not cuts:
-            cuts.append(threading.Timer(2, proxy.mend))
+            cuts.append(threading.Timer(0.7, proxy.mend))
             proxy.cut()
             cuts[0].start()
         return call(*words, **options)

@@ -50,8 +50,8 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
 
 
 def test_a_silent_server_is_named_and_left_out(old, postgres, monkeypatch):
-    monkeypatch.setattr(server_contact, "LOOKING", Patience(0.5, 0.5, 1.0, 0.0, limit_seconds=4.0))
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 5)
+    monkeypatch.setattr(server_contact, "LOOKING", Patience(0.5, 0.5, 1.0, 0.0, limit_seconds=2.0))
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2)
     with stopped(postgres):
         ended = call("status", "-c", "moveout.toml")
     assert f"{old.rpartition('/')[0]} has not answered since" in ended.err
