@@ -65,6 +65,16 @@ def test_a_followed_database_comes_up_with_what_was_written_since(move):
     assert live_tables(destination) == live_tables(source)
 
 
+def test_a_destination_to_which_nothing_was_applied_yet_can_be_repaired_from_the_bundle(move):
+    source, bundle, destination = move
+    call("restore", bundle, f"app={destination}")
+    assert call("follow", bundle, f"app={destination}", "--until-caught-up").code == 0
+    run_sql(destination, "UPDATE accounts SET money = money + 1 WHERE id = 1")
+    repair = call("verify", bundle, "--against", f"app={destination}", "--repair")
+    assert repair.code == 0, repair
+    assert live_tables(destination) == live_tables(source)
+
+
 def applied(destination):
     """How many moves of money have arrived; 0 where there is no such table yet."""
     with psycopg.connect(destination) as connection, contextlib.suppress(psycopg.errors.UndefinedTable):

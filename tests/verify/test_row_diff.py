@@ -85,6 +85,20 @@ def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
     assert all(other.text == one.text + b"!" for one, other in difference.changed)
 
 
+def test_of_very_many_rows_that_only_one_side_has_some_are_named(monkeypatch):
+    monkeypatch.setattr(module, "MOST_ROWS", 500)
+    monkeypatch.setattr(module, "KEPT_ROWS", 50)
+    monkeypatch.setattr(module, "FEW_ROWS", 20)
+    rows = table(40_000)
+    left, right = rows[:20_000], rows[20_000:]
+    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
+    assert (difference.whole, difference.changed) == (False, [])
+    assert 0 < len(difference.left) <= 20
+    assert 0 < len(difference.right) <= 20
+    assert {*texts(difference.left)} <= {*left}
+    assert {*texts(difference.right)} <= {*right}
+
+
 def test_where_not_all_buckets_fit_into_memory_the_result_says_so(monkeypatch):
     left = table(20_000)
     right = [text + b"!" for text in left]
