@@ -1,7 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers and lists as people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 
@@ -28,6 +29,12 @@ def count_words(count: int) -> str:
 def things(count: int, noun: str) -> str:
     """Return a count of things by name: ``1 object``, ``1,234 objects``."""
     return f"{count_words(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def list_words(names: Sequence[str], most: int) -> str:
+    """Return the first names as words, and how many more there are: ``a, b and 7 more``."""
+    more = f" and {count_words(len(names) - most)} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def duration_words(seconds: float) -> str:

@@ -102,7 +102,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
         if database.name == _MAINTENANCE and content.empty:
             left_out.append(database.name)
             if not names_only:
-                note(f"{address.url}: the database {_MAINTENANCE} is as every server has it, and is left out")
+                note(f"{address.url}: the database {_MAINTENANCE} is empty, and is left out")
             continue
         sources.append(
             FoundSource(

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from exporters.discovery import NotTaken
 from exporters.structs import as_dict
+from migrate.number_text import list_words
 
 _SHOWN = 12
 
@@ -34,8 +35,7 @@ class LeftBehind(Struct, frozen=True):
         """
         for server in self.servers:
             if server.names:
-                more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
-                yield f"Also on {server.url}, not taken: {', '.join(server.names[:_SHOWN])}{more}."
+                yield f"Also on {server.url}, not taken: {list_words(server.names, _SHOWN)}."
             if server.reason:
                 reason = ", for the same reason." if server.reason in printed else f": {words(server.reason)}"
                 yield f"What else is on {server.url} could not be listed{reason}"

@@ -10,6 +10,7 @@ from exporters.lossless_text import path_of
 from migrate.case.model import Case, Endpoint, LeftOut
 from migrate.case.server_url import names_files, names_server, server_key
 from migrate.engines import registry
+from migrate.number_text import list_words
 
 _HERE = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
@@ -42,10 +43,10 @@ def overlaps(
         yield f"The bundle lies within the source {name}: every further export would export it, too"
     same_host = [name for name, url in named if name not in inside and _goes_down_with(location, url)]
     if same_host and transfer_to is None:
-        more = f" and {len(same_host) - 1} more" if len(same_host) > 1 else ""
         yield (
-            f"The bundle lies on the same host or account as the source {same_host[0]}{more}: if that shuts down, the"
-            " bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another location"
+            f"The bundle lies on the same host or account as the source {list_words(same_host, 1)}: if that shuts"
+            " down, the bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another"
+            " location"
         )
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 
 # Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive after each 700
@@ -36,6 +37,8 @@ _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "10000")
 groups within seconds. To get their pages from the system again, each of them cleared, takes 3 µs a page in a virtual
 machine. Read when pyarrow is imported.
 """
+
+_ASCII = {"→": "->", "…": "...", "─": "-", "━": "="}
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Prepare": {
@@ -363,8 +366,17 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - it stays open
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what an old locale cannot show is an escape, as on stderr
-        sys.stdout.reconfigure(errors="backslashreplace")
+    codecs.register_error("moveout", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="moveout")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for a character that an old locale cannot show: our own signs in ASCII, others as escapes."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] in _ASCII:
+        return _ASCII[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 def _drop_unwritten() -> None:

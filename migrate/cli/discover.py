@@ -23,10 +23,10 @@ from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.aws.services import policy
-from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
+from migrate.discover.case_file import CaseChange, CaseText, items_words, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.number_text import bytes_words, count_words, things
+from migrate.number_text import bytes_words, count_words, list_words, things
 from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import write_whole
 
@@ -68,11 +68,16 @@ class Discovered(Struct, frozen=True):
         """Print a table for each server, then what changed in the case file and what to do next."""
         for answer in self.answers:
             _draw_answer(console, answer)
-        sources = [source for discovery in _discoveries(self.answers) for source in discovery.sources]
+        discoveries = _discoveries(self.answers)
+        if not discoveries:
+            return
+        sources = [source for discovery in discoveries for source in discovery.sources]
         size = sum(source.size_bytes or 0 for source in sources)
         unknown = sum(source.size_bytes is None for source in sources)
         more = f", and {count_words(unknown)} of unknown size" if unknown else ""
-        console.print(f"In all {things(len(sources), 'source')}, {bytes_words(size)}{more}")
+        dead = len(self.answers) - len(discoveries)
+        without = f", without {count_words(dead)} of {things(len(self.answers), 'server')}" if dead else ""
+        console.print(f"In all {things(len(sources), 'source')}, {bytes_words(size)}{more}{without}")
         _draw_case(console, self)
 
 
@@ -117,6 +122,9 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
         console.print(_table(answer.discovery.sources))
     else:
         console.print("  nothing that moveout takes")
+    for source in answer.discovery.sources:
+        for problem in source.problems:
+            console.print(Text.assemble(("! ", "yellow"), f"{source.name}: {problem}"))
     if answer.others:
         others = shown_names(answer.others)
         console.print(Text.assemble(("! ", "yellow"), f"also on this server, not taken: {others}"))
@@ -126,14 +134,20 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
 
 
 def _table(sources: Sequence[FoundSource]) -> Table:
-    table = make_table(name="left", items="right", size="right", seen="left")
-    for source in sources:
-        seen = Text(", ".join(source.facts))
-        for problem in source.problems:
-            seen.append(f"\n! {problem}" if seen else f"! {problem}", "yellow")
-        items = "?" if source.items is None else count_words(source.items)
+    """Return a table of the sources of a server. Their region is noted where they have several."""
+    several = len({source.region for source in sources}) > 1
+    notes = [
+        [fact for fact in source.facts if several or fact != f"region {source.region}"] for source in sources
+    ]
+    table = make_table(name="left", holds="right", size="right")
+    if any(notes):
+        table.add_column("notes", overflow="fold")
+    for source, noted in zip(sources, notes, strict=True):
+        holds = "?" if source.items is None else items_words(source)
         size = "?" if source.size_bytes is None else bytes_words(source.size_bytes)
-        table.add_row(Text(plain(source.name)), items, size, seen)
+        table.add_row(
+            Text(plain(source.name)), holds, size, *([Text(", ".join(noted))] if any(notes) else [])
+        )
     return table
 
 
@@ -143,13 +157,12 @@ def _draw_not_taken(console: Console, discovery: Discovery) -> None:
     for entry in discovery.not_taken:
         kinds.setdefault((entry.kind, entry.advice), []).append(entry)
     for (kind, advice), entries in kinds.items():
-        names = ", ".join(entry.name for entry in entries[:_SHOWN_NAMES])
-        more = f" and {count_words(len(entries) - _SHOWN_NAMES)} more" if len(entries) > _SHOWN_NAMES else ""
+        names = list_words([entry.name for entry in entries], _SHOWN_NAMES)
         number = f" ({count_words(len(entries))})" if len(entries) > 1 else ""
         regions = ", ".join(sorted({entry.region for entry in entries if entry.region}))
         known = [entry.size_bytes for entry in entries if entry.size_bytes is not None]
         size = bytes_words(sum(known)) if known else ""
-        shown = "; ".join(filter(None, [f"{kind}{number}: {names}{more}", regions, size]))
+        shown = "; ".join(filter(None, [f"{kind}{number}: {names}", regions, size]))
         console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"), wrap=True)
     if any(len(entries) > _SHOWN_NAMES for entries in kinds.values()):
         console.print("  all names: --json, or [[not_taken]] in the case file", style="dim")
@@ -159,13 +172,13 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
     path = discovered.path
     if path is None:
         if _discoveries(discovered.answers):
-            console.print("→ write the case file by --to moveout.toml", style="dim")
+            console.print("→ the same command with --to moveout.toml writes the case file", style="dim")
         return
     words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
     for kind, word in words.items():
         changes = [change for change in discovered.changes if change.kind == kind]
         if changes:
-            console.print(Text(f"{path}, {word}: {_changes_words(changes)}"))
+            console.print(Text(f"{path}, {word}: {_changes_words(changes)}"), wrap=True)
     has_any = any(discovery.sources or discovery.not_taken for discovery in _discoveries(discovered.answers))
     if has_any and not discovered.changes:
         console.print(f"{path} knew all of it: nothing was changed")

@@ -159,8 +159,10 @@ def _draw_finding(console: Console, finding: Finding, named: str) -> None:
     if finding.fix.kind == "advice":
         _draw_prose(console, f"→ {finding.fix.text}")
         return
-    where = f"on {finding.fix.server}: " if finding.fix.server else ""
-    for number, line in enumerate(_fix_lines(finding.fix)):
+    where, lines = f"on {finding.fix.server}: " if finding.fix.server else "", _fix_lines(finding.fix)
+    if where and console.is_terminal and len(f"       → {where}{lines[0]}") > console.width:
+        lines = ["", *lines]
+    for number, line in enumerate(lines):
         before = (f"       → {where}", "dim") if number == 0 else "         "
         console.print(Text.assemble(before, line), wrap=False)
 

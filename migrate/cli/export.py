@@ -42,9 +42,9 @@ from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of,
 from migrate.cli.common.source_summary import (
     SourceFailure,
     SummaryLine,
+    draw_gaps,
     draw_left_behind,
     draw_summary,
-    gap_words,
     left_out_line,
 )
 from migrate.cli.common.source_words import as_option
@@ -84,7 +84,6 @@ if TYPE_CHECKING:
     from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer
 
-_SHOWN_GAPS = 10
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
 
 
@@ -257,11 +256,8 @@ def _draw_reasons(
         if broken is None or not has_table or reason != broken.reason:
             console.print(Text(f"  ! {reason}", style="yellow"))
     gaps = [gap for gap in source.gaps if broken is None or gap.reason != str(broken.error)]
-    for gap in gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"  {gap_words(gap)}"), wrap=True)
-    gaps_not_shown = source.gaps_total - (len(source.gaps) - len(gaps)) - min(len(gaps), _SHOWN_GAPS)
-    if gaps_not_shown > 0:
-        console.print(f"  and {count_words(gaps_not_shown)} more (all in the bundle's data/gaps.parquet)")
+    total = source.gaps_total - (len(source.gaps) - len(gaps))
+    draw_gaps(console, gaps, total, 2, "the bundle's data/gaps.parquet")
 
 
 def run_export(

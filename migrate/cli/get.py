@@ -24,7 +24,14 @@ from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.secrets import redact
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name, split_source
+from migrate.cli.common.opened_bundle import (
+    Source,
+    complete_item,
+    open_bundle,
+    print_missing,
+    source_name,
+    split_source,
+)
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
@@ -80,10 +87,6 @@ class Got(Struct, frozen=True):
             console.print(
                 f"{things(len(self.files), self.noun)}, {bytes_words(self.size_bytes)}{checked}{there}"
             )
-        for key in self.missing:
-            console.print(Text.assemble(("not in the bundle: ", "bold red"), plain(key)))
-        if self.missing:
-            console.print(Text(f"→ moveout ls {shlex.quote(self.location)} shows what is there"))
 
 
 @verb(
@@ -153,6 +156,7 @@ def get_command(
     failure = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
     if failure is not None:
         session.progress.note(failure)
+    print_missing(session, reader, name, output.missing)
     return output
 
 

@@ -10,35 +10,50 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, split_source
+from migrate.cli.common.opened_bundle import (
+    Source,
+    complete_item,
+    open_bundle,
+    print_missing,
+    split_source,
+)
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.errors import OK
+from migrate.errors import OK, GoneError
 from migrate.number_text import bytes_words, count_words, things
 
 _LIMIT = 1000
 
 
 class Listing(Struct, frozen=True):
-    """What is there: rows as JSON and as text. ``more``: there are others behind them."""
+    """What is there: rows as JSON and as text. ``more``: there are others behind them. ``missing``: words that match
+    nothing.
+    """
 
     location: str
     what: str
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[str]
     more: bool = False
-    exit_code: int = OK
+    missing: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """7 where something is not there."""
+        return GoneError.exit_code if self.missing else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the rows."""
-        return {"location": self.location, self.what: list(self.rows), "more": self.more}
+        listed = {"location": self.location, self.what: list(self.rows), "more": self.more}
+        return listed | {"missing": list(self.missing)}
 
     def draw(self, console: Console) -> None:
         """Print a line each."""
@@ -101,16 +116,21 @@ def ls_command(
             lines,
         )
     name, rest = split_source(reader, source, rest)
-    if not single_objects.is_bucket(reader, name):
-        return _list_tables(session, reader, name, rest)
-    object_filter = ObjectQuery(globs=tuple(rest), versions=versions)
-    rows = list(islice(single_objects.find(reader, name, object_filter), limit + 1))
-    if not rows:
-        session.progress.note(
-            f"{name} has no such object; * stands for what is between two /, ** for all"
-            if rest
-            else f"{name} has no objects"
-        )
+    is_bucket = single_objects.is_bucket(reader, name)
+    listing = (
+        _list_objects(reader, name, rest, versions, limit) if is_bucket else _list_tables(reader, name, rest)
+    )
+    if not listing.rows and not rest:
+        session.progress.note(f"{name} has no {'objects' if is_bucket else 'tables'}")
+    print_missing(session, reader, name, listing.missing)
+    return listing
+
+
+def _list_objects(
+    reader: BundleReader, name: str, globs: Sequence[str], versions: bool, limit: int
+) -> Listing:
+    query = ObjectQuery(globs=tuple(globs), versions=versions)
+    rows = list(islice(single_objects.find(reader, name, query), limit + 1))
     shown = rows[:limit]
     lines = [
         f"{bytes_words(row.size_bytes):>9}  {_moment(row.modified)}  {plain(row.name if versions else row.key)}"
@@ -123,6 +143,7 @@ def ls_command(
         [single_objects.as_json(row) for row in shown],
         lines,
         len(rows) > limit,
+        [glob for glob in globs if not any(single_objects.find(reader, name, replace(query, globs=(glob,))))],
     )
 
 
@@ -146,17 +167,13 @@ def _is_selected(row: CatalogRow, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs for name in (row.name, table_rows.full_name(row)))
 
 
-def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
-    matching_tables = [
-        row for row in reader.catalog() if row.source == name and (not globs or _is_selected(row, globs))
-    ]
-    if not matching_tables:
-        session.progress.note(
-            f"{name} has no table {' or '.join(globs)}" if globs else f"{name} has no tables"
-        )
+def _list_tables(reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
+    tables = [row for row in reader.catalog() if row.source == name]
+    matching_tables = [row for row in tables if not globs or _is_selected(row, globs)]
     shown = [
         {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
         for row in matching_tables
     ]
     lines = [f"{things(row.items, 'row'):>19}  {plain(table_rows.full_name(row))}" for row in matching_tables]
-    return Listing(reader.store.location, "tables", shown, lines)
+    missing = [glob for glob in globs if not any(_is_selected(row, [glob]) for row in tables)]
+    return Listing(reader.store.location, "tables", shown, lines, missing=missing)

@@ -42,6 +42,7 @@ from migrate.number_text import (
     bytes_words,
     count_words,
     duration_words,
+    list_words,
     local_moment_words,
     moment_words,
     things,
@@ -236,8 +237,7 @@ def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> N
         for text in dict.fromkeys(texts):
             names.setdefault(text.removeprefix(f"{name}: "), []).append(name)
     for text, named in list(names.items())[:_SHOWN_WARNINGS]:
-        more = f" and {len(named) - _SHOWN_NAMES} more" if len(named) > _SHOWN_NAMES else ""
-        label = f"{', '.join(named[:_SHOWN_NAMES])}{more}: "
+        label = f"{list_words(named, _SHOWN_NAMES)}: "
         console.print(Text.assemble(("! ", "yellow"), (label, "bold"), text))
     if len(names) > _SHOWN_WARNINGS:
         rest = f"and {things(len(names) - _SHOWN_WARNINGS, 'other warning')} (all with -v or --json)"
@@ -245,7 +245,7 @@ def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> N
 
 
 def _draw_source(console: Console, source: SourcePlan) -> None:
-    console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"))
+    console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"), wrap=True)
     table = make_table(what="left", items="right", size="right")
     largest = sorted(source.survey.items, key=lambda item: (-item.size_bytes, item.name))
     for item in largest[:_SHOWN_ITEMS]:

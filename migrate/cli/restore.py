@@ -32,7 +32,7 @@ from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.restore_records import RestoreRecord
 from migrate.restore.source_restore import restore_source
@@ -173,8 +173,7 @@ class Restored(Struct, frozen=True):
 
 def _lost_words(outcome: RestoreOutcome) -> str:
     """Return the names of lost properties, and how many more there are."""
-    more = f" and {len(outcome.lost) - _NAMED} more" if len(outcome.lost) > _NAMED else ""
-    return f"{', '.join(outcome.lost[:_NAMED])}{more}"
+    return list_words(outcome.lost, _NAMED)
 
 
 def _is_whole(outcome: RestoreOutcome) -> bool:
@@ -186,14 +185,9 @@ def _lost_by_sources(outcomes: Iterable[RestoreOutcome]) -> str:
     """Return the properties that sources lost, each with their number, and where the ledgers are; "" without any."""
     reported = [outcome for outcome in outcomes if outcome.lost and outcome.report]
     counts = Counter(lost for outcome in reported for lost in outcome.lost).most_common()
-    named = ", ".join(f"{lost} ({count})" for lost, count in counts[:_NAMED])
-    more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+    named = list_words([f"{lost} ({count})" for lost, count in counts], _NAMED)
     where = reported[0].report.rpartition("/")[0] if reported else ""
-    return (
-        f"Not as at the source: {named}{more}; see losses.parquet of each source in {where}"
-        if reported
-        else ""
-    )
+    return f"Not as at the source: {named}; see losses.parquet of each source in {where}" if reported else ""
 
 
 def _summary_line(outcome: RestoreOutcome) -> SummaryLine:

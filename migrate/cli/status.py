@@ -22,7 +22,7 @@ from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.source_summary import gap_words, left_out_line
+from migrate.cli.common.source_summary import draw_gaps, left_out_line
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.progress.destination_status import (
@@ -45,7 +45,6 @@ from migrate.follow.cutover import read_record
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
 from migrate.number_text import (
     bytes_words,
-    count_words,
     duration_words,
     local_moment_words,
     moment_words,
@@ -58,7 +57,7 @@ from migrate.storage.api import Store, exists
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 
-_SHOWN_GAPS, _PAGE_GAPS = 10, 100
+_SHOWN_REASONS, _PAGE_GAPS = 10, 100
 _WATCH_SECONDS = 2.0
 _ENDED_SECONDS = 15.0
 """So long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
@@ -344,12 +343,9 @@ def _source_words(source: SourceStatus) -> str:
 def _draw_source(console: Console, source: SourceStatus) -> None:
     words = _source_words(source).removeprefix(source.name)
     console.print(Text.assemble("  ", (source.name, "bold"), words))
-    for reason in source.reasons[:_SHOWN_GAPS]:
+    for reason in source.reasons[:_SHOWN_REASONS]:
         console.print(Text(f"    ! {reason}", style="yellow"), wrap=True)
-    for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"    {gap_words(gap)}"), wrap=True)
-    if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
-        console.print(f"    and {count_words(gaps_not_shown)} more")
+    draw_gaps(console, source.gaps, source.gaps_total, 4)
 
 
 @verb(

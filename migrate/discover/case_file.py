@@ -218,10 +218,14 @@ def _references(case: Case | None, url: str) -> dict[str, str]:
     return {}
 
 
+def items_words(source: FoundSource) -> str:
+    """Return how many tables or objects a source has that was counted."""
+    return things(source.items or 0, "object" if registry.holds_objects(source.url) else "table")
+
+
 def _comments(source: FoundSource) -> list[str]:
     """Return what was seen of a source, as sentences."""
-    noun = "object" if registry.holds_objects(source.url) else "table"
-    counts = [things(source.items, noun)] if source.items is not None else []
+    counts = [items_words(source)] if source.items is not None else []
     counts += [bytes_words(source.size_bytes)] if source.size_bytes is not None else []
     seen = ", ".join([*counts, *source.facts])
     return [*([seen] if seen else []), *(f"! {problem}" for problem in source.problems)]

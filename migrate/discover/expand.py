@@ -129,7 +129,7 @@ def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
     listed = answer.discovery.sources
     matching = [source for source in listed if matches(pattern_of(endpoint.url), source.name)]
     if not matching:
-        there = f"there are {shown_names(listed)}" if listed else "there is none at all"
+        there = f"the server has {shown_names(listed) or 'nothing'}"
         raise SourceGoneError(
             f"nothing matches {endpoint.shown}: {there}",
             next_step=f"moveout discover '{server_of(endpoint.shown)}' lists what there is",

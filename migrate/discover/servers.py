@@ -26,6 +26,7 @@ from migrate.case.server_url import (
 )
 from migrate.engines import registry
 from migrate.errors import MoveoutError
+from migrate.number_text import list_words
 from migrate.runtime.progress import Progress
 
 _ACCOUNTS: Mapping[str, str] = {"aws": "migrate.discover.aws.account:discover"}
@@ -122,18 +123,15 @@ def _names_bucket(url: str) -> bool:
 
 
 def _not_there(url: str, listed: Sequence[FoundSource]) -> SourceGoneError:
-    there = f"there are {shown_names(listed)}" if listed else "there is none at all"
     return SourceGoneError(
-        f"nothing of this name is on the server: {there}",
+        f"nothing of this name is on the server: it has {shown_names(listed) or 'nothing'}",
         next_step=f"moveout discover '{bare_server(url)}' lists what there is",
     )
 
 
 def shown_names(sources: Sequence[FoundSource]) -> str:
     """Return the names of sources as a list in words, the first of many."""
-    names = ", ".join(source.name for source in sources[:SHOWN_NAMES])
-    more = f" and {len(sources) - SHOWN_NAMES} more" if len(sources) > SHOWN_NAMES else ""
-    return names + more
+    return list_words([source.name for source in sources], SHOWN_NAMES)
 
 
 def servers_of(case: Case) -> list[Endpoint]:

@@ -30,6 +30,7 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
+from migrate.number_text import list_words
 from migrate.plan import SourcePlan
 from migrate.progress.progress_file import local_store
 from migrate.runtime.progress import Progress, Silent
@@ -348,8 +349,7 @@ def _unfilled_destinations(move: MoveEndpoints) -> list[Examined]:
         finding = Finding(
             "loses", "destination", server, problem, "They do not come up.", Fix("advice", step)
         )
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        examined.append(Examined("destination", f"{names[0]}{more}", server, Examination({}, [finding])))
+        examined.append(Examined("destination", list_words(names, 1), server, Examination({}, [finding])))
     return examined
 
 

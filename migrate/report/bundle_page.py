@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.number_text import count_words
+from migrate.number_text import count_words, list_words
 from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, SourceFacts, most
 from migrate.report.render import get_template, render
 
@@ -29,8 +29,7 @@ def prepare_page() -> None:
 def page(of: Facts) -> bytes:
     """Return the page, UTF-8."""
     names = [source.reconciliation.name for source in of.sources]
-    more = f" and {len(names) - _TITLE_NAMES} more" if len(names) > _TITLE_NAMES else ""
-    title = of.info.case.name if of.info.case else f"Bundle of {', '.join(names[:_TITLE_NAMES])}{more}"
+    title = of.info.case.name if of.info.case else f"Bundle of {list_words(names, _TITLE_NAMES)}"
     values = {
         "title": title,
         "bundle": of,

@@ -79,13 +79,16 @@ def test_what_is_there_is_listed(location):
     assert call("get", location, "big", "--to", "-").out
     assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
     no_table = call("ls", location, "x*", "--source", "app")
-    assert (no_table.code, no_table.out, "app has no table x*" in no_table.err) == (0, "", True)
+    assert (no_table.code, no_table.out, "not in app: x*" in no_table.err) == (7, "", True)
     for source in ("app", "shop"):
         assert call("ls", location, source).out == call("ls", location, "--source", source).out
     assert call("ls", location, "shop", "photos/*", "--json").json["result"] == some
     assert call("get", location, "app", "line").out == call("get", location, "line").out
-    none = call("ls", location, "x")
-    assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
+    for words in (("ls", location, "x"), ("get", location, "x", "--source", "shop", "--to", "-")):
+        none = call(*words)
+        assert (none.code, none.out, "not in shop: x\n→ moveout ls " in none.err) == (7, "", True)
+    part = call("ls", location, "photos/*", "x*", "--source", "shop", "--json")
+    assert (part.code, len(part.json["result"]["objects"]), part.json["result"]["missing"]) == (7, 2, ["x*"])
 
 
 @pytest.mark.parametrize(
@@ -150,8 +153,8 @@ def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
         b"mine",
     )
     missing = call("get", location, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
-    assert (missing.code, "photos/9.jpg" in missing.out) == (7, True)
-    assert "→ moveout ls " in missing.out, missing.out
+    assert (missing.code, "photos/9.jpg" in missing.err) == (7, True)
+    assert "→ moveout ls " in missing.err, missing.err
     straight = run("get", location, "photos/1.jpg", "--source", "shop", "--to", "-")
     assert (straight.code, straight.out) == (0, "one")
 

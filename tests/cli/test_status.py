@@ -127,6 +127,8 @@ def test_a_source_without_destination_is_not_waited_for(tmp_path):
     case.write_text(case.read_text() + f'[[source]]\nname = "kept"\nurl = "sqlite://{tmp_path}/kept.db"\n')
     for name in ("one", "two", "kept"):
         make_file(tmp_path / f"{name}.db")
+    assert call("export", "-c", case).code == 0
+    assert "on the new host: 0 of 2 sources up; not: one, two; no destination" in call("status", case).out
     assert call("run", "-c", case).code == 0
     state = call("status", case)
     words = "on the new host: all 2 sources up; no destination in the case file: kept"

@@ -8,14 +8,18 @@ from contextlib import closing
 import pytest
 from rich.console import Console as RichConsole
 
+from exporters.api import Gap
+from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
-from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_rows, draw_summary
+from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
+from migrate.cli.doctor import Diagnosis
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing.keys import KeyFile, PublicKey, create
 from migrate.custody.tree import bundle_tree
+from migrate.doctor.run import Examinations, Examined
 from scripts.shelf import shelf
 from tests.cli.conftest import call
 
@@ -114,6 +118,44 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     narrow = RichConsole(file=written, force_terminal=True, color_system=None, width=50, soft_wrap=True)
     draw_rows(Console(narrow), [SummaryRow(("notes", "no" * 10, "much to say of it"))])
     assert written.getvalue().splitlines() == [f"notes  {'no' * 10}  ", "       much to say of it"]
+
+
+def test_a_number_and_its_unit_stay_on_one_line(tmp_path):
+    sentence = "It ends 2026-12-01 17:05 UTC, with 29 h 58 min to spare, after 37 files of 69 MB at 8.8 MB/s"
+    whole = ("2026-12-01 17:05 UTC", "29 h 58 min", "37 files", "69 MB", "8.8 MB/s")
+    for width in range(30, 80):
+        written = io.StringIO()
+        console = Console(
+            RichConsole(file=written, force_terminal=True, color_system=None, width=width, soft_wrap=True)
+        )
+        console.print(sentence, wrap=True)
+        draw_summary(console, [SummaryLine("a", "no", sentence)])
+        lines = written.getvalue().splitlines()
+        assert max(map(len, lines)) <= max(width, 40)
+        assert all(sum(words in line for line in lines) == 2 for words in whole), lines
+
+
+def test_gaps_of_one_reason_are_one_line(capsys):
+    gaps = [Gap(f"k{number}", "failed", f"k{number}: timed out") for number in range(9)]
+    draw_gaps(Console(), [*gaps, Gap("z", "excluded", "a marker")], 12, 2, "gaps.parquet")
+    assert capsys.readouterr().out.splitlines() == [
+        "  failed: k0, k1, k2 and 6 more: timed out",
+        "  excluded: z: a marker",
+        "  and 2 more; all names: gaps.parquet",
+    ]
+
+
+def test_a_fix_that_is_wider_than_the_terminal_begins_on_a_line_of_its_own():
+    sql = 'ALTER TABLE "social"."activity_2024" REPLICA IDENTITY FULL;'
+    finding = Finding("info", "changes", "t", "a", "b", Fix("sql", sql, "127.0.0.1:21054"))
+    shown = Diagnosis(
+        Examinations([Examined("source", "a", "u", Examination({}, [finding]))]), only_findings=True
+    )
+    written = io.StringIO()
+    shown.draw(
+        Console(RichConsole(file=written, force_terminal=True, color_system=None, width=80, soft_wrap=True))
+    )
+    assert f"       → on 127.0.0.1:21054: \n         {sql}\n" in written.getvalue()
 
 
 def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):

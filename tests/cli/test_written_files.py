@@ -121,6 +121,9 @@ def test_what_an_old_locale_cannot_show_is_an_escape_and_data_stay_utf_8(tmp_pat
     rows = run("get", bundle, "main.ж")
     assert "é→" in rows.stdout.decode(), rows
     assert run("export", "--help").returncode == 0
+    shown, failed = run("discover", tmp_path / "a.db"), run("ls", tmp_path / "none")
+    assert (b"\n-> the same command with --to" in shown.stdout, shown.returncode) == (True, 0), shown
+    assert (b"\n-> check the location" in failed.stderr, failed.returncode) == (True, 7), failed
 
 
 def test_a_page_that_is_written_again_keeps_its_permissions(bundle, tmp_path):

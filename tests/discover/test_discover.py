@@ -1,5 +1,6 @@
 """``moveout discover``: what is there is listed, what cannot be seen is named, and the case file has all of it."""
 
+import re
 import sqlite3
 import tomllib
 from contextlib import closing
@@ -120,9 +121,23 @@ def test_a_url_of_one_database_or_bucket_takes_that_one_and_names_the_others(old
     ended = call("discover", f"{old_host.pg}/ap")
     assert ended.code == 7, ended.out
     assert (
-        "not there: nothing of this name is on the server: there are Odd Name*, app, closed, empty"
-        in ended.out
+        "not there: nothing of this name is on the server: it has Odd Name*, app, closed, empty" in ended.out
     )
+    assert "In all" not in ended.out
+
+
+def test_what_is_there_is_drawn_within_80_columns(old_host):
+    dead = "postgresql://me@127.0.0.1:1"
+    narrow = {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "80"}
+    ended = call("discover", old_host.pg, old_host.s3, dead, env=narrow)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", ended.out)
+    assert ended.code == 3, shown
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert {"name", "holds", "size", "notes"} in [set(line.split()) for line in shown.splitlines()]
+    assert re.search(r"^app +3 tables +[\d.]+ MB *$", shown, re.MULTILINE), shown
+    assert "region" not in shown, "all buckets have the same"
+    assert "! closed: it allows no connections: ALTER DATABASE" in " ".join(shown.split())
+    assert re.search(r"^In all 10 sources, .* without 1 of 3 servers$", shown, re.MULTILINE), shown
 
 
 def test_a_url_of_the_empty_database_of_every_server_says_what_takes_all_of_it(old_host, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -17,6 +18,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.options import case_words
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import Text, plain
 from migrate.errors import MoveoutError, UsageError
 from migrate.storage.registry import open_location
 
@@ -112,6 +114,15 @@ def split_source(reader: BundleReader, name: str | None, words: Sequence[str]) -
     if name is None and items and items[0] in reader.sources and not _is_item(reader, items[0]):
         name = items.pop(0)
     return source_name(reader, name, items), items
+
+
+def print_missing(session: Session, reader: BundleReader, source: str, words: Sequence[str]) -> None:
+    """Print the words for which a source of a bundle has nothing."""
+    for word in words:
+        session.err.print(Text.assemble((f"not in {source}: ", "bold red"), plain(word)))
+    if words:
+        where = shlex.quote(reader.store.location)
+        session.err.print(Text(f"→ moveout ls {where} shows what is there"))
 
 
 def _is_item(reader: BundleReader, word: str) -> bool:

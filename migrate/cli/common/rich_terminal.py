@@ -21,10 +21,11 @@ _COMMANDS = (
     "moveout|aws|chmod|chown|mc|mkdir|mysql|pip|psql|ssh-add|ssh-keygen|sudo"
     "|ALTER|CALL|CREATE|DROP|GRANT|REVOKE|SELECT|SET"
 )
-_KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$)")
-"""Commands, up to the end of their part of the sentence, and what stands in quotes."""
+_NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:d|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
+_KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$)|\b{_NUMBER}")
+"""Commands, up to the end of their part of the sentence, what stands in quotes, and a number with its unit."""
 _PROSE = re.compile(r" *(?:[→!] |moveout: )")
-_BULLETS = ("→ ", "! ")
+_BULLETS = ("→ ", "! ", "- ")
 
 
 def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
@@ -55,12 +56,13 @@ def wrapped(shown: object, width: int, *, always: bool) -> object:
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
         is_broken = always or _is_prose(line.plain)
-        positions = list(_breaks(line.plain, width)) if is_broken else []
+        indent = _indent_of(line.plain)
+        positions = list(breaks(line.plain, width, indent)) if is_broken else []
         first, *others = line.divide(positions)
         lines.append(first)
         for other in others:
             lines.append(other[1:])
-            lines[-1].pad_left(_indent_of(line.plain))
+            lines[-1].pad_left(indent)
     return Text("\n").join(lines)
 
 
@@ -75,10 +77,11 @@ def _indent_of(line: str) -> int:
     return len(line) - len(text) + (2 if text.startswith(_BULLETS) else 0)
 
 
-def _breaks(line: str, width: int) -> Iterator[int]:
-    """Yield the positions of the spaces to break a line at: never in a command that somebody will copy."""
+def breaks(line: str, width: int, indent: int) -> Iterator[int]:
+    """Yield the positions of the spaces behind the ``indent`` to break a line at, whose further lines are indented so
+    far: never in a command that somebody will copy, or between a number and its unit.
+    """
     kept = [match.span() for match in _KEPT.finditer(line)]
-    indent = _indent_of(line)
     spaces = [
         position
         for position, character in enumerate(line)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +12,7 @@ from exporters.api import Gap
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, ErrorWords, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+from migrate.number_text import count_words, list_words
 
 _KNOWN_STEP = (
     "moveout discover {} adds to the case file what that lacks; [[left_out]] there says what stays on purpose"
@@ -19,6 +20,7 @@ _KNOWN_STEP = (
 _UNKNOWN_STEP = "once the server answers, moveout discover {} lists what else is there"
 _LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""
+_SHOWN_GAPS, _SHOWN_ITEMS = 10, 3
 LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
 
@@ -107,9 +109,23 @@ def left_behind_lines(
     return list(left_behind.sentences(reasons, words.explained)), step.format(case_option)
 
 
-def gap_words(gap: Gap) -> str:
-    """Return a gap as one line, whatever its item is called."""
-    return plain(f"{gap.disposition}: {gap.item}: {gap.reason.removeprefix(f'{gap.item}: ')}")
+def draw_gaps(console: Console, gaps: Sequence[Gap], total: int, indent: int, where: str = "") -> None:
+    """Print the first gaps, those of one reason in one line, and how many more there are of the ``total``. ``where``:
+    the file with all of them.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        names.setdefault((gap.disposition, gap.reason.removeprefix(f"{gap.item}: ")), []).append(gap.item)
+    begin, left = " " * indent, total
+    for (disposition, reason), items in list(names.items())[:_SHOWN_GAPS]:
+        words = plain(f"{disposition}: {list_words(items, _SHOWN_ITEMS)}: {reason}")
+        console.print(Text(begin + words), wrap=True)
+        left -= len(items)
+    is_cut = left > 0 or any(len(items) > _SHOWN_ITEMS for items in names.values())
+    more = [f"and {count_words(left)} more"] if left > 0 else []
+    more += [f"all names: {where}"] if where and is_cut else []
+    if more:
+        console.print(begin + "; ".join(more))
 
 
 def draw_left_behind(
@@ -155,14 +171,14 @@ def lines_behind(console: Console, before: str, text: str, indent: int) -> Seque
     """
     if not console.is_terminal or not text:
         return [before + text]
-    is_behind = console.width - len(before) >= _LEAST_COLUMNS
-    first, indent = (before, len(before)) if is_behind else (" " * indent, indent)
-    lines = textwrap.wrap(
-        text,
-        console.width,
-        initial_indent=first,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return lines if is_behind else [before, *lines]
+    if console.width - len(before) >= _LEAST_COLUMNS:
+        return _broken(before + text, console.width, len(before))
+    return [*_broken(before, console.width, indent), *_broken(" " * indent + text, console.width, indent)]
+
+
+def _broken(line: str, width: int, indent: int) -> Sequence[str]:
+    from migrate.cli.common.rich_terminal import breaks  # noqa: PLC0415  20 ms
+
+    positions = [-1, *breaks(line, width, indent), len(line)]
+    first, *others = (line[begin + 1 : end] for begin, end in pairwise(positions))
+    return [first, *(" " * indent + other for other in others)]

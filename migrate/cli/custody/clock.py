@@ -13,6 +13,7 @@ from migrate.case.deadline import parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody.log import custody_log
@@ -81,12 +82,9 @@ class Judged(Struct, frozen=True):
             console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"), wrap=True)
             for verdict in verdicts:
                 shown = f" (entry {', '.join(map(str, verdict.entries))})" if verdict.entries else ""
-                head = Text.assemble(
-                    "  ",
-                    (f"{verdict.state:<9}", _STYLES[verdict.state]),
-                    f"{verdict.rule.article}: {verdict.why}{shown}",
-                )
-                console.print(head, wrap=True)
+                words = f"{verdict.rule.article}: {verdict.why}{shown}"
+                for line in lines_behind(console, f"  {verdict.state:<8}  ", words, 4):
+                    console.print(Text(line, _STYLES[verdict.state]))
                 console.print(Text(f"            {verdict.rule.says}", style="dim"), wrap=True)
         for note in self.notes:
             console.print(Text(f"Note: {note}", style="yellow"), wrap=True)

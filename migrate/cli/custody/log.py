@@ -22,6 +22,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
+from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.handover import documents
@@ -90,15 +91,14 @@ class RecordedEvent(Struct, frozen=True):
         """Print an entry a line."""
         for entry in self.entries if self.shown else ():
             known = self.trust.label(entry.public, entry.moment) if self.trust else None
-            claimed = (
-                f"{party_names.shown(entry.name) or 'nameless'} (says the key {entry.public.fingerprint})"
-            )
-            signer_text = known or claimed
+            name = known or party_names.shown(entry.name) or "nameless"
+            claimed = "" if known else f"(says the key {entry.public.fingerprint})  "
             details = ", ".join(
-                f"{name} {value}" for name, value in entry.what.details.items() if _is_plain(value)
+                f"{detail} {_word(value)}" for detail, value in entry.what.details.items() if _is_plain(value)
             )
-            line = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {signer_text}  {details}"
-            console.print(Text(plain(line)), wrap=True)
+            before = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {name}{'  ' if known else ' '}"
+            for line in lines_behind(console, plain(before), plain(claimed + details), 6):
+                console.print(Text(line))
         for document in self.documents:
             console.print(Text(plain(f"{document.key}: {document.about}")), wrap=True)
             for by in document.signers:
@@ -129,6 +129,10 @@ class RecordedEvent(Struct, frozen=True):
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, str | int | bool | float) and value != ""
+
+
+def _word(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 @verb(group, "show", title="custody show")

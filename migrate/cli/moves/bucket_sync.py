@@ -13,7 +13,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import SummaryLine, gap_words
+from migrate.cli.common.source_summary import SummaryLine, draw_gaps
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
@@ -60,10 +60,7 @@ class Synced(Struct, frozen=True):
             )
         if outcome.excluded:
             console.print(f"{count_words(outcome.excluded)} were not selected, or deleted meanwhile")
-        for gap in outcome.gaps[:_SHOWN]:
-            console.print(Text(f"  {gap_words(gap)}", style="yellow"))
-        if len(outcome.gaps) > _SHOWN:
-            console.print(f"  and {len(outcome.gaps) - _SHOWN:,} more (gaps.parquet has all)")
+        draw_gaps(console, outcome.gaps, len(outcome.gaps), 2, "gaps.parquet of the report")
         for line in [*outcome.damaged[:_SHOWN], *outcome.reasons]:
             console.print(Text(f"  ! {line}", style="bold red"))
         _draw_settings(console, outcome)

@@ -24,7 +24,7 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
 )
-from migrate.number_text import duration_words, local_moment_words, things
+from migrate.number_text import duration_words, list_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared", "followed")
 _ALWAYS_SHOWN = COLUMNS[:4]
@@ -209,8 +209,7 @@ class Moved(Struct, frozen=True):
 
 
 def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return list_words(names, _SHOWN)
 
 
 EXAMINATION, FORECAST = "doctor", "plan"

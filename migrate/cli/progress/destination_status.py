@@ -17,7 +17,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export.status import ExportStatus
-from migrate.number_text import local_moment_words, things
+from migrate.number_text import list_words, local_moment_words, things
 from migrate.restore.restore_records import FAILED, IN_PART, UP, RestoreRecord
 
 _SHOWN = 8
@@ -130,19 +130,19 @@ def headline(statuses: Sequence[DestinationStatus], sources: Sequence[str], *, b
 
 
 def _listed(words: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"; {words}: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    return f"; {words}: {list_words(names, _SHOWN)}" if names else ""
 
 
 def draw_destinations(
     console: Console, statuses: Sequence[DestinationStatus], sources: Sequence[str], *, by_case: bool
 ) -> None:
-    """Print what is up of these ``sources``; nothing where nothing is to be restored, or no restore was begun."""
-    if not any(status.record for status in statuses):
+    """Print what is up of these ``sources``; nothing where nothing is to be restored."""
+    if not statuses:
         return
     console.print(Text(headline(statuses, sources, by_case=by_case), style="bold"), wrap=True)
     width = max(len(status.source) for status in statuses)
-    for status in statuses:
+    is_begun = any(status.record for status in statuses)
+    for status in statuses if is_begun else [each for each in statuses if not each.destination]:
         words, next_step = status.words()
         before = f"  {status.source.ljust(width)}  "
         for line in lines_behind(console, before, plain(words), 4):

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from exporters.api import Loss
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle.reader import BundleReader
+from migrate.number_text import list_words
 
 Item = TypeVar("Item")
 Name = tuple[str, str]
@@ -113,8 +114,7 @@ def now_there(before: Iterable[str], still: Iterable[str]) -> list[str]:
 
 def few(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return list_words(names, _SHOWN)
 
 
 def unique(*sequences: Iterable[Item]) -> list[Item]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import NotEmptyError, UsageError
+from migrate.number_text import list_words
 
 SCHEMA, DATA = "schema", "data"
 LEFT_OUT = "left-out"
@@ -101,9 +102,8 @@ class Selection(Struct, frozen=True):
 def require_tables(missing: Sequence[str], where: str) -> None:
     """Raise ``UsageError`` where rows have no table to go to."""
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"{where} has no table {missing[0]}{more}", next_step="restore with --only schema first"
+            f"{where} has no table {list_words(missing, 1)}", next_step="restore with --only schema first"
         )
 
 

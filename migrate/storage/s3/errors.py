@@ -48,6 +48,7 @@ _DENIED = {
 }  # fmt: skip
 _EXPIRED = "get new credentials, then run the same command again: it goes on from there"
 _DENIED_NEXT = {
+    "InvalidAccessKeyId": "check the access key; that of a grant ends with the grant",
     "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
     "ExpiredToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,

@@ -16,10 +16,12 @@ from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, r
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
 from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
-from migrate.custody.hold.sources.mysql_server import Server, listed
+from migrate.custody.hold.sources.mysql_server import Server
 from migrate.errors import GoneError, UsageError
+from migrate.number_text import list_words
 
 _VARIABLES = ("read_only", "super_read_only")
+_SHOWN = 10
 _DATABASE = "the database"
 _EVENT = "the event "
 _OFF = {"0", "OFF"}
@@ -144,9 +146,11 @@ class ServerHold(_ServerMode):
         ]
         other_databases, mighty = self._server.neighbours(), self._privileged_accounts()
         if other_databases:
-            texts.insert(0, f"these databases of the server are read-only too: {listed(other_databases)}")
+            texts.insert(
+                0, f"these databases of the server are read-only too: {list_words(other_databases, _SHOWN)}"
+            )
         if mighty:
-            texts.insert(0, f"accounts that may lift it may also write: {listed(mighty)}")
+            texts.insert(0, f"accounts that may lift it may also write: {list_words(mighty, _SHOWN)}")
         return texts
 
     def _privileged_accounts(self) -> list[str]:
@@ -238,7 +242,7 @@ def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> Sou
     statements = _locks(server)
     server.close()
     raise UsageError(
-        f"this server cannot make one database read-only; it also has {listed(other_databases)}",
+        f"this server cannot make one database read-only; it also has {list_words(other_databases, _SHOWN)}",
         about=server.url,
         next_step="add --whole-server: all databases of the server become read-only. Or stop what writes and let an"
         f" administrator lock its accounts: {statements}",

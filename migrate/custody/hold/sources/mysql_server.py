@@ -11,7 +11,6 @@ from migrate.custody.hold.sources.driver import translated
 
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
-_SHOWN = 10
 
 
 class Server:
@@ -52,9 +51,3 @@ class Server:
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated(DRIVER_ERRORS, translate, self.url, needs=_NEEDS)
-
-
-def listed(names: list[str]) -> str:
-    """Return names as words, the first ones if they are many."""
-    remainder = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + remainder
