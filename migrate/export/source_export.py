@@ -147,6 +147,7 @@ class _SourceReading:
                 return
             run.progress.end(stopped=True)
             run.ledger.forget(name)
+            _separate_groups(run, name)
             self._begin_snapshot()
             patience_seconds = PATIENCE_SECONDS
 
@@ -232,8 +233,8 @@ def _forget_earlier_run(run: ExportRun, source: Source) -> None:
 
 
 def _separate_groups(run: ExportRun, source: str) -> None:
-    """Give units that an earlier run has recorded in groups records of their own. Where such a record is damaged, they
-    are exported again. Raises ``DamageError`` where the source is not asked any more.
+    """Give units that were recorded in groups under an earlier snapshot records of their own. Where such a record is
+    damaged, they are exported again. Raises ``DamageError`` where the source is not asked any more.
     """
 
     def on_damage(error: DamageError) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from exporters.api import Foresighted
 from exporters.changes import FOLLOW
-from exporters.errors import SourceSnapshotLostError
+from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.sessions.connection import parse_url
@@ -27,6 +27,7 @@ from migrate.export import ExportOptions, export
 from migrate.export import source_export as source_export_module
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.exporters.postgres.databases import fetch
 from tests.tools.processes import kill_server
@@ -215,6 +216,24 @@ def test_a_table_that_is_replaced_once_the_holder_has_ended_is_not_read(postgres
             assert feeds.read_all(chunks) == []
             with pytest.raises(SourceSnapshotLostError):
                 digest_rows(feeds.rows(*chunks[1]), None, has_columns=True)
+
+
+def test_units_that_were_committed_together_stay_where_the_snapshot_is_lost(store):
+    """Also where nothing more can be read, under no snapshot."""
+    tries = []
+
+    def lose(unit):
+        tries.append(unit.id)
+        if unit.spec["start"] >= 50:
+            raise SourceSnapshotLostError("the session has ended") if len(tries) < 8 else SourceUnreachableError("gone")
+
+    source = Numbers(on_export=lose)
+    outcome = export([source], store, workers=1, progress=Silent(), options=ExportOptions(attempts=1))
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 50)
+    assert tries[:5] == [f"chunk/{start:08d}" for start in range(0, 50, 10)]
+    assert not {*tries[:5]} & {*tries[5:]}
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert export([Numbers()], store, workers=1, progress=Silent()).complete
 
 
 def test_a_source_that_loses_every_snapshot_in_vain_is_left(store):
