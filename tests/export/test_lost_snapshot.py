@@ -225,7 +225,11 @@ def test_units_that_were_committed_together_stay_where_the_snapshot_is_lost(stor
     def lose(unit):
         tries.append(unit.id)
         if unit.spec["start"] >= 50:
-            raise SourceSnapshotLostError("the session has ended") if len(tries) < 8 else SourceUnreachableError("gone")
+            raise (
+                SourceSnapshotLostError("the session has ended")
+                if len(tries) < 8
+                else SourceUnreachableError("gone")
+            )
 
     source = Numbers(on_export=lose)
     outcome = export([source], store, workers=1, progress=Silent(), options=ExportOptions(attempts=1))

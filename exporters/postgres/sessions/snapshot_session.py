@@ -166,18 +166,24 @@ class _Beginning(Struct):
 
 def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[PostgresTable]:
     """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
-    or rewritten between the snapshot and the lock would look empty.
+    or rewritten between the snapshot and the lock would look empty. Where one was, or was dropped, those that were
+    there are locked before the next snapshot, which comes with the first query: so none of them can have moved.
     """
     holder = beginning.holder
+    tables: Sequence[PostgresTable] = ()
     for _ in range(_TRIES):
         beginning.begin()
-        tables = read_tables(holder, without)
-        _lock(
-            [table for table in tables if table.readable and not table.foreign and not table.locked], holder
-        )
-        if not beginning.has_moved(tables):
-            return tables
-        holder.execute("ROLLBACK")
+        try:
+            _lock(tables, holder)
+            tables = read_tables(holder, without)
+            _lock(tables, holder)
+            if not beginning.has_moved(tables):
+                return tables
+            holder.execute("ROLLBACK")
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            holder.execute("ROLLBACK")
+            present = {oid for (oid,) in holder.execute("SELECT oid FROM pg_catalog.pg_class")}
+            tables = [table for table in tables if table.oid in present]
     raise SourceUnreachableError(
         "tables are being rewritten faster than they can be locked",
         next_step="stop schema changes and TRUNCATE on the source, then run the same command again",
@@ -185,8 +191,9 @@ def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[Postg
 
 
 def _lock(tables: Sequence[PostgresTable], holder: psycopg.Connection[Any]) -> None:
+    lockable = [table for table in tables if table.readable and not table.foreign and not table.locked]
     for view, statement in _LOCKING.items():
-        names = [f"ONLY {table.label}" for table in tables if table.view == view]
+        names = [f"ONLY {table.label}" for table in lockable if table.view == view]
         for start in range(0, len(names), _LOCK_BATCH):
             batch = ", ".join(names[start : start + _LOCK_BATCH])
             holder.execute(statement.format(batch).encode())

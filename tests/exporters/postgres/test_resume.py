@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -258,8 +259,9 @@ def test_values_that_are_shown_otherwise_are_other_values(postgres, tmp_path, ta
     [
         "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
         "ALTER TABLE t RENAME TO was; ALTER TABLE u RENAME TO t; ALTER TABLE was RENAME TO u",
+        "DROP TABLE u",
     ],
-    ids=["columns", "tables"],
+    ids=["columns", "tables", "dropped"],
 )
 def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tmp_path, change, monkeypatch):
     """Rows are read by the names that things have, definitions by those of the snapshot."""
@@ -268,13 +270,31 @@ def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tm
     run_sql(url, "INSERT INTO t VALUES (1, 2); INSERT INTO u VALUES (3, 4)")
 
     def lock(tables, holder):
-        while changes:
+        while changes and tables:
             run_sql(url, changes.pop())
         real(tables, holder)
 
     monkeypatch.setattr(snapshot_session, "_lock", lock)
     assert export_database(url, tmp_path / "bundle").complete
     assert not changes
+    assert differences(read_bundle(tmp_path / "bundle"), url) == []
+
+
+def test_a_table_that_is_truncated_all_the_time_is_locked_before_the_second_snapshot(
+    postgres, tmp_path, monkeypatch
+):
+    url, real, times = postgres.database(), snapshot_session._lock, []
+    run_sql(url, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
+
+    def lock(tables, holder):
+        with suppress(psycopg.errors.LockNotAvailable):
+            run_sql(url, "SET lock_timeout = '50ms'; TRUNCATE t; INSERT INTO t VALUES (1)")
+            times.append(1)
+        real(tables, holder)
+
+    monkeypatch.setattr(snapshot_session, "_lock", lock)
+    assert export_database(url, tmp_path / "bundle").complete
+    assert len(times) < 2 * snapshot_session._TRIES
     assert differences(read_bundle(tmp_path / "bundle"), url) == []
 
 
