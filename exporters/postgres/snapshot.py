@@ -16,7 +16,11 @@ from exporters.connections.open_connections import waking
 from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable, types_have_changed
-from exporters.postgres.definitions.definition_files import DefinitionFiles, read_definitions
+from exporters.postgres.definitions.definition_files import (
+    DefinitionFiles,
+    bare_definitions,
+    read_definitions,
+)
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.query_rows import fetch
@@ -83,7 +87,7 @@ class PostgresSnapshot:
         self._positions = positions
         self._holder_lock = threading.Lock()
         self._stop = waking(session.address.url, threading.Event(), threading.Event.set)
-        self._definers = ThreadPoolExecutor(1, thread_name_prefix="moveout-define")
+        self._definers = ThreadPoolExecutor(2, thread_name_prefix="moveout-define")
         self._defining: Future[DefinitionFiles] | None = None
         self._counting: Counting | None = None
 
@@ -180,10 +184,14 @@ class PostgresSnapshot:
             wait([noting])
 
     def _note_outline(self, workspace: Workspace, defining: Future[DefinitionFiles]) -> None:
-        definitions = defining.result()
+        """Note it without definitions, and again with them."""
         large = [large_objects.planned(0)] if self._session.large_objects else []
-        known = self._known(definitions)
-        outline(known, [*self._plan.tables, *large], definitions.files).note(workspace)
+        planned = [*self._plan.tables, *large]
+        bare = bare_definitions(self._tables)
+        replace(outline(self._known(bare), planned, bare.files), is_bare=True).note(workspace)
+        definitions = defining.result()
+        known = self._known(definitions, self._unreadable_objects())
+        outline(known, planned, definitions.files).note(workspace)
 
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
@@ -232,14 +240,14 @@ class PostgresSnapshot:
             counting = self._begun_counting()
             definitions = self._definitions()
         write_files(sink, definitions.files)
-        known = self._known(definitions)
+        known = self._known(definitions, self._unreadable_objects())
         counts = counting.result()
         if any(column.definition for table in known.tables.values() for column in table.columns):
             self._check_types(counting)
         finished = summary(replace(known, counted=counts, done=current_units))
         return replace(finished, has_definitions=not known.tables and self._has_definitions())
 
-    def _known(self, definitions: DefinitionFiles) -> PostgresFinish:
+    def _known(self, definitions: DefinitionFiles, unreadable: Sequence[Gap] = ()) -> PostgresFinish:
         """Return what is known when the definitions have been read."""
         return PostgresFinish(
             tables={number: planned.table for number, planned in self._planned.items()},
@@ -249,7 +257,7 @@ class PostgresSnapshot:
             positions=self._positions,
             server=self._session.server,
             losses=definitions.losses,
-            gaps=[*definitions.gaps, *self._unreadable_objects()],
+            gaps=[*definitions.gaps, *unreadable],
         )
 
     def _has_definitions(self) -> bool:

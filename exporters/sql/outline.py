@@ -32,7 +32,8 @@ _DROPPED = (
 
 class Outline(Struct, frozen=True):
     """What is known of a database before its rows are read. ``files``: its definitions, by the names that they have in
-    the bundle. ``planned``: the chunks of each of the ``tables``, in the same order.
+    the bundle. ``planned``: the chunks of each of the ``tables``, in the same order. One that ``is_bare`` stands until
+    the definitions have been read: its files make the tables, and nothing else.
     """
 
     files: dict[str, bytes]
@@ -42,12 +43,19 @@ class Outline(Struct, frozen=True):
     losses: Sequence[Loss]
     positions: Sequence[dict[str, Any]]
     server: str
+    is_bare: bool = False
 
     def note(self, workspace: Workspace) -> None:
-        """Write it before those of earlier snapshots that had other tables: more may have been exported of them."""
+        """Write it before those of earlier snapshots that had other tables: more may have been exported of them. One of
+        the same tables it replaces, unless that has definitions and this one ``is_bare``.
+        """
         outlines, plan = [self], self.plan()
         with suppress(SourceStateError):
-            outlines += [outline for outline in _noted(workspace) if outline.plan() != plan]
+            for outline in _noted(workspace):
+                if outline.plan() != plan:
+                    outlines.append(outline)
+                elif self.is_bare and not outline.is_bare:
+                    return
         workspace.write(OUTLINE, json.dumps([_plain(outline) for outline in outlines[:MOST]]).encode())
 
     def plan(self) -> bytes:
@@ -114,7 +122,9 @@ def summary_of_gone(
     del error
     units, outlines = list(done), _noted(workspace)
     outlines = [_as_exported(outline, outlines, units) for outline in outlines]
-    most = max(outlines, key=lambda outline: _size(outline.planned, units), default=None)
+    most = max(
+        outlines, key=lambda outline: (_size(outline.planned, units), not outline.is_bare), default=None
+    )
     return None if most is None else most.summary(units, sink)
 
 

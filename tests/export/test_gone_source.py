@@ -12,8 +12,11 @@ from contextlib import closing
 import pytest
 
 from exporters.api import OUTLINE
+from exporters.errors import SourceUnreachableError
 from exporters.objects.gone_bucket import NotedBucket, summary_of_gone
 from exporters.objects.source_summary import CONFIGURATION
+from exporters.postgres import snapshot as postgres_snapshot
+from exporters.postgres.definitions import definition_files
 from exporters.testing import MemoryWorkspace
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -360,6 +363,33 @@ def test_tables_that_were_renamed_or_dropped_before_the_server_was_gone(
     assert seal(bundle).exit_code == 3
     check(bundle, [0, 1])
     restored(bundle, other_postgres.database(), postgres_databases.fetch, [0, 1])
+
+
+def test_rows_that_were_read_before_the_definitions_are_restored_too(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    """The server is gone while pg_dump runs: tables have their columns."""
+    bundle, url = tmp_path / "bundle", postgres.database()
+    postgres_databases.run_sql(
+        url, """CREATE SCHEMA "s; x"; CREATE TABLE "s; x"."T" (a NUMERIC(9,2) NOT NULL, "B c" TEXT[])"""
+    )
+    postgres_databases.run_sql(url, """INSERT INTO "s; x"."T" VALUES (1.5, '{a,b}')""")
+
+    def fail(*_, **__):
+        raise SourceUnreachableError("the server is gone")
+
+    monkeypatch.setattr(definition_files, "_read", fail)
+    monkeypatch.setattr(postgres_snapshot.PostgresSnapshot, "finish", fail)
+    with open_sources({"app": Endpoint(url)}) as opened:
+        assert export(opened, open_location(str(bundle)), workers=1, progress=Silent()).exit_code == 3
+    assert {"definitions", "the second count of app"} <= {*gaps_of(bundle)}
+    assert verified(bundle) == []
+    new = other_postgres.database()
+    result = call("restore", bundle, new)
+    assert result.code == 3, result.err
+    assert "definitions" in result.out
+    rows = postgres_databases.fetch(new, 'SELECT a::text, "B c" FROM "s; x"."T"')
+    assert rows == [("1.50", ["a", "b"])]
 
 
 def test_a_table_that_was_only_rewritten_counts_as_each_run_has_it(postgres_url, tmp_path):

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +31,7 @@ from exporters.postgres.definitions.system_schema import FIRST_OID, read_system_
 from exporters.postgres.definitions.unrepresented import labels_of_large_objects, losses_of, unreadable
 from exporters.postgres.definitions.unwritten_by_pg_dump import read_unwritten
 from exporters.postgres.errors import as_source_errors
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.snapshot_session import PostgresSession
@@ -64,6 +65,11 @@ LARGE_OBJECTS = "schema/large-objects.json"
 EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
+_BARE = Gap(
+    "definitions",
+    "failed",
+    "the source was gone before they were read: its tables have their columns, and no default, index or constraint",
+)
 _NO_DEFINITION = "its definition cannot be read"
 _NO_SEQUENCE = "neither its value nor its definition can be read"
 _FIRST_ENTRY = b"\n--\n-- Name: "
@@ -112,6 +118,26 @@ def read_definitions(
     """
     with as_source_errors(session.address.url), session.holder.transaction():
         return _read(session, tables, stop)
+
+
+def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
+    """Return what stands for the definitions until they have been read: schemas, and tables with their columns."""
+    entries: dict[str, str] = {}
+    for table in tables:
+        if not (table.view or table.extension or table.condition):
+            schema = quote_name(table.schema)
+            if table.schema != "public":
+                header = f"Name: {table.schema}; Type: SCHEMA; Schema: -; Owner: -"
+                entries[schema] = f"--\n-- {header}\n--\n\nCREATE SCHEMA {schema};\n\n\n"
+            header = f"Name: {table.name}; Type: TABLE; Schema: {table.schema}; Owner: -"
+            columns = ",\n".join(
+                f"    {quote_name(column.name)} {column.sql_type}{' NOT NULL' * column.not_null}"
+                for column in table.columns
+            )
+            entries[table.label] = f"--\n-- {header}\n--\n\nCREATE TABLE {table.label} (\n{columns}\n);\n\n\n"
+    pre_data = "".join(entries.values()).encode() + _END
+    scripts = {name: pre_data if section == pg_dump.PRE else _END for section, name, _ in _SECTIONS}
+    return DefinitionFiles({**scripts, SEQUENCES: _json([]), ROLES: _json([])}, [], [_BARE])
 
 
 def _read(
