@@ -63,17 +63,22 @@ from migrate.storage.api import Store
 
 _NAMED_TABLES = 5
 _REASON = "cutover"
+_NOT_HELD = (
+    "! nothing holds the old databases: what is written there from now on is not in the new ones;"
+    " moveout hold source makes them read-only"
+)
 _AS_SYNCED, _NO_HOLD = BucketOptions(), HoldOptions()
 
 
 class Switched(Struct, frozen=True):
     """What a cutover came to. ``file`` is the undo file of the hold, "" where moveout holds nothing. Where both sides
-    differ, nothing was switched, and what moveout held is released.
+    differ, nothing was switched, and what moveout held is released. ``is_now``: this run has switched.
     """
 
     record: CutoverRecord
     file: str
     notes: Sequence[str] = ()
+    is_now: bool = True
 
     @property
     def is_switched(self) -> bool:
@@ -111,10 +116,11 @@ class Switched(Struct, frozen=True):
                 "→ moveout resync reads a table again, where its log is followed; then give moveout follow again"
             )
             return
-        console.print(
-            f"Switched at {self.record.switched_at}: nothing could be written for"
-            f" {duration_words(self.record.downtime_seconds)}"
-        )
+        what = "nothing could be written" if self.file else "nothing was written"
+        stood_still = duration_words(self.record.downtime_seconds)
+        console.print(f"Switched at {self.record.switched_at}: {what} for {stood_still}", wrap=True)
+        if self.is_now and not self.file:
+            console.print(Text(_NOT_HELD, style="yellow"))
         console.print(
             "→ let the application use the new databases; moveout cutover --undo goes back to the old ones"
         )
@@ -266,7 +272,13 @@ def switched_before(
     if record is None:
         return None
     file = str(options.file) if options.file.exists() else ""
-    return Switched(record, file, _tell_custody_log(store, signers, record))
+    notes = _tell_custody_log(store, signers, record)
+    if options.hold and not file:
+        notes.append(
+            "the switch was made before, so --hold has held nothing now;"
+            " moveout hold source makes the old databases read-only"
+        )
+    return Switched(record, file, notes, is_now=False)
 
 
 def run_cutover(

@@ -81,12 +81,16 @@ def test_a_switch_is_recorded_once_and_says_what_was_compared():
     for stage in ("last delta pass", "carry over what tables do not hold", "compare"):
         assert f"{stage} " in text
     assert "! only rows were carried since the snapshot" in text
-    assert "nothing could be written for " in text
+    assert "nothing was written for " in text
+    assert "! nothing holds the old databases: " in text
     assert "moveout cutover --undo goes back to the old ones" in text
     passes = read_delta(open_location("bundle"), "app").passes
     again = call(*CUTOVER, "--json").json
     assert (again["result"]["switched_at"], again["result"]["undo"]) == (record["switched_at"], None)
     assert again["result"]["switched"] is True
+    held = call(*CUTOVER, "--hold", "--yes")
+    assert (held.code, "--hold has held nothing now; moveout hold source" in held.out) == (0, True), held
+    assert "nothing holds the old databases" not in held.out, "it is not known after a move to another folder"
     assert read_delta(open_location("bundle"), "app").passes == passes, (
         "the second command has compared nothing"
     )
@@ -415,7 +419,7 @@ BUCKET = ProvenBucket("media", 3, 4200, "", 2.5)
 
 
 def switched(*sources: ProvenSource, buckets: tuple[ProvenBucket, ...] = ()) -> Switched:
-    return Switched(CutoverRecord("then", "now", 91.0, sources, buckets), "")
+    return Switched(CutoverRecord("then", "now", 91.0, sources, buckets), "undo.json")
 
 
 def test_what_was_switched_is_drawn(drawn):
