@@ -51,10 +51,12 @@ class MoveoutError(Exception):
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    usual_step: ClassVar[str] = ""
+    """What to do next where nothing else was given."""
 
     def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
         super().__init__(explanation)
-        self.about, self.explanation, self.next_step = about, explanation, next_step
+        self.about, self.explanation, self.next_step = about, explanation, next_step or self.usual_step
         self.causes: Sequence[tuple[str, MoveoutError]] = ()
         """The errors that it stands for, by what they are of."""
 
@@ -149,9 +151,7 @@ class DamageError(MoveoutError):
     )
 
     def __init__(self, key: str, *, expected: str, found: str, next_step: str = "") -> None:
-        super().__init__(
-            f"expected {expected}, found {found}", about=key, next_step=next_step or self.usual_step
-        )
+        super().__init__(f"expected {expected}, found {found}", about=key, next_step=next_step)
         self.key = key
         self.expected = expected
         self.found = found
@@ -244,9 +244,6 @@ class SourceSnapshotLostError(SourceUnreachableError):
         "run the same command again: it takes a new snapshot and keeps finished work that still holds"
     )
 
-    def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
-        super().__init__(explanation, about=about, next_step=next_step or self.usual_step)
-
 
 class SourceGoneError(SourceError, GoneError):
     """The source does not exist."""
@@ -268,9 +265,6 @@ class SourceStateError(SourceError):
         "remove the directory _work/SOURCE of this source at the location, then run the same command again: it exports"
         " the source from the beginning"
     )
-
-    def __init__(self, explanation: str, *, about: str = "", next_step: str = "") -> None:
-        super().__init__(explanation, about=about, next_step=next_step or self.usual_step)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from typing import Any
 import psycopg
 
 from exporters.bucket_api import Bucket
-from exporters.objects import ObjectExporter
+from exporters.objects.source import ObjectExporter
 from exporters.postgres.exporter import PostgresExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
@@ -77,7 +77,7 @@ ROW = Route(
         "/exporters/arrow_functions.py",
         "/sessions/",
         "/exporters/limits.py",
-        "/exporters/sql/lost_snapshots.py",
+        "/exporters/sql/snapshots.py",
         "/postgres/catalog.py",
         "/postgres/definitions/",
         "/postgres/destination.py",

@@ -16,7 +16,7 @@ from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.column_types import SqlType, kind_of
-from exporters.sql.columns import Kind
+from exporters.sql.columns import Column
 
 ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})
 """Engines whose rows lie in other tables or on other servers."""
@@ -72,15 +72,9 @@ NOT_COUNTED = 10**18
 """Stands for the length of a text that is too long for the server to convert it."""
 
 
-class MysqlColumn(Struct, frozen=True):
+class MysqlColumn(Column, frozen=True):
     """A column as it is exported."""
 
-    name: str
-    sql_type: str
-    kind: Kind
-    not_null: bool
-    generated: bool
-    collation: str
     extra: str
     geometry: bool
 

@@ -117,15 +117,17 @@ class MysqlAddress(WithSecrets, frozen=True):
         return bool(self.options.get("socket")) or is_local(self.host)
 
 
-def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
-    """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it."""
-    address = parse_server_url(url, password=password)
+def parse_url(url: str, secrets: Mapping[str, str] = {}) -> MysqlAddress:
+    """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it.
+    ``secrets`` may have a ``password``.
+    """
+    address = parse_server_url(url, secrets)
     if not address.database:
         raise no_database_error(address.url)
     return address
 
 
-def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
+def parse_server_url(url: str, secrets: Mapping[str, str] = {}) -> MysqlAddress:
     """Read the URL of a whole server: ``mysql://user@host:port``, perhaps with a database. Raises
     ``SourceUsageError``.
     """
@@ -157,7 +159,7 @@ def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
         raise SourceUsageError(
             f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"it is one of {', '.join(_MODES)}"
         )
-    return MysqlAddress(shown, host, port, user, database, options, password)
+    return MysqlAddress(shown, host, port, user, database, options, secrets.get("password"))
 
 
 def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
@@ -322,7 +324,7 @@ def _optional_names(connection: Connection) -> Sequence[str]:
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        _connect(parse_server_url(url, password=secrets.get("password"))).close()
+        _connect(parse_server_url(url, secrets)).close()
     except SourceError as exc:
         is_answered = exc.__cause__ is not None and is_refused(exc.__cause__)
         if isinstance(exc, SourceUnreachableError) and not is_answered:

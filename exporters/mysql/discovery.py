@@ -37,7 +37,7 @@ WHERE table_schema = {name} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW') ORDER 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     del note
-    address = replace(parse_server_url(url, password=secrets.get("password")), database="")
+    address = replace(parse_server_url(url, secrets), database="")
     with closing(connect(address)) as connection, as_source_errors(address.url):
         databases = [
             (str(name), int(tables), int(size))

@@ -29,7 +29,7 @@ from exporters.mysql.definitions.show_create import hidden_routines, hidden_tabl
 from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
-from exporters.mysql.sessions.set_statements import set_statements
+from exporters.mysql.sessions.server_settings import set_statements
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
 
@@ -83,7 +83,7 @@ class _ExaminedMysql(Struct, frozen=True):
 
 def examine(request: ExamineRequest) -> Examination:
     """Examine a source. See ``exporters.doctor.Examine``."""
-    address = parse_url(request.url, password=request.secrets.get("password"))
+    address = parse_url(request.url, request.secrets)
     with closing(connect(address)) as connection:
         with as_source_errors(address.url):
             skew, hours = server_clock_skew(connection), kept_hours(connection)

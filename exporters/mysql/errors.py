@@ -16,7 +16,7 @@ from exporters.errors import (
     SourceSnapshotLostError,
     SourceUnreachableError,
 )
-from exporters.sql.lost_snapshots import snapshot_lost
+from exporters.sql.snapshots import snapshot_lost
 
 DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
 """What the driver may raise while it talks to a server."""

@@ -15,7 +15,7 @@ from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.errors import as_source_errors, has_ended
 from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, RowsDigest
-from exporters.sql.lost_snapshots import lost_with_sessions
+from exporters.sql.snapshots import lost_with_sessions
 
 
 def digest_tables(

@@ -60,7 +60,7 @@ class MysqlLiveReader:
 
     def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        address = parse_url(url, password=secrets.get("password"))
+        address = parse_url(url, secrets)
         without = {name for _, name in request.without}
         return digest_tables(
             address, workers=request.workers, advance=request.advance, without_tables=without
@@ -72,7 +72,7 @@ class MysqlLiveReader:
         """See ``WriteCounters``. MySQL counts the rows that are written to each table, MariaDB those of the whole
         server; neither counts TRUNCATE by table. They count at once, also what is rolled back later.
         """
-        address = parse_url(url, password=secrets.get("password"))
+        address = parse_url(url, secrets)
         with closing(connect(address)) as connection, as_source_errors(address.url):
             states = _read_states(connection)
             if is_settled and states and not _waits_for_writers(connection, [name for _, name in states]):
@@ -86,13 +86,13 @@ class MysqlLiveReader:
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""
-        return live_rows(parse_url(url, password=secrets.get("password")))
+        return live_rows(parse_url(url, secrets))
 
     def keyed_rows(
         self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
     ) -> AbstractContextManager[KeyedRows]:
         """See ``KeyedReader``."""
-        return open_keyed_rows(parse_url(url, password=secrets.get("password")), is_one_moment=is_one_moment)
+        return open_keyed_rows(parse_url(url, secrets), is_one_moment=is_one_moment)
 
 
 def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
+from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
@@ -20,12 +21,18 @@ from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
-from exporters.mysql.sessions.snapshot_locks import ONE_SESSION
-from exporters.mysql.source_summary import MysqlFinish, outline, summary
-from exporters.sql import snapshot_positions
+from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
-from exporters.sql.outline import write_files
+from exporters.sql.outline import Outline, write_files
+from exporters.sql.snapshots import remember_position
+from exporters.sql.source_summary import (
+    Counted,
+    Exported,
+    HowCounted,
+    column_details,
+    settled,
+)
 from exporters.structs import as_dict
 
 
@@ -59,7 +66,7 @@ class MysqlSnapshot:
         tables_by_number = {number: planned.table for number, planned in self._planned.items()}
         self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._positions = snapshot_positions.remember(workspace, self.position)
+        self._positions = remember_position(workspace, self.position)
         self._defining: Future[Schema] | None = None
 
     def units(self) -> Iterator[Unit]:
@@ -102,8 +109,7 @@ class MysqlSnapshot:
             wait([noting])
 
     def _note_outline(self, workspace: Workspace, defining: Future[Schema]) -> None:
-        schema = defining.result()
-        outline(self._known(schema), self._plan.tables, schema.files).note(workspace)
+        self._outline(defining.result()).note(workspace)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table. Raises
@@ -122,21 +128,44 @@ class MysqlSnapshot:
             raise last_session_error(exc, self._session.address.url) from exc
         write_files(sink, schema.files)
         schema.missing.losses.extend(self._counting.losses)
-        finished = replace(self._known(schema), counted=counted, done=current_units)
-        return replace(summary(finished), has_definitions=has_definitions)
-
-    def _known(self, schema: Schema) -> MysqlFinish:
-        """Return what is known when the definitions have been read."""
-        return MysqlFinish(
-            tables={number: planned.table for number, planned in self._planned.items()},
-            all_tables=self._all_tables,
-            unreadable=self._session.unreadable,
-            counted={},
-            done=(),
-            positions=self._positions,
-            server=self._session.server,
-            missing=schema.missing,
+        not_counted = self._not_counted(settled(counted))
+        how = HowCounted(
+            listed=("information_schema", sum(1 for table in self._all_tables if not table.elsewhere)),
+            counted="count(*) under the snapshot",
+            measured=f"sum(length()) under the snapshot{f', {not_counted}' if not_counted else ''}",
+            not_measured=f"the server cannot say how many bytes they have in UTF-8 ({not_counted})"
+            if not_counted
+            else "",
         )
+        summary = self._outline(schema).finished(current_units, counted, how)
+        return replace(summary, has_definitions=has_definitions)
+
+    def _outline(self, schema: Schema) -> Outline:
+        """Return what is known before rows are read and counted."""
+        unreadable = [
+            Gap(table.label, "failed", self._session.unreadable[table.name])
+            for table in self._all_tables
+            if table.name in self._session.unreadable and not table.elsewhere
+        ]
+        return Outline(
+            files={**schema.files},
+            tables=[_exported(number, planned.table) for number, planned in self._planned.items()],
+            planned=self._plan.tables,
+            gaps=[*unreadable, *schema.missing.gaps],
+            losses=[*schema.missing.losses, *_table_losses(self._all_tables, self.position)],
+            positions=[dict(position) for position in self._positions],
+            server=self._session.server,
+        )
+
+    def _not_counted(self, counts: Mapping[int, Counted]) -> str:
+        """Return how many columns of text and bytes the server did not count, as words."""
+        columns = sum(
+            1
+            for number, planned in self._planned.items()
+            for column in planned.table.columns
+            if column.has_octets and column.name not in counts[number].octets
+        )
+        return f"{columns} columns not counted" if columns else ""
 
     def count_no_more(self) -> None:
         """See ``exporters.api.InterruptibleCount``."""
@@ -160,3 +189,37 @@ class MysqlSnapshot:
 def _keys(unit: Unit) -> Range:
     first, last = unit.spec["range"]
     return first, last
+
+
+def _table_losses(tables: Sequence[MysqlTable], position: Mapping[str, Any]) -> list[Loss]:
+    """Return what of tables is not in the bundle, and where the snapshot is weaker than it could be."""
+    losses = []
+    if position["consistency"] != GLOBAL_LOCK:
+        reason = f"{position['consistency']} ({'; '.join(position['refused'])}): the binary log's position is not exact"
+        losses.append(Loss("snapshot", "position", reason))
+    for table in tables:
+        if table.elsewhere:
+            reason = f"{table.engine}: the rows lie elsewhere; only the definition is exported"
+            losses.append(Loss(table.label, "rows", reason))
+        elif table.engine and not table.transactional:
+            reason = f"{table.engine} has no snapshots: its rows are those of the moment of reading"
+            losses.append(Loss(table.label, "consistency", reason))
+        if table.versioned and not table.history:
+            reason = "versioned by transaction numbers, which no other server has: only its current rows are exported"
+            losses.append(Loss(table.label, "history", reason))
+        losses += [
+            Loss(
+                f"{table.label}.{name}",
+                "values",
+                "the server sets or computes it by itself, anew in the destination",
+            )
+            for name in table.hidden
+        ]
+    return losses
+
+
+def _exported(number: int, table: MysqlTable) -> Exported:
+    columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
+    details = {"columns": columns, "engine": table.engine}
+    details |= {"history": list(table.history)} if table.history else {}
+    return Exported(number, table.schema, table.name, table.label, None, details)

@@ -26,7 +26,7 @@ class MysqlExporter:
 
     def open(self, name: str, url: str, host: Host) -> MysqlSource:
         """Connect once, to prove that the database can be reached."""
-        address = parse_url(url, password=host.secret("password"))
+        address = parse_url(url, {"password": host.secret("password") or ""})
         with closing(connect(address)) as connection:
             identity = f"mysql:{server_identity(connection)}/{address.database}"
         return MysqlSource(name, address, limits_of(host), identity, note_of(host))

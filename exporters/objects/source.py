@@ -26,15 +26,14 @@ from exporters.errors import SourceError, SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
-from exporters.objects.gone_bucket import NotedBucket
+from exporters.objects.bucket_survey import Census, estimate
 from exporters.objects.listing import inventory
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
 from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import PagesAhead, Relisting
 from exporters.objects.outage_detection import Outage
-from exporters.objects.rate_estimate import Census, estimate
-from exporters.objects.source_summary import Closing, FinishedUnits, tags_readable
+from exporters.objects.source_summary import Closing, FinishedUnits, NotedBucket, tags_readable
 from exporters.selection import EVERYTHING, Selection
 
 ReadReport = Callable[[Totals], ReportComparison]

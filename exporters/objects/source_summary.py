@@ -1,5 +1,6 @@
-"""The last step, once all units are done: one index over all objects, the bucket's settings, and the
-summary.
+"""The last step, once all units are done: one index over all objects, the bucket's settings, and the summary. Of a
+bucket that is gone before it was read to its end, it is made of the inventory, and of the settings that were noted when
+it had been listed.
 """
 
 from __future__ import annotations
@@ -7,14 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from contextlib import closing
+from typing import Any, BinaryIO, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.api import (
+    OUTLINE,
     CatalogEntry,
     DoneUnit,
     Enumeration,
@@ -26,13 +30,16 @@ from exporters.api import (
     Workspace,
 )
 from exporters.bucket_api import Bucket, ObjectSummary
+from exporters.errors import SourceError, reading_state
 from exporters.objects import changed_objects, index_rows, unit_plan
+from exporters.objects.listing import inventory
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Relisting
 from exporters.objects.pack import rows_file
 from exporters.objects.scratch_table import scratch_table
+from exporters.structs import as_dict
 
 INDEX_ROWS = 1_000_000
 """At most so many rows in one file of the index."""
@@ -302,3 +309,42 @@ def _count(table: pa.Table, counts: ObjectCounts) -> None:
     sizes = pc.filter(table["size"], pc.equal(table["disposition"], "exported"))
     counts.exported += len(sizes)
     counts.size_bytes += pc.sum(sizes).as_py() or 0
+
+
+class NotedBucket(Struct, frozen=True):
+    """What the summary asks of a ``Bucket``. ``settings``: None where they have not been read."""
+
+    name: str
+    prefix: str
+    server: str
+    settings: dict[str, Any] | None = None
+    are_tags_readable: bool = True
+
+    def configuration(self) -> dict[str, Any]:
+        """See ``Bucket.configuration``."""
+        return {"failing": ["settings"]} if self.settings is None else self.settings
+
+    def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
+        """See ``Bucket.tags_readable``."""
+        del samples
+        return self.are_tags_readable
+
+    def note(self, workspace: Workspace) -> None:
+        """Write it."""
+        workspace.write(OUTLINE, json.dumps(as_dict(self), default=str).encode())
+
+
+def summary_of_gone(
+    workspace: Workspace, done: Iterable[DoneUnit], sink: Sink, error: SourceError
+) -> SourceSummary | None:
+    """See ``exporters.engine.SummaryOfGone``."""
+    data, listed = workspace.read(OUTLINE), inventory.finished(workspace)
+    if data is None or listed is None:
+        return None
+    with reading_state(OUTLINE):
+        bucket = cast("Bucket", msgspec.convert(json.loads(data), NotedBucket))
+    own_units = (unit for unit in done if unit.outcome.facts.get("inventory") == listed.totals.id)
+    planned = unit_plan.cut(listed, bucket.name)
+    relisting = Relisting(bucket, listed.totals, refusal=error)
+    with closing(FinishedUnits(own_units)) as finished:
+        return Closing(bucket, listed, workspace, finished, relisting).run(planned, sink)

@@ -18,10 +18,9 @@ from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.query_rows import fetch
-from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.type_catalog import known_types
+from exporters.postgres.rows.column_types import SqlType, kind_of, known_types
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.sql.columns import Kind
+from exporters.sql.columns import Column, Kind
 
 _MOVED = """
 SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (%(oids)s::oid[])
@@ -127,16 +126,10 @@ def unreadable_partitioned(connection: psycopg.Connection[Any]) -> dict[str, int
     return {quote_qualified(row["schema"], row["name"]): row["oid"] for row in rows}
 
 
-class PostgresColumn(Struct, frozen=True):
-    """A column as it is exported. ``sql_type`` is the server's own spelling, domains by their name."""
+class PostgresColumn(Column, frozen=True):
+    """A column as it is exported."""
 
-    name: str
-    sql_type: str
-    kind: Kind
-    not_null: bool
-    generated: bool
     identity: str
-    collation: str
     measured: bool = False
     """Whether the server can count the bytes of its values without reading them."""
     number: int = 0

@@ -83,7 +83,7 @@ class _Contents(Struct, frozen=True):
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
-    address = parse_server_url(url, password=secrets.get("password"))
+    address = parse_server_url(url, secrets)
     named = [address.keywords["dbname"]] if "dbname" in address.keywords else []
     with connect_to_server(address, dict.fromkeys([*named, *MAINTENANCE_DATABASES])) as connection:
         with as_source_errors(address.url):

@@ -134,7 +134,7 @@ class _ExaminedPostgres(Struct, frozen=True):
 
 def examine(request: ExamineRequest) -> Examination:
     """Examine a source. See ``exporters.doctor.Examine``."""
-    address = parse_url(request.url, password=request.secrets.get("password"))
+    address = parse_url(request.url, request.secrets)
     with closing(connect(address)) as connection:
         with as_source_errors(address.url):
             connection.execute(_TIMEOUTS.encode())

@@ -17,7 +17,7 @@ from exporters.errors import (
     SourceSilentError,
     SourceUnreachableError,
 )
-from exporters.sql.lost_snapshots import snapshot_lost
+from exporters.sql.snapshots import snapshot_lost
 
 DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
 """What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""

@@ -38,7 +38,7 @@ class PostgresExporter:
 
     def open(self, name: str, url: str, host: Host) -> PostgresSource:
         """Connect once, to prove that the database can be reached and dumped. What reads it is imported meanwhile."""
-        address = parse_url(url, password=host.secret("password"))
+        address = parse_url(url, {"password": host.secret("password") or ""})
         with ThreadPoolExecutor(2) as pool:
             asked = pool.submit(ask_newest)  # a program says its version in about the time of a login
             pool.submit(import_module, "exporters.postgres.source")
@@ -64,7 +64,7 @@ def _database_identity(connection: psycopg.Connection[Any]) -> str:
 def contact(url: str, secrets: Mapping[str, str]) -> None:
     """Log in and out again. Raises ``SourceUnreachableError`` where there is no answer; a refusal is one."""
     try:
-        connect_once(parse_server_url(url, password=secrets.get("password"))).close()
+        connect_once(parse_server_url(url, secrets)).close()
     except SourceError as exc:
         if isinstance(exc, SourceUnreachableError) and not sqlstate(exc):
             raise

@@ -20,7 +20,7 @@ from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import Advance, RowsDigest
-from exporters.sql.lost_snapshots import lost_with_sessions
+from exporters.sql.snapshots import lost_with_sessions
 
 Name = tuple[str, str]
 """The schema and the name of a table."""

@@ -60,7 +60,7 @@ class PostgresLiveReader:
 
     def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        return digest_requested(parse_url(url, password=secrets.get("password")), request)
+        return digest_requested(parse_url(url, secrets), request)
 
     def write_states(
         self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False
@@ -69,7 +69,7 @@ class PostgresLiveReader:
         counts what it has written when its transaction has ended.
         """
         del is_settled
-        address = parse_url(url, password=secrets.get("password"))
+        address = parse_url(url, secrets)
         with closing(connect(address)) as connection:
             if connection.info.server_version < _LIVE_COUNTS_VERSION:
                 time.sleep(_STALE_SECONDS)
@@ -79,7 +79,7 @@ class PostgresLiveReader:
 
     def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
         """See ``WriteCounters``."""
-        address = parse_url(url, password=secrets.get("password"))
+        address = parse_url(url, secrets)
         with closing(connect(address)) as connection:
             is_live = connection.info.server_version >= _LIVE_COUNTS_VERSION
             counted = _COUNTED if is_live else _COUNTED_BEFORE_15
@@ -89,11 +89,11 @@ class PostgresLiveReader:
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""
-        return live_rows(parse_url(url, password=secrets.get("password")))
+        return live_rows(parse_url(url, secrets))
 
     def keyed_rows(
         self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
     ) -> AbstractContextManager[KeyedRows]:
         """See ``KeyedReader``: one snapshot costs no more."""
         del is_one_moment
-        return live_rows(parse_url(url, password=secrets.get("password")))
+        return live_rows(parse_url(url, secrets))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
@@ -15,7 +15,8 @@ from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Uni
 from exporters.connections.open_connections import waking
 from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from exporters.postgres import changed_chunks, large_objects
-from exporters.postgres.catalog import PostgresTable, types_have_changed
+from exporters.postgres.catalog import PostgresColumn, PostgresTable, types_have_changed
+from exporters.postgres.charset.encodings import AS_STORED
 from exporters.postgres.definitions.definition_files import (
     DefinitionFiles,
     bare_definitions,
@@ -25,14 +26,17 @@ from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
-from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
-from exporters.postgres.source_summary import PostgresFinish, outline, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout, ParsedBlock
-from exporters.sql.lost_snapshots import snapshot_lost
-from exporters.sql.outline import write_files
+from exporters.sql.outline import Outline, write_files
+from exporters.sql.snapshots import snapshot_lost
+from exporters.sql.source_summary import (
+    Exported,
+    HowCounted,
+    column_details,
+)
 
 
 class _Planned(Struct, frozen=True):
@@ -141,6 +145,8 @@ class PostgresSnapshot:
         read = self._feeds.read_all(chunks) if len(chunks) > 1 else []
         if not read:
             return
+        from exporters.postgres.rows.chunk_export import typed_together  # noqa: PLC0415  see ``export``
+
         typed = typed_together(
             [(planned.layout, rows) for (_, planned), rows in zip(small, read, strict=True)]
         )
@@ -185,13 +191,8 @@ class PostgresSnapshot:
 
     def _note_outline(self, workspace: Workspace, defining: Future[DefinitionFiles]) -> None:
         """Note it without definitions, and again with them."""
-        large = [large_objects.planned(0)] if self._session.large_objects else []
-        planned = [*self._plan.tables, *large]
-        bare = bare_definitions(self._tables)
-        replace(outline(self._known(bare), planned, bare.files), is_bare=True).note(workspace)
-        definitions = defining.result()
-        known = self._known(definitions, self._unreadable_objects())
-        outline(known, planned, definitions.files).note(workspace)
+        replace(self._outline(bare_definitions(self._tables), ()), is_bare=True).note(workspace)
+        self._outline(defining.result(), self._unreadable_objects()).note(workspace)
 
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
@@ -240,25 +241,43 @@ class PostgresSnapshot:
             counting = self._begun_counting()
             definitions = self._definitions()
         write_files(sink, definitions.files)
-        known = self._known(definitions, self._unreadable_objects())
+        outline = self._outline(definitions, self._unreadable_objects())
         counts = counting.result()
-        if any(column.definition for table in known.tables.values() for column in table.columns):
+        columns = [column for planned in self._planned.values() for column in planned.table.columns]
+        if any(column.definition for column in columns):
             self._check_types(counting)
-        finished = summary(replace(known, counted=counts, done=current_units))
-        return replace(finished, has_definitions=not known.tables and self._has_definitions())
-
-    def _known(self, definitions: DefinitionFiles, unreadable: Sequence[Gap] = ()) -> PostgresFinish:
-        """Return what is known when the definitions have been read."""
-        return PostgresFinish(
-            tables={number: planned.table for number, planned in self._planned.items()},
-            all_tables=self._all_tables,
-            counted={},
-            done=(),
-            positions=self._positions,
-            server=self._session.server,
-            losses=definitions.losses,
-            gaps=[*definitions.gaps, *unreadable],
+        how = HowCounted(
+            listed=("pg_class", sum(1 for table in self._all_tables if not table.foreign)),
+            counted="count(*) under the snapshot",
+            measured="sum(octet_length()) under the snapshot",
+            not_measured=self._not_measured(columns),
+            other_entries=1 if self._session.large_objects else 0,
         )
+        summary = outline.finished(current_units, counts, how)
+        return replace(summary, has_definitions=not self._planned and self._has_definitions())
+
+    def _outline(self, definitions: DefinitionFiles, unreadable_objects: Sequence[Gap]) -> Outline:
+        """Return what is known before rows are read and counted."""
+        large = [large_objects.planned(0)] if self._session.large_objects else []
+        planned = [*self._plan.tables, *large]
+        unreadable = [Gap(table.item, "failed", table.gap) for table in self._all_tables if table.gap]
+        return Outline(
+            files={**definitions.files},
+            tables=[_exported(table.number, self._planned[table.number].table) for table in planned],
+            planned=planned,
+            gaps=[*unreadable, *definitions.gaps, *unreadable_objects],
+            losses=definitions.losses,
+            positions=[dict(position) for position in self._positions],
+            server=self._session.server,
+        )
+
+    def _not_measured(self, columns: Iterable[PostgresColumn]) -> str:
+        """Return why the server counts no bytes of text; "" where it does, or where there is no text."""
+        encoding = self.position["encoding"]
+        has_text = any(str(column.kind.stored) == "string" for column in columns)
+        if encoding in AS_STORED or not has_text:
+            return ""
+        return f"the server has them in {encoding}, and they leave in UTF-8"
 
     def _has_definitions(self) -> bool:
         """Tell whether the database has anything that a fresh one has not."""
@@ -311,3 +330,12 @@ class PostgresSnapshot:
         if self._counting is not None:
             self._counting.close()
         self._feeds.close()
+
+
+def _exported(number: int, table: PostgresTable) -> Exported:
+    columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
+    persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
+    ancestors = [list(name) for name in table.ancestors]
+    details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
+    details |= {"extension": table.extension} if table.extension else {}
+    return Exported(number, table.schema, table.name, table.item, None, details, kind=table.kind)

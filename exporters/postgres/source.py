@@ -18,9 +18,9 @@ from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
 from exporters.rate_sampling import try_out
-from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import NAME as PLAN
 from exporters.sql.chunk_plan import Plan
+from exporters.sql.snapshots import remember_position
 
 _GENTLY = (
     "{name} is read gently: short statements, with pauses that follow the server's load. Its snapshot is held until the"
@@ -90,7 +90,7 @@ class PostgresSource:
                 workspace.write(PLAN, plan.dump())
             if self._session_limits.limits.gentle:
                 self._session_limits.note(_GENTLY.format(name=self.name))
-            positions = snapshot_positions.remember(workspace, session.position)
+            positions = remember_position(workspace, session.position)
             with closing(PostgresSnapshot(session, tables, plan, positions, workers)) as view:
                 yield view
 

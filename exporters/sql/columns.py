@@ -6,8 +6,8 @@ stands in a side column. What a column is stands in the metadata of its field, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 from msgspec import Struct
@@ -84,38 +84,17 @@ def columns_in(schema: pa.Schema, *, generated: bool = True) -> Mapping[str, pa.
     return {field.name: field for field in schema if left_out.isdisjoint(field.metadata or ())}
 
 
-class Column(Protocol):
-    """What a layout needs to know of a column, whichever engine it is of."""
+class Column(Struct, frozen=True):
+    """A column as it is exported, whichever engine it is of. ``sql_type`` is the server's own spelling of its type,
+    domains by their name. ``generated``: the server computes it. ``collation`` may be nothing.
+    """
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def sql_type(self) -> str:
-        """The server's own spelling of its type."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """How its text becomes values."""
-        ...
-
-    @property
-    def not_null(self) -> bool:
-        """Whether NULL is refused."""
-        ...
-
-    @property
-    def generated(self) -> bool:
-        """Whether the server computes it."""
-        ...
-
-    @property
-    def collation(self) -> str:
-        """Its collation, or nothing."""
-        ...
+    name: str
+    sql_type: str
+    kind: Kind
+    not_null: bool
+    generated: bool
+    collation: str
 
 
 class Layout(Struct, frozen=True):
@@ -231,3 +210,30 @@ def array_of(
     used = [pa.py_buffer(buffer) for buffer in data if buffer is not None]
     used.insert(0, None if validity is None else pa.py_buffer(validity))
     return pa.Array.from_buffers(data_type, rows, used, nulls, children=children)
+
+
+Key = TypeVar("Key", bound=Hashable)
+Pieces = Sequence[pa.Array | pa.Scalar]
+"""What is computed of a column: arrays of its length, and scalars that hold for all of its values."""
+
+
+def compute_by_key(
+    columns: Sequence[tuple[Key, pa.Array]], compute: Callable[[Key, pa.Array], Pieces]
+) -> list[Pieces]:
+    """Return what ``compute`` makes of each column, by one call for all of the same key and type. A call
+    of Arrow costs more than the values of a small table.
+    """
+    groups: dict[tuple[Key, pa.DataType], list[int]] = {}
+    for position, (key, values) in enumerate(columns):
+        groups.setdefault((key, values.type), []).append(position)
+    results: list[Pieces] = [()] * len(columns)
+    for (key, _), positions in groups.items():
+        arrays = [columns[position][1] for position in positions]
+        pieces = compute(key, arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays))
+        start = 0
+        for position, values in zip(positions, arrays, strict=True):
+            results[position] = [
+                piece if isinstance(piece, pa.Scalar) else piece.slice(start, len(values)) for piece in pieces
+            ]
+            start += len(values)
+    return results

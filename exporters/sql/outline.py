@@ -1,8 +1,8 @@
 """The outline of a database: its definitions and tables, noted in the workspace as soon as its snapshot stands.
 
-From it comes the summary of a source that is gone before it was read to its end. What is lost are rows that were not
-read, and the server's own counts. If tables were altered or dropped between two snapshots, that of the snapshot of
-which more rows were exported is taken.
+From it comes the summary of a source, with the server's own counts; also of one that is gone before it was read to its
+end. Then these counts are lost, and rows that were not read. If tables were altered or dropped between two snapshots,
+that of the snapshot of which more rows were exported is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from msgspec.structs import replace
 from exporters.api import OUTLINE, DoneUnit, Gap, Loss, Sink, SourceSummary, Workspace
 from exporters.errors import SourceError, SourceStateError, reading_state
 from exporters.sql.chunk_plan import Plan, PlannedTable, spec, unit_id
-from exporters.sql.source_summary import Exported, entries_of, one_each
+from exporters.sql.source_summary import (
+    Counted,
+    Exported,
+    HowCounted,
+    entries_of,
+    enumerations,
+    one_each,
+    settled,
+    uncounted,
+)
 from exporters.structs import as_dict
 
 MOST = 3
@@ -62,7 +71,29 @@ class Outline(Struct, frozen=True):
         """Return the chunks as JSON."""
         return Plan(tuple(self.planned)).dump()
 
-    def summary(self, done: Sequence[DoneUnit], sink: Sink) -> SourceSummary:
+    def finished(
+        self, done: Iterable[DoneUnit], counts: Mapping[int, Counted | str], how: HowCounted
+    ) -> SourceSummary:
+        """Return the summary of a source that was read to its end: the units are added up by table, and compared with
+        the server's ``counts``, or why there is none.
+        """
+        whole = settled(counts)
+        tables = [
+            replace(table, counted=whole[table.number].rows, octets=whole[table.number].octets)
+            for table in self.tables
+        ]
+        entries, gaps = entries_of(tables, done)
+        labels = {table.number: table.label for table in tables}
+        return SourceSummary(
+            entries,
+            enumerations(tables, entries, how),
+            gaps=one_each([*self.gaps, *uncounted(labels, counts), *gaps]),
+            losses=self.losses,
+            positions=self.positions,
+            server=self.server,
+        )
+
+    def summary_of_gone(self, done: Sequence[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions; add up the units that are of these tables. A table that lacks some is a gap, and so is
         one whose units were read under several snapshots: a row may have moved from one to the other. So are rows of
         tables that there are no more.
@@ -125,7 +156,7 @@ def summary_of_gone(
     most = max(
         outlines, key=lambda outline: (_size(outline.planned, units), not outline.is_bare), default=None
     )
-    return None if most is None else most.summary(units, sink)
+    return None if most is None else most.summary_of_gone(units, sink)
 
 
 def _as_exported(outline: Outline, outlines: Sequence[Outline], done: Sequence[DoneUnit]) -> Outline:

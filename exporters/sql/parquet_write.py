@@ -167,8 +167,9 @@ class GroupedFile:
             self._end_group()
             self._spliced.finish()
             return
-        table = _empty(self._schema)
-        if self._single is not None:  # some columns may be of a smaller type than the file's
+        if self._single is None:
+            table = _empty(self._schema)
+        else:  # some columns may be of a smaller type than the file's
             columns = zip(self._schema, self._single.columns, strict=True)
             table = pa.Table.from_arrays(
                 [as_type(field.type, values) for field, values in columns], schema=self._schema

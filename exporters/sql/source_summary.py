@@ -171,30 +171,33 @@ def column_details(column: Column) -> dict[str, Any]:
     }
 
 
-def enumerations(
-    tables: Sequence[Exported],
-    entries: Sequence[CatalogEntry],
-    *,
-    listed: tuple[str, int],
-    counted: str,
-    measured: str,
-    not_measured: str = "",
-    other_entries: int = 0,
-) -> list[Enumeration]:
-    """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
-    tables, and how many. ``counted``, ``measured``: how it counts rows and bytes. ``not_measured``: why it counts no
-    bytes, where it does not. ``other_entries``: the number of entries that are no tables.
+class HowCounted(Struct, frozen=True):
+    """How a server counts. ``listed``: how it lists tables, and how many. ``counted``, ``measured``: how it counts rows
+    and bytes. ``not_measured``: why it counts no bytes, where it does not. ``other_entries``: the number of entries
+    that are no tables.
     """
+
+    listed: tuple[str, int]
+    counted: str
+    measured: str
+    not_measured: str = ""
+    other_entries: int = 0
+
+
+def enumerations(
+    tables: Sequence[Exported], entries: Sequence[CatalogEntry], how: HowCounted
+) -> list[Enumeration]:
+    """Return the two ways in which tables, rows and the bytes of texts were counted."""
     byte_counts = [
-        Enumeration(BYTES, measured, _octets(entries, "server_octets")),
+        Enumeration(BYTES, how.measured, _octets(entries, "server_octets")),
         Enumeration(BYTES, "in the exported rows", _octets(entries, "octets")),
     ]
-    if not_measured and not any(entry.details["server_octets"] for entry in entries):
-        byte_counts = [Enumeration(BYTES, measured, 0, not_measured)]
+    if how.not_measured and not any(entry.details["server_octets"] for entry in entries):
+        byte_counts = [Enumeration(BYTES, how.measured, 0, how.not_measured)]
     return [
-        Enumeration("tables", *listed),
-        Enumeration("tables", "exported", len(entries) - other_entries),
-        Enumeration("rows", counted, sum(table.counted or 0 for table in tables)),
+        Enumeration("tables", *how.listed),
+        Enumeration("tables", "exported", len(entries) - how.other_entries),
+        Enumeration("rows", how.counted, sum(table.counted or 0 for table in tables)),
         Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
         *byte_counts,
     ]

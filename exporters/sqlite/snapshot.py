@@ -12,20 +12,32 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
-from exporters.sql import chunk_plan, snapshot_positions
+from exporters.api import (
+    DoneUnit,
+    Gap,
+    Loss,
+    Outcome,
+    Sink,
+    SourceSummary,
+    Survey,
+    SurveyItem,
+    Unit,
+    Workspace,
+)
+from exporters.sql import chunk_plan
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sql.outline import Outline, write_files
-from exporters.sql.source_summary import Exported, entries_of, enumerations
+from exporters.sql.snapshots import remember_position
+from exporters.sql.source_summary import Counted, Exported, HowCounted
+from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
-from exporters.sqlite.chunk_plan import plan_readable
+from exporters.sqlite.chunk_plan import measure, plan_readable
 from exporters.sqlite.definitions import schema_files
 from exporters.sqlite.errors import is_damage
-from exporters.sqlite.files.backup import Copy, Header
+from exporters.sqlite.files.backup import Copy, Header, connected
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.rows.byte_counts import count_octets
-from exporters.sqlite.rows.chunk_export import export_rows
+from exporters.sqlite.rows.chunk_export import count_octets, export_rows
 from exporters.sqlite.rows.long_rows import LongCells
 from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
@@ -57,7 +69,7 @@ class SqliteSnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._positions = snapshot_positions.remember(workspace, self.position)
+        self._positions = remember_position(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table."""
@@ -102,46 +114,37 @@ class SqliteSnapshot:
 
     def begin_outline(self, workspace: Workspace) -> None:
         """See ``exporters.api.Outlined``: all of it has been read."""
-        Outline(
-            files=self._schema_files(),
-            tables=[replace(self._exported(number, {}), counted=None) for number in self._tables],
+        self._outline().note(workspace)
+
+    def _outline(self) -> Outline:
+        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
+        return Outline(
+            files=schema_files(self._catalog.entries, pragmas),
+            tables=[_exported(*planned) for planned in self._tables.values()],
             planned=[planned for planned, _ in self._tables.values()],
-            gaps=self._unread(),
+            gaps=[Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()],
             losses=[*self._catalog.losses, *self._header_losses()],
             positions=[dict(position) for position in self._positions],
             server=server(),
-        ).note(workspace)
-
-    def _schema_files(self) -> dict[str, bytes]:
-        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
-        return schema_files(self._catalog.entries, pragmas)
-
-    def _unread(self) -> list[Gap]:
-        return [Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()]
+        )
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with SQLite's own count of every table."""
-        write_files(sink, self._schema_files())
-        exported = [self._exported(number, octets) for number, octets in self._octets().items()]
+        outline = self._outline()
+        write_files(sink, outline.files)
+        counts = {
+            number: Counted(self._sizes[self._tables[number][1].name].rows, octets)
+            for number, octets in self._octets().items()
+        }
         own_units = (done_unit for done_unit in done if done_unit.unit.spec.get("table") in self._tables)
-        entries, gaps = entries_of(exported, own_units)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
-        unread = self._unread()
-        return SourceSummary(
-            entries,
-            enumerations(
-                exported,
-                entries,
-                listed=("sqlite_schema, virtual tables apart", listed - len(unread)),
-                counted="count(*) in the copy",
-                measured="sum(length()) in the copy",
-            ),
-            gaps=[*unread, *gaps],
-            losses=[*self._catalog.losses, *self._header_losses()],
-            positions=self._positions,
-            server=server(),
-            has_definitions=bool(self._catalog.entries),
+        how = HowCounted(
+            listed=("sqlite_schema, virtual tables apart", listed - len(self._damaged)),
+            counted="count(*) in the copy",
+            measured="sum(length()) in the copy",
         )
+        summary = outline.finished(own_units, counts, how)
+        return replace(summary, has_definitions=bool(self._catalog.entries))
 
     def _virtual(self) -> int:
         """Count the virtual tables by their statements."""
@@ -156,18 +159,6 @@ class SqliteSnapshot:
             return []
         reason = f"{self._header.reserved_bytes} bytes of every page are an extension's own; the destination has none"
         return [Loss("database", "reserved bytes of pages", reason)]
-
-    def _exported(self, number: int, octets: Mapping[str, int]) -> Exported:
-        planned, table = self._tables[number]
-        kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
-        columns = [
-            as_dict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)
-        ]
-        details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
-        details |= {"shadow_of": table.shadow_of} if table.shadow_of else {}
-        counted = self._sizes[table.name].rows
-        label = SCHEMA + "." + table.name
-        return Exported(number, SCHEMA, table.name, label, counted, details, octets)
 
     def _octets(self) -> dict[int, dict[str, int]]:
         """Let SQLite add up the bytes of every table's texts and blobs, by several threads; where text is not kept as
@@ -209,6 +200,34 @@ class SqliteSnapshot:
         self._pool.close()
 
 
+def _exported(planned: PlannedTable, table: SqliteTable) -> Exported:
+    kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
+    columns = [as_dict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
+    details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
+    details |= {"shadow_of": table.shadow_of} if table.shadow_of else {}
+    return Exported(planned.number, SCHEMA, table.name, f"{SCHEMA}.{table.name}", None, details)
+
+
 def server() -> str:
     """Return what reads the file."""
     return f"SQLite {sqlite3.sqlite_version}"
+
+
+def survey_file(address: SqliteAddress) -> Survey:
+    """Return every table with its rows counted; the file's bytes are spread over them by rows. Raises
+    ``SourceError``.
+    """
+    with connected(address) as connection:
+        catalog = read_catalog(connection)
+        damaged: dict[str, str] = {}
+        sizes = measure(connection, catalog.tables, damaged)
+    counts = {name: size.rows for name, size in sizes.items()}
+    total = max(sum(counts.values()), 1)
+    size_bytes = address.path.stat().st_size
+    items = [
+        SurveyItem(name, "table", count, size_bytes * count // total, exact=True)
+        for name, count in counts.items()
+    ]
+    warnings = [f"{loss.item}: {loss.property} will not survive: {loss.reason}" for loss in catalog.losses]
+    warnings += [f"{name}: {reason}" for name, reason in damaged.items()]
+    return Survey(items, server(), warnings)

@@ -12,8 +12,7 @@ from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library
 from exporters.sqlite.files.backup import OpenedMeanwhileError, check_file, connected, copied
 from exporters.sqlite.files.directory import DirectorySource, find
-from exporters.sqlite.snapshot import SqliteSnapshot
-from exporters.sqlite.table_survey import survey_file
+from exporters.sqlite.snapshot import SqliteSnapshot, survey_file
 
 
 class SqliteExporter:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from exporters.errors import SourceError
 from migrate.bundle import layout
@@ -23,31 +23,17 @@ than the parts that were under way.
 """
 
 
-class SinkWatch(Protocol):
-    """Told how far the files of a sink are. Thread-safe; sizes are bytes."""
+class SinkWatch:
+    """Is told how far the files of a sink are; does nothing itself. Thread-safe; sizes are bytes."""
 
     def read(self, items: int, size_bytes: int) -> None:
         """So much was read of the source."""
-        ...
 
     def write(self, size_bytes: int) -> None:
         """So much was written into files."""
-        ...
 
     def land(self, size_bytes: int) -> None:
         """A part of a file of this size has arrived at the location."""
-        ...
-
-
-class _Unwatched:
-    def read(self, items: int, size_bytes: int) -> None:
-        pass
-
-    def write(self, size_bytes: int) -> None:
-        pass
-
-    def land(self, size_bytes: int) -> None:
-        pass
 
 
 class StoreSink:
@@ -70,7 +56,7 @@ class StoreSink:
         self._store = store
         self._source = source
         self.cancellation = cancellation or CancellationToken()
-        self.watch = watch or _Unwatched()
+        self.watch = watch or SinkWatch()
         self._lock = threading.Lock()
         self._files: dict[str, FileRecord] = {}
         self._waiting: dict[str, FileWriter] | None = {} if held else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +77,7 @@ from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore, Store
-from migrate.storage.rate_limit import SMALL_BYTES
+from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -279,23 +279,11 @@ def run_export(
         reported(session, "export", location, case, endpoints),
         session.waiting_for_silent(*endpoints.values(), is_too_late=lambda: options.seal_time.is_over),
     ):
-        rate_limiter = rate_limiter_of(session, cluster_machines, case)
-        cancellation = session.cancellation.child()
-
-        def open_store(token: CancellationToken) -> MultipartStore:
-            return open_location(
-                location.url,
-                secrets=location.reveal(),
-                rate_limiter=rate_limiter,
-                at_once_bytes=SMALL_BYTES,
-                note=note,
-                deadline=case.deadline if case else None,
-                cancellation=token,
-            )
-
-        store = open_store(cancellation)
-        workers = session.workers(default=export_workers(), case=case.workers if case else None)
         started = time.monotonic()
+        rate_limiter = rate_limiter_of(session, cluster_machines, case)
+        open_store = _store_opener(session, location, case, rate_limiter)
+        cancellation = session.cancellation.child()
+        store = open_store(cancellation)
         seen = look(store)
         endpoints = _without_dropped(store, endpoints, options, note, seen[0])
         options = replace(
@@ -313,23 +301,25 @@ def run_export(
             if options.follow:
                 _require_bases(store, options.follow)
         else:
-            if case is not None:
-                options = _with_case(session, case, endpoints, options)
             limits = options.limits or (case.limits if case else Limits())
             limits = replace(limits, deadline=case.deadline if case else None)
+            if case is not None:
+                options = _with_case(session, case, endpoints, options)
             if cluster_machines is not None:
                 from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
 
                 cluster = ExportCluster(cluster_machines, location, endpoints, limits)
                 options = replace(options, open_pool=cluster.open_pool)
+            workers = session.workers(default=export_workers(), case=case.workers if case else None)
+            progress = session.progress
             with open_sources(
-                endpoints, limits=limits, progress=session.progress, cancellation=cancellation
+                endpoints, limits=limits, progress=progress, cancellation=cancellation
             ) as sources:
                 outcome = export(
                     sources,
                     store,
                     workers=workers,
-                    progress=session.progress,
+                    progress=progress,
                     options=options,
                     cancellation=cancellation,
                 )
@@ -345,6 +335,25 @@ def run_export(
             compared=compared_names,
             case_option=case.option if case else "",
         )
+
+
+def _store_opener(
+    session: Session, location: Endpoint, case: Case | None, rate_limiter: RateLimiter | None
+) -> Callable[[CancellationToken], MultipartStore]:
+    """Return what opens the location; waiting for it ends with the token that it is given."""
+
+    def open_store(token: CancellationToken) -> MultipartStore:
+        return open_location(
+            location.url,
+            secrets=location.reveal(),
+            rate_limiter=rate_limiter,
+            at_once_bytes=SMALL_BYTES,
+            note=session.progress.note,
+            deadline=case.deadline if case else None,
+            cancellation=token,
+        )
+
+    return open_store
 
 
 def _with_case(

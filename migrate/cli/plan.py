@@ -37,7 +37,7 @@ from migrate.discover.servers import servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
-from migrate.export.lost_source import no_source_error
+from migrate.export.open_sources import no_source_error
 from migrate.number_text import (
     bytes_words,
     count_words,

@@ -36,7 +36,7 @@ from exporters.mysql.doctor import (
 from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
-from exporters.mysql.sessions.set_statements import set_statements
+from exporters.mysql.sessions.server_settings import set_statements
 from exporters.tls import tls_facts
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles, uncounted_writes
 from migrate.restore.mysql.destination import find_content
@@ -89,7 +89,7 @@ class _Destination(Struct, frozen=True):
 
 def examine(request: ExamineRequest) -> Examination:
     """Examine a destination. See ``exporters.doctor.Examine``."""
-    address = parse_url(request.url, password=request.secrets.get("password"))
+    address = parse_url(request.url, request.secrets)
     try:
         opened = connect(address)
     except SourceGoneError as exc:

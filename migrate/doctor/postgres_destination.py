@@ -107,7 +107,7 @@ class _Destination(Struct, frozen=True):
 
 def examine(request: ExamineRequest) -> Examination:
     """Examine a destination. See ``exporters.doctor.Examine``."""
-    address = parse_url(request.url, password=request.secrets.get("password"))
+    address = parse_url(request.url, request.secrets)
     try:
         connection = connect(address)
     except SourceGoneError as exc:

@@ -34,10 +34,9 @@ from migrate.bundle.seal import ExportedData, Sealed
 from migrate.bundle.seal import seal as write_seal
 from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
-from migrate.export.location_room import LocationRoom
-from migrate.export.lost_source import LostSource, no_source_error
+from migrate.export.open_sources import LostSource, no_source_error
 from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, result
-from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
+from migrate.export.preflight import LocationRoom, SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
 from migrate.export.standing_seal import is_unchanged

@@ -37,7 +37,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.engines import registry
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
-from migrate.export.lost_source import LostSource
+from migrate.export.open_sources import LostSource
 from migrate.export.outcome import BrokenSource
 from migrate.export.seal_time import counted_in_time, woken_at_the_seal
 from migrate.export.source_units import ExportRun, UnitRun

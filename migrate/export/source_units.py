@@ -25,9 +25,9 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.errors import MoveoutError, NoSpaceError
 from migrate.export.followed_changes import FollowedChanges
-from migrate.export.location_room import LocationRoom
 from migrate.export.outcome import ExportOptions
 from migrate.export.plan_totals import Summary, write_summary
+from migrate.export.preflight import LocationRoom
 from migrate.export.seal_time import SealTimeError
 from migrate.export.standing_seal import StandingSeal
 from migrate.export.unit_runner import (

@@ -19,7 +19,7 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
 from migrate.bundle.export_state import now
 from migrate.bundle.lease import Fence, Lease
-from migrate.bundle.unit_sink import StoreSink
+from migrate.bundle.unit_sink import SinkWatch, StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.export.read_back import prove
 from migrate.runtime.cancellation import CancellationToken, Cancelled
@@ -288,7 +288,7 @@ meanwhile.
 """
 
 
-class _UnitProgress:
+class _UnitProgress(SinkWatch):
     """Reports a unit to the progress: half of it as it is read, half as that arrives at the location, the rest at the
     end. Sizes are estimates until then: no more is reported than was planned for the unit, and nothing twice.
     """

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.linear_cost import fit
+from exporters.rate_sampling import fit
 from migrate.plan.stage_work import OTHER_KIND, RunRecord, StageRecord, StageWork
 
 REFERENCE_FILE = "reference_runs.json"

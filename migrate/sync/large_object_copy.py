@@ -1,7 +1,8 @@
 """Large objects: in parts, with as much in memory as a few parts, and gone on with where an earlier run stopped.
 
 Those that the source has from parts are made of the very same parts where they are not too large, so that their
-ETag stays the same.
+ETag stays the same. The record says which unfinished upload belongs to which version, so that parts of an older one,
+begun with its metadata, are never gone on with.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from exporters.bucket_api import Fetched
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
-from migrate.errors import DamageError, MoveoutError
+from migrate.bundle import canonical_json
+from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.restore.objects.destination_terms import has_own_parts, in_parts
+from migrate.storage.api import MultipartStore
 from migrate.storage.multipart import part_sizes
-from migrate.storage.s3.destination_bucket import Written
+from migrate.storage.retry import Retrying
+from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
 from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal, source_of
 from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Done, Item, item
 from migrate.sync.record.column_pages import microseconds
-from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.null_version import is_null
 
 OTHER_PARTS = "the source does not say where its parts begin, so the destination has others"
@@ -158,3 +161,61 @@ class LargeCopy(Struct):
             self.context.source.cancellation.check()
             self.context.take(len(body))
             yield body
+
+
+_FOLDER = "uploads/"
+
+
+class Uploads:
+    """The uploads that runs have begun. Thread-safe, as no key is copied twice at once."""
+
+    def __init__(self, store: MultipartStore, destination: DestinationBucket) -> None:
+        self._store, self._destination = store, destination
+
+    def find(self, key: str, identity: str) -> str:
+        """Return the upload of this version of an object, empty where there is none. One of another is dropped."""
+        recorded = self._noted(key)
+        if not recorded:
+            return ""
+        if recorded.get("which") == identity:
+            return str(recorded.get("upload", ""))
+        self._drop(key, recorded)
+        return ""
+
+    def note(self, key: str, identity: str, upload: str) -> None:
+        """Say that an upload has begun."""
+        value = {"version": 1, "key": key, "which": identity, "upload": upload}
+        self._store.put(_file(key), canonical_json.encode(value))
+
+    def end(self, key: str) -> None:
+        """Say that an upload has become an object."""
+        self._store.delete(_file(key))
+
+    def forget(self, key: str) -> None:
+        """Drop the upload of a key with all its parts."""
+        if recorded := self._noted(key):
+            self._drop(key, recorded)
+
+    def clear(self) -> None:
+        """Drop all uploads: those whose objects are there, or are not needed any more."""
+        for info in list(self._store.list(_FOLDER)):
+            recorded = self._read(info.key)
+            self._drop(str(recorded.get("key", "")), recorded)
+
+    def _drop(self, key: str, recorded: dict[str, object]) -> None:
+        if recorded.get("upload"):
+            Retrying(self._destination.parts()).abort(self._destination.prefix + key, str(recorded["upload"]))
+        self.end(key)
+
+    def _noted(self, key: str) -> dict[str, object]:
+        return self._read(_file(key))
+
+    def _read(self, name: str) -> dict[str, object]:
+        try:
+            return canonical_json.decode(self._store.read(name), name)
+        except (GoneError, DamageError):
+            return {}
+
+
+def _file(key: str) -> str:
+    return f"{_FOLDER}{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}.json"

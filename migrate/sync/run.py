@@ -29,18 +29,17 @@ from migrate.storage.s3.http.concurrent_requests import CONNECTIONS
 from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, SettingsPolicy, read_source_settings
 from migrate.sync.capability_survey import CAPABILITIES, CapabilitySurvey, survey
 from migrate.sync.copy import SyncContext
-from migrate.sync.delete_extra import Removal
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.equality_proof import prove
-from migrate.sync.execute import PlanExecution, refusal_of
+from migrate.sync.execute import PlanExecution, Removal, refusal_of
 from migrate.sync.inspect import FOREIGN
+from migrate.sync.large_object_copy import Uploads
 from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import NAMELESS, Listings, Plan, Sides, make_plan
 from migrate.sync.record.sync_record import HEADER, Header, Record
 from migrate.sync.report import PAGE, PROOF, SyncReport
-from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.hidden_keys import HiddenKeys
 
 _AHEAD = 16

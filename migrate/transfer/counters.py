@@ -1,15 +1,46 @@
-"""Counts what a transfer does, for its outcome and for whoever watches."""
+"""What a transfer came to, and the counts of what it does, for its outcome and for whoever watches."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
-from migrate.bundle.findings import Finding
+from msgspec import Struct
+
+from migrate.bundle.findings import Finding, only_extra
 from migrate.runtime.progress import Progress
-from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import SealedFile
 from migrate.transfer.source_bundle import SealedSource
+
+
+class TransferOutcome(Struct, frozen=True):
+    """``files`` and ``size_bytes`` are what the bundle has; of these so many were moved now and so many lay
+    there already.
+
+    ``bytes_moved`` counts bodies sent to the destination, ``bytes_skipped`` bytes that were durable there from an
+    earlier run. With ``findings`` other than files that no manifest names, the destination is left unsealed: repair the
+    origin and run the same command again.
+    """
+
+    files: int
+    size_bytes: int
+    files_moved: int
+    files_skipped: int
+    bytes_moved: int
+    bytes_skipped: int
+    seconds: float
+    findings: Sequence[Finding] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole bundle lies at the destination."""
+        return only_extra(self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 6 with findings."""
+        return 6 if self.findings else 0
 
 
 class Counter(Protocol):

@@ -20,10 +20,9 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Store, Upload
-from migrate.transfer.counters import TransferCounters
+from migrate.transfer.counters import TransferCounters, TransferOutcome
 from migrate.transfer.destination import TransferState, list_sizes, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
-from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import Phases, SealedFile, phases
 from migrate.transfer.source_bundle import SealedSource, read_sealed
 

@@ -148,7 +148,7 @@ PACKAGES = (
                 "source_export",
                 "source_units",
                 "unit_runner",
-                "lost_source",
+                "open_sources",
                 "standing_seal",
             )
         ),
@@ -184,7 +184,6 @@ PACKAGES = (
             for name in (
                 "diff",
                 "plan",
-                "ordered_listing",
                 "equality_proof",
                 "versions/version_diff",
                 "record/record_merge",
@@ -199,7 +198,7 @@ PACKAGES = (
     Package("cutover", ("migrate/cli/cutover.py",), _CUTOVER),
     Package(
         "gone sources",
-        ("exporters/sql/outline.py", "exporters/objects/gone_bucket.py"),
+        ("exporters/sql/outline.py",),
         ("tests/export/test_gone_source.py", "tests/export/test_lost_snapshot.py"),
     ),
     Package(

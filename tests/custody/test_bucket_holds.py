@@ -14,7 +14,7 @@ import pytest
 
 from migrate.custody.hold.sources import bucket, source_hold, undo_file
 from migrate.errors import UsageError
-from migrate.storage.s3.access.minio_policies import Policies
+from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
 from tests.cli.conftest import call, make_file
 from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back

@@ -303,7 +303,7 @@ def test_without_an_undo_file_nothing_is_changed(database, tmp_path):
 
 def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_postgres):
     url = login(other_postgres, "holder")
-    hold = PostgresHold(as_role(url, "holder"), password=other_postgres.password)
+    hold = PostgresHold(as_role(url, "holder"), {"password": other_postgres.password})
     with contextlib.closing(hold):
         with pytest.raises(NotAllowedError, match="only the owner of the database, postgres") as refused:
             source_hold.planned({"app": hold}, undo_file.new("test"))

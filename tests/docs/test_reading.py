@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from exporters.objects import ObjectExporter
+from exporters.objects.source import ObjectExporter
 from exporters.postgres.exporter import PostgresExporter
 from exporters.testing import StandaloneHost
 from migrate.export import export

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from exporters.doctor import Finding, gather
-from migrate.storage.s3.access.minio_policies import Policies
+from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
 from scripts.process import free_port
 from tests.cli.conftest import call

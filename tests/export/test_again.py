@@ -21,7 +21,7 @@ from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
-from migrate.export.lost_source import LostSource
+from migrate.export.open_sources import LostSource
 from migrate.export.status import export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore

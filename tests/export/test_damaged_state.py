@@ -12,7 +12,7 @@ import pytest
 
 from exporters.errors import SourceStateError
 from exporters.rate_sampling import MemoryWorkspace
-from exporters.sql import snapshot_positions
+from exporters.sql import snapshots
 from exporters.sql.chunk_plan import Plan
 from migrate.bundle import layout
 from migrate.bundle.commit_records import separate_groups
@@ -98,6 +98,6 @@ def test_a_plan_that_makes_no_sense_is_named_with_the_way_out(data: bytes) -> No
 @pytest.mark.parametrize("data", [b"\xff", b"7"])
 def test_positions_that_make_no_sense_are_named(data: bytes) -> None:
     workspace = MemoryWorkspace()
-    workspace.write(snapshot_positions.NAME, data)
+    workspace.write(snapshots.POSITIONS, data)
     with pytest.raises(SourceStateError, match=r"positions\.json"):
-        snapshot_positions.remember(workspace, {"time": "now"})
+        snapshots.remember_position(workspace, {"time": "now"})

@@ -22,11 +22,11 @@ from migrate.bundle.export_state import SourceName, new_state, read_state, write
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
-from migrate.export import ExportOptions, export, location_room
+from migrate.export import ExportOptions, export, preflight
 from migrate.export import run as export_run
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
-from migrate.export.lost_source import LostSource
+from migrate.export.open_sources import LostSource
 from migrate.export.plan_totals import read_summary
 from migrate.export.run import already_sealed, seal_unasked
 from migrate.export.status import export_status
@@ -151,7 +151,7 @@ def test_a_source_that_is_left_is_planned_no_further(store, monkeypatch):
 
 
 def test_the_room_for_the_seal_grows_with_the_units(store, monkeypatch):
-    monkeypatch.setattr(location_room, "RESERVE_BYTES", 1000)
+    monkeypatch.setattr(preflight, "RESERVE_BYTES", 1000)
     sizes = []
     monkeypatch.setattr(type(store), "keep_room", lambda _store, _key, size_bytes: sizes.append(size_bytes))
     assert go(store, Numbers()).complete

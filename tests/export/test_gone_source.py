@@ -13,8 +13,7 @@ import pytest
 
 from exporters.api import OUTLINE
 from exporters.errors import SourceUnreachableError
-from exporters.objects.gone_bucket import NotedBucket, summary_of_gone
-from exporters.objects.source_summary import CONFIGURATION
+from exporters.objects.source_summary import CONFIGURATION, NotedBucket, summary_of_gone
 from exporters.postgres import snapshot as postgres_snapshot
 from exporters.postgres.definitions import definition_files
 from exporters.testing import MemoryWorkspace

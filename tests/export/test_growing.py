@@ -7,7 +7,7 @@ from exporters.errors import SourceUnreachableError
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.export import ExportOptions, export, seal_unasked
-from migrate.export.lost_source import LostSource
+from migrate.export.open_sources import LostSource
 from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers

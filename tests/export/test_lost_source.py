@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.export.lost_source import LostSource, no_source_error
+from migrate.export.open_sources import LostSource, no_source_error
 
 
 def test_every_attempt_to_read_it_raises_the_reason():

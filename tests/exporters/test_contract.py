@@ -18,7 +18,7 @@ import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from exporters.api import Source
 from exporters.errors import SourceNotAllowedError
-from exporters.objects import ObjectExporter
+from exporters.objects.source import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.case.model import Endpoint
 from migrate.case.secrets import hide_secrets

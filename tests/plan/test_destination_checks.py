@@ -2,7 +2,7 @@
 
 import secrets
 
-from exporters.objects import ObjectExporter
+from exporters.objects.source import ObjectExporter
 from migrate.case.model import Endpoint
 from migrate.doctor.run import check_destinations
 from migrate.plan import survey

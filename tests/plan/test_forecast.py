@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporters.linear_cost import fit
+from exporters.rate_sampling import fit
 from migrate.plan import Interval, LocationRates, MoveRoute, ReferenceClass, forecast, move_works
 from migrate.plan.cost_model import Reference, fit_costs, reference
 from migrate.plan.forecast import WorkProgress

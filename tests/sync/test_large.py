@@ -15,9 +15,9 @@ from botocore.config import Config
 
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.sync.large_object_copy import Uploads
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
-from migrate.sync.upload_owners import Uploads
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
 from tests.exporters.objects.test_history import restore

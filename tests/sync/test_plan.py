@@ -15,8 +15,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 from migrate.sync import plan
 from migrate.sync.diff import Action, Comparison, SyncStep
-from migrate.sync.ordered_listing import in_order, without_records
-from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
+from migrate.sync.plan import NAMELESS, Plan, Sides, in_order, make_plan, without_records
 from migrate.sync.record.column_pages import UnorderedError
 from tests.sync.test_diff import THEN, listed, pages
 

@@ -8,8 +8,9 @@ from exporters.mysql.rows import protocol_rows
 from exporters.postgres.rows import asyncpg_feed, copy_feed, long_lines
 from exporters.sql import chunk_export
 from exporters.sql.large_values import long_values
-from exporters.sqlite.rows import byte_counts, row_batches
+from exporters.sqlite.rows import chunk_export as sqlite_chunk_export
 from exporters.sqlite.rows import long_rows as sqlite_long_rows
+from exporters.sqlite.rows import row_batches
 
 UNIT = 2**18
 """Four of them are a MiB. A row of more than eight counts as long (``short_long_rows``), and is of several pieces."""
@@ -26,7 +27,7 @@ def short_long_rows():
             long_lines,
             long_values,
             sqlite_long_rows,
-            byte_counts,
+            sqlite_chunk_export,
             row_batches,
         ):
             patch.setattr(module, "LONG_BYTES", 8 * UNIT)

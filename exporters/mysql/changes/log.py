@@ -98,7 +98,7 @@ def _connected(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
     """Return the change log of a database. Raises ``SourceUsageError`` for the URL."""
-    return MysqlChangeLog(parse_url(url, password=secrets.get("password")), name)
+    return MysqlChangeLog(parse_url(url, secrets), name)
 
 
 class MysqlChangeLog:

@@ -11,7 +11,7 @@ from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.account_rights import AccountRights
-from exporters.mysql.sessions.set_statements import set_statements
+from exporters.mysql.sessions.server_settings import set_statements
 
 _SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
 """What they have to be, where a server has them. Both can be set while it runs; sessions that are open keep their

@@ -65,6 +65,6 @@ def read_digests(connection: Connection) -> dict[str, str]:
 
 def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
     """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         return {DEFINITIONS: read_digests(connection)}

@@ -21,7 +21,6 @@ from exporters.mysql.connection import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
 from exporters.mysql.definitions.connection_secrets import NO_SECRETS, without_secrets
-from exporters.mysql.definitions.enum_labels import with_labels
 from exporters.mysql.definitions.show_create_parser import (
     for_people,
     with_bytes,
@@ -32,7 +31,7 @@ from exporters.mysql.definitions.show_create_parser import (
 )
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
-from exporters.mysql.definitions.table_expressions import with_expressions
+from exporters.mysql.definitions.unprintable_text import with_expressions, with_labels
 from exporters.mysql.definitions.unrepresented import unrepresented_losses
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name

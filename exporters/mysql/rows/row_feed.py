@@ -12,8 +12,8 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, last_session_error, number_of, translate
 from exporters.mysql.rows.protocol_rows import RowBlock, Wire, payloads_of
 from exporters.mysql.rows.row_columns import value_at
-from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.row_blocks import LongRowText
+from exporters.sql.snapshots import snapshot_lost
 
 _Result = TypeVar("_Result")
 

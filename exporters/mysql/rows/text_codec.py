@@ -8,7 +8,6 @@ from functools import partial
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.sql import hex_text
 from exporters.sql.value_codec import (
     DATE,
     DECIMAL,
@@ -17,7 +16,9 @@ from exporters.sql.value_codec import (
     TEXT,
     ValueCodec,
     as_time,
+    bytes_text,
     cast_text,
+    parse_bytes,
     storage_of,
 )
 
@@ -90,7 +91,7 @@ def _years(values: pa.Array) -> pa.Array:
 
 
 def _upper_hex(values: pa.Array) -> pa.Array:
-    return hex_text.bytes_text(values, upper=True)
+    return bytes_text(values, upper=True)
 
 
 def _parse_utc(text: pa.Array, _stored: pa.DataType) -> pa.Array:
@@ -120,7 +121,7 @@ CODECS: Mapping[str, ValueCodec] = {
         ValueCodec("mysqldouble", cast_text, _doubles),
         ValueCodec("mysqlfloat", _parse_single, lambda values: _doubles(values.cast(pa.float64()))),
         ValueCodec("year", cast_text, _years),
-        ValueCodec("hex", hex_text.parse_bytes, _upper_hex),
+        ValueCodec("hex", parse_bytes, _upper_hex),
         ValueCodec("charset", _parse_characters, storage_of),
         *(ValueCodec(f"datetime.{n}", cast_text, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),
         *(ValueCodec(f"utc.{n}", _parse_utc, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),

@@ -1,6 +1,8 @@
-"""Settings of a server that no definition has, and on which an application's statements depend."""
+"""Settings of a server: those on which statements of an application depend, and how to set some for good."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
@@ -30,3 +32,20 @@ def server_settings(connection: Connection) -> dict[str, str]:
         values.pop("system_time_zone", None)
     values["sql_mode"] = ",".join(sorted(values.get("sql_mode", "").split(",")))
     return values
+
+
+_PERSISTS = (8, 0)
+
+
+def set_statements(connection: Connection, settings: Mapping[str, str]) -> str:
+    """Return a statement a line that sets each of the settings, which are values as SQL by name. MySQL keeps them by
+    SET PERSIST (manual, "Persisted System Variables"). Other servers have no such statement, so a comment says what
+    the option file needs.
+    """
+    keeps = not connection.is_mariadb and connection.release >= _PERSISTS
+    word = "PERSIST" if keeps else "GLOBAL"
+    statements = "\n".join(f"SET {word} {name} = {value};" for name, value in settings.items())
+    if keeps:
+        return statements
+    lines = ", ".join(f"{name} = {value.strip(chr(39))}" for name, value in settings.items())
+    return f"{statements} -- a restart forgets it: write into the option file, too: {lines}"

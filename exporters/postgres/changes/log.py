@@ -142,7 +142,7 @@ class LogBase(Struct, frozen=True):
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> PostgresChangeLog:
     """Return the change log of a database. Raises ``SourceUsageError`` for the URL."""
-    return PostgresChangeLog(parse_url(url, password=secrets.get("password")), name)
+    return PostgresChangeLog(parse_url(url, secrets), name)
 
 
 class PostgresChangeLog:

@@ -113,7 +113,7 @@ UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role
 
 def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
     """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         return {TRANSACTION: next_transaction(connection)}
 

@@ -19,7 +19,7 @@ from exporters.postgres.definitions.dump_programs import Tools
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
 from exporters.postgres.errors import LOCKS_STEP, names_snapshot
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.sql.lost_snapshots import snapshot_lost
+from exporters.sql.snapshots import snapshot_lost
 
 _log = logging.getLogger(__name__)
 

@@ -20,14 +20,18 @@ bound, element or field that its own type cannot hold makes the whole value one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import psycopg
 import pyarrow as pa
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.postgres.rows.text_codec import hstore, intervals, ranges, time_with_zone
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.text_codec.codecs import codec_of, named
+from exporters.postgres.rows.text_codec.composed_values import MAP, range_type
+from exporters.postgres.rows.text_codec.times import INTERVAL, TIMETZ
 from exporters.sql.columns import MAX_DECIMAL_DIGITS, Kind
 
 
@@ -65,8 +69,8 @@ _SIMPLE: Mapping[str, Kind] = {
     "timestamptz": Kind(codec_of("timestamptz"), pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
     "time": Kind(codec_of("time"), pa.time64("us"), pa.time64("us")),
     "uuid": Kind(codec_of("uuid"), pa.string(), pa.uuid()),
-    "timetz": Kind(codec_of("timetz"), pa.string(), time_with_zone.STORED, compared=True),
-    "interval": Kind(codec_of("interval"), pa.string(), intervals.STORED, compared=True),
+    "timetz": Kind(codec_of("timetz"), pa.string(), TIMETZ, compared=True),
+    "interval": Kind(codec_of("interval"), pa.string(), INTERVAL, compared=True),
     **{
         f"_{name}": Kind(codec_of(f"{name}list"), pa.string(), pa.list_(element), compared=True, plain=False)
         for name, element in {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}.items()
@@ -125,7 +129,7 @@ def _made_of_others(sql_type: SqlType, depth: int) -> _Inner | None:
     if not depth or len(sql_type.parts) > _MAX_FIELDS:
         return None
     if sql_type.shape == "map":
-        return _Inner("map", hstore.STORED)
+        return _Inner("map", MAP)
     inner = [_within(part, depth - 1) for part in sql_type.parts]
     if not inner:
         return None
@@ -135,7 +139,7 @@ def _made_of_others(sql_type: SqlType, depth: int) -> _Inner | None:
             kind, pa.struct(list(zip(sql_type.fields, (part.stored for part in inner), strict=True)))
         )
     (only,) = inner
-    stored = only.stored if sql_type.shape == "list" else ranges.stored(only.stored)
+    stored = only.stored if sql_type.shape == "list" else range_type(only.stored)
     return _Inner(kind, stored if sql_type.shape == "range" else pa.list_(stored))
 
 
@@ -162,3 +166,79 @@ def _numeric(modifier: int) -> Kind | None:
         return None
     decimal = pa.decimal128(precision, scale)
     return Kind(codec_of("decimal"), decimal, decimal)
+
+
+_TYPES = """
+SELECT t.oid::int8 AS oid, t.typname AS name, n.nspname = 'pg_catalog' AS built_in, t.typtype AS kind,
+  t.typbasetype::int8 AS base, t.typtypmod AS base_modifier, coalesce(e.oid, 0)::int8 AS element,
+  coalesce(r.rngsubtype, 0)::int8 AS bound, {several} AS several, t.typrelid::int8 AS relation,
+  t.typname = 'hstore' AND EXISTS (SELECT FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid
+    WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' AND x.extname = 'hstore') AS hstore
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_type e ON e.typarray = t.oid AND e.typdelim = ','
+LEFT JOIN pg_range r ON {ranges}
+WHERE t.oid = ANY(%(oids)s)
+"""
+"""A true array is what another type names as its own array: int2vector and point have elements, too."""
+_FIELDS = """
+SELECT a.attrelid::int8 AS relation, a.attname AS name, a.atttypid::int8 AS oid, a.atttypmod AS modifier
+FROM pg_attribute a WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+_MULTIRANGE_VERSION = 140000
+
+Row = Mapping[str, Any]
+
+
+class KnownTypes(Struct, frozen=True):
+    """Rows of pg_type by oid, with all that they are made of; the fields of composites by their relation."""
+
+    types: Mapping[int, Row]
+    fields: Mapping[int, list[Row]]
+
+    def resolve(self, oid: int, modifier: int) -> SqlType:
+        """Return a type with domains followed down to their base."""
+        row = self.types[oid]
+        while row["kind"] == "d":
+            modifier = row["base_modifier"]
+            row = self.types[row["base"]]
+        shape, parts = self._made_of(row, modifier)
+        return SqlType(
+            row["name"],
+            row["built_in"],
+            modifier,
+            shape,
+            tuple(self.resolve(part["oid"], part["modifier"]) for part in parts),
+            tuple(part["name"] for part in parts),
+        )
+
+    def _made_of(self, row: Row, modifier: int) -> tuple[str, list[Row]]:
+        if row["hstore"]:
+            return "map", []
+        if row["element"]:
+            return "list", [{"oid": row["element"], "modifier": modifier, "name": ""}]
+        if row["bound"]:
+            return row["several"], [{"oid": row["bound"], "modifier": -1, "name": ""}]
+        return ("struct", self.fields.get(row["relation"], [])) if row["relation"] else ("", [])
+
+
+def known_types(connection: psycopg.Connection[Any], oids: Iterable[int]) -> KnownTypes:
+    """Read these types and, step by step, those that they are made of."""
+    several = connection.info.server_version >= _MULTIRANGE_VERSION
+    query = _TYPES.format(
+        several="CASE WHEN r.rngtypid = t.oid THEN 'range' ELSE 'multirange' END" if several else "'range'",
+        ranges="t.oid IN (r.rngtypid, r.rngmultitypid)" if several else "t.oid = r.rngtypid",
+    )
+    types: dict[int, Row] = {}
+    fields: dict[int, list[Row]] = {}
+    pending = set(oids)
+    while pending:
+        rows = fetch(connection, query, {"oids": sorted(pending)})
+        types.update((row["oid"], row) for row in rows)
+        relations = [row["relation"] for row in rows if row["relation"]]
+        field_rows = fetch(connection, _FIELDS, {"oids": relations}) if relations else []
+        for row in field_rows:
+            fields.setdefault(row["relation"], []).append(row)
+        inner = {row[name] for row in rows for name in ("base", "element", "bound")}
+        pending = (inner | {row["oid"] for row in field_rows}) - types.keys() - {0}
+    return KnownTypes(types, fields)

@@ -50,8 +50,8 @@ from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
-from exporters.sql.lost_snapshots import snapshot_lost
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
+from exporters.sql.snapshots import snapshot_lost
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -61,6 +61,8 @@ Chunk = tuple[PostgresTable, Range]
 BATCH = 32
 """So many small chunks are read by one request: their locks are held together."""
 _SMALL_TABLE_BYTES = 128 * 2**10
+_BLOCK_BYTES = 2**20
+"""Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
 
 
 class Feed(Protocol):
@@ -193,7 +195,7 @@ class Feeds:
 
     def numbers(self, query: str) -> list[int]:
         """Run a query for one row of numbers."""
-        return [int(number) for number in text_of(self.copy(query)).split(b",")]
+        return [int(number) for number in text_of(self.copy(f"({query})")).split(b",")]
 
     def rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
         """Yield a chunk's rows; by many statements in a gentle export."""
@@ -213,14 +215,21 @@ class Feeds:
         through UTF-8 as it is.
         """
         if table.oid == large_objects.OID:
-            return self.copy(f"{large_objects.SELECT} {table.condition}")
-        if table.refusal:
-            return self._unplanned_rows(table)
-        long = self._is_for_pieces(table, pages)
-        query = canonical_select(table, pages)
-        if not self._may_change or not self._changes(table, pages):
-            return self.copy(query, table, long=long)
-        return converted(self.copy(query, table, long=long, encoding=self._encoding), self._codec)
+            return self.copy(f"({large_objects.SELECT} {table.condition})")
+        if table.refusal:  # nothing can be asked of its rows before
+            source, in_pieces, is_converted = copied(table), True, self._may_change
+        else:
+            source = f"({canonical_select(table, pages)})"
+            # With the compiled core long rows in pieces cost the others less than the question whether there are any,
+            # which the server answers by one more scan.
+            in_pieces = self._has_long_rows(table, pages) if _rows.core is None else may_have_long_rows(table)
+            is_converted = self._may_change and self._changes(table, pages)
+        if is_converted:
+            rows = self.copy(source, table, in_pieces=in_pieces, encoding=self._encoding)
+            rows = converted(rows, self._codec)
+        else:
+            rows = self.copy(source, table, in_pieces=in_pieces)
+        return as_selected(table, rows) if table.refusal else rows
 
     def is_plannable(self, table: PostgresTable) -> bool:
         """Tell whether the server can compute with the rows of a table, none of which is long."""
@@ -255,21 +264,6 @@ class Feeds:
         """Tell whether some rows of a chunk may be long; the server is asked where it may have any."""
         return may_have_long_rows(table) and self.numbers(longest_query(table, pages))[0] > LONG_BYTES
 
-    def _is_for_pieces(self, table: PostgresTable, pages: Range) -> bool:
-        """Tell whether the rows of a chunk are read so that long ones come in pieces. With the compiled core that costs
-        the others less than the question whether there are any, which the server answers by one more scan.
-        """
-        if _rows.core is None:
-            return self._has_long_rows(table, pages)
-        return may_have_long_rows(table)
-
-    def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
-        """Read a table by its name. Nothing can be asked of its rows before."""
-        if not self._may_change:
-            return as_selected(table, self.copy(copied(table), table, planned=False))
-        rows = self.copy(copied(table), table, planned=False, encoding=self._encoding)
-        return as_selected(table, converted(rows, self._codec))
-
     def _changes(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""
         query = changing(table, pages, self._encoding)
@@ -298,42 +292,49 @@ class Feeds:
         return read_conversions(map(csv_values, split_lines(lines)))
 
     def copy(
-        self,
-        source: str,
-        table: PostgresTable | None = None,
-        *,
-        planned: bool = True,
-        long: bool = False,
-        encoding: str = "",
+        self, source: str, table: PostgresTable | None = None, *, in_pieces: bool = False, encoding: str = ""
     ) -> RowBlocks:
-        """Run one COPY of a query on an idle feed, or of a table by its name, which is not ``planned``. In UTF-8 unless
-        another encoding is given. A feed that failed, or whose rows were not all read, is not used again. ``table``:
-        raise ``SourceSnapshotLostError`` behind its rows where it was replaced since the snapshot.
+        """Run one COPY of a query in brackets, or of a table by its name, on an idle feed. In UTF-8 unless another
+        encoding is given. A feed that failed, or whose rows were not all read, is not used again. ``table``: raise
+        ``SourceSnapshotLostError`` behind its rows where it was replaced since the snapshot. ``in_pieces``: see
+        ``Feed``.
         """
-        encoding = encoding or self._copied_as
+        sources = [source] if table is None else [source, _replaced(table)]
         with self._lent() as (feed, transaction):
-            sources = [f"({source})" if planned else source]
-            sources += [] if table is None else [_replaced(table)]
-            copy = partial(feed.copy, sources, encoding, in_pieces=long or not planned)
+            copy = partial(feed.copy, sources, encoding or self._copied_as, in_pieces=in_pieces)
             transaction.begin_for(1)
             try:
-                yield from self._of_first(copy())
+                yield from self._blocks_of_first(copy())
             except SourceError as exc:
                 if not transaction.begin_again_after(exc):
                     raise
             else:
                 return
-            yield from self._of_first(copy())
+            yield from self._blocks_of_first(copy())
 
-    def _of_first(self, source: RowBlocks) -> RowBlocks:
-        """Yield the rows of the first query. A second one must have none: see ``_replaced``."""
-        has_all = False
-        for block in _in_blocks(source):
-            if not has_all:
-                yield block
-            elif isinstance(block, SentRows) and block.count:
+    def _blocks_of_first(self, source: RowBlocks) -> RowBlocks:
+        """Yield the rows of the first query, joined until they are worth the work; long rows do not wait for them. A
+        second query must have no rows: see ``_replaced``.
+        """
+        pieces: list[bytes | bytearray] = []
+        size_bytes = 0
+        with closing(source):
+            for block in source:
+                if isinstance(block, LongRowText):
+                    yield block
+                    continue
+                if not isinstance(block, SentRows):
+                    pieces.append(block)
+                    size_bytes += len(block)
+                if pieces and (size_bytes >= _BLOCK_BYTES or isinstance(block, SentRows)):
+                    yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    pieces.clear()
+                    size_bytes = 0
+                if isinstance(block, SentRows):
+                    yield block
+                    break
+            if any(isinstance(block, SentRows) and block.count for block in source):
                 raise snapshot_lost(self._session.address.url, "a table was truncated or replaced since")
-            has_all = has_all or isinstance(block, SentRows)
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Feed, Transaction]]:
@@ -370,30 +371,6 @@ def _together(sources: Iterable[RowBlocks]) -> RowBlocks:
                 else:
                     yield block
     yield SentRows(sent_rows)
-
-
-_BLOCK_BYTES = 2**20
-"""Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
-
-
-def _in_blocks(source: RowBlocks) -> RowBlocks:
-    """Join blocks until they are worth the work. Long rows do not wait for them."""
-    pieces: list[bytes | bytearray] = []
-    size_bytes = 0
-    with closing(source):
-        for block in source:
-            if isinstance(block, LongRowText):
-                yield block
-                continue
-            if not isinstance(block, SentRows):
-                pieces.append(block)
-                size_bytes += len(block)
-            if size_bytes >= _BLOCK_BYTES or (pieces and isinstance(block, SentRows)):
-                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
-                size_bytes = 0
-            if isinstance(block, SentRows):
-                yield block
 
 
 def text_of(source: RowBlocks) -> bytes:

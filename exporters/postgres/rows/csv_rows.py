@@ -1,24 +1,57 @@
-"""The CSV of COPY: lines cut out of blocks, and rendered from Arrow.
+"""The CSV of COPY: lines cut out of blocks, rendered from Arrow, and parsed to it.
 
 A row's text is the line that ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints for it, without the newline that
 ends it. ``lines_of`` makes the very lines again that the server printed: for restore (COPY FROM), for the check at
-export, and for ``verify --level full``. ``block_parser`` goes the other way.
+export, and for ``verify --level full``.
+
+``BlockParser`` goes the other way: it types and digests blocks, by the compiled core, and by Arrow where there is no
+core. The core types the kinds that have a letter, and takes only text that the server prints for such a value. Of all
+other columns it hands over the text. So a value is typed as ``parse_block_exactly`` does it, or by it. Without the
+core, ``parse_block`` types all columns while it parses. Where a block holds a value that its type cannot hold,
+``parse_block_exactly`` parses every column as text, and compares every value with its text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from msgspec.structs import replace
+from pyarrow import csv
 
+from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
-from exporters.sql.column_groups import compute_by_key
-from exporters.sql.columns import KIND, PLAIN, columns_in, sides_of
-from exporters.sql.value_codec import joined, rendered
+from exporters.row_digest import RowsDigest, digest_of_core, digest_texts
+from exporters.sql.columns import (
+    KIND,
+    PLAIN,
+    Kind,
+    Layout,
+    ParsedBlock,
+    Typed,
+    array_of,
+    columns_in,
+    compute_by_key,
+    sides_of,
+    small_type,
+    typed_block,
+)
+from exporters.sql.value_codec import (
+    PROVED_ROWS,
+    TEXT,
+    joined,
+    merged_sides,
+    parse_exactly,
+    parse_leniently,
+    rendered,
+    rows_changed,
+    split_utf8,
+)
 
 _LARGE_BYTES = 64 * 2**20
 _FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
@@ -149,3 +182,198 @@ def columns_of(batch: pa.RecordBatch, *, generated: bool) -> list[tuple[pa.Field
             text = quotes.around(text)
         texts.append((field, text))
     return texts
+
+
+_LETTERS: Mapping[pa.DataType, str] = {
+    pa.bool_(): "b",
+    pa.int16(): "h",
+    pa.int32(): "i",
+    pa.int64(): "l",
+    pa.uint32(): "o",
+    pa.date32(): "D",
+    pa.time64("us"): "T",
+    pa.timestamp("us"): "S",
+    pa.timestamp("us", "UTC"): "Z",
+}
+"""The core's letters of types that a column is parsed as (``columns.h``)."""
+_LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
+"""The same of kinds that are parsed as text first."""
+_TEXT, _BYTES, _LIST = "t", "r", "L"
+_ANY_DIGITS = 255
+"""Of a second, in place of the scale."""
+_ITEM_LETTERS: Mapping[pa.DataType, str] = {**_LETTERS, pa.float64(): "f", pa.string(): _TEXT}
+"""The letters of what lists are made of."""
+
+
+class BlockParser:
+    """Types and digests the blocks of one table."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
+        """The columns as the core takes them."""
+        self._direct = [_direct_type(column.kind) for column in layout.columns]
+        """What it makes of them at once; None where its buffers are not yet the column."""
+
+    def parse_proved(self, block: bytes | bytearray) -> ParsedBlock:
+        """Return the first block of a chunk, parsed such that its first rows render to their text again: see
+        ``PROVED_ROWS``. Raises ``SourceError`` where it does not help to compare every value; else see ``parse``.
+        """
+        # Where all rows are rendered, there is no need to compare their values before.
+        parsed = self.parse(block, compare=block.count(b"\n") > PROVED_ROWS)
+        if not self._begins(block, parsed.typed):
+            parsed = replace(parsed, typed=parse_block_exactly(block, self._layout))
+            if not self._begins(block, parsed.typed):
+                raise rows_changed()
+        return parsed
+
+    def _begins(self, block: bytes | bytearray, typed: Typed) -> bool:
+        """Tell whether a block begins with the text of its first rows as they were typed."""
+        return block.startswith(block_of(self._layout.batch(typed)[:PROVED_ROWS]))
+
+    def parse(self, block: bytes | bytearray, *, compare: bool = True) -> ParsedBlock:
+        """Return a block of whole lines, parsed. ``compare`` and errors: see ``parse_block``."""
+        parsed = None if _rows.core is None else _rows.core.parse(block, self.core_kinds)
+        if parsed is None:
+            typed = parse_block(block, self._layout, compare=compare)
+            return ParsedBlock(typed, digest_texts(split_lines(bytes(block), typed.rows)), len(block))
+        rows, digest, buffers = parsed
+        columns = [
+            (array_of(direct, rows, arrow_buffers, nulls), None)
+            if direct is not None and not is_raw
+            else _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
+            for column, direct, (is_raw, *arrow_buffers, nulls) in zip(
+                self._layout.columns, self._direct, buffers, strict=True
+            )
+        ]
+        typed = typed_block(columns, self._layout, rows)
+        return ParsedBlock(typed, digest_of_core(rows, digest), len(block))
+
+
+def _core_kind(kind: Kind) -> bytes:
+    """Return the three bytes that stand for a kind in the core: letter, precision, scale; of lists the letter of their
+    items as precision.
+    """
+    if pa.types.is_decimal(kind.parsed):
+        return bytes([ord("d"), kind.parsed.precision, kind.parsed.scale])
+    if pa.types.is_list(kind.stored) and not kind.encoding and kind.stored.value_type in _ITEM_LETTERS:
+        return bytes([ord(_LIST), ord(_ITEM_LETTERS[kind.stored.value_type]), _ANY_DIGITS])
+    letter = _LETTERS.get(kind.parsed) or _LETTERS_BY_NAME.get(kind.name)
+    return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, _ANY_DIGITS])
+
+
+def _direct_type(kind: Kind) -> pa.DataType | None:
+    """Return the type of a column whose values are what the core has made, or None."""
+    if kind.name in _LETTERS_BY_NAME:
+        return None if kind.name == "uuid" else kind.stored
+    return small_type(kind.stored) if kind.parsed == kind.stored and not kind.compared else None
+
+
+def _typed(
+    kind: Kind, rows: int, buffers: list[Any], nulls: int, *, is_raw: bool, compare: bool
+) -> tuple[pa.Array, pa.Array | None]:
+    """Return the values of a column and, if some are not of its type, their text. ``buffers``: see ``_core.pyi``."""
+    array = partial(array_of, rows=rows, buffers=buffers, nulls=nulls)
+    if is_raw:
+        text = array(pa.binary())
+        return parse_text(
+            kind, text if kind.encoding or pa.types.is_binary(kind.parsed) else pc.cast(text, pa.string())
+        )
+    if isinstance(buffers[-1], tuple):
+        return _lists(kind.stored, rows, buffers, nulls), None
+    if kind.name == "uuid":
+        return pa.uuid().wrap_array(array(pa.binary(16))), None
+    return type_text(kind, array(kind.parsed), compare=compare)
+
+
+def _lists(stored: pa.DataType, rows: int, buffers: list[Any], nulls: int) -> pa.Array:
+    """Return lists whose items the core has made, as a column."""
+    validity, offsets, (_, *item_buffers, item_nulls) = buffers
+    items = array_of(stored.value_type, memoryview(offsets).cast("i")[rows], item_buffers, item_nulls)
+    return array_of(stored, rows, [validity, offsets], nulls, children=[items])
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def parse_block(block: bytes | bytearray, layout: Layout, *, compare: bool = True) -> Typed:
+    """Type one block of whole lines. Without ``compare`` no value is compared with its text, and one that its type
+    cannot hold may be lost: only for who renders all rows back and compares these. Raises ``pa.ArrowInvalid`` where the
+    block is not the CSV of these columns.
+    """
+    try:
+        parsed = _read(block, [column.kind.parsed for column in layout.columns])
+        typed = [
+            type_text(column.kind, values, compare=compare)
+            for column, values in zip(layout.columns, parsed, strict=True)
+        ]
+    except pa.ArrowInvalid:
+        return parse_block_exactly(block, layout)
+    return typed_block(typed, layout, len(parsed[0]))
+
+
+def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
+    """Type values of the type ``kind.parsed``; return the text of those that their type cannot hold, too. ``compare``:
+    see ``parse_block``. Raises ``pa.ArrowInvalid`` where the text is none of the kind, and it is not compared.
+    """
+    if kind.compared and compare:
+        return parse_exactly(kind.codec, values, kind.stored)
+    if kind.compared:
+        return parse_leniently(kind.codec, values, kind.stored), None
+    return values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored), None
+
+
+def parse_block_exactly(block: bytes | bytearray, layout: Layout) -> Typed:
+    """Type one block the slow way: compare every value of every column with its text."""
+    parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
+    typed = [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)]
+    return typed_block(typed, layout, len(parsed[0]))
+
+
+def _text_type(kind: Kind) -> pa.DataType:
+    """Return what the text of a kind is parsed as, before it is typed."""
+    if kind.encoding:
+        return pa.binary()
+    return kind.parsed if kind.codec is TEXT else pa.string()
+
+
+def parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Type the text of a column, and compare every value with its text; what is not UTF-8 is for the side column."""
+    if not pa.types.is_binary(raw.type) or pa.types.is_binary(kind.parsed):
+        return parse_exactly(kind.codec, raw, kind.stored)
+    text, bad = split_utf8(raw)
+    typed, side = parse_exactly(kind.codec, text, kind.stored)
+    return typed, merged_sides(side, bad)
+
+
+def _read(block: bytes | bytearray, types: Sequence[pa.DataType]) -> list[pa.Array]:
+    """Parse a block whole. The server writes NULL as nothing and the empty string as two quotes."""
+    names = [str(i) for i in range(len(types))]
+    if block.startswith(_BOM):  # Arrow drops one at the beginning of its input; here it would be a value's
+        block = _BOM + block
+    table = csv.read_csv(
+        pa.BufferReader(block),
+        read_options=csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(zip(names, types, strict=True)),
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=not block.isascii(),
+        ),
+    )
+    return [
+        column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns
+    ]
+
+
+def digest_block(block: bytes | bytearray) -> RowsDigest:
+    """Return the digest of whole lines, each ended by a newline."""
+    digested = None if _rows.core is None else _rows.core.parse(block, b"")
+    if digested is None:
+        return digest_texts(split_lines(bytes(block)))
+    rows, digest, _ = digested
+    return digest_of_core(rows, digest)

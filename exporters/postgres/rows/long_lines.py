@@ -11,8 +11,7 @@ import pyarrow as pa
 from msgspec import Struct, field
 from xxhash import xxh3_128
 
-from exporters.postgres.rows.block_parser import parse_block
-from exporters.postgres.rows.csv_rows import columns_of
+from exporters.postgres.rows.csv_rows import columns_of, parse_block
 from exporters.sql.columns import KIND, OWN, Kind, Layout, sides_of
 from exporters.sql.large_values.long_values import (
     LONG_BYTES,

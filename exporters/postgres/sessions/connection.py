@@ -146,11 +146,12 @@ class PostgresAddress(WithSecrets, frozen=True):
         return variables | ({"PGPASSWORD": password} if password else {})
 
 
-def parse_url(url: str, *, password: str | None = None) -> PostgresAddress:
+def parse_url(url: str, secrets: Mapping[str, str] = {}) -> PostgresAddress:
     """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it, and
-    where nothing names a database: libpq would take the one that is called like the user.
+    where nothing names a database: libpq would take the one that is called like the user. ``secrets`` may have a
+    ``password``.
     """
-    address = parse_server_url(url, password=password)
+    address = parse_server_url(url, secrets)
     if not {"dbname", "service"} & {*address.keywords} and not {"PGDATABASE", "PGSERVICE"} & {*os.environ}:
         raise no_database_error(address.url)
     return address
@@ -167,7 +168,7 @@ def _unreadable(url: str) -> SourceUsageError:
     )
 
 
-def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddress:
+def parse_server_url(url: str, secrets: Mapping[str, str] = {}) -> PostgresAddress:
     """Read the URL of a whole server: ``postgresql://user@host:port``. A database that it names is one to connect to.
     Raises ``SourceUsageError``.
     """
@@ -185,7 +186,7 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
             raise SourceUsageError(
                 f"{_shown(keywords)}: {port} is no port", next_step="a port is a number from 1 to 65535"
             )
-    return PostgresAddress(_shown(keywords), keywords, password)
+    return PostgresAddress(_shown(keywords), keywords, secrets.get("password"))
 
 
 def _shown(keywords: Mapping[str, str]) -> str:

@@ -34,9 +34,14 @@ from exporters.sql.large_values.parquet_footer import (
     STATISTICS,
     UNCOMPRESSED,
     Chunk,
+    Reader,
+    ThriftStruct,
+    Value,
+    dump,
     footer_of,
+    number,
+    structures,
 )
-from exporters.sql.large_values.thrift import Reader, ThriftStruct, Value, dump, number, structures
 
 _HEADER_BYTES = 2**16
 """More than a page header without statistics takes."""

@@ -39,12 +39,11 @@ from exporters.errors import SourceError, SourceUnreachableError, reading_state
 from exporters.lossless_text import is_utf_8, printable, url_path
 from exporters.rate_sampling import try_out
 from exporters.sql import outline
-from exporters.sql.snapshot_positions import remember
+from exporters.sql.snapshots import remember_position
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import RECORD_SUFFIX
 from exporters.sqlite.files.backup import check_file, copies, is_database
-from exporters.sqlite.snapshot import SqliteSnapshot, server
-from exporters.sqlite.table_survey import survey_file
+from exporters.sqlite.snapshot import SqliteSnapshot, server, survey_file
 from exporters.structs import as_dict
 
 FILES = "files.json"
@@ -230,7 +229,7 @@ class DirectorySnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._positions = remember(workspace, self.position)
+        self._positions = remember_position(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the units of every file."""

@@ -14,8 +14,7 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.signing import ssh_signatures
 from migrate.errors import DamageError, UsageError
 from migrate.storage.local.errors import translated
-from migrate.storage.local.fsync import make_directories
-from migrate.storage.local.whole_file import read_regular, write_whole
+from migrate.storage.local.whole_file import make_directories, read_regular, write_whole
 
 DocumentsTo = Annotated[
     Path | None,

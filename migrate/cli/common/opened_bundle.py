@@ -83,15 +83,7 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
     """Return the bundle and the words after its location; with a case file the location is the case's."""
     loaded = load_case(case)
     location, rest = _location(words, loaded)
-    rate_limiter = session.rate_limiter(loaded.bwlimit if loaded else None)
-    store = open_location(
-        location.url,
-        secrets=location.reveal(),
-        rate_limiter=rate_limiter,
-        note=session.progress.note,
-        cancellation=session.cancellation,
-    )
-    return BundleReader(store), rest
+    return BundleReader(session.store(location, loaded.bwlimit if loaded else None)), rest
 
 
 def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[str]]:

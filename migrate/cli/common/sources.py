@@ -262,8 +262,10 @@ def open_sources(
     others. ``progress`` notes so, which are the same data by what their servers say, and what a source waits for, until
     ``cancellation``. Raises ``UsageError`` for a URL that no engine reads.
     """
-    from migrate.export.lost_source import LostSource  # noqa: PLC0415  who opens none need not wait for it
-    from migrate.export.open_sources import open_source  # noqa: PLC0415  the same
+    from migrate.export.open_sources import (  # noqa: PLC0415  who opens none need not wait for it
+        LostSource,
+        open_source,
+    )
 
     progress = progress or Silent()
     with contextlib.ExitStack() as stack:

@@ -22,7 +22,7 @@ from exporters.structs import WithSecrets
 from migrate.custody.signing import party_names, ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
 from migrate.storage.local.errors import translate_os
-from migrate.storage.local.fsync import sync_directory
+from migrate.storage.local.whole_file import sync_directory
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

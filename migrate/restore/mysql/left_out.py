@@ -4,7 +4,7 @@ that stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import pymysql
@@ -113,13 +113,11 @@ def finish(
         connection.run(f"DROP TABLE {connection.left_out}")
 
 
-def known(
-    reader: BundleReader, source: str, url: str, *, password: str | None = None
-) -> list[FinishedRestore]:
+def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]) -> list[FinishedRestore]:
     """Return what restores of a source have left out of a database: finished ones, and one that still has to be
     finished. Raises errors of ``exporters.errors``.
     """
-    address = parse_url(url, password=password)
+    address = parse_url(url, secrets)
     with as_source_errors(address.url), closing(connect(address)) as connection:
         names, others = find_control_tables(connection)
         control = ControlTables.apart_from(others)

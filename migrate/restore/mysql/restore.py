@@ -82,7 +82,7 @@ class MysqlRestorer:
         ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
         """
         run = TableRestore.of(request)
-        address = parse_url(request.url, password=request.secrets.get("password"))
+        address = parse_url(request.url, request.secrets)
         with as_source_errors(address.url):
             names = [definition["name"] for definition in read_definitions(request.reader, request.source)]
             with mysql_destination.open_destination(address, names) as destination:
@@ -99,7 +99,7 @@ class MysqlRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep in the database."""
-        return mysql_left_out.known(reader, source, url, password=secrets.get("password"))
+        return mysql_left_out.known(reader, source, url, secrets)
 
 
 def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:

@@ -162,7 +162,7 @@ def _has_value(column: MysqlColumn, value: bytes | None) -> bytes:
 @contextmanager
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[MysqlRepair]:
     """See ``migrate.repair.repair.OpenRepair``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with as_source_errors(address.url), open_destination(address) as destination:
         repair = MysqlRepair(address, destination.connection)
         try:

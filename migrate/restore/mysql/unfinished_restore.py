@@ -16,7 +16,7 @@ def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestor
     """See ``Engine.unfinished_restore``. What other restores have left out stays, and so do the triggers that a repair
     has dropped, and how far changes were applied. Raises ``SourceError``.
     """
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         present, others = find_control_tables(connection)
         control = ControlTables.apart_from(others)

@@ -23,7 +23,7 @@ def create_database(
     reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
 ) -> Created | None:
     """Make the database of a URL where there is none. See ``CreateDestination``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     try:
         connect(address).close()
     except SourceGoneError:

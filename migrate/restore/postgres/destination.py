@@ -333,7 +333,7 @@ def make_durable(url: str, secrets: Mapping[str, str], source: str) -> None:
     "Asynchronous Commit"). Raises ``SourceError``.
     """
     del source
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with contextlib.closing(connect(address)) as connection:
         try:
             connection.execute("SET synchronous_commit = on")

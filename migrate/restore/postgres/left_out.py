@@ -4,7 +4,7 @@ steps, written in the same transactions. Once it is finished, it is in a record 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -65,13 +65,11 @@ def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str)
     return [FinishedRestore.decode(*row) for row in rows]
 
 
-def known(
-    reader: BundleReader, source: str, url: str, *, password: str | None = None
-) -> list[FinishedRestore]:
+def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]) -> list[FinishedRestore]:
     """Return what restores of a source have left out of a database: finished ones, and one that still has to be
     finished. Raises errors of ``exporters.errors``.
     """
-    address = parse_url(url, password=password)
+    address = parse_url(url, secrets)
     with as_source_errors(address.url), closing(connect(address)) as connection:
         if not (_exists(connection, "about") or _exists(connection, "finished")):
             return []

@@ -69,7 +69,7 @@ class PostgresRestorer:
         """
         run = TableRestore.of(request)
         names = frozenset(run.selection.names([*run.tables, *run.views]))
-        address = parse_url(request.url, password=request.secrets.get("password"))
+        address = parse_url(request.url, request.secrets)
         try:
             with postgres_destination.open_destination(address) as destination:
                 job = PostgresRestore(run, destination, names, request.open_pool)
@@ -84,7 +84,7 @@ class PostgresRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep in the database."""
-        return postgres_left_out.known(reader, source, url, password=secrets.get("password"))
+        return postgres_left_out.known(reader, source, url, secrets)
 
 
 def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:

@@ -134,6 +134,6 @@ class PostgresTableWriter:
 @contextmanager
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[PostgresRepair]:
     """See ``migrate.repair.repair.OpenRepair``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with as_source_errors(address.url), open_destination(address) as destination, live_rows(address) as rows:
         yield PostgresRepair(address, destination.connection, rows)

@@ -18,7 +18,7 @@ def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestor
     """See ``Engine.unfinished_restore``. Where the schema has what other restores left out, or how far changes were
     applied, these stay. Raises ``SourceError``.
     """
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         tables = {str(name) for (name,) in connection.execute(_TABLES, (PROGRESS_SCHEMA,))}
         if "about" not in tables:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from exporters.sqlite.catalog import SqliteTable
-from exporters.sqlite.collations import lend_collation
+from exporters.sqlite.files.connection_pool import lend_collation
 from exporters.sqlite.identifiers import quote_name
 
 _MISSING = re.compile(r"(?:(?:no such|unknown) function: (\w+)|no such collation sequence: (.+))")

@@ -34,7 +34,7 @@ from migrate.errors import (
 )
 from migrate.restore.common.api import Created
 from migrate.restore.common.table_restore import State
-from migrate.storage.local.fsync import make_directories
+from migrate.storage.local.whole_file import make_directories
 
 LOCK_SECONDS = 10.0
 _ABOUT = "about"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,9 @@ def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None
         ) from exc
 
 
-def known(
-    reader: BundleReader, source: str, url: str, *, password: str | None = None
-) -> list[FinishedRestore]:
+def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]) -> list[FinishedRestore]:
     """Return what restores of a source have left out of a file, or of the files of a directory."""
-    del password
+    del secrets
     address = parse_url(url)
     files = read_files(reader, source)
     addresses = [address] if files is None else [address.below(name) for name in files]

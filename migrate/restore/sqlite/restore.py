@@ -18,7 +18,7 @@ from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SchemaEntry, check_library, read_catalog
 from exporters.sqlite.files.backup import open_file
 from exporters.sqlite.identifiers import label
-from exporters.sqlite.live_digests import quiet_tables
+from exporters.sqlite.live_reader import quiet_tables
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
@@ -75,7 +75,7 @@ class SqliteRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep next to the file."""
-        return sqlite_left_out.known(reader, source, url, password=secrets.get("password"))
+        return sqlite_left_out.known(reader, source, url, secrets)
 
 
 def _span(sizes: Mapping[str, int], name: str) -> tuple[float, float]:

@@ -30,8 +30,7 @@ from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
 from migrate.storage.local.errors import translate_os, translated
-from migrate.storage.local.fsync import sync_directory
-from migrate.storage.local.whole_file import open_regular
+from migrate.storage.local.whole_file import open_regular, sync_directory
 from migrate.storage.multipart import part_bytes_for
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from msgspec import Struct
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import MAX_PARTS, Upload, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme, to_header
-from migrate.storage.local.fsync import sync_directory
+from migrate.storage.local.whole_file import sync_directory
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _BLOCK_BYTES = 4 * 2**20

@@ -1,4 +1,6 @@
-"""Files that a command is asked to read or write, outside of any location."""
+"""Files that a command is asked to read or write, outside of any location; and what makes a new name in a directory
+survive a crash (fsync(2), the last paragraph of its description).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,30 @@ import os
 import shutil
 import stat
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
 from migrate.runtime.crash_points import durable
 from migrate.storage.local.errors import translated
-from migrate.storage.local.fsync import sync_directory
+
+
+def sync_directory(directory: Path) -> None:
+    """Write a directory's entries to the disk. Raises ``OSError``."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(directory: Path) -> None:
+    """Make a directory and those above it that are missing, and write their names to the disk. Raises ``OSError``."""
+    missing = list(takewhile(lambda path: not path.exists(), (directory, *directory.parents)))
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(path.parent)
+
 
 _NAME_CHARACTERS = 200
 """So much of a name fits into that of its temporary file."""

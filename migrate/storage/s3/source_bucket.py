@@ -50,7 +50,6 @@ from migrate.storage.s3.errors import as_source_errors, source_error
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
-from migrate.storage.s3.http.range_reads import read_range, read_ranges
 from migrate.storage.s3.http.read_responses import (
     acl_query,
     checked,
@@ -58,12 +57,21 @@ from migrate.storage.s3.http.read_responses import (
     parse_parts,
     parse_tags,
     parts_request,
+    read_range,
+    read_ranges,
     read_request,
     tags_request,
     which,
 )
-from migrate.storage.s3.listing.page_parser import parse_objects, parse_versions, parsed
-from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, objects_request, versions_request
+from migrate.storage.s3.listing.pages import (
+    PAGE_KEYS,
+    Pages,
+    objects_request,
+    parse_objects,
+    parse_versions,
+    parsed,
+    versions_request,
+)
 from migrate.storage.s3.metadata import acl as s3_acl
 from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
 from migrate.storage.s3.metadata.customer_keys import (

@@ -47,8 +47,7 @@ from migrate.storage.s3.errors import (
 )
 from migrate.storage.s3.http.client import HttpClient, has_succeeded
 from migrate.storage.s3.http.messages import Request, Response, client_error, error_code, plain
-from migrate.storage.s3.listing.page_parser import parse_objects, parsed
-from migrate.storage.s3.listing.pages import objects_request, token_behind
+from migrate.storage.s3.listing.pages import objects_request, parse_objects, parsed, token_behind
 from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"

@@ -11,7 +11,7 @@ from exporters import _rows
 from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlColumn
 from exporters.mysql.rows.arrow_to_rows import encoded_length, texts_of
-from exporters.mysql.rows.block_parser import BlockParser, digest_block
+from exporters.mysql.rows.chunk_export import BlockParser, digest_block
 from exporters.mysql.rows.column_types import TOO_LONG, SqlType, kind_of
 from exporters.mysql.rows.protocol_rows import PacketBlock, payloads_of
 from exporters.sql.columns import Layout

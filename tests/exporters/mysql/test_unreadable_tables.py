@@ -21,6 +21,6 @@ def test_a_table_with_a_column_that_the_account_may_not_read(request, server):
         f"CREATE TABLE whole (id INT); CREATE TABLE part (id INT, hidden INT); CREATE USER {user} IDENTIFIED BY 'x';"
         f" GRANT SELECT ON {database}.whole TO {user}; GRANT SELECT (id) ON {database}.part TO {user}",
     )
-    with closing(connect(parse_url(url.replace("moveout@", f"{user}@"), password="x"))) as connection:
+    with closing(connect(parse_url(url.replace("moveout@", f"{user}@"), {"password": "x"}))) as connection:
         unreadable = unreadable_tables(connection, read_tables(connection))
     assert unreadable == {"part": "the account may not read it"}

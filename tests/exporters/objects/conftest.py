@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from exporters.bucket_api import Bucket
-from exporters.objects import ObjectExporter
+from exporters.objects.source import ObjectExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export

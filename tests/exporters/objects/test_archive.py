@@ -10,7 +10,8 @@ import botocore.exceptions
 import pytest
 
 from exporters.limits import Limits
-from exporters.objects import ObjectExporter, archive, unit_plan
+from exporters.objects import archive, unit_plan
+from exporters.objects.source import ObjectExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent

@@ -16,10 +16,10 @@ import pytest
 from exporters.api import DoneUnit
 from exporters.bucket_api import Fetched
 from exporters.errors import SourceGoneError, SourceUnreachableError
-from exporters.objects import ObjectExporter, bucket_survey, changed_objects
+from exporters.objects import bucket_survey, changed_objects
 from exporters.objects import source_summary as account_module
 from exporters.objects.listing import inventory
-from exporters.objects.source import ObjectSnapshot
+from exporters.objects.source import ObjectExporter, ObjectSnapshot
 from exporters.objects.unit_plan import runs
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent

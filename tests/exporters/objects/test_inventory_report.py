@@ -19,10 +19,10 @@ import pytest
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceGoneError, SourceUnreachableError, SourceUsageError
-from exporters.objects import ObjectExporter
 from exporters.objects.listing import s3_inventory_check, s3_inventory_report
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison
+from exporters.objects.source import ObjectExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent

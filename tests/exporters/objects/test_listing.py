@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from exporters.bucket_api import Bucket, ObjectSummary, Page
 from exporters.objects.index_rows import from_state
-from exporters.objects.listing import inventory, lister, prefetch, shards
+from exporters.objects.listing import inventory, lister, second_listing, shards
 from exporters.selection import EVERYTHING
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.listing import pages
@@ -251,7 +251,7 @@ def test_the_range_that_was_listed_for_longest_is_cut() -> None:
 
 def test_only_what_lies_ahead_in_the_range_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = ["0100", "0200", "0300", "0700", "0800"]
-    monkeypatch.setattr(lister.split, "split_points", lambda *_: cuts)
+    monkeypatch.setattr(lister, "split_points", lambda *_: cuts)
     key_range = lister.Range(("0100", ""), "0700", pages=1)
     key_range.cursor = "0200"
     (part,) = listing_of(None)._cut([key_range], 4)
@@ -377,7 +377,9 @@ def test_a_second_listing_in_known_parts_is_the_same(
     bucket = cast("Bucket", MemoryListing(rows, page_rows=page_rows))
     whole = [one for page in bucket.pages(versions=bool(keys), until=lambda: None) for one in page.rows()]
     rows_listed = [
-        one for page in prefetch.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()
+        one
+        for page in second_listing.pages_in_parts(bucket, ends, 3, versions=bool(keys))
+        for one in page.rows()
     ]
     assert rows_listed == whole
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from exporters.errors import SourceUsageError
-from exporters.objects import ObjectExporter
 from exporters.objects.listing import inventory
+from exporters.objects.source import ObjectExporter
 from exporters.selection import Selection, glob
 from migrate.bundle.reader import BundleReader
 from migrate.case.selection import from_words, parse_tags

@@ -16,10 +16,17 @@ from xxhash import xxh3_128_intdigest
 from exporters import _rows
 from exporters.errors import SourceError
 from exporters.postgres.catalog import PostgresColumn
-from exporters.postgres.rows import asyncpg_feed, block_parser
-from exporters.postgres.rows.block_parser import BlockParser, digest_block, parse_block, parse_block_exactly
+from exporters.postgres.rows import asyncpg_feed, csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import block_of, lines_of, split_lines
+from exporters.postgres.rows.csv_rows import (
+    BlockParser,
+    block_of,
+    digest_block,
+    lines_of,
+    parse_block,
+    parse_block_exactly,
+    split_lines,
+)
 from exporters.row_digest import MODULUS, digest_texts
 from exporters.sql.columns import Layout
 from tests.exporters.decimal_texts import decimals
@@ -268,7 +275,7 @@ def test_the_first_rows_of_a_chunk_render_to_their_text_again(monkeypatch):
     proved = BlockParser(layout).parse_proved(block)
     assert block_of(layout.batch(proved.typed)) == block
     assert proved.digest == digest_block(block)
-    monkeypatch.setattr(block_parser, "parse_block_exactly", lambda *_: changed)
+    monkeypatch.setattr(csv_rows, "parse_block_exactly", lambda *_: changed)
     with pytest.raises(SourceError, match="do not come out of Parquet as they went in"):
         BlockParser(layout).parse_proved(block)
 

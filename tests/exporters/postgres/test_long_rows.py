@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.rows import copy_feed
 from tests.exporters.postgres.databases import export_database, fetch, has_xml, run_sql
 from tests.parquet import check_parquet
 from tests.tools.bundles import differences, read_bundle, restore_from
@@ -53,7 +53,7 @@ def test_the_values_are_in_the_files(bundle):
 
 
 def test_long_rows_that_were_not_foreseen_leave_whole(source, bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(Feeds, "_is_for_pieces", lambda *_: False)
+    monkeypatch.setattr(copy_feed, "may_have_long_rows", lambda _: False)
     with long_rows():
         assert export_database(source, tmp_path / "bundle").complete
     unforeseen, foreseen = read_bundle(tmp_path / "bundle"), bundle

@@ -51,7 +51,7 @@ TWO = "CREATE TABLE a AS SELECT n AS x FROM generate_series(1, 1000) n; CREATE T
 def test_a_pooler_that_shares_sessions_is_refused_before_settings_reach_the_application(postgres, mode):
     with pgbouncer.PgBouncer(postgres.port, postgres.password, mode) as pooler:
         url = pooler.url(postgres.database())
-        address = parse_url(url, password=postgres.password)
+        address = parse_url(url, {"password": postgres.password})
         for _ in range(2):
             if mode == "session":
                 connect(address).close()
@@ -350,7 +350,7 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
 
     def is_refused(feeds):
         try:
-            text_of(feeds.copy("SELECT 1 / 0"))
+            text_of(feeds.copy("(SELECT 1 / 0)"))
         except SourceError:
             return True
         return False
@@ -388,7 +388,7 @@ def test_a_connection_whose_end_came_with_its_last_answer_is_no_wait_without_end
     with open_snapshot(parse_url(postgres.database())) as (session, _):
         feeds = copy_feed.Feeds(session, workers=1)
         with pytest.raises(SourceUnreachableError, match="connection"):
-            text_of(feeds.copy("SELECT 1"))
+            text_of(feeds.copy("(SELECT 1)"))
         feeds.close()
 
 
@@ -410,7 +410,7 @@ def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(p
             for n in range(7):
                 run_sql(url, f"INSERT INTO t_{n} VALUES (1)")
                 query = f"SELECT count(*), ({locks}) FROM public.t_{n}"
-                rows.append(text_of(feeds.copy(query)))
+                rows.append(text_of(feeds.copy(f"({query})")))
         finally:
             feeds.close()
     found = [line.split(b",") for line in rows]

@@ -6,10 +6,10 @@ import pytest
 
 from exporters.postgres.catalog import PostgresColumn
 from exporters.postgres.live_digests import live_tables
-from exporters.postgres.rows.block_parser import digest_block, parse_block
+from exporters.postgres.rows.chunk_export import typed_together
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.copy_feed import Feeds, SmallRows
-from exporters.postgres.rows.small_chunks import typed_together
+from exporters.postgres.rows.csv_rows import digest_block, parse_block
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import RowsDigest

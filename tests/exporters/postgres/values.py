@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from exporters.postgres.catalog import read_columns
-from exporters.postgres.rows.block_parser import parse_block
-from exporters.postgres.rows.csv_rows import block_of
+from exporters.postgres.rows.csv_rows import block_of, parse_block
 from exporters.sql.columns import Layout
 
 

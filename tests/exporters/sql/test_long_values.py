@@ -18,11 +18,11 @@ from exporters.mysql.rows import long_rows
 from exporters.mysql.rows.column_types import SqlType as MySqlType
 from exporters.mysql.rows.column_types import kind_of as mysql_kind
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload
+from exporters.postgres.part_reader import digest_part
 from exporters.postgres.rows import long_lines
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.csv_rows import lines_of
 from exporters.postgres.rows.long_lines import line_pieces, read_line
-from exporters.postgres.rows.parquet_read import digest_part
 from exporters.row_digest import RowsDigest
 from exporters.sql.columns import Kind, Layout
 from exporters.sql.large_values.long_values import LongRow, Spool

@@ -15,8 +15,7 @@ from exporters.row_digest import RowsDigest
 from exporters.sqlite.catalog import read_catalog, select
 from exporters.sqlite.files import immutable_file
 from exporters.sqlite.files.backup import open_file
-from exporters.sqlite.rows.fetched_blocks import FIRST_ROWS, fetched_blocks
-from exporters.sqlite.rows.row_batches import Batch, read_batches
+from exporters.sqlite.rows.row_batches import FIRST_ROWS, Batch, fetched_blocks, read_batches
 from exporters.sqlite.rows.typed_columns import KINDS, to_typed
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn, digest_columns, digest_few
 from tests.exporters.sqlite.databases import export_file, insert_all, run_sql

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from exporters.sqlite.files.temporary_copies import scratch_directory
+from exporters.sqlite.files.backup import scratch_directory
 
 THREADS, ROUNDS = 4, 150
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporters import _rows
-from exporters.postgres.rows.text_codec import ranges
-from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
+from exporters.postgres.rows.text_codec.composed_values import range_type
+from exporters.postgres.rows.text_codec.times import INTERVAL
 from exporters.sql.columns import KIND, TYPE
 from migrate.restore.postgres.rows.copy_binary import encoder_of
 from tests.tools.tally import count
@@ -96,7 +96,7 @@ COLUMNS = {
     "inet": ("text", pa.string(), st.ip_addresses(v=4).map(str) | st.ip_addresses().map(str)),
     "point": ("text", pa.string(), st.tuples(_FINITE, _FINITE).map("({0[0]!r},{0[1]!r})".format)),
     "tsvector": ("text", pa.string(), st.lists(_LEXEMES, max_size=3).map(" ".join)),
-    "int4range": ("range(int)", ranges.stored(pa.int32()), _RANGES),
+    "int4range": ("range(int)", range_type(pa.int32()), _RANGES),
     "text[]": ("list(text)", pa.list_(pa.string()), st.lists(st.none() | _WORDS, max_size=3)),
 }
 """By declared type: the kind, the stored type and values of it."""

@@ -12,9 +12,8 @@ from exporters.postgres.changed_chunks import is_continued, nothing_happened, qu
 from exporters.postgres.chunk_plan import BY_TID_SHARE, CHUNK_BYTES, cut, largest_chunk, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
-from exporters.postgres.rows.block_parser import digest_block, parse_block
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import block_of, split_lines
+from exporters.postgres.rows.csv_rows import block_of, digest_block, parse_block, split_lines
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan

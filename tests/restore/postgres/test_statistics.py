@@ -52,7 +52,7 @@ def test_one_session_is_enough_where_the_server_allows_no_other(postgres):
     run_sql(url, f"CREATE ROLE {name}_one LOGIN PASSWORD 'one' CONNECTION LIMIT 1")
     run_sql(url, f"GRANT ALL ON SCHEMA public TO {name}_one; ALTER DATABASE {name} OWNER TO {name}_one")
     run_sql(url, f"SET ROLE {name}_one; {_MAKE}")
-    address = parse_url(url.replace("postgres@", f"{name}_one@"), password="one")
+    address = parse_url(url.replace("postgres@", f"{name}_one@"), {"password": "one"})
     with open_destination(address) as destination:
         assert Analysis(destination).run(2) == []
     assert fetch(url, _ANALYZED) == [(_TABLES,)]

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from exporters.sqlite.live_digests import digest_tables
+from exporters.sqlite.live_reader import digest_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.sqlite import partial_restore
 from tests.exporters.sqlite.databases import (

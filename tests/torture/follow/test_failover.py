@@ -199,7 +199,7 @@ def test_a_slot_that_the_standby_keeps_is_read_on(
 def live_tables_of(server):
     from exporters.postgres.sessions.connection import parse_url
 
-    return live_tables(parse_url(server.url_of("app"), password=server.password))
+    return live_tables(parse_url(server.url_of("app"), {"password": server.password}))
 
 
 @WAYS

@@ -10,16 +10,9 @@ from functools import lru_cache, partial
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.text_codec import (
-    arrays,
-    composites,
-    hstore,
-    intervals,
-    ranges,
-    time_with_zone,
-)
+from exporters.postgres.rows.text_codec import composed_values as composed
+from exporters.postgres.rows.text_codec import times
 from exporters.postgres.rows.text_codec.float_text import float_text, single_text
-from exporters.sql import hex_text
 from exporters.sql.value_codec import (
     DATE,
     DECIMAL,
@@ -28,10 +21,14 @@ from exporters.sql.value_codec import (
     TEXT,
     ValueCodec,
     as_time,
+    bytes_text,
     cast_text,
+    parse_bytes,
     parse_leniently,
+    parse_uuid,
     plain_text,
     rendered,
+    uuid_text,
 )
 
 _EARLIER = {f"{name}list": "list(int)" for name in ("int2", "int4", "int8")}
@@ -72,14 +69,14 @@ _SIMPLE: Mapping[str, ValueCodec] = {
         ),
         ValueCodec("timestamp", cast_text, _timestamp_text, rf"^{_DAY} {_CLOCK}$"),
         ValueCodec("timestamptz", cast_text, _timestamptz_text, rf"^{_DAY} {_CLOCK}\+00$"),
-        ValueCodec("bytes", hex_text.parse_bytes, hex_text.bytes_text),
-        ValueCodec("uuid", hex_text.parse_uuid, hex_text.uuid_text),
+        ValueCodec("bytes", parse_bytes, bytes_text),
+        ValueCodec("uuid", parse_uuid, uuid_text),
         ValueCodec("float8", cast_text, float_text),
         ValueCodec("float4", cast_text, lambda values: float_text(pc.cast(values, pa.float64()))),
         ValueCodec("single", cast_text, single_text),
-        ValueCodec("interval", intervals.parse, intervals.text_of),
-        ValueCodec("timetz", time_with_zone.parse, time_with_zone.text_of),
-        ValueCodec("map", hstore.parse, hstore.text_of),
+        ValueCodec("interval", times.parse_interval, times.interval_text),
+        ValueCodec("timetz", times.parse_timetz, times.timetz_text),
+        ValueCodec("map", composed.parse_map, composed.map_text),
     )
 }
 
@@ -117,27 +114,29 @@ def _list(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
     (element,) = inner
 
     def parse(text: pa.Array, stored: pa.DataType) -> pa.Array:
-        return arrays.parse(text, partial(_parse_within, element, stored.value_type))
+        return composed.parse_list(text, partial(_parse_within, element, stored.value_type))
 
-    return ValueCodec(name, parse, lambda values: arrays.text_of(values, partial(rendered, element)))
+    return ValueCodec(name, parse, lambda values: composed.list_text(values, partial(rendered, element)))
 
 
 def _range(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
     (bound,) = inner
 
     def parse(text: pa.Array, stored: pa.DataType) -> pa.Array:
-        return ranges.parse(text, stored, partial(_parse_within, bound, stored[0].type))
+        return composed.parse_range(text, stored, partial(_parse_within, bound, stored[0].type))
 
-    return ValueCodec(name, parse, lambda values: ranges.text_of(values, partial(rendered, bound)))
+    return ValueCodec(name, parse, lambda values: composed.range_text(values, partial(rendered, bound)))
 
 
 def _multirange(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
     (bound,) = inner
 
     def parse(text: pa.Array, stored: pa.DataType) -> pa.Array:
-        return ranges.parse_several(text, stored, partial(_parse_within, bound, stored.value_type[0].type))
+        return composed.parse_multirange(
+            text, stored, partial(_parse_within, bound, stored.value_type[0].type)
+        )
 
-    return ValueCodec(name, parse, lambda values: ranges.text_of_several(values, partial(rendered, bound)))
+    return ValueCodec(name, parse, lambda values: composed.multirange_text(values, partial(rendered, bound)))
 
 
 def _struct(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
@@ -146,10 +145,10 @@ def _struct(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
             partial(_parse_within, codec, stored_field.type)
             for codec, stored_field in zip(inner, stored, strict=True)
         ]
-        return composites.parse(text, stored, elements)
+        return composed.parse_composite(text, stored, elements)
 
     elements = [partial(rendered, codec) for codec in inner]
-    return ValueCodec(name, parse, lambda values: composites.text_of(values, elements))
+    return ValueCodec(name, parse, lambda values: composed.composite_text(values, elements))
 
 
 def _parse_within(codec: ValueCodec, stored: pa.DataType, text: pa.Array) -> pa.Array:

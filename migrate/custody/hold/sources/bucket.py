@@ -16,7 +16,7 @@ from typing import Any
 from migrate.bundle.findings import Finding
 from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.errors import GoneError, NotAllowedError, UsageError
-from migrate.storage.s3.access.minio_policies import Policies
+from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import S3Location
 from migrate.storage.s3.metadata.bucket_configuration import BucketSettings, same_setting
 

@@ -229,7 +229,7 @@ def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> Sou
     """Open a server by the URL of one of its databases. Raises ``UsageError`` where only the whole server could be
     held, which has other databases, and nobody asked for that.
     """
-    server = Server(parse_url(url, password=secrets.get("password")))
+    server = Server(parse_url(url, secrets))
     if server.value(_HAS_MODE):
         return DatabaseHold(server)
     is_on = (server.variable("read_only") or "OFF").upper() not in _OFF

@@ -73,8 +73,8 @@ _SHOWN = 20
 class PostgresHold:
     """See ``SourceHold``."""
 
-    def __init__(self, url: str, *, password: str | None = None) -> None:
-        self._address = parse_url(url, password=password)
+    def __init__(self, url: str, secrets: Mapping[str, str] = {}) -> None:
+        self._address = parse_url(url, secrets)
         self.url = self._address.url
         self._connection = connect(self._address, "moveout hold")
         with self._translated():
@@ -268,4 +268,4 @@ def _is_on(value: Any) -> bool:
 def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> PostgresHold:
     """Open a database by its URL."""
     del request
-    return PostgresHold(url, password=secrets.get("password"))
+    return PostgresHold(url, secrets)

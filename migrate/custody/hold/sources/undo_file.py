@@ -22,8 +22,7 @@ from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.custody.hold.sources.contract import Change
 from migrate.errors import BusyError, DamageError, UsageError
-from migrate.storage.local.fsync import sync_directory
-from migrate.storage.local.whole_file import replace_file
+from migrate.storage.local.whole_file import replace_file, sync_directory
 
 VERSION = 1
 KIND = "undo of holds on sources"

@@ -8,7 +8,7 @@ from exporters.mysql.changes.log_requirements import Obstacle
 from exporters.mysql.connection import Connection
 from exporters.mysql.live_reader import counts_by_table
 from exporters.mysql.sessions.account_rights import AccountRights
-from exporters.mysql.sessions.set_statements import set_statements
+from exporters.mysql.sessions.server_settings import set_statements
 
 _APPLIES = {
     True: ("BINLOG REPLAY", "SUPER"),

@@ -537,7 +537,7 @@ def open_change_writer(
     it, ``BusyError``, errors of ``exporters.errors``.
     """
     del log
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     connection = connect(address)
     try:
         _require_applicable(connection)

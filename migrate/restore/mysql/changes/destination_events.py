@@ -27,7 +27,7 @@ def run_events(connection: Connection, names: Collection[str]) -> None:
 
 def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
     """Let the events run that ran at the source: the engine's part ``activation``. Raises ``SourceError``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         if marked := read_mark(connection, source):
             run_events(connection, marked[1].events)
@@ -44,8 +44,8 @@ def note_running(
     export. A server that is read-only may have had its events disabled by a hold, so there the mark stays as it is.
     Raises ``SourceError``.
     """
-    old = parse_url(source_url, password=source_secrets.get("password"))
-    new = parse_url(destination_url, password=destination_secrets.get("password"))
+    old = parse_url(source_url, source_secrets)
+    new = parse_url(destination_url, destination_secrets)
     with (
         closing(connect(old)) as reader,
         closing(connect(new)) as writer,

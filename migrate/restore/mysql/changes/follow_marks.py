@@ -102,7 +102,7 @@ def forget_mark(connection: Connection, source: str) -> None:
 
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
     """See ``Engine.change_mark``. Raises ``SourceError``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         recorded = read_mark(connection, source)
     return recorded[0] if recorded else None

@@ -45,8 +45,8 @@ WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
 
 def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
-    source = parse_url(request.source_url, password=request.source_secrets.get("password"))
-    destination = parse_url(request.destination_url, password=request.destination_secrets.get("password"))
+    source = parse_url(request.source_url, request.source_secrets)
+    destination = parse_url(request.destination_url, request.destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect(destination)) as writer,

@@ -392,7 +392,7 @@ def open_change_writer(
     """Open what writes the changes of a source. Raises ``NotAllowedError`` where the role may not keep triggers from
     firing, ``BusyError``, errors of ``exporters.errors``.
     """
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     connection = connect_writer(address)
     with _closed_on_error(connection, address.url):
         if not without_triggers(connection):

@@ -204,8 +204,8 @@ def definition_gaps(
     log: Mapping[str, Any] | None,
 ) -> list[str]:
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
-    source = parse_url(source_url, password=source_secrets.get("password"))
-    destination = parse_url(destination_url, password=destination_secrets.get("password"))
+    source = parse_url(source_url, source_secrets)
+    destination = parse_url(destination_url, destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect(destination)) as writer,

@@ -94,7 +94,7 @@ def end_again(connection: psycopg.Connection[Any], source: str, tables: Sequence
 
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
     """See ``Engine.change_mark``. Raises ``SourceError``."""
-    address = parse_url(url, password=secrets.get("password"))
+    address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         return read_mark(connection, source)
 

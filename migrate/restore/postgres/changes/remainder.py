@@ -45,8 +45,8 @@ _SEQUENCE_BATCH = 200
 
 def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
-    source = parse_url(request.source_url, password=request.source_secrets.get("password"))
-    destination = parse_url(request.destination_url, password=request.destination_secrets.get("password"))
+    source = parse_url(request.source_url, request.source_secrets)
+    destination = parse_url(request.destination_url, request.destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect_writer(destination)) as writer,

@@ -17,10 +17,10 @@ from socket import AF_INET, AF_INET6, inet_pton
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.postgres.rows.text_codec.arrays import elements
-from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
+from exporters.postgres.rows.text_codec.composed_values import list_elements
+from exporters.postgres.rows.text_codec.times import INTERVAL
 from exporters.postgres.rows.text_codec.value_tokens import lists_of, validity_of
-from exporters.sql.column_groups import Pieces
+from exporters.sql.columns import Pieces
 from exporters.sql.value_codec import joined, storage_of
 
 EPOCH_DAYS = 10957
@@ -279,7 +279,7 @@ def list_of(oid: int, element: Callable[[pa.Array], Pieces], values: pa.Array) -
         struct.pack(">iiiii", 1, 0, oid, length, 1) if length else struct.pack(">iii", 0, 0, oid)
         for length in coded.dictionary.to_pylist()
     ]
-    words = lists_of(lengths, together(element(elements(values))))
+    words = lists_of(lengths, together(element(list_elements(values))))
     return _row_wise(pc.take(pa.array(heads, pa.binary()), coded.indices), pc.binary_join(words, b""))
 
 

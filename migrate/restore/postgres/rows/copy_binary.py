@@ -18,8 +18,7 @@ from msgspec import Struct
 from exporters import _rows
 from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.codecs import apart
-from exporters.sql.column_groups import Pieces, compute_by_key
-from exporters.sql.columns import EXACT_OF, GENERATED, KIND, TYPE
+from exporters.sql.columns import EXACT_OF, GENERATED, KIND, TYPE, Pieces, compute_by_key
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
 from exporters.sql.value_codec import DECIMAL, joined, storage_of

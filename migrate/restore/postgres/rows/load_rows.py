@@ -15,8 +15,8 @@ from msgspec import Struct
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
+from exporters.postgres.part_reader import blocks_of
 from exporters.postgres.rows.copy_feed import copy_encoding
-from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.row_digest import Advance

@@ -15,7 +15,7 @@ class PostgresRows:
     """A database that parts are copied into; see ``RowDestination``."""
 
     def __init__(self, url: str, secrets: Mapping[str, str]) -> None:
-        self._address = parse_url(url, password=secrets.get("password"))
+        self._address = parse_url(url, secrets)
 
     def is_led(self, lead: int) -> bool:
         """Ask the server for the lock's owner."""

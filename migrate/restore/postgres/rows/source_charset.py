@@ -17,8 +17,8 @@ import pyarrow as pa
 from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.charset.server_conversion import asking, database_encoding
 from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.part_reader import blocks_of
 from exporters.postgres.rows.copy_feed import copy_encoding
-from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import ENCODING, OWN
 from exporters.sql.parquet_read import ParquetPart
 

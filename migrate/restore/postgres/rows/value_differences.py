@@ -16,8 +16,8 @@ from exporters import arrow_functions as pc
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_digests import TablesToRead, live_tables
-from exporters.postgres.rows.block_parser import digest_block
-from exporters.postgres.rows.parquet_read import digest_part
+from exporters.postgres.part_reader import digest_part
+from exporters.postgres.rows.csv_rows import digest_block
 from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.part_reader import blocks_of
 from exporters.postgres.rows.csv_rows import csv_fields, split_lines, unquoted
-from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import OWN
 from exporters.sql.parquet_read import ParquetPart
 from exporters.sql.value_codec import is_utf8

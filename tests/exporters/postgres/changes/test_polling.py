@@ -255,7 +255,7 @@ def test_a_name_that_a_bundle_brings_along_is_never_sql(postgres, pooler, way):
         is_polled = way is PollingStream
         own = {} if is_polled else {"replication": "database"}
         with (
-            closing(connect(parse_url(url, password=postgres.password), **own)) as connection,
+            closing(connect(parse_url(url, {"password": postgres.password}), **own)) as connection,
             pytest.raises(SourceError, match=r"publication .* does not exist"),
             way(connection, url, base.log["slot"], name, base.position, None) as stream,
         ):

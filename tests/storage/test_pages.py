@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrate.storage.s3.listing import page_parser
+from migrate.storage.s3.listing import pages
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 HOSTILE = ("</Key>", "<Contents>", "&amp;", "&#65;", "a+b %2F", "<![CDATA[x]]>", "é", "😀", "]]>", '"', "'")
@@ -32,11 +32,11 @@ def page(keys: list[str], *, encoded: bool, more: str = "") -> bytes:
 @given(st.lists(st.one_of(TEXT, st.sampled_from(HOSTILE)), min_size=1, max_size=5), st.booleans())
 def test_both_ways_read_the_same(keys: list[str], encoded: bool) -> None:
     body = page(keys, encoded=encoded)
-    quick = page_parser._by_pattern(body)
+    quick = pages._by_pattern(body)
     assert quick is not None
-    assert quick == page_parser._objects(ET.fromstring(body))
+    assert quick == pages._objects(ET.fromstring(body))
     assert list(quick.keys) == keys
-    assert page_parser.last_key(body) == keys[-1]
+    assert pages.last_key(body) == keys[-1]
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,20 @@ def test_both_ways_read_the_same(keys: list[str], encoded: bool) -> None:
 )
 def test_what_is_unusual_is_left_to_the_parser(more: str) -> None:
     body = page(["a"], encoded=False, more=more)
-    assert page_parser._by_pattern(body) is None
-    assert page_parser.parse_objects(body).keys[:1] == ["a"]
+    assert pages._by_pattern(body) is None
+    assert pages.parse_objects(body).keys[:1] == ["a"]
 
 
 def test_control_characters_are_no_business_of_the_pattern() -> None:
-    assert page_parser._by_pattern(page(["a\rb"], encoded=False)) is None
-    assert page_parser._by_pattern(page(["a\x01b"], encoded=False)) is None
+    assert pages._by_pattern(page(["a\rb"], encoded=False)) is None
+    assert pages._by_pattern(page(["a\x01b"], encoded=False)) is None
 
 
 def test_control_characters_that_xml_cannot_carry_are_kept() -> None:
     """Some servers send them as they are."""
     body = b"<ListBucketResult><Contents><Key>a\x01b\x1fc</Key></Contents></ListBucketResult>"
-    assert page_parser.parsed(body).findtext("Contents/Key") == "a\x01b\x1fc"
-    assert page_parser.parsed(body.replace(b"\x01", "\U000f0020".encode())).findtext("Contents/Key")
+    assert pages.parsed(body).findtext("Contents/Key") == "a\x01b\x1fc"
+    assert pages.parsed(body.replace(b"\x01", "\U000f0020".encode())).findtext("Contents/Key")
     for ambiguous in (body.replace(b"</Key>", "\U000f0001</Key>".encode()), body.replace(b"</Key>", b"")):
         with pytest.raises(ET.ParseError):
-            page_parser.parsed(ambiguous)
+            pages.parsed(ambiguous)
