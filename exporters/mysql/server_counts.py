@@ -13,11 +13,17 @@ from typing import Any, TypeVar
 import pymysql
 
 from exporters.api import Loss
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
 from exporters.mysql.connection import MysqlAddress, connect, shut
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, last_session_error, message_of
+from exporters.mysql.errors import (
+    DRIVER_ERRORS,
+    has_ended,
+    is_about_the_thing,
+    last_session_error,
+    message_of,
+)
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.source_summary import GIVEN_UP, Counted
@@ -141,13 +147,13 @@ class Counting:
             number = self._left.popleft()
         except IndexError:
             return False
-        table = self._tables[number]
-        self._counts[number] = _count(table, partial(self._used, use))
-        self._losses[number] = _hidden_types(table, use)
+        table, used = self._tables[number], partial(self._used, use)
+        self._counts[number] = _count(table, used)
+        self._losses[number] = _hidden_types(table, used)
         return True
 
     def _used(self, use: _Use, ask: Callable[[Feed], bytes | str]) -> bytes | str:
-        """Ask by a session, whose query ``give_up`` can end meanwhile."""
+        """Ask by a session, whose query ``give_up`` can end meanwhile; by another one where that session has ended."""
 
         def watched(feed: Feed) -> bytes | str:
             thread_id = feed.connection.raw.thread_id()
@@ -159,7 +165,14 @@ class Counting:
                 with self._lock:
                     self._busy.discard(thread_id)
 
-        return use(watched)
+        while True:
+            try:
+                return use(watched)
+            except SourceSnapshotLostError:
+                raise
+            except SourceUnreachableError as exc:
+                if self._is_given_up or not has_ended(exc):
+                    raise
 
 
 def _count(table: MysqlTable, use: _Use) -> Counted | str:

@@ -18,7 +18,7 @@ from exporters.errors import SourceError, SourceSilentError, SourceUnreachableEr
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, rows_of
-from exporters.postgres.errors import translate
+from exporters.postgres.errors import has_ended, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect_once, file_number
@@ -33,6 +33,8 @@ _CANCEL_SECONDS, _GIVE_UP_SECONDS = 5.0, 1.0
 _CANCEL_AGAIN_SECONDS = 0.05
 _PATIENCE_SECONDS, _CONNECT_AGAIN_SECONDS = 90.0, 2.0
 """How long a connection is tried again, about as long as units are, and the pause between two attempts."""
+_TRIES = 3
+"""How often a table is counted whose connection ends."""
 
 
 class _Counter(Struct, frozen=True, eq=False):
@@ -163,6 +165,16 @@ class Counting:
         return self._asked(lambda counter: counter.numbers(query))
 
     def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
+        """Ask on a connection; on another one where it has ended, as an administrator ends it."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._asked_once(ask)
+            except SourceUnreachableError as exc:
+                if not has_ended(exc) or self._is_given_up or self._closed.is_set():
+                    raise
+        return self._asked_once(ask)
+
+    def _asked_once(self, ask: Callable[[_Counter], Answer]) -> Answer:
         counter = self._taken()
         try:
             if self._is_given_up:

@@ -39,6 +39,21 @@ def test_the_holder_counts_where_no_other_session_is_left(mariadb):
     assert (counted.rows, counted.octets) == (3, {"b": 9})
 
 
+def test_a_table_whose_session_ends_is_counted_by_another_one(mariadb):
+    url = mariadb.database()
+    run_sql(url, "CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2)")
+    with open_snapshot(parse_url(url), workers=2) as (session, tables):
+        ended = session.feeds.use(lambda feed: feed.connection.raw.thread_id())
+        run_sql(url, f"KILL {ended}")
+        session.feeds.use(
+            lambda feed: feed.value("SELECT 1")
+        )  # the other one, so that the next is that which ended
+        counting = Counting(session, dict(enumerate(tables)), workers=1)
+        (counted,) = counting.result().values()
+        counting.close()
+    assert counted.rows == 2
+
+
 TEXTS = """
 CREATE TABLE t (
   a VARCHAR(50) CHARACTER SET latin1, b TEXT CHARACTER SET koi8r, c VARCHAR(9) CHARACTER SET sjis,

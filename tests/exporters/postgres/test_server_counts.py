@@ -5,6 +5,7 @@ import time
 
 import psycopg
 
+from exporters.postgres import chunk_plan, server_counts
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions import snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
@@ -35,6 +36,30 @@ def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
     assert {name: count.octets for name, count in by_name.items()} == {
         f"t_{n}": {"word": 3 * n} for n in range(8)
     }
+
+
+def test_a_table_whose_connection_ends_is_counted_on_another_one(postgres, monkeypatch):
+    url, queries = postgres.database(), []
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; CREATE TABLE u AS SELECT 2 AS x")
+    with open_snapshot(parse_url(url)) as (session, tables):
+        keep = session.holder.info.backend_pid
+
+        def rows_of(*of):
+            queries.append(of)
+            if len(queries) == 2:
+                others = f"FROM pg_stat_activity WHERE application_name LIKE 'moveout%' AND pid <> {keep}"
+                others += " AND datname = current_database()"
+                assert fetch(url, f"SELECT pg_terminate_backend(pid) {others}") == [(True,)]
+                while fetch(url, f"SELECT count(*) {others}") != [(0,)]:
+                    time.sleep(0.02)
+            return chunk_plan.rows_of(*of)
+
+        monkeypatch.setattr(server_counts, "rows_of", rows_of)
+        counted = Counting(session, dict(enumerate(tables)), workers=1)
+        try:
+            assert [count.rows for count in counted.result().values()] == [1, 1]
+        finally:
+            counted.close()
 
 
 def test_a_count_that_is_under_way_is_cancelled(postgres):
