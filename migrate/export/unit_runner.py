@@ -94,14 +94,14 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         else after exporting the unit. What an earlier run has stays at the location until something better is there.
         """
         unit = planned.unit
-        earlier = self._earlier(unit) if planned.recorded else None
+        progress = _UnitProgress(self.progress, unit)
+        earlier = self._with_retries(progress, partial(self._earlier, unit)) if planned.recorded else None
         if earlier is not None and earlier.holds and not self._is_to_be_tried_again(earlier.record):
             grow_to(self.progress, unit, earlier.record.outcome)
             outcome = earlier.record.outcome
             _log.info("unit %s of %s was done by an earlier run", unit.id, earlier.record.source)
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
-        progress = _UnitProgress(self.progress, unit)
         record = self._with_retries(progress, partial(self._export, progress, earlier))
         progress.end(record.outcome)
         return record
@@ -142,7 +142,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         return sorted(settled, key=lambda each: places[each[0].id])
 
     def _with_retries(self, progress: _UnitProgress, export: Callable[[], T]) -> T:
-        """Export a unit; again where its source cannot be reached, but not under a snapshot that is lost."""
+        """Export a unit, or compare it; again where its source cannot be reached, but not under a lost snapshot."""
         for attempt in range(self.rules.attempts):
             self.cancellation.check()
             progress.begin()

@@ -36,7 +36,7 @@ from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from tests.export.sources import Numbers
+from tests.export.sources import Numbers, NumbersSnapshot
 from tests.export.victims import run, stay_in_unit, wait_for
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
@@ -280,6 +280,27 @@ def test_an_unreachable_source_is_tried_again_then_what_there_is_is_sealed(store
     again = Numbers()
     assert go(store, again).complete
     assert len(again.exported) == 5
+
+
+def test_a_unit_that_cannot_be_compared_for_a_moment_is_compared_again(store, monkeypatch):
+    monkeypatch.setattr(work_module, "RETRY_WAITS", (0.0,))
+    errors = [SourceUnreachableError("the session has ended")]
+
+    def break_off(unit):
+        if unit.spec["start"] == 50:
+            raise SourceUnreachableError("gone")
+
+    def still_holds(_snapshot, _done):
+        while errors:
+            raise errors.pop()
+        return True
+
+    assert go(store, Numbers(on_export=break_off), workers=1).exit_code == 3
+    monkeypatch.setattr(NumbersSnapshot, "still_holds", still_holds)
+    source = Numbers()
+    assert go(store, source, workers=1).complete
+    assert not errors
+    assert "chunk/00000000" not in source.exported
 
 
 def test_a_source_that_cannot_finish_is_sealed_without_its_end(store):
