@@ -16,6 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
+from migrate.engines import registry
 from migrate.export import export
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.api import StoreWrapper
@@ -86,6 +87,11 @@ def changed(reader: BundleReader, **changes: object) -> list[CatalogRow]:
     """The catalog's row of ``people`` with other values."""
     (row,) = [row for row in reader.catalog() if row.name == "people"]
     return [replace(row, **changes)]
+
+
+def test_tables_of_an_engine_that_is_not_installed_are_left_to_whoever_has_it(reader, monkeypatch):
+    monkeypatch.setattr(registry, "find", lambda _: None)
+    assert look(reader, reader.catalog()) == ([], {})
 
 
 def test_another_digest_or_number_of_rows_is_named(reader):
