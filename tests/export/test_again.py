@@ -293,7 +293,9 @@ def test_a_bundle_of_which_anything_is_other_now_gets_another_id(
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
 
 
-def test_a_catalog_of_an_earlier_run_does_not_describe_files_that_were_replaced(store: MultipartStore) -> None:
+def test_a_catalog_of_an_earlier_run_does_not_describe_files_that_were_replaced(
+    store: MultipartStore,
+) -> None:
     assert len(BundleReader(store).catalog()) == 1
     assert go(store, Numbers(gaps=GAPS, holds=False, padding=b"0", on_finish=breaking_off)).exit_code == 3
     assert store.read("data/app/numbers/00000000.txt").startswith(b"00\n")
