@@ -48,6 +48,12 @@ def test_discover_writes_the_case_file_where_servers_are_named():
     assert "moveout discover --to 'other.toml' postgresql://old 's3://?profile=old'" in output
 
 
+def test_discover_without_servers_and_without_a_case_file_says_how_to_name_them(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        make("-o", ".venv/.ready", "discover", f"CASE={tmp_path}/none.toml")
+    assert "make discover FROM='" in failed.value.stderr
+
+
 def test_evacuate_is_the_whole_run():
     assert "moveout run -c 'other.toml'" in make("-n", "evacuate", "CASE=other.toml")
 

@@ -21,8 +21,13 @@ _COMMANDS = (
     "moveout|aws|chmod|chown|mc|mkdir|mysql|pip|psql|ssh-add|ssh-keygen|sudo"
     "|ALTER|CALL|CREATE|DROP|GRANT|REVOKE|SELECT|SET"
 )
+_VERBS = (
+    "adds|applies|brings|comes|compares|copies|does|ends|fills|finds|finishes|follows|goes|has|holds|keeps|lifts|lists|locks"
+    "|makes|names|prints|reads|records|releases|replaces|says|shows|switches|takes|tries|writes"
+)
+"""With one of these the sentence goes on behind a command."""
 _NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:d|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
-_KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$)|\b{_NUMBER}")
+_KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$| (?:{_VERBS}) )|\b{_NUMBER}")
 """Commands, up to the end of their part of the sentence, what stands in quotes, and a number with its unit."""
 _PROSE = re.compile(r" *(?:[→!] |moveout: )")
 _BULLETS = ("→ ", "! ", "- ")
