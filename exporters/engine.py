@@ -11,7 +11,7 @@ read are here; those that write are with their users:
 ``restorer``         ``migrate.restore.common.api.Restorer``
 ``create``           ``migrate.restore.common.api.CreateDestination``
 ``row_writer``       ``migrate.restore.common.api.RowDestination``
-``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
+``hold``             ``migrate.custody.source_holds.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
 ``row_repair``       ``migrate.repair.repair.OpenRepair``
 ``change_writer``    ``migrate.changes.apply.ChangeWriter``

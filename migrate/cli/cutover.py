@@ -30,9 +30,9 @@ from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.follow import endpoints_of
 from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
-from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
+from migrate.custody.source_holds import source_hold, undo_file
 from migrate.errors import (
     OK,
     DamageError,

@@ -468,7 +468,7 @@ def _unfinished_erasure(store: Store) -> BusyError | None:
     """Return the error by which a transfer is refused where an erasure has not ended; None where there is none."""
     if exists(store, layout.TAG_MANIFEST) or not exists(store, layout.CUSTODY_LOG):
         return None
-    from migrate.custody.erasure import erase  # noqa: PLC0415  only where a log lies without its bundle
+    from migrate.custody import erase  # noqa: PLC0415  only where a log lies without its bundle
 
     try:
         erase.count_begun(store)

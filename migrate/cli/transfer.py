@@ -31,7 +31,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
-from migrate.custody.erasure import erase
+from migrate.custody import erase
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
@@ -169,10 +169,10 @@ def _refuse_old_grants(source: Store, destination: Store) -> None:
     """Raise ``NotAllowedError`` where somebody may still read the location by a grant of another bundle, which was
     erased there.
     """
-    from migrate.custody.grant import made_grants  # noqa: PLC0415  its accounts need MinIO's SDK
+    from migrate.custody import grants  # noqa: PLC0415  its accounts need MinIO's SDK
 
-    if grants := made_grants.outlasting(destination, root_of(source)):
-        last = max(grants, key=lambda grant: grant.end)
+    if open_grants := grants.outlasting(destination, root_of(source)):
+        last = max(open_grants, key=lambda grant: grant.end)
         raise NotAllowedError(
             f"the grant to {last.name!r} at {destination.location} is open until {moment_words(last.end)}: it is of"
             " another bundle, which was erased there, and would read this one",

@@ -23,8 +23,8 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.tag_files import CHUNK_BYTES
-from migrate.custody.handover import documents
-from migrate.custody.handover.documents import Document
+from migrate.custody import documents
+from migrate.custody.documents import Document
 from migrate.custody.log import custody_log, events
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing import bundle_signatures

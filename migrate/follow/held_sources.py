@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
-from migrate.custody.hold.sources.undo_file import UndoFile
+from migrate.custody.source_holds import source_hold, undo_file
+from migrate.custody.source_holds.contract import HoldRequest, SourceHold
+from migrate.custody.source_holds.undo_file import UndoFile
 from migrate.errors import BusyError, UnreachableError
 from migrate.follow.delta import DeltaSource
 from migrate.follow.followed import FollowedSource

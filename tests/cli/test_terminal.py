@@ -14,7 +14,7 @@ from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.cli.doctor import Diagnosis
-from migrate.custody.handover import documents, receipt
+from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing.keys import KeyFile, PublicKey, create

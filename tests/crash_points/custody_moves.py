@@ -9,8 +9,7 @@ from pathlib import Path
 
 from migrate.bundle import layout
 from migrate.cli.common.document_files import read_files
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold
+from migrate.custody import bundle_hold, documents
 from migrate.custody.log import custody_log
 from migrate.custody.signing import keys
 from migrate.storage.registry import open_location, open_object_lock

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold, release
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody import bundle_hold, cross_checks, documents, hold_release
+from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing import keys
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -84,7 +83,7 @@ def ticking(monkeypatch) -> None:
         def now(cls, tz=None):
             return begun.astimezone(tz) + timedelta(seconds=next(ticks))
 
-    monkeypatch.setattr("migrate.custody.handover.documents.datetime", Ticking)
+    monkeypatch.setattr("migrate.custody.documents.datetime", Ticking)
 
 
 @pytest.fixture
@@ -128,8 +127,8 @@ def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, 
 
 def release_hold(store, vault, reason, signers, **options):
     """Sign a release at one location with all these keys, and return what became of it."""
-    return release.release(
-        store, vault, release.prepare(store, reason), signers, progress=Silent(), **options
+    return hold_release.release(
+        store, vault, hold_release.prepare(store, reason), signers, progress=Silent(), **options
     )
 
 

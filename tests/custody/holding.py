@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from migrate.custody.hold.sources import source_hold, undo_file
+from migrate.custody.source_holds import source_hold, undo_file
 from migrate.errors import UnreachableError
 from scripts.binaries import VERSITYGW, find_program
 

@@ -11,8 +11,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
-from migrate.custody import sampling_audit
-from migrate.custody.handover import documents
+from migrate.custody import documents, sampling_audit
 from migrate.custody.log import custody_log
 from migrate.custody.sampling_audit import Question, Seed, draw
 from migrate.custody.signing.allowed_signers import ListedKey, Trust

@@ -12,7 +12,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from migrate.custody.hold.sources import bucket, source_hold, undo_file
+from migrate.custody.source_holds import bucket, source_hold, undo_file
 from migrate.errors import UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle import canonical_json
-from migrate.custody.hold import bundle_hold
+from migrate.custody import bundle_hold
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.obligations import clock, rulebook

@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.mysql import ServerHold
-from migrate.custody.hold.sources.postgres import PostgresHold
-from migrate.custody.hold.sources.sqlite import SqliteHold
+from migrate.custody.source_holds import source_hold, undo_file
+from migrate.custody.source_holds.mysql import ServerHold
+from migrate.custody.source_holds.postgres import PostgresHold
+from migrate.custody.source_holds.sqlite import SqliteHold
 from migrate.errors import BusyError, DamageError, NotAllowedError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back

@@ -15,8 +15,7 @@ import pytest
 
 from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
-from migrate.custody.erasure import erase
-from migrate.custody.handover import documents, receipt
+from migrate.custody import documents, erase, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer

@@ -14,9 +14,8 @@ import botocore.exceptions
 import pytest
 import urllib3
 
-from migrate.custody.grant import grant, made_grants
-from migrate.custody.hold import bundle_hold
-from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody import bundle_hold, grants
+from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -48,14 +47,14 @@ class Kept:
 
     def account(self, expires) -> dict[str, str]:
         """The credential of an account with a policy of its own."""
-        rules = grant.policy(self.bucket, "acme/bundle/", expires)
-        made = grant.create(self.store, self.accounts, "account", rules, expires, signer=self.signer)
+        rules = grants.policy(self.bucket, "acme/bundle/", expires)
+        made = grants.create(self.store, self.accounts, "account", rules, expires, signer=self.signer)
         return {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
 
     def session(self, expires) -> dict[str, str]:
         """The credential of a session."""
-        rules, service = grant.policy(self.bucket, "acme/bundle/", expires), TokenService(self.s3_location)
-        made = grant.begin(
+        rules, service = grants.policy(self.bucket, "acme/bundle/", expires), TokenService(self.s3_location)
+        made = grants.begin(
             self.store,
             service,
             "session",
@@ -119,7 +118,7 @@ def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, k
     assert len(kept.refused(credential)) >= 20
     narrow = open_location(kept.url, secrets=credential)
     assert verify(narrow, Level.FULL, workers=2, progress=Silent()).findings == []
-    problems = grant.probe(narrow, [], workers=4, progress=Silent())
+    problems = grants.probe(narrow, [], workers=4, progress=Silent())
     assert (problems.findings, problems.files > 5) == ([], True)
 
 
@@ -156,7 +155,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
     assert open_location(kept.url, secrets=credential).read("bagit.txt")
-    done = made_grants.revoke(kept.store, kept.accounts, kind, kept.signer)
+    done = grants.revoke(kept.store, kept.accounts, kind, kept.signer)
     assert credential["access_key_id"] in done.keys
     assert (done.still_open, done.why) == ([], "")
     assert len(kept.refused(credential)) >= 20
@@ -164,7 +163,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
         open_location(kept.url, secrets=credential).read("bagit.txt")
     if other:  # one grant was taken back, not all of them
         assert open_location(kept.url, secrets=other).read("bagit.txt")
-    states = {one.access_key: one.state for one in made_grants.listed(kept.store, kept.accounts)}
+    states = {one.access_key: one.state for one in grants.listed(kept.store, kept.accounts)}
     assert states[credential["access_key_id"]] in {"revoked", "expired"}
 
 
@@ -172,7 +171,7 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     credential = kept.session(datetime.now(UTC) + timedelta(hours=1))
     accounts = kept.accounts
     accounts.user = "somebody-else"
-    done = made_grants.revoke(kept.store, accounts, "session", kept.signer)
+    done = grants.revoke(kept.store, accounts, "session", kept.signer)
     assert credential["access_key_id"] in {one.access_key for one in done.still_open}
     assert "ended by the account that began them" in done.why
     assert open_location(kept.url, secrets=credential).read("bagit.txt")
@@ -274,7 +273,7 @@ def test_a_hold_by_compliance_is_as_it_was_whatever_the_customer_does(kept):
     version = kept.client.put_object(**here, Body=b"x")["VersionId"]
     retention = {"Mode": "COMPLIANCE", "RetainUntilDate": until}
     kept.client.put_object_retention(**here, VersionId=version, Retention=retention)
-    rules = grant.policy(bucket, "acme/bundle/", until)
+    rules = grants.policy(bucket, "acme/bundle/", until)
     made = kept.accounts.add("firm", rules, until, "a test")
     secret = {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
     client = s3_client.client(s3_client.parse(kept.url, secrets=secret))

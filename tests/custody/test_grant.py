@@ -13,8 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from migrate.cli.common.link_files import new_files
-from migrate.custody.erasure import erase
-from migrate.custody.grant import grant, link_scripts, made_grants
+from migrate.custody import erase, grant_links, grants
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
@@ -48,14 +47,14 @@ def there(location, minio, bucket, provider):
 def granted(url, store, signer, expires) -> tuple[str, dict[str, str]]:
     """Grant it; return (the URL without a profile, the credential)."""
     s3_location = client.parse(url)
-    rules = grant.policy(s3_location.bucket, s3_location.prefix + "/", expires)
-    made = grant.create(store, Accounts(s3_location), "acme", rules, expires, signer=signer)
+    rules = grants.policy(s3_location.bucket, s3_location.prefix + "/", expires)
+    made = grants.create(store, Accounts(s3_location), "acme", rules, expires, signer=signer)
     return url, {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
 
 
 def probe(url, secrets):
     tried = permission_probe.forbidden(client.parse(url, secrets=secrets), known="acme/bundle-2")
-    return grant.probe(open_location(url, secrets=secrets), tried, workers=4, progress=Silent())
+    return grants.probe(open_location(url, secrets=secrets), tried, workers=4, progress=Silent())
 
 
 def test_the_probe_finds_what_a_wide_credential_can_do(there):
@@ -72,27 +71,27 @@ def test_a_revocation_is_written_once_and_states_are_told(there, provider):
     url, _ = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
     accounts = Accounts(client.parse(url))
     later = datetime.now(UTC) + timedelta(days=2)
-    assert [one.state for one in made_grants.listed(there[1], accounts)] == ["open"]
-    assert [one.state for one in made_grants.listed(there[1], accounts, now=later)] == ["expired"]
+    assert [one.state for one in grants.listed(there[1], accounts)] == ["open"]
+    assert [one.state for one in grants.listed(there[1], accounts, now=later)] == ["expired"]
     for _ in range(2):  # again: nothing more is written
-        assert len(made_grants.revoke(there[1], accounts, "acme", provider).keys) == 1
-    assert [one.state for one in made_grants.listed(there[1], accounts)] == ["revoked"]
+        assert len(grants.revoke(there[1], accounts, "acme", provider).keys) == 1
+    assert [one.state for one in grants.listed(there[1], accounts)] == ["revoked"]
     assert len(custody_log.read(there[1]).find("revoked")) == 1
     with pytest.raises(GoneError):
-        made_grants.revoke(there[1], accounts, "nobody", provider)
+        grants.revoke(there[1], accounts, "nobody", provider)
 
 
 def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there, provider):
     url, store = there
     accounts = Accounts(client.parse(url))
     day = datetime.now(UTC) + timedelta(days=1)
-    own = accounts.add("backup", grant.policy("bucket", "x/", day), day, "backups")
+    own = accounts.add("backup", grants.policy("bucket", "x/", day), day, "backups")
     details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
     for location in (store.location, "s3://elsewhere/bundle?profile=old"):
         what = CustodyEvent("granted", "b", "0" * 64, location, details)
         custody_log.append(store, provider, lambda _, what=what: [what])
-    assert [one.state for one in made_grants.listed(store, accounts)] == ["revoked", "elsewhere"]
-    done = made_grants.revoke(store, accounts, "acme", provider)
+    assert [one.state for one in grants.listed(store, accounts)] == ["revoked", "elsewhere"]
+    done = grants.revoke(store, accounts, "acme", provider)
     assert (done.keys, [one.state for one in done.still_open]) == ([], ["open", "elsewhere"])
     assert accounts.find(own.access_key) is not None
     assert custody_log.read(store).find("revoked") == []
@@ -114,7 +113,7 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     ]
     custody_log.append(store, provider, lambda _: came)
     accounts = Accounts(client.parse(url))
-    assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere"]
+    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     back = CustodyEvent(
         "transferred", "b", "0" * 64, store.location, {"from": store.location.partition("?")[0]}
@@ -122,7 +121,7 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     custody_log.append(
         store, provider, lambda _: [back]
     )  # a damaged file came from a third location of the name
-    assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere", "open"]
+    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
 @pytest.mark.torture
@@ -130,15 +129,15 @@ def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(th
     url, store = there
     accounts, day = Accounts(client.parse(url)), datetime.now(UTC) + timedelta(days=1)
     bundle = custody_log.read(store).last.what.bundle
-    rules = grant.policy("bucket", "x/", day)
-    lost = accounts.add("acme", rules, day, grant.purpose(store.location, bundle, "acme"))
-    other = accounts.add("acme", rules, day, grant.purpose(f"s3://another/{bundle}", bundle, "acme"))
-    assert made_grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
+    rules = grants.policy("bucket", "x/", day)
+    lost = accounts.add("acme", rules, day, grants.purpose(store.location, bundle, "acme"))
+    other = accounts.add("acme", rules, day, grants.purpose(f"s3://another/{bundle}", bundle, "acme"))
+    assert grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
     assert accounts.find(lost.access_key) is None
     assert accounts.find(other.access_key) is not None
     accounts.remove(other.access_key)
     with pytest.raises(GoneError):
-        made_grants.revoke(store, accounts, "acme", provider)
+        grants.revoke(store, accounts, "acme", provider)
 
 
 def test_an_erased_bundle_keeps_no_grant_open(there, provider):
@@ -146,7 +145,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     for _ in range(2):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     erase.erase(store, open_object_lock(url), provider, workers=4, progress=Silent())
-    done = made_grants.revoke(store, Accounts(client.parse(url)), "acme", provider)
+    done = grants.revoke(store, Accounts(client.parse(url)), "acme", provider)
     assert (len(done.keys), done.still_open) == (2, [])
 
 
@@ -181,7 +180,7 @@ def test_links_that_would_end_with_a_session_are_not_made(there):
     """They say that they last until their own end."""
     s3_location = client.parse(there[0])
     made = TokenService(s3_location).begin(
-        "acme", grant.policy("b", "x/", datetime.now(UTC)), timedelta(hours=1)
+        "acme", grants.policy("b", "x/", datetime.now(UTC)), timedelta(hours=1)
     )
     secrets = {
         "access_key_id": made.access_key, "secret_access_key": made.secret_key, "session_token": made.token,
@@ -195,7 +194,7 @@ def test_a_name_that_is_none_of_a_bundle_gets_no_link(location):
     (Path(location.location.removeprefix("file://")) / "sig").mkdir()
     for name in ("a b", "x\n  out=.bashrc", "custody.jsonl"):
         location.put(f"sig/{name}", b"x")
-    assert [key for key, _, _ in link_scripts.files_of(location) if key.startswith("sig/")] == [
+    assert [key for key, _, _ in grant_links.files_of(location) if key.startswith("sig/")] == [
         "sig/custody.jsonl"
     ]
 
@@ -203,7 +202,7 @@ def test_a_name_that_is_none_of_a_bundle_gets_no_link(location):
 @pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])
 def test_a_location_with_a_wildcard_in_its_name_is_not_granted(prefix):
     with pytest.raises(UsageError, match="wildcard"):
-        grant.policy("bucket", prefix, datetime.now(UTC))
+        grants.policy("bucket", prefix, datetime.now(UTC))
 
 
 @pytest.mark.parametrize("kind", ["create", "session", "links"])

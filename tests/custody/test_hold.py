@@ -8,10 +8,8 @@ import botocore.exceptions
 import pytest
 
 from migrate.bundle import bundle_json, layout
-from migrate.custody.erasure import erase
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold, release
-from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody import bundle_hold, documents, erase, hold_release
+from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record
@@ -195,9 +193,9 @@ def test_two_keys_of_one_owner_are_no_quorum_of_two(there, locked, provider, cus
     assert bundle_hold.survey(*there, workers=4).is_held
     old = record(store, provider, "held", {"legal": True, "release_keys": names, "release_quorum": 2})[0]
     trust = allowed_signers.load(listed)
-    assert release.lacking_keys(old, names[:2]) == ""  # nothing says whose these keys are
-    assert "all of 1 owner" in release.lacking_keys(old, names[:2], trust)
-    assert release.lacking_keys(old, names[1:], trust) == ""
+    assert hold_release.lacking_keys(old, names[:2]) == ""  # nothing says whose these keys are
+    assert "all of 1 owner" in hold_release.lacking_keys(old, names[:2], trust)
+    assert hold_release.lacking_keys(old, names[1:], trust) == ""
     document = documents.make("release", "Release", {"root": root_of(store), "location": store.location})
     documents.keep(store, document, [provider, spare])
     record(store, provider, "released", {"file": document.key, "sha256": document.sha256})

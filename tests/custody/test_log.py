@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import canonical_json, layout
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold
-from migrate.custody.log import cross_checks, custody_log, entry
+from migrate.custody import bundle_hold, cross_checks, documents
+from migrate.custody.log import custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing import ssh_signatures

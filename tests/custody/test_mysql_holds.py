@@ -11,8 +11,8 @@ import pymysql
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.custody.hold.sources.mysql import DatabaseHold, ServerHold
-from migrate.custody.hold.sources.mysql_server import Server
+from migrate.custody.source_holds.mysql import DatabaseHold, ServerHold
+from migrate.custody.source_holds.mysql_server import Server
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere
 from tests.exporters.mysql.databases import run_sql

@@ -14,9 +14,8 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.custody.erasure import erase
-from migrate.custody.handover import documents, receipt
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody import cross_checks, documents, erase, receipt
+from migrate.custody.log import custody_log
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -80,7 +79,7 @@ def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(location, c
         def now(cls, tz=None):
             return later
 
-    monkeypatch.setattr("migrate.custody.handover.documents.datetime", Later)
+    monkeypatch.setattr("migrate.custody.documents.datetime", Later)
     assert receipt.write(location, GOOD).key == begun.key
     assert receipt.write(location, receipt.Checked("quick", 3, 100, [])).key != begun.key
     facts = {name: value for name, value in begun.value.items() if name != "time"}

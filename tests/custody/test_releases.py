@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle import canonical_json
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold, release
-from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody import bundle_hold, documents, hold_release
+from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record
 from migrate.custody.signing import allowed_signers
@@ -47,11 +46,11 @@ class Held:
 
     def signed(self, reason, *signers):
         """Return a release of today's holds as it comes by mail, with the signatures of these."""
-        document = release.prepare(self.store, reason)
+        document = hold_release.prepare(self.store, reason)
         return document, dict(documents.signature_of(document, one) for one in signers)
 
     def carry_out(self, document, signers, trust=None):
-        return release.release(
+        return hold_release.release(
             self.store, self.vault, document, signers, workers=4, progress=Silent(), trust=trust
         )
 
@@ -106,7 +105,7 @@ def test_owners_with_access_give_the_same_command_each(held, make_key):
 
 
 def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking):
-    both = [release.prepare(held.store, "done") for _ in range(2)]
+    both = [hold_release.prepare(held.store, "done") for _ in range(2)]
     assert both[0].key != both[1].key
     for document, owner in zip(both, (held.host, held.counsel), strict=True):
         assert held.carry_out(document, [owner]).missing
@@ -116,19 +115,19 @@ def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking):
 
 
 def test_whoever_holds_no_key_prepares_a_release_and_carries_it_out(held, provider):
-    document = release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done")
     assert "0 of them signed" in held.carry_out(document, [provider]).missing[0]
     signatures = dict(documents.signature_of(document, one) for one in (held.host, held.counsel))
-    assert held.carry_out(release.accept(held.store, document, signatures), [provider]).missing == []
+    assert held.carry_out(hold_release.accept(held.store, document, signatures), [provider]).missing == []
     assert against_bundle(held.store) == []
 
 
 def test_a_signature_of_another_release_does_not_count(held):
     """Neither by mail nor where somebody has put it at the location, under the name of a signature of this one."""
     other, signatures = held.signed("something else", held.counsel)
-    document = release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done")
     with pytest.raises(DamageError, match="one of something else"):
-        release.accept(held.store, document, signatures)
+        hold_release.accept(held.store, document, signatures)
     held.carry_out(document, [held.host])
     (name, armored) = next(iter(signatures.items()))
     held.store.put(name.replace(other.key, document.key), armored)
@@ -160,7 +159,7 @@ def test_a_release_of_something_else_is_refused(held, change, said):
     )
     both = [held.host, held.counsel]
     with pytest.raises(UsageError, match=said):
-        release.accept(held.store, document, dict(documents.signature_of(document, one) for one in both))
+        hold_release.accept(held.store, document, dict(documents.signature_of(document, one) for one in both))
     documents.keep(held.store, document, both)  # by somebody who may write there
     done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
     assert ("1 of them signed" in done.missing[0], held.is_held()) == (True, True)
@@ -183,7 +182,7 @@ def test_an_old_release_does_not_end_a_newer_hold(held):
     old, signatures = held.signed("done", held.host, held.counsel)
     held.hold(reason="and again")
     with pytest.raises(UsageError, match="not for the holds that stand now"):
-        release.accept(held.store, old, signatures)
+        hold_release.accept(held.store, old, signatures)
     documents.keep(held.store, old, [held.host, held.counsel])
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(old, [held.host])
@@ -192,7 +191,7 @@ def test_an_old_release_does_not_end_a_newer_hold(held):
     assert release_hold(held.store, held.vault, "done", [held.counsel], workers=4).missing == []
     held.hold(reason="once more")
     with pytest.raises(UsageError, match="not for the holds that stand now"):
-        release.accept(held.store, done.document, {})
+        hold_release.accept(held.store, done.document, {})
     assert len(release_hold(held.store, held.vault, "done", [held.host], workers=4).missing) == 1
     record(held.store, held.host, "released", {"file": old.key, "sha256": old.sha256})
     assert any("does not name the hold of entry" in str(finding) for finding in against_bundle(held.store))
@@ -202,7 +201,7 @@ def test_one_owner_does_not_sign_twice_and_a_removed_one_does_not_count(held, ma
     spare = make_key("spare")
     names = dict(zip([*held.keys, spare.public.fingerprint], (["host"], ["counsel"], ["host"]), strict=True))
     held.hold(release_keys=list(names), release_owners=names)
-    document = release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done")
     done = held.carry_out(document, [held.host, spare])
     assert "2 of them signed, all of 1 owner" in done.missing[1]
     trust = allowed_signers.load(signers_file(tmp_path / "fewer", host=(held.host, spare)))
@@ -247,7 +246,7 @@ def test_a_release_and_a_reason_exclude_each_other_and_one_is_needed(held):
 
 
 def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
-    document = release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done")
     put_hold((held.store, held.vault), held.host, TERMS, reason="without keys")
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(document, [held.host, held.counsel])

@@ -8,10 +8,8 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.custody.erasure import erase
-from migrate.custody.handover import documents, receipt
-from migrate.custody.hold import bundle_hold
-from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody import bundle_hold, documents, erase, receipt
+from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle

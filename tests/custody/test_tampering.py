@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import sampling_audit
-from migrate.custody.handover import documents, receipt
+from migrate.custody import documents, receipt, sampling_audit
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_stamp

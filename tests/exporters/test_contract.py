@@ -22,8 +22,8 @@ from exporters.objects.source import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.case.model import Endpoint
 from migrate.case.secrets import hide_secrets
-from migrate.custody.hold.sources.contract import HoldRequest
-from migrate.custody.hold.sources.source_hold import open_hold
+from migrate.custody.source_holds.contract import HoldRequest
+from migrate.custody.source_holds.source_hold import open_hold
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.storage.s3.source_bucket import open_bucket

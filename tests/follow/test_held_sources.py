@@ -8,8 +8,8 @@ import pytest
 
 from migrate.case.model import Endpoint
 from migrate.cli.cutover import _release
-from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.sqlite import SqliteHold
+from migrate.custody.source_holds import source_hold, undo_file
+from migrate.custody.source_holds.sqlite import SqliteHold
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow import held_sources
 from migrate.follow.delta import DeltaSource

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from migrate.custody.handover import documents
-from migrate.custody.handover.documents import Document
+from migrate.custody import documents
+from migrate.custody.documents import Document
 from migrate.custody.signing import ssh_signatures
 from migrate.errors import DamageError, UsageError
 from migrate.storage.local.errors import translated

@@ -18,7 +18,7 @@ from migrate.bundle import bundle_json
 from migrate.case.model import Endpoint
 from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console
-from migrate.custody.grant import link_scripts
+from migrate.custody import grant_links
 from migrate.custody.log.events import record
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
@@ -70,16 +70,16 @@ def write_links(
 
     store = session.store(location)
     s3_location = client.parse(location.url, secrets=location.reveal())
-    listed = link_scripts.files_of(store)
+    listed = grant_links.files_of(store)
     links = presigned_urls.links(s3_location, [key for key, _, _ in listed], until - datetime.now(UTC))
     offered = [
         Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, links, strict=True)
     ]
     paths = (file, file.with_suffix(".aria2"), file.with_suffix(".html"))
-    offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, link_scripts.CHECK)
+    offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, grant_links.CHECK)
     texts = (
-        "".join(link_scripts.script(offered, offer.expires)).encode(),
-        "".join(link_scripts.aria2(offered)).encode(),
+        "".join(grant_links.script(offered, offer.expires)).encode(),
+        "".join(grant_links.aria2(offered)).encode(),
         links_page(offer, offered),
     )
     with new_files(*paths) as files:

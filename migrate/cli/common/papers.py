@@ -12,7 +12,7 @@ import typer
 from msgspec import Struct
 
 from migrate.cli.common.signatures import Signed
-from migrate.custody.handover.documents import Document
+from migrate.custody.documents import Document
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
 from migrate.number_text import count_words, exact_bytes_words, things

@@ -19,11 +19,10 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
-from migrate.custody.erasure import erase
-from migrate.custody.erasure.erase import Erased
-from migrate.custody.erasure.remains import is_kept
-from migrate.custody.handover import documents
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody import cross_checks, documents, erase
+from migrate.custody.erase import Erased
+from migrate.custody.location_files import is_kept
+from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
 from migrate.number_text import bytes_words, things

@@ -21,9 +21,8 @@ from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.custody.grant import grant, made_grants
-from migrate.custody.grant.grant import Tested
-from migrate.custody.grant.made_grants import Granted, Revoked
+from migrate.custody import grants
+from migrate.custody.grants import Granted, Revoked, Tested
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.number_text import moment_words, things
@@ -104,15 +103,15 @@ def create_command(
     The account can read this bundle and nothing else, until a day. The credential is written to a file that only
     you can read, as a profile for AWS's configuration.
     """
-    grant.check_name(to)
+    grants.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     store, accounts, s3_location = open_accounts(session, known_location(words, loaded))
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(s3_location.bucket, s3_location.folder, until)
-        granted = grant.create(store, accounts, to, rules, until, signer=signer)
+        rules = grants.policy(s3_location.bucket, s3_location.folder, until)
+        granted = grants.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, granted.access_key, granted.secret_key))
     if page is not None:
         write_page(
@@ -146,7 +145,7 @@ def session_command(
     """
     from migrate.storage.s3.access import sts_sessions  # noqa: PLC0415  boto3 takes half a second to import
 
-    grant.check_name(to)
+    grants.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
@@ -154,8 +153,8 @@ def session_command(
     service = sts_sessions.TokenService(s3_location)
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(s3_location.bucket, s3_location.folder, until)
-        granted = grant.begin(
+        rules = grants.policy(s3_location.bucket, s3_location.folder, until)
+        granted = grants.begin(
             store, service, to, rules, until, account=accounts.user, role=role, signer=signer
         )
         endpoint = "" if service.is_aws else accounts.endpoint
@@ -195,7 +194,7 @@ def links_command(
 
     For servers that cannot create accounts. Writes a script for curl, a list for aria2, and a page with the links.
     """
-    grant.check_name(to)
+    grants.check_name(to)
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
@@ -237,7 +236,7 @@ class Grants(Struct, frozen=True):
 def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
     """List the grants of a bundle, and which are open."""
     store, accounts, _ = open_accounts(session, known_location(words, load_case(case)))
-    return Grants(store.location, made_grants.listed(store, accounts))
+    return Grants(store.location, grants.listed(store, accounts))
 
 
 class RevokedGrants(Struct, frozen=True):
@@ -301,7 +300,7 @@ def revoke_command(
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     store, accounts, _ = open_accounts(session, known_location(words, loaded))
-    return RevokedGrants(to, made_grants.revoke(store, accounts, to, signer))
+    return RevokedGrants(to, grants.revoke(store, accounts, to, signer))
 
 
 class Probed(Struct, frozen=True):
@@ -354,7 +353,7 @@ def probe_command(
         client.parse(need_s3(location), secrets=location.reveal()), known=outside
     )
     workers = session.workers(default=TRANSFER_WORKERS)
-    return Probed(store.location, grant.probe(store, tried, workers=workers, progress=session.progress))
+    return Probed(store.location, grants.probe(store, tried, workers=workers, progress=session.progress))
 
 
 def open_accounts(session: Session, location: Endpoint) -> tuple[MultipartStore, Any, Any]:

@@ -23,9 +23,8 @@ from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of,
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
-from migrate.custody.handover import documents
-from migrate.custody.hold import bundle_hold, release
-from migrate.custody.hold.bundle_hold import Protection, Terms
+from migrate.custody import bundle_hold, documents, hold_release
+from migrate.custody.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words, things
 from migrate.storage.api import MultipartStore
@@ -176,7 +175,7 @@ def _check_quorum(custody: Custody, owners: Mapping[str, Sequence[str]], trust: 
             f"{rule}, and no list says whose the release keys are: two of them may be one party's",
             next_step="name the list of signers: [custody] signers",
         )
-    if (count := release.count_owners(custody.release_keys, owners)) < custody.release_quorum:
+    if (count := hold_release.count_owners(custody.release_keys, owners)) < custody.release_quorum:
         names = ", ".join(sorted({name for names in owners.values() for name in names}))
         raise UsageError(
             f"{rule}, and by {trust.source} the release keys have {things(count, 'owner')} ({names}): the hold"
@@ -266,7 +265,7 @@ class Released(Struct, frozen=True):
     """A release that ended a hold, or that lacks signatures. ``files`` are copies outside of the location."""
 
     location: str
-    done: release.Released
+    done: hold_release.Released
     files: Sequence[str] = ()
 
     @property
@@ -357,8 +356,8 @@ def release_command(
             next_step="moveout hold release LOCATION --reason TEXT",
         )
     store, vault = open_both(session, known_location(location, loaded))
-    document = release.accept(store, *read_files(file)) if file else release.prepare(store, reason)
-    done = release.release(
+    document = hold_release.accept(store, *read_files(file)) if file else hold_release.prepare(store, reason)
+    done = hold_release.release(
         store,
         vault,
         document,

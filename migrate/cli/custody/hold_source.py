@@ -19,10 +19,10 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_words import locations_and_sources, parse_pairs
 from migrate.cli.common.sources import choose, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
-from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
-from migrate.custody.hold.sources.source_hold import Standing
-from migrate.custody.hold.sources.undo_file import UndoFile
+from migrate.custody.source_holds import source_hold, undo_file
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
+from migrate.custody.source_holds.source_hold import Standing
+from migrate.custody.source_holds.undo_file import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
 
 group = typer.Typer(help="Protect a bundle, or its sources, from changes for a time.", no_args_is_help=True)

@@ -25,10 +25,9 @@ from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, lo
 from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.custody.handover import documents
-from migrate.custody.handover.documents import Document
-from migrate.custody.hold import release
-from migrate.custody.log import cross_checks, custody_log
+from migrate.custody import cross_checks, documents, hold_release
+from migrate.custody.documents import Document
+from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import new_event, record
@@ -352,7 +351,7 @@ def sign_command(
     del session
     signers = signing.need(load_case(case))
     document, _ = read_files(file)
-    release.check_form(document)
+    hold_release.check_form(document)
     signatures = dict(documents.signature_of(document, signer) for signer in signers)
     files = write_files(file.parent, document, signatures)
     return SignedDocument(document, [signer.public.fingerprint for signer in signers], files)

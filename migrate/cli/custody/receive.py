@@ -20,8 +20,8 @@ from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.custody.handover import documents, receipt
-from migrate.custody.handover.documents import Document
+from migrate.custody import documents, receipt
+from migrate.custody.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
 from migrate.verify import Level, verify
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import read_manifest, read_tag_manifest
-from migrate.custody.handover import documents
+from migrate.custody import documents
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry, moment_of

@@ -15,7 +15,7 @@ from typing import Any
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.files.directory import find
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, HoldRequest
+from migrate.custody.source_holds.contract import Change, HoldRequest
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UsageError
 
 _WRITING = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

@@ -12,10 +12,9 @@ from datetime import timedelta
 
 from msgspec import Struct
 
-from migrate.custody.handover import documents
-from migrate.custody.handover.documents import Document
-from migrate.custody.hold import bundle_hold
-from migrate.custody.hold.bundle_hold import Protection
+from migrate.custody import bundle_hold, documents
+from migrate.custody.bundle_hold import Protection
+from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import CustodyEvent, LogEntry

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporters.mysql.connection import MysqlAddress, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from migrate.custody.hold.sources.driver import translated
+from migrate.custody.source_holds.driver import translated
 
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"

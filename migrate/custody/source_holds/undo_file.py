@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
-from migrate.custody.hold.sources.contract import Change
+from migrate.custody.source_holds.contract import Change
 from migrate.errors import BusyError, DamageError, UsageError
 from migrate.storage.local.whole_file import replace_file, sync_directory
 

@@ -14,10 +14,9 @@ from msgspec.structs import replace
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
-from migrate.custody.erasure.remains import is_kept
-from migrate.custody.handover import receipt
-from migrate.custody.handover.documents import Document
-from migrate.custody.hold import bundle_hold, release
+from migrate.custody import bundle_hold, hold_release, receipt
+from migrate.custody.documents import Document
+from migrate.custody.location_files import is_kept
 from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
@@ -222,8 +221,8 @@ def _releases(log: Log, documents_kept: Sequence[Document], trust: Trust | None)
         )
         fingerprints = {public.fingerprint for public in document.signers} if document and is_meant else set()
         for held in bundle_hold.standing(log.before(entry), entry.what.location):
-            lacking = release.lacking_keys(held, fingerprints, trust)
-            if document and not release.names_hold(document, held):
+            lacking = hold_release.lacking_keys(held, fingerprints, trust)
+            if document and not hold_release.names_hold(document, held):
                 lacking = f"it does not name the hold of entry {held.number}"
             if lacking:
                 yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")

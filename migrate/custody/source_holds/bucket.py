@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, HoldRequest
+from migrate.custody.source_holds.contract import Change, HoldRequest
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import S3Location

@@ -15,8 +15,8 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
-from migrate.custody.hold.sources.mysql_server import Server
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
+from migrate.custody.source_holds.mysql_server import Server
 from migrate.errors import GoneError, UsageError
 from migrate.number_text import list_words
 

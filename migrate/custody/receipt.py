@@ -10,8 +10,8 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.bundle.findings import Finding
-from migrate.custody.handover import documents
-from migrate.custody.handover.documents import Document
+from migrate.custody import documents
+from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event

@@ -1,9 +1,9 @@
-"""What is at the location of a bundle, apart from its record: every version and every unfinished upload."""
+"""What lies at a bundle's location: its record, which outlives an erasure, its files, and what is somebody else's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -11,13 +11,16 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.reader import read_manifest, read_tag_manifest
-from migrate.custody.handover import documents
+from migrate.custody import documents
 from migrate.custody.signing import ssh_signatures
 from migrate.custody.tree import checkpoint
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import FileInfo, MultipartStore, Upload
+from migrate.storage.api import FileInfo, MultipartStore, Store, Upload
 from migrate.storage.object_lock import FileVersion, ObjectLock
 
+_FOLDERS = (layout.DATA, *layout.OUTSIDE_MANIFESTS)
+_FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
+"""Some programs make an object of the location itself, with an empty name below it."""
 _DOCUMENT = re.compile(
     rf"sig/({'|'.join(documents.KINDS)})-[0-9a-f]{{16}}\.json(?P<signature>\.[0-9a-f]{{16}}\.sig)?"
 )
@@ -76,3 +79,27 @@ def is_kept(file: FileVersion | FileInfo) -> bool:
     if match is None:
         return False
     return file.size_bytes <= (ssh_signatures.MAX_BYTES if match["signature"] else documents.MAX_BYTES)
+
+
+def unknown_payload(store: Store, keys: Iterable[str]) -> list[str]:
+    """Return those of ``keys`` that are among the bundle's payload, and which its manifest does not name, sorted; none
+    where that cannot be read.
+    """
+    payload_keys = {key for key in keys if key.startswith(layout.DATA)}
+    try:
+        payload_keys.difference_update(entry.key for entry in read_manifest(store))
+    except (DamageError, GoneError, UsageError):
+        return []
+    return sorted(payload_keys)
+
+
+def unknown_files(store: Store, keys: Iterable[str]) -> list[str]:
+    """Return those of ``keys`` that are outside of the bundle's folders and no file of its tag manifest, sorted."""
+    unknown_keys = sorted({key for key in keys if key not in _FILES and not key.startswith(_FOLDERS)})
+    if not unknown_keys:
+        return []
+    try:
+        known = read_tag_manifest(store)
+    except DamageError:
+        known = {}
+    return [key for key in unknown_keys if key not in known]

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from exporters.engine import load_part
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
-from migrate.custody.hold.sources import undo_file
-from migrate.custody.hold.sources.contract import Change, CheckedHold, HoldRequest, OpenHold, SourceHold
-from migrate.custody.hold.sources.undo_file import Recorded, UndoFile
+from migrate.custody.source_holds import undo_file
+from migrate.custody.source_holds.contract import Change, CheckedHold, HoldRequest, OpenHold, SourceHold
+from migrate.custody.source_holds.undo_file import Recorded, UndoFile
 from migrate.engines import registry
 from migrate.errors import DamageError, UsageError
 

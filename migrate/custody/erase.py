@@ -17,12 +17,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
-from migrate.custody.erasure import remains
-from migrate.custody.erasure.other_files import unknown_files, unknown_payload
-from migrate.custody.erasure.remains import Remains, is_kept
-from migrate.custody.handover import documents, receipt
-from migrate.custody.handover.documents import Document
-from migrate.custody.hold import bundle_hold
+from migrate.custody import bundle_hold, documents, location_files, receipt
+from migrate.custody.documents import Document
+from migrate.custody.location_files import Remains, is_kept, unknown_files, unknown_payload
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import is_same_location
 from migrate.custody.log.entry import CustodyEvent, LogEntry
@@ -257,12 +254,12 @@ def erase(
     elif reasons:
         erasing = replace(erasing, details={**erasing.details, **_details(override, reasons)})
         custody_log.append(store, signer, custody_log.once(erasing))
-    names = remains.names(store)
-    remaining = remains.list_remains(store, vault, names, workers=workers)
+    names = location_files.names(store)
+    remaining = location_files.list_remains(store, vault, names, workers=workers)
     progress.begin("erase", items=len(remaining.files), size_bytes=0)
     _remove(store, vault, remaining, workers, progress)
     progress.end()
-    if left := list(remains.list_remains(store, vault, names, workers=workers).words()):
+    if left := list(location_files.list_remains(store, vault, names, workers=workers).words()):
         raise DamageError(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",

@@ -17,8 +17,8 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, HoldRequest
-from migrate.custody.hold.sources.driver import translated
+from migrate.custody.source_holds.contract import Change, HoldRequest
+from migrate.custody.source_holds.driver import translated
 from migrate.errors import UsageError
 
 _NAME = "default_transaction_read_only"

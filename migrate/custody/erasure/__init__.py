@@ -1,1 +1,0 @@
-"""Erasure of a bundle, and the proof of it."""

@@ -1,1 +1,0 @@
-"""Grants: one customer may read one bundle until a date."""

@@ -1,1 +1,0 @@
-"""Signed documents between provider and customer."""

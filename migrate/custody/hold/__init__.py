@@ -1,1 +1,0 @@
-"""Holds: files of a bundle, and sources, that cannot be changed until a date."""
