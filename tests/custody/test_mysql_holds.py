@@ -11,8 +11,7 @@ import pymysql
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.custody.source_holds.mysql import DatabaseHold, ServerHold
-from migrate.custody.source_holds.mysql_server import Server
+from migrate.custody.source_holds.mysql import DatabaseHold, Server, ServerHold
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere
 from tests.exporters.mysql.databases import run_sql

@@ -17,7 +17,7 @@ from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import Signatures, root_of, signatures
 from migrate.custody.signing.keys import PublicKey
-from migrate.custody.signing.stamp import Chain, Stamp
+from migrate.custody.signing.timestamps import Chain, Stamp
 from migrate.custody.tree import bundle_tree
 from migrate.number_text import moment_words
 from migrate.storage.api import Store

@@ -1,8 +1,9 @@
 """Timestamps of the tag manifest by a timestamp authority (RFC 3161).
 
 The answer is kept as it came, ``sig/tagmanifest-sha256.txt.<time>.tsr``: ``openssl ts -verify -data … -in … -CAfile …``
-checks it. ``timestamp_token`` checks it here, up to the root certificates that the caller trusts. Without them it
+checks it. Here the library ``rfc3161-client`` does, up to the root certificates that the caller trusts. Without them it
 checks up to a self-signed certificate in the token, which proves that the token is undamaged, but not who made it.
+The libraries are imported where there is a timestamp: few bundles have one.
 """
 
 from __future__ import annotations
@@ -10,27 +11,48 @@ from __future__ import annotations
 import re
 import urllib.error
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody.signing.bundle_signatures import root_of
-from migrate.custody.signing.stamp import Stamp
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from rfc3161_client import TimeStampRequest, TimeStampResponse
 
 _SECONDS = 30.0
 MAX_BYTES = 65_536
 _NAME = re.compile(r"sig/tagmanifest-sha256\.txt\.[0-9tz-]+\.tsr")
+_SHA256 = "2.16.840.1.101.3.4.2.1"
+
+Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
+"""Where the certificates of a token lead: to a root that the caller trusts, or to a self-signed one in the token. Where
+the root is not known, nothing could be checked.
+"""
+
+
+class Stamp(Struct, frozen=True):
+    """What a token says. ``hash`` is the SHA-256 that it is about, ``authority`` the subject of the certificate that
+    signed it, ``nonce`` the number that the request had asked it to repeat.
+    """
+
+    hash: bytes
+    moment: datetime
+    authority: str
+    nonce: int | None
+    chain: Chain
 
 
 def load_roots(path: Path) -> list[x509.Certificate]:
     """Return the certificates in a PEM file. Raises ``UsageError``."""
-    from cryptography import x509  # noqa: PLC0415  see ``keys``
+    from cryptography import x509  # noqa: PLC0415  see above
 
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
@@ -48,9 +70,7 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
 
     Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none).
     """
-    from migrate.custody.signing import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
-
-    request = timestamp_token.request(store.read(layout.TAG_MANIFEST))
+    request = _request(store.read(layout.TAG_MANIFEST))
     digest = request.message_imprint.message
     for key in _keys(store):
         existing = _read(store, key, ())
@@ -58,7 +78,7 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
             return key, existing
     response = _ask(url, request.as_bytes())
     try:
-        new_stamp = timestamp_token.parse(response)
+        new_stamp = parse(response)
     except ValueError as exc:
         raise UsageError(f"{url} did not answer with a timestamp: {exc}", next_step="check the URL") from exc
     if (new_stamp.hash, new_stamp.nonce) != (digest, request.nonce):
@@ -94,10 +114,8 @@ def _keys(store: Store) -> list[str]:
 def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | Finding:
     if not _NAME.fullmatch(key):
         return Finding(key, "is named like no timestamp of a bundle")
-    from migrate.custody.signing import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
-
     try:
-        return timestamp_token.parse(store.read(key, 0, MAX_BYTES), roots)
+        return parse(store.read(key, 0, MAX_BYTES), roots)
     except ValueError as exc:
         return Finding(key, f"is no timestamp that holds: {exc}")
 
@@ -127,3 +145,63 @@ def _refused(url: str, exc: urllib.error.HTTPError) -> MoveoutError:
     if exc.code >= 500 or exc.code == 429:
         return UnreachableError(message, next_step="run the same command again later")
     return NotAllowedError(message, next_step="check the URL and what the authority asks for")
+
+
+def _request(data: bytes) -> TimeStampRequest:
+    """Return a request for the SHA-256 of data, with a nonce; it asks for the authority's certificates too."""
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder  # noqa: PLC0415  see above
+
+    return TimestampRequestBuilder(data, HashAlgorithm.SHA256).build()
+
+
+def parse(response_bytes: bytes, roots: Sequence[x509.Certificate] = ()) -> Stamp:
+    """Read a TimeStampResp and check it (see ``Chain``). Raises ``ValueError``."""
+    try:
+        return _parse(response_bytes, roots)
+    except Exception as exc:  # certificates from anywhere make cryptography raise all sorts of things
+        raise ValueError(str(exc) or type(exc).__name__) from exc
+
+
+def _parse(response_bytes: bytes, roots: Sequence[x509.Certificate]) -> Stamp:
+    from cryptography import x509  # noqa: PLC0415  see above
+    from rfc3161_client import VerifierBuilder, decode_timestamp_response  # noqa: PLC0415
+
+    response = decode_timestamp_response(_in_der_order(response_bytes))
+    certificates = [
+        x509.load_der_x509_certificate(certificate) for certificate in response.signed_data.certificates
+    ]
+    info = response.tst_info
+    if info.message_imprint.hash_algorithm != x509.ObjectIdentifier(_SHA256):
+        raise ValueError("not over a SHA-256")
+    trusted = roots or [
+        certificate for certificate in certificates if certificate.issuer == certificate.subject
+    ]
+    if trusted:
+        builder = VerifierBuilder(roots=list(trusted), intermediates=certificates)
+        builder.build().verify(response, info.message_imprint.message)
+    chain: Chain = "trusted" if roots else "self-signed" if trusted else "unknown"
+    authority = _signer(response, certificates).subject.rfc4514_string()
+    return Stamp(info.message_imprint.message, info.gen_time, authority, info.nonce, chain)
+
+
+def _in_der_order(response_bytes: bytes) -> bytes:
+    """Return an answer with its certificates in the order of DER (X.690, 11.6), which the library requires and openssl
+    does not keep. No signature covers that order. Raises ``ValueError`` where the authority refused.
+    """
+    from asn1crypto import cms, core, tsp  # noqa: PLC0415  see above
+
+    status, *token = core.SequenceOf.load(response_bytes, spec=core.Any)
+    if not token:
+        raise ValueError(f"the authority refused ({status.parse(tsp.PKIStatusInfo)['status'].native})")
+    certificates = [
+        certificate.dump() for certificate in token[0].parse(cms.ContentInfo)["content"]["certificates"]
+    ]
+    return response_bytes.replace(b"".join(certificates), b"".join(sorted(certificates)), 1)
+
+
+def _signer(response: TimeStampResponse, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
+    (signer,) = response.signed_data.signer_infos
+    for certificate in certificates:
+        if (certificate.issuer, certificate.serial_number) == (signer.issuer, signer.serial_number):
+            return certificate
+    raise ValueError("the certificate of its authority is missing")

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from migrate.bundle.findings import Finding
-from migrate.custody.source_holds.contract import Change, HoldRequest
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import S3Location
@@ -28,7 +27,7 @@ _MINIO_BUCKET = [*_BUCKET, "s3:ForceDeleteBucket"]
 _SID = "MoveoutHold"
 
 
-class BucketHold:
+class BucketHold(SourceHold):
     """See ``SourceHold``. ``witness`` is the AWS profile of an ordinary account with which deletion is tried."""
 
     def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None, witness: str = "") -> None:
@@ -168,10 +167,6 @@ class BucketHold:
             )
         return same_setting(setting, value, other)
 
-    def mark(self) -> str:
-        """See ``SourceHold.mark``; no setting of a bucket needs one."""
-        return datetime.now(UTC).isoformat()
-
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_write_paths``: a deletion is tried, as the witness where one is named."""
         del since
@@ -194,11 +189,6 @@ class BucketHold:
             )
         ]  # fmt: skip
 
-    def close_write_paths(self, since: str) -> int:
-        """See ``SourceHold.close_write_paths``: the settings bind whatever is open."""
-        del since
-        return 0
-
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
         texts = [
@@ -210,9 +200,6 @@ class BucketHold:
                 " that are made later are bound by the same command again, those of LDAP or OpenID not at all"
             )
         return texts
-
-    def close(self) -> None:
-        """See ``SourceHold.close``."""
 
     def _need_policies(self) -> Policies:
         if self._policies is None:

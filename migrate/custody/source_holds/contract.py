@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from exporters.errors import SourceError, SourceNotAllowedError
 from migrate.bundle.findings import Finding
 
 
@@ -37,7 +40,9 @@ class HoldRequest(Struct, frozen=True):
 
 
 class SourceHold(Protocol):
-    """One source, opened to be held. Methods raise errors of ``migrate.errors`` or ``exporters.errors``."""
+    """One source, opened to be held. Methods raise errors of ``migrate.errors`` or ``exporters.errors``. Those that are
+    written out here are for settings that bind whatever is open.
+    """
 
     url: str
     """Without secrets."""
@@ -58,13 +63,14 @@ class SourceHold(Protocol):
 
     def same(self, setting: str, value: Any, other: Any) -> bool:
         """Tell whether two values of a setting mean the same: servers write them in other words."""
-        ...
+        del setting
+        return bool(value == other)
 
     def mark(self) -> str:
         """Return what tells at this source what was begun before from what is begun from now on: the sessions that
         there are, its own clock's time, or a number that it counts.
         """
-        ...
+        return datetime.now(UTC).isoformat()
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """Return by what ways something may still be deleted or written although all settings are in force: asked and
@@ -74,7 +80,8 @@ class SourceHold(Protocol):
 
     def close_write_paths(self, since: str) -> int:
         """End what was begun before and is not bound by the settings (sessions of a database); return how many."""
-        ...
+        del since
+        return 0
 
     def limits(self) -> Sequence[str]:
         """Return sentences: what such a hold cannot do, and who stands above it."""
@@ -82,7 +89,7 @@ class SourceHold(Protocol):
 
     def close(self) -> None:
         """Release connections."""
-        ...
+        return
 
 
 @runtime_checkable
@@ -100,3 +107,21 @@ class OpenHold(Protocol):
     def __call__(self, url: str, secrets: Mapping[str, str], request: HoldRequest) -> SourceHold:
         """Return the source. Raises errors of ``migrate.errors`` or ``exporters.errors``."""
         ...
+
+
+@contextmanager
+def translated(
+    errors: tuple[type[BaseException], ...],
+    translate: Callable[[BaseException, str], SourceError],
+    location: str,
+    *,
+    needs: str,
+) -> Iterator[None]:
+    """Raise what the driver raises as the source error that it stands for; ``needs`` says what account a hold needs."""
+    try:
+        yield
+    except errors as exc:
+        translated_error = translate(exc, location)
+        if isinstance(translated_error, SourceNotAllowedError):
+            translated_error.next_step = needs
+        raise translated_error from exc

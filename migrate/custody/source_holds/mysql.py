@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from exporters.errors import SourceError
-from exporters.mysql.connection import parse_url
+from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events
+from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
-from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
-from migrate.custody.source_holds.mysql_server import Server
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold, translated
 from migrate.errors import GoneError, UsageError
 from migrate.number_text import list_words
 
 _VARIABLES = ("read_only", "super_read_only")
-_SHOWN = 10
 _DATABASE = "the database"
 _EVENT = "the event "
 _OFF = {"0", "OFF"}
@@ -38,8 +38,52 @@ AND 'Y' IN (insert_priv, update_priv, delete_priv, create_priv, drop_priv, alter
 """Accounts with privileges on the database; its name there is a pattern of LIKE's. Roles have no host."""
 _MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
 
+_SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
+_NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
+_SHOWN = 10
 
-class _ServerMode:
+
+class Server:
+    """``name`` is the database that is to be held. Methods raise ``SourceError``."""
+
+    def __init__(self, address: MysqlAddress) -> None:
+        self.url, self.name = address.url, address.database
+        self._connection = connect(address)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._translated():
+            return self._connection.rows(query)
+
+    def value(self, query: str) -> Any:
+        """Return the first value, None where there is none."""
+        with self._translated():
+            return self._connection.value(query)
+
+    def run(self, statement: str) -> None:
+        """Run a statement."""
+        with self._translated():
+            self._connection.run(statement)
+
+    def variable(self, name: str) -> str | None:
+        """Return a global variable's text, None where the server has none of that name."""
+        with self._translated():
+            return self._connection.variable(name)
+
+    def neighbours(self) -> list[str]:
+        """Return the other databases of the server, without its own."""
+        rows = self.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")
+        return [str(row[0]) for row in rows if str(row[0]) not in (*_SYSTEM, self.name)]
+
+    def close(self) -> None:
+        """End the session."""
+        self._connection.close()
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(DRIVER_ERRORS, translate, self.url, needs=_NEEDS)
+
+
+class _ServerMode(SourceHold):
     """What both kinds of holds share: the server binds open sessions at once."""
 
     def __init__(self, server: Server) -> None:
@@ -53,11 +97,6 @@ class _ServerMode:
         """See ``SourceHold.open_write_paths``."""
         del since
         return ()
-
-    def close_write_paths(self, since: str) -> int:
-        """See ``SourceHold.close_write_paths``."""
-        del since
-        return 0
 
     def close(self) -> None:
         """See ``SourceHold.close``."""
@@ -85,11 +124,6 @@ class DatabaseHold(_ServerMode):
 
     def _sql(self, value: str) -> str:
         return f"ALTER DATABASE {quote_name(self._server.name)} READ ONLY = {value}"
-
-    def same(self, setting: str, value: Any, other: Any) -> bool:
-        """See ``SourceHold.same``."""
-        del setting
-        return bool(value == other)
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""

@@ -17,8 +17,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.findings import Finding
-from migrate.custody.source_holds.contract import Change, HoldRequest
-from migrate.custody.source_holds.driver import translated
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold, translated
 from migrate.errors import UsageError
 
 _NAME = "default_transaction_read_only"
@@ -70,7 +69,7 @@ _MARK = "sessions"
 _SHOWN = 20
 
 
-class PostgresHold:
+class PostgresHold(SourceHold):
     """See ``SourceHold``."""
 
     def __init__(self, url: str, secrets: Mapping[str, str] = {}) -> None:

@@ -8,22 +8,23 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.files.directory import find
 from migrate.bundle.findings import Finding
-from migrate.custody.source_holds.contract import Change, HoldRequest
+from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UsageError
 
 _WRITING = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _ENDINGS = ("", "-wal", "-shm")
 
 
-class SqliteHold:
-    """See ``SourceHold``. A setting is a file's path, its value the permission bits as octal text."""
+class SqliteHold(SourceHold):
+    """See ``SourceHold``. A setting is a file's path, its value the permission bits as octal text. Programs that have a
+    file open are their owner's to end.
+    """
 
     def __init__(self, url: str) -> None:
         address = parse_url(url)
@@ -56,15 +57,6 @@ class SqliteHold:
         with _translated(setting):
             Path(setting).chmod(int(value, 8))
 
-    def same(self, setting: str, value: Any, other: Any) -> bool:
-        """See ``SourceHold.same``."""
-        del setting
-        return bool(value == other)
-
-    def mark(self) -> str:
-        """See ``SourceHold.mark``."""
-        return datetime.now(UTC).isoformat()
-
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_write_paths``: processes that have a file open for writing."""
         del since
@@ -76,20 +68,12 @@ class SqliteHold:
             for pid, path in sorted(_writers(watched))
         ]
 
-    def close_write_paths(self, since: str) -> int:
-        """See ``SourceHold.close_write_paths``: programs are their owner's to end."""
-        del since
-        return 0
-
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
         return (
             "root, and the file's owner by chmod, may write all the same; who may write to its directory, replace it",
             "processes of other users that have it open cannot be seen, unless by root",
         )
-
-    def close(self) -> None:
-        """See ``SourceHold.close``."""
 
 
 def _writers(watched: Mapping[str, str]) -> Iterator[tuple[int, str]]:
