@@ -44,13 +44,16 @@ class _AtDestination(Struct, frozen=True):
 
 
 class Cleaned(Struct, frozen=True):
-    """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it."""
+    """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it.
+    ``is_nothing``: the location has no file at all.
+    """
 
     location: str
     leftovers: Sequence[Leftover]
     done: bool
     unfinished: Sequence[_AtDestination] = ()
     dry_run: bool = False
+    is_nothing: bool = False
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +69,8 @@ class Cleaned(Struct, frozen=True):
         """Print what was removed."""
         if not self.leftovers:
             console.print(f"Nothing is left over at {self.location}")
+            if self.is_nothing:
+                console.print("! nothing is there at all: is the URL right?", style="yellow")
         elif self.done:
             console.print(f"{things(len(self.leftovers), 'leftover')} removed from {self.location}")
         else:
@@ -212,7 +217,8 @@ def clean_command(
     destinations = destinations_of(location, loaded.destinations, loaded) if loaded else {}
     unfinished = _unfinished_restores(session, destinations)
     if not leftovers or dry_run:
-        return Cleaned(store.location, leftovers, done=False, unfinished=unfinished, dry_run=dry_run)
+        is_nothing = not leftovers and not any(True for _ in store.list())
+        return Cleaned(store.location, leftovers, False, unfinished, dry_run, is_nothing)
     for leftover in leftovers[:20]:
         session.err.print(Text(f"  {_words(leftover)}"))
     if len(leftovers) > 20:

@@ -77,10 +77,8 @@ class Got(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print where things are."""
-        for name, path in list(self.files.items())[:_SHOWN]:
-            console.print(Text(plain(f"{name}  → {path}")))
-        if len(self.files) > _SHOWN:
-            console.print(f"and {count_words(len(self.files) - _SHOWN)} more (all with --json)")
+        lines = (Text(plain(f"{name}  → {path}")) for name, path in self.files.items())
+        console.print_first(lines, len(self.files), _SHOWN, before="")
         if self.files:
             checked = ", checked by SHA-256" if self.noun == "object" else ""
             there = f"; {count_words(self.kept)} there already" if self.kept else ""

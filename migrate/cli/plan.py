@@ -257,12 +257,8 @@ def _draw_source(console: Console, source: SourcePlan) -> None:
     table.add_row(Text("in all", "bold"), count_words(source.items), bytes_words(source.size_bytes))
     console.print(table)
     warnings = source.survey.warnings
-    for warning in warnings[:_SHOWN_WARNINGS]:
-        console.print(Text.assemble(("! ", "yellow"), warning))
-    if len(warnings) > _SHOWN_WARNINGS:
-        console.print(
-            Text.assemble(("! ", "yellow"), f"and {len(warnings) - _SHOWN_WARNINGS:,} more (all with --json)")
-        )
+    lines = (Text.assemble(("! ", "yellow"), warning) for warning in warnings)
+    console.print_first(lines, len(warnings), _SHOWN_WARNINGS, before="! ")
 
 
 def _item_row(item: SurveyItem) -> tuple[Text, str, str]:

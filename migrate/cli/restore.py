@@ -165,10 +165,7 @@ class Restored(Struct, frozen=True):
             console.print(Text(f"  {note}", style="dim"), wrap=True)
         left_out = [f"left out: {entry}" for entry in outcome.left_out]
         for lines in (outcome.findings, left_out):
-            for line in lines[:_SHOWN]:
-                console.print(Text(f"  ! {line}", style="yellow"))
-            if len(lines) > _SHOWN:
-                console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
+            console.print_first((Text(f"  ! {line}", style="yellow") for line in lines), len(lines), _SHOWN)
 
 
 def _lost_words(outcome: RestoreOutcome) -> str:

@@ -51,7 +51,7 @@ from migrate.number_text import (
     things,
 )
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
-from migrate.report.status_page import ShownRun, status_page
+from migrate.report.status_page import ShownRun, capital, status_page
 from migrate.restore.restore_records import RestoreRecord, newest, read_restore_records
 from migrate.storage.api import Store, exists
 from migrate.storage.registry import open_location
@@ -180,15 +180,17 @@ def _absent_words(status: Status) -> str:
 
 
 def _switched_words(switched: str) -> str:
-    return f"the switch was made at {switched}; moveout cutover --undo goes back to the old databases"
+    at = moment_words(datetime.fromisoformat(switched))
+    return f"the switch was made at {at}; moveout cutover --undo goes back to the old databases"
 
 
 def _delta_words(record: DeltaRecord) -> str:
     """Return how far delta passes of a source are, in one line."""
     if not record.passes:
         return f"{record.source} waits for moveout follow: no delta pass is done yet"
+    at = moment_words(datetime.fromisoformat(record.at))
     return (
-        f"{record.source} is kept up by delta passes: pass {record.passes} at {record.at} wrote"
+        f"{record.source} is kept up by delta passes: pass {record.passes} at {at} wrote"
         f" {things(record.rows, 'row')} in {duration_words(record.seconds)}, having compared"
         f" {things(record.tables_read, 'table')}"
     )
@@ -546,7 +548,7 @@ def page_of(status: Status, case: str) -> bytes:
     runs = [run for location in status.locations for run in _shown(location)]
     if status.absent:
         words = _absent_words(status)
-        runs.append(ShownRun("", words[0].upper() + words[1:], good=False))
+        runs.append(ShownRun("", capital(words), good=False))
     if any(destination.record for destination in status.destinations):
         runs.append(_shown_destinations(status))
     until = status.deadline
@@ -559,7 +561,7 @@ def _shown_destinations(status: Status) -> ShownRun:
     words = headline(destinations, status.sources, by_case=bool(status.case_option))
     return ShownRun(
         "",
-        words[0].upper() + words[1:],
+        capital(words),
         good=all(destination.is_up for destination in destinations),
         sources=[f"{destination.source}: {destination.words()[0]}" for destination in destinations],
     )
@@ -584,7 +586,7 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
         headline = _STATES[export.state]
         yield ShownRun(
             title,
-            headline[0].upper() + headline[1:],
+            capital(headline),
             good=export.state not in {"stopped", "incomplete"},
             sources=[
                 *(_source_words(source).replace("  ", ": ", 1) for source in export.sources),
@@ -594,7 +596,7 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             gaps=gaps[:_PAGE_GAPS],
         )
     if location.switched:
-        yield ShownRun("", _switched_words(location.switched).capitalize(), good=True)
+        yield ShownRun("", capital(_switched_words(location.switched)), good=True)
     for followed in location.followed:
         yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)
     for record in location.deltas:

@@ -138,10 +138,8 @@ class Compared(Struct, frozen=True):
         else:
             all_items = "all objects" if registry.holds_objects(self.url) else "all rows"
             console.print(f"{self.source} and {self.url} agree: {all_items}", wrap=True)
-        for entry in self.left_out[:SHOWN]:
-            console.print(Text(f"  ! left out: {plain(entry)}", style="yellow"))
-        if len(self.left_out) > SHOWN:
-            console.print(f"  and {len(self.left_out) - SHOWN:,} more (all with --json)")
+        lines = (Text(f"  ! left out: {plain(entry)}", style="yellow") for entry in self.left_out)
+        console.print_first(lines, len(self.left_out), SHOWN)
         if self.findings:
             if all(finding.incomplete for finding in self.findings):
                 console.print(f"! {_INCOMPLETE}", style="yellow")
@@ -273,11 +271,11 @@ def _draw_repairs(console: Console, source: str, tables: Sequence[TableRepair], 
     rows = sum(table.rows for table in tables)
     done = "would be repaired" if dry_run else "were repaired"
     console.print(f"{source}: {things(rows, 'row')} in {things(len(tables), 'table')} {done}")
-    for table in tables[:SHOWN]:
-        style = "yellow" if table.reason else ""
-        console.print(Text(f"  {plain(table.table)}: {table.words}", style=style))
-    if len(tables) > SHOWN:
-        console.print(f"  and {count_words(len(tables) - SHOWN)} more (all with --json)")
+    lines = (
+        Text(f"  {plain(table.table)}: {table.words}", style="yellow" if table.reason else "")
+        for table in tables
+    )
+    console.print_first(lines, len(tables), SHOWN)
 
 
 class VerifyOptions(Struct, frozen=True):

@@ -29,6 +29,11 @@ class ShownRun(Struct, frozen=True):
     sources: Sequence[str] = ()
 
 
+def capital(words: str) -> str:
+    """Return words with a capital letter at their beginning."""
+    return words[:1].upper() + words[1:]
+
+
 def status_page(
     title: str, runs: Sequence[ShownRun], *, refresh_seconds: int = REFRESH_SECONDS, deadline: str = ""
 ) -> bytes:

@@ -15,7 +15,7 @@ from migrate.case.loader import load
 from migrate.case.model import Rank
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
-from migrate.cli.status import Status, page_of
+from migrate.cli.status import LocationStatus, Status, page_of
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
@@ -66,6 +66,11 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     assert call("status", "-c", path, "--json").json["result"]["deadline"] == until.isoformat()
     page = page_of(Status([], until), "acme").decode()
     assert re.search(rf"<p>Deadline [^<]* UTC: [^<]* {words}\.</p>", page), page
+
+
+def test_the_page_says_when_the_switch_was_made():
+    page = page_of(Status([LocationStatus("b", switched="2026-11-28T00:00:09.100+00:00")]), "").decode()
+    assert "The switch was made at 2026-11-28 00:00 UTC; moveout cutover --undo" in page
 
 
 def test_a_deadline_without_a_zone_is_local_time(tmp_path):

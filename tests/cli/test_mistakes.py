@@ -45,6 +45,12 @@ def test_gaps_that_are_not_shown_are_counted_all(littered):
     assert "    and 100 more\n" in call("status", location).out
 
 
+def test_clean_asks_whether_the_url_is_right_where_nothing_is(littered, tmp_path):
+    words = "nothing is there at all: is the URL right?"
+    assert words in call("clean", tmp_path / "none").out
+    assert words not in call("clean", littered[1]).out
+
+
 def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
     output = call("plan", f"a=sqlite://{littered[0]}").out
     assert (output.count("it is no SQLite database"), "! and 1,080 more (all with --json)" in output) == (

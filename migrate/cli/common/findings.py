@@ -24,7 +24,7 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
     for finding in findings[:SHOWN]:
         console.print(Text(f"  {plain(str(finding))}"), wrap=True)
         for row in finding.rows[:_ROWS]:
-            console.print(Text(f"    {_row(row)}"))
+            console.print(Text(f"    {_row(row)}"), wrap=True)
         if len(finding.rows) > _ROWS:
             console.print(f"    and {len(finding.rows) - _ROWS} more rows (with --json)")
     if len(findings) > SHOWN:

@@ -11,9 +11,12 @@ import io
 import os
 import shutil
 import sys
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Self, TextIO
 
 from migrate.errors import MoveoutError
+from migrate.number_text import count_words
 
 if TYPE_CHECKING:
     import rich.console
@@ -164,6 +167,13 @@ class Console:
         except OSError:
             if not self._stderr:
                 raise
+
+    def print_first(self, lines: Iterable[Text], total: int, most: int, before: str = "  ") -> None:
+        """Print the first lines of a ``total``, and how many others there are, with the same words ``before``."""
+        for line in islice(lines, most):
+            self.print(line)
+        if total > most:
+            self.print(f"{before}and {count_words(total - most)} more (all with --json)")
 
     def _print(self, *objects: object, style: str | None, end: str, wrap: bool | None) -> None:
         if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):

@@ -11,7 +11,7 @@ from migrate.cli.progress.listener import Ending
 from migrate.cli.progress.progress_view import stage_words, time_words
 from migrate.errors import OK, MoveoutError, UsageError
 from migrate.progress.state import ProgressState
-from migrate.report.status_page import REFRESH_SECONDS, ShownRun, status_page
+from migrate.report.status_page import REFRESH_SECONDS, ShownRun, capital, status_page
 from migrate.storage.local.whole_file import replace_file
 from migrate.storage.registry import open_location
 
@@ -40,7 +40,7 @@ class StatusPageFile:
         good = ending.exit_code == OK
         unfinished = [ending.error, ending.next_step] if ending.error or ending.exit_code is None else []
         detail = " → ".join(filter(None, unfinished))
-        shown = ShownRun("", ending.words.capitalize(), good, detail[:1].upper() + detail[1:], state)
+        shown = ShownRun("", capital(ending.words), good, capital(detail), state)
         self._put(state, shown, 0)
 
     def _put(self, state: ProgressState, shown: ShownRun, refresh_seconds: int) -> None:
@@ -65,7 +65,7 @@ def shown_state(state: ProgressState, *, alive: bool, title: str = "", detail: s
     is_early = alive and not state.ready and state.seconds_left is None
     time_left = "; ".join(filter(None, ["too early to say" if is_early else "", known]))
     headline = f"at work: {stage_words(state)}" if alive else f"{state.command} is not at work any more"
-    return ShownRun(title, headline[0].upper() + headline[1:], alive and not late, detail, state, time_left)
+    return ShownRun(title, capital(headline), alive and not late, detail, state, time_left)
 
 
 def _writer(session: Session, target: str) -> Callable[[bytes], object]:
