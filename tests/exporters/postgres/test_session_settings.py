@@ -83,20 +83,28 @@ def export_with(host: LimitedHost, url: str, location: Path, *, workers: int = 4
     return export([source], open_location(str(location)), workers=workers, progress=Silent())
 
 
+def open_ports() -> set[int]:
+    """Return the ports of this machine's open connections."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(address.rpartition(":")[2], 16) for _, address, _, state, *_ in lines if state == "01"}
+
+
 @contextmanager
 def counting(url: str) -> Iterator[Callable[[], int]]:
-    """Count the sessions of exports (pg_dump's among them), as often as it goes."""
+    """Count the sessions of exports (pg_dump's among them), as often as it goes. One that its client has closed may
+    take the server a while to end.
+    """
     most, stop = [0], threading.Event()
 
     def count() -> None:
         query = (
-            "SELECT count(*) FROM pg_stat_activity"
+            "SELECT client_port FROM pg_stat_activity"
             " WHERE application_name LIKE 'moveout%' AND datname = current_database()"
         )
         with psycopg.connect(url, autocommit=True) as connection:
             while not stop.wait(0.003):
-                row = connection.execute(query).fetchone()
-                most[0] = max(most[0], row[0] if row else 0)
+                sessions = {port for (port,) in connection.execute(query).fetchall()}
+                most[0] = max(most[0], len(sessions & open_ports()))
 
     thread = threading.Thread(target=count)
     thread.start()
