@@ -207,6 +207,7 @@ PACKAGES = (
         (
             "tests/exporters/objects/test_http_client.py",
             "tests/restore/objects/test_headers.py",
+            "tests/exporters/test_lossless_text.py",
             "tests/cli/test_source_words.py",
             "tests/exporters/sqlite/test_directory.py",
         ),

@@ -173,6 +173,22 @@ def test_progress_is_told_what_an_earlier_run_has_done(store: MultipartStore) ->
     assert sum(skipped) == 85
 
 
+def test_only_a_source_that_is_whole_is_said_to_need_no_reading(tmp_path: Path) -> None:
+    location = open_location(str(tmp_path / "two"))
+    sources = [Numbers(), Numbers("more", "numbers://host/more", gaps={13: FAILED})]
+    notes: list[str] = []
+
+    class Told(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    for _ in range(2):
+        export(sources, location, workers=1, progress=Told())
+    assert [note for note in notes if "not read again" in note] == [
+        "app was exported by an earlier run, and is not read again"
+    ]
+
+
 def test_no_record_describes_files_that_were_replaced(store: MultipartStore) -> None:
     """The run ends between the new files of a unit and their record."""
     record, key = layout.commit_record("app", "chunk/00000000"), "data/app/numbers/00000000.txt"

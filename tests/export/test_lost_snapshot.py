@@ -4,7 +4,8 @@ missing is read under a new snapshot at once, and nothing is tried in vain.
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -152,6 +153,43 @@ def test_a_server_that_takes_a_while_to_begin_anew_is_waited_for(kind, make, ser
     again.join()
     assert outcome.complete, outcome.broken
     assert len([note for note in progress.notes if "new snapshot" in note]) == 1, progress.notes
+
+
+@dataclass
+class Restarting(Numbers):
+    """Its snapshot is lost with the first unit; then it cannot be opened so many times."""
+
+    refusals: int = 0
+    opened: int = 0
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        self.opened += 1
+        if 1 < self.opened <= 1 + self.refusals:
+            raise SourceUnreachableError("it is starting")
+        with super().snapshot(workspace, workers=workers) as snapshot:
+            yield snapshot
+
+    def lose_first(self, _):
+        if self.opened == 1:
+            raise SourceSnapshotLostError("the session has ended")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "ended"),
+    [(3, nullcontext()), (10**6, pytest.raises(SourceUnreachableError, match="it is starting"))],
+    ids=["a while", "for ever"],
+)
+def test_a_source_is_waited_for_until_it_begins_anew_but_not_for_ever(tmp_path, monkeypatch, refusals, ended):
+    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(source_export_module, "OPEN_AGAIN_SECONDS", 0.02)
+    source = Restarting(refusals=refusals)
+    source.on_export = source.lose_first
+    began = time.monotonic()
+    with ended:
+        assert export([source], open_location(str(tmp_path)), workers=1, progress=Silent()).complete
+    assert source.opened > 3
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])

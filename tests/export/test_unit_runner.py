@@ -279,9 +279,14 @@ def test_after_rows_were_read_back_the_lease_is_looked_at(monkeypatch, reads_bac
     assert len(checked) == checks
 
 
-def test_a_group_is_not_written_once_the_lease_is_lost(tmp_path):
+@pytest.mark.parametrize(("checks", "there"), [(0, []), (1, ["data/app/a"])])
+def test_neither_files_nor_records_of_a_group_are_written_once_the_lease_is_lost(tmp_path, checks, there):
+    left = [None] * checks
+
     def check() -> None:
-        raise BusyError("lost")
+        if not left:
+            raise BusyError("lost")
+        left.pop()
 
     store = LocalStore(tmp_path)
     sink = StoreSink(store, "app", held=True)
@@ -290,7 +295,7 @@ def test_a_group_is_not_written_once_the_lease_is_lost(tmp_path):
     read = _ReadUnit(_UnitProgress(Sums(), unit()), outcome(), sink)
     with pytest.raises(BusyError):
         work(store=store, lease=SimpleNamespace(check=check))._commit_group([read])
-    assert list(store.list()) == []
+    assert [info.key for info in store.list()] == there
 
 
 def test_the_record_of_a_unit_that_is_mended_stays_until_there_is_a_new_one(tmp_path):
@@ -314,14 +319,36 @@ def test_the_record_of_a_unit_that_is_mended_stays_until_there_is_a_new_one(tmp_
     assert read_record(store, "app", "one").finished == record.finished
 
 
-def test_nothing_is_held_any_more_where_a_source_swallows_an_error_of_the_location(monkeypatch):
+@pytest.mark.parametrize("own_error", [None, SourceItemError("a file could not be written")])
+def test_nothing_is_held_any_more_where_a_source_swallows_an_error_of_the_location(monkeypatch, own_error):
     dropped = []
     sink = SimpleNamespace(error=NoSpaceError("full"), drop=lambda: dropped.append(True))
     monkeypatch.setattr(unit_runner, "StoreSink", lambda *_, **__: sink)
-    runner = work(cancellation=Waits(), snapshot=SimpleNamespace(export=lambda *_: outcome()))
+
+    def export(*_: object) -> Outcome:
+        if own_error is not None:
+            raise own_error
+        return outcome()
+
+    runner = work(cancellation=Waits(), snapshot=SimpleNamespace(export=export))
     with pytest.raises(NoSpaceError):
         runner._read(_UnitProgress(Sums(), unit()), held=True)
     assert dropped == [True]
+
+
+def test_a_unit_that_was_done_before_counts_as_it_is(tmp_path):
+    """It was planned as ten items of 100 bytes."""
+    store, sums = LocalStore(tmp_path), Sums()
+    write_record(store, CommitRecord("app", unit(), Outcome(12, 90), [], {}, "2026-01-03"))
+    runner = work(
+        store=store,
+        source="app",
+        cancellation=Waits(),
+        progress=sums,
+        snapshot=SimpleNamespace(still_holds=lambda _: True),
+    )
+    assert runner.do(PlannedUnit(unit(), recorded=True)).outcome.items == 12
+    assert (sums.total_items, sums.total_bytes) == (2, -10)
 
 
 def test_of_a_record_that_is_of_no_use_nothing_is_left_before_the_unit_is_read_again(tmp_path):
