@@ -60,27 +60,30 @@ class Protection(Struct, frozen=True):
         return self.versions > 0 and self.protected == self.versions and not self.findings
 
 
-def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None = None) -> Protection:
+def survey(store: Store, object_lock: ObjectLock, *, workers: int, terms: Terms | None = None) -> Protection:
     """Ask the location for the lock of every version, and compare with what the bundle's manifest names.
 
     A version counts as protected where a legal hold is on, or where its retention is firm here and has not ended by the
     clock of the location. With ``terms`` it has to meet those.
     """
-    all_versions = list(vault.versions())
-    now = vault.now()
+    all_versions = list(object_lock.versions())
+    now = object_lock.now()
     hidden = {
         version.key
         for version in all_versions
         if version.is_marker and version.is_latest and not _is_work(version.key)
     }
     versions = [version for version in all_versions if not version.is_marker and not _is_work(version.key)]
-    locks = dict(zip(versions, each(vault.lock, versions, workers), strict=True))
+    locks = dict(zip(versions, each(object_lock.lock, versions, workers), strict=True))
 
     def is_protected(lock: Lock) -> bool:
         if terms:
             return terms.met_by(lock)
         return lock.legal or (
-            lock.mode is not None and lock.until is not None and lock.until > now and vault.is_firm(lock.mode)
+            lock.mode is not None
+            and lock.until is not None
+            and lock.until > now
+            and object_lock.is_firm(lock.mode)
         )
 
     bound = [version for version in versions if not _is_loose(version)]
@@ -90,7 +93,7 @@ def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None
             version.key,
             "is not protected" if terms is None else "is not protected as it should be",
             "",
-            _lock_text(version, locks, vault),
+            _lock_text(version, locks, object_lock),
         )
         for version in open_
     ]
@@ -109,7 +112,7 @@ def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None
 
 def place(
     store: Store,
-    vault: ObjectLock,
+    object_lock: ObjectLock,
     terms: Terms,
     *,
     workers: int,
@@ -123,20 +126,20 @@ def place(
     Raises ``NotAllowedError`` where the location has no Object Lock, or lets anybody lift such a retention,
     ``UsageError`` where it holds no sealed bundle.
     """
-    vault.check_lock()
+    object_lock.check_lock()
     event = new_event(store, "held", details)
-    if not terms.legal and not vault.is_firm(terms.mode):
+    if not terms.legal and not object_lock.is_firm(terms.mode):
         raise NotAllowedError(
-            f"{vault.location}: this server lets every account lift a {terms.mode} retention, so it is not a hold",
+            f"{store.location}: this server lets every account lift a {terms.mode} retention, so it is not a hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
     versions = [
-        version for version in vault.versions() if not version.is_marker and not _is_work(version.key)
+        version for version in object_lock.versions() if not version.is_marker and not _is_work(version.key)
     ]
     progress.begin("hold", items=len(versions), size_bytes=0)
 
     def lock(version: FileVersion) -> None:
-        current = vault.lock(version)
+        current = object_lock.lock(version)
         if (
             current.until is None
             or current.until < terms.until
@@ -144,9 +147,9 @@ def place(
         ):
             mode = current.mode if current.mode == "COMPLIANCE" else terms.mode
             firmer = current.mode is not None and current.mode != mode
-            vault.retain(version, max(terms.until, current.until or terms.until), mode, firmer=firmer)
+            object_lock.retain(version, max(terms.until, current.until or terms.until), mode, firmer=firmer)
         if terms.legal and not current.legal:
-            vault.set_legal(version, on=True)
+            object_lock.set_legal(version, on=True)
         progress.advance(items=1)
 
     # An erasure removes the tag manifest first: where that is locked, it has not begun, and cannot.
@@ -155,7 +158,7 @@ def place(
     new_event(store, "held")  # raises where an erasure was faster
     each(lock, [version for version in versions if version not in tag_manifests], workers)
     progress.end()
-    protection = survey(store, vault, workers=workers, terms=terms)
+    protection = survey(store, object_lock, workers=workers, terms=terms)
     if protection.is_held:
         event = replace(event, details={**details, "versions": protection.versions})
         custody_log.append(store, signer, custody_log.once(event, undone_by="released"))
@@ -220,10 +223,10 @@ def _is_loose(version: FileVersion) -> bool:
     return layout.is_custody(version.key) or version.key.startswith(grows)
 
 
-def _lock_text(version: FileVersion, locks: dict[FileVersion, Lock], vault: ObjectLock) -> str:
+def _lock_text(version: FileVersion, locks: dict[FileVersion, Lock], object_lock: ObjectLock) -> str:
     lock = locks[version]
     until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
-    weak = " (which any account here may lift)" if lock.mode and not vault.is_firm(lock.mode) else ""
+    weak = " (which any account here may lift)" if lock.mode and not object_lock.is_firm(lock.mode) else ""
     return f"version {version.id or 'only'}: {until}{weak}, {'a' if lock.legal else 'no'} legal hold"
 
 

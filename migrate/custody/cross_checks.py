@@ -132,12 +132,12 @@ def against_bundle(
     log: Log,
     store: Store,
     documents_kept: Sequence[Document],
-    vault: ObjectLock | None = None,
+    object_lock: ObjectLock | None = None,
     trust: Trust | None = None,
 ) -> list[Finding]:
     """Return findings where what the log says of seal, signatures, releases, erasure and the files under ``sig/`` is
-    not what lies at the location, with these documents. ``vault`` shows older versions, too; ``trust`` says which keys
-    have one owner.
+    not what lies at the location, with these documents. ``object_lock`` shows older versions, too; ``trust`` says which
+    keys have one owner.
     """
     signed = bundle_signatures.signatures(store)
     findings = [
@@ -148,7 +148,7 @@ def against_bundle(
     try:
         root = bundle_signatures.root_of(store)
     except GoneError:
-        return [*findings, *_against_erased(log, store, vault, signed)]
+        return [*findings, *_against_erased(log, store, object_lock, signed)]
     if (erased := _last_erased(log, store)) is not None:
         sentence = f"is there, and entry {erased.number} of the custody log says that the bundle was erased"
         findings.append(Finding(layout.TAG_MANIFEST, sentence))
@@ -170,24 +170,29 @@ def _last_erased(log: Log, store: Store) -> LogEntry | None:
 
 
 def _against_erased(
-    log: Log, store: Store, vault: ObjectLock | None, signed: bundle_signatures.Signatures
+    log: Log, store: Store, object_lock: ObjectLock | None, signed: bundle_signatures.Signatures
 ) -> list[Finding]:
     begun = [*log.find("erasing"), *log.find("erased")]
     if not begun or begun[-1].number < max((entry.number for entry in log.find("sealed")), default=0):
         return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
     root, erased = begun[-1].what.root, _last_erased(log, store)
     return [
-        *(_still_there(erased, store, vault) if erased is not None else ()),
-        *_named_documents(log, store, root),
+        *(_still_there(erased, store, object_lock) if erased is not None else ()),
+        # What else lay under sig/ than documents may be gone with the bundle.
+        *(finding for finding in _named_files(log, store, root) if finding.key.endswith(".json")),
         *_document_signers(log, signed, root),
     ]
 
 
-def _still_there(erased: LogEntry, store: Store, vault: ObjectLock | None) -> Iterator[Finding]:
-    """Yield what an erasure has left: files, and where ``vault`` may list them, older versions."""
+def _still_there(erased: LogEntry, store: Store, object_lock: ObjectLock | None) -> Iterator[Finding]:
+    """Yield what an erasure has left: files, and where ``object_lock`` may list them, older versions."""
     sentence = f"is still there, and entry {erased.number} of the custody log says that the bundle was erased"
     try:
-        versions = [(file.key, file.id) for file in vault.versions() if not is_kept(file)] if vault else None
+        versions = (
+            [(file.key, file.id) for file in object_lock.versions() if not is_kept(file)]
+            if object_lock
+            else None
+        )
     except NotAllowedError:
         versions = None
     if versions is None:
@@ -257,9 +262,9 @@ def _signers(log: Log, store: Store, root: str, signed: bundle_signatures.Signat
     for entry in log.find("signed", root):
         by = str(entry.what.details.get("by"))
         if by not in fingerprints:
-            yield Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log knows of")
+            yield Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log records")
         elif in_tree is not None and by not in in_tree:
-            yield Finding(layout.CHECKPOINT, f"lacks the signature by {by} that the custody log knows of")
+            yield Finding(layout.CHECKPOINT, f"lacks the signature by {by} that the custody log records")
     yield from _document_signers(log, signed, root)
 
 
@@ -283,26 +288,16 @@ def _document_signers(log: Log, signed: bundle_signatures.Signatures, root: str)
             expected_signers |= set(str(entry.what.details.get("by")).split(", "))
         for by in sorted(expected_signers - {public.fingerprint for public in signed.of(file)}):
             yield Finding(
-                file, f"lacks the signature by {by} that entry {entry.number} of the custody log knows of"
+                file, f"lacks the signature by {by} that entry {entry.number} of the custody log records"
             )
 
 
-def _named_files(log: Log, store: Store, root: str) -> Iterator[Finding]:
-    for entry in log.entries:
-        finding = _named_file(entry, store, root)
-        if finding is not None:
-            yield finding
-
-
-def _named_documents(log: Log, store: Store, root: str) -> Iterator[Finding]:
-    """Yield the same of the documents alone: what else lay under ``sig/`` may be gone with the bundle."""
-    for finding in _named_files(log, store, root):
-        if finding.key.endswith(".json"):
-            yield finding
+def _named_files(log: Log, store: Store, root: str) -> list[Finding]:
+    """Return findings where a file under ``sig/`` that the log names with its hash is not there as it was."""
+    return [finding for entry in log.entries if (finding := _named_file(entry, store, root)) is not None]
 
 
 def _named_file(entry: LogEntry, store: Store, root: str) -> Finding | None:
-    """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
     key, expected = entry.what.details.get("file"), entry.what.details.get("sha256")
     if entry.what.root != root or not is_same_location(entry.what.location, store.location):
         return None

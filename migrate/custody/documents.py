@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,6 +48,11 @@ class Document(Struct, frozen=True):
     def sha256(self) -> str:
         """Of the file."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """How an entry of the custody log names it."""
+        return {"file": self.key, "sha256": self.sha256}
 
     @property
     def moment(self) -> datetime | None:
@@ -135,10 +140,14 @@ def read(store: Store, key: str) -> Document:
     return parse(store.read(key, 0, MAX_BYTES + 1), key)
 
 
-def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
-    """Return the name and the bytes of a signature of a document that lies at no location."""
-    key = bundle_signatures.signature_key(document.key, signer.public)
-    return key, ssh_signatures.sign(signer, ssh_signatures.DOCUMENT, [document.data])
+def signatures_of(document: Document, signers: Iterable[Signer]) -> dict[str, bytes]:
+    """Return signatures of a document that need not lie at a location, by their names."""
+    return {
+        bundle_signatures.signature_key(document.key, signer.public): ssh_signatures.sign(
+            signer, ssh_signatures.DOCUMENT, [document.data]
+        )
+        for signer in signers
+    }
 
 
 def signed_by(document: Document, name: str, armored: bytes) -> PublicKey:

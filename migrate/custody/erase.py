@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
@@ -46,26 +45,15 @@ UNVERIFIABLE = (
 _UNDER_WAY = (layout.EXPORT_STATE, layout.TRANSFER_STATE)
 
 
-class Erased(Struct, frozen=True):
-    """What was removed, and the certificate."""
-
-    document: Document
-    versions: int
-    markers: int
-    uploads: int
-    size_bytes: int
-
-
-def removable(vault: ObjectLock) -> list[FileVersion]:
+def removable(object_lock: ObjectLock) -> list[FileVersion]:
     """Return the versions that an erasure removes, without delete markers."""
-    return [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
+    return [version for version in object_lock.versions() if not version.is_marker and not is_kept(version)]
 
 
-def check_holds(vault: ObjectLock, versions: Sequence[FileVersion], *, workers: int) -> list[str]:
+def check_holds(object_lock: ObjectLock, versions: Sequence[FileVersion], *, workers: int) -> list[str]:
     """Return what is held of these versions: the server removes none of it, whatever reason is given."""
-    now = vault.now()
-    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
-        locks = list(pool.map(vault.lock, versions))
+    now = object_lock.now()
+    locks = bundle_hold.each(object_lock.lock, versions, workers)
     locked = [lock for lock in locks if lock.legal or (lock.until is not None and lock.until > now)]
     if not locked:
         return []
@@ -162,12 +150,14 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
         nobody = f"nobody in {trust.source}" if trust else "nobody"
         return [f"{nobody}{' but you' if receipts else ''} has signed a receipt for it"]
     signed.sort(key=lambda document: (receipt.time_of(document), recorded[document.sha256]))
-    telling = [document for document in signed if receipt.names_damage(document) or receipt.is_full(document)]
-    if not telling:
+    conclusive = [
+        document for document in signed if receipt.names_damage(document) or receipt.is_full(document)
+    ]
+    if not conclusive:
         level = signed[-1].value.get("level")
         sentence = f"its receipt is of level {level}, for which not every byte was read"
         return [f"{sentence} (moveout receive LOCATION --level {receipt.FULL} makes one that counts)"]
-    of_others = [document for document in telling if not receipt.is_for(document, log, store.location)]
+    of_others = [document for document in conclusive if not receipt.is_for(document, log, store.location)]
     copies = [
         document for document in of_others if receipt.names_damage(document) or receipt.is_stored(document)
     ]
@@ -236,10 +226,17 @@ def is_begun(store: MultipartStore) -> bool:
 
 
 def erase(
-    store: MultipartStore, vault: ObjectLock, signer: Signer, *, workers: int, progress: Progress, override: str = "",
+    store: MultipartStore,
+    object_lock: ObjectLock,
+    signer: Signer,
+    *,
+    workers: int,
+    progress: Progress,
+    override: str = "",
     reasons: Sequence[str] = (),
-) -> Erased:  # fmt: skip
-    """Remove the bundle. ``reasons`` are what speaks against it, ``override`` why it is done all the same.
+) -> Document:
+    """Remove the bundle; return the certificate. ``reasons``: what speaks against it; ``override``: why it is done all
+    the same.
 
     Raises ``NotAllowedError`` (reasons without an override; locks that hold), ``BusyError`` (a run is at work there),
     ``DamageError`` (something is still there after all).
@@ -249,30 +246,29 @@ def erase(
     erasing = _begun(store)
     refuse(reasons, override)
     if erasing is None:
-        erasing = _begin(store, vault, signer, _details(override, reasons), after=last.number if last else 0)
+        erasing = _begin(
+            store, object_lock, signer, _details(override, reasons), after=last.number if last else 0
+        )
         lease.refuse_live(store, progress=progress)  # who began meanwhile, and may not have seen that entry
     elif reasons:
         erasing = replace(erasing, details={**erasing.details, **_details(override, reasons)})
         custody_log.append(store, signer, custody_log.once(erasing))
     names = location_files.names(store)
-    remaining = location_files.list_remains(store, vault, names, workers=workers)
+    remaining = location_files.list_remains(store, object_lock, names, workers=workers)
     progress.begin("erase", items=len(remaining.files), size_bytes=0)
-    _remove(store, vault, remaining, workers, progress)
+    _remove(store, object_lock, remaining, workers, progress)
     progress.end()
-    if left := list(location_files.list_remains(store, vault, names, workers=workers).words()):
+    if left := list(location_files.list_remains(store, object_lock, names, workers=workers).words()):
         raise DamageError(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",
         )  # fmt: skip
     _check_recorded(store, erasing)
     document = _certificate(store, signer, erasing, remaining)
-    details = {"file": document.key, "sha256": document.sha256, **_counts(erasing)}
+    details = {**document.named, **_counts(erasing)}
     event = CustodyEvent("erased", erasing.bundle, erasing.root, store.location, details)
     custody_log.append(store, signer, custody_log.once(event, undone_by="erasing"))
-    counts = document.value
-    return Erased(
-        document, counts["versions"], counts["delete_markers"], counts["uploads"], counts["size_bytes"]
-    )
+    return document
 
 
 def _details(override: str, reasons: Sequence[str]) -> dict[str, Any]:
@@ -280,14 +276,14 @@ def _details(override: str, reasons: Sequence[str]) -> dict[str, Any]:
 
 
 def _begin(
-    store: MultipartStore, vault: ObjectLock, signer: Signer, details: dict[str, Any], *, after: int
+    store: MultipartStore, object_lock: ObjectLock, signer: Signer, details: dict[str, Any], *, after: int
 ) -> CustodyEvent:
     """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since the entry
     ``after``, it is his erasure that goes on. What a run that died had counted counts: it may have removed some.
     """
     begun = _begun_elsewhere(store)
     here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
-    versions = [version for version in vault.versions() if not is_kept(version)]
+    versions = [version for version in object_lock.versions() if not is_kept(version)]
     counts: dict[str, Any] = {
         "versions": sum(not version.is_marker for version in versions),
         "markers": sum(version.is_marker for version in versions),
@@ -373,7 +369,7 @@ def _check_recorded(store: MultipartStore, erasing: CustodyEvent) -> None:
 
 
 def _remove(
-    store: MultipartStore, vault: ObjectLock, remaining: Remains, workers: int, progress: Progress
+    store: MultipartStore, object_lock: ObjectLock, remaining: Remains, workers: int, progress: Progress
 ) -> None:
     """Remove it. The notes of an export or transfer go first, then the tag manifest: without these nobody takes what is
     left for a bundle. The manifest, which names all, goes late, and delete markers last: nothing that they hide is seen
@@ -382,7 +378,7 @@ def _remove(
 
     def remove(version: FileVersion) -> None:
         with durable("erase.remove"):
-            vault.remove(version)
+            object_lock.remove(version)
         progress.advance(items=not version.is_marker)
 
     groups: list[list[FileVersion]] = [[], [], [], [], []]

@@ -46,7 +46,7 @@ class Released(Struct, frozen=True):
 
 def release(
     store: Store,
-    vault: ObjectLock,
+    object_lock: ObjectLock,
     release_: Document,
     signers: Sequence[Signer],
     *,
@@ -72,22 +72,22 @@ def release(
     by = [public.fingerprint for public in release_.signers]
     if missing := [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]:
         return Released(release_, missing, None, list(waiting.values()))
-    versions = [version for version in vault.versions() if not version.is_marker]
+    versions = [version for version in object_lock.versions() if not version.is_marker]
     progress.begin("release", items=len(versions), size_bytes=0)
 
     def unlock(version: FileVersion) -> None:
-        current = vault.lock(version)
+        current = object_lock.lock(version)
         if current.legal:
-            vault.set_legal(version, on=False)
+            object_lock.set_legal(version, on=False)
         if current.mode == "GOVERNANCE":
-            vault.retain(version, None, "GOVERNANCE")
+            object_lock.retain(version, None, "GOVERNANCE")
         if current.legal or current.mode == "GOVERNANCE":
-            _check_unlocked(vault, version)
+            _check_unlocked(object_lock, version)
         progress.advance(items=1)
 
     bundle_hold.each(unlock, versions, workers)
     progress.end()
-    details = {"file": release_.key, "sha256": release_.sha256, "reason": release_.value["reason"]}
+    details = {**release_.named, "reason": release_.value["reason"]}
     released = custody_log.once(new_event(store, "released", details), undone_by="held")
 
     def choose(log: Log) -> Sequence[CustodyEvent]:
@@ -100,7 +100,7 @@ def release(
         return released(log)
 
     custody_log.append(store, signers[0], choose)
-    return Released(release_, [], bundle_hold.survey(store, vault, workers=workers))
+    return Released(release_, [], bundle_hold.survey(store, object_lock, workers=workers))
 
 
 def prepare(store: Store, reason: str) -> Document:
@@ -254,14 +254,14 @@ def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
     return found
 
 
-def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
+def _check_unlocked(object_lock: ObjectLock, version: FileVersion) -> None:
     """Read back what was lifted. Raises ``DamageError`` where it is still there."""
-    lock = vault.lock(version)
-    lasts = lock.mode == "GOVERNANCE" and lock.until is not None and lock.until > vault.now() + _SOON
+    lock = object_lock.lock(version)
+    lasts = lock.mode == "GOVERNANCE" and lock.until is not None and lock.until > object_lock.now() + _SOON
     if lock.legal or lasts:
         lock_text = "a legal hold" if lock.legal else f"a retention until {lock.until}"
         raise DamageError(
-            f"{vault.location}/{version.key}", expected="no hold any more", found=lock_text,
+            f"{object_lock.location}/{version.key}", expected="no hold any more", found=lock_text,
             next_step="the server took the release and does not have it; run the same command again",
         )  # fmt: skip
 

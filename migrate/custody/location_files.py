@@ -43,12 +43,12 @@ class Remains(Struct, frozen=True):
 
 
 def list_remains(
-    store: MultipartStore, vault: ObjectLock, names: Collection[str], *, workers: int
+    store: MultipartStore, object_lock: ObjectLock, names: Collection[str], *, workers: int
 ) -> Remains:
     """List the location. The uploads of each file of ``names``, and of each that is there, are asked for one by one. A
     MinIO that was started again lists those from before by their whole names only.
     """
-    versions = [version for version in vault.versions() if not is_kept(version)]
+    versions = [version for version in object_lock.versions() if not is_kept(version)]
     uploads = {upload.id: upload for upload in store.uploads()}
     keys = sorted({*names, *(version.key for version in versions)} - {""})
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:

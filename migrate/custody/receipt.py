@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from exporters.structs import as_dict
-from migrate.bundle import bundle_json, layout, reconciliation
+from migrate.bundle import layout, reconciliation
 from migrate.bundle.findings import Finding
 from migrate.custody import documents
 from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.log.events import new_event
+from migrate.custody.log.events import need_sealed, new_event
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
@@ -94,9 +94,7 @@ def write(
     ``other_receipts`` (the receiver's own files, where it may lack its signature yet). Otherwise it is a new one,
     unsigned: what was damaged meanwhile, or was mended, is dated anew.
     """
-    info = bundle_json.read_sealed(store)
-    if info is None:
-        raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
+    info = need_sealed(store)
     gaps = 0
     if not info.complete:
         gaps = sum(
@@ -205,8 +203,7 @@ def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
 def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> CustodyEvent:
     """Return what the custody log says of a receipt that was written or acknowledged."""
     details = {
-        "file": document.key,
-        "sha256": document.sha256,
+        **document.named,
         "by": ", ".join(signer.fingerprint for signer in signers),
         "complete": bool(document.value.get("complete")),
         "findings": document.value.get("findings_total"),

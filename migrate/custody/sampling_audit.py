@@ -139,8 +139,7 @@ def audit(
     }
     document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
     documents.keep(store, document, [signer])
-    document_details = {"file": document.key, "sha256": document.sha256}
-    details = {**document_details, "samples": len(drawn), "findings": len(findings)}
+    details = {**document.named, "samples": len(drawn), "findings": len(findings)}
     custody_log.append(
         store, signer, lambda _: [CustodyEvent("audited", tree.bundle, tree.root, store.location, details)]
     )

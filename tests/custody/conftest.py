@@ -97,7 +97,7 @@ def locked(minio):
 
 @pytest.fixture
 def there(location, locked, provider):
-    """A signed bundle in it: (store, vault)."""
+    """A signed bundle in it: (store, object_lock)."""
     sign_bundle(location, provider)
     store = open_location(locked[2])
     assert transfer(location, store, workers=2, progress=Silent()).findings == []
@@ -112,9 +112,11 @@ def in_memory(location: MultipartStore) -> Memory:
     return store
 
 
-def against_bundle(store, vault=None):
+def against_bundle(store, object_lock=None):
     """Compare the log at a location with what lies there."""
-    return cross_checks.against_bundle(custody_log.read(store), store, documents.read_all(store)[0], vault)
+    return cross_checks.against_bundle(
+        custody_log.read(store), store, documents.read_all(store)[0], object_lock
+    )
 
 
 def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, message: bytes) -> bool:
@@ -125,10 +127,10 @@ def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, 
     return subprocess.run(argv, input=message, capture_output=True, check=False).returncode == 0
 
 
-def release_hold(store, vault, reason, signers, **options):
+def release_hold(store, object_lock, reason, signers, **options):
     """Sign a release at one location with all these keys, and return what became of it."""
     return hold_release.release(
-        store, vault, hold_release.prepare(store, reason), signers, progress=Silent(), **options
+        store, object_lock, hold_release.prepare(store, reason), signers, progress=Silent(), **options
     )
 
 

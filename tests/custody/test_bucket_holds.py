@@ -92,7 +92,7 @@ def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):
     shop, path = minio_shop, tmp_path / "undo.json"
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
     before = shop.admin.get_bucket_lifecycle_configuration(Bucket=shop.name)["Rules"]
-    one = bucket.BucketHold(shop.url, witness=shop.user_profile)
+    one = bucket.BucketHold(shop.url, try_as=shop.user_profile)
     assert [way.what for way in one.open_write_paths(None)] == ["may delete versions all the same"]
     (standing,) = place(path, {"media": one})
     assert standing.findings == []

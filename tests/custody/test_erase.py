@@ -48,7 +48,7 @@ def sign_receipt(location, provider, customer, findings=(), level="full"):
     checked = receipt.Checked(level, 3, 100, findings)
     document = of_a_copy(receipt.write(location, checked))
     return document, receipt.acknowledge(
-        location, document, dict([documents.signature_of(document, customer)]), provider
+        location, document, documents.signatures_of(document, [customer]), provider
     )
 
 
@@ -63,35 +63,35 @@ def answers(url) -> bool:
         return False
 
 
-def do(store, vault, signer, **more):
-    return erase.erase(store, vault, signer, workers=2, progress=Silent(), **more)
+def do(store, object_lock, signer, **more):
+    return erase.erase(store, object_lock, signer, workers=2, progress=Silent(), **more)
 
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
-    vault = open_object_lock(kept.location)
-    reasons = erase.check(kept, erase.removable(vault), [], [provider.public])
+    object_lock = open_object_lock(kept.location)
+    reasons = erase.check(kept, erase.removable(object_lock), [], [provider.public])
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
-        do(kept, vault, provider, reasons=reasons)
-    done = do(kept, vault, provider, reasons=reasons, override="a court said so")
-    assert done.document.value["override"] == "a court said so"
-    assert done.document.value["against"] == reasons
+        do(kept, object_lock, provider, reasons=reasons)
+    done = do(kept, object_lock, provider, reasons=reasons, override="a court said so")
+    assert done.value["override"] == "a court said so"
+    assert done.value["against"] == reasons
     assert custody_log.read(kept).find("erasing")[0].what.details["override"] == "a court said so"
 
 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
-    vault = open_object_lock(kept.location)
+    object_lock = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
-    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == [
+    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
-    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == [
+    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(vault), [], [provider.public]) == []
+    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == []
 
 
 @pytest.mark.parametrize("level", ["quick", "complete"])
@@ -117,7 +117,7 @@ def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer
         checked = receipt.Checked("full", 3, 100, findings)
         document = receipt.receive(copy, checked, [customer])
         assert receipt.receive(copy, checked, [customer]).data == document.data
-        receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
+        receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
         assert erase.check(kept, versions, [], [provider.public]) == reasons
     sign_receipt(kept, provider, customer)  # of another location
     assert erase.check(kept, versions, [], [provider.public]) == []
@@ -138,7 +138,7 @@ def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
         at = now - timedelta(days=days)
         monkeypatch.setattr(documents, "make", lambda *words, at=at: make(*words, now=at))
         document = receipt.receive(copy, receipt.Checked("full", 3, 100, findings), [customer])
-        receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
+        receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
         assert erase.check(kept, versions, [], [provider.public]) == reasons
 
 
@@ -166,7 +166,7 @@ def test_two_machines_that_have_the_bundle_under_one_path_are_two_copies(
     document = receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
     here.rename(there)
     aside.rename(here)
-    receipt.acknowledge(kept, document, dict([documents.signature_of(document, customer)]), provider)
+    receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
     assert document.value["location"] == kept.location
     assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
     verified = call("custody", "verify", kept.location)
@@ -201,7 +201,7 @@ def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, custo
     for findings, words in (([], "could only read"), (damage, "names damage"), ([], "names damage")):
         checked = receipt.Checked("full", 3, 100, findings)
         read_only = of_a_copy(receipt.write(kept, checked, stored=False))
-        receipt.acknowledge(kept, read_only, dict([documents.signature_of(read_only, customer)]), provider)
+        receipt.acknowledge(kept, read_only, documents.signatures_of(read_only, [customer]), provider)
         (reason,) = erase.check(kept, versions, [], [provider.public])
         assert words in reason
     sign_receipt(kept, provider, customer)
@@ -270,7 +270,7 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     certificates = []
     for _ in range(2):
-        certificates.append(do(kept, open_object_lock(kept.location), provider).document.key)
+        certificates.append(do(kept, open_object_lock(kept.location), provider).key)
         transfer(copy, kept, workers=2, progress=Silent())
         (finding,) = against_bundle(kept)
         assert "says that the bundle was erased" in str(finding)
@@ -318,14 +318,14 @@ def test_an_erasure_that_is_only_claimed_is_found(kept, provider, left):
 
 def test_older_versions_that_an_erasure_left_are_found(kept, locked, provider):
     client, bucket, url = locked
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_transfer(kept, store, provider, {})
-    do(store, vault, provider)
+    do(store, object_lock, provider)
     client.put_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}", Body=b"rows")
     client.delete_object(Bucket=bucket, Key=f"bundle/{layout.CATALOG}")
     assert against_bundle(store) == []
-    assert {one.key for one in against_bundle(store, vault)} == {layout.CATALOG}
+    assert {one.key for one in against_bundle(store, object_lock)} == {layout.CATALOG}
 
 
 def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
@@ -349,28 +349,28 @@ def test_what_is_left_is_the_record(kept, provider, customer):
     assert all(
         key.startswith(("sig/custody", "sig/receipt-", "sig/erasure-", "sig/checkpoint")) for key in left
     )
-    assert done.document.value["versions"] > 10
+    assert done.value["versions"] > 10
     documents_left, findings = documents.read_all(kept)
     assert [(one.kind, len(one.signers)) for one in documents_left] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
     assert against_bundle(kept) == []
-    kept.delete(done.document.key)
+    kept.delete(done.key)
     assert "is missing" in str(against_bundle(kept))
 
 
 def test_no_override_lifts_a_hold_and_nothing_is_begun(kept, locked, provider, make_key):
     """The beginning of an erasure would be an event that the clock counts."""
     url = locked[2]
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
-    (tags,) = [version for version in vault.versions() if version.key == layout.TAG_MANIFEST]
-    vault.set_legal(tags, on=True)
+    (tags,) = [version for version in object_lock.versions() if version.key == layout.TAG_MANIFEST]
+    object_lock.set_legal(tags, on=True)
     words = ["erase", url, "--key", make_key.path_of("provider"), "--override", "a test", "--yes"]
     refused = call(*words)
     assert (refused.code, "1 of them by a legal hold" in refused.err) == (4, True), refused.err
     assert custody_log.read(store).find("erasing") == []
-    vault.set_legal(tags, on=False)
+    object_lock.set_legal(tags, on=False)
     assert call(*words).code == 0
 
 
@@ -378,7 +378,7 @@ def test_no_override_lifts_a_hold_and_nothing_is_begun(kept, locked, provider, m
 def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, customer, left):
     """On a bucket with versions, an older one and a delete marker among them."""
     url = locked[2]
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_transfer(kept, store, provider, {})
     sign_receipt(store, provider, customer)
@@ -388,16 +388,16 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     upload = store.begin("data/large")
     store.put_part("data/large", upload, 1, b"x")
     with pytest.raises(UnreachableError):
-        do(store, Broken(vault, left), provider)
-    is_whole = any(one.key == layout.TAG_MANIFEST for one in vault.versions())
+        do(store, Broken(object_lock, left), provider)
+    is_whole = any(one.key == layout.TAG_MANIFEST for one in object_lock.versions())
     assert erase.is_begun(store) != is_whole  # as long as nothing is gone all is asked again
     assert is_whole or left > 1
-    done = do(store, vault, provider)
-    assert not [one for one in vault.versions() if not one.key.startswith("sig/")]
-    assert kept.location in done.document.value["not_verified"][0]
+    done = do(store, object_lock, provider)
+    assert not [one for one in object_lock.versions() if not one.key.startswith("sig/")]
+    assert kept.location in done.value["not_verified"][0]
     assert list(store.uploads()) == []
-    assert done.versions > 10
-    assert do(store, vault, provider).document.key == done.document.key  # again: nothing more is written
+    assert done.value["versions"] > 10
+    assert do(store, object_lock, provider).key == done.key  # again: nothing more is written
     assert len(custody_log.read(store).find("erased")) == 1
     store.put("data/new", b"x")
     assert not erase.is_begun(store)
@@ -484,7 +484,7 @@ def test_a_directory_that_is_renamed_under_a_run_is_not_certified_away(kept, pro
     assert "put it back" in refused.value.next_step
     assert documents.read_all(open_location(str(new)), "erasure")[0] == []
     new.rename(old)  # nothing was made in its place
-    assert do(kept, open_object_lock(kept.location), provider).versions > 10
+    assert do(kept, open_object_lock(kept.location), provider).value["versions"] > 10
 
 
 def half_erased(kept, provider):
@@ -558,11 +558,11 @@ def test_an_erasure_that_died_before_it_removed_anything_is_not_finished_upon_an
 def test_a_bundle_that_an_export_would_continue_is_erased_at_any_step(kept, provider, left):
     """What says that an export may go on goes first: so nothing does."""
     kept.put(layout.EXPORT_STATE, b"{}")
-    vault = open_object_lock(kept.location)
+    object_lock = open_object_lock(kept.location)
     with pytest.raises(UnreachableError):
-        erase.erase(kept, Broken(vault, left), provider, workers=1, progress=Silent())
+        erase.erase(kept, Broken(object_lock, left), provider, workers=1, progress=Silent())
     assert erase.is_begun(kept) == (left > 1)
-    do(kept, vault, provider)
+    do(kept, object_lock, provider)
     assert all(info.key.startswith("sig/") for info in kept.list())
     assert against_bundle(kept) == []
 
@@ -570,7 +570,7 @@ def test_a_bundle_that_an_export_would_continue_is_erased_at_any_step(kept, prov
 def test_older_versions_of_the_tag_manifest_are_never_the_bundle(kept, locked, provider):
     """They go first: a run that dies leaves the newest one, or none."""
     url = locked[2]
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_transfer(kept, store, provider, {})
     data = store.read(layout.TAG_MANIFEST)
@@ -578,11 +578,13 @@ def test_older_versions_of_the_tag_manifest_are_never_the_bundle(kept, locked, p
         store.put(layout.TAG_MANIFEST, older)
     for left in range(5):
         with pytest.raises(UnreachableError):
-            erase.erase(store, Broken(vault, left), provider, workers=1, progress=Silent())
-        left_there = [one for one in vault.versions() if one.key == layout.TAG_MANIFEST]
+            erase.erase(store, Broken(object_lock, left), provider, workers=1, progress=Silent())
+        left_there = [one for one in object_lock.versions() if one.key == layout.TAG_MANIFEST]
         assert not left_there or store.read(layout.TAG_MANIFEST) == data
     count = custody_log.read(store).find("erasing")[0].what.details["versions"]
-    assert do(store, vault, provider).versions == count  # also those that went before the first run died
+    assert (
+        do(store, object_lock, provider).value["versions"] == count
+    )  # also those that went before the first run died
     assert len(custody_log.read(store).find("erasing")) == 1
 
 
@@ -691,12 +693,12 @@ class Paused(Broken):
 def test_a_transfer_to_where_an_erasure_is_at_work_is_refused(kept, provider, tmp_path):
     """It would count as there what is removed in the next moment, and seal what is left."""
     copy = shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")
-    vault = Paused(open_object_lock(kept.location), 8)
+    object_lock = Paused(open_object_lock(kept.location), 8)
     with ThreadPoolExecutor(1) as threads:
-        erasure = threads.submit(do, kept, vault, provider)
-        assert vault.waits.wait(60)
+        erasure = threads.submit(do, kept, object_lock, provider)
+        assert object_lock.waits.wait(60)
         refused = call("transfer", copy, kept.location)
-        vault.may_go_on.set()
+        object_lock.may_go_on.set()
         erasure.result()
     assert (refused.code, "an erasure was begun at" in refused.err) == (5, True), refused.err
     assert call("transfer", copy, kept.location).code == 0
@@ -724,7 +726,7 @@ def test_an_acknowledgement_that_a_wrong_clock_dated_back_speaks_against_it(
 ):
     """The time to keep the bundle, which begins with it, seems to be over."""
     document = of_a_copy(receipt.write(kept, receipt.Checked("full", 3, 100, [])))
-    documents.copy_all(kept, document, dict([documents.signature_of(document, customer)]))
+    documents.copy_all(kept, document, documents.signatures_of(document, [customer]))
     events = [
         receipt.happened(document, event, kept.location, [customer.public])
         for event in ("received", "acknowledged")
@@ -762,7 +764,7 @@ def test_two_erasures_at_once_are_one(kept, provider, customer, override):
             return getattr(self._inner, name)
 
     second = do(kept, Listed(open_object_lock(kept.location), 0), provider, override=override)
-    assert second.document.key == ended[0].document.key
+    assert second.key == ended[0].key
     log = custody_log.read(kept)
     assert [entry.what.event for entry in log.entries][3:] == ["erasing", "erased"]
     ((certificate,), findings) = documents.read_all(kept, "erasure")
@@ -793,14 +795,14 @@ def test_what_others_keep_among_the_files_of_the_bundle_speaks_against_it(kept, 
 def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provider, customer, tmp_path):
     """Both sides erase their copies, and the customer has added the provider's certificate before."""
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
-    first = do(kept, open_object_lock(kept.location), provider).document
-    documents.copy_all(copy, first, dict([documents.signature_of(first, provider)]))
+    first = do(kept, open_object_lock(kept.location), provider)
+    documents.copy_all(copy, first, documents.signatures_of(first, [provider]))
     lie = documents.make("erasure", "", {**first.value, "location": copy.location, "versions": 1})
     documents.keep(copy, lie, [provider])  # who does not erase there
     done = do(copy, open_object_lock(copy.location), customer)
-    assert (done.document.value["location"], done.document.signers) == (copy.location, ())
-    assert done.versions > 10
-    assert do(copy, open_object_lock(copy.location), customer).document.key == done.document.key
+    assert (done.value["location"], done.signers) == (copy.location, ())
+    assert done.value["versions"] > 10
+    assert do(copy, open_object_lock(copy.location), customer).key == done.key
     assert against_bundle(copy) == []
 
 
@@ -820,7 +822,7 @@ def test_who_finishes_an_erasure_with_another_key_signs_the_certificate_too(kept
         do(kept, open_object_lock(kept.location), Agent())
     done = do(kept, open_object_lock(kept.location), customer)
     ((certificate,), findings) = documents.read_all(kept, "erasure")
-    assert (certificate.key, findings) == (done.document.key, [])
+    assert (certificate.key, findings) == (done.key, [])
     assert set(certificate.signers) == {provider.public, customer.public}
     assert against_bundle(kept) == []
 
@@ -852,7 +854,7 @@ def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, pr
     with pytest.raises(DamageError, match=r"_work/\.uploads"):
         do(kept, Writing(open_object_lock(kept.location), 3), provider)
     assert documents.read_all(kept, "erasure")[0] == []
-    assert do(kept, open_object_lock(kept.location), provider).uploads == 1
+    assert do(kept, open_object_lock(kept.location), provider).value["uploads"] == 1
 
 
 def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, servers):
@@ -865,7 +867,7 @@ def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, 
     store.put_part(layout.CATALOG, upload := store.begin(layout.CATALOG), 1, b"rows")
     minio.child.start_again(lambda: answers(f"{minio.endpoint}/minio/health/cluster"))
     assert list(store.uploads()) == []
-    assert do(store, open_object_lock(url), provider).document.value["uploads"] == 1
+    assert do(store, open_object_lock(url), provider).value["uploads"] == 1
     with pytest.raises(GoneError):
         store.parts(layout.CATALOG, upload)
 
@@ -876,20 +878,20 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
 ):
     s3 = request.getfixturevalue(server)
     url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     sign_receipt(store, provider, customer)
     boto_client(s3.profile).put_object(
         Bucket=url.split("/")[2], Key="b/", Body=b""
     )  # as some consoles make folders
-    versions = erase.removable(vault)
+    versions = erase.removable(object_lock)
     assert (
-        erase.check_holds(vault, versions, workers=4),
+        erase.check_holds(object_lock, versions, workers=4),
         erase.check(store, versions, [], [provider.public]),
     ) == ([], [])
-    do(store, vault, provider)
-    assert all(one.key.startswith("sig/") for one in vault.versions())
+    do(store, object_lock, provider)
+    assert all(one.key.startswith("sig/") for one in object_lock.versions())
 
 
 def test_the_commands(kept, make_key, tmp_path):

@@ -309,9 +309,11 @@ def test_on_another_server_a_retention_is_firm(versitygw):
 
 def test_where_anybody_may_lift_a_retention_it_is_not_called_a_hold(kept):
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=False)
-    store, vault = kept.store, open_object_lock(kept.url)
+    store, object_lock = kept.store, open_object_lock(kept.url)
     with pytest.raises(NotAllowedError, match="lets every account lift"):
-        bundle_hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=kept.signer)
+        bundle_hold.place(
+            store, object_lock, terms, workers=4, progress=Silent(), details={}, signer=kept.signer
+        )
 
 
 def test_the_commands(kept, make_key, tmp_path, servers):

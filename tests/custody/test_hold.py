@@ -26,30 +26,30 @@ from tests.tools.clients import boto_client
 
 def test_every_version_is_locked_and_nobody_deletes_one(there, locked, provider):
     client, bucket, _ = locked
-    store, vault = there
-    assert not bundle_hold.survey(store, vault, workers=4).is_held
+    store, object_lock = there
+    assert not bundle_hold.survey(store, object_lock, workers=4).is_held
     store.put(layout.BAG_INFO, store.read(layout.BAG_INFO))  # an older version beneath
     until = soon(days=1)
     outcome = put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True), reason="asked")
     assert (outcome.is_held, outcome.until, outcome.findings) == (True, until, [])
-    versions = [one for one in vault.versions() if not one.key.startswith((layout.WORK, "sig/custody"))]
+    versions = [one for one in object_lock.versions() if not one.key.startswith((layout.WORK, "sig/custody"))]
     assert outcome.versions == len(versions)
     assert [one.what.event for one in custody_log.read(store).entries][-1] == "held"
     for one in versions[:5]:
         with pytest.raises(botocore.exceptions.ClientError):
             client.delete_object(Bucket=bucket, Key=f"bundle/{one.key}", VersionId=one.id)
         with pytest.raises(NotAllowedError):
-            vault.retain(one, soon(minutes=1), "GOVERNANCE")  # shorter
-    assert bundle_hold.survey(store, vault, workers=4).is_held
+            object_lock.retain(one, soon(minutes=1), "GOVERNANCE")  # shorter
+    assert bundle_hold.survey(store, object_lock, workers=4).is_held
 
 
 def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
-    store, vault = there
+    store, object_lock = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     assert put_hold(there, provider, terms).is_held
     store.put(layout.RECONCILIATION, store.read(layout.RECONCILIATION))
     store.delete(layout.BAG_INFO)
-    outcome = bundle_hold.survey(store, vault, workers=4)
+    outcome = bundle_hold.survey(store, object_lock, workers=4)
     assert not outcome.is_held
     problems = {one.key: one.what for one in outcome.findings}
     assert problems == {
@@ -59,7 +59,7 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
 
 
 class Broken:
-    """A vault that dies at the n-th lock."""
+    """A object_lock that dies at the n-th lock."""
 
     def __init__(self, inner, left: int) -> None:
         self._inner, self._left = inner, left
@@ -73,33 +73,39 @@ class Broken:
 
 
 def test_a_hold_that_broke_off_is_never_called_one_and_the_same_command_finishes_it(there, provider):
-    store, vault = there
+    store, object_lock = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     for left in (0, 5):
         with pytest.raises(UnreachableError):
             bundle_hold.place(
-                store, Broken(vault, left), terms, workers=1, progress=Silent(), details={}, signer=provider
+                store,
+                Broken(object_lock, left),
+                terms,
+                workers=1,
+                progress=Silent(),
+                details={},
+                signer=provider,
             )
-        assert not bundle_hold.survey(store, vault, workers=4).is_held
+        assert not bundle_hold.survey(store, object_lock, workers=4).is_held
         assert custody_log.read(store).find("held") == []
     assert put_hold(there, provider, terms).is_held
 
 
 def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer, make_key):
-    store, vault = there
+    store, object_lock = there
     keys = [provider.public.fingerprint, customer.public.fingerprint]
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     assert put_hold(there, provider, terms, release_keys=keys, release_quorum=2).is_held
     for signers in ([provider], [provider, provider], [provider, make_key("stranger")]):
-        done = release_hold(store, vault, "done", signers, workers=4)
+        done = release_hold(store, object_lock, "done", signers, workers=4)
         (missing,) = done.missing
         assert (done.protection, "2 of these keys" in missing) == (None, True)
         assert missing.endswith(f"1 of them signed; not signed: {keys[1]}")
-    assert bundle_hold.survey(store, vault, workers=4).is_held
+    assert bundle_hold.survey(store, object_lock, workers=4).is_held
     assert custody_log.read(store).find("released") == []
     with pytest.raises(UnreachableError):
-        release_hold(store, Broken(vault, 7), "done", [customer], workers=1)
-    done = release_hold(store, vault, "done", [customer], workers=4)
+        release_hold(store, Broken(object_lock, 7), "done", [customer], workers=1)
+    done = release_hold(store, object_lock, "done", [customer], workers=4)
     assert (done.missing, done.protection.protected, done.protection.legal) == ([], 0, 0)
     kept, findings = documents.read_all(store, "release")
     assert [(one.key, len(one.signers)) for one in kept] == [(done.document.key, 3)]
@@ -108,7 +114,7 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
 
 
 def test_what_a_server_says_it_released_is_read_back(there, provider):
-    store, vault = there
+    store, object_lock = there
     assert put_hold(there, provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
 
     class Deaf(Broken):
@@ -117,9 +123,9 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
 
     for deaf in ("set_legal", "retain"):
         with pytest.raises(DamageError, match=r"a legal hold|a retention until"):
-            release_hold(store, Deaf(vault, deaf), "done", [provider], workers=1)
+            release_hold(store, Deaf(object_lock, deaf), "done", [provider], workers=1)
         assert custody_log.read(store).find("released") == []
-    outcome = release_hold(store, vault, "done", [provider], workers=4).protection
+    outcome = release_hold(store, object_lock, "done", [provider], workers=4).protection
     assert (outcome.protected, outcome.legal) == (0, 0)
 
 
@@ -229,7 +235,7 @@ def test_no_hold_is_placed_whose_keys_are_of_too_few_owners(
 
 def test_a_hold_that_is_placed_during_a_release_does_not_end_with_it(there, provider, customer):
     """Its keys were not asked. Its locks may be gone: whoever placed it has to place it again."""
-    store, vault = there
+    store, object_lock = there
     terms, keys = Terms(soon(days=1), "GOVERNANCE", legal=True), [customer.public.fingerprint]
     assert put_hold(there, provider, terms).is_held
 
@@ -241,7 +247,7 @@ def test_a_hold_that_is_placed_during_a_release_does_not_end_with_it(there, prov
             return getattr(self._inner, name)
 
     with pytest.raises(BusyError, match=r"was placed at .* meanwhile"):
-        release_hold(store, Meanwhile(vault, 3), "done", [provider], workers=1)
+        release_hold(store, Meanwhile(object_lock, 3), "done", [provider], workers=1)
     log = custody_log.read(store)
     assert [one.what.event for one in log.entries][-2:] == ["held", "held"]
     assert len(bundle_hold.standing(log, store.location)) == 2
@@ -250,7 +256,7 @@ def test_a_hold_that_is_placed_during_a_release_does_not_end_with_it(there, prov
 
 def test_a_hold_and_an_erasure_at_once_have_one_winner(there, provider):
     """Both begin at the tag manifest: what is held is whole, and what is not whole is not held."""
-    store, vault = there
+    store, object_lock = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
 
     class Held(Broken):
@@ -258,41 +264,41 @@ def test_a_hold_and_an_erasure_at_once_have_one_winner(there, provider):
             if name == "remove" and self._left:
                 self._left = 0
                 with pytest.raises(UnreachableError):
-                    put_hold((store, Broken(vault, 2)), provider, terms)  # which has got no further
+                    put_hold((store, Broken(object_lock, 2)), provider, terms)  # which has got no further
             return getattr(self._inner, name)
 
-    count = len(list(vault.versions()))
+    count = len(list(object_lock.versions()))
     with pytest.raises(NotAllowedError):
-        erase.erase(store, Held(vault, 1), provider, workers=1, progress=Silent())
-    assert len(list(vault.versions())) >= count
+        erase.erase(store, Held(object_lock, 1), provider, workers=1, progress=Silent())
+    assert len(list(object_lock.versions())) >= count
     assert put_hold(there, provider, terms).is_held
-    release_hold(store, vault, "done", [provider], workers=4)
+    release_hold(store, object_lock, "done", [provider], workers=4)
 
     class Erased(Broken):
         def __getattr__(self, name):
             if name == "lock" and self._left:
                 self._left = 0
                 with pytest.raises(UnreachableError):
-                    erase.erase(store, Broken(vault, 1), provider, workers=1, progress=Silent())
+                    erase.erase(store, Broken(object_lock, 1), provider, workers=1, progress=Silent())
             return getattr(self._inner, name)
 
     with pytest.raises(MoveoutError):
-        put_hold((store, Erased(vault, 1)), provider, Terms(soon(days=2), "GOVERNANCE", legal=True))
-    assert not any(vault.lock(one).legal for one in vault.versions() if not one.is_marker)
-    erase.erase(store, vault, provider, workers=4, progress=Silent())
+        put_hold((store, Erased(object_lock, 1)), provider, Terms(soon(days=2), "GOVERNANCE", legal=True))
+    assert not any(object_lock.lock(one).legal for one in object_lock.versions() if not one.is_marker)
+    erase.erase(store, object_lock, provider, workers=4, progress=Silent())
 
 
 def test_no_lock_is_lifted_by_a_log_that_was_tampered_with(there, provider, customer):
     """The entry that names the keys may be the one that is missing."""
-    store, vault = there
+    store, object_lock = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     put_hold(there, provider, terms)
     put_hold(there, provider, terms, release_keys=[customer.public.fingerprint], release_quorum=1)
     lines = store.read(layout.CUSTODY_LOG).splitlines(keepends=True)
     store.put(layout.CUSTODY_LOG, b"".join(lines[:-1]))
     with pytest.raises(DamageError, match="cut short"):
-        release_hold(store, vault, "done", [provider], workers=4)
-    assert bundle_hold.survey(store, vault, workers=4).is_held
+        release_hold(store, object_lock, "done", [provider], workers=4)
+    assert bundle_hold.survey(store, object_lock, workers=4).is_held
 
 
 @pytest.mark.torture
@@ -332,28 +338,32 @@ def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, prov
     client = boto_client(versitygw.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     url = f"s3://{name}/bundle?profile={versitygw.profile}"
-    store, vault = open_location(url), open_object_lock(url)
+    store, object_lock = open_location(url), open_object_lock(url)
     transfer(location, store, workers=2, progress=Silent())
-    assert put_hold((store, vault), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
-    first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
+    assert put_hold((store, object_lock), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
+    first = next(one for one in object_lock.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
-        vault.remove(first)
-    outcome = release_hold(store, vault, "done", [provider], workers=2).protection
+        object_lock.remove(first)
+    outcome = release_hold(store, object_lock, "done", [provider], workers=2).protection
     assert (outcome.legal, outcome.until is None or outcome.until < soon(seconds=5)) == (0, True)
-    end = vault.lock(first).until or datetime.now(UTC)
+    end = object_lock.lock(first).until or datetime.now(UTC)
     time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()) + 0.5)
-    vault.remove(first)
+    object_lock.remove(first)
 
 
 def test_a_hold_becomes_firmer_and_none_weaker(there, provider):
-    store, vault = there
+    store, object_lock = there
     until = soon(minutes=3)
     assert put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True)).is_held
     outcome = put_hold(there, provider, Terms(soon(minutes=1), "COMPLIANCE", legal=False))
     assert (outcome.is_held, outcome.until) == (True, until)
-    assert {vault.lock(one).mode for one in vault.versions() if one.key.startswith("data/")} == {"COMPLIANCE"}
+    assert {object_lock.lock(one).mode for one in object_lock.versions() if one.key.startswith("data/")} == {
+        "COMPLIANCE"
+    }
     put_hold(there, provider, Terms(soon(minutes=2), "GOVERNANCE", legal=True))
-    assert bundle_hold.survey(store, vault, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)).is_held
+    assert bundle_hold.survey(
+        store, object_lock, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)
+    ).is_held
 
 
 def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key):
@@ -367,14 +377,14 @@ def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key
 
 @pytest.mark.torture
 def test_compliance_ends_for_nobody_before_its_time(there, provider):
-    store, vault = there
+    store, object_lock = there
     until = soon(minutes=2)
     assert put_hold(there, provider, Terms(until, "COMPLIANCE", legal=True)).is_held
-    outcome = release_hold(store, vault, "try", [provider], workers=4).protection
+    outcome = release_hold(store, object_lock, "try", [provider], workers=4).protection
     assert (outcome.is_held, outcome.legal, outcome.until) == (True, 0, until)
-    first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
+    first = next(one for one in object_lock.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
-        vault.remove(first)
+        object_lock.remove(first)
 
 
 @pytest.mark.parametrize("server", ["local", "minio"])

@@ -32,7 +32,7 @@ GOOD = receipt.Checked("full", 3, 100, [])
 
 
 def signature(document, signer):
-    return dict([documents.signature_of(document, signer)])
+    return documents.signatures_of(document, [signer])
 
 
 @pytest.fixture

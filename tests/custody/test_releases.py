@@ -24,7 +24,7 @@ class Held:
     """A bundle under a hold of two owners, and the machines of both."""
 
     store: object
-    vault: object
+    object_lock: object
     url: str
     host: object
     counsel: object
@@ -39,19 +39,19 @@ class Held:
         """Hold the bundle by both owners' keys."""
         names = dict(zip(self.keys, (["host"], ["counsel"]), strict=True))
         more = {"release_keys": self.keys, "release_quorum": 2, "release_owners": names, **details}
-        assert put_hold((self.store, self.vault), self.host, TERMS, **more).is_held
+        assert put_hold((self.store, self.object_lock), self.host, TERMS, **more).is_held
 
     def is_held(self) -> bool:
-        return bundle_hold.survey(self.store, self.vault, workers=4, terms=TERMS).is_held
+        return bundle_hold.survey(self.store, self.object_lock, workers=4, terms=TERMS).is_held
 
     def signed(self, reason, *signers):
         """Return a release of today's holds as it comes by mail, with the signatures of these."""
         document = hold_release.prepare(self.store, reason)
-        return document, dict(documents.signature_of(document, one) for one in signers)
+        return document, documents.signatures_of(document, signers)
 
     def carry_out(self, document, signers, trust=None):
         return hold_release.release(
-            self.store, self.vault, document, signers, workers=4, progress=Silent(), trust=trust
+            self.store, self.object_lock, document, signers, workers=4, progress=Silent(), trust=trust
         )
 
 
@@ -87,7 +87,7 @@ def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(hel
         released = call(*words, file, "--json")
         assert (released.code, released.json["result"]["released"]) == (0, True), released.err
     assert sorted(released.json["result"]["signed_by"]) == sorted(held.keys)
-    assert not bundle_hold.survey(held.store, held.vault, workers=4).protected
+    assert not bundle_hold.survey(held.store, held.object_lock, workers=4).protected
     (entry,) = custody_log.read(held.store).find("released")
     assert entry.what.details["reason"] == "received by them"
     assert call("custody", "verify", held.url, "--signers", held.case.with_name("signers")).code == 0
@@ -100,7 +100,7 @@ def test_owners_with_access_give_the_same_command_each(held, make_key):
     other = call("hold", "release", held.url, "--reason", "too", "--key", make_key.path_of("counsel"))
     assert (other.code, "for another reason: 'done'" in flat(other.out)) == (3, True), other.out
     held.store.location = held.store.location.replace("?profile=", "?profile=x-")
-    assert release_hold(held.store, held.vault, "done", [held.counsel], workers=4).missing == []
+    assert release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4).missing == []
     assert against_bundle(held.store) == []
 
 
@@ -109,15 +109,19 @@ def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking):
     assert both[0].key != both[1].key
     for document, owner in zip(both, (held.host, held.counsel), strict=True):
         assert held.carry_out(document, [owner]).missing
-    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
-    done = release_hold(held.store, held.vault, "done", [held.counsel], workers=4) if done.missing else done
+    done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
+    done = (
+        release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4)
+        if done.missing
+        else done
+    )
     assert done.missing == []
 
 
 def test_whoever_holds_no_key_prepares_a_release_and_carries_it_out(held, provider):
     document = hold_release.prepare(held.store, "done")
     assert "0 of them signed" in held.carry_out(document, [provider]).missing[0]
-    signatures = dict(documents.signature_of(document, one) for one in (held.host, held.counsel))
+    signatures = documents.signatures_of(document, (held.host, held.counsel))
     assert held.carry_out(hold_release.accept(held.store, document, signatures), [provider]).missing == []
     assert against_bundle(held.store) == []
 
@@ -133,7 +137,9 @@ def test_a_signature_of_another_release_does_not_count(held):
     held.store.put(name.replace(other.key, document.key), armored)
     assert "1 of them signed" in held.carry_out(document, [held.host]).missing[0]
     assert held.is_held()
-    held.store.put(name.replace(other.key, document.key), documents.signature_of(document, held.counsel)[1])
+    held.store.put(
+        name.replace(other.key, document.key), *documents.signatures_of(document, [held.counsel]).values()
+    )
     assert held.carry_out(document, [held.host]).missing == []
 
 
@@ -159,9 +165,9 @@ def test_a_release_of_something_else_is_refused(held, change, said):
     )
     both = [held.host, held.counsel]
     with pytest.raises(UsageError, match=said):
-        hold_release.accept(held.store, document, dict(documents.signature_of(document, one) for one in both))
+        hold_release.accept(held.store, document, documents.signatures_of(document, both))
     documents.keep(held.store, document, both)  # by somebody who may write there
-    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
+    done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
     assert ("1 of them signed" in done.missing[0], held.is_held()) == (True, True)
 
 
@@ -186,13 +192,13 @@ def test_an_old_release_does_not_end_a_newer_hold(held):
     documents.keep(held.store, old, [held.host, held.counsel])
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(old, [held.host])
-    done = release_hold(held.store, held.vault, "done", [held.host], workers=4)
+    done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
     assert (len(done.missing), done.document.key != old.key, held.is_held()) == (2, True, True)
-    assert release_hold(held.store, held.vault, "done", [held.counsel], workers=4).missing == []
+    assert release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4).missing == []
     held.hold(reason="once more")
     with pytest.raises(UsageError, match="not for the holds that stand now"):
         hold_release.accept(held.store, done.document, {})
-    assert len(release_hold(held.store, held.vault, "done", [held.host], workers=4).missing) == 1
+    assert len(release_hold(held.store, held.object_lock, "done", [held.host], workers=4).missing) == 1
     record(held.store, held.host, "released", {"file": old.key, "sha256": old.sha256})
     assert any("does not name the hold of entry" in str(finding) for finding in against_bundle(held.store))
 
@@ -247,7 +253,7 @@ def test_a_release_and_a_reason_exclude_each_other_and_one_is_needed(held):
 
 def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
     document = hold_release.prepare(held.store, "done")
-    put_hold((held.store, held.vault), held.host, TERMS, reason="without keys")
+    put_hold((held.store, held.object_lock), held.host, TERMS, reason="without keys")
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(document, [held.host, held.counsel])
     assert held.is_held()

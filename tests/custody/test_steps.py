@@ -23,7 +23,7 @@ GOOD = receipt.Checked("full", 3, 100, [])
 
 
 class Steps:
-    """Lets ``left`` steps pass in store and vault together, then dies; with ``late`` one more is done, and its answer
+    """Lets ``left`` steps pass in store and locks together, then dies; with ``late`` one more is done, and its answer
     lost.
     """
 
@@ -69,13 +69,13 @@ def sign(store, provider, customer):
     document = documents.make(
         "receipt", "", {**receipt.write(store, GOOD).value, "location": "file:///received"}
     )
-    return receipt.acknowledge(store, document, dict([documents.signature_of(document, customer)]), provider)
+    return receipt.acknowledge(store, document, documents.signatures_of(document, [customer]), provider)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("late", [False, True])
 def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider, customer, late):
-    store, vault = there
+    store, object_lock = there
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
     keys = [provider.public.fingerprint, customer.public.fingerprint]
     details = {"reason": "asked", "release_keys": keys, "release_quorum": 2}
@@ -83,7 +83,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     def place_it(steps):
         return bundle_hold.place(
             steps.over(store),
-            steps.over(vault),
+            steps.over(object_lock),
             terms,
             workers=1,
             progress=Silent(),
@@ -93,28 +93,28 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
 
     def looks_as_it_is():
         locks = [
-            vault.lock(one)
-            for one in vault.versions()
+            object_lock.lock(one)
+            for one in object_lock.versions()
             if not bundle_hold._is_loose(one) and one.key[:6] != "_work/"
         ]
         whole = all(lock.legal and lock.until == terms.until for lock in locks)
-        assert bundle_hold.survey(store, vault, workers=4, terms=terms).is_held == whole
+        assert bundle_hold.survey(store, object_lock, workers=4, terms=terms).is_held == whole
         assert whole or not custody_log.read(store).find("held")
         assert custody_log.read(store).findings == []
 
     assert killed_at_each_step(place_it, looks_as_it_is, late=late) > 20
-    assert bundle_hold.survey(store, vault, workers=4, terms=terms).is_held
+    assert bundle_hold.survey(store, object_lock, workers=4, terms=terms).is_held
     assert len(custody_log.read(store).find("held")) == 1
 
     def release_it(steps):
         both = [provider, customer]
-        return release_hold(steps.over(store), steps.over(vault), "received", both, workers=1)
+        return release_hold(steps.over(store), steps.over(object_lock), "received", both, workers=1)
 
     sign(store, provider, customer)
-    held = bundle_hold.survey(store, vault, workers=4).versions
+    held = bundle_hold.survey(store, object_lock, workers=4).versions
 
     def half_is_not_held():
-        outcome = bundle_hold.survey(store, vault, workers=4)
+        outcome = bundle_hold.survey(store, object_lock, workers=4)
         assert outcome.is_held == (outcome.protected == held)
         assert not custody_log.read(store).find("released") or (outcome.protected, outcome.legal) == (0, 0)
 
@@ -122,19 +122,19 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     kept, findings = documents.read_all(store, "release")
     assert ([len(one.signers) for one in kept], findings) == ([2], [])
     assert len(custody_log.read(store).find("released")) == 1
-    assert erase.check(store, erase.removable(vault), [], [provider.public]) == []
+    assert erase.check(store, erase.removable(object_lock), [], [provider.public]) == []
 
     def erase_it(steps):
-        return erase.erase(steps.over(store), steps.over(vault), provider, workers=1, progress=Silent())
+        return erase.erase(steps.over(store), steps.over(object_lock), provider, workers=1, progress=Silent())
 
     def no_bundle_any_more():
         begun = custody_log.read(store).find("erasing")
-        gone = not any(one.key == layout.TAG_MANIFEST and not one.is_marker for one in vault.versions())
-        assert gone or len([one for one in vault.versions() if not one.key.startswith("sig/")]) > 5
+        gone = not any(one.key == layout.TAG_MANIFEST and not one.is_marker for one in object_lock.versions())
+        assert gone or len([one for one in object_lock.versions() if not one.key.startswith("sig/")]) > 5
         assert len(begun) <= 1
 
     assert killed_at_each_step(erase_it, no_bundle_any_more, late=late) > 15
-    assert not [one for one in vault.versions() if not one.key.startswith("sig/")]
+    assert not [one for one in object_lock.versions() if not one.key.startswith("sig/")]
     assert len(custody_log.read(store).find("erased")) == 1
     (certificate,), findings = documents.read_all(store, "erasure")
     assert (certificate.value["versions"] > 10, findings) == (True, [])
@@ -144,7 +144,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
 @pytest.mark.parametrize("late", [False, True])
 def test_an_acknowledgement_that_died_anywhere_is_given_once(location, provider, customer, late):
     document = receipt.write(location, GOOD)
-    signature = dict([documents.signature_of(document, customer)])
+    signature = documents.signatures_of(document, [customer])
 
     def acknowledge(steps):
         return receipt.acknowledge(steps.over(location), document, signature, provider)
@@ -194,9 +194,7 @@ def test_a_receipt_that_died_anywhere_and_is_acknowledged_shows_no_other_copy(
 
     def it_allows_no_erasure():
         for document in documents.read_all(location, "receipt")[0]:
-            receipt.acknowledge(
-                location, document, dict([documents.signature_of(document, customer)]), provider
-            )
+            receipt.acknowledge(location, document, documents.signatures_of(document, [customer]), provider)
         assert erase.check(location, versions, [], [provider.public]) != []
 
     assert killed_at_each_step(receive, it_allows_no_erasure, late=late) >= 3
@@ -218,10 +216,10 @@ def test_what_a_dead_run_has_recorded_is_signed_though_another_receipt_follows(l
 
 def test_a_hold_ends_by_the_clock_of_the_location(there, provider, monkeypatch):
     """Our own clock is ten minutes off, which is less than a server refuses a signature for."""
-    store, vault = there
+    store, object_lock = there
     until = (datetime.now(UTC) + timedelta(minutes=3)).replace(microsecond=0)
     terms = Terms(until, "COMPLIANCE", legal=False)
-    bundle_hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=provider)
+    bundle_hold.place(store, object_lock, terms, workers=4, progress=Silent(), details={}, signer=provider)
 
     class Fast(datetime):
         @classmethod

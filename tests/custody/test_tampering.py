@@ -39,7 +39,7 @@ def kept(tmp_path_factory, make_key) -> tuple[str, Files, Authority]:
         record_stamp(location, provider, authority.url)
     record(location, customer, "verified", {"level": "full", "findings": 0})
     received = receipt.write(location, receipt.Checked("full", 5, 100, []))
-    receipt.acknowledge(location, received, dict([documents.signature_of(received, customer)]), provider)
+    receipt.acknowledge(location, received, documents.signatures_of(received, [customer]), provider)
     sampling_audit.audit(
         location, Question(0.5, 0.5), provider, None, seed=Seed(b"s" * 32), workers=1, progress=Silent()
     )

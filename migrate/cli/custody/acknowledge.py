@@ -94,7 +94,7 @@ def acknowledge_command(
                 next_step="ask the customer for the key, and add it; or for a receipt by a key that is valid",
             )
     senders = receipt.acknowledge(store, document, signatures, signer)
-    files = write_files(to or file.parent, document, dict([documents.signature_of(document, signer)]))
+    files = write_files(to or file.parent, document, documents.signatures_of(document, [signer]))
     if page is not None:
         signed = check_signed(store, trust, deep=False)
         write_page(page, receipt_paper(document, senders, signed, [signer.public]))

@@ -20,7 +20,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
 from migrate.custody import cross_checks, documents, erase
-from migrate.custody.erase import Erased
+from migrate.custody.documents import Document
 from migrate.custody.location_files import is_kept
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
@@ -36,29 +36,29 @@ class Certified(Struct, frozen=True):
     """An erased bundle. ``files`` are the copies of the certificate that were written outside of the location."""
 
     location: str
-    done: Erased
+    certificate: Document
     files: Sequence[str] = ()
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the certificate."""
-        certificate = {"certificate": self.done.document.key, "written": list(self.files)}
-        return {**self.done.document.value, "location": self.location, **certificate}
+        certificate = {"certificate": self.certificate.key, "written": list(self.files)}
+        return {**self.certificate.value, "location": self.location, **certificate}
 
     def draw(self, console: Console) -> None:
         """Print what is gone, and what nobody can know."""
-        erased = self.done
+        value = self.certificate.value
         console.print(
-            f"Erased: {self.location}: {things(erased.versions, 'version')} ({bytes_words(erased.size_bytes)}),"
-            f" {things(erased.markers, 'delete marker')}, {things(erased.uploads, 'unfinished upload')};"
+            f"Erased: {self.location}: {things(value['versions'], 'version')} ({bytes_words(value['size_bytes'])}),"
+            f" {things(value['delete_markers'], 'delete marker')}, {things(value['uploads'], 'unfinished upload')};"
             " a listing afterwards names nothing of the bundle",
             wrap=True,
         )
         console.print(
-            f"The signed certificate is {erased.document.key}; the custody log stays. Not verified:",
+            f"The signed certificate is {self.certificate.key}; the custody log stays. Not verified:",
             wrap=True,
         )
-        for line in erased.document.value["not_verified"]:
+        for line in value["not_verified"]:
             console.print(Text(plain(f"  - {line}")), wrap=True)
         for file in self.files:
             console.print(f"  {file}")
@@ -94,12 +94,12 @@ def erase_command(
     """
     loaded = load_case(case)
     signers = signing.load(loaded) if dry_run else signing.need(loaded)
-    store, vault = open_both(session, known_location(words, loaded))
+    store, object_lock = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
 
     def look() -> tuple[list[str], list[str]]:
         """Return what is held, and what else speaks against it."""
-        versions, now = erase.removable(vault), vault.now()
+        versions, now = erase.removable(object_lock), object_lock.now()
         if erase.is_begun(store):
             return [], erase.check_rest(store, versions, now)
         log = custody_log.read(store)
@@ -114,11 +114,11 @@ def erase_command(
         receipts = documents.read_all(store, "receipt")[0]
         reasons += cross_checks.dated_too_early(log, receipts)
         reasons += map(str, cross_checks.against_receipts(log, store.location, receipts)[0])
-        return erase.check_holds(vault, versions, workers=workers), reasons
+        return erase.check_holds(object_lock, versions, workers=workers), reasons
 
     held, reasons = look()
     if dry_run:
-        return _would_erase(store, vault, [*held, *reasons])
+        return _would_erase(store, object_lock, [*held, *reasons])
     erase.refuse_held(held)
     erase.refuse(reasons, override)
     if not yes:
@@ -127,9 +127,9 @@ def erase_command(
         held, reasons = look()  # somebody may have waited long with the answer
         erase.refuse_held(held)
         erase.refuse(reasons, override)
-    erased = erase.erase(
+    certificate = erase.erase(
         store,
-        vault,
+        object_lock,
         signers[0],
         workers=workers,
         progress=session.progress,
@@ -137,14 +137,14 @@ def erase_command(
         reasons=reasons,
     )
     if page is not None:
-        write_page(page, certificate_paper(erased.document, [signers[0].public]))
-    signature = dict([documents.signature_of(erased.document, signers[0])])
-    files = write_files(to, erased.document, signature) if to else []
-    return Certified(store.location, erased, files)
+        write_page(page, certificate_paper(certificate, [signers[0].public]))
+    signatures = documents.signatures_of(certificate, signers[:1])
+    files = write_files(to, certificate, signatures) if to else []
+    return Certified(store.location, certificate, files)
 
 
-def _would_erase(store: MultipartStore, vault: ObjectLock, reasons: Sequence[str]) -> WouldDo:
-    versions = [version for version in vault.versions() if not is_kept(version)]
+def _would_erase(store: MultipartStore, object_lock: ObjectLock, reasons: Sequence[str]) -> WouldDo:
+    versions = [version for version in object_lock.versions() if not is_kept(version)]
     markers = sum(version.is_marker for version in versions)
     action = (
         f"would erase for good: {things(len(versions) - markers, 'version')}, {things(markers, 'delete marker')}"

@@ -97,7 +97,7 @@ class HeldBundle(Struct, frozen=True):
 
 
 def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, ObjectLock]:
-    """Return the store and the vault of a location."""
+    """Return the store and the object lock of a location."""
     return session.store(location), open_object_lock(
         location.url, secrets=location.reveal(), note=session.progress.note
     )
@@ -126,7 +126,7 @@ def place_command(
     """
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
-    store, vault = open_both(session, known_location(words, loaded))
+    store, object_lock = open_both(session, known_location(words, loaded))
     custody = custody_of(loaded)
     owners = _release_owners(custody, load_trust(None, loaded))
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
@@ -141,7 +141,7 @@ def place_command(
     details |= {"release_owners": owners} if owners else {}
     workers = session.workers(default=TRANSFER_WORKERS)
     protection = bundle_hold.place(
-        store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
+        store, object_lock, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
     return HeldBundle(store.location, protection)
 
@@ -199,7 +199,7 @@ def extend_command(
     """
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
-    store, vault = open_both(session, known_location(words, loaded))
+    store, object_lock = open_both(session, known_location(words, loaded))
     standing = bundle_hold.standing_at(store)
     if not standing:
         raise UsageError(
@@ -227,7 +227,7 @@ def extend_command(
     workers = session.workers(default=TRANSFER_WORKERS)
     protection = bundle_hold.place(
         store,
-        vault,
+        object_lock,
         terms,
         workers=workers,
         progress=session.progress,
@@ -255,9 +255,10 @@ def status_command(
     sources = source_status(session, words or [], loaded, try_as)
     if sources is not None:
         return sources
-    store, vault = open_both(session, known_location(words, loaded))
+    store, object_lock = open_both(session, known_location(words, loaded))
     return HeldBundle(
-        store.location, bundle_hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS))
+        store.location,
+        bundle_hold.survey(store, object_lock, workers=session.workers(default=TRANSFER_WORKERS)),
     )
 
 
@@ -355,18 +356,18 @@ def release_command(
             "give either the reason of a new release, or the file of one that was signed",
             next_step="moveout hold release LOCATION --reason TEXT",
         )
-    store, vault = open_both(session, known_location(location, loaded))
+    store, object_lock = open_both(session, known_location(location, loaded))
     document = hold_release.accept(store, *read_files(file)) if file else hold_release.prepare(store, reason)
     done = hold_release.release(
         store,
-        vault,
+        object_lock,
         document,
         signers,
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
         trust=load_trust(None, loaded),
     )
-    signatures = dict(documents.signature_of(done.document, signer) for signer in signers)
+    signatures = documents.signatures_of(done.document, signers)
     return Released(store.location, done, write_files(to, done.document, signatures) if to else [])
 
 

@@ -352,6 +352,6 @@ def sign_command(
     signers = signing.need(load_case(case))
     document, _ = read_files(file)
     hold_release.check_form(document)
-    signatures = dict(documents.signature_of(document, signer) for signer in signers)
+    signatures = documents.signatures_of(document, signers)
     files = write_files(file.parent, document, signatures)
     return SignedDocument(document, [signer.public.fingerprint for signer in signers], files)

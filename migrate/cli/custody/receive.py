@@ -116,11 +116,7 @@ def receive_command(
         to = to or Path()
         by = [own_key.public for own_key in own_keys]
         document = receipt.write(store, checked, by, read_directory(to, "receipt"), stored=False)
-    files = (
-        write_files(to, document, dict(documents.signature_of(document, own_key) for own_key in own_keys))
-        if to
-        else []
-    )
+    files = write_files(to, document, documents.signatures_of(document, own_keys)) if to else []
     if page is not None:
         write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))
     return Received(document, findings, files, page, read_only)

@@ -22,7 +22,6 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent, LogEntry
-from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
 from migrate.storage.api import Store
@@ -264,10 +263,7 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> No
     """Write how long the log is, unless a longer one is noted already."""
     size = len(entries)
     value = {"version": entry.VERSION, "size": size, "hash": entries[-1].hash if entries else entry.NOBODY}
-    armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
-    data = (
-        canonical_json.encode({**value, "signature": b"".join(armored.splitlines()[1:-1]).decode()}) + b"\n"
-    )
+    data = entry.sign(signer, value) + b"\n"
     for _ in range(_TRIES):
         try:
             etag = store.stat(layout.CUSTODY_HEAD).etag
@@ -302,20 +298,19 @@ def _head(data: bytes) -> _Head | Finding:
     key = layout.CUSTODY_HEAD
     try:
         value = canonical_json.decode(data, key)
-        size, digest, text = value["size"], value["hash"], value["signature"]
+        size, digest = value["size"], value["hash"]
         if (
             not isinstance(size, int)
             or not isinstance(digest, str)
             or canonical_json.encode(value) + b"\n" != data
         ):
             return Finding(key, "is no head of a log")
-        signature = ssh_signatures.parse(entry.armored(text))
+        public = entry.signer_of(value)
     except (DamageError, KeyError, TypeError, AttributeError, ValueError):
         return Finding(key, "is no head of a log")
-    unsigned = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
-    if not signature.holds([unsigned], ssh_signatures.ENTRY):
+    if public is None:
         return Finding(key, "was changed after it was signed")
-    return _Head(size, digest, signature.public)
+    return _Head(size, digest, public)
 
 
 def _behind_head(entries: Sequence[LogEntry], head: _Head | Finding | None) -> list[Finding]:

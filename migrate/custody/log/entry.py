@@ -96,9 +96,21 @@ def write(signer: Signer, new_event: CustodyEvent, after: LogEntry | None, now: 
         "key": signer.public.fingerprint,
         "details": dict(new_event.details),
     }
+    return read(sign(signer, value))
+
+
+def sign(signer: Signer, value: Mapping[str, Any]) -> bytes:
+    """Return a value as JSON with the key's signature of it as the member ``signature``."""
     armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
-    value["signature"] = b"".join(armored.splitlines()[1:-1]).decode()
-    return read(canonical_json.encode(value))
+    signature = b"".join(armored.splitlines()[1:-1]).decode()
+    return canonical_json.encode({**value, "signature": signature})
+
+
+def signer_of(value: Mapping[str, Any]) -> PublicKey | None:
+    """Return whose signature a value has; None where it was changed since. Raises ``ValueError`` where it has none."""
+    signature = ssh_signatures.parse(_armored(value["signature"]))
+    message = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
+    return signature.public if signature.holds([message], ssh_signatures.ENTRY) else None
 
 
 def read(line: bytes) -> LogEntry:
@@ -121,16 +133,15 @@ def read(line: bytes) -> LogEntry:
     if _encoded(value) != line:
         raise ValueError("is not written as an entry is")
     try:
-        signature = ssh_signatures.parse(armored(value["signature"]))
+        public = signer_of(value)
     except ValueError as exc:
         raise ValueError(f"is not an entry: {exc}") from exc
     if moment_of(value["time"]) is None or datetime.fromisoformat(value["time"]).tzinfo is None:
         raise ValueError("is not an entry: its time is no moment with a zone")
-    message = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
-    if signature.public.fingerprint != value["key"] or not signature.holds([message], ssh_signatures.ENTRY):
+    if public is None or public.fingerprint != value["key"]:
         raise ValueError("was changed after it was signed")
     new_event = CustodyEvent(value["event"], value["bundle"], value["root"], value["location"], details)
-    public = PublicKey(signature.public.raw, value["name"])
+    public = PublicKey(public.raw, value["name"])
     return LogEntry(number, value["prev"], value["time"], new_event, value["name"], public, line)
 
 
@@ -141,7 +152,7 @@ def _encoded(value: Mapping[str, Any]) -> bytes:
         return b""
 
 
-def armored(text: str) -> bytes:
+def _armored(text: str) -> bytes:
     """Return a signature as text with its armor. Raises ``ValueError``, also for bits that the bytes do not need."""
     try:
         blob = base64.b64decode(text, validate=True)

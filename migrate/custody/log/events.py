@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from migrate.bundle import bundle_json, layout, tag_files
+from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.reader import hash_file, step_where_no_bundle
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent, LogEntry
@@ -18,11 +19,16 @@ from migrate.storage.api import Store
 
 
 def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None) -> CustodyEvent:
-    """Return what happened to the sealed bundle at a location. Raises ``UsageError`` where there is none."""
+    """Return what happened to the sealed bundle at a location. Raises like ``need_sealed``."""
+    return CustodyEvent(event, need_sealed(store).id, root_of(store), store.location, details or {})
+
+
+def need_sealed(store: Store) -> BundleInfo:
+    """Return what the sealed bundle at a location says of itself. Raises ``UsageError`` where there is none."""
     info = bundle_json.read_sealed(store)
     if info is None:
         raise UsageError(f"{store.location} holds no sealed bundle", next_step=step_where_no_bundle(store))
-    return CustodyEvent(event, info.id, root_of(store), store.location, details or {})
+    return info
 
 
 def signing_times(log: custody_log.Log, root: str) -> dict[str, datetime]:
@@ -48,8 +54,7 @@ def record_once(
 
 def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[LogEntry]:
     """Append that the bundle was created, sealed and signed, as far as the log does not say so."""
-    info = bundle_json.read_sealed(store)
-    assert info is not None
+    info = need_sealed(store)
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
     sources = [

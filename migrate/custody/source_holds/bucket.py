@@ -28,12 +28,12 @@ _SID = "MoveoutHold"
 
 
 class BucketHold(SourceHold):
-    """See ``SourceHold``. ``witness`` is the AWS profile of an ordinary account with which deletion is tried."""
+    """See ``SourceHold``. ``try_as`` is the AWS profile of an ordinary account with which deletion is tried."""
 
-    def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None, witness: str = "") -> None:
+    def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None, try_as: str = "") -> None:
         self._settings = BucketSettings(url, secrets=secrets)
         self.url = self._settings.url
-        self._witness = _as(self._settings.s3_location, witness) if witness else None
+        self._tried_as = _as(self._settings.s3_location, try_as) if try_as else None
         self._policies = self._open_policies()
 
     def _open_policies(self) -> Policies | None:
@@ -168,14 +168,14 @@ class BucketHold(SourceHold):
         return same_setting(setting, value, other)
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_write_paths``: a deletion is tried, as the witness where one is named."""
+        """See ``SourceHold.open_write_paths``: a deletion is tried, as the try_as where one is named."""
         del since
-        if self._witness is not None:
-            if not self._witness.may_delete():
+        if self._tried_as is not None:
+            if not self._tried_as.may_delete():
                 return ()
             return [
                 Finding(
-                    f"the profile {self._witness.s3_location.profile}",
+                    f"the profile {self._tried_as.s3_location.profile}",
                     "may delete versions all the same",
                     "refused",
                 )
@@ -237,4 +237,4 @@ def _without_principal(statement: Mapping[str, Any]) -> dict[str, Any]:
 
 def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> BucketHold:
     """Open a bucket by its URL."""
-    return BucketHold(url, secrets=secrets, witness=request.witness)
+    return BucketHold(url, secrets=secrets, try_as=request.try_as)

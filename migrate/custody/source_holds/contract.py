@@ -29,12 +29,12 @@ class Change(Struct, frozen=True):
 
 
 class HoldRequest(Struct, frozen=True):
-    """How a source shall be held, where there is a choice. ``witness``: an AWS profile by which deletion is tried;
+    """How a source shall be held, where there is a choice. ``try_as``: an AWS profile by which deletion is tried;
     ``whole_server``: a database's server may become read-only with all of its databases; ``settings``: those that an
     undo file names already.
     """
 
-    witness: str = ""
+    try_as: str = ""
     whole_server: bool = False
     settings: Sequence[str] = ()
 
