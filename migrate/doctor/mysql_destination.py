@@ -39,8 +39,8 @@ from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.mysql.sessions.server_settings import set_statements
 from exporters.tls import tls_facts
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles, uncounted_writes
+from migrate.restore.mysql.definitions.dialect import known_collations
 from migrate.restore.mysql.destination import find_content
-from migrate.restore.mysql.dialect import known_collations
 
 _NOTHING = "Nothing of it comes up."
 _NEEDED = (

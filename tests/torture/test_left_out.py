@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from exporters.postgres import chunk_plan
-from migrate.restore.mysql import create_objects as mysql_define
-from migrate.restore.mysql import destination as mysql_destination
-from migrate.restore.mysql import load_rows as mysql_rows
+from migrate.restore.mysql import restore_state as mysql_state
+from migrate.restore.mysql.definitions import create_objects as mysql_define
+from migrate.restore.mysql.rows import load_rows as mysql_rows
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
@@ -55,7 +55,7 @@ def die_at(step, bundle, destination):
 
 def die_at_mysql(step, bundle, destination):
     """The same of MySQL."""
-    count, real, real_drop = 0, mysql_destination.mark_done, mysql_destination.drop_state
+    count, real, real_drop = 0, mysql_state.mark_done, mysql_state.drop_state
 
     def mark(connection, *names):
         nonlocal count
@@ -69,8 +69,8 @@ def die_at_mysql(step, bundle, destination):
             real_drop(destination)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, mysql_rows, mysql_define, mysql_destination)
-    put_in("drop_state", drop, mysql_destination)
+    put_in("mark_done", mark, mysql_rows, mysql_define, mysql_state)
+    put_in("drop_state", drop, mysql_state)
     restore_from(read_bundle(bundle), "app", destination, workers=2)
 
 

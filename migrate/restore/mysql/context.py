@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from msgspec import Struct, field
 
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import TableRestore
+from migrate.restore.mysql.definitions.dialect import Adapter
+from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.restore.mysql.destination import MysqlDestination
-from migrate.restore.mysql.dialect import Adapter
-from migrate.restore.mysql.refused_rows import Refused
-from migrate.restore.mysql.system_versioning import history_of
+from migrate.restore.mysql.restore_state import Refused
+from migrate.restore.mysql.rows.system_versioning import history_of
 
 
-class MysqlRestore(Struct, frozen=True):
+class MysqlRestore(Struct, frozen=True, dict=True):
     """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``notes``, ``left_out``
     and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the destination
     refuses.
@@ -39,6 +42,11 @@ class MysqlRestore(Struct, frozen=True):
     """The events that run at the source, and here only once the destination is in use."""
     recorded: set[str | Loss] = field(default_factory=set)
     """What of ``notes``, ``left_out`` and ``losses`` stands in the destination."""
+
+    @cached_property
+    def object_maker(self) -> ObjectMaker:
+        """Makes the objects."""
+        return ObjectMaker(self.destination.connection, self.notes, self.left_out)
 
     @property
     def is_followed(self) -> bool:

@@ -1,9 +1,4 @@
-"""The destination database: may it be restored into, and how far an earlier run came.
-
-Control tables of our own in the destination hold the state. A part's rows and the note that it is done are one
-transaction, so a run can die at any moment. Definitions are not transactional in MySQL; they are noted after they are
-made, and one that was made but not noted is recognised by its being there.
-"""
+"""The destination database: what is in it, and what is done to it that the server makes easy in no other way."""
 
 from __future__ import annotations
 
@@ -16,13 +11,12 @@ import pymysql
 from msgspec import Struct
 
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
+from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
 from migrate.restore.common.api import naming_create
-from migrate.restore.common.table_restore import State
-from migrate.restore.mysql.table_ddl import items_of
+from migrate.restore.mysql.definitions.table_ddl import items_of
 
 _NO_DELETE = 1031
 _LOCK_SECONDS = 20
@@ -107,41 +101,6 @@ def _content_query(connection: Connection, own_names: Collection[str], *, limit:
     return _CONTENT.format(schema=quote_literal(connection.address.database), own=own, limit=limit)
 
 
-def read_state(destination: MysqlDestination) -> State | None:
-    """Return what an earlier restore left, None where there was none."""
-    connection = destination.connection
-    if connection.control.about not in destination.existing:
-        return None
-    rows = connection.rows(f"SELECT bundle, source, only_ FROM {connection.about}")
-    return State(*rows[0]) if rows else None
-
-
-def begin_state(destination: MysqlDestination, state: State) -> None:
-    """Make the tables; the row that records which restore owns them comes last."""
-    connection = destination.connection
-    connection.run(
-        f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {OWN_TABLE}"
-    )
-    connection.run(f"DELETE FROM {connection.done}")
-    connection.run(
-        f"CREATE TABLE IF NOT EXISTS {connection.about}"
-        f" (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {OWN_TABLE}"
-    )
-    values = ", ".join(map(quote_literal, (state.bundle, state.source, state.only)))
-    connection.run(f"INSERT INTO {connection.about} VALUES ({values})")
-
-
-def read_done(connection: DestinationConnection) -> set[str]:
-    """Return the names of the parts and steps that are done."""
-    return {str(row[0]) for row in connection.rows(f"SELECT name FROM {connection.done}")}
-
-
-def mark_done(connection: DestinationConnection, *names: str) -> None:
-    """Say, within the transaction that does it, that parts or steps are done."""
-    values = ", ".join(f"({quote_literal(name)})" for name in names)
-    connection.run(f"INSERT INTO {connection.done} VALUES {values}")
-
-
 def items_there(connection: Connection, table: str) -> list[str]:
     """Return the columns, keys and constraints of a table of the destination, as it prints them."""
     return items_of(str(connection.rows(f"SHOW CREATE TABLE {quote_name(table)}")[0][1]))[2]
@@ -173,9 +132,3 @@ def make_empty(connection: DestinationConnection, table: str) -> None:
         connection.run(f"CREATE TABLE {again} LIKE {name}")
         connection.run(f"RENAME TABLE {name} TO {away}, {again} TO {name}, {away} TO {again}")
         connection.run(f"DROP TABLE {again}")
-
-
-def drop_state(destination: MysqlDestination) -> None:
-    """Remove the tables: the restore is over."""
-    connection = destination.connection
-    connection.run(f"DROP TABLE IF EXISTS {connection.about}, {connection.done}, {connection.again}")

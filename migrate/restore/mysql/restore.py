@@ -8,9 +8,7 @@ that has other things in it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -38,39 +36,41 @@ from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
-from migrate.restore.mysql import left_out as mysql_left_out
-from migrate.restore.mysql.accounts import AccountMaker, note_locked, note_made, read_grants
+from migrate.restore.mysql import restore_state
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore
-from migrate.restore.mysql.create_objects import (
-    make_all,
-    note_expired,
-    refuse_twins,
-    running_events,
-    without_running_events,
+from migrate.restore.mysql.definitions.accounts import (
+    AccountMaker,
+    Grants,
+    note_locked,
+    note_made,
+    read_grants,
 )
-from migrate.restore.mysql.deferred_keys import add_keys, note_pointing_nowhere, set_aside
-from migrate.restore.mysql.definitions import (
+from migrate.restore.mysql.definitions.create_objects import make_all, note_expired, refuse_twins
+from migrate.restore.mysql.definitions.deferred_keys import add_keys, note_pointing_nowhere, set_aside
+from migrate.restore.mysql.definitions.dialect import adapter_for
+from migrate.restore.mysql.definitions.recorded_definitions import (
     AFTER_ROWS,
     BEFORE_ROWS,
     LAST,
-    Definer,
     Definition,
     read_definitions,
+    running_events,
+    select_definitions,
     step_of,
+    without_running_events,
 )
-from migrate.restore.mysql.degrade.concessions import conceded
-from migrate.restore.mysql.dialect import adapter_for
-from migrate.restore.mysql.existing_tables import in_the_way, put_aside, set_counters, were_aside
-from migrate.restore.mysql.grant_statements import Grants
-from migrate.restore.mysql.kept_triggers import make_kept_triggers
-from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
-from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
+from migrate.restore.mysql.definitions.table_ddl import in_database, inheriting, uncounted
+from migrate.restore.mysql.existing_tables import (
+    in_the_way,
+    make_kept_triggers,
+    put_aside,
+    set_counters,
+    were_aside,
+)
 
-_FOR_ROWS = ("migrate.restore.mysql.load_rows", "exporters.mysql.live_digests")
+_FOR_ROWS = ("migrate.restore.mysql.rows.load_rows", "exporters.mysql.live_digests")
 """What works on rows: imported while the server makes the tables."""
-_SYSTEM = re.compile(r"/\*!80003 SRID (\d+) \*/")
-_NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
 
 
 class MysqlRestorer:
@@ -99,7 +99,7 @@ class MysqlRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep in the database."""
-        return mysql_left_out.known(reader, source, url, secrets)
+        return restore_state.read_records(reader, source, url, secrets)
 
 
 def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
@@ -108,30 +108,27 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
     if job.is_followed:
         job.paused_events.extend(running_events(definitions))
         definitions = without_running_events(definitions)
-    state = mysql_destination.read_state(destination)
+    state = restore_state.read_state(destination)
     if state is None:
         if (outcome := _restored_before(job, definitions, merge=merge)) is not None:
             return outcome
         state = run.state
-        has_records = destination.connection.control.left_out in destination.existing
-        mysql_left_out.begin(destination.connection, state, every=has_records and run.whole and not merge)
-        mysql_destination.begin_state(destination, state)
+        restore_state.begin_state(destination, state, alone=run.whole and not merge)
     how = f"drop the database (the state is in table {destination.connection.control.about})"
     run.require_same(state, where=destination.address.url, how=how)
-    definer = Definer(destination.connection, job.notes, job.left_out)
     if run.selection.definitions:
         _note_database_names(job, definitions)
-        written = _restore_definitions(job, definer, definitions, alone=job.run.whole and not merge)
+        written = _restore_definitions(job, definitions, alone=job.run.whole and not merge)
     else:
-        written = _restore_rows(job, definer, definitions)
-    job.refused.extend(read_refused(destination.connection))
+        written = _restore_rows(job, definitions)
+    job.refused.extend(restore_state.read_refused(destination.connection))
     findings = [finding for missing in job.damaged.values() for finding in missing]
     findings += _differences(job) if run.selection.rows else []
     _note_left_out(job, definitions)
     if findings:
         _add_recorded(job)
     else:
-        _finish(job, definer, definitions)
+        _finish(job, definitions)
     made = (
         note_locked(destination.connection, _grants(job), run.earlier)
         if run.selection.left_out
@@ -157,7 +154,10 @@ def _pointing_nowhere(job: MysqlRestore) -> list[str]:
 def _note_left_out(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Gather what this restore could not make as at the source, and what earlier ones could not."""
     run = job.run
-    for loss in (*conceded(job.destination.connection), *losses_of(job.refused)):
+    for loss in (
+        *restore_state.noted_losses(job.destination.connection),
+        *restore_state.refused_losses(job.refused),
+    ):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     if run.selection.rows:
@@ -172,7 +172,7 @@ def _note_left_out(job: MysqlRestore, definitions: Sequence[Definition]) -> None
 
 def _add_recorded(job: MysqlRestore) -> None:
     """Add what earlier runs have recorded, and what the destination refuses."""
-    recorded = mysql_left_out.read(job.destination.connection)
+    recorded = restore_state.read_left_out(job.destination.connection)
     job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
     job.notes[:] = unique(recorded.notes, job.notes)
     job.losses[:] = unique(recorded.losses, job.losses)
@@ -227,19 +227,18 @@ def _note_database_names(job: MysqlRestore, definitions: Sequence[Definition]) -
     job.notes.extend(notes)
 
 
-def _finish(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> None:
+def _finish(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """All is there and equal: make what acts by itself, and drop the state."""
     if job.run.selection.definitions:
-        make_all(job, definer, definitions, LAST)
+        make_all(job, definitions, LAST)
         note_expired(job, definitions)
         _note_engines(job)
     _add_recorded(job)
     record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
-    mysql_left_out.finish(job.destination.connection, job.run.state, record, job.run.superseded)
-    mysql_destination.drop_state(job.destination)
+    restore_state.finish(job.destination, job.run.state, record, job.run.superseded)
     _begin_following(job)
     if job.left_out and not _needs_others(job):
-        job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))
+        job.notes.append(restore_state.how_to_forget(job.destination.connection))
 
 
 def _server(run: TableRestore) -> str:
@@ -254,43 +253,39 @@ def _server(run: TableRestore) -> str:
     )
 
 
-def _restore_definitions(
-    job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], *, alone: bool
-) -> WrittenRows:
+def _restore_definitions(job: MysqlRestore, definitions: Sequence[Definition], *, alone: bool) -> WrittenRows:
     """Make everything, and write the rows if they are selected. ``alone``: the database holds nothing else."""
     run, destination = job.run, job.destination
     if alone:
-        definer.set_database(definitions[0])
+        job.object_maker.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
     with ThreadPoolExecutor(1) as pool:
         for module in _FOR_ROWS if run.selection.rows else ():
             pool.submit(import_module, module)
-        make_all(job, definer, definitions, BEFORE_ROWS)
+        make_all(job, definitions, BEFORE_ROWS)
     written = _write_rows(job) if run.selection.rows else WrittenRows(0, 0)
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
-        add_keys(
-            destination.connection, later, mysql_destination.read_done(destination.connection), run.workers
-        )
+        add_keys(destination.connection, later, restore_state.read_done(destination.connection), run.workers)
     maker = AccountMaker(destination.connection)
     if alone:
         maker.apply(_grants(job))
-    make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
+    make_all(job, _without_triggers(job, definitions), AFTER_ROWS)
     maker.retry()
     job.passwordless.extend(maker.passwordless)
     job.notes.extend(maker.notes())
     return written
 
 
-def _restore_rows(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> WrittenRows:
+def _restore_rows(job: MysqlRestore, definitions: Sequence[Definition]) -> WrittenRows:
     """Write the rows into tables that are there."""
     connection = job.destination.connection
-    put_aside(job.run, job.destination, definitions, mysql_destination.read_done(connection))
+    put_aside(job.run, job.destination, definitions, restore_state.read_done(connection))
     written = _write_rows(job)
     set_counters(job.run, job.destination, definitions)
-    aside = were_aside(definitions, mysql_destination.read_done(connection))
-    make_all(job, definer, _without_triggers(job, aside), ("trigger",))
+    aside = were_aside(definitions, restore_state.read_done(connection))
+    make_all(job, _without_triggers(job, aside), ("trigger",))
     return written
 
 
@@ -323,7 +318,7 @@ def _restored_before(
     except NotEmptyError as exc:
         there = exc
     records, same = run.finished_records(
-        lambda bundle: mysql_left_out.read_finished(connection, bundle, run.source, connection.control)
+        lambda bundle: restore_state.read_finished(connection, bundle, run.source, connection.control)
     )
     if there is None:
         return None
@@ -340,7 +335,7 @@ def _restored_before(
     notes = note_locked(connection, _grants(job), records) if run.whole and not merge else []
     notes += _pointing_nowhere(job)
     if records:
-        notes.append(mysql_left_out.how_to_forget(connection))
+        notes.append(restore_state.how_to_forget(connection))
     absent = {table.key for table in run.tables} - run.destination_digests.keys()
     return run.nothing_to_do("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
@@ -381,7 +376,7 @@ def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
             " snapshot would be older than the others",
             next_step="leave --only out, or restore into another database",
         )
-    records = mysql_left_out.read_finished(
+    records = restore_state.read_finished(
         connection, job.run.reader.info.id, job.run.source, connection.control
     )
     note = "the database was restored, and has changes of the source since; moveout cutover compares both"
@@ -418,11 +413,11 @@ def _conflict(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bo
 
 def _write_rows(job: MysqlRestore) -> WrittenRows:
     """Write the parts that are not done."""
-    from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished  # noqa: PLC0415  see ``_restore_definitions``
+    from migrate.restore.mysql.rows.load_rows import RowWriter, empty_unfinished  # noqa: PLC0415  see ``_restore_definitions``
 
     run, connection = job.run, job.destination.connection
     parts = parts_of(_tables_to_fill(job))
-    done = empty_unfinished(connection, parts, mysql_destination.read_done(connection))
+    done = empty_unfinished(connection, parts, restore_state.read_done(connection))
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         ours = run.selection.definitions
@@ -472,7 +467,9 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
 
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [
-        without_refused(table, job.refused) for table in _tables_to_fill(job) if table.name not in reduced
+        restore_state.without_refused(table, job.refused)
+        for table in _tables_to_fill(job)
+        if table.name not in reduced
     ]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None
@@ -488,7 +485,7 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
     """Return the findings that are more than values which the destination holds or computes otherwise; those are
     losses.
     """
-    from migrate.restore.mysql.values.value_differences import held_otherwise  # noqa: PLC0415  see ``_restore_definitions``
+    from migrate.restore.mysql.rows.value_differences import held_otherwise  # noqa: PLC0415  see ``_restore_definitions``
 
     others = []
     for difference in compare_tables(run.tables, run.destination_digests):
@@ -504,29 +501,3 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
 def _label(schema: str, name: str) -> str:
     del schema
     return quote_name(name)
-
-
-def select_definitions(definitions: Sequence[Definition], tables: AbstractSet[str]) -> list[Definition]:
-    """Return, in order, what makes these tables: themselves, the sequences that their defaults count with, the spatial
-    reference systems of their columns, and their triggers.
-    """
-    table_definitions = [
-        table for table in definitions if table["kind"] == "table" and table["name"] in tables
-    ]
-    sequences = {
-        name.replace("``", "`") for table in table_definitions for name in _NEXT_VALUE.findall(table["sql"])
-    }
-    systems = {number for table in table_definitions for number in _SYSTEM.findall(table["sql"])}
-    return [definition for definition in definitions if _is_of(definition, tables, sequences, systems)]
-
-
-def _is_of(
-    definition: Definition, tables: AbstractSet[str], sequences: AbstractSet[str], systems: AbstractSet[str]
-) -> bool:
-    if definition["kind"] == "table":
-        return definition["name"] in tables
-    if definition["kind"] == "sequence":
-        return definition["name"] in sequences
-    if definition["kind"] == SPATIAL:
-        return definition["name"] in systems
-    return definition["kind"] == "trigger" and definition.get("table") in tables

@@ -23,9 +23,8 @@ from exporters.mysql.sessions.driver_connection import send
 from exporters.sql.columns import Layout
 from migrate.repair.row_differences import RowChanges
 from migrate.restore.mysql.destination import DestinationConnection, open_destination
-from migrate.restore.mysql.kept_triggers import dropped_triggers, make_kept_triggers
-from migrate.restore.mysql.values.insert_statements import insert_statements
-from migrate.restore.mysql.values.insert_values import Values, literals_of
+from migrate.restore.mysql.existing_tables import dropped_triggers, make_kept_triggers
+from migrate.restore.mysql.rows.insert_statements import Values, insert_statements, literals_of
 from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 500

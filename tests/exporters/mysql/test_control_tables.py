@@ -2,7 +2,8 @@
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.common.table_restore import State
-from migrate.restore.mysql.destination import begin_state, open_destination
+from migrate.restore.mysql.destination import open_destination
+from migrate.restore.mysql.restore_state import begin_state
 from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from migrate.restore.mysql.table_ddl import inheriting, items_of
+from migrate.restore.mysql.definitions.table_ddl import inheriting, items_of
 from tests.exporters.mysql.databases import (
     checksums,
     client,

@@ -272,7 +272,7 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
 def die_restoring(location: str, url: str, steps: int) -> None:
     """Restore until so many parts were done: a transaction that would have more is not committed."""
     from exporters.mysql.connection import Connection
-    from migrate.restore.mysql import load_rows as mysql_rows
+    from migrate.restore.mysql.rows import load_rows as mysql_rows
 
     real, count = mysql_rows.mark_done, iter(range(steps))
 

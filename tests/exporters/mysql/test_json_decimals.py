@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from migrate.restore.mysql.values.json_decimals import is_decimal, printed_double, with_decimals
+from migrate.restore.mysql.rows.json_decimals import is_decimal, printed_double, with_decimals
 
 BUILT = (
     b"JSON_OBJECT('it''s',JSON_ARRAY(CAST(1.50 AS JSON),CAST('\"x\"' AS JSON),CAST('null' AS JSON)),"

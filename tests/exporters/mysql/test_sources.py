@@ -10,7 +10,7 @@ from exporters.errors import SourceUnreachableError
 from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
-from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.definitions.accounts import Grants
 from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.mysql_settings import global_settings

@@ -7,7 +7,7 @@ import pymysql
 from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.show_create import trigger_names
 from migrate.restore.mysql.destination import open_destination
-from migrate.restore.mysql.kept_triggers import dropped_triggers
+from migrate.restore.mysql.existing_tables import dropped_triggers
 from tests.exporters.mysql.databases import fetch
 
 

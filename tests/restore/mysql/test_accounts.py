@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.definitions.accounts import Grants
 from tests.exporters.mysql.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.mysql_settings import global_settings

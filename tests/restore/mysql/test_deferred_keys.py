@@ -3,8 +3,8 @@
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.restore.mysql import deferred_keys
-from migrate.restore.mysql.deferred_keys import take_apart
+from migrate.restore.mysql.definitions import deferred_keys
+from migrate.restore.mysql.definitions.deferred_keys import take_apart
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 

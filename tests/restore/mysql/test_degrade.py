@@ -1,6 +1,6 @@
 """What a table can do without is found in its definition, whatever stands in quotes."""
 
-from migrate.restore.mysql.degrade.optional_clauses import least, pieces_of, without
+from migrate.restore.mysql.definitions.reduced_table import least, pieces_of, without
 
 SQL = """CREATE TABLE `a(b` (
   `id` int(11) NOT NULL AUTO_INCREMENT,

@@ -5,7 +5,7 @@ import pymysql
 import pytest
 
 from migrate.errors import NotEmptyError
-from migrate.restore.mysql.table_ddl import unplaced
+from migrate.restore.mysql.definitions.table_ddl import unplaced
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.compare import ComparisonRequest

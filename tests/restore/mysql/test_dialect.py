@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
+from migrate.restore.mysql.definitions.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
 from tests.exporters.mysql.databases import fetch, run_sql, session
 from tests.tools.bundles import restore_from
 

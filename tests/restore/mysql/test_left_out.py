@@ -10,7 +10,7 @@ from exporters.mysql import chunk_plan as plans
 from exporters.mysql import live_digests
 from exporters.mysql.connection import parse_url
 from migrate.bundle import layout
-from migrate.restore.mysql import load_rows as mysql_rows
+from migrate.restore.mysql.rows import load_rows as mysql_rows
 from tests.cli.conftest import call
 from tests.export.victims import run
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql

@@ -2,7 +2,7 @@
 
 import pytest
 
-from migrate.restore.mysql.values.long_json import decimals_in, with_paths
+from migrate.restore.mysql.rows.json_decimals import decimals_in, with_paths
 
 DOCUMENT = (
     '{"a": [1.50, {"b\\"\\u00e9": 2.5, "c,[": -0.00}, "x 1.50 \\\\", []], "": {"é": [[18446744073709551616]]},'

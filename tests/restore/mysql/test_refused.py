@@ -6,9 +6,9 @@ import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.common.table_restore import State
-from migrate.restore.mysql.degrade.concessions import conceded
-from migrate.restore.mysql.degrade.relaxed_constraints import Relaxation, loosen
-from migrate.restore.mysql.destination import begin_state, open_destination
+from migrate.restore.mysql.destination import open_destination
+from migrate.restore.mysql.restore_state import begin_state, noted_losses
+from migrate.restore.mysql.rows.relaxed_constraints import Relaxation, loosen
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, live_tables, run_sql
 from tests.tools.bundles import restore_from
@@ -71,7 +71,7 @@ def test_what_keeps_rows_out_gives_way_and_is_noted(mariadb, error, said, way, c
     with open_destination(parse_url(url)) as destination:
         begin_state(destination, State("bundle", "app"))
         assert loosen(destination.connection, "t", pymysql.err.OperationalError(error, said)) is way
-        noted = list(conceded(destination.connection))
+        noted = list(noted_losses(destination.connection))
     assert len(noted) == (way is not Relaxation.NONE)
     lines = fetch(url, "SHOW CREATE TABLE t")[0][1].splitlines()
     assert changed in [line.rstrip(",") for line in lines] or lines[-1].endswith(changed)

@@ -72,18 +72,23 @@ from exporters.mysql.written_counts import server_writes
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, IncompleteError, NotAllowedError
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
-from migrate.restore.mysql.changes.conflicting_rows import conflict
-from migrate.restore.mysql.changes.destination_events import run_events, stop_events
-from migrate.restore.mysql.changes.destination_table import DestinationTable, read_table, require_same_shape
+from migrate.restore.mysql.changes.destination_table import (
+    DestinationTable,
+    conflict,
+    read_table,
+    require_same_shape,
+)
 from migrate.restore.mysql.changes.follow_marks import (
     FollowDetails,
     forget_mark,
     mark_table,
     move_mark,
     read_mark,
+    run_events,
+    stop_events,
     write_details,
 )
-from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
+from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
 from migrate.runtime.crash_points import durable
 from migrate.runtime.process_identity import command_name
 

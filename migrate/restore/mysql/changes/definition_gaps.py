@@ -28,8 +28,8 @@ from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.server_settings import server_settings
 from migrate.restore.common.environment import note_other_settings
-from migrate.restore.mysql.definitions import without_definer
-from migrate.restore.mysql.grant_statements import Grants, is_role
+from migrate.restore.mysql.definitions.accounts import Grants, is_role
+from migrate.restore.mysql.definitions.object_maker import without_definer
 
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")

@@ -1,19 +1,23 @@
 """How far changes were applied, kept in a control table of the destination.
 
-A restore writes the mark when all else is done. From then on each transaction of changes moves it.
+A restore writes the mark when all else is done. From then on each transaction of changes moves it. The mark has the
+names of events, too: programs of the server's clock, which must not run while the log brings what they did at the
+source.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
+from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
@@ -110,3 +114,55 @@ def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | No
 
 def _as_text(details: FollowDetails) -> str:
     return json.dumps(as_dict(details), ensure_ascii=False)
+
+
+def stop_events(connection: Connection, names: Collection[str]) -> None:
+    """Let events run no more. Raises the driver's errors."""
+    _set_status(connection, names, DISABLED)
+
+
+def run_events(connection: Connection, names: Collection[str]) -> None:
+    """Let events run again. Raises the driver's errors."""
+    _set_status(connection, names, ENABLED)
+
+
+def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
+    """Let the events run that ran at the source: the engine's part ``activation``. Raises ``SourceError``."""
+    address = parse_url(url, secrets)
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        if marked := read_mark(connection, source):
+            run_events(connection, marked[1].events)
+
+
+def note_running(
+    source_url: str,
+    source_secrets: Mapping[str, str],
+    destination_url: str,
+    destination_secrets: Mapping[str, str],
+    source: str,
+) -> None:
+    """Write into the mark which events run at the source: some may have been made, ended, enabled or disabled since the
+    export. A server that is read-only may have had its events disabled by a hold, so there the mark stays as it is.
+    Raises ``SourceError``.
+    """
+    old = parse_url(source_url, source_secrets)
+    new = parse_url(destination_url, destination_secrets)
+    with (
+        closing(connect(old)) as reader,
+        closing(connect(new)) as writer,
+        as_source_errors(f"{old.url} or {new.url}"),
+    ):
+        table, marked = mark_table(writer), read_mark(writer, source)
+        if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
+            return
+        events = read_events(reader.rows, old.database)
+        running = [event.name for event in events if event.status == ENABLED]
+        write_details(writer, table, source, replace(marked[1], events=running))
+
+
+def _set_status(connection: Connection, names: Collection[str], status: str) -> None:
+    """Set the status of these events where it is the other one; one that is disabled as a replica's stays so."""
+    database, other = connection.address.database, {ENABLED: DISABLED, DISABLED: ENABLED}[status]
+    for event in read_events(connection.rows, database) if names else []:
+        if event.name in names and event.status == other:
+            connection.run(event.statement(database, status))

@@ -32,10 +32,9 @@ from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.mysql.changes.definition_gaps import compare_definitions
-from migrate.restore.mysql.definitions import Definer
-from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
-from migrate.restore.mysql.values.insert_statements import insert_statements
-from migrate.restore.mysql.values.insert_values import LongValues, Values, literals_of
+from migrate.restore.mysql.definitions.object_maker import ObjectMaker
+from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
+from migrate.restore.mysql.rows.insert_statements import LongValues, Values, insert_statements, literals_of
 
 _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
@@ -120,7 +119,7 @@ class _Remainder(Struct):
                 continue
             definition = read_trigger(self.reader, name, table)
             try:
-                Definer(self.writer, self.notes, self.notes).make(definition)
+                ObjectMaker(self.writer, self.notes, self.notes).make(definition)
             except pymysql.Error as exc:
                 if not is_about_the_thing(exc):
                     raise

@@ -9,7 +9,7 @@ from exporters.mysql.connection import parse_url
 from migrate.changes.apply import ChangeConflictError
 from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.mysql.changes.change_writer import open_change_writer
-from migrate.restore.mysql.changes.destination_events import start_events
+from migrate.restore.mysql.changes.follow_marks import start_events
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.restore.mysql.changes.conftest import mark_base
 from tests.tools.mysql_settings import global_settings

@@ -14,11 +14,12 @@ from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.left_out import few
-from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
-from migrate.restore.mysql.degrade.concessions import note
-from migrate.restore.mysql.degrade.relaxed_constraints import not_unique
-from migrate.restore.mysql.destination import DestinationConnection, items_there, mark_done
-from migrate.restore.mysql.table_ddl import items_of
+from migrate.restore.mysql.definitions.object_maker import ddl_error, needs_the_user
+from migrate.restore.mysql.definitions.recorded_definitions import Definition
+from migrate.restore.mysql.definitions.table_ddl import items_of
+from migrate.restore.mysql.destination import DestinationConnection, items_there
+from migrate.restore.mysql.restore_state import mark_done, note_loss
+from migrate.restore.mysql.rows.relaxed_constraints import not_unique
 
 Later = Mapping[str, Sequence[str]]
 """By table: the keys and constraints that complete it."""
@@ -125,12 +126,12 @@ def _add_all(connection: DestinationConnection, name: str, items: Sequence[str])
             for item in items:
                 _add_all(connection, name, [item])
         elif number_of(exc) == _DUPLICATE and _UNIQUE.match(items[0]):
-            note(connection, not_unique(name, items[0]))
+            note_loss(connection, not_unique(name, items[0]))
             _add_all(connection, name, [items[0].removeprefix("UNIQUE ")])
         else:
             lost = "foreign key" if _FOREIGN.match(items[0]) else "key"
             reason = f"{' '.join(items[0].split())}: {message_of(exc)}"
-            note(connection, Loss(f"table {quote_name(name)}", lost, reason))
+            note_loss(connection, Loss(f"table {quote_name(name)}", lost, reason))
 
 
 def _is_there(connection: DestinationConnection, name: str, item: str) -> bool:

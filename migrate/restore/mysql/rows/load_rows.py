@@ -39,20 +39,22 @@ from migrate.restore.common.table_parts import (
     parts_of,
     readable,
 )
-from migrate.restore.mysql.definitions import needs_the_user
-from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Relaxation, loosen
-from migrate.restore.mysql.destination import DestinationConnection, make_empty, mark_done, read_done
-from migrate.restore.mysql.refused_rows import forget_refused, note_refused
-from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
-from migrate.restore.mysql.values.bulk_rows import BulkRows, bulk_rows
-from migrate.restore.mysql.values.insert_statements import Statement, insert_head, insert_statements
-from migrate.restore.mysql.values.insert_values import (
+from migrate.restore.mysql.definitions.object_maker import needs_the_user
+from migrate.restore.mysql.destination import DestinationConnection, make_empty
+from migrate.restore.mysql.restore_state import forget_refused, mark_done, note_refused, read_done
+from migrate.restore.mysql.rows.bulk_rows import BulkRows, bulk_rows
+from migrate.restore.mysql.rows.insert_statements import (
     LongValues,
+    Statement,
     Values,
     columns_of,
     generated_of,
+    insert_head,
+    insert_statements,
     literals_of,
 )
+from migrate.restore.mysql.rows.relaxed_constraints import CHECK_VIOLATED, Relaxation, loosen
+from migrate.restore.mysql.rows.system_versioning import history_of, holding_still, lasting, momentary
 from migrate.runtime.crash_points import durable
 
 Select = Callable[[pa.RecordBatch], pa.RecordBatch]

@@ -13,10 +13,10 @@ import pymysql
 from exporters.api import Loss
 from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_name
-from migrate.restore.mysql.degrade.concessions import forget, note
-from migrate.restore.mysql.degrade.optional_clauses import GENERATED, pieces_of
+from migrate.restore.mysql.definitions.reduced_table import GENERATED, pieces_of
+from migrate.restore.mysql.definitions.table_ddl import items_of, masked
 from migrate.restore.mysql.destination import DestinationConnection, alter, items_there
-from migrate.restore.mysql.table_ddl import items_of, masked
+from migrate.restore.mysql.restore_state import forget_loss, note_loss
 
 CHECK_VIOLATED = 3819
 _NAMES_IN_ERROR = {
@@ -143,9 +143,9 @@ def _definition(connection: DestinationConnection, table: str) -> str:
 def _altered(connection: DestinationConnection, table: str, words: str, losses: Sequence[Loss]) -> bool:
     """Alter a table and note what it loses by that; return whether the destination has done so."""
     for loss in losses:
-        note(connection, loss)
+        note_loss(connection, loss)
     if alter(connection, table, words) is None:
         return True
     for loss in losses:
-        forget(connection, loss)
+        forget_loss(connection, loss)
     return False

@@ -6,34 +6,23 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, NotRequired, TypedDict
 
 import pymysql
 
 from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
 from exporters.mysql.definitions.show_create import (
-    DEFINITIONS,
     defaults_of,
     label_of,
     read_definition,
     set_sequence,
 )
-from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
-from migrate.bundle import canonical_json, layout
-from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
+from migrate.errors import MoveoutError, NotAllowedError, UsageError
+from migrate.restore.mysql.definitions.recorded_definitions import Definition, step_of
+from migrate.restore.mysql.definitions.table_ddl import undefaulted
 from migrate.restore.mysql.destination import alter
-from migrate.restore.mysql.table_ddl import undefaulted
-
-Definition = dict[str, Any]
-
-BEFORE_ROWS = (SPATIAL, "sequence", "table")
-AFTER_ROWS = ("library", "function", "procedure", "package", "package body", "view", "trigger")
-LAST = ("event",)
-"""An event may change rows at any moment once it is there: so it comes after these were compared."""
 
 _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
@@ -57,59 +46,7 @@ _CONVERT = "CONVERT(_utf8mb4 X'{text}' USING {charset})"
 _CONVERTED = f"SELECT HEX({_CONVERT}), HEX(CONVERT({_CONVERT} USING utf8mb4))"
 
 
-class RecordedDefinition(TypedDict):
-    """An entry of ``definitions.json``; docs/FORMAT.md says which kind has what."""
-
-    kind: str
-    name: str
-    sql: NotRequired[str]
-    table: NotRequired[str]
-    charset: NotRequired[str]
-    collation: NotRequired[str]
-    comment: NotRequired[str]
-    next: NotRequired[int]
-    rounds: NotRequired[int]
-    sql_mode: NotRequired[str]
-    time_zone: NotRequired[str]
-    client: NotRequired[str]
-    connection: NotRequired[str]
-    database_collation: NotRequired[str]
-
-
-_NEEDED_OF_ALL = frozenset({"sql"})
-_NEEDED = {
-    "database": frozenset({"charset", "collation"}),
-    "sequence": frozenset({"sql", "next", "rounds"}),
-    "trigger": frozenset({"sql", "table"}),
-}
-"""What entries of a kind have besides what all have."""
-
-
-def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
-    """Return a source's definitions as they lie in the bundle, checked. Raises ``DamageError``."""
-    key = layout.source_file(source, DEFINITIONS)
-    for file in reader.source_files(source, "schema/"):
-        if file.key == key:
-            return _parsed(reader.read_checked(file), key)
-    raise DamageError(key, expected="a file", found="nothing")
-
-
-def _parsed(data: bytes, key: str) -> list[Definition]:
-    entries = canonical_json.decode_entries(data, key, RecordedDefinition, holds_bytes=True)
-    for number, entry in enumerate(entries):
-        if missing := _NEEDED.get(entry["kind"], _NEEDED_OF_ALL) - entry.keys():
-            raise DamageError(
-                key, expected=f"{', '.join(sorted(missing))} in entry {number + 1}", found="none"
-            )
-    return [dict(entry) for entry in entries]
-
-
-def step_of(definition: Definition) -> str:
-    """Return the name under which it is noted as done."""
-    return f"{definition['kind']} {definition['name']}"
-
-
-class Definer:
+class ObjectMaker:
     """Makes objects in one database. ``notes`` collects what the user should know, ``left_out`` what is lost."""
 
     def __init__(self, connection: Connection, notes: list[str], left_out: list[str]) -> None:

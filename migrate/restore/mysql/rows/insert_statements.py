@@ -1,22 +1,48 @@
-"""Rows of Parquet as the value lists of INSERT, whole columns at a time."""
+"""Rows of Parquet as INSERTs: as value lists, whole columns at a time, joined to statements that are long enough to be
+worth a round trip, and short enough for the server.
+"""
 
 from __future__ import annotations
 
 from binascii import hexlify
-from collections.abc import Collection, Iterator, Sequence
-from functools import reduce
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import chain
 
 import pyarrow as pa
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
+from exporters.mysql.identifiers import quote_name
 from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
-from migrate.restore.mysql.values.joined_rows import JoinedRows, bounds_of
-from migrate.restore.mysql.values.json_decimals import with_decimals
-from migrate.restore.mysql.values.long_json import with_paths
+from migrate.restore.mysql.rows.bulk_rows import BulkRows
+from migrate.restore.mysql.rows.json_decimals import with_decimals, with_paths
+
+
+class JoinedRows(Struct, frozen=True):
+    """Rows, each as one binary value."""
+
+    joined: pa.Array
+
+    def end_of(self, begin: int, size_bytes: int) -> int:
+        """Return up to which row those from ``begin`` on are no longer than so many bytes."""
+        bounds = bounds_of(self.joined)
+        return bisect_right(bounds, bounds[begin] + size_bytes, begin, len(self.joined) + 1) - 1
+
+    def text(self, begin: int, end: int) -> memoryview:
+        """Return some rows, one behind the other."""
+        bounds = bounds_of(self.joined)
+        return memoryview(self.joined.buffers()[2])[bounds[begin] : bounds[end]]
+
+
+def bounds_of(text: pa.Array) -> memoryview:
+    """Return where each value begins, and behind them where the last one ends."""
+    return memoryview(text.buffers()[1]).cast("i")[text.offset : text.offset + len(text) + 1]
+
 
 _BEGIN, _END = b"(", b"),"
 """How a row begins and ends."""
@@ -221,3 +247,87 @@ def _side_bytes(kind: str, side: pa.Array) -> pa.Array:
 
 def _has(field: pa.Field, key: bytes) -> bool:
     return field.metadata is not None and key in field.metadata
+
+
+_STATEMENT_BYTES = 2**20
+"""About so long is one INSERT, where the server takes as much."""
+
+
+class Statement(Struct, frozen=True):
+    """An INSERT in pieces: with how many rows, and about how long. With ``types`` they are rows in bulk."""
+
+    pieces: Iterable[bytes | memoryview]
+    rows: int
+    size_bytes: int
+    types: bytes = b""
+
+
+def insert_head(table: str, columns: Iterable[str]) -> str:
+    """Return how an INSERT into these columns begins."""
+    return f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) "
+
+
+def insert_statements(
+    table: str,
+    columns: Iterable[str],
+    batches: Iterable[BulkRows | Values | LongValues],
+    allowed_bytes: int,
+) -> Iterator[Statement]:
+    """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
+    their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
+    """
+    head = insert_head(table, columns).encode()
+    together = _RowsTogether(head, min(_STATEMENT_BYTES, allowed_bytes // 2))
+    for batch in batches:
+        if isinstance(batch, LongValues):
+            yield _alone(head, batch.pieces, never_set=batch.never_set)
+        elif isinstance(batch, Values) and batch.never_set:
+            yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
+        else:
+            yield from together.add(batch)
+    yield from together.rest()
+
+
+class _RowsTogether:
+    """Joins rows to INSERTs of up to ``most_bytes``; a longer row is one of its own."""
+
+    def __init__(self, head: bytes, most_bytes: int) -> None:
+        self._head, self._most_bytes = head, most_bytes
+        self._pieces: list[memoryview] = []
+        self._types = b""
+        self._size_bytes = self._rows = 0
+
+    def add(self, values: Values | BulkRows) -> Iterator[Statement]:
+        """Take rows; yield the statements that are full."""
+        types = values.types if isinstance(values, BulkRows) else b""
+        if types != self._types:
+            yield from self.rest()
+            self._types = types
+        begin, count = 0, len(values.joined)
+        while begin < count:
+            end = values.end_of(begin, self._most_bytes - self._size_bytes)
+            if end == begin and self._pieces:
+                yield from self.rest()
+                continue
+            end = max(end, begin + 1)
+            self._pieces.append(values.text(begin, end))
+            self._size_bytes += len(self._pieces[-1])
+            self._rows += end - begin
+            begin = end
+
+    def rest(self) -> Iterator[Statement]:
+        """Yield what was taken and is in no statement yet."""
+        if self._pieces:
+            pieces: list[bytes | memoryview] = [*self._pieces]
+            if not self._types:
+                *others, last = pieces
+                pieces = [b"".join([self._head, b"VALUES ", *others, last[:-1]])]  # without the last comma
+            yield Statement(pieces, self._rows, sum(map(len, pieces)), self._types)
+            self._pieces = []
+            self._size_bytes = self._rows = 0
+
+
+def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: bool) -> Statement:
+    """Return a statement of one row."""
+    begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
+    return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))

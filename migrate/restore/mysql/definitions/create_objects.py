@@ -20,23 +20,16 @@ from exporters.mysql.errors import message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import NotEmptyError, SourceError
 from migrate.restore.common.connection_workers import ConnectionWorkers
-from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.context import MysqlRestore
-from migrate.restore.mysql.definitions import (
-    Definer,
-    Definition,
-    ddl_error,
-    needs_the_user,
-    step_of,
-)
-from migrate.restore.mysql.degrade.reduced_table import make_reduced
+from migrate.restore.mysql.definitions.object_maker import ObjectMaker, ddl_error, needs_the_user
+from migrate.restore.mysql.definitions.recorded_definitions import ENABLED, Definition, step_of
+from migrate.restore.mysql.definitions.reduced_table import make_reduced
+from migrate.restore.mysql.definitions.table_ddl import options_of, unplaced
 from migrate.restore.mysql.destination import (
     DestinationConnection,
     MysqlDestination,
-    mark_done,
-    read_done,
 )
-from migrate.restore.mysql.table_ddl import options_of, unplaced
+from migrate.restore.mysql.restore_state import add_left_out, forget_left_out, mark_done, read_done
 from migrate.runtime.crash_points import durable
 
 _NAMES = """
@@ -46,7 +39,6 @@ UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIG
 UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
 """
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
-_ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _QUALIFIER = re.compile(r"`((?:[^`]|``)+)`\s*\.")
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _MARKED_TOGETHER = 100
@@ -59,9 +51,7 @@ _TABLES_EACH = 4
 """A session of fewer tables is not worth its login."""
 
 
-def make_all(
-    job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]
-) -> None:
+def make_all(job: MysqlRestore, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
     """Make the objects of these kinds that are not noted as done. What the server refuses, also because of a
     missing object, is recorded as left out. Raises ``MoveoutError``.
     """
@@ -74,21 +64,21 @@ def make_all(
     tables = [item for item in todo if item["kind"] == "table"]
     for item in todo:
         if item["kind"] not in {*_LATE, "table"}:
-            _make(job, definer, item, made)
+            _make(job, item, made)
     created = _create_at_once(job, tables)
     for item in tables:
         if (words := created.get(item["name"])) is None:
-            _make(job, definer, item, made)
+            _make(job, item, made)
         else:
             job.notes.extend(words.notes)
             job.left_out.extend(words.left_out)
             made.add(item)
     views = [item for item in todo if item["kind"] == "view"]
-    for item, error in definer.make_views(views, made.add):
+    for item, error in job.object_maker.make_views(views, made.add):
         _leave_out(job, item, error)
     for item in todo:
         if item["kind"] in _LATE and item["kind"] != "view":
-            _make(job, definer, item, made)
+            _make(job, item, made)
     made.write()
 
 
@@ -109,7 +99,7 @@ def _create_at_once(job: MysqlRestore, tables: Sequence[Definition]) -> Mapping[
     def create(connection: DestinationConnection, table: Definition) -> None:
         words = _Words()
         try:
-            Definer(connection, words.notes, words.left_out).make(table)
+            ObjectMaker(connection, words.notes, words.left_out).make(table)
         except pymysql.Error as exc:
             if needs_the_user(exc):
                 raise
@@ -159,13 +149,13 @@ def _record(
     job: MysqlRestore, step: str, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
 ) -> None:
     connection = job.destination.connection
-    mysql_left_out.add(connection, job.run.state, step, left_out=left_out, notes=notes, losses=losses)
+    add_left_out(connection, job.run.state, step, left_out=left_out, notes=notes, losses=losses)
     job.recorded.update(left_out, notes, losses)
 
 
-def _make(job: MysqlRestore, definer: Definer, definition: Definition, made: _Made) -> None:
+def _make(job: MysqlRestore, definition: Definition, made: _Made) -> None:
     try:
-        _make_here(job, definer, definition)
+        _make_here(job, definition)
     except pymysql.Error as exc:
         if needs_the_user(exc):
             raise ddl_error(exc, definition) from exc
@@ -184,12 +174,12 @@ def _compare_system(job: MysqlRestore, definition: Definition) -> None:
         job.notes.append(f"{item}: {reason}")
 
 
-def _make_here(job: MysqlRestore, definer: Definer, definition: Definition) -> None:
+def _make_here(job: MysqlRestore, definition: Definition) -> None:
     """Make an object; a table where the server puts it by itself, if it cannot lie where it lay, and without what the
     server refuses of it. Raises the driver's errors, those of the first attempt if it makes no difference.
     """
     try:
-        definer.make(definition)
+        job.object_maker.make(definition)
     except pymysql.Error as exc:
         if definition["kind"] != "table" or needs_the_user(exc):
             raise
@@ -198,25 +188,25 @@ def _make_here(job: MysqlRestore, definer: Definer, definition: Definition) -> N
             raise
         sql, words = unplaced(definition["sql"])
         if not words:
-            if not _reduced(job, definer, definition):
+            if not _reduced(job, definition):
                 raise
             return
         item, reason = f"table {quote_name(definition['name'])}", f"{', '.join(words)}: {message_of(exc)}"
         loss, note = Loss(item, "location", reason), f"{item} does not lie where it lay: {reason}"
-        mysql_left_out.add(
+        add_left_out(
             job.destination.connection, job.run.state, step_of(definition), notes=[note], losses=[loss]
         )
         try:
-            definer.make({**definition, "sql": sql})
+            job.object_maker.make({**definition, "sql": sql})
         except pymysql.Error:
-            if not _reduced(job, definer, {**definition, "sql": sql}):
-                mysql_left_out.forget(job.destination.connection, step_of(definition))
+            if not _reduced(job, {**definition, "sql": sql}):
+                forget_left_out(job.destination.connection, step_of(definition))
                 raise exc from None
 
 
-def _reduced(job: MysqlRestore, definer: Definer, definition: Definition) -> bool:
+def _reduced(job: MysqlRestore, definition: Definition) -> bool:
     return make_reduced(
-        job.destination.connection, definer, definition, {table.name for table in job.run.tables}
+        job.destination.connection, job.object_maker, definition, {table.name for table in job.run.tables}
     )
 
 
@@ -225,21 +215,6 @@ def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) 
         job.absent.add(definition["name"])
     job.refusals.append(f"{label_of(definition)}: {message_of(error)}")
     job.needed.update(name.replace("``", "`") for name in _QUALIFIER.findall(definition.get("sql", "")))
-
-
-def running_events(definitions: Sequence[Definition]) -> list[str]:
-    """Return the names of the events that run at the source."""
-    return [item["name"] for item in definitions if item["kind"] == "event" and _ENABLED.search(item["sql"])]
-
-
-def without_running_events(definitions: Sequence[Definition]) -> list[Definition]:
-    """Return definitions whose events do not run yet: what they do at the source comes with its changes."""
-    return [
-        item | {"sql": _ENABLED.sub(lambda match: match[0].replace(" ENABLE ", " DISABLE "), item["sql"])}
-        if item["kind"] == "event"
-        else item
-        for item in definitions
-    ]
 
 
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
@@ -253,7 +228,7 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
         item, state = f"event {quote_name(definition['name'])}", states.get(definition["name"], "")
         if not state:
             loss = Loss(item, "definition", "its time is over: the server drops it at once")
-        elif state == DISABLED and _ENABLED.search(definition["sql"]):
+        elif state == DISABLED and ENABLED.search(definition["sql"]):
             loss = Loss(item, "state", "it is disabled: its time is over")
         else:
             continue

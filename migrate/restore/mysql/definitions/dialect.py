@@ -15,8 +15,8 @@ from exporters.api import Loss
 from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.identifiers import quote_name
-from migrate.restore.mysql.definitions import Definition
-from migrate.restore.mysql.table_ddl import closing, edited, items_of, masked, without_items
+from migrate.restore.mysql.definitions.recorded_definitions import Definition
+from migrate.restore.mysql.definitions.table_ddl import closing, edited, items_of, masked, without_items
 
 _DEFAULT = re.compile(r" DEFAULT (?=\S)")
 _FUNCTION = re.compile(r"(?!current_timestamp\b)\w+(?=\()", re.IGNORECASE)

@@ -12,8 +12,7 @@ from exporters.mysql.rows.arrow_to_rows import encoded_length, field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.mysql.rows.row_columns import NULL, WIDE
 from exporters.sql.columns import CHARACTERS, KIND, TYPE
-from migrate.restore.mysql.values.insert_values import written_columns
-from migrate.restore.mysql.values.joined_rows import JoinedRows
+from migrate.restore.mysql.rows.insert_statements import JoinedRows, written_columns
 
 _VALUE, _NULL = b"\0", b"\1"
 """What each value begins with (MariaDB, "COM_STMT_BULK_EXECUTE")."""

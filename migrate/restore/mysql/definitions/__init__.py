@@ -1,0 +1,1 @@
+"""Definitions into a MySQL or MariaDB database."""

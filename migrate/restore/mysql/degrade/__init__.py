@@ -1,1 +1,0 @@
-"""Tables of which the destination refuses something: made without that, which is named."""

@@ -1,0 +1,1 @@
+"""Rows into a MySQL or MariaDB database."""

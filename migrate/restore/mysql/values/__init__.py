@@ -1,1 +1,0 @@
-"""Values of rows as SQL literals, and values that the destination holds differently."""
