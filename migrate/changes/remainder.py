@@ -29,6 +29,17 @@ class RemainderRequest(Struct, frozen=True):
         return self.defined if self.log is None else self.log
 
 
+class DefinitionGaps(Struct, frozen=True):
+    """How the definitions of a source and its destination differ. ``missing``: what only the source defines, or
+    otherwise. ``surplus``: what only the destination defines. ``settings``: a note about those with which sessions
+    begin otherwise.
+    """
+
+    missing: list[str]
+    surplus: list[str]
+    settings: list[str]
+
+
 class Carried(Struct, frozen=True):
     """What was written at the destination, by kind (``sequences``, ``tables`` …) with how many. ``missing``: the
     objects that only the source defines. ``notes``: sentences about what else is not as at the source, and cannot be.

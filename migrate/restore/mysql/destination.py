@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pymysql
 from msgspec import Struct
 
-from exporters.mysql.connection import Connection, MysqlAddress, connect
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
-from exporters.mysql.errors import is_about_the_thing, message_of, number_of
+from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
 from migrate.restore.common.api import naming_create
@@ -77,6 +77,24 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
         yield MysqlDestination(address, DestinationConnection(address, connection.raw, control), existing)
     finally:
         connection.close()
+
+
+@contextmanager
+def both_sides(
+    source_url: str,
+    source_secrets: Mapping[str, str],
+    destination_url: str,
+    destination_secrets: Mapping[str, str],
+) -> Iterator[tuple[Connection, Connection]]:
+    """Connect to a source and its destination. Raises ``SourceError``."""
+    source = parse_url(source_url, source_secrets)
+    destination = parse_url(destination_url, destination_secrets)
+    with (
+        closing(connect(source)) as reader,
+        closing(connect(destination)) as writer,
+        as_source_errors(f"{source.url} or {destination.url}"),
+    ):
+        yield reader, writer
 
 
 def content(destination: MysqlDestination) -> str:

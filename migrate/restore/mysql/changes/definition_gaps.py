@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from contextlib import closing
 from itertools import chain
 from typing import Any
 
-from msgspec import Struct
-
-from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.account_grants import OWN_ACCOUNT, grants_by_account
 from exporters.mysql.definitions.definition_digests import (
     DEFINITIONS,
@@ -24,12 +21,13 @@ from exporters.mysql.definitions.definition_digests import (
     read_labelled,
 )
 from exporters.mysql.definitions.show_create import Definition, Missing
-from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.server_settings import server_settings
+from migrate.changes.remainder import DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.mysql.definitions.accounts import Grants, is_role
 from migrate.restore.mysql.definitions.object_maker import without_definer
+from migrate.restore.mysql.destination import both_sides
 
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")
@@ -38,16 +36,6 @@ _OLD_CHARSET = re.compile(r"\butf8mb3\b")
 """Newer servers print no width of integers, and another name of a charset."""
 _HERE = "`"
 """What stands for the name of the database, which may be another one at the destination."""
-
-
-class DefinitionGaps(Struct, frozen=True):
-    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
-    ``settings``: a note about those with which sessions begin otherwise.
-    """
-
-    missing: list[str]
-    surplus: list[str]
-    settings: list[str]
 
 
 def definition_gaps(
@@ -59,13 +47,7 @@ def definition_gaps(
     log: Mapping[str, Any] | None,
 ) -> list[str]:
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
-    source = parse_url(source_url, source_secrets)
-    destination = parse_url(destination_url, destination_secrets)
-    with (
-        closing(connect(source)) as reader,
-        closing(connect(destination)) as writer,
-        as_source_errors(f"{source.url} or {destination.url}"),
-    ):
+    with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
         return compare_definitions(reader, writer, skipped=skipped, log=log).missing
 
 

@@ -23,6 +23,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
 from migrate.changes.apply import Mark
 from migrate.changes.segments import Place
+from migrate.restore.mysql.destination import both_sides
 
 
 class FollowDetails(Struct, frozen=True):
@@ -145,17 +146,11 @@ def note_running(
     export. A server that is read-only may have had its events disabled by a hold, so there the mark stays as it is.
     Raises ``SourceError``.
     """
-    old = parse_url(source_url, source_secrets)
-    new = parse_url(destination_url, destination_secrets)
-    with (
-        closing(connect(old)) as reader,
-        closing(connect(new)) as writer,
-        as_source_errors(f"{old.url} or {new.url}"),
-    ):
+    with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
         table, marked = mark_table(writer), read_mark(writer, source)
         if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
             return
-        events = read_events(reader.rows, old.database)
+        events = read_events(reader.rows, reader.address.database)
         running = [event.name for event in events if event.status == ENABLED]
         write_details(writer, table, source, replace(marked[1], events=running))
 

@@ -7,21 +7,20 @@ Everything is compared first and written only where it differs. So the same agai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import pymysql
 from msgspec import Struct, field
 
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.chunk_plan import row_select
-from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import (
     read_trigger,
     sequence_state,
     set_sequence,
     trigger_names,
 )
-from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
+from exporters.mysql.errors import is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.rows.long_rows import read_payload, text_type
@@ -33,6 +32,7 @@ from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
+from migrate.restore.mysql.destination import both_sides
 from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
 from migrate.restore.mysql.rows.insert_statements import LongValues, Values, insert_statements, literals_of
 
@@ -44,22 +44,15 @@ WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
 
 def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
-    source = parse_url(request.source_url, request.source_secrets)
-    destination = parse_url(request.destination_url, request.destination_secrets)
-    with (
-        closing(connect(source)) as reader,
-        closing(connect(destination)) as writer,
-        as_source_errors(f"{source.url} or {destination.url}"),
-    ):
-        make_triggers_of_killed_repair(destination)
-        return _Remainder(source, destination, reader, writer, request).carry()
+    sides = (request.source_url, request.source_secrets, request.destination_url, request.destination_secrets)
+    with both_sides(*sides) as (reader, writer):
+        make_triggers_of_killed_repair(writer.address)
+        return _Remainder(reader, writer, request).carry()
 
 
 class _Remainder(Struct):
     """Both sides of one database."""
 
-    source: MysqlAddress
-    destination: MysqlAddress
     reader: Connection
     writer: Connection
     request: RemainderRequest
@@ -93,8 +86,8 @@ class _Remainder(Struct):
         if not common:
             return 0
         source_digests, destination_digests = (
-            digest_tables(address, workers=self.request.workers, names=common).digests
-            for address in (self.source, self.destination)
+            digest_tables(side.address, workers=self.request.workers, names=common).digests
+            for side in (self.reader, self.writer)
         )
         different = sorted(
             name for name in common if source_digests.get(("", name)) != destination_digests.get(("", name))

@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
-from msgspec import Struct
 
 from exporters.postgres.changes.publication import BaseTable, base_tables
 from exporters.postgres.changes.slot import PREFIX
@@ -22,6 +21,7 @@ from exporters.postgres.definitions.object_access import (
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
+from migrate.changes.remainder import DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
@@ -183,16 +183,6 @@ _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _MAJOR = 10000
 _MAINTAIN_VERSION = 170000
-
-
-class DefinitionGaps(Struct, frozen=True):
-    """``missing``: what only the source defines, or otherwise. ``surplus``: what only the destination defines.
-    ``settings``: a note about those with which sessions begin otherwise.
-    """
-
-    missing: list[str]
-    surplus: list[str]
-    settings: list[str]
 
 
 def definition_gaps(
