@@ -16,8 +16,8 @@ from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.column_order import Orders
-from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
+from migrate.restore.postgres.definitions.recorded_definitions import Definitions
 from migrate.restore.postgres.destination import PostgresDestination, PostgresState
 
 

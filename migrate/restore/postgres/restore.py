@@ -35,13 +35,19 @@ from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore, is_users_table
-from migrate.restore.postgres.definitions import definition_files, pre_data
+from migrate.restore.postgres.definitions import pre_data
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
-from migrate.restore.postgres.definitions.definition_files import destination_error, read_script
-from migrate.restore.postgres.definitions.dump_script import Name, Script
+from migrate.restore.postgres.definitions.dump_script import (
+    Name,
+    Script,
+    content_of,
+    held_otherwise,
+    read_script,
+)
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
+from migrate.restore.postgres.definitions.refusals import destination_error
 from migrate.restore.postgres.definitions.roles import (
     differing_database,
     must_keep,
@@ -291,11 +297,7 @@ def _other_column_orders(job: PostgresRestore) -> list[str]:
 def _bytes_without_character(job: PostgresRestore, state: PostgresState) -> list[str]:
     """Return sentences about definitions with bytes for which the destination has no character."""
     sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
-    names = [
-        name
-        for script in sections
-        for name in definition_files.held_otherwise(job.destination.connection, script)
-    ]
+    names = [name for script in sections for name in held_otherwise(job.destination.connection, script)]
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
@@ -363,7 +365,7 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> st
 def _all_there(job: PostgresRestore) -> bool:
     """Tell whether a database without tables holds the bundle's views, routines, sequences and types, and no others."""
     script = job.definitions.section("pre-data", portable=False)
-    objects = definition_files.content_of(definition_files.read_script(job.destination.connection, script))
+    objects = content_of(read_script(job.destination.connection, script))
     there = postgres_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
     return objects - types <= there <= objects
@@ -375,7 +377,7 @@ def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], 
     """
     connection, definitions = job.destination.connection, job.definitions
     scripts = [
-        definition_files.read_script(connection, definitions.section(name, portable=False))
+        read_script(connection, definitions.section(name, portable=False))
         for name in ("pre-data", "post-data")
     ]
     return holds_objects(connection, scripts, enough)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from migrate.restore.postgres.definitions.definition_files import without_logging
-from migrate.restore.postgres.definitions.dump_script import split_script, unquote
+from migrate.restore.postgres.definitions.dump_script import split_script, unquote, without_logging
 from migrate.restore.postgres.definitions.post_data_order import LockedTables, is_event_trigger, stages
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 

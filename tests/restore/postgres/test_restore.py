@@ -201,7 +201,7 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
     wrong = script.read_bytes().replace(b" WHERE (a > 1)", b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "migrate.restore.postgres.definitions.definition_files.Definitions.section",
+            "migrate.restore.postgres.definitions.recorded_definitions.Definitions.section",
             lambda *_, **__: wrong if _[1] == "post-data" else b"",
         )
         patch.setattr("migrate.restore.postgres.definitions.pre_data.define", _tables_only)

@@ -49,7 +49,7 @@ from migrate.restore.postgres.changes.statements import (
     update_many,
 )
 from migrate.restore.postgres.changes.table_changes import NetChanges, TableChanges, Waiting
-from migrate.restore.postgres.definitions.definition_files import destination_error
+from migrate.restore.postgres.definitions.refusals import destination_error
 from migrate.restore.postgres.destination import connect_writer, without_triggers, without_user_triggers
 from migrate.runtime.crash_points import durable
 from migrate.runtime.process_identity import command_name

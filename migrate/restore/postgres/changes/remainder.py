@@ -28,8 +28,8 @@ from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import compare_definitions
-from migrate.restore.postgres.definitions.definition_files import describe_large_objects
 from migrate.restore.postgres.destination import connect_writer, without_user_triggers
+from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.runtime.crash_points import durable
 
 Name = tuple[str, str]

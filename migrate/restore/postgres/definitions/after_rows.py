@@ -1,45 +1,50 @@
-"""What comes after the rows: indexes, constraints, foreign keys, the rest of post-data, sequences."""
+"""What comes after the rows: indexes, constraints, foreign keys, the rest of post-data, sequences, and triggers of
+constraints that do not fire as new ones do, because somebody disabled them at the source.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import psycopg
 from msgspec.structs import replace
 
+from exporters.postgres.definitions.constraint_triggers import constraint_triggers
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.context import PostgresRestore
-from migrate.restore.postgres.definitions.constraint_triggers import (
-    Trigger,
-    names_constraint_trigger,
-    set_constraint_triggers,
-)
-from migrate.restore.postgres.definitions.definition_files import (
-    Definitions,
-    begun_as,
-    ddl_error,
-    describe_large_objects,
-    read_script,
-    set_sequences,
-)
-from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, begun_as, read_script
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner, mark_of
 from migrate.restore.postgres.definitions.post_data_order import Stage, split_at_rows, stages
-from migrate.restore.postgres.definitions.recorded_definitions import RecordedSequence
-from migrate.restore.postgres.definitions.refusals import refusal_of
+from migrate.restore.postgres.definitions.recorded_definitions import Definitions, RecordedSequence
+from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser, refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import PostgresState
+from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.crash_points import durable
 
 _SEQUENCES = "sequences"
 _LARGE_OBJECTS = "large-objects"
 _TRIGGERS = "constraint-triggers"
+_STATES = {
+    "O": ("ENABLE", "fired"),
+    "D": ("DISABLE", "were disabled"),
+    "R": ("ENABLE REPLICA", "fired on replicas only"),
+    "A": ("ENABLE ALWAYS", "fired on replicas, too"),
+}
+"""What pg_trigger.tgenabled stands for: in ALTER TABLE, and in messages."""
+_IDENTITY = ("schema", "table", "constraint_schema", "constraint_table", "constraint", "function")
+_BY_NUMBER = re.compile(
+    rb'^ALTER TABLE [^\n]* TRIGGER "(?:RI|PK)_ConstraintTrigger_[a-z_]*\d+";$', re.MULTILINE
+)
+Trigger = Mapping[str, Any]
 
 
 def complete(job: PostgresRestore, state: PostgresState, done: set[str]) -> Script:
@@ -177,3 +182,58 @@ def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Recor
         if (sequence["schema"], sequence["name"]) in owned
         or job.run.was_left_out(f"SEQUENCE {sequence['schema']}.{sequence['name']}")
     ]
+
+
+def set_sequences(sequences: Sequence[RecordedSequence]) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give every sequence the value it had. One that is not there is passed over: its
+    definition was left out.
+    """
+    for sequence in sequences:
+        label = quote_qualified(sequence["schema"], sequence["name"])
+        name = quote_literal(label)
+        value, called = sequence["last_value"], "true" if sequence["is_called"] else "false"
+        sql = f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})"
+        yield f"the value of sequence {label}", sql
+
+
+def names_constraint_trigger(entry: DumpEntry) -> bool:
+    """Tell whether an entry is about the trigger of a constraint. Of partitions pg_dump writes such entries, and names
+    the trigger as it was called on the source server.
+    """
+    return entry.kind == "TRIGGER" and _BY_NUMBER.search(entry.sql) is not None
+
+
+def set_constraint_triggers(connection: psycopg.Connection[Any], triggers: Iterable[Trigger]) -> list[str]:
+    """Let triggers of constraints fire as at the source (``triggers`` of the exporter has the rows), within the
+    caller's transaction; return what only a superuser may do. Those of constraints that are not here are passed over.
+    """
+    existing = {
+        _identity(trigger): trigger["name"] for trigger in constraint_triggers(connection, every=True)
+    }
+    matched = [
+        (trigger, existing[_identity(trigger)]) for trigger in triggers if _identity(trigger) in existing
+    ]
+    if not is_superuser(connection):
+        return list(dict.fromkeys(_refused(trigger) for trigger, _ in matched))
+    for trigger, name in matched:
+        action, _ = _STATES[trigger["state"]]
+        statement = f"ALTER TABLE ONLY {_table(trigger)} {action} TRIGGER {quote_name(name)}"
+        connection.execute(statement.encode())
+    return []
+
+
+def _identity(trigger: Trigger) -> tuple[str, ...]:
+    return tuple(trigger[word] for word in _IDENTITY)
+
+
+def _table(trigger: Trigger) -> str:
+    return quote_qualified(trigger["schema"], trigger["table"])
+
+
+def _refused(trigger: Trigger) -> str:
+    owner = quote_qualified(trigger["constraint_schema"], trigger["constraint_table"])
+    _, words = _STATES[trigger["state"]]
+    return (
+        f"constraint {quote_name(trigger['constraint'])} of {owner}: its triggers on {_table(trigger)} {words} at the"
+        " source, and fire here: only a superuser may change that"
+    )

@@ -1,4 +1,4 @@
-r"""pg_dump's script, cut into its entries.
+r"""pg_dump's script, cut into its entries, and as a server takes it.
 
 pg_dump writes a comment before every object (``-- Name: …; Type: …; Schema: …; Owner: …``). The same words may stand
 inside of a function's body, a comment or a default. So the script is read as the server reads it (PostgreSQL
@@ -8,10 +8,20 @@ documentation, 4.1): only a comment that stands outside of all quotes begins an 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.sessions.connection import AS_BEGUN
+
+if TYPE_CHECKING:
+    from migrate.restore.postgres.rows.source_charset import OwnEncoding
 
 NAME = rb'(?:"(?:[^"]|"")+"|[a-z_\x80-\xff][a-z0-9_$\x80-\xff]*)'
 """An identifier as pg_dump writes it."""
@@ -40,6 +50,29 @@ _HEADER_MARK = b"-- Name: "
 _RULE = b"--\n"
 """The line before it."""
 _TRAILING_SETTINGS = re.compile(rb"(?:\n+SET default_[a-z_]+ = [^\n]*;)+\s*\Z")
+_CONTENT_KINDS = {
+    "AGGREGATE": "function",
+    "DOMAIN": "type",
+    "FOREIGN TABLE": "table",
+    "FUNCTION": "function",
+    "PROCEDURE": "function",
+    "SEQUENCE": "sequence",
+    "TYPE": "type",
+    "VIEW": "view",
+}
+"""The kinds of pg_dump's entries of a database without tables, with the words of ``destination.all_content``."""
+_ARGUMENTS = re.compile(r"\(.*\)\Z", re.DOTALL)
+_DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
+_CLOSED_PUBLIC = 15
+"""From this version on nobody may create anything in schema public unless it is granted (PostgreSQL 15 release notes).
+pg_dump writes nothing where nobody may, whatever version the source is of (getNamespaces in src/bin/pg_dump/pg_dump.c).
+"""
+_LOGGED_SEQUENCES = 15
+"""From this version on a sequence may be unlogged, and pg_dump writes for an older server's identity column that its
+sequence is not what its table is (dumpSequence in src/bin/pg_dump/pg_dump.c).
+"""
+_CLIENT_ENCODING = re.compile(rb"^(SET client_encoding = ')(\w+)(';)$", re.MULTILINE)
+_LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
 
 
 class DumpEntry(Struct, frozen=True):
@@ -161,3 +194,91 @@ def _plain(name: bytes) -> str:
     if name.startswith(b'"'):
         name = name[1:-1].replace(b'""', b'"')
     return name.decode(errors="replace")
+
+
+def begin_as_dumped(connection: psycopg.Connection[Any], script: bytes) -> None:
+    """Give schema public of a new database on an older server the privileges from which the definitions go on."""
+    match = _DUMPED_BY.search(script)
+    newer = match is not None and int(match[1]) >= _CLOSED_PUBLIC
+    if newer and connection.info.server_version < _CLOSED_PUBLIC * 10000:
+        connection.execute(
+            "DO $$ BEGIN IF pg_catalog.to_regnamespace('public') IS NOT NULL THEN"
+            " REVOKE CREATE ON SCHEMA public FROM PUBLIC; END IF; END $$"
+        )
+
+
+def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
+    """Return a section's entries, as this server takes them."""
+    known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
+    if (own := _own_encoding(connection, script)) is not None:
+        # Where bytes are taken as they are, the driver need not support the encoding.
+        script = _CLIENT_ENCODING.sub(rb"\1SQL_ASCII\3" if own.kept else rb"\1UTF8\3", script, count=1)
+        script = script if own.kept else own.in_utf8(script)
+    parsed = split_script(plain_sql(script, known))
+    if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
+        return parsed
+    return replace(parsed, entries=tuple(map(without_logging, parsed.entries)))
+
+
+def content_of(script: Script) -> set[str]:
+    """Return kind and name of each relation, routine and type, as ``destination.all_content`` has them."""
+    return {
+        f"{_CONTENT_KINDS[entry.kind]} {entry.schema}.{_ARGUMENTS.sub('', entry.name)}"
+        for entry in script.entries
+        if entry.kind in _CONTENT_KINDS
+    }
+
+
+def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[str]:
+    """Return the names of entries with text that this server cannot hold as it is (``source_charset``)."""
+    own = _own_encoding(connection, script)
+    return (
+        []
+        if own is None
+        else [entry.label for entry in split_script(script).entries if not own.is_held(entry.sql)]
+    )
+
+
+def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEncoding | None:
+    """Return the encoding of a script, None for UTF-8 and for bytes without an encoding."""
+    match = _CLIENT_ENCODING.search(script)
+    if match is None or match[2] in (b"UTF8", b"SQL_ASCII"):
+        return None
+    from migrate.restore.postgres.rows.source_charset import OwnEncoding  # noqa: PLC0415  it imports Arrow
+
+    return OwnEncoding(connection, match[2].decode())
+
+
+def without_logging(entry: DumpEntry) -> DumpEntry:
+    """Return an entry as servers take it whose sequences are all logged, also those of unlogged tables."""
+    return replace(entry, sql=_LOGGING.sub(b"", entry.sql)) if entry.kind == "SEQUENCE" else entry
+
+
+def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
+    """Return statements for a session that writes values as those of the source do, where a bundle records how
+    (``connection.AS_BEGUN``), as far as this server supports that. It is for what code of the database's own fills.
+    """
+    statements = b""
+    for name in AS_BEGUN:
+        if settings is None or name not in settings:
+            continue
+        statement = (
+            f"SELECT pg_catalog.set_config('{name}', {quote_literal(settings[name])}, false);".encode()
+        )
+        with (
+            suppress(psycopg.DataError, psycopg.ProgrammingError),
+            connection.transaction(force_rollback=True),
+        ):
+            connection.execute(statement)
+            statements += statement
+    return statements
+
+
+@contextmanager
+def under_settings(connection: psycopg.Connection[Any], script: Script) -> Iterator[None]:
+    """Run the settings at the script's head, its encoding among them; afterwards what we send is UTF-8
+    again.
+    """
+    connection.execute(script.head)
+    yield
+    connection.execute("SET client_encoding = 'UTF8'")

@@ -17,7 +17,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.row_digest import RowsDigest
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
-from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+from migrate.restore.postgres.definitions.refusals import is_superuser
 from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
 
 _CREATE = re.compile(rb"^CREATE EXTENSION IF NOT EXISTS [^;]+(?=;$)", re.MULTILINE)

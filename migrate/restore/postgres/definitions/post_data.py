@@ -13,10 +13,9 @@ import psycopg
 
 from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import left_out as postgres_left_out
-from migrate.restore.postgres.definitions.definition_files import ddl_error
 from migrate.restore.postgres.definitions.index_builds import IndexBuilds, makes_large_b_tree, read_limits
 from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
-from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
+from migrate.restore.postgres.definitions.refusals import Aid, ddl_error, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
 from migrate.runtime.crash_points import durable
 

@@ -16,17 +16,18 @@ from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.restore.postgres.definitions.column_order import Orders
-from migrate.restore.postgres.definitions.definition_files import (
-    Definitions,
+from migrate.restore.postgres.definitions.dump_script import (
+    DumpEntry,
+    Name,
+    Script,
     begin_as_dumped,
-    ddl_error,
     read_script,
     under_settings,
 )
-from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
-from migrate.restore.postgres.definitions.refusals import refusal_of
+from migrate.restore.postgres.definitions.recorded_definitions import Definitions
+from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser, refusal_of
 from migrate.restore.postgres.definitions.roles import (
     describe_database,
     logging_in,
@@ -37,7 +38,6 @@ from migrate.restore.postgres.definitions.roles import (
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
-from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 from migrate.restore.postgres.destination import PostgresState
 from migrate.runtime.crash_points import durable
 
@@ -144,7 +144,7 @@ def _begin(
     kept = note_kept(connection, [role for role in roles if role["name"] not in set(missing)])
     refused = make_roles(connection, roles, missing)
     if request.alone and not state.portable:
-        begin_as_dumped(connection, request.definitions)
+        begin_as_dumped(connection, request.definitions.section("pre-data", portable=False))
     passwordless = logging_in([role for role in roles if role["name"] in missing])
     postgres_left_out.add(connection, _ROLES, refused, [*notes, *kept], passwordless=passwordless)
 

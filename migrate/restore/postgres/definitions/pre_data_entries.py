@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from exporters.postgres.identifiers import quote_name
 from migrate.restore.postgres.definitions.column_order import Orders, describe_order, misordered, reordered
-from migrate.restore.postgres.definitions.definition_files import ddl_error, under_settings
-from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script, under_settings
 from migrate.restore.postgres.definitions.extensions import MEMBER
 from migrate.restore.postgres.definitions.optional_clauses import (
     GENERATED,
@@ -21,8 +20,7 @@ from migrate.restore.postgres.definitions.optional_clauses import (
     parse_statement,
     with_late_validator,
 )
-from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
-from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+from migrate.restore.postgres.definitions.refusals import Aid, ddl_error, first_line, is_refusal, is_superuser
 
 _TAKEN = (
     psycopg.errors.DuplicateFunction,

@@ -1,10 +1,19 @@
-"""What the JSON files of a source's definitions hold, by which they are checked when a bundle is read. docs/FORMAT.md
-says what each value means.
+"""A source's definitions as they lie in the bundle: the sections of pg_dump, and JSON files, which are checked by these
+types when a bundle is read. docs/FORMAT.md says what each value means.
 """
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict, TypeVar
+
+from msgspec import Struct
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
+
+_Entry = TypeVar("_Entry")
 
 Privilege = tuple[str, str, bool]
 """A role (empty for PUBLIC), its privilege, and whether it may grant that to others."""
@@ -111,3 +120,58 @@ class ConstraintTrigger(TypedDict):
     function: str
     name: str
     state: str
+
+
+class Definitions(Struct, frozen=True):
+    """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``."""
+
+    files: Mapping[str, bytes]
+
+    @staticmethod
+    def read(reader: BundleReader, source: str) -> Definitions:
+        """Raises ``DamageError``."""
+        prefix = layout.source_file(source, "schema/")
+        files = {
+            file.key.removeprefix(prefix): reader.read_checked(file)
+            for file in reader.source_files(source, "schema/")
+        }
+        for name in ("pre-data.sql", "post-data.sql", "sequences.json", "roles.json"):
+            if name not in files:
+                raise DamageError(prefix + name, expected="a file", found="nothing")
+        return Definitions(files)
+
+    def section(self, name: str, *, portable: bool) -> bytes:
+        """Return the SQL of ``pre-data`` or ``post-data``."""
+        return self.files[f"{name}-portable.sql" if portable else f"{name}.sql"]
+
+    def _entries(self, name: str, kind: type[_Entry]) -> Sequence[_Entry]:
+        """Return what a list says, empty where the bundle has none. Raises ``DamageError``."""
+        return canonical_json.decode_entries(self.files.get(name, b"[]"), f"schema/{name}", kind)
+
+    def roles(self) -> Sequence[RecordedRole]:
+        """Return the roles that own or may use something."""
+        return self._entries("roles.json", RecordedRole)
+
+    def settings(self) -> Sequence[RecordedSettings]:
+        """Return what is set for the database, and for roles in it."""
+        return self._entries("settings.json", RecordedSettings)
+
+    def database(self) -> RecordedDatabase | None:
+        """Return the database's owner, privileges, comment and connection limit, where the bundle has them."""
+        return next(iter(self._entries("database.json", RecordedDatabase)), None)
+
+    def large_objects(self) -> Sequence[RecordedLargeObject]:
+        """Return owner, privileges and comment of every large object, where pre-data does not have them."""
+        return self._entries("large-objects.json", RecordedLargeObject)
+
+    def extensions(self) -> Sequence[RecordedExtension]:
+        """Return the extensions with their members, where the bundle has them."""
+        return self._entries("extensions.json", RecordedExtension)
+
+    def constraint_triggers(self) -> Sequence[ConstraintTrigger]:
+        """Return the triggers of constraints that fire otherwise than new ones do."""
+        return self._entries("constraint-triggers.json", ConstraintTrigger)
+
+    def sequences(self) -> Sequence[RecordedSequence]:
+        """Return the sequences' values."""
+        return self._entries("sequences.json", RecordedSequence)

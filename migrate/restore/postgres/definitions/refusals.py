@@ -1,10 +1,17 @@
 """What a server refuses although the source had it: code that reads what comes later, or that finds things by names
 without a schema, and checks that have become untrue. PostgreSQL believes that a check, an index' expression and a
 materialized view depend on nothing but declared objects; pg_dump's scripts stop there, or go on without.
+
+**Lent rights.** A privilege comes back as granted by who passed it on, which takes that this role reaches the schema.
+At the source it could once; what has been revoked since makes pg_dump's script stop there. So a superuser lends the role a
+look into the schema for that statement. The loan ends within the same transaction, so that nobody ever sees it, and no
+code runs meanwhile. What runs code as its owner (an index' functions, a materialized view's query) is lent nothing. It
+would do, or show, at the restore what its owner was kept from at the source.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
@@ -13,10 +20,11 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
+from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
-from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.temporary_grants import is_superuser, lent
+from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.postgres.definitions.dump_script import NAME, DumpEntry
 
 REFUSALS = (
     psycopg.DataError,
@@ -49,6 +57,13 @@ FROM pg_catalog.pg_type t JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid
 WHERE t.oid = %(type)s::regtype AND k.contype = 'c' AND k.conname = %(name)s
 """
 _NOT_VALID = " NOT VALID"
+_GRANTOR = re.compile(rb"^SET SESSION AUTHORIZATION (" + NAME + rb");$", re.MULTILINE)
+
+_SHUT_OUT = """
+SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n
+WHERE n.nspname = %s AND pg_catalog.quote_ident(r.rolname) = ANY (%s)
+  AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')
+"""
 
 
 def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
@@ -171,3 +186,65 @@ def without_checks(connection: psycopg.Connection[Any], checks: Sequence[Check])
                 untrue.extend([check] * (number == 0))
             else:
                 break
+
+
+def is_superuser(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the session's role may do everything."""
+    return connection.info.parameter_status("is_superuser") == "on"
+
+
+@contextmanager
+def lent(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
+    """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema. Others
+    than superusers have nothing to lend.
+    """
+    grantors = _GRANTOR.findall(entry.sql) if entry.kind == "ACL" and is_superuser(connection) else []
+    cursor = connection.execute(
+        _SHUT_OUT.encode(), (entry.schema, [name.decode(errors="replace") for name in grantors])
+    )
+    for (role,) in (shut_out := cursor.fetchall()):
+        connection.execute(f"GRANT USAGE ON SCHEMA {quote_name(entry.schema)} TO {role}".encode())
+    yield
+    for (role,) in shut_out:
+        connection.execute(f"REVOKE USAGE ON SCHEMA {quote_name(entry.schema)} FROM {role}".encode())
+
+
+def destination_error(error: BaseException, where: str) -> MoveoutError:
+    """Return the error for a failure of the destination."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return NoSpaceError(
+            f"{where}: {' '.join(str(error).split())}",
+            next_step="make room on the destination server, then run the same command again",
+        )
+    return translate(error, where)
+
+
+def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
+    """Return the error for a section, or one of its entries, that cannot be run."""
+    reason = " ".join(str(error).split())
+    if (
+        isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)
+        and "extension" in reason
+    ):
+        return UsageError(
+            f"the destination server lacks an extension: {reason}",
+            next_step="install the extension's package on the destination server, then run the same command again",
+        )
+    if isinstance(error, psycopg.OperationalError):
+        return destination_error(error, section)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return NotAllowedError(
+            f"{section} cannot be restored: {reason}",
+            next_step="restore as the owner of the destination database or as a superuser",
+        )
+    if isinstance(
+        error, psycopg.errors.DuplicateSchema | psycopg.errors.DuplicateTable | psycopg.errors.DuplicateObject
+    ):
+        return UsageError(
+            f"{section} cannot be restored: {reason}",
+            next_step="nothing of it was kept. Drop what is there, or restore rows alone: --only data",
+        )
+    return UsageError(
+        f"{section} cannot be restored: {reason}",
+        next_step="nothing of it was kept. Compare the servers' versions and extensions, then try again",
+    )

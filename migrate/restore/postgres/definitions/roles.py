@@ -1,4 +1,4 @@
-"""Roles that the destination lacks, and what is set for roles and for the database."""
+"""Roles that the destination lacks, privileges, and what is set for roles and for the database."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import psycopg
 from exporters.postgres.definitions.roles import DATABASE
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.query_rows import fetch
+from migrate.errors import DamageError
 from migrate.restore.common.left_out import FinishedRestore
-from migrate.restore.postgres.definitions.definition_files import grants
-from migrate.restore.postgres.definitions.refusals import refusal_of
-from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+from migrate.restore.postgres.definitions.refusals import is_superuser, refusal_of
 
 _ATTRIBUTES = (
     ("inherit", "INHERIT", "NOINHERIT"),
@@ -263,3 +262,28 @@ def setting(name: str, value: str) -> str:
         values = [plain or quoted.replace('""', '"') for quoted, plain in elements] or [""]
     words = ", ".join(quote_literal(value) for value in values)
     return f"{'.'.join(quote_name(part) for part in name.split('.'))} TO {words}"
+
+
+def grants(
+    name: str, owner: str, privileges: Sequence[Sequence[Any]] | None, *, key: str, public: str = ""
+) -> list[str]:
+    """Return the statements that give an object these privileges instead of those that a new one has. ``public``: who
+    else than its owner has such. ``key``: the file of the bundle. Raises ``DamageError``.
+    """
+    if privileges is None:
+        return []
+    return [
+        f"REVOKE ALL ON {name} FROM {quote_name(owner)}{public}",
+        *(
+            f"GRANT {_word(privilege, key)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+            + (" WITH GRANT OPTION" if grantable else "")
+            for role, privilege, grantable in privileges
+        ),
+    ]
+
+
+def _word(privilege: str, key: str) -> str:
+    """Return a privilege's name from the bundle, only where it is one word."""
+    if not privilege.isalpha():
+        raise DamageError(key, expected="a privilege", found=privilege)
+    return privilege

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,11 +11,14 @@ import psycopg
 import pyarrow.parquet as pq
 from msgspec import Struct
 
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import NUMBER
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.restore.common.table_parts import damage, parts_of
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.dump_script import Name
+from migrate.restore.postgres.definitions.recorded_definitions import RecordedLargeObject
+from migrate.restore.postgres.definitions.roles import grants
 
 _THERE = """
 SELECT min(m.oid) FROM pg_catalog.pg_largeobject_metadata m
@@ -101,3 +104,22 @@ def without_holes(piece: bytes) -> Iterator[tuple[int, bytes]]:
         if written:
             pages = list(offsets)
             yield pages[0], piece[pages[0] : pages[-1] + _PAGE_BYTES]
+
+
+def describe_large_objects(
+    objects: Sequence[RecordedLargeObject], *, portable: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
+    out, and their comment.
+    """
+    for large_object in objects:
+        name = f"LARGE OBJECT {large_object['oid']}"
+        statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]
+        if not portable:
+            statements += grants(
+                name, large_object["owner"], large_object["privileges"], key="schema/large-objects.json"
+            )
+        if large_object["comment"]:
+            statements.append(f"COMMENT ON {name} IS {quote_literal(large_object['comment'])}")
+        if statements:
+            yield f"owner, privileges and comment of {name}", "; ".join(statements)

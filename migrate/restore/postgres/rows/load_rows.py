@@ -27,9 +27,9 @@ from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import AttemptProgress, PartFile, batches_of, damage, readable
 from migrate.restore.postgres import left_out as postgres_left_out
-from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.definitions.refusals import (
     Check,
+    destination_error,
     first_line,
     is_refusal,
     suspects,
