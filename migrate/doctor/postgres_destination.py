@@ -36,8 +36,14 @@ from exporters.postgres.sessions.connection import (
     parse_url,
 )
 from exporters.tls import tls_facts
-from migrate.restore.postgres.create_database import create_statement, source_clause
-from migrate.restore.postgres.destination import PostgresDestination, content, read_state, without_triggers
+from migrate.restore.postgres.destination import (
+    PostgresDestination,
+    content,
+    create_statement,
+    source_clause,
+    without_triggers,
+)
+from migrate.restore.postgres.restore_state import read_state
 
 _NOTHING = "Nothing of it comes up."
 _SESSION = """

@@ -13,7 +13,6 @@ from exporters.postgres import chunk_plan
 from migrate.restore.mysql import restore_state as mysql_state
 from migrate.restore.mysql.definitions import create_objects as mysql_define
 from migrate.restore.mysql.rows import load_rows as mysql_rows
-from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
 from tests.exporters.mysql import databases as mysql
@@ -34,7 +33,7 @@ def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> No
 
 def die_at(step, bundle, destination):
     """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
-    count, real, real_finish = 0, postgres_destination.mark_done, pre_data.finish
+    count, real, real_finish = 0, restore_state.mark_done, pre_data.finish
 
     def mark(*words):
         nonlocal count
@@ -48,7 +47,7 @@ def die_at(step, bundle, destination):
             real_finish(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, postgres_destination, load_rows, post_data)
+    put_in("mark_done", mark, restore_state, load_rows, post_data)
     put_in("finish", finish, pre_data)
     restore_from(read_bundle(bundle), "app", destination, workers=2)
 

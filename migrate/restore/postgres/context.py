@@ -18,7 +18,8 @@ from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions
-from migrate.restore.postgres.destination import PostgresDestination, PostgresState
+from migrate.restore.postgres.destination import PostgresDestination
+from migrate.restore.postgres.restore_state import PostgresState
 
 
 def is_users_table(row: CatalogRow) -> bool:

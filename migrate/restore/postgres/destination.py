@@ -1,7 +1,5 @@
-"""The destination database: whether it may be restored into, and how far an earlier run came.
-
-A schema of our own in the destination holds the state, written in the same transactions as what it records. So a
-run can die at any moment: exactly the recorded steps are done, each once.
+"""The destination database: it is made as the source's was, with its encoding, collation and character types; it is
+locked, and asked for what is in it. Sessions write to it without triggers.
 """
 
 from __future__ import annotations
@@ -14,15 +12,19 @@ from typing import Any
 import psycopg
 from msgspec import Struct, field
 
-from exporters.postgres.errors import translate
+from exporters.errors import SourceGoneError
+from exporters.postgres.definitions.collation import create_words
+from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
-from migrate.errors import BusyError, UsageError
-from migrate.restore.common.api import naming_create
-from migrate.restore.common.table_restore import State
+from exporters.postgres.sessions.connection import PostgresAddress, connect, connect_to_server, parse_url
+from migrate.bundle.reader import BundleReader
+from migrate.errors import BusyError
+from migrate.restore.common.api import Created, naming_create
 from migrate.restore.postgres.definitions.refusals import is_refusal
 
+_NO_LOCALE = {"22023", "42704", "42601", "0A000", "42P17"}
+"""SQLSTATEs of a server that lacks a locale, an encoding or a provider."""
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
 _LOCK_SECONDS = 20
@@ -33,10 +35,7 @@ SELECT set_config(w.name, w.value, false) FROM (VALUES ('synchronous_commit', 'o
   ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3')) AS w(name, value)
 WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL
 """
-_ONLY_FINISHED = f"""
-SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NULL AND (to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL
-  OR to_regclass('{PROGRESS_SCHEMA}.follow') IS NOT NULL)
-"""
+
 _GENERATED_VERSION = 120000
 """From here on a server has generated columns."""
 
@@ -75,10 +74,63 @@ class PostgresDestination(Struct, frozen=True):
     connection: psycopg.Connection[Any]
 
 
-class PostgresState(State, frozen=True):
-    """``portable``: the objects were made without owners and privileges."""
+def create_database(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
+    """Make the database of a URL where there is none. See ``CreateDestination``."""
+    address = parse_url(url, secrets)
+    try:
+        connect(address).close()
+    except SourceGoneError:
+        pass
+    else:
+        return None
+    name = address.keywords["dbname"]
+    with connect_to_server(address) as connection:
+        return _create(connection, name, list(_clauses(reader, source)), address.url)
 
-    portable: bool = False
+
+def create_statement(name: str, clause: str = "") -> str:
+    """Return the statement that makes a database."""
+    return f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{clause}"
+
+
+def source_clause(encoding: str | None, locale: Mapping[str, str] | None) -> str:
+    """Return the clause of CREATE DATABASE for what is known of the source."""
+    encoded = f" ENCODING {quote_literal(encoding)}" if encoding else ""
+    return f"{encoded} {create_words(locale)}" if locale else encoded
+
+
+def _clauses(reader: BundleReader, source: str) -> Iterator[str]:
+    """Yield clauses of CREATE DATABASE: the source's own, then some that more servers take."""
+    encoding = reader.last_position_value(source, "encoding")
+    locale = reader.last_position_value(source, "locale")
+    if locale:
+        yield source_clause(encoding, locale)
+    if encoding:
+        encoded = source_clause(encoding, None)
+        yield encoded
+        yield f"{encoded} LC_COLLATE 'C' LC_CTYPE 'C'"
+    yield ""
+
+
+def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], shown: str) -> Created:
+    """Make the database with the first clause that the server takes. Return what was done."""
+    refusals: list[str] = []
+    for clause in clauses:
+        try:
+            connection.execute(create_statement(name, clause).encode())
+        except psycopg.Error as exc:
+            if exc.sqlstate not in _NO_LOCALE or clause == clauses[-1]:
+                raise translate(exc, shown) from exc
+            refusals.append(in_one_line(exc))
+            continue
+        made = f"made the database {name}:{clause or ' as the server makes them'}"
+        if not refusals:
+            return Created(made)
+        otherwise = f"{made}, since the server has not what the source had ({refusals[0]})"
+        return Created(otherwise, as_source=False)
+    raise AssertionError("there is always a clause")
 
 
 @contextlib.contextmanager
@@ -136,55 +188,6 @@ def content(destination: PostgresDestination) -> str:
 def all_content(destination: PostgresDestination) -> set[str]:
     """Return the kinds and names of all that ``content`` looks for, such as ``view public.v``."""
     return {str(row[0]) for row in destination.connection.execute(_CONTENT.encode())}
-
-
-def read_state(destination: PostgresDestination) -> PostgresState | None:
-    """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
-    if not _value(destination.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
-        return None
-    try:
-        if _value(destination.connection, _ONLY_FINISHED):
-            return None
-        row = destination.connection.execute(
-            f"SELECT bundle, source, only_, portable FROM {PROGRESS_SCHEMA}.about".encode()
-        ).fetchone()
-    except psycopg.Error as exc:
-        raise UsageError(
-            f"{destination.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
-            next_step="restore into a fresh, empty database",
-        ) from exc
-    return PostgresState(*row) if row else None
-
-
-def begin_state(connection: psycopg.Connection[Any], state: PostgresState) -> None:
-    """Make the schema. Called within the transaction that makes the objects."""
-    connection.execute(
-        f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA};"
-        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text);"
-        f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY);"
-        f"CREATE TABLE {PROGRESS_SCHEMA}.left_out"
-        " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, step text, entry text)".encode()
-    )
-    connection.execute(
-        f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s, %s)".encode(),
-        (state.bundle, state.source, state.portable, state.only),
-    )
-
-
-def read_done(destination: PostgresDestination) -> set[str]:
-    """Return the names of the parts and steps that are done."""
-    return {
-        row[0] for row in destination.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())
-    }
-
-
-def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:
-    """Record, within the transaction that does it, that parts or steps are done. It waits where another open
-    transaction has recorded the same, and then raises.
-    """
-    connection.execute(
-        f"INSERT INTO {PROGRESS_SCHEMA}.done SELECT pg_catalog.unnest(%s::text[])".encode(), (list(names),)
-    )
 
 
 def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:

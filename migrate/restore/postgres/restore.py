@@ -32,7 +32,7 @@ from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.selection import require_tables
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as postgres_destination
-from migrate.restore.postgres import left_out as postgres_left_out
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore, is_users_table
 from migrate.restore.postgres.definitions import pre_data
@@ -55,7 +55,7 @@ from migrate.restore.postgres.definitions.roles import (
     note_passwordless,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
-from migrate.restore.postgres.destination import PostgresState
+from migrate.restore.postgres.restore_state import PostgresState
 from migrate.runtime.crash_points import durable
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class PostgresRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep in the database."""
-        return postgres_left_out.known(reader, source, url, secrets)
+        return restore_state.read_records(reader, source, url, secrets)
 
 
 def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
-    state = postgres_destination.read_state(destination)
+    state = restore_state.read_state(destination)
     prepared = None
     if state is None:
         if (outcome := _restored_before(job, merge=merge)) is not None:
@@ -105,7 +105,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     else:
         _note_locale(job)
     _require_same(job, state)
-    done = postgres_destination.read_done(destination)
+    done = restore_state.read_done(destination)
     if selection.definitions:
         pre_data.go_on(destination.connection, _definition_request(job, state, alone=not merge), done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
@@ -157,7 +157,7 @@ def _note_left_out(
 ) -> None:
     """Gather what this restore and earlier ones have left out; ``absent``: tables that could not be made."""
     still = run.still_left_out(_tried_again(job, state), quote_qualified)
-    recorded = postgres_left_out.read(job.destination.connection)
+    recorded = restore_state.read_left_out(job.destination.connection)
     if job.selection.definitions:
         _note_definitions(job, state, [*recorded.left_out, *still])
     rows = [f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)]
@@ -199,7 +199,7 @@ def _finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge
     last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out or must_keep(job.destination.connection, record):
-        job.notes.append(postgres_left_out.HOW_TO_FORGET)
+        job.notes.append(restore_state.HOW_TO_FORGET)
 
 
 def _not_finished(
@@ -316,7 +316,7 @@ def _restored_before(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | N
     names = [table.key for table in job.tables]
     conflict = _conflict(job, names, merge=merge)
     records, same = run.finished_records(
-        lambda bundle: postgres_left_out.read_finished(connection, bundle, run.source)
+        lambda bundle: restore_state.read_finished(connection, bundle, run.source)
     )
     mark = read_mark(connection, run.source)
     is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
@@ -406,7 +406,7 @@ def _nothing_to_do(
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     notes = _passwordless(job, records)
     if records:
-        notes.append(postgres_left_out.HOW_TO_FORGET)
+        notes.append(restore_state.HOW_TO_FORGET)
     names = [row.key for row in (*job.run.tables, *job.run.views) if row.number]
     absent = postgres_destination.absent_tables(job.destination.connection, names)
     return job.run.nothing_to_do(
@@ -445,7 +445,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> PostgresState:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
     alone = alone and job.run.whole
-    postgres_left_out.forget_finished(connection, job.state, every=alone)
+    restore_state.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
         return pre_data.define(connection, _definition_request(job, job.state, alone=alone))
@@ -453,7 +453,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> PostgresState:
     absent = postgres_destination.absent_tables(connection, names)
     require_tables([quote_qualified(*name) for name in names if name in absent], job.destination.address.url)
     with durable("restore.postgres.begin_rows"), connection.transaction():
-        postgres_destination.begin_state(connection, job.state)
+        restore_state.begin_state(connection, job.state)
     return job.state
 
 

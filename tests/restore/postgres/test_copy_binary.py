@@ -9,7 +9,8 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.sql.columns import EXACT_OF, TYPE
 from exporters.sql.parquet_read import open_part
 from migrate.restore.common.table_parts import parts_of
-from migrate.restore.postgres.destination import PostgresState, begin_state, open_destination
+from migrate.restore.postgres.destination import open_destination
+from migrate.restore.postgres.restore_state import PostgresState, begin_state
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts

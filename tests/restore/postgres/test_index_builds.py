@@ -8,6 +8,7 @@ import pytest
 
 from exporters.postgres.sessions.connection import parse_url
 from migrate.restore.postgres import destination as postgres_destination
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions import index_builds
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.index_builds import (
@@ -141,7 +142,7 @@ def test_large_b_trees_are_made_so_and_all_else_as_the_session_is(other_postgres
     run_sql(url, _NOTED)
     address = parse_url(url)
     with postgres_destination.open_destination(address) as destination:
-        postgres_destination.begin_state(destination.connection, postgres_destination.PostgresState("b", "s"))
+        restore_state.begin_state(destination.connection, restore_state.PostgresState("b", "s"))
         (default,) = destination.connection.execute("SHOW max_parallel_maintenance_workers").fetchone()
     entries = [
         DumpEntry(number, kind.strip(), "x", "public", sql.encode())
@@ -191,7 +192,7 @@ def test_the_last_large_index_waits_for_no_worker(other_postgres):
     run_sql(url, _MEETING.format(sessions=sessions))
     address = parse_url(url)
     with postgres_destination.open_destination(address) as destination:
-        postgres_destination.begin_state(destination.connection, postgres_destination.PostgresState("b", "s"))
+        restore_state.begin_state(destination.connection, restore_state.PostgresState("b", "s"))
     entries = [
         DumpEntry(
             number,

@@ -213,8 +213,8 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
 def _tables_only(connection, wanted):
     with connection.transaction():
         connection.execute("CREATE TABLE public.t (a int)")
-        sql_define.postgres_destination.begin_state(connection, wanted.state)
-        sql_define.postgres_destination.mark_done(connection, "pre-data")
+        sql_define.restore_state.begin_state(connection, wanted.state)
+        sql_define.restore_state.mark_done(connection, "pre-data")
     return wanted.state
 
 
@@ -237,7 +237,7 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(
     monkeypatch.setattr(sql_define, "_BATCH", 5)
     with monkeypatch.context() as patch:
         patch.setattr(sql_define, "_make", make)
-        patch.setattr(sql_define.postgres_destination, "mark_done", _until(4))
+        patch.setattr(sql_define.restore_state, "mark_done", _until(4))
         with pytest.raises(KeyboardInterrupt):
             restore(reader, destination, *only)
     assert restore(reader, destination, *only).findings == ()
@@ -249,7 +249,7 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(
 
 
 def _until(count: int):
-    from migrate.restore.postgres.destination import mark_done
+    from migrate.restore.postgres.restore_state import mark_done
 
     left = [None] * count
 

@@ -16,8 +16,7 @@ from exporters.postgres.definitions.constraint_triggers import constraint_trigge
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
-from migrate.restore.postgres import destination as postgres_destination
-from migrate.restore.postgres import left_out as postgres_left_out
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, begun_as, read_script
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner, mark_of
@@ -25,7 +24,7 @@ from migrate.restore.postgres.definitions.post_data_order import Stage, split_at
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions, RecordedSequence
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser, refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
-from migrate.restore.postgres.destination import PostgresState
+from migrate.restore.postgres.restore_state import PostgresState
 from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.crash_points import durable
@@ -106,10 +105,10 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
     every = "; ".join(sql for _, sql in statements) or "SELECT 1"
     try:
         with durable("restore.postgres.settings"), connection.transaction():
-            postgres_destination.mark_done(connection, step)
+            restore_state.mark_done(connection, step)
             if refusal_of(connection, step, every.encode()):
                 refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
-                postgres_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
+                restore_state.add_left_out(connection, step, [refusal for refusal in refusals if refusal])
     except psycopg.Error as exc:
         raise ddl_error(exc, step) from exc
 
@@ -136,8 +135,8 @@ def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
     connection = job.destination.connection
     try:
         with durable("restore.postgres.triggers"), connection.transaction():
-            postgres_destination.mark_done(connection, _TRIGGERS)
-            postgres_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
+            restore_state.mark_done(connection, _TRIGGERS)
+            restore_state.add_left_out(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
     except psycopg.Error as exc:
         raise ddl_error(exc, "constraint-triggers.json") from exc
 

@@ -18,7 +18,8 @@ from exporters.row_digest import RowsDigest
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
 from migrate.restore.postgres.definitions.refusals import is_superuser
-from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
+from migrate.restore.postgres.destination import has_table, table_with_rows
+from migrate.restore.postgres.restore_state import mark_done
 
 _CREATE = re.compile(rb"^CREATE EXTENSION IF NOT EXISTS [^;]+(?=;$)", re.MULTILINE)
 _AVAILABLE = """

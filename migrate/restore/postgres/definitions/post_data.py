@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.sessions.connection import PostgresAddress
-from migrate.restore.postgres import left_out as postgres_left_out
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions.index_builds import IndexBuilds, makes_large_b_tree, read_limits
 from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
 from migrate.restore.postgres.definitions.refusals import Aid, ddl_error, first_line, is_refusal
-from migrate.restore.postgres.destination import connect_writer, mark_done
+from migrate.restore.postgres.destination import connect_writer
+from migrate.restore.postgres.restore_state import mark_done
 from migrate.runtime.crash_points import durable
 
 OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
@@ -257,7 +258,7 @@ class StepRunner:
                         mark_done(connection, mark_of(step))
                     with aid.given(connection, entry):
                         connection.execute(entry.sql)
-                    postgres_left_out.add(connection, mark_of(step), left_out, notes)
+                    restore_state.add_left_out(connection, mark_of(step), left_out, notes)
             except _IN_EACH_OTHERS_WAY:
                 raise
             except psycopg.Error as exc:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.postgres import destination as postgres_destination
-from migrate.restore.postgres import left_out as postgres_left_out
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.dump_script import (
@@ -38,7 +38,7 @@ from migrate.restore.postgres.definitions.roles import (
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
-from migrate.restore.postgres.destination import PostgresState
+from migrate.restore.postgres.restore_state import PostgresState
 from migrate.runtime.crash_points import durable
 
 _REFUSED = psycopg.errors.InsufficientPrivilege
@@ -115,14 +115,14 @@ def _define(
         try:
             with durable("restore.postgres.pre_data"), connection.transaction():
                 _begin(connection, request, state, notes)
-                postgres_destination.mark_done(connection, _PRE_DATA)
+                restore_state.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make_all(connection, script.entries, request, portable=portable)
-                postgres_left_out.add(connection, _PRE_DATA, left_out)
+                restore_state.add_left_out(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with durable("restore.postgres.begin"), connection.transaction():
                 _begin(connection, request, state, notes)
-                postgres_destination.mark_done(connection, *missing.words())
+                restore_state.mark_done(connection, *missing.words())
             _make_in_batches(connection, script, set(), request, portable=portable)
     except _REFUSED:
         raise
@@ -138,7 +138,7 @@ def _begin(
     notes: Sequence[str],
 ) -> None:
     """Make roles and the state, within the caller's transaction."""
-    postgres_destination.begin_state(connection, state)
+    restore_state.begin_state(connection, state)
     roles = [] if state.portable else request.definitions.roles()
     missing = missing_roles(connection, roles)
     kept = note_kept(connection, [role for role in roles if role["name"] not in set(missing)])
@@ -146,7 +146,7 @@ def _begin(
     if request.alone and not state.portable:
         begin_as_dumped(connection, request.definitions.section("pre-data", portable=False))
     passwordless = logging_in([role for role in roles if role["name"] in missing])
-    postgres_left_out.add(connection, _ROLES, refused, [*notes, *kept], passwordless=passwordless)
+    restore_state.add_left_out(connection, _ROLES, refused, [*notes, *kept], passwordless=passwordless)
 
 
 class _Missing(Struct, frozen=True):
@@ -258,13 +258,13 @@ def _make_in_batches(
         if name in done:
             continue
         with durable("restore.postgres.pre_data_batch"), connection.transaction():
-            postgres_destination.mark_done(connection, name)
+            restore_state.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
                 left_out = _make(connection, batch, request, portable=portable)
-            postgres_left_out.add(connection, name, left_out)
+            restore_state.add_left_out(connection, name, left_out)
     with durable("restore.postgres.pre_data_batches"), connection.transaction():
-        postgres_destination.mark_done(connection, _PRE_DATA)
+        restore_state.mark_done(connection, _PRE_DATA)
 
 
 class Last(Struct, frozen=True):
@@ -293,8 +293,8 @@ def finish(
     keep = bool(record.left_out) or must_keep(connection, record)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
-            postgres_left_out.forget_superseded(connection, state, last.superseded)
-            postgres_left_out.end(connection, keep=keep)
+            restore_state.forget_superseded(connection, state, last.superseded)
+            restore_state.end_state(connection, keep=keep)
             if last.base is not None:
                 begin_mark(connection, state.source, last.base, last.missing_tables)
             left_out = set_for_database(connection, last.settings)
@@ -308,5 +308,5 @@ def finish(
                 raise psycopg.Rollback(transaction)
             if keep:
                 whole = replace(record, left_out=unique(record.left_out, left_out))
-                postgres_left_out.write_finished(connection, state, whole)
+                restore_state.write_finished(connection, state, whole)
             return left_out

@@ -3,10 +3,10 @@ without a schema, and checks that have become untrue. PostgreSQL believes that a
 materialized view depend on nothing but declared objects; pg_dump's scripts stop there, or go on without.
 
 **Lent rights.** A privilege comes back as granted by who passed it on, which takes that this role reaches the schema.
-At the source it could once; what has been revoked since makes pg_dump's script stop there. So a superuser lends the role a
-look into the schema for that statement. The loan ends within the same transaction, so that nobody ever sees it, and no
-code runs meanwhile. What runs code as its owner (an index' functions, a materialized view's query) is lent nothing. It
-would do, or show, at the restore what its owner was kept from at the source.
+At the source it could once; what has been revoked since makes pg_dump's script stop there. So a superuser lends the
+role a look into the schema for that statement. The loan ends within the same transaction, so that nobody ever sees it,
+and no code runs meanwhile. What runs code as its owner (an index' functions, a materialized view's query) is lent
+nothing. It would do, or show, at the restore what its owner was kept from at the source.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import AttemptProgress, PartFile, batches_of, damage, readable
-from migrate.restore.postgres import left_out as postgres_left_out
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions.refusals import (
     Check,
     destination_error,
@@ -41,11 +41,11 @@ from migrate.restore.postgres.destination import (
     column_types,
     connect_writer,
     has_generated,
-    mark_done,
     with_compression,
     without_triggers,
     without_user_triggers,
 )
+from migrate.restore.postgres.restore_state import mark_done
 from migrate.restore.postgres.rows import copy_binary, large_objects
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, ENCODING, PreparedParts
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
@@ -253,7 +253,7 @@ class RowWriter:
                     untrue = stack.enter_context(without_checks(connection, attempt.waived or ()))
                     self._copy(attempt, column_types(connection, {into}))
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
-                postgres_left_out.add(connection, part.name, names, notes)
+                restore_state.add_left_out(connection, part.name, names, notes)
         except DamageError:
             attempt.progress.take_back()
             raise

@@ -1,5 +1,7 @@
-"""What a restore left out, kept in the destination. While the restore runs, that lies next to the record of finished
-steps, written in the same transactions. Once it is finished, it is in a record that stays.
+"""What a restore keeps at the destination, in a schema of our own: how far it came, and what it left out.
+
+The state is written in the same transactions as what it records. So a run can die at any moment: exactly the recorded
+steps are done, each once. Once the restore is finished, what it left out is in a record that stays.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
+from migrate.errors import UsageError
+from migrate.restore.common.api import UnfinishedRestore
 from migrate.restore.common.left_out import FinishedRestore, unique
+from migrate.restore.common.table_restore import State
 from migrate.restore.postgres.definitions.refusals import first_line
-from migrate.restore.postgres.destination import PostgresState
+from migrate.restore.postgres.destination import PostgresDestination, has_schema
 
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"
 _FINISHED = f"{PROGRESS_SCHEMA}.finished"
@@ -24,9 +29,70 @@ HOW_TO_FORGET = (
     f"the destination keeps this list in schema {PROGRESS_SCHEMA}, so the same command and verify --against name it"
     f" again; to forget it: DROP TABLE {PROGRESS_SCHEMA}.finished"
 )
+_ONLY_FINISHED = f"""
+SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NULL AND (to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL
+  OR to_regclass('{PROGRESS_SCHEMA}.follow') IS NOT NULL)
+"""
+_OWN = ("about", "done", "left_out")
+_OWN_TABLES = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = %s"
 
 
-def add(
+class PostgresState(State, frozen=True):
+    """``portable``: the objects were made without owners and privileges."""
+
+    portable: bool = False
+
+
+def read_state(destination: PostgresDestination) -> PostgresState | None:
+    """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
+    if not has_schema(destination.connection, PROGRESS_SCHEMA):
+        return None
+    try:
+        if destination.connection.execute(_ONLY_FINISHED.encode()).fetchone() == (True,):
+            return None
+        row = destination.connection.execute(
+            f"SELECT bundle, source, only_, portable FROM {PROGRESS_SCHEMA}.about".encode()
+        ).fetchone()
+    except psycopg.Error as exc:
+        raise UsageError(
+            f"{destination.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
+            next_step="restore into a fresh, empty database",
+        ) from exc
+    return PostgresState(*row) if row else None
+
+
+def begin_state(connection: psycopg.Connection[Any], state: PostgresState) -> None:
+    """Make the schema. Called within the transaction that makes the objects."""
+    connection.execute(
+        f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA};"
+        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text);"
+        f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY);"
+        f"CREATE TABLE {PROGRESS_SCHEMA}.left_out"
+        " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, step text, entry text)".encode()
+    )
+    connection.execute(
+        f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s, %s)".encode(),
+        (state.bundle, state.source, state.portable, state.only),
+    )
+
+
+def read_done(destination: PostgresDestination) -> set[str]:
+    """Return the names of the parts and steps that are done."""
+    return {
+        row[0] for row in destination.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())
+    }
+
+
+def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:
+    """Record, within the transaction that does it, that parts or steps are done. It waits where another open
+    transaction has recorded the same, and then raises.
+    """
+    connection.execute(
+        f"INSERT INTO {PROGRESS_SCHEMA}.done SELECT pg_catalog.unnest(%s::text[])".encode(), (list(names),)
+    )
+
+
+def add_left_out(
     connection: psycopg.Connection[Any],
     step: str,
     left_out: Sequence[str] = (),
@@ -42,7 +108,7 @@ def add(
         connection.execute(f"INSERT INTO {_TABLE} (step, entry) VALUES (%s, %s)".encode(), (step, entry))
 
 
-def read(connection: psycopg.Connection[Any]) -> FinishedRestore:
+def read_left_out(connection: psycopg.Connection[Any]) -> FinishedRestore:
     """Return all that finished steps have recorded, each sentence once."""
     rows = connection.execute(f"SELECT entry FROM {_TABLE} ORDER BY id".encode()).fetchall()
     records = [FinishedRestore.decode("", entry) for (entry,) in rows]
@@ -65,7 +131,9 @@ def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str)
     return [FinishedRestore.decode(*row) for row in rows]
 
 
-def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]) -> list[FinishedRestore]:
+def read_records(
+    reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]
+) -> list[FinishedRestore]:
     """Return what restores of a source have left out of a database: finished ones, and one that still has to be
     finished. Raises errors of ``exporters.errors``.
     """
@@ -74,13 +142,13 @@ def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str
         if not (_exists(connection, "about") or _exists(connection, "finished")):
             return []
         try:
-            return _known(connection, reader.info.id, source)
+            return _records(connection, reader.info.id, source)
         except psycopg.errors.InsufficientPrivilege as exc:
             words = f"schema {PROGRESS_SCHEMA} says what a restore left out, and cannot be read: {first_line(exc)}"
             return [FinishedRestore("", [words])]
 
 
-def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:
+def _records(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:
     records = read_finished(connection, bundle, source)
     if not _exists(connection, "about"):
         return records
@@ -90,7 +158,7 @@ def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> lis
     if about is None or about[:2] != (bundle, source):
         return records
     words = f"a restore of {about[2] or source} is not finished: give its command again"
-    return [*records, FinishedRestore(about[2], [words, *read(connection).left_out], finished=False)]
+    return [*records, FinishedRestore(about[2], [words, *read_left_out(connection).left_out], finished=False)]
 
 
 def forget_finished(connection: psycopg.Connection[Any], state: PostgresState, *, every: bool) -> None:
@@ -120,7 +188,7 @@ def forget_superseded(
             connection.execute(f"DROP TABLE {_FINISHED}".encode())
 
 
-def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
+def end_state(connection: psycopg.Connection[Any], *, keep: bool) -> None:
     """Remove the state of a restore, within the transaction that ends it. ``keep``: it has left something out, so
     ``write_finished`` follows.
     """
@@ -130,7 +198,7 @@ def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
             " finished_at timestamptz DEFAULT pg_catalog.now(), entry text)".encode()
         )
     if keep or _exists(connection, "finished") or _exists(connection, "follow"):
-        tables = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in ("about", "done", "left_out"))
+        tables = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in _OWN)
         connection.execute(f"DROP TABLE {tables}".encode())
     else:
         connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
@@ -153,3 +221,22 @@ def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
         (PROGRESS_SCHEMA, table),
     ).fetchone()
     return bool(row and row[0])
+
+
+def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestore | None:
+    """See ``Engine.unfinished_restore``. Where the schema has what other restores left out, or how far changes were
+    applied, these stay. Raises ``SourceError``.
+    """
+    address = parse_url(url, secrets)
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        tables = {str(name) for (name,) in connection.execute(_OWN_TABLES, (PROGRESS_SCHEMA,))}
+        if "about" not in tables:
+            return None
+        row = connection.execute(f"SELECT bundle, source FROM {PROGRESS_SCHEMA}.about".encode()).fetchone()
+    bundle, source = row or ("", "")
+    labels = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in _OWN if name in tables)
+    if tables <= {*_OWN}:
+        return UnfinishedRestore(
+            bundle, source, f"schema {PROGRESS_SCHEMA}", f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE;"
+        )
+    return UnfinishedRestore(bundle, source, f"tables {labels}", f"DROP TABLE {labels};")
