@@ -13,6 +13,7 @@ from exporters.postgres import chunk_plan
 from migrate.restore.mysql import restore_state as mysql_state
 from migrate.restore.mysql.definitions import create_objects as mysql_define
 from migrate.restore.mysql.rows import load_rows as mysql_rows
+from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
 from tests.exporters.mysql import databases as mysql
