@@ -14,7 +14,7 @@ from migrate.restore.mysql import restore_state as mysql_state
 from migrate.restore.mysql.definitions import create_objects as mysql_define
 from migrate.restore.mysql.rows import load_rows as mysql_rows
 from migrate.restore.postgres import restore_state
-from migrate.restore.postgres.definitions import post_data, pre_data
+from migrate.restore.postgres.definitions import after_rows, post_data
 from migrate.restore.postgres.rows import load_rows
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres.databases import as_role, export_database, run_sql
@@ -34,7 +34,7 @@ def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> No
 
 def die_at(step, bundle, destination):
     """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
-    count, real, real_finish = 0, restore_state.mark_done, pre_data.finish
+    count, real, real_finish = 0, restore_state.mark_done, after_rows.finish
 
     def mark(*words):
         nonlocal count
@@ -43,13 +43,13 @@ def die_at(step, bundle, destination):
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def finish(*words):
+    def finish(*words, merge):
         if step % 2:
-            real_finish(*words)
+            real_finish(*words, merge=merge)
         os.kill(os.getpid(), signal.SIGKILL)
 
     put_in("mark_done", mark, restore_state, load_rows, post_data)
-    put_in("finish", finish, pre_data)
+    put_in("finish", finish, after_rows)
     restore_from(read_bundle(bundle), "app", destination, workers=2)
 
 

@@ -9,10 +9,10 @@ with the catalog's digests. Event triggers come last of all. The same command af
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -34,27 +34,22 @@ from migrate.restore.common.table_restore import TableRestore, WrittenRows, sent
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.changes.follow_marks import read_mark
-from migrate.restore.postgres.context import PostgresRestore, is_users_table
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import pre_data
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
 from migrate.restore.postgres.definitions.dump_script import (
     Name,
-    Script,
     content_of,
     held_otherwise,
     read_script,
 )
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
-from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
 from migrate.restore.postgres.definitions.refusals import destination_error
 from migrate.restore.postgres.definitions.roles import (
-    differing_database,
-    must_keep,
     note_made,
     note_passwordless,
 )
-from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.restore_state import PostgresState
 from migrate.runtime.crash_points import durable
 
@@ -120,9 +115,9 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     findings = _compare(job, run, filled) if selection.rows else []
     _note_left_out(job, run, state, absent)
     if findings:
-        job.left_out.extend(_not_finished(job, state, script, merge=merge))
+        job.left_out.extend(after_rows.not_finished(job, state, script, merge=merge))
     else:
-        _finish(job, state, script, merge=merge)
+        after_rows.finish(job, state, script, merge=merge)
     made = _passwordless(job, run.earlier) if selection.left_out else note_made(job.passwordless)
     notes = [*made, *job.notes, *_other_settings(job)]
     return run.outcome(written, findings, notes, job.left_out)
@@ -177,60 +172,6 @@ def _note_definitions(job: PostgresRestore, state: PostgresState, known: Sequenc
         job.left_out.extend(left_out)
         job.notes.extend(notes)
     job.left_out.extend(_other_column_orders(job))
-
-
-def _finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> None:
-    """All is there and equal: do what comes last, and forget the state, but for what was left out."""
-    selection = job.selection
-    entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
-    if selection.is_part:
-        entries = select_entries(entries, frozenset(), job.run.was_left_out)
-    settings = job.definitions.settings() if selection.is_everything else ()
-    if settings and merge:
-        job.notes.append("what the source had set for its database is not set here: others use this one")
-        settings = ()
-    database = _missing_properties(job, state) if selection.is_everything and not merge else {}
-    record = job.run.record(job.left_out, job.notes, job.losses, job.passwordless)
-    base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
-    rows = job.run.reader.catalog() if base is not None else ()
-    names = [row.key for row in rows if row.source == job.run.source and is_users_table(row)]
-    absent = postgres_destination.absent_tables(job.destination.connection, names)
-    missing_tables = sorted(map(".".join, absent))
-    last = pre_data.Last(script, entries, settings, database, job.run.superseded, base, missing_tables)
-    job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
-    if job.left_out or must_keep(job.destination.connection, record):
-        job.notes.append(restore_state.HOW_TO_FORGET)
-
-
-def _not_finished(
-    job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool
-) -> Iterator[str]:
-    """Yield what ``_finish`` would make."""
-    selection, reason = job.selection, "not made before the rows are those of the bundle"
-    if selection.definitions and not selection.is_part:
-        yield from (f"{entry.label}: {reason}" for entry in script.entries if is_event_trigger(entry))
-    if selection.is_everything and not merge:
-        names = ["settings"] if job.definitions.settings() else []
-        if (source := job.definitions.database()) is not None:
-            lacking, _ = differing_database(job.destination.connection, source, portable=state.portable)
-            names += [name.replace("_", " ") for name in lacking]
-        if names:
-            yield f"{', '.join(names)} of the database: {reason}"
-
-
-def _missing_properties(job: PostgresRestore, state: PostgresState) -> dict[str, Any]:
-    """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
-    source = job.definitions.database()
-    if source is None:
-        return {}
-    lacking, new = differing_database(job.destination.connection, source, portable=state.portable)
-    if lacking and not new:
-        words = ", ".join(
-            f"{name.replace('_', ' ')} {value or 'the default'}" for name, value in lacking.items()
-        )
-        job.notes.append(f"the database keeps what it has of its own; at the source: {words}")
-        return {}
-    return lacking
 
 
 def _tried_again(job: PostgresRestore, state: PostgresState) -> set[str]:

@@ -1,5 +1,6 @@
 """What comes after the rows: indexes, constraints, foreign keys, the rest of post-data, sequences, and triggers of
-constraints that do not fire as new ones do, because somebody disabled them at the source.
+constraints that do not fire as new ones do, because somebody disabled them at the source. At last what may forbid
+anything, and the end of the restore.
 """
 
 from __future__ import annotations
@@ -15,15 +16,35 @@ from msgspec.structs import replace
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
+from migrate.restore.common.left_out import unique
 from migrate.restore.common.selection import ancestors
 from migrate.restore.postgres import restore_state
-from migrate.restore.postgres.context import PostgresRestore
-from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, begun_as, read_script
+from migrate.restore.postgres.changes.follow_marks import begin_mark
+from migrate.restore.postgres.context import PostgresRestore, is_users_table
+from migrate.restore.postgres.definitions.dump_script import (
+    DumpEntry,
+    Script,
+    begun_as,
+    read_script,
+    under_settings,
+)
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner, mark_of
-from migrate.restore.postgres.definitions.post_data_order import Stage, split_at_rows, stages
+from migrate.restore.postgres.definitions.post_data_order import (
+    Stage,
+    is_event_trigger,
+    split_at_rows,
+    stages,
+)
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions, RecordedSequence
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser, refusal_of
+from migrate.restore.postgres.definitions.roles import (
+    describe_database,
+    differing_database,
+    must_keep,
+    set_for_database,
+)
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
+from migrate.restore.postgres.destination import absent_tables
 from migrate.restore.postgres.restore_state import PostgresState
 from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.restore.postgres.rows.load_rows import RowWriter
@@ -236,3 +257,87 @@ def _refused(trigger: Trigger) -> str:
         f"constraint {quote_name(trigger['constraint'])} of {owner}: its triggers on {_table(trigger)} {words} at the"
         " source, and fire here: only a superuser may change that"
     )
+
+
+def finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> None:
+    """All is there and equal: do what comes last, and forget the state, in one transaction. Where anything was left out,
+    before or now, or ``must_keep``, a record stays in the destination with all of it.
+    """
+    connection, run = job.destination.connection, job.run
+    settings = job.definitions.settings() if job.selection.is_everything else ()
+    if settings and merge:
+        job.notes.append("what the source had set for its database is not set here: others use this one")
+        settings = ()
+    database = _missing_properties(job, state) if job.selection.is_everything and not merge else {}
+    record = run.record(job.left_out, job.notes, job.losses, job.passwordless)
+    keep = bool(record.left_out) or must_keep(connection, record)
+    while True:
+        with durable("restore.postgres.finish"), connection.transaction() as transaction:
+            restore_state.forget_superseded(connection, state, run.superseded)
+            restore_state.end_state(connection, keep=keep)
+            _begin_following(job)
+            left_out = [*set_for_database(connection, settings), *describe_database(connection, database)]
+            with under_settings(connection, script):
+                refusals = [
+                    refusal_of(connection, entry.label, entry.sql) for entry in _event_triggers(job, script)
+                ]
+            left_out += filter(None, refusals)
+            if left_out and not keep:
+                keep = True
+                raise psycopg.Rollback(transaction)
+            if keep:
+                whole = replace(record, left_out=unique(record.left_out, left_out))
+                restore_state.write_finished(connection, state, whole)
+            break
+    job.left_out.extend(left_out)
+    if keep:
+        job.notes.append(restore_state.HOW_TO_FORGET)
+
+
+def _event_triggers(job: PostgresRestore, script: Script) -> list[DumpEntry]:
+    """Return the entries that come last of all: from then on they may forbid anything."""
+    if not job.selection.definitions:
+        return []
+    entries = list(filter(is_event_trigger, script.entries))
+    return select_entries(entries, frozenset(), job.run.was_left_out) if job.selection.is_part else entries
+
+
+def _begin_following(job: PostgresRestore) -> None:
+    """Write that the destination is as the source was at the base of its changes, where all of its rows came, and which
+    tables it lacks.
+    """
+    base, run, selection = job.followed_from, job.run, job.selection
+    if base is None or not selection.rows or (selection.is_part and not selection.left_out):
+        return
+    rows = [row for row in run.reader.catalog() if row.source == run.source and is_users_table(row)]
+    absent = absent_tables(job.destination.connection, [row.key for row in rows])
+    begin_mark(job.destination.connection, run.source, base, sorted(map(".".join, absent)))
+
+
+def not_finished(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> Iterator[str]:
+    """Yield what ``finish`` would make."""
+    selection, reason = job.selection, "not made before the rows are those of the bundle"
+    if selection.definitions and not selection.is_part:
+        yield from (f"{entry.label}: {reason}" for entry in script.entries if is_event_trigger(entry))
+    if selection.is_everything and not merge:
+        names = ["settings"] if job.definitions.settings() else []
+        if (source := job.definitions.database()) is not None:
+            lacking, _ = differing_database(job.destination.connection, source, portable=state.portable)
+            names += [name.replace("_", " ") for name in lacking]
+        if names:
+            yield f"{', '.join(names)} of the database: {reason}"
+
+
+def _missing_properties(job: PostgresRestore, state: PostgresState) -> dict[str, Any]:
+    """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
+    source = job.definitions.database()
+    if source is None:
+        return {}
+    lacking, new = differing_database(job.destination.connection, source, portable=state.portable)
+    if lacking and not new:
+        words = ", ".join(
+            f"{name.replace('_', ' ')} {value or 'the default'}" for name, value in lacking.items()
+        )
+        job.notes.append(f"the database keeps what it has of its own; at the source: {words}")
+        return {}
+    return lacking

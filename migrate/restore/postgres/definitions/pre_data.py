@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -11,10 +11,8 @@ import psycopg
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import restore_state
-from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.dump_script import (
     DumpEntry,
@@ -27,15 +25,12 @@ from migrate.restore.postgres.definitions.dump_script import (
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions
-from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser, refusal_of
+from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser
 from migrate.restore.postgres.definitions.roles import (
-    describe_database,
     logging_in,
     make_roles,
     missing_roles,
-    must_keep,
     note_kept,
-    set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.restore_state import PostgresState
@@ -265,48 +260,3 @@ def _make_in_batches(
             restore_state.add_left_out(connection, name, left_out)
     with durable("restore.postgres.pre_data_batches"), connection.transaction():
         restore_state.mark_done(connection, _PRE_DATA)
-
-
-class Last(Struct, frozen=True):
-    """What a restore does at its end: ``settings`` of the ``database`` and what it is given itself, and ``entries`` of
-    the script of post-data (event triggers, which from then on may forbid anything). ``superseded``: bundles of whose
-    restores nothing is recorded any more. ``base``: the position of the snapshot, where the source's changes are
-    followed; None where they are not, or only a part of its rows was restored. ``missing_tables``: those of the bundle
-    that are not here, ``schema.name``.
-    """
-
-    script: Script
-    entries: Sequence[DumpEntry]
-    settings: Sequence[Mapping[str, Any]]
-    database: Mapping[str, Any] = field(default_factory=dict)
-    superseded: Sequence[str] = ()
-    base: int | None = None
-    missing_tables: Sequence[str] = ()
-
-
-def finish(
-    connection: psycopg.Connection[Any], last: Last, state: PostgresState, record: FinishedRestore
-) -> list[str]:
-    """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
-    before or now, or ``must_keep``, ``record`` stays in the destination with all of it.
-    """
-    keep = bool(record.left_out) or must_keep(connection, record)
-    while True:
-        with durable("restore.postgres.finish"), connection.transaction() as transaction:
-            restore_state.forget_superseded(connection, state, last.superseded)
-            restore_state.end_state(connection, keep=keep)
-            if last.base is not None:
-                begin_mark(connection, state.source, last.base, last.missing_tables)
-            left_out = set_for_database(connection, last.settings)
-            left_out += describe_database(connection, last.database)
-            with under_settings(connection, last.script):
-                left_out += [
-                    word for entry in last.entries if (word := refusal_of(connection, entry.label, entry.sql))
-                ]
-            if left_out and not keep:
-                keep = True
-                raise psycopg.Rollback(transaction)
-            if keep:
-                whole = replace(record, left_out=unique(record.left_out, left_out))
-                restore_state.write_finished(connection, state, whole)
-            return left_out
