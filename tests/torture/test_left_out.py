@@ -43,9 +43,9 @@ def die_at(step, bundle, destination):
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def finish(*words, merge):
+    def finish(*words):
         if step % 2:
-            real_finish(*words, merge=merge)
+            real_finish(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
     put_in("mark_done", mark, restore_state, load_rows, post_data)

@@ -27,15 +27,19 @@ def is_users_table(row: CatalogRow) -> bool:
     return row.kind == "table" and bool(row.number) and not row.details.get("extension")
 
 
-class PostgresRestore(Struct, frozen=True, dict=True):
+class PostgresRestore(Struct, dict=True):
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. The pool of ``open_pool`` copies the rows instead of threads. All else is filled on the way.
+    included. ``merge``: others may use the database. The pool of ``open_pool`` copies the rows instead of threads. All
+    else is filled on the way.
     """
 
     run: TableRestore
     destination: PostgresDestination
     names: frozenset[Name]
+    merge: bool = False
     open_pool: OpenRowPool | None = None
+    portable: bool = False
+    """Whether the objects are made without owners and privileges."""
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -54,6 +58,11 @@ class PostgresRestore(Struct, frozen=True, dict=True):
         return self.run.selection
 
     @property
+    def alone(self) -> bool:
+        """Whether the database holds nothing else."""
+        return self.run.whole and not self.merge
+
+    @property
     def defined(self) -> frozenset[Name]:
         """The tables whose definitions are made: where only what was left out is, that names each of them itself."""
         return frozenset() if self.selection.left_out else self.names
@@ -61,7 +70,7 @@ class PostgresRestore(Struct, frozen=True, dict=True):
     @property
     def state(self) -> PostgresState:
         """What is written into the destination to recognise this restore."""
-        return PostgresState(self.run.reader.info.id, self.run.source, only=self.selection.words())
+        return PostgresState(self.run.reader.info.id, self.run.source, self.selection.words(), self.portable)
 
     @property
     def followed_from(self) -> int | None:
@@ -91,6 +100,10 @@ class PostgresRestore(Struct, frozen=True, dict=True):
             name = part.table.key
             self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
+
+    def section(self, name: str) -> bytes:
+        """Return the SQL of ``pre-data`` or ``post-data``."""
+        return self.definitions.section(name, portable=self.portable)
 
     @cached_property
     def definitions(self) -> Definitions:

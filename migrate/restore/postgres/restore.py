@@ -50,7 +50,6 @@ from migrate.restore.postgres.definitions.roles import (
     note_made,
     note_passwordless,
 )
-from migrate.restore.postgres.restore_state import PostgresState
 from migrate.runtime.crash_points import durable
 
 if TYPE_CHECKING:
@@ -73,8 +72,8 @@ class PostgresRestorer:
         address = parse_url(request.url, request.secrets)
         try:
             with postgres_destination.open_destination(address) as destination:
-                job = PostgresRestore(run, destination, names, request.open_pool)
-                outcome = _restore(job, merge=request.merge)
+                job = PostgresRestore(run, destination, names, request.merge, request.open_pool)
+                outcome = _restore(job)
                 if not job.losses:
                     return outcome
                 return RestoreReport(request.report, request.source).add_losses(outcome, job.losses)
@@ -88,21 +87,23 @@ class PostgresRestorer:
         return restore_state.read_records(reader, source, url, secrets)
 
 
-def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
+def _restore(job: PostgresRestore) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
     state = restore_state.read_state(destination)
     prepared = None
     if state is None:
-        if (outcome := _restored_before(job, merge=merge)) is not None:
+        if (outcome := _restored_before(job)) is not None:
             return outcome
         _note_locale(job)
-        state, prepared = _begin_and_prepare(job, alone=not merge)
+        prepared = _begin_and_prepare(job)
     else:
+        how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
+        run.require_same(state, where=destination.address.url, how=how)
+        job.portable = state.portable
         _note_locale(job)
-    _require_same(job, state)
     done = restore_state.read_done(destination)
     if selection.definitions:
-        pre_data.go_on(destination.connection, _definition_request(job, state, alone=not merge), done)
+        pre_data.go_on(job, done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
     from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
 
@@ -111,13 +112,13 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     without = absent | filled
     run = replace(run, tables=[table for table in run.tables if table.key not in without])
     written = row_steps.copy_rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
-    script = after_rows.complete(job, state, done)
+    script = after_rows.complete(job, done)
     findings = _compare(job, run, filled) if selection.rows else []
-    _note_left_out(job, run, state, absent)
+    _note_left_out(job, run, absent)
     if findings:
-        job.left_out.extend(after_rows.not_finished(job, state, script, merge=merge))
+        job.left_out.extend(after_rows.not_finished(job, script))
     else:
-        after_rows.finish(job, state, script, merge=merge)
+        after_rows.finish(job, script)
     made = _passwordless(job, run.earlier) if selection.left_out else note_made(job.passwordless)
     notes = [*made, *job.notes, *_other_settings(job)]
     return run.outcome(written, findings, notes, job.left_out)
@@ -147,14 +148,12 @@ def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -
     return findings
 
 
-def _note_left_out(
-    job: PostgresRestore, run: TableRestore, state: PostgresState, absent: frozenset[Name]
-) -> None:
+def _note_left_out(job: PostgresRestore, run: TableRestore, absent: frozenset[Name]) -> None:
     """Gather what this restore and earlier ones have left out; ``absent``: tables that could not be made."""
-    still = run.still_left_out(_tried_again(job, state), quote_qualified)
+    still = run.still_left_out(_tried_again(job), quote_qualified)
     recorded = restore_state.read_left_out(job.destination.connection)
     if job.selection.definitions:
-        _note_definitions(job, state, [*recorded.left_out, *still])
+        _note_definitions(job, [*recorded.left_out, *still])
     rows = [f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)]
     job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
     job.left_out[:] = unique(recorded.left_out, job.left_out, rows, still)
@@ -162,23 +161,23 @@ def _note_left_out(
     job.passwordless[:] = recorded.passwordless
 
 
-def _note_definitions(job: PostgresRestore, state: PostgresState, known: Sequence[str]) -> None:
+def _note_definitions(job: PostgresRestore, known: Sequence[str]) -> None:
     """Note what definitions are here that are not as at the source; ``known``: what was left out of them."""
     _note_database_names(job)
-    job.left_out.extend(_bytes_without_character(job, state))
+    job.left_out.extend(_bytes_without_character(job))
     if job.selection.left_out or not job.selection.is_part:
         extensions = job.definitions.extensions()
-        left_out, notes = unlike(job.destination.connection, extensions, known, portable=state.portable)
+        left_out, notes = unlike(job.destination.connection, extensions, known, portable=job.portable)
         job.left_out.extend(left_out)
         job.notes.extend(notes)
     job.left_out.extend(_other_column_orders(job))
 
 
-def _tried_again(job: PostgresRestore, state: PostgresState) -> set[str]:
+def _tried_again(job: PostgresRestore) -> set[str]:
     """Return the definitions that earlier restores left out and this one has tried again."""
     if not job.run.earlier:
         return set()
-    sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
+    sections = [job.section(name) for name in ("pre-data", "post-data")]
     entries = [
         entry for section in sections for entry in read_script(job.destination.connection, section).entries
     ]
@@ -235,27 +234,20 @@ def _other_column_orders(job: PostgresRestore) -> list[str]:
     ]
 
 
-def _bytes_without_character(job: PostgresRestore, state: PostgresState) -> list[str]:
+def _bytes_without_character(job: PostgresRestore) -> list[str]:
     """Return sentences about definitions with bytes for which the destination has no character."""
-    sections = [job.definitions.section(name, portable=state.portable) for name in ("pre-data", "post-data")]
+    sections = [job.section(name) for name in ("pre-data", "post-data")]
     names = [name for script in sections for name in held_otherwise(job.destination.connection, script)]
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
-def _require_same(job: PostgresRestore, state: PostgresState) -> None:
-    """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
-    where = job.destination.address.url
-    how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
-    job.run.require_same(state, where=where, how=how)
-
-
-def _restored_before(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
+def _restored_before(job: PostgresRestore) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come, ``DamageError`` where the bundle does not show it.
     """
     connection, run = job.destination.connection, job.run
     names = [table.key for table in job.tables]
-    conflict = _conflict(job, names, merge=merge)
+    conflict = _conflict(job, names)
     records, same = run.finished_records(
         lambda bundle: restore_state.read_finished(connection, bundle, run.source)
     )
@@ -290,10 +282,10 @@ def _restored_before(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | N
     )
 
 
-def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> str:
+def _conflict(job: PostgresRestore, names: Sequence[Name]) -> str:
     """Return what is in the way of these tables, or of a whole database; empty where nothing is."""
     connection, run = job.destination.connection, job.run
-    if run.whole and not merge:
+    if job.alone:
         return postgres_destination.content(job.destination)
     conflict = "" if run.whole else postgres_destination.table_with_rows(connection, names)
     if conflict or all(table.number for table in run.tables):
@@ -305,7 +297,7 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> st
 
 def _all_there(job: PostgresRestore) -> bool:
     """Tell whether a database without tables holds the bundle's views, routines, sequences and types, and no others."""
-    script = job.definitions.section("pre-data", portable=False)
+    script = job.section("pre-data")
     objects = content_of(read_script(job.destination.connection, script))
     there = postgres_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
@@ -363,16 +355,16 @@ def _passwordless(job: PostgresRestore, records: Sequence[FinishedRestore]) -> l
     return note_passwordless(job.destination.connection, job.definitions.roles(), made)
 
 
-def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[PostgresState, PreparedParts]:
+def _begin_and_prepare(job: PostgresRestore) -> PreparedParts:
     """Make what the rows need, and the state. Meanwhile a thread prepares rows."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-prepare") as pool:
         prepared = pool.submit(_prepare_parts, job, stop)
         try:
-            state = _begin(job, alone=alone)
+            _begin(job)
         finally:
             stop.set()
-        return state, prepared.result()
+        return prepared.result()
 
 
 def _prepare_parts(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
@@ -382,35 +374,19 @@ def _prepare_parts(job: PostgresRestore, stop: threading.Event) -> PreparedParts
     return row_steps.prepare(job, stop)
 
 
-def _begin(job: PostgresRestore, *, alone: bool) -> PostgresState:
+def _begin(job: PostgresRestore) -> None:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
-    alone = alone and job.run.whole
-    restore_state.forget_finished(connection, job.state, every=alone)
+    restore_state.forget_finished(connection, job.state, every=job.alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
-        return pre_data.define(connection, _definition_request(job, job.state, alone=alone))
+        pre_data.define(job)
+        return
     names = [table.key for table in job.tables]
     absent = postgres_destination.absent_tables(connection, names)
     require_tables([quote_qualified(*name) for name in names if name in absent], job.destination.address.url)
     with durable("restore.postgres.begin_rows"), connection.transaction():
         restore_state.begin_state(connection, job.state)
-    return job.state
-
-
-def _definition_request(
-    job: PostgresRestore, state: PostgresState, *, alone: bool
-) -> pre_data.DefinitionRequest:
-    tables = job.defined if job.selection.is_part else None
-    return pre_data.DefinitionRequest(
-        job.definitions,
-        state,
-        tables,
-        alone and job.run.whole,
-        job.orders,
-        job.run.was_left_out,
-        retried=job.selection.left_out,
-    )
 
 
 def _tables_not_made(job: PostgresRestore) -> frozenset[Name]:

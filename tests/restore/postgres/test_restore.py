@@ -210,12 +210,12 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
     assert [entry.partition(":")[0] for entry in outcome.left_out] == ["INDEX public.u"]
 
 
-def _tables_only(connection, wanted):
+def _tables_only(job):
+    connection = job.destination.connection
     with connection.transaction():
         connection.execute("CREATE TABLE public.t (a int)")
-        sql_define.restore_state.begin_state(connection, wanted.state)
+        sql_define.restore_state.begin_state(connection, job.state)
         sql_define.restore_state.mark_done(connection, "pre-data")
-    return wanted.state
 
 
 PART = ("shop.customer", "shop.event", "shop.event_2020", "shop.note")
@@ -228,10 +228,10 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(
     url, reader = shop
     real = sql_define._make
 
-    def make(connection, entries, wanted, *, portable):
+    def make(job, entries):
         if len(entries) > 5:
             raise psycopg.errors.OutOfMemory
-        return real(connection, entries, wanted, portable=portable)
+        return real(job, entries)
 
     destination = other_postgres.database()
     monkeypatch.setattr(sql_define, "_BATCH", 5)

@@ -45,7 +45,6 @@ from migrate.restore.postgres.definitions.roles import (
 )
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import absent_tables
-from migrate.restore.postgres.restore_state import PostgresState
 from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.crash_points import durable
@@ -67,10 +66,10 @@ _BY_NUMBER = re.compile(
 Trigger = Mapping[str, Any]
 
 
-def complete(job: PostgresRestore, state: PostgresState, done: set[str]) -> Script:
+def complete(job: PostgresRestore, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
     connection, definitions = job.destination.connection, job.definitions
-    script = read_script(connection, definitions.section("post-data", portable=state.portable))
+    script = read_script(connection, job.section("post-data"))
     triggers = definitions.constraint_triggers()
     if triggers:
         remaining = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
@@ -83,7 +82,7 @@ def complete(job: PostgresRestore, state: PostgresState, done: set[str]) -> Scri
     objects = [row.key for row in job.run.tables if row.number == NUMBER]
     damaged = any(name in job.damaged for name in objects)
     if job.selection.is_everything and _LARGE_OBJECTS not in done and not damaged:
-        statements = list(describe_large_objects(definitions.large_objects(), portable=state.portable))
+        statements = list(describe_large_objects(definitions.large_objects(), portable=job.portable))
         _set(connection, _LARGE_OBJECTS, statements)
     if job.selection.definitions and _TRIGGERS not in done and not job.damaged:
         _set_triggers(job, triggers)
@@ -259,21 +258,21 @@ def _refused(trigger: Trigger) -> str:
     )
 
 
-def finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> None:
-    """All is there and equal: do what comes last, and forget the state, in one transaction. Where anything was left out,
-    before or now, or ``must_keep``, a record stays in the destination with all of it.
+def finish(job: PostgresRestore, script: Script) -> None:
+    """All is there and equal: do what comes last, and forget the state, in one transaction. Where anything was left
+    out, before or now, or ``must_keep``, a record stays in the destination with all of it.
     """
     connection, run = job.destination.connection, job.run
     settings = job.definitions.settings() if job.selection.is_everything else ()
-    if settings and merge:
+    if settings and job.merge:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
-    database = _missing_properties(job, state) if job.selection.is_everything and not merge else {}
+    database = _missing_properties(job) if job.selection.is_everything and not job.merge else {}
     record = run.record(job.left_out, job.notes, job.losses, job.passwordless)
     keep = bool(record.left_out) or must_keep(connection, record)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
-            restore_state.forget_superseded(connection, state, run.superseded)
+            restore_state.forget_superseded(connection, job.state, run.superseded)
             restore_state.end_state(connection, keep=keep)
             _begin_following(job)
             left_out = [*set_for_database(connection, settings), *describe_database(connection, database)]
@@ -287,7 +286,7 @@ def finish(job: PostgresRestore, state: PostgresState, script: Script, *, merge:
                 raise psycopg.Rollback(transaction)
             if keep:
                 whole = replace(record, left_out=unique(record.left_out, left_out))
-                restore_state.write_finished(connection, state, whole)
+                restore_state.write_finished(connection, job.state, whole)
             break
     job.left_out.extend(left_out)
     if keep:
@@ -314,26 +313,26 @@ def _begin_following(job: PostgresRestore) -> None:
     begin_mark(job.destination.connection, run.source, base, sorted(map(".".join, absent)))
 
 
-def not_finished(job: PostgresRestore, state: PostgresState, script: Script, *, merge: bool) -> Iterator[str]:
+def not_finished(job: PostgresRestore, script: Script) -> Iterator[str]:
     """Yield what ``finish`` would make."""
     selection, reason = job.selection, "not made before the rows are those of the bundle"
     if selection.definitions and not selection.is_part:
         yield from (f"{entry.label}: {reason}" for entry in script.entries if is_event_trigger(entry))
-    if selection.is_everything and not merge:
+    if selection.is_everything and not job.merge:
         names = ["settings"] if job.definitions.settings() else []
         if (source := job.definitions.database()) is not None:
-            lacking, _ = differing_database(job.destination.connection, source, portable=state.portable)
+            lacking, _ = differing_database(job.destination.connection, source, portable=job.portable)
             names += [name.replace("_", " ") for name in lacking]
         if names:
             yield f"{', '.join(names)} of the database: {reason}"
 
 
-def _missing_properties(job: PostgresRestore, state: PostgresState) -> dict[str, Any]:
+def _missing_properties(job: PostgresRestore) -> dict[str, Any]:
     """Return what a new database is given of the source's own properties; note what another one keeps of its own."""
     source = job.definitions.database()
     if source is None:
         return {}
-    lacking, new = differing_database(job.destination.connection, source, portable=state.portable)
+    lacking, new = differing_database(job.destination.connection, source, portable=job.portable)
     if lacking and not new:
         words = ", ".join(
             f"{name.replace('_', ' ')} {value or 'the default'}" for name, value in lacking.items()
