@@ -25,13 +25,7 @@ _NUMBERED = (b"enum", b"set", b"bit")
 _UNSIGNED = 0x80
 
 
-class BulkRows(JoinedRows, frozen=True):
-    """Rows, and the types of their columns as the protocol has them."""
-
-    types: bytes = b""
-
-
-def bulk_rows(batch: pa.RecordBatch, without: Sequence[str]) -> BulkRows | None:
+def bulk_rows(batch: pa.RecordBatch, without: Sequence[str]) -> JoinedRows | None:
     """Return rows; None where only SQL says what a value is: characters next to bytes that are none, and shapes."""
     types, pieces = b"", list[pa.Array | bytes]()
     for field, values, side_name in written_columns(batch, without):
@@ -50,7 +44,7 @@ def bulk_rows(batch: pa.RecordBatch, without: Sequence[str]) -> BulkRows | None:
     if not pieces:
         return None
     joined = pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
-    return BulkRows(joined, types)
+    return JoinedRows(joined, types)
 
 
 def _numbers(values: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -19,14 +19,14 @@ from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
-from migrate.restore.mysql.rows.bulk_rows import BulkRows
 from migrate.restore.mysql.rows.json_decimals import with_decimals, with_paths
 
 
 class JoinedRows(Struct, frozen=True):
-    """Rows, each as one binary value."""
+    """Rows, each as one binary value. ``types``: of their columns as the protocol has them, where they go in bulk."""
 
     joined: pa.Array
+    types: bytes = b""
 
     def end_of(self, begin: int, size_bytes: int) -> int:
         """Return up to which row those from ``begin`` on are no longer than so many bytes."""
@@ -74,7 +74,7 @@ def literals_of(
         if isinstance(rows, LongRow):
             yield LongValues(LongRow(part, rows.long), without, never_set, decimals)
         else:
-            yield Values(_joined(part, without, decimals=decimals), never_set)
+            yield Values(_joined(part, without, decimals=decimals), never_set=never_set)
 
 
 def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
@@ -270,7 +270,7 @@ def insert_head(table: str, columns: Iterable[str]) -> str:
 def insert_statements(
     table: str,
     columns: Iterable[str],
-    batches: Iterable[BulkRows | Values | LongValues],
+    batches: Iterable[JoinedRows | LongValues],
     allowed_bytes: int,
 ) -> Iterator[Statement]:
     """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
@@ -297,12 +297,11 @@ class _RowsTogether:
         self._types = b""
         self._size_bytes = self._rows = 0
 
-    def add(self, values: Values | BulkRows) -> Iterator[Statement]:
+    def add(self, values: JoinedRows) -> Iterator[Statement]:
         """Take rows; yield the statements that are full."""
-        types = values.types if isinstance(values, BulkRows) else b""
-        if types != self._types:
+        if values.types != self._types:
             yield from self.rest()
-            self._types = types
+            self._types = values.types
         begin, count = 0, len(values.joined)
         while begin < count:
             end = values.end_of(begin, self._most_bytes - self._size_bytes)

@@ -42,8 +42,9 @@ from migrate.restore.common.table_parts import (
 from migrate.restore.mysql.definitions.object_maker import needs_the_user
 from migrate.restore.mysql.destination import DestinationConnection, make_empty
 from migrate.restore.mysql.restore_state import forget_refused, mark_done, note_refused, read_done
-from migrate.restore.mysql.rows.bulk_rows import BulkRows, bulk_rows
+from migrate.restore.mysql.rows.bulk_rows import bulk_rows
 from migrate.restore.mysql.rows.insert_statements import (
+    JoinedRows,
     LongValues,
     Statement,
     Values,
@@ -345,9 +346,7 @@ class _Opened(Struct, frozen=True):
         """Return the value lists of rows."""
         return literals_of(rows, self.without, decimals=self.decimals)
 
-    def values(
-        self, rows: pa.RecordBatch | LongRow, *, in_bulk: bool
-    ) -> Iterator[BulkRows | Values | LongValues]:
+    def values(self, rows: pa.RecordBatch | LongRow, *, in_bulk: bool) -> Iterator[JoinedRows | LongValues]:
         """Return the rows as they are written: ``in_bulk`` where they can be."""
         some = bulk_rows(rows, self.without) if in_bulk and not isinstance(rows, LongRow) else None
         if some is None:
@@ -361,7 +360,7 @@ class _Opened(Struct, frozen=True):
         names = columns_of(self.file.schema_arrow, self.without)
         return f"{insert_head(self.part.table.name, names)}VALUES ({','.join('?' * len(names))})"
 
-    def statements(self, batches: Iterable[BulkRows | Values | LongValues]) -> Iterator[Statement]:
+    def statements(self, batches: Iterable[JoinedRows | LongValues]) -> Iterator[Statement]:
         """Return the INSERTs."""
         names = columns_of(self.file.schema_arrow, self.without)
         inserts = insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
