@@ -17,14 +17,15 @@ from migrate.restore.mysql.rows.system_versioning import history_of
 
 
 class MysqlRestore(Struct, frozen=True, dict=True):
-    """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``notes``, ``left_out``
-    and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the destination
-    refuses.
+    """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``merge``: others may use
+    the database. ``notes``, ``left_out`` and ``losses`` are filled on the way, and ``absent`` and ``refused``: the
+    tables and rows that the destination refuses.
     """
 
     run: TableRestore
     destination: MysqlDestination
     adapter: Adapter | None
+    merge: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -47,6 +48,11 @@ class MysqlRestore(Struct, frozen=True, dict=True):
     def object_maker(self) -> ObjectMaker:
         """Makes the objects."""
         return ObjectMaker(self.destination.connection, self.notes, self.left_out)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the database holds nothing else."""
+        return self.run.whole and not self.merge
 
     @property
     def is_followed(self) -> bool:

@@ -88,8 +88,8 @@ class MysqlRestorer:
             with mysql_destination.open_destination(address, names) as destination:
                 make_kept_triggers(destination.connection)
                 adapter = adapter_for(_server(run), destination.connection)
-                job = MysqlRestore(run, destination, adapter)
-                outcome = _restore(job, merge=request.merge)
+                job = MysqlRestore(run, destination, adapter, request.merge)
+                outcome = _restore(job)
                 if adapter is None and not job.losses:
                     return outcome
                 losses = [*(adapter.losses if adapter is not None else ()), *job.losses]
@@ -102,7 +102,7 @@ class MysqlRestorer:
         return restore_state.read_records(reader, source, url, secrets)
 
 
-def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
+def _restore(job: MysqlRestore) -> RestoreOutcome:
     run, destination = job.run, job.destination
     definitions = _definitions(job)
     if job.is_followed:
@@ -110,15 +110,15 @@ def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
         definitions = without_running_events(definitions)
     state = restore_state.read_state(destination)
     if state is None:
-        if (outcome := _restored_before(job, definitions, merge=merge)) is not None:
+        if (outcome := _restored_before(job, definitions)) is not None:
             return outcome
         state = run.state
-        restore_state.begin_state(destination, state, alone=run.whole and not merge)
+        restore_state.begin_state(destination, state, alone=job.alone)
     how = f"drop the database (the state is in table {destination.connection.control.about})"
     run.require_same(state, where=destination.address.url, how=how)
     if run.selection.definitions:
         _note_database_names(job, definitions)
-        written = _restore_definitions(job, definitions, alone=job.run.whole and not merge)
+        written = _restore_definitions(job, definitions)
     else:
         written = _restore_rows(job, definitions)
     job.refused.extend(restore_state.read_refused(destination.connection))
@@ -253,10 +253,10 @@ def _server(run: TableRestore) -> str:
     )
 
 
-def _restore_definitions(job: MysqlRestore, definitions: Sequence[Definition], *, alone: bool) -> WrittenRows:
-    """Make everything, and write the rows if they are selected. ``alone``: the database holds nothing else."""
+def _restore_definitions(job: MysqlRestore, definitions: Sequence[Definition]) -> WrittenRows:
+    """Make everything, and write the rows if they are selected."""
     run, destination = job.run, job.destination
-    if alone:
+    if job.alone:
         job.object_maker.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
     with ThreadPoolExecutor(1) as pool:
@@ -269,7 +269,7 @@ def _restore_definitions(job: MysqlRestore, definitions: Sequence[Definition], *
         run.progress.note(f"{run.source}: making keys")
         add_keys(destination.connection, later, restore_state.read_done(destination.connection), run.workers)
     maker = AccountMaker(destination.connection)
-    if alone:
+    if job.alone:
         maker.apply(_grants(job))
     make_all(job, _without_triggers(job, definitions), AFTER_ROWS)
     maker.retry()
@@ -303,9 +303,7 @@ def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> l
     return [definition for definition in definitions if definition not in waiting]
 
 
-def _restored_before(
-    job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool
-) -> RestoreOutcome | None:
+def _restored_before(job: MysqlRestore, definitions: Sequence[Definition]) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
     come, ``UsageError`` for a table that has to be there.
     """
@@ -314,7 +312,7 @@ def _restored_before(
         return outcome
     there: NotEmptyError | None
     try:
-        there = _conflict(job, definitions, merge=merge)
+        there = _conflict(job, definitions)
     except NotEmptyError as exc:
         there = exc
     records, same = run.finished_records(
@@ -332,7 +330,7 @@ def _restored_before(
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     if not findings:
         _begin_following(job)
-    notes = note_locked(connection, _grants(job), records) if run.whole and not merge else []
+    notes = note_locked(connection, _grants(job), records) if job.alone else []
     notes += _pointing_nowhere(job)
     if records:
         notes.append(restore_state.how_to_forget(connection))
@@ -394,14 +392,14 @@ def _holds_all_objects(job: MysqlRestore, definitions: Sequence[Definition]) -> 
     return names == mysql_destination.all_content(job.destination)
 
 
-def _conflict(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> NotEmptyError | None:
+def _conflict(job: MysqlRestore, definitions: Sequence[Definition]) -> NotEmptyError | None:
     """Return the error where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
     url = job.destination.address.url
     if not job.run.whole:
         return in_the_way(job.run, job.destination)
-    conflict = "" if merge else mysql_destination.content(job.destination)
+    conflict = "" if job.merge else mysql_destination.content(job.destination)
     if conflict:
         return NotEmptyError(
             f"{url} is not empty: it has the {conflict}",

@@ -21,7 +21,6 @@ from exporters.postgres.changes.pgoutput import (
     Begin,
     Commit,
     Relation,
-    Row,
     Truncate,
     decode,
 )
@@ -41,14 +40,8 @@ from migrate.restore.postgres.changes.follow_marks import (
     read_again,
     read_mark,
 )
-from migrate.restore.postgres.changes.single_changes import is_about_data, run, write_change
-from migrate.restore.postgres.changes.statements import (
-    copy_statement,
-    copy_text,
-    delete_many,
-    update_many,
-)
-from migrate.restore.postgres.changes.table_changes import NetChanges, TableChanges, Waiting
+from migrate.restore.postgres.changes.statements import is_about_data, write_change, write_together
+from migrate.restore.postgres.changes.table_changes import TableChanges, Waiting
 from migrate.restore.postgres.definitions.refusals import destination_error
 from migrate.restore.postgres.destination import connect_writer, without_triggers, without_user_triggers
 from migrate.runtime.crash_points import durable
@@ -316,7 +309,7 @@ class PostgresChangeWriter:
         table, connection = changes.table, self._connection
         connection.execute(b"SAVEPOINT moveout_batch")
         try:
-            rows = _write_together(connection, table, changes.net())
+            rows = write_together(connection, table, changes.net())
         except psycopg.Error as exc:
             if not is_about_data(exc, connection):
                 raise
@@ -443,30 +436,3 @@ def _closed_on_error(connection: psycopg.Connection[Any], shown: str) -> Iterato
     except BaseException:
         connection.close()
         raise
-
-
-def _write_together(
-    connection: psycopg.Connection[Any], table: DestinationTable, net: NetChanges
-) -> int | None:
-    """Write what changes do together, return how many rows that was; None where another number of rows was there than
-    they touch.
-    """
-    if not _delete_all(connection, table, net.first_deletes):
-        return None
-    updated = 0
-    for sent, rows in net.updates.items():
-        if statement := update_many(table, sent, rows):
-            if run(connection, statement) != len(rows):
-                return None
-            updated += len(rows)
-    if net.inserts:
-        with connection.cursor() as cursor, cursor.copy(copy_statement(table).encode()) as copy:
-            copy.write(copy_text(table.written_of(net.inserts), len(table.written)))
-    if not _delete_all(connection, table, net.last_deletes):
-        return None
-    return len(net.first_deletes) + updated + len(net.inserts) + len(net.last_deletes)
-
-
-def _delete_all(connection: psycopg.Connection[Any], table: DestinationTable, keys: Sequence[Row]) -> bool:
-    """Delete the rows of some keys; False unless each was there once."""
-    return not keys or run(connection, delete_many(table, keys)) == len(keys)

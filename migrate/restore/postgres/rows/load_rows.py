@@ -18,7 +18,7 @@ from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.part_reader import blocks_of
 from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.schemas import PROGRESS_SCHEMA
-from exporters.postgres.sessions.connection import PostgresAddress
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.row_digest import Advance
 from exporters.sql.columns import columns_in
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
@@ -41,6 +41,7 @@ from migrate.restore.postgres.destination import (
     column_types,
     connect_writer,
     has_generated,
+    holds_lock,
     with_compression,
     without_triggers,
     without_user_triggers,
@@ -362,3 +363,25 @@ def _in_pieces(blocks: Iterator[_Rows]) -> Iterator[_Rows]:
 
 def _label(part: PartFile) -> str:
     return quote_qualified(part.table.schema, part.table.name)
+
+
+class PostgresRows:
+    """A database that parts are copied into; see ``RowDestination``."""
+
+    def __init__(self, url: str, secrets: Mapping[str, str]) -> None:
+        self._address = parse_url(url, secrets)
+
+    def is_led(self, lead: int) -> bool:
+        """Ask the server for the lock's owner."""
+        with connect(self._address) as connection:
+            return holds_lock(connection, lead)
+
+    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> RowWriter:
+        """Return a writer that reports no progress: the leading machine counts parts."""
+        return RowWriter(
+            reader,
+            self._address,
+            workers=workers,
+            advance=lambda _rows, _size_bytes: None,
+            cancellation=cancellation,
+        )
