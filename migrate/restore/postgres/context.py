@@ -101,6 +101,12 @@ class PostgresRestore(Struct, dict=True):
             self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 
+    def note_loss(self, loss: Loss) -> None:
+        """Note rows or values that are lost."""
+        self.losses.append(loss)
+        what = "rows" if loss.property == "rows" else "values"
+        self.left_out.append(f"the {what} of {loss.item}: {loss.reason}")
+
     def section(self, name: str) -> bytes:
         """Return the SQL of ``pre-data`` or ``post-data``."""
         return self.definitions.section(name, portable=self.portable)

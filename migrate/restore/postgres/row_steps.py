@@ -125,11 +125,8 @@ def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     """
     otherwise = explained(job, run) if compare_tables(run.tables, run.destination_digests) else {}
     for losses in otherwise.values():
-        job.losses.extend(losses)
-        job.left_out.extend(
-            f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
-            for loss in losses
-        )
+        for loss in losses:
+            job.note_loss(loss)
     rest = [table for table in run.tables if table.key not in otherwise]
     return run.findings(rest, quote_qualified)
 
@@ -165,11 +162,7 @@ def note_recomputed(job: PostgresRestore) -> None:
         digest = job.run.destination_digests.get(view.key)
         if digest == RowsDigest(view.items, int(view.digest, 16)):
             continue
-        loss = Loss(
-            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, digest)
-        )
-        job.losses.append(loss)
-        job.left_out.append(f"the rows of {loss.item}: {loss.reason}")
+        job.note_loss(Loss(f"materialized view {quote_qualified(*view.key)}", "rows", _reason(view, digest)))
 
 
 def _reason(view: CatalogRow, digest: RowsDigest | None) -> str:

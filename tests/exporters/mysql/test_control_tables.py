@@ -51,4 +51,4 @@ def test_the_state_of_an_unfinished_restore_is_left_out_of_an_export_and_named(m
     ]
     reason = "a restore that is not finished keeps its place there; it is no part of the data"
     left_out = {loss.item for _, loss in reader.losses() if loss.reason == reason}
-    assert left_out == {"`moveout_restore2`", "`moveout_restore2_done`"}
+    assert left_out == {"`moveout_restore2`", "`moveout_restore2_done`", "`moveout_restore2_left_out`"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import pymysql
 from msgspec import Struct
@@ -165,8 +166,7 @@ def make_reduced(
     """Make a table without what the destination refuses of it; return whether there is a way. ``ours``: the tables
     that are being restored. Raises the driver's errors.
     """
-    trial = _Trial(connection, maker, definition)
-    out = least(definition["sql"], trial.refusal)
+    out = least(definition["sql"], partial(_refusal, connection, maker, definition))
     if out is None:
         return False
     losses = {piece: _loss(definition, piece, reason) for piece, reason in out.items()}
@@ -214,30 +214,23 @@ def _away(table: str, item: str) -> Loss:
     )
 
 
-class _Trial:
-    """Tries definitions of a table on the destination."""
-
-    def __init__(self, connection: DestinationConnection, maker: ObjectMaker, definition: Definition) -> None:
-        self._connection, self._maker, self._definition = connection, maker, definition
-        self._head = len(f"CREATE TABLE {quote_name(definition['name'])}")
-
-    def refusal(self, sql: str) -> str:
-        """Return why the destination refuses the table, "" if it makes it. Raises the driver's errors."""
-        again = self._connection.again
-        self._connection.run(f"DROP TABLE IF EXISTS {again}")
-        try:
-            name = self._connection.control.again
-            self._maker.make(
-                {**self._definition, "name": name, "sql": f"CREATE TABLE {again}{sql[self._head :]}"}
-            )
-        except pymysql.Error as exc:
-            if not is_about_the_thing(exc):
-                raise
-            return message_of(exc)
-        finally:
-            with suppress(pymysql.Error):
-                self._connection.run(f"DROP TABLE IF EXISTS {again}")
-        return ""
+def _refusal(connection: DestinationConnection, maker: ObjectMaker, definition: Definition, sql: str) -> str:
+    """Return why the destination refuses a table with this definition, "" if it makes it. Raises the driver's
+    errors.
+    """
+    again, head = connection.again, len(f"CREATE TABLE {quote_name(definition['name'])}")
+    connection.run(f"DROP TABLE IF EXISTS {again}")
+    try:
+        sql = f"CREATE TABLE {again}{sql[head:]}"
+        maker.make({**definition, "name": connection.control.again, "sql": sql})
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return message_of(exc)
+    finally:
+        with suppress(pymysql.Error):
+            connection.run(f"DROP TABLE IF EXISTS {again}")
+    return ""
 
 
 def _loss(definition: Definition, piece: Piece, reason: str) -> Loss:

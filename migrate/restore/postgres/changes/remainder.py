@@ -29,7 +29,6 @@ from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import compare_definitions
 from migrate.restore.postgres.destination import connect_writer, without_user_triggers
-from migrate.restore.postgres.rows.large_objects import describe_large_objects
 from migrate.runtime.crash_points import durable
 
 Name = tuple[str, str]
@@ -202,17 +201,19 @@ class _Remainder(Struct):
             for oid in source_pieces | destination_pieces
             if source_pieces.get(oid) != destination_pieces.get(oid)
         )
-        new = [oid for oid in different if oid not in destination_pieces]
-        descriptions, refused = self._descriptions(new), 0
+        new = {oid for oid in different if oid not in destination_pieces}
+        descriptions, refused = _Description.read(self.reader) if new else {}, 0
         for oid in different:
             with durable("cutover.postgres.large_object"), self.writer.transaction():
                 if oid not in source_pieces:
                     self.writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
                     continue
-                if oid not in destination_pieces:
+                if oid in new:
                     self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
                 self._copy_object(oid, [start for start, _ in source_pieces[oid]])
-                refused += oid in descriptions and not self._describe(descriptions[oid])
+                if oid in new and oid in descriptions:
+                    made = _Description.of(oid, self.writer.info.user, None, None)
+                    refused += not self._describe(descriptions[oid].instead_of(made))
         if refused:
             self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")
         return len({*different, *self._describe_again(source_pieces.keys() & destination_pieces.keys())})
@@ -247,18 +248,6 @@ class _Remainder(Struct):
         """Return the large objects whose owner, privileges or comment were set since a transaction."""
         query = large_objects.described_since(transaction)
         return {oid for (oid,) in self.reader.execute(query.encode())}
-
-    def _descriptions(self, oids: Sequence[int]) -> dict[int, str]:
-        """Return by number the statements that give new objects the source's owner, privileges and comment."""
-        if not oids:
-            return {}
-        query = f"SELECT * FROM ({large_objects.METADATA}) AS m WHERE oid = ANY (%(oids)s)"
-        objects: Any = fetch(self.reader, query, {"oids": list(oids)})
-        return {
-            int(recorded["oid"]): statements
-            for recorded in objects
-            for _, statements in describe_large_objects([recorded], portable=False)
-        }
 
     def _describe(self, statements: str) -> bool:
         """Run the statements that describe an object, within its transaction. Return False where a role is not there,

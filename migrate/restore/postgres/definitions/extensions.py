@@ -214,9 +214,7 @@ def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
             f"the extension {extension} makes the table here, with {digest.rows} rows; the bundle has the source's"
             f" {table.items}"
         )
-        loss = Loss(f"table {quote_qualified(*name)}", "rows", reason)
-        job.losses.append(loss)
-        job.left_out.append(f"the rows of {loss.item}: {reason}")
+        job.note_loss(Loss(f"table {quote_qualified(*name)}", "rows", reason))
 
 
 def unlike(
