@@ -84,7 +84,7 @@ ROW = Route(
         "/postgres/errors.py",
         "/postgres/identifiers.py",
         "/postgres/large_objects.py",
-        "/postgres/left_out.py",
+        "/postgres/restore_state.py",
         "/postgres/chunk_plan.py",
         "/postgres/charset/",
         "/postgres/rows/source_charset.py",
