@@ -31,9 +31,7 @@ def repair_named_tables(
     *,
     cancellation: CancellationToken,
 ) -> list[TableRepair]:
-    """Make some tables of a destination equal to those of an open source; return what was done of each. Raises errors
-    of ``exporters.errors``.
-    """
+    """Make tables of a destination equal to an open source's; return what was done of each."""
     part_reader = part_reader_of(destination.engine)
     counts = rows.tables()
     with open_repair(destination) as opened:

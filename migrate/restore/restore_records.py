@@ -48,9 +48,7 @@ class RestoreRecord(Struct, frozen=True):
 
 
 class RestoreRecords:
-    """Writes records to the first of the stores that takes them. Where none does, nothing is raised: the restore's own
-    answer says the same.
-    """
+    """Writes records to the first of the stores that takes them; where none does, nothing is raised."""
 
     def __init__(self, opens: Sequence[Callable[[], Store]]) -> None:
         self._opens = [*opens]

@@ -170,9 +170,7 @@ def _selection_of(record: FinishedRestore) -> Selection:
 
 
 class _Lacking(Struct, frozen=True):
-    """Tables and materialized views that a destination has not, tables that are empty there, and how many rows the
-    others have.
-    """
+    """What a destination lacks: tables and views, and rows of tables; and how many rows the others have."""
 
     missing: Sequence[CatalogRow]
     empty: Sequence[CatalogRow]
@@ -247,7 +245,5 @@ def finished_restores(
 
 
 def missing_from(reader: BundleReader, source: str, records: Sequence[FinishedRestore]) -> list[str]:
-    """Return what is recorded as missing from a restored source: what its restores left out, and what the bundle
-    lacks.
-    """
+    """Return what is missing from a restored source: what restores left out, and what the bundle lacks."""
     return unique(*(record.left_out for record in records), lacking_of(reader, source))

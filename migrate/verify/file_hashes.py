@@ -27,9 +27,7 @@ class Member(Struct, frozen=True):
 def check_file(
     store: Store, progress: Progress, file: ExpectedFile, members: Sequence[Member] = ()
 ) -> list[Finding]:
-    """Read a file once; return what differs. The listing reports files that are missing or have
-    another size.
-    """
+    """Read a file once; return what differs. The listing reports files that are missing or have another size."""
     digest = hashlib.sha256()
     walk = MemberWalk(file.key, members)
     size_bytes = 0

@@ -91,9 +91,7 @@ def _read_live(
 
 
 def _renamed(tables: Sequence[CatalogRow], live: LiveTables, part_reader: PartReader) -> Iterator[Finding]:
-    """Yield the tables whose rows are equal in columns of other names, as where two have exchanged theirs: a digest is
-    of the values alone.
-    """
+    """Yield the tables whose rows are equal in columns of other names: a digest is of the values alone."""
     for table in tables:
         digest, found = live.digests.get(table.key), live.columns.get(table.key)
         if digest is None or found is None or not digest.rows or compare_table(table, digest) is not None:

@@ -40,9 +40,7 @@ class IndexWalk(Struct):
     _members: list[Member] = field(default_factory=list)
 
     def packs(self) -> Iterator[PackJob]:
-        """Yield packs with their members, in the order of the index. Raises ``DamageError`` for an index
-        that cannot be read.
-        """
+        """Yield packs with their members, in the index' order. Raises ``DamageError`` where that is unreadable."""
         current = ""
         for batch in self.reader.index(self.source, columns=COLUMNS):
             for row in batch.to_pylist():

@@ -18,9 +18,7 @@ from migrate.storage.api import FileInfo, Store
 
 
 class ExpectedFile(Struct, frozen=True):
-    """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be
-    read.
-    """
+    """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be read."""
 
     key: str
     sha256: str
@@ -132,9 +130,7 @@ class PayloadCheck(Struct):
     findings: list[Finding] = field(default_factory=list)
 
     def present(self) -> Iterator[ExpectedFile]:
-        """Yield the files that are there with the right size; the rest become findings. Both sides are streamed in
-        order of key.
-        """
+        """Yield the files with the right size; the rest become findings. Both sides are streamed in order of key."""
         listed = iter(self.store.list(layout.DATA))
         info = next(listed, None)
         try:

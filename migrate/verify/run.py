@@ -50,10 +50,9 @@ class Level(StrEnum):
 
 
 class VerifyOutcome(Struct, frozen=True):
-    """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
-    looked at. ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``).
-    ``bundle``: its id, where that can be believed. ``values``: whether the values in tables were compared, as ``full``
-    does.
+    """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was looked at.
+    ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``). ``bundle``: its id,
+    where that can be believed. ``values``: whether the values in tables were compared, as ``full`` does.
     """
 
     findings: Sequence[Finding]
@@ -119,9 +118,7 @@ def verify(
 
 
 class _FullCheck:
-    """Level ``full``: every byte is hashed once. Objects in packs and values in tables are compared with index and
-    catalog.
-    """
+    """Level ``full``: every byte is hashed once; objects and values are compared with index and catalog."""
 
     def __init__(self, store: Store, tags: Tags, workers: int, progress: Progress) -> None:
         self._store = store
@@ -133,9 +130,7 @@ class _FullCheck:
         """Of tables whose every value was read."""
 
     def check(self, payload: PayloadCheck, *, values: bool) -> Iterator[Finding]:
-        """Read everything, and yield what differs. Payload that is missing or has another size is reported by the
-        listing, and counted.
-        """
+        """Read everything, and yield what differs. The listing reports payload that is missing or of another size."""
         yield from self._check_contents(values=values)
         rest = (file for file in payload.present() if file.key not in self._hashed)
         files: ThreadWorkerPool[ExpectedFile, list[Finding]] = self._pool(

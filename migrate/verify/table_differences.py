@@ -53,9 +53,7 @@ class Looker(Struct):
     _rows: LiveRows | None = None
 
     def look(self, table: CatalogRow, finding: Finding) -> Finding:
-        """Return the finding about a table with the rows that make it, as far as the bundle's can be read. Raises
-        ``SourceError``.
-        """
+        """Return the finding with the rows that make it, as far as they can be read. Raises ``SourceError``."""
         if self.looked_at >= MOST_TABLES:
             return finding
         self.looked_at += 1

@@ -43,9 +43,7 @@ class RestoreRequest(LiveSource, frozen=True, kw_only=True):
 
 
 class Retry(Struct, frozen=True):
-    """What earlier restores left out: their records, and the tables and materialized views of the bundle that the
-    destination lacks.
-    """
+    """What earlier restores left out: their records, and the tables and views that the destination lacks."""
 
     records: Sequence[FinishedRestore]
     absent: Sequence[CatalogRow]
@@ -161,9 +159,7 @@ class PartLoader(Protocol):
     """Loads parts into one database, from several threads."""
 
     def write(self, part: PartFile) -> bool:
-        """Copy a part unless it is there already; False where the database refuses some of its rows. Raises
-        ``Cancelled``.
-        """
+        """Copy a part unless it is there; False where the database refuses some rows. Raises ``Cancelled``."""
         ...
 
     def close(self) -> None:

@@ -30,9 +30,7 @@ def note_database_name(
 
 
 def _naming(database: str, quote: str) -> re.Pattern[str]:
-    """Return what finds the name before a point, quoted or not, in whatever case; also within texts, where statements
-    may be put together.
-    """
+    """Return what finds the name before a point, quoted or not, in whatever case; also within texts."""
     name, mark = re.escape(database), re.escape(quote)
     quoted = re.escape(database.replace(quote, quote * 2))
     plain = rf"|(?<![\w${mark}.]){name}" if re.fullmatch(r"[\w$]+", database) else ""
@@ -40,9 +38,7 @@ def _naming(database: str, quote: str) -> re.Pattern[str]:
 
 
 def note_other_settings(source: Mapping[str, Any], destination: Mapping[str, Any]) -> list[str]:
-    """Return a note about settings with which sessions begin otherwise at the destination, of those that both sides
-    have; none where there are no such.
-    """
+    """Return a note about settings of sessions that both sides have, and that are others at the destination."""
     others = [
         f"{name} = {_shown(destination[name])} (there {_shown(value)})"
         for name, value in sorted(source.items())

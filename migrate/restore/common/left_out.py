@@ -127,9 +127,7 @@ _NAMED = 1000
 
 
 def lacking_of(reader: BundleReader, source: str) -> list[str]:
-    """Return a sentence for each item of a source that its export could not get; where none is named, for each reason
-    why the source is incomplete.
-    """
+    """Return a sentence for each item that the bundle lacks; where none is named, for each reason why."""
     gaps = reader.failed(source)
     named = [f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in islice(gaps, _NAMED)]
     if not named and not reader.info.source(source).complete:

@@ -32,9 +32,7 @@ class Selection(Struct, frozen=True):
 
     @staticmethod
     def parse(words: Iterable[str]) -> Selection:
-        """Read the values of ``--only``: none means everything. A table that is called ``schema`` or
-        ``data`` is named with its schema.
-        """
+        """Read the values of ``--only``. A table that is called ``schema`` or ``data`` is named with its schema."""
         distinct_words = list(dict.fromkeys(words))
         kinds = {word for word in distinct_words if word in {SCHEMA, DATA}}
         tables = tuple(sorted(word for word in distinct_words if word not in {*kinds, LEFT_OUT}))
@@ -108,9 +106,7 @@ def require_tables(missing: Sequence[str], where: str) -> None:
 
 
 def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
-    """Return the error for a trigger that would fire for every row and is not in the bundle. The restore must not
-    drop it.
-    """
+    """Return the error for a trigger that fires for every row, is not the bundle's, and must not be dropped."""
     return NotEmptyError(
         f"{where}: the trigger {trigger} of table {table} is not as in the bundle, and would fire for every row",
         next_step="drop it, and make it again after the restore",

@@ -46,9 +46,7 @@ def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
 
 
 def batches_of(parts: Iterable[PartFile], *, size_bytes: int, count: int) -> list[list[PartFile]]:
-    """Return parts in their order, those that are together no larger than ``size_bytes`` in one batch, ``count`` of
-    them at most.
-    """
+    """Return parts in their order, in batches of ``size_bytes`` and ``count`` parts at most."""
     batches: list[list[PartFile]] = []
     filled = 0
     for part in parts:
@@ -106,9 +104,7 @@ class AttemptProgress:
 
 
 class ProgressTotal:
-    """Shows what all workers write as progress, and adds it up; integer addition under the interpreter's lock loses
-    nothing that matters here.
-    """
+    """Shows what all workers write as progress, and adds it up: integer addition loses nothing that matters."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

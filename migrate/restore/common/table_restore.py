@@ -167,9 +167,7 @@ class TableRestore(Struct, frozen=True):
         return label in self.refused
 
     def still_left_out(self, tried: Iterable[str], label: Label) -> list[str]:
-        """Return what earlier restores left out, but for the definitions that were ``tried`` again and the rows of the
-        tables that came now.
-        """
+        """Return what earlier restores left out, but for what was ``tried`` again and the tables that came now."""
         items = self._items(label)
         over = tuple(f"{name}: " for name in (*tried, *(f"{of}{item}" for item in items for of in _OF_ROWS)))
         return unique(
@@ -190,9 +188,7 @@ class TableRestore(Struct, frozen=True):
         return unique(loss for record in self.earlier for loss in record.losses if loss.item not in items)
 
     def require_same(self, state: State, *, where: str, how: str) -> None:
-        """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
-        get rid of it.
-        """
+        """Raise ``NotEmptyError`` unless the state found at ``where`` is of this restore; ``how`` to get rid of it."""
         if (state.bundle, state.source) != (self.reader.info.id, self.source):
             what = f"source {state.source} of bundle {state.bundle}"
         elif state.only != self.selection.words():
@@ -267,9 +263,7 @@ class TableRestore(Struct, frozen=True):
         return [] if self.selection.is_part else lacking_of(self.reader, self.source)
 
     def findings(self, tables: Sequence[CatalogRow], label: Label) -> list[str]:
-        """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
-        damaged file of such a table.
-        """
+        """Return a sentence for every table whose rows differ, and for every damaged file of such a table."""
         differences = compare_tables(tables, self.destination_digests)
         present_tables = [difference.table for difference in differences if difference.what != "missing"]
         damaged = self._damaged(present_tables, label) if present_tables else ()
@@ -297,9 +291,7 @@ class TableRestore(Struct, frozen=True):
         losses: Sequence[Loss],
         passwordless: Sequence[str] = (),
     ) -> FinishedRestore:
-        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others. It replaces
-        earlier ones.
-        """
+        """Return the record of this restore, with the tables whose rows differ. It replaces earlier ones."""
         tables = {name: digest for record in self.earlier for name, digest in record.tables.items()}
         for table in (*self.tables, *self.views):
             tables.pop(table.key, None)

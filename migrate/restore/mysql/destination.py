@@ -47,9 +47,7 @@ class DestinationConnection(Connection):
 
 
 class MysqlDestination(Struct, frozen=True):
-    """The database and the session on which everything but rows is done; it holds the lock. ``existing``: the control
-    tables that were there when it began.
-    """
+    """The database and the session that holds the lock. ``existing``: the control tables there at first."""
 
     address: MysqlAddress
     connection: DestinationConnection

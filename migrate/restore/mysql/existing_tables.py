@@ -36,9 +36,7 @@ _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
 def in_the_way(run: TableRestore, destination: MysqlDestination) -> NotEmptyError | None:
-    """Return the error where a table of the destination prevents the restore of a part. Raises ``UsageError`` where
-    rows have no table to go to.
-    """
+    """Return the error where a table is in the way of a part; see ``Selection.conflict``."""
     connection, schema = destination.connection, quote_literal(destination.address.database)
 
     def has(name: str) -> bool:
@@ -128,9 +126,7 @@ def dropped_triggers(connection: DestinationConnection, table: str, names: list[
 
 
 def make_kept_triggers(connection: DestinationConnection) -> None:
-    """Make the triggers again that a repair has dropped. Raises the driver's errors; ``IncompleteError`` for one that
-    the server refuses.
-    """
+    """Make the triggers again that a repair has dropped. Raises ``IncompleteError`` where that is refused."""
     for table in map(quote_name, _tables(connection)):
         maker = ObjectMaker(connection, [], [])
         for name, text in connection.rows(f"SELECT trigger_name, definition FROM {table}"):

@@ -480,9 +480,7 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
 
 
 def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
-    """Return the findings that are more than values which the destination holds or computes otherwise; those are
-    losses.
-    """
+    """Return the findings that are more than values which the destination holds otherwise: those are losses."""
     from migrate.restore.mysql.rows.value_differences import held_otherwise  # noqa: PLC0415  see ``_restore_definitions``
 
     others = []

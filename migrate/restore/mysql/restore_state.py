@@ -3,7 +3,7 @@
 A part's rows and the note that it is done are one transaction, so a run can die at any moment. Definitions are not
 transactional in MySQL; they are noted after they are made, and one that was made but not noted is recognised by its
 being there. What was left out is recorded by step while the restore runs, and once it is finished in a record that
-stays.
+stays. Functions raise the driver's errors.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_state(destination: MysqlDestination) -> State | None:
 
 def begin_state(destination: MysqlDestination, state: State, *, alone: bool = False) -> None:
     """Make the tables; the row that records which restore owns them comes last. Records of this very restore, which is
-    made anew, go; those of all where it is ``alone``: the database is empty. Raises the driver's errors.
+    made anew, go; those of all where it is ``alone``: the database is empty.
     """
     connection = destination.connection
     if alone and connection.control.left_out in destination.existing:
@@ -88,7 +88,7 @@ def finish(
     destination: MysqlDestination, state: State, record: FinishedRestore, superseded: Sequence[str] = ()
 ) -> None:
     """Write the record that stays where anything was left out, and remove all else, and the records of the source's
-    restores from the ``superseded`` bundles. Raises the driver's errors.
+    restores from the ``superseded`` bundles.
     """
     connection = destination.connection
     connection.run("BEGIN")
@@ -122,20 +122,18 @@ def add_left_out(
     notes: Sequence[str] = (),
     losses: Sequence[Loss] = (),
 ) -> None:
-    """Record what a step left out, within the transaction that marks it as done, or before it is begun. Raises the
-    driver's errors.
-    """
+    """Record what a step left out, within the transaction that marks it as done, or before it is begun."""
     if left_out or notes or losses:
         _write(connection, state, step, FinishedRestore(state.only, left_out, notes, losses))
 
 
 def forget_left_out(connection: DestinationConnection, step: str) -> None:
-    """Remove what was recorded of a step: it has failed. Raises the driver's errors."""
+    """Remove what was recorded of a step: it has failed."""
     connection.run(f"DELETE FROM {connection.left_out} WHERE step = {quote_literal(step)}")
 
 
 def read_left_out(connection: DestinationConnection) -> FinishedRestore:
-    """Return all that the steps of this restore have recorded. Raises the driver's errors."""
+    """Return all that the steps of this restore have recorded."""
     query = f"SELECT only_, entry FROM {connection.left_out} WHERE step <> '{_FINISHED}'"
     records = [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
     return FinishedRestore(
@@ -149,7 +147,7 @@ def read_left_out(connection: DestinationConnection) -> FinishedRestore:
 def read_finished(
     connection: Connection, bundle: str, source: str, control: ControlTables
 ) -> list[FinishedRestore]:
-    """Return the records of the finished restores of a source, of all or of parts of it. Raises the driver's errors."""
+    """Return the records of the finished restores of a source, of all or of parts of it."""
     if control.left_out not in find_control_tables(connection)[0]:
         return []
     query = (
@@ -162,9 +160,7 @@ def read_finished(
 def read_records(
     reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]
 ) -> list[FinishedRestore]:
-    """Return what restores of a source have left out of a database: finished ones, and one that still has to be
-    finished. Raises errors of ``exporters.errors``.
-    """
+    """Return what finished restores, and an unfinished restore, left out of a database."""
     address = parse_url(url, secrets)
     with as_source_errors(address.url), closing(connect(address)) as connection:
         names, others = find_control_tables(connection)
@@ -226,13 +222,13 @@ def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestor
 
 
 def note_loss(connection: DestinationConnection, loss: Loss) -> None:
-    """Note what is to be left out. Raises the driver's errors."""
+    """Note what is to be left out."""
     if _step_of(loss) not in read_done(connection):
         mark_done(connection, _step_of(loss))
 
 
 def forget_loss(connection: DestinationConnection, loss: Loss) -> None:
-    """It is there nevertheless. Raises the driver's errors."""
+    """It is there nevertheless."""
     connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(_step_of(loss))}")
 
 
@@ -267,20 +263,20 @@ class Refused(Struct, frozen=True):
 def note_refused(
     connection: DestinationConnection, table: str, part: str, digest: RowsDigest, reason: str
 ) -> None:
-    """Note the rows, if there are any. Raises the driver's errors."""
+    """Note the rows, if there are any."""
     if digest.rows:
         refused = Refused(table, part, digest.rows, to_hex(digest.digest), reason[:_REFUSAL_CHARACTERS])
         mark_done(connection, _REFUSED + json.dumps(as_dict(refused), ensure_ascii=False))
 
 
 def read_refused(connection: DestinationConnection) -> list[Refused]:
-    """Return all that is noted. Raises the driver's errors."""
+    """Return all that is noted."""
     steps = [step for step in sorted(read_done(connection)) if step.startswith(_REFUSED)]
     return [Refused(**json.loads(step.removeprefix(_REFUSED))) for step in steps]
 
 
 def forget_refused(connection: DestinationConnection, table: str) -> None:
-    """Remove the notes of a table, whose rows are written again. Raises the driver's errors."""
+    """Remove the notes of a table, whose rows are written again."""
     for step in read_done(connection):
         if step.startswith(_REFUSED) and Refused(**json.loads(step.removeprefix(_REFUSED))).table == table:
             connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(step)}")

@@ -52,9 +52,7 @@ def create_bucket(
 
 
 class Settings:
-    """The settings of a source's bucket, which is called ``old_name`` there, and the destination that is to have
-    them.
-    """
+    """The settings of a source's bucket, called ``old_name`` there, and the destination that is to have them."""
 
     def __init__(self, settings: Mapping[str, Any], old_name: str, destination: DestinationBucket) -> None:
         self.settings, self._old_name, self._destination = settings, old_name, destination

@@ -63,9 +63,7 @@ class History(Struct, frozen=True):
 
 
 def batches(histories: Iterable[History], most_bytes: int) -> Iterator[list[History]]:
-    """Gather histories; one with a version that goes in parts, or of more than ``most_bytes`` in all, is a batch by
-    itself.
-    """
+    """Gather histories. What goes in parts, or is larger than ``most_bytes``, is a batch by itself."""
     gathered: list[History] = []
     size_bytes = count = 0
     for history in histories:
@@ -233,9 +231,7 @@ class Writer(Struct, frozen=True):
             yield job, body if is_intact(job, body) else None
 
     def bodies(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
-        """Yield objects with what lies in their place in the bundle; a missing file has no bytes, which the hashes will
-        show.
-        """
+        """Yield objects with their bytes in the bundle; none of a missing file, which the hashes will show."""
         for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start, last = run[0].row.offset, run[-1].row
             length = last.offset + last.size_bytes - start

@@ -16,9 +16,7 @@ _SAME, _OTHER = "same", "other"
 
 
 class Present:
-    """The destination as it was when the restore began, with all its ``versions`` or without. For one thread at a
-    time.
-    """
+    """The destination as it was at first, with all its ``versions`` or without. For one thread at a time."""
 
     def __init__(self, destination: DestinationBucket, *, versions: bool) -> None:
         self._destination = destination
@@ -29,9 +27,7 @@ class Present:
         self._listed = ListedVersions(listing) if versions else Listed(listing)
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
-        """Return the versions of a key that are there and are the first of ``rows`` (oldest first); None where
-        something else is there.
-        """
+        """Return the versions of a key that are there; None where these are not the first of ``rows``, oldest first."""
         summaries, mark = self._find(key)
         if not summaries:
             return ()
@@ -67,9 +63,7 @@ def begins(
 def of_others(
     destination: DestinationBucket, summaries: Iterable[ObjectSummary], probe_objects: set[str] | None = None
 ) -> Iterator[ObjectSummary]:
-    """Leave out what restores keep in the destination themselves, and what a killed one had tried it out with, whose
-    keys are added to ``probe_objects``.
-    """
+    """Leave out what restores keep here, and probes of a killed restore, which ``probe_objects`` gets."""
     ours = Folder(destination).prefix
     for summary in summaries:
         if is_probe_object(destination, summary.key):

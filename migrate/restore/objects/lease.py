@@ -83,9 +83,7 @@ class Folder(Struct, frozen=True):
 
 @contextmanager
 def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
-    """Hold the destination where other machines write too, or where a lease exists; otherwise None. Raises
-    ``BusyError``.
-    """
+    """Hold the destination if other machines write too, or there is a lease; else None. Raises ``BusyError``."""
     folder = Folder(destination)
     if not (others or folder.is_there()) or folder.would_stay:
         yield None

@@ -204,9 +204,7 @@ class _Restore:
         return self._outcome(plan, run, done)
 
     def _tell(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
-        """Find out what the destination takes, and write down what it does not; what must hold before objects is
-        set.
-        """
+        """Find out what the destination takes, and report what it does not; set what must hold before objects."""
         terms = self._look(plan)
         setting_losses = [] if plan.extra else self._settings.write_first()
         encrypts = bool(self._destination.setting("encryption"))

@@ -134,9 +134,7 @@ def _other_settings(job: PostgresRestore) -> list[str]:
 
 
 def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -> list[str]:
-    """Compare the rows of the destination with the bundle's, but for tables that something else has ``filled``; return
-    what differs.
-    """
+    """Compare the rows with the bundle's, but for tables that something else ``filled``; return what differs."""
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
 
     with row_steps.analyzed(job):
@@ -185,9 +183,7 @@ def _tried_again(job: PostgresRestore) -> set[str]:
 
 
 def _note_locale(job: PostgresRestore) -> None:
-    """Note, before anything is made, that the destination sorts text otherwise than the source: partitions, checks and
-    ranges of text may refuse rows then.
-    """
+    """Note at first that text sorts otherwise here: partitions, checks and ranges of text may refuse rows."""
     there, here = job.run.position_value("locale"), read_locale(job.destination.connection)
     if there is None or same(there, here):
         return
@@ -305,9 +301,7 @@ def _all_there(job: PostgresRestore) -> bool:
 
 
 def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], bool]) -> bool:
-    """Tell whether a database in which nothing is in the way holds enough of the bundle's definitions: such as schemas
-    and operators, which are in nobody's way.
-    """
+    """Tell whether a database holds enough of the definitions that are in nobody's way, such as schemas."""
     connection, definitions = job.destination.connection, job.definitions
     scripts = [
         read_script(connection, definitions.section(name, portable=False))
@@ -390,9 +384,7 @@ def _begin(job: PostgresRestore) -> None:
 
 
 def _tables_not_made(job: PostgresRestore) -> frozenset[Name]:
-    """Return the tables that the destination does not have, because they need what it refuses or what the bundle
-    lacks.
-    """
+    """Return the tables that could not be made, because of what the destination refuses or the bundle lacks."""
     absent = postgres_destination.absent_tables(
         job.destination.connection, [table.key for table in job.tables]
     )

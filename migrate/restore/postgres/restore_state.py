@@ -100,9 +100,7 @@ def add_left_out(
     *,
     passwordless: Sequence[str] = (),
 ) -> None:
-    """Record what a step left out, what is to be noted of it, and the roles that it made and that need a password,
-    within the transaction that marks it as done.
-    """
+    """Record what a step left out, notes and new roles, within the transaction that marks it as done."""
     if left_out or notes or passwordless:
         entry = FinishedRestore("", left_out, notes, passwordless=passwordless).encode()
         connection.execute(f"INSERT INTO {_TABLE} (step, entry) VALUES (%s, %s)".encode(), (step, entry))
@@ -134,9 +132,7 @@ def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str)
 def read_records(
     reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]
 ) -> list[FinishedRestore]:
-    """Return what restores of a source have left out of a database: finished ones, and one that still has to be
-    finished. Raises errors of ``exporters.errors``.
-    """
+    """Return what finished restores, and an unfinished restore, left out of a database."""
     address = parse_url(url, secrets)
     with as_source_errors(address.url), closing(connect(address)) as connection:
         if not (_exists(connection, "about") or _exists(connection, "finished")):
@@ -162,9 +158,7 @@ def _records(connection: psycopg.Connection[Any], bundle: str, source: str) -> l
 
 
 def forget_finished(connection: psycopg.Connection[Any], state: PostgresState, *, every: bool) -> None:
-    """Remove the record of this very restore before it is made anew; with ``every`` those of all others, too: the
-    database is empty.
-    """
+    """Remove the record of this very restore; with ``every`` those of all: the database is empty."""
     if every:
         connection.execute(f"DROP SCHEMA IF EXISTS {PROGRESS_SCHEMA} CASCADE".encode())
     elif _exists(connection, "finished"):
@@ -189,9 +183,7 @@ def forget_superseded(
 
 
 def end_state(connection: psycopg.Connection[Any], *, keep: bool) -> None:
-    """Remove the state of a restore, within the transaction that ends it. ``keep``: it has left something out, so
-    ``write_finished`` follows.
-    """
+    """Remove the state, within the transaction that ends the restore. ``keep``: ``write_finished`` follows."""
     if keep:
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {_FINISHED} (bundle text, source text, only_ text,"
@@ -224,9 +216,7 @@ def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
 
 
 def unfinished_restore(url: str, secrets: Mapping[str, str]) -> UnfinishedRestore | None:
-    """See ``Engine.unfinished_restore``. Where the schema has what other restores left out, or how far changes were
-    applied, these stay. Raises ``SourceError``.
-    """
+    """See ``Engine.unfinished_restore``. Records of others and marks of changes stay. Raises ``SourceError``."""
     address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         tables = {str(name) for (name,) in connection.execute(_OWN_TABLES, (PROGRESS_SCHEMA,))}

@@ -87,9 +87,7 @@ def _keeps_triggers_from_firing(job: PostgresRestore) -> bool:
 
 
 def _check_triggers(job: PostgresRestore) -> None:
-    """Triggers are made after the rows; a table that was there before may have some. Raises
-    ``NotAllowedError`` where they can not be kept from firing.
-    """
+    """Raise ``NotAllowedError`` where tables have triggers already, and these cannot be kept from firing."""
     if job.selection.is_everything:
         return
     if _keeps_triggers_from_firing(job):
@@ -120,9 +118,7 @@ def analyzed(job: PostgresRestore) -> Iterator[None]:
 
 
 def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
-    """Return the differences that are more than values which the destination computes by itself, does not take or has
-    no bytes for; those are losses, by name.
-    """
+    """Return the differences that are more than values which the destination holds otherwise: those are losses."""
     otherwise = explained(job, run) if compare_tables(run.tables, run.destination_digests) else {}
     for losses in otherwise.values():
         for loss in losses:

@@ -104,9 +104,7 @@ class Analysis:
                         self._reasons[name] = reason
 
     def _refusal(self, connection: psycopg.Connection[Any], schema: str, name: str) -> str:
-        """Analyze one table while code of its indexes finds names without a schema; return why the server stopped, or
-        "".
-        """
+        """Analyze one table while names without a schema are searched in all; return why that failed, or ""."""
         try:
             with connection.transaction():
                 use_every_schema(connection, schema)

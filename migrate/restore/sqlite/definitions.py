@@ -73,9 +73,7 @@ def is_virtual(entry: SchemaEntry) -> bool:
 
 
 def select_entries(entries: Sequence[SchemaEntry], tables: AbstractSet[str]) -> list[SchemaEntry]:
-    """Return, in order, what makes these tables: themselves, their indexes and triggers; and the virtual tables all of
-    whose shadow tables are among them.
-    """
+    """Return what makes these tables, their indexes and triggers, and virtual tables over them, in order."""
     names = set(tables)
     for virtual in filter(is_virtual, entries):
         shadows = {other.name for other in shadows_of(virtual, entries)}
@@ -182,9 +180,7 @@ def _cannot_make(entry: SchemaEntry, exc: Exception) -> Exception:
 
 
 def make_indexes(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> list[str]:
-    """Make the indexes; return a sentence for each that is left out: only the application can make it, or rows that
-    are there violate it, as at the source.
-    """
+    """Make the indexes; return a sentence for each that the application must make, or that rows violate."""
     left_out = []
     for entry in entries:
         if entry.type != "index" or entry.sql is None:

@@ -51,9 +51,7 @@ class SqliteDestination(Struct, frozen=True):
 
 @contextmanager
 def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
-    """Open or make the file, and lock others out. Raises ``GoneError``, ``BusyError``, ``UsageError`` and what
-    ``translated`` raises.
-    """
+    """Open or make the file, and lock others out. Raises ``GoneError``, and what ``translated`` raises."""
     if address.path.parent.is_file():
         raise UsageError(
             f"{address.path.parent} is a file, not a directory", next_step="name a file in a directory"

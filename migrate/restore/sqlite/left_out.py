@@ -44,9 +44,7 @@ def read_finished(address: SqliteAddress, bundle: str, source: str) -> list[Fini
 
 
 def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None:
-    """Keep a record where anything was left out; an earlier one of the same restore goes. Raises
-    ``NotAllowedError``.
-    """
+    """Keep a record of what was left out, in place of an earlier record. Raises ``NotAllowedError``."""
     key = state.bundle, state.source, state.only
     entries = [entry for entry in _read(address) if (entry["bundle"], entry["source"], entry["only"]) != key]
     if record.left_out:

@@ -242,9 +242,7 @@ def _write_whole(
 
 
 def _bound(cell: Any, codec: str | None) -> tuple[Any, str]:
-    """Return what is bound for a value, and the expression for it. What is bound as bytes is UTF-8, whatever the
-    database's encoding.
-    """
+    """Return what is bound for a value, and the expression for it. Bytes are UTF-8 in every database."""
     long, of = isinstance(cell, Cell), cell.of if isinstance(cell, Cell) else type(cell)
     value = _whole(cell) if long else cell
     as_text = of is RawText or (long and of is str)

@@ -28,9 +28,7 @@ _ASIDE = "aside "
 
 
 def in_the_way(job: SqliteRestore, connection: sqlite3.Connection) -> NotEmptyError | None:
-    """Return the error where a table of the destination prevents the restore of the part. Raises ``UsageError`` where
-    rows have no table to go to.
-    """
+    """Return the error where a table is in the way of the part; see ``Selection.conflict``."""
     run, virtual_of = job.run, job.virtual
 
     def has_rows(name: str) -> bool:
@@ -70,9 +68,7 @@ def put_aside(job: SqliteRestore, connection: sqlite3.Connection) -> None:
 
 
 def complete_part(job: SqliteRestore, connection: sqlite3.Connection, done: AbstractSet[str]) -> list[str]:
-    """Do what comes after the rows, as the last thing within the caller's transaction; return what is left out.
-    ``done``: what was noted while the rows came.
-    """
+    """Do what comes after the rows, last in the transaction; return what is left out. ``done``: what was noted."""
     selection, left_out = job.run.selection, list[str]()
     if selection.definitions:
         left_out = sqlite_schema.make_indexes(connection, job.entries)

@@ -149,9 +149,7 @@ class _Loaded(Struct, frozen=True):
 
 
 def _load(job: SqliteRestore, destination: SqliteDestination) -> _Loaded | MoveoutError:
-    """Bring tables, rows and the rest into the destination; or return the error where something is in the way, unless
-    it is the same.
-    """
+    """Bring all of it into the destination; return the error where something else is in the way."""
     run, connection = job.run, destination.connection
     stand_ins = StandIns(connection)
     state = sqlite_destination.read_state(destination)
@@ -196,9 +194,7 @@ def _begin(job: SqliteRestore, connection: sqlite3.Connection, stand_ins: StandI
 
 
 def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
-    """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
-    recorded before.
-    """
+    """Do all that comes after the rows, in one transaction with the end of the state; return what is left out."""
     run, pragmas = job.run, job.definitions.pragmas
     done = sqlite_destination.read_done(connection)
     if run.whole and pragmas.get("journal_mode") == "wal":
@@ -222,9 +218,7 @@ def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequenc
 def _retry(
     job: SqliteRestore, records: Sequence[FinishedRestore]
 ) -> tuple[Sequence[FinishedRestore], list[str]]:
-    """Try again to make the indexes that earlier restores left out. Return the records of what is still left out, and a
-    note about what is there now.
-    """
+    """Try the left out indexes again. Return records of what is still left out, and notes about the rest."""
     before = unique(*(record.left_out for record in records))
     with sqlite_destination.open_destination(job.address) as destination:
         connection = destination.connection

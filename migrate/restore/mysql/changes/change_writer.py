@@ -315,9 +315,7 @@ class MysqlChangeWriter:
         return require_same_shape(table, logged, where, self._defined_before(message, logged.name))
 
     def _defined_before(self, message: Message, table: str) -> list[str]:
-        """Return the definitions of a table that came before in the log, as far as one cannot tell whether the
-        destination has them.
-        """
+        """Return the earlier definitions of a table of which it is not certain that the destination has them."""
         defined = self._definitions.get(table, {})
         return [text for position, text in defined.items() if position < message.position]
 

@@ -53,9 +53,7 @@ def begin_mark(connection: Connection, table: str, source: str, base: int, detai
 
 
 def read_mark(connection: Connection, source: str) -> tuple[Mark, FollowDetails] | None:
-    """Return how far the changes of a source were applied; None where it was not restored to this database. Raises the
-    driver's errors.
-    """
+    """Return how far the changes of a source were applied; None where it was not restored to this database."""
     table = mark_table(connection)
     if table is None:
         return None

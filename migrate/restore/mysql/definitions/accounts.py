@@ -84,9 +84,7 @@ class Beyond(Struct, frozen=True):
 
 
 class Grants(Struct, frozen=True):
-    """What a script grants on one database, and the accounts that can use it. ``elsewhere`` are those that may do
-    something in other databases.
-    """
+    """What a script grants on one database. ``elsewhere``: the accounts that may do something in others."""
 
     own: Sequence[Grant]
     beyond: Sequence[Beyond]
@@ -185,9 +183,7 @@ _PASSWORD = re.compile(r" (?:AS|USING|BY PASSWORD|VIA)\b")
 
 
 def read_grants(reader: BundleReader, source: str, database: str, now: str) -> Grants:
-    """Return what accounts may on the source's ``database``, which is called ``now`` at the destination. Raises
-    ``DamageError``.
-    """
+    """Return what accounts may on ``database``, which is called ``now`` here. Raises ``DamageError``."""
     key = layout.source_file(source, GRANTS)
     file = next(
         (source_file for source_file in reader.source_files(source, "schema/") if source_file.key == key),
@@ -317,7 +313,5 @@ class AccountMaker:
 
 
 def _gives_only(grant: Beyond, roles: AbstractSet[str]) -> bool:
-    """Tell whether it makes an account a member of these roles: those made here that hold nothing but privileges on
-    the database.
-    """
+    """Tell whether it gives nothing but membership in these roles, which may only use the database."""
     return bool(grant.roles) and set(grant.roles) <= roles

@@ -114,9 +114,7 @@ def _create_at_once(job: MysqlRestore, tables: Sequence[Definition]) -> Mapping[
 
 
 class _Made:
-    """Marks objects as made: those of which nothing was left out many at a time. Until then they are recognised by
-    their being there.
-    """
+    """Marks objects as made, those that are whole many at a time. Until then they are seen to be there."""
 
     def __init__(self, job: MysqlRestore) -> None:
         self._job = job

@@ -72,9 +72,7 @@ class ObjectMaker:
         self._connection.run(f"ALTER DATABASE {quote_name(self._connection.address.database)} {words}")
 
     def make(self, definition: Definition) -> None:
-        """Make an object; one that is there already was made by a run that could not note it. Raises
-        ``pymysql.Error``.
-        """
+        """Make an object. If it is there, a run made it that could not note it. Raises ``pymysql.Error``."""
         if definition["kind"] == "trigger" and definition.get("table"):
             self._open(definition["table"])
         try:
@@ -133,8 +131,7 @@ class ObjectMaker:
         self, views: Sequence[Definition], made: Callable[[Definition], None]
     ) -> list[tuple[Definition, pymysql.Error]]:
         """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the
-        destination refuses: they need what is not there, as at the source, or what it has not. Raises
-        ``MoveoutError``.
+        destination refuses: they need what is not there, as at the source, or what it has not. Raises ``MoveoutError``.
         """
         left = list(views)
         while True:
@@ -154,9 +151,7 @@ class ObjectMaker:
 
     @contextmanager
     def _settings(self, definition: Definition, charset: str) -> Iterator[None]:
-        """Let the session have what the object was made under, if it has not. The statement itself is sent in the
-        client's charset.
-        """
+        """Let the session have what the object was made under. The statement is sent in the client's charset."""
         usual = self._connection.defining_mode
         mode = definition.get("sql_mode", usual)
         words = [f"sql_mode = {quote_literal(mode)}"] if mode != usual else []

@@ -215,9 +215,7 @@ def _away(table: str, item: str) -> Loss:
 
 
 def _refusal(connection: DestinationConnection, maker: ObjectMaker, definition: Definition, sql: str) -> str:
-    """Return why the destination refuses a table with this definition, "" if it makes it. Raises the driver's
-    errors.
-    """
+    """Return why the destination refuses a table of this definition, "" if it makes it."""
     again, head = connection.again, len(f"CREATE TABLE {quote_name(definition['name'])}")
     connection.run(f"DROP TABLE IF EXISTS {again}")
     try:

@@ -100,9 +100,7 @@ def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[b
 
 
 class Values(JoinedRows, frozen=True):
-    """Rows as ``(…,…),``, all that INSERT has behind VALUES but for the last comma; of shapes that were ``never_set``
-    with NULL for these.
-    """
+    """Rows as ``(…,…),``, as behind VALUES; of shapes that were ``never_set`` with NULL for these."""
 
     never_set: bool = False
 
@@ -225,9 +223,7 @@ def _escaped(text: pa.Array) -> pa.Array:
 
 
 def _bytes_of(text: pa.Array) -> bytes:
-    """Return the bytes of all texts, one behind the other; bytes may stand where one is NULL. To look into them takes
-    less than to look into each text.
-    """
+    """Return the bytes of all texts, also where one is NULL: to look into them takes less than into each."""
     bounds = bounds_of(text)
     return bytes(memoryview(text.buffers()[2])[bounds[0] : bounds[-1]]) if bounds[-1] else b""
 

@@ -117,9 +117,7 @@ class RowWriter:
                     )
 
     def _write_batch(self, connection: DestinationConnection, parts: Sequence[PartFile]) -> None:
-        """Write parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
-        of its own.
-        """
+        """Write parts in one transaction; each in one of its own if anything of it is refused or damaged."""
         if len(parts) > 1 and self._write_together(connection, parts):
             return
         for part in parts:
@@ -438,9 +436,7 @@ _PLAIN = (
 
 
 def computed_of(connection: Connection, table: str, schema: pa.Schema) -> list[str]:
-    """Return the columns that the source computed and this server does, too, or does without. Raises the driver's
-    errors.
-    """
+    """Return the columns that the source computed, and that this server computes too, or lacks."""
     names = generated_of(schema)
     if not names:
         return []
@@ -500,9 +496,7 @@ def empty_unfinished(
 
 
 def empty(connection: DestinationConnection, parts: Sequence[PartFile]) -> None:
-    """Remove the rows of a table, and the notes of what is done of them; ``parts`` are all of its own. Raises the
-    driver's errors.
-    """
+    """Remove the rows of a table, and the notes of what is done; ``parts`` are all of its own."""
     table = parts[0].table
     make_empty(connection, table.name)
     if history_of(table) and connection.is_mariadb:  # what is deleted there becomes history

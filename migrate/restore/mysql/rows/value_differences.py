@@ -35,9 +35,7 @@ _COMPUTED = "the destination computes other values than the source had, which th
 
 
 def held_otherwise(run: TableRestore, destination: MysqlDestination, table: CatalogRow) -> list[Loss]:
-    """Return which values of a table the destination has otherwise, nothing where that does not explain all of it.
-    Raises ``DamageError``, ``SourceError``.
-    """
+    """Return which values the destination has otherwise, nothing where that does not explain all."""
     there = run.destination_digests.get(("", table.name))
     if there is None or there.rows != table.items:
         return []

@@ -237,9 +237,7 @@ class PostgresChangeWriter:
             self._applied_from[relation.oid] = self._read_again.get(name, 0)
 
     def _is_skipped(self, number: int) -> bool:
-        """Tell whether the open transaction's changes of a table are left out: all of that table are, or its rows were
-        read again later, and have them.
-        """
+        """Tell whether changes of a table are left out: all of it are, or its rows were read later, and have them."""
         return number in self._skipped or self._commit_position < self._applied_from.get(number, 0)
 
     def _table(self, number: int, position: int) -> TableChanges:

@@ -328,9 +328,7 @@ def _in_other_order(source: Mapping[str, list[str]], destination: Mapping[str, l
 def _dropped(
     source: psycopg.Connection[Any], destination: psycopg.Connection[Any], tables: Mapping[str, BaseTable]
 ) -> list[str]:
-    """Return the statements that drop the tables which the source has dropped since the base; one that only has another
-    name is none of them.
-    """
+    """Return the statements that drop the tables which the source has dropped, not renamed, since the base."""
     rows = [*read_texts(source, _TABLES)]
     names, numbers = {name for name, _, _ in rows}, {int(number) for _, _, number in rows}
     gone = {name for name, table in tables.items() if name not in names and table.oid not in numbers}

@@ -28,9 +28,7 @@ _OTHERS = (
 def begin_mark(
     connection: psycopg.Connection[Any], source: str, base: int, skipped: Sequence[str] = ()
 ) -> None:
-    """Write that a source was restored as it was at ``base``, but for the tables ``skipped``, within the transaction
-    that ends the restore.
-    """
+    """Write that a source was restored as of ``base`` but for the ``skipped`` tables, as the restore ends."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_TABLE} (source text PRIMARY KEY, base bigint, segment bigint, message bigint,"
@@ -55,9 +53,7 @@ def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
 
 
 def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str, int]:
-    """Return the tables (``schema.name``) that were read again, and up to which position of the log their rows have all
-    changes.
-    """
+    """Return the tables (``schema.name``) that were read again, and up to where in the log they have all changes."""
     with psycopg.RawCursor(connection) as cursor:
         row = cursor.execute(f"SELECT reread FROM {_TABLE} WHERE source = $1".encode(), (source,)).fetchone()
     return dict(row[0]) if row else {}

@@ -219,9 +219,7 @@ class _Remainder(Struct):
         return len({*different, *self._describe_again(source_pieces.keys() & destination_pieces.keys())})
 
     def _describe_again(self, oids: Collection[int]) -> list[int]:
-        """Give large objects that both sides have the source's owner, privileges and comment, where these have changed
-        since the base; return which ones.
-        """
+        """Describe large objects of both sides as at the source, where that has changed since; return which."""
         log = self.request.log
         if not oids or (log is not None and TRANSACTION not in log):
             return []
@@ -250,9 +248,7 @@ class _Remainder(Struct):
         return {oid for (oid,) in self.reader.execute(query.encode())}
 
     def _describe(self, statements: str) -> bool:
-        """Run the statements that describe an object, within its transaction. Return False where a role is not there,
-        or not ours to give to.
-        """
+        """Run the statements that describe an object. Return False where a role is missing, or not ours to give to."""
         try:
             with self.writer.transaction():
                 self.writer.execute(statements.encode())

@@ -85,9 +85,7 @@ def delete_many(table: DestinationTable, keys: Sequence[Row]) -> ParameterizedSt
 def update_many(
     table: DestinationTable, sent: tuple[int, ...], rows: Sequence[Row]
 ) -> ParameterizedStatement | None:
-    """Return the statement that gives some rows new values in the columns ``sent``; None where there is nothing to
-    change.
-    """
+    """Return the statement that gives rows new values in the columns ``sent``; None where none would change."""
     columns = [index for index in sent if index not in table.key and not table.columns[index].is_generated]
     if not columns:
         return None
@@ -274,9 +272,7 @@ def is_about_data(error: psycopg.Error, connection: psycopg.Connection[Any]) -> 
 def write_together(
     connection: psycopg.Connection[Any], table: DestinationTable, net: NetChanges
 ) -> int | None:
-    """Write what changes do together, return how many rows that was; None where another number of rows was there than
-    they touch.
-    """
+    """Write what changes do together, return how many rows that was; None where other rows were there."""
     if not _delete_all(connection, table, net.first_deletes):
         return None
     updated = 0

@@ -36,9 +36,7 @@ class _Fate(Struct):
 
 
 class NetChanges(Struct, frozen=True):
-    """What changes do together, in the order in which it is to be written. ``updates`` are by the columns that were
-    sent.
-    """
+    """What changes do together, in the order in which it is written. ``updates`` are by the columns sent."""
 
     first_deletes: list[Row]
     updates: Mapping[tuple[int, ...], list[Row]]

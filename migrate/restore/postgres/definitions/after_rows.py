@@ -204,9 +204,7 @@ def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Recor
 
 
 def set_sequences(sequences: Sequence[RecordedSequence]) -> Iterator[tuple[str, str]]:
-    """Yield by name the statements that give every sequence the value it had. One that is not there is passed over: its
-    definition was left out.
-    """
+    """Yield the statements that set sequences, and what each sets. A missing sequence was left out before."""
     for sequence in sequences:
         label = quote_qualified(sequence["schema"], sequence["name"])
         name = quote_literal(label)
@@ -302,9 +300,7 @@ def _event_triggers(job: PostgresRestore, script: Script) -> list[DumpEntry]:
 
 
 def _begin_following(job: PostgresRestore) -> None:
-    """Write that the destination is as the source was at the base of its changes, where all of its rows came, and which
-    tables it lacks.
-    """
+    """Write, where all rows came, that changes go on from the base, and which tables are missing here."""
     base, run, selection = job.followed_from, job.run, job.selection
     if base is None or not selection.rows or (selection.is_part and not selection.left_out):
         return

@@ -77,9 +77,7 @@ def misordered(connection: psycopg.Connection[Any], orders: Orders) -> dict[Name
 def reordered(
     connection: psycopg.Connection[Any], entry: DumpEntry, order: Sequence[str]
 ) -> Reordered | None:
-    """Return how the table of an entry, which is there as the script makes it, is made in this order; None where that
-    is unknown.
-    """
+    """Return how an entry's table, which is there, is made in this order; None where that is unknown."""
     statement = parse_statement(entry)
     if statement is None or (inherits := _INHERITS.match(statement.after)) is None:
         return None

@@ -76,10 +76,9 @@ _LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
 
 
 class DumpEntry(Struct, frozen=True):
-    """One object of a script. ``number`` counts from 0 and is the same whenever the script is read.
-    ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for messages
-    (pg_dump replaces line ends in them). ``sql`` includes the settings (``SET default_…``) that are in
-    force for it.
+    """One object of a script. ``number`` counts from 0 and is the same whenever the script is read. ``kind`` is
+    pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for messages (pg_dump replaces line ends
+    in them). ``sql`` includes the settings (``SET default_…``) that are in force for it.
     """
 
     number: int
@@ -137,9 +136,7 @@ def _entry(number: int, text: bytes, settings: bytes) -> DumpEntry:
 
 
 def _trailing_settings(text: bytes) -> bytes:
-    """Return the settings at the end of an entry's text: pg_dump changes them between two entries, for
-    those to come.
-    """
+    """Return the settings at the end of an entry's text, which pg_dump changes there for the next entries."""
     match = _TRAILING_SETTINGS.search(text) if b"\nSET default_" in text else None
     return match[0].strip() if match else b""
 
@@ -276,9 +273,7 @@ def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | 
 
 @contextmanager
 def under_settings(connection: psycopg.Connection[Any], script: Script) -> Iterator[None]:
-    """Run the settings at the script's head, its encoding among them; afterwards what we send is UTF-8
-    again.
-    """
+    """Run the settings at the script's head, its encoding among them; afterwards what we send is UTF-8 again."""
     connection.execute(script.head)
     yield
     connection.execute("SET client_encoding = 'UTF8'")

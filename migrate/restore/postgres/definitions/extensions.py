@@ -42,9 +42,7 @@ Member = Mapping[str, Any]
 def with_versions(
     connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], extensions: Sequence[Extension]
 ) -> tuple[DumpEntry, ...]:
-    """Return a script's entries in which extensions are made in the source's versions, where the server has these and
-    takes them.
-    """
+    """Return entries that make extensions in the source's versions, where the server has and takes these."""
     made = {entry.name for entry in entries if entry.kind == "EXTENSION"}
     requested = [
         (extension["name"], extension["version"]) for extension in extensions if extension["name"] in made

@@ -91,9 +91,7 @@ def parse_statement(entry: DumpEntry) -> Statement | None:
 
 
 def with_late_validator(entry: DumpEntry) -> bytes | None:
-    """Return how a foreign data wrapper is made that got its validator later than its options, which the validator
-    does not know. None of all else.
-    """
+    """Return how a foreign data wrapper is made that gets its validator after its options; None of all else."""
     late = rb"\1\4" + b"\n\nALTER FOREIGN DATA WRAPPER " + rb"\2\3;"
     sql, count = _VALIDATOR.subn(late, entry.sql, count=1)
     return sql if count and entry.kind == "FOREIGN DATA WRAPPER" else None

@@ -101,9 +101,7 @@ class StepRunner:
             self._idle.pop().close()
 
     def _for_new_rows(self) -> None:
-        """Make foreign keys that rows violate, as they do at the source, where they came by another way: for rows to
-        come.
-        """
+        """Make foreign keys that rows violate, as they do at the source, for new rows only."""
         refused, self._refused = self._refused, []
         for step, error in refused:
             late = step.for_new_rows() if isinstance(error, psycopg.errors.ForeignKeyViolation) else None
@@ -170,9 +168,7 @@ class StepRunner:
         return has_session and sum(not step.is_light for step in waiting) == 1
 
     def _share_of(self, left: int) -> int:
-        """Return how many light steps a worker takes at most while so many are left: fewer and fewer, so that all
-        workers end at about the same time.
-        """
+        """Return how many light steps a worker takes at most, fewer and fewer, so that all workers end together."""
         if self._workers == 1:
             return TOGETHER
         return min(TOGETHER, max(_FEWEST_TOGETHER, left // (2 * self._workers)))
@@ -305,9 +301,7 @@ class StepRunner:
 
 
 def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep], most: int) -> list[PostDataStep]:
-    """Take out of ``waiting`` the first step that can be made while the others run, and behind it light ones if it is
-    one, ``most`` in all.
-    """
+    """Take the first step that can be made now, and light steps behind a light step, ``most`` in all."""
     locked = LockedTables.of(running)
     begin = next((location for location, step in enumerate(waiting) if step.fits(locked)), len(waiting))
     end = begin + 1

@@ -185,9 +185,7 @@ class _Segment(Struct):
 
 
 def stages(entries: Sequence[DumpEntry], weights: Mapping[Name, int] | None = None) -> list[Stage]:
-    """Return the stages of a post-data script. ``weights``: the tables' sizes. Event triggers are not among
-    them, see ``is_event_trigger``.
-    """
+    """Return the stages of a script, without its event triggers. ``weights``: the tables' sizes."""
     result: list[Stage] = []
     segment = _Segment()
     for entry in entries:
@@ -245,16 +243,12 @@ def _heaviest_first(steps: Iterable[PostDataStep], weights: Mapping[Name, int]) 
 
 
 def _by_parent(steps: Iterable[PostDataStep]) -> list[PostDataStep]:
-    """Those that are soon made come last, those of the same parent one after the other: each of them locks it, so those
-    of other parents can be made meanwhile.
-    """
+    """Light ones come last, those of the same parent in a row: each locks it."""
     return sorted(steps, key=lambda step: (step.is_light, sorted(step.parents) if step.is_light else []))
 
 
 def is_event_trigger(entry: DumpEntry) -> bool:
-    """Tell whether an entry makes an event trigger or speaks of one. They come last of all: they may forbid
-    what a restore still has to do.
-    """
+    """Tell whether an entry is about an event trigger. These come last: they may forbid what is still to do."""
     return entry.kind == "EVENT TRIGGER" or (
         entry.kind in {"COMMENT", "SECURITY LABEL"} and b" ON EVENT TRIGGER " in entry.sql[:400]
     )

@@ -155,9 +155,7 @@ def _script(job: PostgresRestore, missing: _Missing) -> Script:
 def _without_present(
     connection: psycopg.Connection[Any], entries: Sequence[DumpEntry]
 ) -> tuple[DumpEntry, ...]:
-    """Return the entries but those for functions in the server's own schema that are here already, as they are where a
-    provider puts them into every database.
-    """
+    """Return the entries but those of functions in pg_catalog that are here, as where a provider puts them."""
     present = [definition.encode() for (definition,) in connection.execute(_SYSTEM_FUNCTIONS)]
     return tuple(
         entry
@@ -167,9 +165,7 @@ def _without_present(
 
 
 def _make_all(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
-    """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
-    must be there; return what was left out.
-    """
+    """Run all entries, with what was added to extensions behind these; return what was left out."""
     extensions = job.definitions.extensions()
     if job.selection.is_part:
         names = {entry.name for entry in entries if entry.kind == "EXTENSION"}

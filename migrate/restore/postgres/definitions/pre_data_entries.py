@@ -85,9 +85,7 @@ def holds_objects(
 
 
 def _is_taken(connection: psycopg.Connection[Any], entry: DumpEntry) -> bool:
-    """Tell whether an object of the entry's name is there. For text search objects the server names their catalog's
-    unique key.
-    """
+    """Tell whether an object of the entry's name is there; of text search it shows as a violated unique key."""
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(entry.sql)
@@ -206,9 +204,7 @@ class EntryMaker:
         keep: bool = True,
         spare: bool = False,
     ) -> psycopg.Error | None:
-        """Run statements; return why the server refuses them. Without ``keep`` it is only tried. ``spare``: among them
-        are some of superusers'.
-        """
+        """Run statements, or only try them; return why they are refused. ``spare``: some are of superusers'."""
         try:
             with self._connection.transaction(force_rollback=not keep):
                 if entry is not None:
@@ -258,9 +254,7 @@ class EntryMaker:
                 yield from ((clause, f"{first_line(error)}{_kept(clause)}") for clause in group)
 
     def _lines(self, refusals: Sequence[Refusal]) -> list[str]:
-        """Return sentences about refused entries. Raises ``MoveoutError`` where an object is in the way that may be the
-        user's.
-        """
+        """Return sentences about refused entries. Raises ``MoveoutError`` where a user's object may be in the way."""
         lines = []
         for refusal in refusals:
             taken = isinstance(refusal.error, _TAKEN)

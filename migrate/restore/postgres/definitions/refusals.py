@@ -135,9 +135,7 @@ class Check(Struct, frozen=True):
 
 
 def suspects(connection: psycopg.Connection[Any], error: psycopg.Error, label: str) -> list[Check]:
-    """Return what may have refused rows of a table: the check that they violate, else, where some code raised the
-    error, every check of the table.
-    """
+    """Return the check that may have refused rows, or, where some code raised the error, all of the table."""
     diagnostics = error.diag
     if diagnostics.schema_name and diagnostics.datatype_name:
         domain = quote_qualified(diagnostics.schema_name, diagnostics.datatype_name)
@@ -168,9 +166,7 @@ def _check(owner: str, commented: str, name: str, definition: str, comment: str 
 
 @contextmanager
 def without_checks(connection: psycopg.Connection[Any], checks: Sequence[Check]) -> Iterator[list[Check]]:
-    """Within the caller's transaction, let rows in that these would not; yield those that hold for new rows only then,
-    or not at all.
-    """
+    """Within the caller's transaction, let all rows in; yield the checks that do not hold for all afterwards."""
     untrue: list[Check] = []
     for check in checks:
         connection.execute(check.drop.encode())
@@ -195,9 +191,7 @@ def is_superuser(connection: psycopg.Connection[Any]) -> bool:
 
 @contextmanager
 def lent(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
-    """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema. Others
-    than superusers have nothing to lend.
-    """
+    """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema."""
     grantors = _GRANTOR.findall(entry.sql) if entry.kind == "ACL" and is_superuser(connection) else []
     cursor = connection.execute(
         _SHUT_OUT.encode(), (entry.schema, [name.decode(errors="replace") for name in grantors])

@@ -146,9 +146,7 @@ def make_roles(
 
 
 def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
-    """Return the statement that makes a role as it was on the source, as far as one who is no superuser
-    may.
-    """
+    """Return the statement that makes a role as it was on the source, as far as the session may."""
     name = quote_name(role["name"])
     if role["bootstrap"]:
         return f"CREATE ROLE {name} NOLOGIN"
@@ -170,9 +168,7 @@ def _withheld(roles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
-    """Yield the statements that put a role into its groups, and its comment. ``options``: the destination
-    supports them.
-    """
+    """Yield the statements for a role's groups and comment. ``options``: the destination supports them."""
     name = quote_name(role["name"])
     for membership in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:
         words = ["ADMIN OPTION"] * bool(membership.get("admin"))
@@ -191,9 +187,7 @@ def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
 
 
 def set_for_database(connection: psycopg.Connection[Any], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Set what holds in this database, for all or for single roles, within the caller's transaction; return what is
-    refused. It holds for sessions to come.
-    """
+    """Set what holds in this database, within the caller's transaction; return what is refused."""
     database = f"DATABASE {quote_name(connection.info.dbname)}"
     refused = []
     for setting in settings:

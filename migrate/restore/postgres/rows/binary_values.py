@@ -270,9 +270,7 @@ def floats(count: int, text: pa.Array) -> pa.Array:
 
 
 def list_of(oid: int, element: Callable[[pa.Array], Pieces], values: pa.Array) -> pa.Array:
-    """Arrays of one dimension that begins with 1, and those without elements, which have none (``array_recv``,
-    arrayfuncs.c).
-    """
+    """Arrays of one dimension that begins with 1, and empty ones, which have none (``array_recv``, arrayfuncs.c)."""
     lengths = pc.list_value_length(values)
     coded = pc.dictionary_encode(lengths)
     heads = [

@@ -43,9 +43,7 @@ def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
 
 
 def in_the_way(connection: psycopg.Connection[Any], run: TableRestore, *, filled: bool) -> str:
-    """Return the name of a large object that the destination has under a number of the bundle's, or ""; with
-    ``filled`` of one that is not empty.
-    """
+    """Return an object whose number is the bundle's, or ""; with ``filled`` only if it is not empty."""
     oids = sorted(numbers(run))
     row = connection.execute(_THERE.encode(), (oids, filled)).fetchone() if oids else None
     return f"large object {row[0]}" if row and row[0] is not None else ""
@@ -109,9 +107,7 @@ def without_holes(piece: bytes) -> Iterator[tuple[int, bytes]]:
 def describe_large_objects(
     objects: Sequence[RecordedLargeObject], *, portable: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
-    out, and their comment.
-    """
+    """Yield what statements set, and them: owner and privileges, unless ``portable``, and comments."""
     for large_object in objects:
         name = f"LARGE OBJECT {large_object['oid']}"
         statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]

@@ -145,9 +145,7 @@ class RowWriter:
         self._workers.close()
 
     def _write_batch(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> None:
-        """Copy parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
-        of its own.
-        """
+        """Copy parts in one transaction; each in one of its own if anything of it is refused or damaged."""
         if len(parts) > 1 and self._copy_together(connection, parts):
             return
         for part in parts:
@@ -218,9 +216,8 @@ class RowWriter:
                 return None
 
     def _partitioned_root(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
-        """Return the partitioned table into which the rows of a partition go that belong into another one
-        here: the hash of an enum, or the order of texts, differs between servers. Raises ``error`` where
-        that is not the reason.
+        """Return the partitioned table into which the rows of a partition go that belong into another one here: the
+        hash of an enum, or the order of texts, differs between servers. Raises ``error`` where that is not the reason.
         """
         row = connection.execute(
             "SELECT p.relid::text FROM pg_partition_ancestors(%s::regclass) AS p(relid)"
@@ -233,9 +230,7 @@ class RowWriter:
         return str(row[0])
 
     def _copy_alone(self, attempt: _Attempt) -> None:
-        """Copy a part in a transaction of its own. The checks that wait, and do not hold any more, are recorded as left
-        out.
-        """
+        """Copy a part in a transaction of its own. Checks that waited, and do not hold, are recorded as left out."""
         connection, part, own, into = attempt.connection, attempt.part, attempt.own, attempt.into
         notes = (
             [f"rows of {own} were divided among the partitions of {into} anew: they belong elsewhere here"]

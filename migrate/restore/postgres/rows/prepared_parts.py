@@ -34,9 +34,7 @@ _TOGETHER = 64
 
 
 class PreparedPart(Struct, frozen=True):
-    """The rows of a part. ``types`` of its columns, by name, for which ``options`` of COPY hold; ``data``: what to
-    send.
-    """
+    """What to send of a part, by ``options`` of COPY; it holds for columns of these ``types``, by name."""
 
     types: Mapping[str, str]
     options: str
@@ -52,9 +50,7 @@ class PreparedParts:
         self._parts: dict[str, PreparedPart] = {}
 
     def take(self, part: PartFile, types: Mapping[str, str], encoding: str) -> PreparedPart | None:
-        """Return a part that is prepared for a table with columns of these types, where text is copied in
-        ``encoding``; None for all others.
-        """
+        """Return a part prepared for columns of these types, where text is copied in ``encoding``; else None."""
         prepared = self._parts.pop(part.name, None)
         if prepared is None or encoding != ENCODING:
             return None
@@ -62,9 +58,7 @@ class PreparedParts:
         return prepared if same or prepared.options == CSV else None
 
     def prepare(self, parts: Sequence[PartFile]) -> None:
-        """Prepare those parts that are small and not prepared yet. What cannot be read is left to the writer, which
-        reads it again and reports the error.
-        """
+        """Prepare those parts that are small and not prepared yet. What cannot be read is left to the writer."""
         opened = {
             part.name: rows
             for part in parts
@@ -84,18 +78,14 @@ class PreparedParts:
             self.prepare(batch)
 
     def _read(self, part: PartFile) -> _Rows | None:
-        """Return the rows of a part, None where more of the destination than its types must be known, or the part
-        cannot be read.
-        """
+        """Return the rows of a part; None where it cannot be read, or needs more than the destination's types."""
         with suppress(*READ_ERRORS, MoveoutError):
             return _rows_of(open_part(pa.BufferReader(self._reader.read(part.key))))
         return None
 
 
 class _Rows(Struct, frozen=True):
-    """The rows of a part with the types of its columns. ``encoder``: what makes them binary, None where they go as
-    CSV.
-    """
+    """The rows of a part with the types of its columns. ``encoder``: None where they go as CSV."""
 
     types: Mapping[str, str]
     encoder: copy_binary.Encoder | None

@@ -100,9 +100,7 @@ def _without_generated(run: TableRestore, table: CatalogRow) -> RowsDigest:
 
 
 def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[RowsDigest, list[Loss]]:
-    """Return what a destination of another encoding has of a table, if it took what it was sent, and the losses in
-    that.
-    """
+    """Return what a destination of another encoding has of a table if it took all, and the losses in that."""
     digest = RowsDigest()
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts_of([table]) if table.details.get("exact") else ():
