@@ -14,7 +14,7 @@ from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, hash_file
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
-from migrate.errors import NotEmptyError
+from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
 from migrate.restore.common.selection import Selection
@@ -224,6 +224,22 @@ class TableRestore(Struct, frozen=True):
         if absent is None or not (rows or refused) or not self.selection.is_everything:
             return outcome
         return replace(outcome, retry=Retry(records, rows))
+
+    def nothing_to_do_for_follow(
+        self, url: str, records: Sequence[FinishedRestore], notes: Sequence[str], left_out: Sequence[str]
+    ) -> RestoreOutcome:
+        """Return that nothing was to be done in a destination to which changes of the source were applied since. Raises
+        ``UsageError`` where only a part of the snapshot is selected: it would lack these changes.
+        """
+        if not self.selection.is_everything:
+            raise UsageError(
+                f"{url} has changes that {self.source} made after its snapshot; rows of the snapshot would be older"
+                " than the others",
+                next_step="leave --only out, or restore into another database",
+            )
+        note = "the database was restored, and has changes of the source since; moveout cutover compares both"
+        left_out = unique(*(record.left_out for record in records), left_out)
+        return self.outcome(WrittenRows(self.items, 0), [], [note, *notes], left_out)
 
     def outcome(
         self, rows: WrittenRows, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()

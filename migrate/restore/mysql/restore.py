@@ -28,7 +28,7 @@ from migrate.bundle.reconciliation import RecordedChanges
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.apply import Mark
 from migrate.changes.segments import START
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.environment import note_database_name, note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
@@ -360,27 +360,15 @@ def _marked(job: MysqlRestore, base: RecordedChanges) -> tuple[Mark, FollowDetai
 
 
 def _nothing_to_do_for_follow(job: MysqlRestore) -> RestoreOutcome | None:
-    """Return that nothing is to be done where changes were applied since. Raises ``UsageError`` where only a part of
-    the snapshot is selected: it would lack these changes.
-    """
-    connection = job.destination.connection
-    base = job.run.reader.changes(job.run.source)
+    """Return that nothing is to be done where changes were applied since. Raises ``UsageError`` for a part."""
+    run, connection = job.run, job.destination.connection
+    base = run.reader.changes(run.source)
     marked = _marked(job, base) if base else None
     if marked is None or marked[0].place == START:
         return None
-    if not job.run.selection.is_everything:
-        raise UsageError(
-            f"{job.destination.address.url} has changes that {job.run.source} made after its snapshot; rows of the"
-            " snapshot would be older than the others",
-            next_step="leave --only out, or restore into another database",
-        )
-    records = restore_state.read_finished(
-        connection, job.run.reader.info.id, job.run.source, connection.control
-    )
-    note = "the database was restored, and has changes of the source since; moveout cutover compares both"
-    left_out = unique(*(record.left_out for record in records), job.left_out)
-    notes = [note, *note_locked(connection, _grants(job), records)]
-    return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
+    records = restore_state.read_finished(connection, run.reader.info.id, run.source, connection.control)
+    notes = note_locked(connection, _grants(job), records) if run.selection.is_everything else []
+    return run.nothing_to_do_for_follow(job.destination.address.url, records, notes, job.left_out)
 
 
 def _holds_all_objects(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:

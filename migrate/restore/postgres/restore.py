@@ -24,7 +24,7 @@ from exporters.postgres.sessions.connection import connect, parse_url, session_s
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.environment import note_database_name, note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
@@ -250,7 +250,8 @@ def _restored_before(job: PostgresRestore) -> RestoreOutcome | None:
     mark = read_mark(connection, run.source)
     is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
     if is_followed and (conflict or not job.selection.is_everything):
-        return _nothing_to_do_for_follow(job, records)
+        notes, url = _passwordless(job, records), job.destination.address.url
+        return run.nothing_to_do_for_follow(url, records, notes, job.left_out)
     if same and not conflict and job.selection.definitions:
         absent = postgres_destination.absent_tables(connection, names)
         conflict = next((f"table {'.'.join(name)}" for name in names if name not in absent), "")
@@ -308,22 +309,6 @@ def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], 
         for name in ("pre-data", "post-data")
     ]
     return holds_objects(connection, scripts, enough)
-
-
-def _nothing_to_do_for_follow(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:
-    """Return that nothing was to be done in a destination to which changes were applied since. Raises ``UsageError``
-    where only a part of the snapshot is selected: it would lack these changes.
-    """
-    if not job.selection.is_everything:
-        raise UsageError(
-            f"{job.destination.address.url} has changes that {job.run.source} made after its snapshot; rows of the"
-            " snapshot would be older than the others",
-            next_step="leave --only out, or restore into another database",
-        )
-    note = "the database was restored, and has changes of the source since; moveout cutover compares both"
-    left_out = unique(*(record.left_out for record in records), job.left_out)
-    notes = [note, *_passwordless(job, records)]
-    return job.run.outcome(WrittenRows(job.run.items, 0), [], notes, left_out)
 
 
 def _nothing_to_do(

@@ -43,13 +43,17 @@ def begin_mark(
 
 def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
     """Return how far the changes of a source were applied; None where it was not restored to this database."""
-    exists = connection.execute(f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL".encode()).fetchone()
-    if not (exists and exists[0]):
+    if not _exists(connection):
         return None
     query = f"SELECT base, segment, message, position, skipped FROM {_TABLE} WHERE source = $1"
     with psycopg.RawCursor(connection) as cursor:
         row = cursor.execute(query.encode(), (source,)).fetchone()
     return Mark(row[0], Place(row[1], row[2]), row[3], tuple(row[4])) if row else None
+
+
+def _exists(connection: psycopg.Connection[Any]) -> bool:
+    query = f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL"
+    return connection.execute(query.encode()).fetchone() == (True,)
 
 
 def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str, int]:
@@ -61,8 +65,7 @@ def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str,
 
 def tables_read_again(connection: psycopg.Connection[Any]) -> frozenset[str]:
     """Return the tables (``schema.name``) that were read again, of all sources."""
-    exists = connection.execute(f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL".encode()).fetchone()
-    if not (exists and exists[0]):
+    if not _exists(connection):
         return frozenset()
     rows = connection.execute(f"SELECT pg_catalog.jsonb_object_keys(reread) FROM {_TABLE}".encode())
     return frozenset(str(name) for (name,) in rows)
