@@ -40,8 +40,8 @@ def test_another_difference_is_still_a_finding(exported, other_postgres, monkeyp
 
     real = after_rows.complete
 
-    def and_spoil(job, state, done):
-        script = real(job, state, done)
+    def and_spoil(job, done):
+        script = real(job, done)
         run_sql(destination, "UPDATE stale SET t = 'other' WHERE id = 2")
         return script
 

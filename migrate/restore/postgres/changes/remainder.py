@@ -65,7 +65,7 @@ class _Description(Struct, frozen=True):
 
     oid: int
     owner: str
-    privileges: frozenset[tuple[str, str, bool]]
+    privileges: tuple[tuple[str, str, bool], ...]
     """Role (empty for PUBLIC), privilege, and whether it may be granted to others."""
     comment: str
 
@@ -81,7 +81,7 @@ class _Description(Struct, frozen=True):
         """Return it of what the server says: NULL where only the owner has privileges, and all of them."""
         if privileges is None:
             privileges = [(owner, "SELECT", False), (owner, "UPDATE", False)]
-        return _Description(oid, owner, frozenset((r, p, g) for r, p, g in privileges), comment or "")
+        return _Description(oid, owner, tuple((r, p, g) for r, p, g in privileges), comment or "")
 
     def as_commented(self, source: _Description) -> _Description:
         """Return it without a comment that the source no longer has: nothing there says since when."""
@@ -92,14 +92,14 @@ class _Description(Struct, frozen=True):
         name, statements = f"LARGE OBJECT {self.oid}", []
         if self.owner != other.owner:
             statements.append(f"ALTER {name} OWNER TO {quote_name(self.owner)}")
-        if (self.owner, self.privileges) != (other.owner, other.privileges):
+        if (self.owner, {*self.privileges}) != (other.owner, {*other.privileges}):
             roles = {self.owner, *(role for role, *_ in other.privileges)} - {"", other.owner}
             quoted = [*map(quote_name, sorted(roles | {self.owner})), "PUBLIC"]
             statements.append(f"REVOKE ALL ON {name} FROM {', '.join(quoted)} CASCADE")
             statements += [
                 f"GRANT {privilege} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
                 + (" WITH GRANT OPTION" if is_grantable else "")
-                for role, privilege, is_grantable in sorted(self.privileges)
+                for role, privilege, is_grantable in self.privileges
             ]
         if self.comment != other.comment:
             statements.append(
@@ -229,10 +229,10 @@ class _Remainder(Struct):
         for oid in sorted(oids & source.keys() & destination.keys()):
             there = destination[oid]
             here = source[oid] if oid in since else there.as_commented(source[oid])
-            if here == there:
+            if not (statements := here.instead_of(there)):
                 continue
             with durable("cutover.postgres.large_object_description"), self.writer.transaction():
-                if self._describe(here.instead_of(there)):
+                if self._describe(statements):
                     done.append(oid)
                 else:
                     refused += 1
