@@ -455,8 +455,8 @@ def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres,
     destination = other_postgres.database()
     real = after_rows.complete
 
-    def sabotage(run, state, done):
-        script = real(run, state, done)
+    def sabotage(run, done):
+        script = real(run, done)
         run.destination.connection.execute("UPDATE public.t SET x = 99 WHERE x = 5")
         return script
 
