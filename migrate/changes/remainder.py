@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct, field
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class RemainderRequest(Struct, frozen=True):
@@ -48,6 +51,11 @@ class Carried(Struct, frozen=True):
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     missing: Sequence[str] = ()
+
+
+def differing(source: Mapping[Key, Value], destination: Mapping[Key, Value]) -> dict[Key, Value]:
+    """Return what the source has otherwise than the destination, of what both have."""
+    return {key: value for key, value in source.items() if key in destination and destination[key] != value}
 
 
 class CarryRemainder(Protocol):

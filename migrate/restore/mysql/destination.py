@@ -95,11 +95,6 @@ def both_sides(
         yield reader, writer
 
 
-def content(destination: MysqlDestination) -> str:
-    """Return the name of something in the database, or ""."""
-    return find_content(destination.connection, destination.connection.control.names)
-
-
 def find_content(connection: Connection, own_names: Collection[str]) -> str:
     """Return the name of something in the session's database that is none of a restore's ``own_names``, or ""."""
     return str(connection.value(_content_query(connection, own_names, limit=" LIMIT 1")) or "")

@@ -35,7 +35,6 @@ from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
-from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import restore_state
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore
@@ -61,6 +60,7 @@ from migrate.restore.mysql.definitions.recorded_definitions import (
     without_running_events,
 )
 from migrate.restore.mysql.definitions.table_ddl import in_database, inheriting, uncounted
+from migrate.restore.mysql.destination import all_content, find_content, open_destination
 from migrate.restore.mysql.existing_tables import (
     in_the_way,
     make_kept_triggers,
@@ -85,7 +85,7 @@ class MysqlRestorer:
         address = parse_url(request.url, request.secrets)
         with as_source_errors(address.url):
             names = [definition["name"] for definition in read_definitions(request.reader, request.source)]
-            with mysql_destination.open_destination(address, names) as destination:
+            with open_destination(address, names) as destination:
                 make_kept_triggers(destination.connection)
                 adapter = adapter_for(_server(run), destination.connection)
                 job = MysqlRestore(run, destination, adapter, request.merge)
@@ -377,7 +377,7 @@ def _holds_all_objects(job: MysqlRestore, definitions: Sequence[Definition]) -> 
         return False
     kinds = {*BEFORE_ROWS, *AFTER_ROWS, *LAST} - {SPATIAL}
     names = {step_of(definition) for definition in definitions if definition["kind"] in kinds}
-    return names == mysql_destination.all_content(job.destination)
+    return names == all_content(job.destination)
 
 
 def _conflict(job: MysqlRestore, definitions: Sequence[Definition]) -> NotEmptyError | None:
@@ -387,7 +387,8 @@ def _conflict(job: MysqlRestore, definitions: Sequence[Definition]) -> NotEmptyE
     url = job.destination.address.url
     if not job.run.whole:
         return in_the_way(job.run, job.destination)
-    conflict = "" if job.merge else mysql_destination.content(job.destination)
+    connection = job.destination.connection
+    conflict = "" if job.merge else find_content(connection, connection.control.names)
     if conflict:
         return NotEmptyError(
             f"{url} is not empty: it has the {conflict}",

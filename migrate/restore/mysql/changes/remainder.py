@@ -29,7 +29,7 @@ from exporters.mysql.rows.row_feed import Feed
 from exporters.mysql.sessions.driver_connection import send
 from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
-from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.restore.mysql.destination import both_sides
@@ -120,36 +120,26 @@ class _Remainder(Struct):
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        source_values, destination_values = (
-            {name: sequence_state(connection, name) for name in read_sequences(connection)}
-            for connection in (self.reader, self.writer)
+        source, destination = (
+            {name: sequence_state(side, name) for name in read_sequences(side)}
+            for side in (self.reader, self.writer)
         )
-        different = [
-            name for name, state in destination_values.items() if source_values.get(name, state) != state
-        ]
-        for name in different:
-            self.writer.rows(set_sequence({"name": name, **source_values[name]}))
+        different = differing(source, destination)
+        for name, state in different.items():
+            self.writer.rows(set_sequence({"name": name, **state}))
         return len(different)
 
     def _counters(self) -> int:
         """Let AUTO_INCREMENT go on where it does at the source."""
-        source_counters, destination_counters = (
-            {
-                str(name): int(value)
-                for name, value in connection.rows(
-                    _COUNTERS.format(quote_literal(connection.address.database))
-                )
-            }
-            for connection in (self.reader, self.writer)
-        )
-        different = [
-            name
-            for name, value in source_counters.items()
-            if name in destination_counters and destination_counters[name] != value
-        ]
-        for name in different:
-            self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {source_counters[name]}")
+        different = differing(*map(_read_counters, (self.reader, self.writer)))
+        for name, value in different.items():
+            self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {value}")
         return len(different)
+
+
+def _read_counters(connection: Connection) -> dict[str, int]:
+    rows = connection.rows(_COUNTERS.format(quote_literal(connection.address.database)))
+    return {str(name): int(value) for name, value in rows}
 
 
 def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> None:

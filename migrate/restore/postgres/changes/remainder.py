@@ -24,7 +24,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
-from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import compare_definitions
@@ -294,13 +294,10 @@ class _Remainder(Struct):
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        source_values = self._values(self.reader, self._names(self.reader))
-        destination_values = self._values(
-            self.writer, [name for name in self._names(self.writer) if name in source_values]
-        )
-        different = [name for name in destination_values if destination_values[name] != source_values[name]]
-        for name in different:
-            value, called = source_values[name]
+        source = self._values(self.reader, self._names(self.reader))
+        common = [name for name in self._names(self.writer) if name in source]
+        different = differing(source, self._values(self.writer, common))
+        for name, (value, called) in different.items():
             self.writer.execute(
                 "SELECT pg_catalog.setval(%s::regclass, %s, %s)", (quote_qualified(*name), value, called)
             )
