@@ -19,6 +19,9 @@ from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, key_read
 from migrate.repair.row_sides import RowSide
 from migrate.runtime.cancellation import CancellationToken
 
+RETRIED_ROWS = 1000
+"""So many rows that were refused are tried at once."""
+
 
 class TableWriter(Protocol):
     """Writes changes to one table. No trigger and no foreign key acts on them."""
@@ -53,10 +56,6 @@ class OpenRepair(Protocol):
     def __call__(self, url: str, secrets: Mapping[str, str]) -> AbstractContextManager[RepairDestination]:
         """Connect, and take a snapshot. Raises ``SourceError``, ``BusyError``, ``NotAllowedError``."""
         ...
-
-
-RETRIED_ROWS = 1000
-"""So many rows that were refused are tried at once."""
 
 
 class TablePair(Struct, frozen=True):

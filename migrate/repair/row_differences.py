@@ -21,6 +21,11 @@ from migrate.repair.row_sides import BucketSums, RowSide, count_buckets
 
 Key = tuple[bytes | None, ...]
 KeyOf = Callable[[bytes], Key]
+PARTITION_BYTES = 32 * 2**20
+"""About so many bytes of rows that may differ are held at once."""
+MOST_PARTITIONS = 256
+_HEAD = struct.Struct("<BQI")
+SOURCE, DESTINATION = 0, 1
 
 
 def key_reader(part_reader: PartReader, columns: Sequence[str], key: Sequence[str]) -> KeyOf:
@@ -32,12 +37,6 @@ def key_reader(part_reader: PartReader, columns: Sequence[str], key: Sequence[st
         return tuple(values[index] for index in indexes)
 
     return key_of
-
-
-PARTITION_BYTES = 32 * 2**20
-"""About so many bytes of rows that may differ are held at once."""
-MOST_PARTITIONS = 256
-_HEAD = struct.Struct("<BQI")
 
 
 class LocatedRow(NamedTuple):
@@ -99,9 +98,6 @@ def _changes(
         keys = {key_of(row.text) for row in changes.gone}
         changes.changed = sum(key_of(text) in keys for text in changes.new)
     return changes
-
-
-SOURCE, DESTINATION = 0, 1
 
 
 class RowFile:

@@ -35,6 +35,14 @@ from migrate.verify.payload_files import (
     finding_of,
 )
 
+Item = TypeVar("Item")
+PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
+"""Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
+_UNREAD = (
+    "{0.name}: every byte was hashed, but the values in its tables were not compared: no engine that is installed here"
+    " reads the Parquet files of {0.kind}:// sources"
+)
+
 
 class Level(StrEnum):
     """Each level checks all that the one before it does."""
@@ -66,16 +74,6 @@ class VerifyOutcome(Struct, frozen=True):
     def is_whole(self) -> bool:
         """Whether all that the bundle names is as it says. Files that it does not name may lie there, too."""
         return only_extra(self.findings)
-
-
-Item = TypeVar("Item")
-
-PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
-"""Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
-_UNREAD = (
-    "{0.name}: every byte was hashed, but the values in its tables were not compared: no engine that is installed here"
-    " reads the Parquet files of {0.kind}:// sources"
-)
 
 
 def verify(

@@ -21,6 +21,11 @@ from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import MultipartStore
 
+OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
+"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartLoader.write``
+does. It works as long as the session of the server's process (the number) holds the lock.
+"""
+
 
 class RestoreRequest(LiveSource, frozen=True, kw_only=True):
     """What shall be restored, and where to.
@@ -147,12 +152,6 @@ def naming_create() -> Iterator[None]:
     except GoneError as exc:
         next_step = "add --create, and moveout makes it as the source was; or check the name in the URL"
         raise type(exc)(exc.explanation, about=exc.about, next_step=next_step) from exc
-
-
-OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
-"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartLoader.write``
-does. It works as long as the session of the server's process (the number) holds the lock.
-"""
 
 
 class PartLoader(Protocol):

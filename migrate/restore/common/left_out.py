@@ -23,6 +23,8 @@ Name = tuple[str, str]
 """Schema and name of a table."""
 _SHOWN = 5
 """So many things are named at once; the outcome has all."""
+_NAMED = 1000
+"""So many are named one by one."""
 
 
 class FinishedRestore(Struct, frozen=True):
@@ -120,10 +122,6 @@ def few(names: Sequence[str]) -> str:
 def unique(*sequences: Iterable[Item]) -> list[Item]:
     """Return all sentences, or losses, in their order, each once."""
     return list(dict.fromkeys(item for sequence in sequences for item in sequence))
-
-
-_NAMED = 1000
-"""So many are named one by one."""
 
 
 def lacking_of(reader: BundleReader, source: str) -> list[str]:

@@ -47,6 +47,8 @@ HISTORY_BATCH_BYTES = 8 * 2**20
 """Bytes of a batch of histories, held in memory until its last version is written."""
 _GIVE_BACK_EVERY = 32
 """After so many batches free memory is given back to the system: it is scattered among memory in use."""
+GoOn = Callable[[], None]
+"""Called again and again while something is written; raises where that must end."""
 
 
 class History(Struct, frozen=True):
@@ -106,10 +108,6 @@ class Done(Struct, frozen=True):
             (*self.moved, *other.moved),
             (*self.refused, *other.refused),
         )
-
-
-GoOn = Callable[[], None]
-"""Called again and again while something is written; raises where that must end."""
 
 
 class Writer(Struct, frozen=True):

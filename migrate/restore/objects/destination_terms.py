@@ -24,6 +24,7 @@ ONE_PART_BYTES = 2**20
 """An upload in one part is sent as one from this size on: it takes three requests, not one."""
 STANDARD = "STANDARD"
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
+REFUSED = "the destination makes no delete marker"
 
 
 class Terms(Refusals, frozen=True):
@@ -109,9 +110,6 @@ class Terms(Refusals, frozen=True):
         except ValueError:
             return False
         return (until if until.tzinfo else until.replace(tzinfo=UTC)) > self.now
-
-
-REFUSED = "the destination makes no delete marker"
 
 
 class Kind(Protocol):

@@ -37,6 +37,9 @@ from migrate.runtime.crash_points import durable
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
+Names = Sequence[str | None]
+"""Of columns; None is the rowid."""
+_CHANGED = re.compile("[\ufffe\uffff]")
 
 
 def bring_rows(
@@ -165,10 +168,6 @@ def _insert(table: SqliteTable, names: Names, row: Sequence[Any]) -> str:
     return f"{insert_into(table, names)} VALUES ({values})"
 
 
-Names = Sequence[str | None]
-"""Of columns; None is the rowid."""
-
-
 def write_long(
     connection: sqlite3.Connection, table: SqliteTable, names: Names, cells: Sequence[Any]
 ) -> None:
@@ -271,9 +270,6 @@ def _whole(cell: Cell) -> bytearray:
         value[at : at + len(piece)] = piece
         at += len(piece)
     return value
-
-
-_CHANGED = re.compile("[\ufffe\uffff]")
 
 
 def codec_of(connection: sqlite3.Connection) -> str | None:

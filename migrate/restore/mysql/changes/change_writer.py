@@ -75,6 +75,7 @@ from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
 from migrate.restore.mysql.changes.destination_table import (
     DestinationTable,
     conflict,
+    is_done,
     read_table,
     require_same_shape,
 )
@@ -106,16 +107,6 @@ _STATEMENT_FRAME_BYTES = 64
 _UNKNOWN_ERROR = 1105
 _OTHER_TYPE = "mostly a column has another type or length here: compare SHOW CREATE TABLE of both sides"
 _SHOWN_CHARACTERS = 200
-_ALL = "ALL"
-_ACTING_KEYS = """
-SELECT CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
-WHERE CONSTRAINT_SCHEMA = {} AND TABLE_NAME = {}
-  AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
-"""
-_PARTITION = """
-SELECT 1 FROM information_schema.PARTITIONS
-WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND {} IN (PARTITION_NAME, SUBPARTITION_NAME) LIMIT 1
-"""
 _BASE_AGAIN = "take the base again: moveout export --follow to a new location"
 
 
@@ -375,7 +366,7 @@ class MysqlChangeWriter:
         self._write()
         effect = statement.effect
         deciding = effect.made + effect.replaced or effect.gone or statement.tables
-        if not all(map(self._is_skipped, deciding)) and not self._is_done(statement):
+        if not all(map(self._is_skipped, deciding)) and not is_done(self._connection, statement):
             labels = ", ".join(map(quote_name, statement.tables))
             step = f"run at the destination: {statement.text}; then run the same command again"
             if effect.replaced:
@@ -392,48 +383,6 @@ class MysqlChangeWriter:
         for table in self._tables.values():
             if table.logged.name in statement.tables:
                 table.destination = None
-
-    def _is_done(self, statement: LoggedStatement) -> bool:
-        """Tell whether the destination looks as it does after a definition, as far as that can be seen."""
-        effect, (name, *_) = statement.effect, statement.tables
-        return (
-            not effect.replaced
-            and not any(map(self._has, effect.gone))
-            and all(map(self._has, effect.made))
-            and not any(map(self._has_rows, effect.emptied))
-            and {*effect.columns_gone}.isdisjoint(self._columns(name) if effect.columns_gone else ())
-            and not any(self._has_part(name, part) for part in effect.parts_gone)
-            and not any(self._has_rows(name, part) for part in effect.parts_emptied)
-            and self._has_keys(name, effect)
-        )
-
-    def _has_keys(self, table: str, effect: Effect) -> bool:
-        """Tell whether those foreign keys of a table that change rows are as they are after a definition."""
-        where = map(quote_literal, (self._connection.address.database, table))
-        acting = (
-            self._connection.rows(_ACTING_KEYS.format(*where)) if effect.keys_made or effect.keys_gone else []
-        )
-        parents, names = {str(parent) for _, parent in acting}, {str(key).lower() for key, _ in acting}
-        return parents.issuperset(effect.keys_made) and names.isdisjoint(effect.keys_gone)
-
-    def _columns(self, table: str) -> list[str]:
-        """Return the names of a table's columns, in small letters; none where there is no such table."""
-        described = read_table(self._connection, table)
-        return [column.lower() for column in described.columns] if described else []
-
-    def _has_part(self, table: str, part: str) -> bool:
-        where = (self._connection.address.database, table, part)
-        return self._connection.value(_PARTITION.format(*map(quote_literal, where))) is not None
-
-    def _has_rows(self, table: str, part: str = "") -> bool:
-        """Tell whether a table has rows, or a partition of it; one that is not there has none."""
-        if not self._has(table) or (part and part.upper() != _ALL and not self._has_part(table, part)):
-            return False
-        within = f" PARTITION ({quote_name(part)})" if part and part.upper() != _ALL else ""
-        return self._connection.value(f"SELECT 1 FROM {quote_name(table)}{within} LIMIT 1") is not None
-
-    def _has(self, name: str) -> bool:
-        return read_table(self._connection, name) is not None
 
     def _begin(self) -> None:
         """Begin a transaction. Before the first one, and where it has changed, the server hears the events' format."""

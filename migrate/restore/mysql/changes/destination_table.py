@@ -1,4 +1,5 @@
-"""A table as a destination has it, compared with how the log writes its rows; and what to say of a row that it refuses.
+"""A table as a destination has it: whether it has the shape of the rows in the log, whether a definition in the log was
+made there, too, and what to say of a row that it refuses.
 
 A server would take rows of another shape without a word, as long as the types of their first columns fit (MySQL manual,
 "Replication with Differing Table Definitions on Source and Replica").
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from exporters.mysql.catalog import ELSEWHERE, TRANSACTIONAL
 from exporters.mysql.changes.binlog_events import TableMap
+from exporters.mysql.changes.logged_statements import Effect, LoggedStatement
 from exporters.mysql.changes.row_events import Image, LoggedRow, value_text
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS
@@ -53,6 +55,22 @@ _NARROWER = {
 }
 """Charsets whose bytes mean the same in another one."""
 _NEXT = "then run the same command again: it goes on with this change"
+_ACTING_KEYS = """
+SELECT CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = {} AND TABLE_NAME = {}
+  AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
+"""
+_PARTITION = """
+SELECT 1 FROM information_schema.PARTITIONS
+WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND {} IN (PARTITION_NAME, SUBPARTITION_NAME) LIMIT 1
+"""
+_ALL = "ALL"
+_SHOWN_CHARACTERS = 60
+_SHOWN_COLUMNS = 8
+_NEXT_STEP = (
+    "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
+    " (or make its row as it was at the source); then run the same command again"
+)
 
 
 class DestinationTable(Struct, frozen=True):
@@ -230,12 +248,52 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-_SHOWN_CHARACTERS = 60
-_SHOWN_COLUMNS = 8
-_NEXT_STEP = (
-    "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
-    " (or make its row as it was at the source); then run the same command again"
-)
+def is_done(connection: Connection, statement: LoggedStatement) -> bool:
+    """Tell whether the destination looks as it does after a definition, as far as that can be seen."""
+    effect, (name, *_) = statement.effect, statement.tables
+    return (
+        not effect.replaced
+        and not any(_has(connection, table) for table in effect.gone)
+        and all(_has(connection, table) for table in effect.made)
+        and not any(_has_rows(connection, table) for table in effect.emptied)
+        and {*effect.columns_gone}.isdisjoint(_columns(connection, name) if effect.columns_gone else ())
+        and not any(_has_part(connection, name, part) for part in effect.parts_gone)
+        and not any(_has_rows(connection, name, part) for part in effect.parts_emptied)
+        and _has_keys(connection, name, effect)
+    )
+
+
+def _has_keys(connection: Connection, table: str, effect: Effect) -> bool:
+    """Tell whether those foreign keys of a table that change rows are as they are after a definition."""
+    where = map(quote_literal, (connection.address.database, table))
+    acting = connection.rows(_ACTING_KEYS.format(*where)) if effect.keys_made or effect.keys_gone else []
+    parents, names = {str(parent) for _, parent in acting}, {str(key).lower() for key, _ in acting}
+    return parents.issuperset(effect.keys_made) and names.isdisjoint(effect.keys_gone)
+
+
+def _columns(connection: Connection, table: str) -> list[str]:
+    """Return the names of a table's columns, in small letters; none where there is no such table."""
+    described = read_table(connection, table)
+    return [column.lower() for column in described.columns] if described else []
+
+
+def _has_part(connection: Connection, table: str, part: str) -> bool:
+    where = (connection.address.database, table, part)
+    return connection.value(_PARTITION.format(*map(quote_literal, where))) is not None
+
+
+def _has_rows(connection: Connection, table: str, part: str = "") -> bool:
+    """Tell whether a table has rows, or a partition of it; one that is not there has none."""
+    if not _has(connection, table) or (
+        part and part.upper() != _ALL and not _has_part(connection, table, part)
+    ):
+        return False
+    within = f" PARTITION ({quote_name(part)})" if part and part.upper() != _ALL else ""
+    return connection.value(f"SELECT 1 FROM {quote_name(table)}{within} LIMIT 1") is not None
+
+
+def _has(connection: Connection, name: str) -> bool:
+    return read_table(connection, name) is not None
 
 
 def conflict(

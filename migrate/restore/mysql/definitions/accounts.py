@@ -50,6 +50,12 @@ _TAKEN = re.compile(
     rf"REVOKE (?P<what>[A-Z0-9_, ]+) ON (?P<database>`(?:[^`]|``)*`)\.\* FROM (?P<account>{_ACCOUNT});"
 )
 _NOTHING = "USAGE"
+_EVERYBODY = "PUBLIC"
+_LOCKED = (
+    "these accounts {made} password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT UNLOCK): {accounts}"
+)
+_PASSWORD = re.compile(r" (?:AS|USING|BY PASSWORD|VIA)\b")
+"""What SHOW CREATE USER has of an account that can log in once it is unlocked."""
 
 
 class Grant(Struct, frozen=True):
@@ -172,14 +178,6 @@ def _taken(line: str, database: str, now: str) -> Beyond | None:
     name = now if match["database"] == quote_name(database) else match["database"][1:-1].replace("``", "`")
     statement = f"REVOKE {match['what']} ON {quote_name(name)}.* FROM {match['account']}"
     return Beyond(match["account"], statement, empty=True, takes=True)
-
-
-_EVERYBODY = "PUBLIC"
-_LOCKED = (
-    "these accounts {made} password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT UNLOCK): {accounts}"
-)
-_PASSWORD = re.compile(r" (?:AS|USING|BY PASSWORD|VIA)\b")
-"""What SHOW CREATE USER has of an account that can log in once it is unlocked."""
 
 
 def read_grants(reader: BundleReader, source: str, database: str, now: str) -> Grants:

@@ -25,30 +25,6 @@ from migrate.restore.mysql.destination import DestinationConnection, alter, item
 from migrate.restore.mysql.restore_state import forget_loss, note_loss
 
 GENERATED, FOREIGN, PARTITIONS = "generated column", "foreign key", "partitions"
-
-
-class Piece(Struct, frozen=True):
-    """``words`` at ``begin`` to ``end`` of a definition; ``lost`` is the property that they give. ``column``: whose."""
-
-    lost: str
-    words: str
-    begin: int
-    end: int
-    column: str = ""
-
-    @property
-    def addition(self) -> str:
-        """What ALTER TABLE calls it, or nothing where it would have to change a column."""
-        if self.lost in {"key", "constraint", FOREIGN} and not self.column:
-            return f"ADD {self.words.lstrip(', ' + chr(10))}"
-        return self.words.strip() if self.lost == PARTITIONS else ""
-
-    @property
-    def shown(self) -> str:
-        """It and its column, on one line."""
-        return " ".join(f"{self.column} {self.words.lstrip(', ')}".split())
-
-
 _KEYS = {
     re.compile(r"PRIMARY KEY "): "key",
     re.compile(r"UNIQUE KEY "): "key",
@@ -73,6 +49,32 @@ _ORDER = (
     *("primary key", "AUTO_INCREMENT", GENERATED, "default", "collation", "key", "constraint", "option"),
     *(PARTITIONS, FOREIGN),
 )
+_FOREIGN_KEYS = (
+    "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
+    " WHERE CONSTRAINT_SCHEMA = {schema} AND REFERENCED_TABLE_NAME = {table} AND TABLE_NAME <> {table}"
+)
+
+
+class Piece(Struct, frozen=True):
+    """``words`` at ``begin`` to ``end`` of a definition; ``lost`` is the property that they give. ``column``: whose."""
+
+    lost: str
+    words: str
+    begin: int
+    end: int
+    column: str = ""
+
+    @property
+    def addition(self) -> str:
+        """What ALTER TABLE calls it, or nothing where it would have to change a column."""
+        if self.lost in {"key", "constraint", FOREIGN} and not self.column:
+            return f"ADD {self.words.lstrip(', ' + chr(10))}"
+        return self.words.strip() if self.lost == PARTITIONS else ""
+
+    @property
+    def shown(self) -> str:
+        """It and its column, on one line."""
+        return " ".join(f"{self.column} {self.words.lstrip(', ')}".split())
 
 
 def pieces_of(sql: str) -> list[Piece]:
@@ -152,12 +154,6 @@ def least(sql: str, refusal: Callable[[str], str]) -> dict[Piece, str] | None:
 
     put_back(pieces)
     return out
-
-
-_FOREIGN_KEYS = (
-    "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
-    " WHERE CONSTRAINT_SCHEMA = {schema} AND REFERENCED_TABLE_NAME = {table} AND TABLE_NAME <> {table}"
-)
 
 
 def make_reduced(

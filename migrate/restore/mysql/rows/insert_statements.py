@@ -21,6 +21,16 @@ from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, s
 from exporters.sql.large_values.long_values import LongRow, LongValue
 from migrate.restore.mysql.rows.json_decimals import with_decimals, with_paths
 
+_BEGIN, _END = b"(", b"),"
+"""How a row begins and ends."""
+_NUMBERS = {"int", "decimal"}
+_MARK = b"\\x"
+_BYTES_IN_SIDE = "charset"
+_JSON = b"json"
+"""The type as MySQL has it; MariaDB's is a text."""
+_STATEMENT_BYTES = 2**20
+"""About so long is one INSERT, where the server takes as much."""
+
 
 class JoinedRows(Struct, frozen=True):
     """Rows, each as one binary value. ``types``: of their columns as the protocol has them, where they go in bulk."""
@@ -42,15 +52,6 @@ class JoinedRows(Struct, frozen=True):
 def bounds_of(text: pa.Array) -> memoryview:
     """Return where each value begins, and behind them where the last one ends."""
     return memoryview(text.buffers()[1]).cast("i")[text.offset : text.offset + len(text) + 1]
-
-
-_BEGIN, _END = b"(", b"),"
-"""How a row begins and ends."""
-_NUMBERS = {"int", "decimal"}
-_MARK = b"\\x"
-_BYTES_IN_SIDE = "charset"
-_JSON = b"json"
-"""The type as MySQL has it; MariaDB's is a text."""
 
 
 def generated_of(schema: pa.Schema) -> list[str]:
@@ -243,10 +244,6 @@ def _side_bytes(kind: str, side: pa.Array) -> pa.Array:
 
 def _has(field: pa.Field, key: bytes) -> bool:
     return field.metadata is not None and key in field.metadata
-
-
-_STATEMENT_BYTES = 2**20
-"""About so long is one INSERT, where the server takes as much."""
 
 
 class Statement(Struct, frozen=True):

@@ -30,6 +30,10 @@ _FIXED = range(-14, 16)
 """Where the point of a double may stand, counted from its first digit, without an exponent (DBL_DIG), unless digits
 follow it.
 """
+_NUMBER = re.compile(rb"[-0-9][0-9.eE+-]*")
+_INSIDE = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_MARKS = (b"{", b"}", b"[", b"]", b",")
+_REST = re.compile(rb"[^\"\[\]{},0-9-]+")
 
 
 class _Number(str):
@@ -112,12 +116,6 @@ def printed_double(number: float) -> str:
     if point <= 0:
         return f"{minus}0.{'0' * -point}{digits}"
     return f"{minus}{digits[:point].ljust(point, '0')}.{digits[point:] or '0'}"
-
-
-_NUMBER = re.compile(rb"[-0-9][0-9.eE+-]*")
-_INSIDE = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
-_MARKS = (b"{", b"}", b"[", b"]", b",")
-_REST = re.compile(rb"[^\"\[\]{},0-9-]+")
 
 
 def with_paths(document: Iterable[bytes], text: Iterable[bytes]) -> Iterator[bytes]:

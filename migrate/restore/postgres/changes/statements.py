@@ -22,6 +22,21 @@ _COMPARED_EXACTLY = frozenset({16, 20, 21, 23, 26, 2950})
 """Types of which equal values have one text: bool, integers, oid, uuid."""
 _COMPARED_FAST = _COMPARED_EXACTLY | {25, 1043, 1082, 1114, 1184, 1700}
 """Types whose values are compared by ``=`` before they are by their texts, since an index may find these."""
+_SHOWN_BYTES = 60
+_SHOWN_COLUMNS = 8
+_NEXT_STEP = (
+    "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
+    " (or make its row as it was at the source); then run the same command again"
+)
+_DEFINITION_STEP = (
+    "the destination defines a type, a constraint or a function otherwise: moveout status names what it lacks. Give the"
+    " source's statements at the destination, too, and take out until the switch a constraint that looks at the time or"
+    " at other tables; then run the same command again"
+)
+_OF_DEFINITIONS = ("22", "23502", "23514", "42", "P0")
+"""SQLSTATE classes, and not_null_violation and check_violation: definitions refuse the value, whatever the rows are."""
+_OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
+"""SQLSTATE classes of errors that do not come from what a statement says."""
 
 
 class ParameterizedStatement:
@@ -238,23 +253,6 @@ def _is_row(statement: ParameterizedStatement, table: DestinationTable, row: Row
             conditions.append(_equal_texts(column, _cast(column, name)))
     condition = " AND ".join(conditions) or "true"
     return f"t.ctid = (SELECT t.ctid FROM ONLY {table.label} AS t WHERE {condition} LIMIT 1)"
-
-
-_SHOWN_BYTES = 60
-_SHOWN_COLUMNS = 8
-_NEXT_STEP = (
-    "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
-    " (or make its row as it was at the source); then run the same command again"
-)
-_DEFINITION_STEP = (
-    "the destination defines a type, a constraint or a function otherwise: moveout status names what it lacks. Give the"
-    " source's statements at the destination, too, and take out until the switch a constraint that looks at the time or"
-    " at other tables; then run the same command again"
-)
-_OF_DEFINITIONS = ("22", "23502", "23514", "42", "P0")
-"""SQLSTATE classes, and not_null_violation and check_violation: definitions refuse the value, whatever the rows are."""
-_OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
-"""SQLSTATE classes of errors that do not come from what a statement says."""
 
 
 def _run(connection: psycopg.Connection[Any], statement: ParameterizedStatement) -> int:
