@@ -41,6 +41,18 @@ class FinishedRestore(Struct, frozen=True):
     finished: bool = True
     passwordless: Sequence[str] = ()
 
+    @staticmethod
+    def joined(records: Iterable[FinishedRestore]) -> FinishedRestore:
+        """Return what several restores, or steps of one, left out and noted, each thing once."""
+        records = list(records)
+        return FinishedRestore(
+            "",
+            unique(*(record.left_out for record in records)),
+            unique(*(record.notes for record in records)),
+            unique(*(record.losses for record in records)),
+            passwordless=unique(*(record.passwordless for record in records)),
+        )
+
     def accepts(self, name: Name, digest: RowsDigest | None) -> bool:
         """Tell whether a table that differs from the bundle is still as the restore left it."""
         return name in self.tables and self.tables[name] == digest

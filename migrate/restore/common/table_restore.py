@@ -14,11 +14,12 @@ from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, hash_file
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import DamageError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
+from migrate.restore.common.environment import note_database_name
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
 from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import PartFile, ProgressTotal, parts_of
+from migrate.restore.common.table_parts import REPAIR, PartFile, ProgressTotal, missing_rows, parts_of
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
@@ -364,6 +365,48 @@ class TableRestore(Struct, frozen=True):
         digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
         self.destination_digests.update(digests)
+
+
+class DatabaseRestore(Struct, kw_only=True, dict=True):
+    """A restore into one database, and what is gathered on the way. ``merge``: others may use the database."""
+
+    run: TableRestore
+    merge: bool = False
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    passwordless: list[str] = field(default_factory=list)
+    """The roles or accounts that were made, and need a password."""
+    damaged: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """By schema and name of a table, the rows that could not be read."""
+
+    @property
+    def selection(self) -> Selection:
+        """Which part is restored."""
+        return self.run.selection
+
+    @property
+    def alone(self) -> bool:
+        """Whether the database holds nothing else."""
+        return self.run.whole and not self.merge
+
+    @property
+    def has_all_rows(self) -> bool:
+        """Whether all rows of the source are there at the end, so that its changes may follow."""
+        return self.selection.rows and (self.selection.left_out or not self.selection.is_part)
+
+    def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]], label: Label) -> None:
+        """Note parts that cannot be read."""
+        for part, error in sorted(damaged, key=lambda entry: entry[0].name):
+            key = part.table.key
+            self.damaged.setdefault(key, []).append(missing_rows(label(*key), part, error))
+        self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
+
+    def note_database_name(self, texts: Iterable[tuple[str, str]], now: str, quote: str) -> None:
+        """Note which objects name the source's database, which is called ``now``; see ``environment``."""
+        losses, notes = note_database_name(texts, self.run.source_database, now, quote)
+        self.losses.extend(losses)
+        self.notes.extend(notes)
 
 
 class WrittenRows(Struct, frozen=True):

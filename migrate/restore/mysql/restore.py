@@ -30,10 +30,10 @@ from migrate.changes.apply import Mark
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.environment import note_database_name, note_other_settings
+from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
-from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
+from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import restore_state
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
@@ -88,7 +88,7 @@ class MysqlRestorer:
             with open_destination(address, names) as destination:
                 make_kept_triggers(destination.connection)
                 adapter = adapter_for(_server(run), destination.connection)
-                job = MysqlRestore(run, destination, adapter, request.merge)
+                job = MysqlRestore(run=run, merge=request.merge, destination=destination, adapter=adapter)
                 outcome = _restore(job)
                 if adapter is None and not job.losses:
                     return outcome
@@ -112,10 +112,10 @@ def _restore(job: MysqlRestore) -> RestoreOutcome:
     if state is None:
         if (outcome := _restored_before(job, definitions)) is not None:
             return outcome
-        state = run.state
-        restore_state.begin_state(destination, state, alone=job.alone)
-    how = f"drop the database (the state is in table {destination.connection.control.about})"
-    run.require_same(state, where=destination.address.url, how=how)
+        restore_state.begin_state(destination, run.state, alone=job.alone)
+    else:
+        how = f"drop the database (the state is in table {destination.connection.control.about})"
+        run.require_same(state, where=destination.address.url, how=how)
     if run.selection.definitions:
         _note_database_names(job, definitions)
         written = _restore_definitions(job, definitions)
@@ -222,9 +222,7 @@ def _note_database_names(job: MysqlRestore, definitions: Sequence[Definition]) -
     if not before or before.lower() == now.lower():
         return
     texts = ((f"{item['kind']} {quote_name(item['name'])}", item.get("sql", "")) for item in definitions)
-    losses, notes = note_database_name(texts, before, now, "`")
-    job.losses.extend(losses)
-    job.notes.extend(notes)
+    job.note_database_name(texts, now, "`")
 
 
 def _finish(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
@@ -294,7 +292,7 @@ def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> l
     waiting = [
         trigger
         for trigger in definitions
-        if trigger["kind"] == "trigger" and trigger.get("table") in job.damaged
+        if trigger["kind"] == "trigger" and ("", trigger.get("table")) in job.damaged
     ]
     job.refusals.extend(
         f"trigger {quote_name(trigger['name'])}: it comes when the rows of its table are there"
@@ -410,11 +408,7 @@ def _write_rows(job: MysqlRestore) -> WrittenRows:
         ours = run.selection.definitions
         writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
         writer.write_all(todo)
-        for part, error in sorted(writer.damaged, key=lambda entry: entry[0].name):
-            name = part.table.name
-            job.damaged.setdefault(name, []).append(missing_rows(quote_name(name), part, error))
-        if writer.damaged:
-            job.notes.append(REPAIR)
+        job.note_damage(writer.damaged, _label)
 
     return run.rows(parts, done, write)
 
@@ -452,11 +446,11 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     """
     from exporters.mysql.live_digests import digest_tables  # noqa: PLC0415  see ``_restore_definitions``
 
-    reduced = {table.name for table in job.reduced} | job.damaged.keys()
+    reduced = {table.key for table in job.reduced} | job.damaged.keys()
     tables = [
         restore_state.without_refused(table, job.refused)
         for table in _tables_to_fill(job)
-        if table.name not in reduced
+        if table.key not in reduced
     ]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None

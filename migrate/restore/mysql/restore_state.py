@@ -26,7 +26,7 @@ from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.api import UnfinishedRestore
-from migrate.restore.common.left_out import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.destination import DestinationConnection, MysqlDestination
 from migrate.runtime.crash_points import durable
@@ -135,13 +135,7 @@ def forget_left_out(connection: DestinationConnection, step: str) -> None:
 def read_left_out(connection: DestinationConnection) -> FinishedRestore:
     """Return all that the steps of this restore have recorded."""
     query = f"SELECT only_, entry FROM {connection.left_out} WHERE step <> '{_FINISHED}'"
-    records = [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
-    return FinishedRestore(
-        "",
-        unique(*(record.left_out for record in records)),
-        unique(*(record.notes for record in records)),
-        unique(*(record.losses for record in records)),
-    )
+    return FinishedRestore.joined(FinishedRestore.decode(*map(str, row)) for row in connection.rows(query))
 
 
 def read_finished(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
-from msgspec import Struct, field
+from msgspec import field
 
 from exporters.api import Loss
-from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
-from migrate.errors import DamageError
 from migrate.restore.common.api import OpenRowPool
-from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
-from migrate.restore.common.table_restore import TableRestore
+from migrate.restore.common.table_parts import PartFile
+from migrate.restore.common.table_restore import DatabaseRestore
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions
@@ -27,40 +23,20 @@ def is_users_table(row: CatalogRow) -> bool:
     return row.kind == "table" and bool(row.number) and not row.details.get("extension")
 
 
-class PostgresRestore(Struct, dict=True):
-    """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. ``merge``: others may use the database. The pool of ``open_pool`` copies the rows instead of threads. All
-    else is filled on the way.
+class PostgresRestore(DatabaseRestore, kw_only=True):
+    """A restore into PostgreSQL. ``names``: the tables and materialized views that are meant, those above partitions
+    included. The pool of ``open_pool`` copies the rows instead of threads.
     """
 
-    run: TableRestore
     destination: PostgresDestination
     names: frozenset[Name]
-    merge: bool = False
     open_pool: OpenRowPool | None = None
     portable: bool = False
     """Whether the objects are made without owners and privileges."""
-    notes: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
-    passwordless: list[str] = field(default_factory=list)
-    """The roles that were made and need a password."""
-    damaged: dict[Name, list[str]] = field(default_factory=dict)
-    """By table, the rows that could not be read."""
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the destination does not let be read, and why."""
     refused_parts: list[PartFile] = field(default_factory=list)
     """Rows to be tried again once there are indexes and constraints."""
-
-    @property
-    def selection(self) -> Selection:
-        """Which part is restored."""
-        return self.run.selection
-
-    @property
-    def alone(self) -> bool:
-        """Whether the database holds nothing else."""
-        return self.run.whole and not self.merge
 
     @property
     def defined(self) -> frozenset[Name]:
@@ -93,13 +69,6 @@ class PostgresRestore(Struct, dict=True):
     def orders(self) -> Orders:
         """In which order the tables have their columns at the source."""
         return {table.key: [column["name"] for column in table.details["columns"]] for table in self.tables}
-
-    def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]]) -> None:
-        """Note parts that cannot be read."""
-        for part, error in sorted(damaged, key=lambda entry: entry[0].name):
-            name = part.table.key
-            self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
-        self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 
     def note_loss(self, loss: Loss) -> None:
         """Note rows or values that are lost."""

@@ -26,7 +26,7 @@ from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.common.environment import note_database_name, note_other_settings
+from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.selection import require_tables
@@ -72,7 +72,13 @@ class PostgresRestorer:
         address = parse_url(request.url, request.secrets)
         try:
             with postgres_destination.open_destination(address) as destination:
-                job = PostgresRestore(run, destination, names, request.merge, request.open_pool)
+                job = PostgresRestore(
+                    run=run,
+                    merge=request.merge,
+                    destination=destination,
+                    names=names,
+                    open_pool=request.open_pool,
+                )
                 outcome = _restore(job)
                 if not job.losses:
                     return outcome
@@ -212,12 +218,9 @@ ORDER BY 1
 def _note_database_names(job: PostgresRestore) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     connection = job.destination.connection
-    before, now = job.run.source_database, str(connection.info.dbname)
-    if not before or before == now:
-        return
-    losses, notes = note_database_name(connection.execute(_NAMING), before, now, '"')
-    job.losses.extend(losses)
-    job.notes.extend(notes)
+    now = str(connection.info.dbname)
+    if job.run.source_database not in {"", now}:
+        job.note_database_name(connection.execute(_NAMING), now, '"')
 
 
 def _other_column_orders(job: PostgresRestore) -> list[str]:

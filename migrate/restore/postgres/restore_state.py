@@ -18,7 +18,7 @@ from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.errors import UsageError
 from migrate.restore.common.api import UnfinishedRestore
-from migrate.restore.common.left_out import FinishedRestore, unique
+from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.common.table_restore import State
 from migrate.restore.postgres.definitions.refusals import first_line
 from migrate.restore.postgres.destination import PostgresDestination, has_schema
@@ -109,13 +109,7 @@ def add_left_out(
 def read_left_out(connection: psycopg.Connection[Any]) -> FinishedRestore:
     """Return all that finished steps have recorded, each sentence once."""
     rows = connection.execute(f"SELECT entry FROM {_TABLE} ORDER BY id".encode()).fetchall()
-    records = [FinishedRestore.decode("", entry) for (entry,) in rows]
-    return FinishedRestore(
-        "",
-        unique(*(record.left_out for record in records)),
-        unique(*(record.notes for record in records)),
-        passwordless=unique(*(record.passwordless for record in records)),
-    )
+    return FinishedRestore.joined(FinishedRestore.decode("", entry) for (entry,) in rows)
 
 
 def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:

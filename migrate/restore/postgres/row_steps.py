@@ -61,7 +61,7 @@ def copy_rows(
             run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
         )
         job.refused_parts.extend(writer.write_all(left))
-        job.note_damage(writer.damaged)
+        job.note_damage(writer.damaged, quote_qualified)
 
     return run.rows(parts_of(run.tables), done, write)
 

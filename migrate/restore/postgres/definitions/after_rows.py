@@ -143,7 +143,7 @@ def _write_refused_parts(job: PostgresRestore) -> None:
     writer.rows_missing = bool(job.damaged)
     writer.write_last(job.refused_parts)
     job.left_out.extend(writer.left_out)
-    job.note_damage(writer.damaged)
+    job.note_damage(writer.damaged, quote_qualified)
 
 
 def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
@@ -301,8 +301,8 @@ def _event_triggers(job: PostgresRestore, script: Script) -> list[DumpEntry]:
 
 def _begin_following(job: PostgresRestore) -> None:
     """Write, where all rows came, that changes go on from the base, and which tables are missing here."""
-    base, run, selection = job.followed_from, job.run, job.selection
-    if base is None or not selection.rows or (selection.is_part and not selection.left_out):
+    base, run = job.followed_from, job.run
+    if base is None or not job.has_all_rows:
         return
     rows = [row for row in run.reader.catalog() if row.source == run.source and is_users_table(row)]
     absent = absent_tables(job.destination.connection, [row.key for row in rows])
