@@ -8,14 +8,7 @@ from typing import cast
 
 from msgspec import Struct, field
 
-from exporters.engine import (
-    LocatedRows,
-    PartReader,
-    VersionedRows,
-    live_reader_of,
-    load_part,
-    part_reader_of,
-)
+from exporters.engine import LocatedRows, PartReader, VersionedRows, live_reader_of, load_part, part_reader_of
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.errors import UsageError

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-from exporters.engine import (
-    LiveReader,
-    LiveTables,
-    PartReader,
-    TablesRequest,
-    live_reader_of,
-    part_reader_of,
-)
+from exporters.engine import LiveReader, LiveTables, PartReader, TablesRequest, live_reader_of, part_reader_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of

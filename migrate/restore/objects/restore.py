@@ -47,12 +47,7 @@ from migrate.restore.objects.existing import Present, why_flat
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
-from migrate.storage.s3.capability_probe import (
-    ALWAYS,
-    clear_probe_objects,
-    probe,
-    refused_markers,
-)
+from migrate.storage.s3.capability_probe import ALWAYS, clear_probe_objects, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
 

@@ -37,19 +37,11 @@ from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import pre_data
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
-from migrate.restore.postgres.definitions.dump_script import (
-    Name,
-    content_of,
-    held_otherwise,
-    read_script,
-)
+from migrate.restore.postgres.definitions.dump_script import Name, content_of, held_otherwise, read_script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
 from migrate.restore.postgres.definitions.refusals import destination_error
-from migrate.restore.postgres.definitions.roles import (
-    note_made,
-    note_passwordless,
-)
+from migrate.restore.postgres.definitions.roles import note_made, note_passwordless
 from migrate.runtime.crash_points import durable
 
 if TYPE_CHECKING:

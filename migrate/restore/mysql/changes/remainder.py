@@ -14,12 +14,7 @@ from msgspec import Struct, field
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Connection
-from exporters.mysql.definitions.show_create import (
-    read_trigger,
-    sequence_state,
-    set_sequence,
-    trigger_names,
-)
+from exporters.mysql.definitions.show_create import read_trigger, sequence_state, set_sequence, trigger_names
 from exporters.mysql.errors import is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import digest_tables

@@ -25,10 +25,7 @@ from migrate.restore.mysql.definitions.object_maker import ObjectMaker, ddl_erro
 from migrate.restore.mysql.definitions.recorded_definitions import ENABLED, Definition, step_of
 from migrate.restore.mysql.definitions.reduced_table import make_reduced
 from migrate.restore.mysql.definitions.table_ddl import options_of, unplaced
-from migrate.restore.mysql.destination import (
-    DestinationConnection,
-    MysqlDestination,
-)
+from migrate.restore.mysql.destination import DestinationConnection, MysqlDestination
 from migrate.restore.mysql.restore_state import add_left_out, forget_left_out, mark_done, read_done
 from migrate.runtime.crash_points import durable
 

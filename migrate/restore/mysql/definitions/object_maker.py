@@ -11,12 +11,7 @@ import pymysql
 
 from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
-from exporters.mysql.definitions.show_create import (
-    defaults_of,
-    label_of,
-    read_definition,
-    set_sequence,
-)
+from exporters.mysql.definitions.show_create import defaults_of, label_of, read_definition, set_sequence
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import MoveoutError, NotAllowedError, UsageError

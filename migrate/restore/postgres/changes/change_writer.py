@@ -17,13 +17,7 @@ from psycopg.adapt import Dumper
 
 from exporters.changes import Message, MessageKind
 from exporters.errors import SourceDamagedError
-from exporters.postgres.changes.pgoutput import (
-    Begin,
-    Commit,
-    Relation,
-    Truncate,
-    decode,
-)
+from exporters.postgres.changes.pgoutput import Begin, Commit, Relation, Truncate, decode
 from exporters.postgres.changes.publication import SENDS_GENERATED, base_tables
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.identifiers import quote_qualified

@@ -23,12 +23,7 @@ from migrate.restore.postgres.definitions.dump_script import (
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser
-from migrate.restore.postgres.definitions.roles import (
-    logging_in,
-    make_roles,
-    missing_roles,
-    note_kept,
-)
+from migrate.restore.postgres.definitions.roles import logging_in, make_roles, missing_roles, note_kept
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import absent_tables, has_schema
 from migrate.runtime.crash_points import durable
