@@ -72,11 +72,7 @@ class Selection(Struct, frozen=True):
         return [row for row in tables if row.key in chosen]
 
     def conflict(
-        self,
-        names: Sequence[str],
-        has: Callable[[str], bool],
-        has_rows: Callable[[str], bool],
-        where: str,
+        self, names: Sequence[str], has: Callable[[str], bool], has_rows: Callable[[str], bool], where: str
     ) -> NotEmptyError | None:
         """Return the error for the first of the selected tables that prevents their restore: one that is there already,
         or, where only rows are to come, has some. ``has`` and ``has_rows`` ask the destination ``where``. Raises
@@ -131,10 +127,7 @@ def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
             if word in {name, f"{schema}.{name}"}:
                 matches.setdefault((schema, name), []).append(row)
     if not matches:
-        raise UsageError(
-            f"the bundle has no table {word}",
-            next_step="moveout ls LOCATION lists the tables",
-        )
+        raise UsageError(f"the bundle has no table {word}", next_step="moveout ls LOCATION lists the tables")
     if len(matches) > 1:
         names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))
         raise UsageError(f"{word} may be {names}", next_step="name the one that is meant with its schema")

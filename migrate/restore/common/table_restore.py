@@ -328,19 +328,13 @@ class TableRestore(Struct, frozen=True):
         return (*self.reader.info.continues, *own) if self.earlier else ()
 
     def rows(
-        self,
-        parts: Sequence[PartFile],
-        done: set[str],
-        write: Callable[[Sequence[PartFile], Advance], None],
+        self, parts: Sequence[PartFile], done: set[str], write: Callable[[Sequence[PartFile], Advance], None]
     ) -> WrittenRows:
         """Let ``write`` load the parts that are not done, and report progress."""
         todo = [part for part in parts if part.name not in done]
         total = sum(part.rows for part in parts)
         self.progress.begin(
-            f"restore {self.source}",
-            items=total,
-            size_bytes=self.size_bytes,
-            of=self._task(0.0, _ROWS_END),
+            f"restore {self.source}", items=total, size_bytes=self.size_bytes, of=self._task(0.0, _ROWS_END)
         )
         skipped = total - sum(part.rows for part in todo)
         if skipped:

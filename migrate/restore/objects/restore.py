@@ -72,10 +72,7 @@ class BucketRestorer:
         cancellation = (request.cancellation or CancellationToken()).child()
         with naming_create():
             destination = open_destination_bucket(
-                request.url,
-                secrets=request.secrets,
-                cancellation=cancellation,
-                note=request.progress.note,
+                request.url, secrets=request.secrets, cancellation=cancellation, note=request.progress.note
             )
         open_pool: OpenObjectPool | None = request.open_pool
         if open_pool is not None and Folder(destination).would_stay:

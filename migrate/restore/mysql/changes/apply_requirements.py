@@ -10,10 +10,7 @@ from exporters.mysql.live_reader import counts_by_table
 from exporters.mysql.sessions.account_rights import AccountRights
 from exporters.mysql.sessions.server_settings import set_statements
 
-_APPLIES = {
-    True: ("BINLOG REPLAY", "SUPER"),
-    False: ("BINLOG_ADMIN", "REPLICATION_APPLIER", "SUPER"),
-}
+_APPLIES = {True: ("BINLOG REPLAY", "SUPER"), False: ("BINLOG_ADMIN", "REPLICATION_APPLIER", "SUPER")}
 """The rights by which an account may use BINLOG: at MariaDB, and at MySQL. The first one is proposed."""
 _TRIGGERS = "slave_run_triggers_for_rbr"
 _SKIPPED = ("slave_skip_errors", "replica_skip_errors")

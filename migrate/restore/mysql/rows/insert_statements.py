@@ -261,10 +261,7 @@ def insert_head(table: str, columns: Iterable[str]) -> str:
 
 
 def insert_statements(
-    table: str,
-    columns: Iterable[str],
-    batches: Iterable[JoinedRows | LongValues],
-    allowed_bytes: int,
+    table: str, columns: Iterable[str], batches: Iterable[JoinedRows | LongValues], allowed_bytes: int
 ) -> Iterator[Statement]:
     """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
     their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.

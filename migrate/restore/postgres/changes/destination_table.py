@@ -137,12 +137,7 @@ def read_table(
     names = [column.name for column in relation.columns]
     key, operators = _key(connection, relation, label)
     return DestinationTable(
-        label,
-        chosen,
-        tuple(names.index(name) for name in key),
-        operators,
-        relation.identity == _FULL,
-        acts,
+        label, chosen, tuple(names.index(name) for name in key), operators, relation.identity == _FULL, acts
     )
 
 
