@@ -25,7 +25,9 @@ from exporters.errors import (
 from migrate.bundle import layout, reconciliation
 from migrate.bundle.commit_records import (
     FinalRecord,
+    group_infos,
     read_final,
+    read_group,
     read_records,
     record_ids,
     separate_groups,
@@ -355,12 +357,18 @@ def _finished_before(
 
 
 def _load_records(run: ExportRun, source: str) -> None:
-    """Take all commit records at the location into the ledger that are not there yet."""
+    """Take all commit records at the location into the ledger that are not there yet; also those of groups whose worker
+    was ended before it said what it had committed.
+    """
     ids: Iterable[str] = (
         unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
     )
     for record in read_records(run.store, source, ids, run.executor):
         run.ledger.add(record)
+    for info in group_infos(run.store, source):
+        for record in read_group(run.store, source, info.key):
+            if not run.ledger.has(source, record.unit.id):
+                run.ledger.add(record)
 
 
 def _reconciliation(

@@ -78,6 +78,24 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert big.exported[0] == "chunk/00000050"
 
 
+def test_small_units_that_were_committed_when_the_time_came_are_in_the_bundle(store):
+    """They are committed together, by a worker that is ended then."""
+    clock, source = Clock(), Numbers()
+
+    def slow(unit):
+        if unit.spec["start"] == 50:
+            clock.strike()
+            time.sleep(1.5)
+
+    source.on_export = slow
+    sealed = go(store, [source], seal_time=SealTime(START + timedelta(minutes=30), clock))
+    assert (sealed.exit_code, sealed.sources[0].items) == (3, 50)
+    assert verify(store, Level.FULL, workers=2, progress=Silent()).findings == []
+    source.exported.clear()
+    assert go(store, [source]).complete
+    assert source.exported[0] == "chunk/00000050"
+
+
 def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before(store):
     clock, failed = Clock(), threading.Event()
 
