@@ -37,7 +37,7 @@ from migrate.bundle.commit_records import (
 )
 from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.bundle.source_workspace import StoreWorkspace
-from migrate.bundle.unit_sink import StoreSink
+from migrate.bundle.unit_sink import RESUMED_BYTES, StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import StoreWrapper
@@ -440,6 +440,41 @@ def test_what_a_sink_holds_leaves_the_location_as_it_is_and_no_upload_when_it_is
     sink.drop()
     sink.publish()
     assert (store.read("data/app/a"), list(store.uploads())) == (b"of before", [])
+
+
+def test_of_a_file_that_is_begun_again_the_first_is_given_up(tmp_path):
+    store = LocalStore(tmp_path)
+    sink = StoreSink(store, "app", held=True)
+    for blocks in (5, 1):
+        with sink.create("a") as file:
+            for _ in range(blocks):
+                file.write(bytes(16 * 2**20))
+    assert list(store.uploads()) == []
+    sink.publish()
+    assert (store.stat("data/app/a").size_bytes, len(sink.files)) == (16 * 2**20, 1)
+
+
+class SentParts(StoreWrapper):
+    """Counts the parts that are sent."""
+
+    count = 0
+
+    def put_part(self, *words):
+        self.count += 1
+        return super().put_part(*words)
+
+
+@pytest.mark.parametrize(("size_bytes", "sent"), [(RESUMED_BYTES, 3), (RESUMED_BYTES - 1, 4)])
+def test_a_large_file_that_was_interrupted_goes_on_where_it_was(tmp_path, size_bytes, sent):
+    block = bytes(RESUMED_BYTES // 4)
+    for blocks in (2, 4):
+        store = SentParts(LocalStore(tmp_path))
+        with suppress(KeyboardInterrupt), StoreSink(store, "app").create("a", size_bytes=size_bytes) as file:
+            for _ in range(blocks):
+                file.write(block)
+            if blocks < 4:
+                raise KeyboardInterrupt
+    assert (store.count, store.stat("data/app/a").size_bytes) == (sent, RESUMED_BYTES)
 
 
 class Watch:

@@ -4,7 +4,8 @@ for less, whatever the source answers by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +16,18 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from exporters.api import Gap, Loss, Sink, SourceSummary, Unit
+from exporters.api import Gap, Loss, Sink, Source, SourceSummary, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
+from migrate.bundle.lease import Lease
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
 from migrate.export.open_sources import LostSource
 from migrate.export.status import export_status
+from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
 from migrate.runtime.progress import Silent
+from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -317,6 +321,22 @@ def test_a_catalog_of_an_earlier_run_does_not_describe_files_that_were_replaced(
     assert store.read("data/app/numbers/00000000.txt").startswith(b"00\n")
     assert BundleReader(store).catalog() == []
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+
+
+def test_the_seal_goes_before_other_machines_begin(store: MultipartStore) -> None:
+    """They write to the location themselves."""
+    stands: list[bool] = []
+
+    def open_pool(_: Source, work: UnitWork, __: Lease, ___: Executor) -> UnitPool:
+        def do_all(units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
+            stands.append(any(store.list(layout.TAG_MANIFEST)))
+            return work.do_all(units)
+
+        return ThreadWorkerPool(do_all, 1, name="others", ahead=1)
+
+    options = ExportOptions(open_pool=open_pool)
+    assert export([Numbers(gaps=GAPS)], store, workers=1, progress=Silent(), options=options).exit_code == 3
+    assert {*stands} == {False}
 
 
 def test_with_a_strict_snapshot_a_newer_one_is_a_change(store: MultipartStore) -> None:
