@@ -10,7 +10,7 @@ from typing import Any
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.live_rows import DirectoryRows, live_rows
+from exporters.sqlite.live_rows import SqliteRows, live_rows
 from exporters.sqlite.rows.value_text import SqliteColumn, values_of_text
 from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.sqlite.application_functions import StandIns
@@ -24,7 +24,7 @@ _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_
 class SqliteRepair:
     """See ``RepairDestination``."""
 
-    def __init__(self, address: SqliteAddress, rows: DirectoryRows) -> None:
+    def __init__(self, address: SqliteAddress, rows: SqliteRows) -> None:
         self._address = address
         self.rows = rows
 
