@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout, left_behind
@@ -33,10 +35,6 @@ class Pace(Struct, frozen=True):
         """When the last interval ends."""
         first = datetime.fromisoformat(self.start).replace(tzinfo=UTC)
         return (first + timedelta(seconds=self.step_seconds * len(self.size_bytes))).strftime(_TIME_FORM)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as it stands in the file."""
-        return {"start": self.start, "step_seconds": self.step_seconds, "size_bytes": list(self.size_bytes)}
 
 
 class SourceInfo(Struct, frozen=True):
@@ -108,7 +106,7 @@ def encode(info: BundleInfo) -> bytes:
             for source in info.sources
         ],
     }
-    value |= {"pace": info.pace.as_json()} if info.pace else {}
+    value |= {"pace": as_dict(info.pace)} if info.pace else {}
     value |= {"left_behind": info.left_behind.as_json()} if info.left_behind else {}
     value |= {"left_out": [as_dict(source) for source in info.left_out]} if info.left_out else {}
     value |= {"case": as_dict(info.case)} if info.case else {}
@@ -125,40 +123,15 @@ def decode(data: bytes) -> BundleInfo:
         raise DamageError(key, expected=f"format {FORMAT}", found=repr(value.get("format")))
     canonical_json.check_version(value, key, layout.VERSION)
     try:
-        info = BundleInfo(
-            id=str(value["id"]),
-            created=str(value["created"]),
-            sealed=str(value["sealed"]),
-            software=str(value["software"]),
-            complete=value["complete"] is True,
-            continues=[str(item) for item in value["continues"]],
-            sources=[
-                SourceInfo(
-                    str(item["name"]),
-                    str(item["url"]),
-                    str(item["kind"]),
-                    item["complete"] is True,
-                    str(item.get("identity", "")),
-                )
-                for item in value["sources"]
-            ],
-            pace=decode_pace(value.get("pace")),
-            left_behind=left_behind.decode(value.get("left_behind")),
-            left_out=[
-                LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())
-            ],
-            case=_case_of(value.get("case")),
-        )
-    except (KeyError, TypeError, AttributeError) as exc:
+        behind = left_behind.decode(value.get("left_behind"))
+        pace = decode_pace(value.get("pace"))
+        info = msgspec.convert(value | {"left_behind": None, "pace": None}, BundleInfo)
+    except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc
     for source in info.sources:
         if not layout.is_source_name(source.name):
             raise DamageError(key, expected="names of sources", found=repr(source.name))
-    return info
-
-
-def _case_of(value: Mapping[str, Any] | None) -> CaseInfo | None:
-    return None if value is None else CaseInfo(str(value["name"]), str(value["deadline"]))
+    return replace(info, left_behind=behind, pace=pace)
 
 
 def read_sealed(store: Store) -> BundleInfo | None:
@@ -200,14 +173,13 @@ def pace_of(times: Sequence[tuple[str, int]]) -> Pace | None:
 
 
 def decode_pace(value: Mapping[str, Any] | None) -> Pace | None:
-    """Read what ``as_json`` wrote, None where there is none that makes sense: it is only for show."""
+    """Read how fast sources were read, None where there is nothing that makes sense: it is only for show."""
     if value is None:
         return None
     try:
-        sizes = [int(size) for size in value["size_bytes"]]
-        parsed = Pace(str(value["start"]), int(value["step_seconds"]), sizes)
-        sound = parsed.step_seconds > 0 and bool(parsed.end) and len(sizes) <= MOST_PACE_STEPS
-        sound = sound and all(0 <= size < 2**63 for size in sizes)
-    except (KeyError, TypeError, ValueError, OverflowError):
+        parsed = msgspec.convert(value, Pace)
+        sound = parsed.step_seconds > 0 and bool(parsed.end) and len(parsed.size_bytes) <= MOST_PACE_STEPS
+        sound = sound and all(0 <= size < 2**63 for size in parsed.size_bytes)
+    except (ValueError, OverflowError):
         return None
     return parsed if sound else None

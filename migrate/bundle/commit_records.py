@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from exporters.api import (
     CatalogEntry,
@@ -195,12 +197,7 @@ def _record_out(record: CommitRecord) -> dict[str, Any]:
     outcome = record.outcome
     return {
         "version": VERSION,
-        "unit": {
-            "id": record.unit.id,
-            "items": record.unit.items,
-            "size_bytes": record.unit.size_bytes,
-            "spec": record.unit.spec,
-        },
+        "unit": asdict(record.unit),
         "outcome": {
             "items": outcome.items,
             "size_bytes": outcome.size_bytes,
@@ -218,10 +215,10 @@ def _record_out(record: CommitRecord) -> dict[str, Any]:
 def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
     canonical_json.check_version(value, key, VERSION)
     try:
-        unit, outcome = value["unit"], value["outcome"]
+        outcome = value["outcome"]
         return CommitRecord(
             source=source,
-            unit=Unit(unit["id"], int(unit["items"]), int(unit["size_bytes"]), dict(unit["spec"])),
+            unit=msgspec.convert(value["unit"], Unit),
             outcome=Outcome(
                 items=int(outcome["items"]),
                 size_bytes=int(outcome["size_bytes"]),
@@ -245,7 +242,7 @@ def encode_final(final: FinalRecord) -> bytes:
         {
             "version": VERSION,
             "summary": {
-                "entries": [_entry_out(entry) for entry in summary.entries],
+                "entries": [asdict(entry) for entry in summary.entries],
                 "enumerations": [
                     [item.what, item.how, item.count, *([item.not_counted] if item.not_counted else [])]
                     for item in summary.enumerations
@@ -262,15 +259,7 @@ def encode_final(final: FinalRecord) -> bytes:
 
 
 def _files_out(files: Sequence[FileRecord]) -> list[dict[str, Any]]:
-    return [
-        {
-            "key": file.key,
-            "size_bytes": file.size_bytes,
-            "sha256": file.sha256,
-            "crc64nvme": f"{file.crc64nvme:016x}",
-        }
-        for file in files
-    ]
+    return [asdict(file) | {"crc64nvme": f"{file.crc64nvme:016x}"} for file in files]
 
 
 def _file(value: Mapping[str, Any]) -> FileRecord:
@@ -287,22 +276,9 @@ def _losses_out(losses: Sequence[Loss]) -> list[list[str]]:
     return [[loss.item, loss.property, loss.reason] for loss in losses]
 
 
-def _entry_out(entry: CatalogEntry) -> dict[str, Any]:
-    return {
-        "kind": entry.kind,
-        "number": entry.number,
-        "schema": entry.schema,
-        "name": entry.name,
-        "items": entry.items,
-        "size_bytes": entry.size_bytes,
-        "digest": entry.digest,
-        "details": entry.details,
-    }
-
-
 def _summary(value: Mapping[str, Any]) -> SourceSummary:
     return SourceSummary(
-        entries=[CatalogEntry(**entry) for entry in value["entries"]],
+        entries=msgspec.convert(value["entries"], list[CatalogEntry]),
         enumerations=[Enumeration(*item) for item in value["enumerations"]],
         gaps=[Gap(*item) for item in value["gaps"]],
         losses=[Loss(*item) for item in value["losses"]],

@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from exporters.structs import as_dict
@@ -99,19 +100,8 @@ def read_state(store: Store) -> ExportState | None:
     step = "nothing can go on without this file: export to another location"
     value = canonical_json.decode(data, layout.EXPORT_STATE, version=VERSION, next_step=step)
     try:
-        sources = [
-            SourceName(
-                str(item["name"]),
-                str(item["url"]),
-                str(item.get("identity", "")),
-                item.get("may_be_empty") is True,
-            )
-            for item in value["sources"]
-        ]
-        left_out = [LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())]
-        continues = [str(i) for i in value["continues"]]
-        return ExportState(str(value["id"]), str(value["created"]), sources, continues, left_out)
-    except (KeyError, TypeError) as exc:
+        return msgspec.convert(value, ExportState)
+    except ValueError as exc:
         raise DamageError(
             layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})", next_step=step
         ) from exc

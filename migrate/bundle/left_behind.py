@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from exporters.discovery import NotTaken
@@ -43,30 +44,18 @@ class LeftBehind(Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         """Return it as ``meta/bundle.json`` holds it."""
         return {
-            "servers": [as_dict(server) | {"names": list(server.names)} for server in self.servers],
+            "servers": [as_dict(server) for server in self.servers],
             "left_out": [{"url": url, "reason": reason} for url, reason in self.left_out],
             "not_taken": [as_dict(entry) for entry in self.not_taken],
         }
 
 
 def decode(value: Mapping[str, Any] | None) -> LeftBehind | None:
-    """Return what a bundle says of it, None where it says nothing. Raises ``KeyError`` and ``TypeError``."""
+    """Return what a bundle says of it, None where it says nothing. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
     if value is None:
         return None
     return LeftBehind(
-        [
-            ServerRest(str(item["url"]), [str(name) for name in item["names"]], str(item["reason"]))
-            for item in value["servers"]
-        ],
+        msgspec.convert(value["servers"], list[ServerRest]),
         [(str(item["url"]), str(item["reason"])) for item in value["left_out"]],
-        [
-            NotTaken(
-                str(item["kind"]),
-                str(item["name"]),
-                None if item["size_bytes"] is None else int(item["size_bytes"]),
-                str(item["region"]),
-                str(item["advice"]),
-            )
-            for item in value["not_taken"]
-        ],
+        msgspec.convert(value["not_taken"], list[NotTaken]),
     )

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from exporters.api import Enumeration, Gap, Json, SourceSummary
 from exporters.changes import FOLLOW
@@ -207,10 +208,7 @@ def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
         ],
         "positions": list(reconciliation.summary.positions),
         "gaps_total": gaps,
-        "gaps": [
-            {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason}
-            for gap in reconciliation.gaps
-        ],
+        "gaps": [asdict(gap) for gap in reconciliation.gaps],
     }
 
 
@@ -232,13 +230,10 @@ def decode(data: bytes) -> list[SourceReconciliation]:
 
 
 def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
-    counts = [
-        Enumeration(
-            str(item["what"]), str(item["how"]), _count(item["count"]), str(item.get("not_counted", ""))
-        )
-        for item in value["enumerations"]
-    ]
-    gaps = [_gap(item) for item in value["gaps"]]
+    counts = msgspec.convert(value["enumerations"], list[Enumeration])
+    for counted in counts:
+        _count(counted.count)
+    gaps = msgspec.convert(value["gaps"], list[Gap])
     return SourceReconciliation(
         name=str(value["name"]),
         url=str(value["url"]),
@@ -250,13 +245,6 @@ def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
         gaps=gaps,
         reasons=[str(reason) for reason in value["reasons"]],
     )
-
-
-def _gap(value: Mapping[str, Any]) -> Gap:
-    disposition = value["disposition"]
-    if disposition not in {"excluded", "failed"}:
-        raise ValueError(f"{disposition!r} is not a disposition of a gap")
-    return Gap(str(value["item"]), disposition, str(value["reason"]))
 
 
 def _count(value: Any) -> int:

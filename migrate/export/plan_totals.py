@@ -4,6 +4,7 @@ is.
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
 from exporters.structs import as_dict
@@ -35,9 +36,6 @@ def read_summary(store: Store, source: str) -> Summary | None:
     """Return a source's summary, None where there is none (or none that makes sense: it is only for show)."""
     key = layout.plan_summary(source)
     try:
-        value = canonical_json.decode(store.read(key), key)
-        return Summary(
-            Totals(**value["planned"]), bool(value["whole"]), Totals(**value["done"]), str(value["at"])
-        )
-    except (GoneError, DamageError, KeyError, TypeError):
+        return msgspec.convert(canonical_json.decode(store.read(key), key), Summary)
+    except (GoneError, DamageError, ValueError):
         return None

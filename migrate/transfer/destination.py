@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.layout import is_tag_name
 from migrate.bundle.lease import look
@@ -38,14 +40,9 @@ class TransferState(Struct, frozen=True):
 
 def write_state(store: Store, state: TransferState) -> None:
     """Write or replace the state; the lease must be held."""
-    value = {
-        "version": VERSION,
-        "id": state.id,
-        "origin": state.origin,
-        "files": state.files,
-        "size_bytes": state.size_bytes,
-    }
-    value |= {"replaces": state.replaces} if state.replaces else {}
+    value = {"version": VERSION, **as_dict(state)}
+    if not state.replaces:
+        del value["replaces"]
     store.put(layout.TRANSFER_STATE, canonical_json.encode(value))
 
 
@@ -61,14 +58,8 @@ def read_state(store: Store) -> TransferState | None:
     )
     value = canonical_json.decode(data, layout.TRANSFER_STATE, version=VERSION, next_step=step)
     try:
-        return TransferState(
-            str(value["id"]),
-            str(value["origin"]),
-            int(value["files"]),
-            int(value["size_bytes"]),
-            str(value.get("replaces", "")),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
+        return msgspec.convert(value, TransferState)
+    except ValueError as exc:
         raise DamageError(
             layout.TRANSFER_STATE, expected="a transfer", found=repr(data[:80]), next_step=step
         ) from exc
