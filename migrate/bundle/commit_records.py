@@ -51,6 +51,16 @@ class FileRecord(Struct, frozen=True):
     sha256: str
     crc64nvme: int
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON files have it."""
+        return asdict(self) | {"crc64nvme": f"{self.crc64nvme:016x}"}
+
+    @staticmethod
+    def of_json(value: Mapping[str, Any]) -> FileRecord:
+        """Read what ``as_json`` returns. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
+        checksum = int(value["crc64nvme"], 16)
+        return FileRecord(str(value["key"]), int(value["size_bytes"]), str(value["sha256"]), checksum)
+
 
 class CommitRecord(Struct, frozen=True):
     """A finished unit: its outcome, its files, the position of the snapshot that it was read under, and when
@@ -164,7 +174,9 @@ def read_final(store: Store, source: str) -> FinalRecord:
     key = layout.final_record(source)
     value = canonical_json.decode(store.read(key), key, version=VERSION)
     try:
-        return FinalRecord(source, _summary(value["summary"]), [_file(item) for item in value["files"]])
+        return FinalRecord(
+            source, _summary(value["summary"]), [FileRecord.of_json(item) for item in value["files"]]
+        )
     except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a final record", found=f"a malformed one ({exc!r})") from exc
 
@@ -206,7 +218,7 @@ def _record_out(record: CommitRecord) -> dict[str, Any]:
             "gaps": _gaps_out(outcome.gaps),
             "facts": outcome.facts,
         },
-        "files": _files_out(record.files),
+        "files": [file.as_json() for file in record.files],
         "position": record.position,
         "finished": record.finished,
     }
@@ -227,7 +239,7 @@ def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
                 gaps=[Gap(*item) for item in outcome["gaps"]],
                 facts=dict(outcome["facts"]),
             ),
-            files=[_file(item) for item in value["files"]],
+            files=[FileRecord.of_json(item) for item in value["files"]],
             position=dict(value["position"]),
             finished=str(value["finished"]),
         )
@@ -253,18 +265,8 @@ def encode_final(final: FinalRecord) -> bytes:
                 "server": summary.server,
                 **({"has_definitions": True} if summary.has_definitions else {}),
             },
-            "files": _files_out(final.files),
+            "files": [file.as_json() for file in final.files],
         }
-    )
-
-
-def _files_out(files: Sequence[FileRecord]) -> list[dict[str, Any]]:
-    return [asdict(file) | {"crc64nvme": f"{file.crc64nvme:016x}"} for file in files]
-
-
-def _file(value: Mapping[str, Any]) -> FileRecord:
-    return FileRecord(
-        str(value["key"]), int(value["size_bytes"]), str(value["sha256"]), int(value["crc64nvme"], 16)
     )
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -307,9 +308,8 @@ def decode(data: bytes) -> LeaseState:
     """Parse a lease file. Raises ``DamageError``."""
     value: dict[str, Any] = canonical_json.decode(data, layout.LEASE)
     try:
-        named = ProcessName(**value["process"])
-        return LeaseState(value["id"], value["purpose"], named, value["since"], int(value["beats"]))
-    except (KeyError, TypeError, ValueError) as exc:
+        return msgspec.convert(value, LeaseState)
+    except ValueError as exc:
         raise DamageError(layout.LEASE, expected="a lease", found=f"a malformed one ({exc!r})") from exc
 
 

@@ -51,7 +51,7 @@ class LeftBehind(Struct, frozen=True):
 
 
 def decode(value: Mapping[str, Any] | None) -> LeftBehind | None:
-    """Return what a bundle says of it, None where it says nothing. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
+    """Return what a bundle says of it, or None. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
     if value is None:
         return None
     return LeftBehind(

@@ -71,17 +71,7 @@ def parse_manifest(
 
 def files_line(file: FileRecord) -> bytes:
     """Return one line of ``meta/files.jsonl``."""
-    return (
-        canonical_json.encode(
-            {
-                "crc64nvme": f"{file.crc64nvme:016x}",
-                "key": file.key,
-                "sha256": file.sha256,
-                "size_bytes": file.size_bytes,
-            }
-        )
-        + b"\n"
-    )
+    return canonical_json.encode(file.as_json()) + b"\n"
 
 
 def parse_files(lines: Iterable[bytes], name: str) -> Iterator[FileRecord]:
@@ -90,9 +80,7 @@ def parse_files(lines: Iterable[bytes], name: str) -> Iterator[FileRecord]:
         line_name = f"{name} line {number}"
         value = canonical_json.decode(line, line_name)
         try:
-            yield FileRecord(
-                str(value["key"]), int(value["size_bytes"]), str(value["sha256"]), int(value["crc64nvme"], 16)
-            )
+            yield FileRecord.of_json(value)
         except (KeyError, TypeError, ValueError) as exc:
             raise DamageError(
                 line_name, expected="a file's key, size and checksums", found=repr(line[:80])
