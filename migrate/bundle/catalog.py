@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import asdict, astuple
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
 from exporters.sql.whole_parquet import whole_batches
@@ -22,21 +23,8 @@ from migrate.errors import DamageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CATALOG = (
-    "source",
-    "kind",
-    "number",
-    "schema",
-    "name",
-    "directory",
-    "items",
-    "size_bytes",
-    "digest",
-    "position",
-    "details",
-)
-_LOSSES = ("source", "item", "property", "reason")
-_GAPS = ("source", "item", "disposition", "reason")
+_LOSSES = ("source", *Loss.__struct_fields__)
+_GAPS = ("source", *Gap.__struct_fields__)
 _INTEGERS = {"number", "items", "size_bytes"}
 _BATCH = 20_000
 T = TypeVar("T")
@@ -71,6 +59,9 @@ class CatalogRow(Struct, frozen=True):
         return self.kind != "bucket"
 
 
+_CATALOG = CatalogRow.__struct_fields__
+
+
 def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
     """Write ``catalog.parquet``."""
     _write(file, _CATALOG, map(row_values, rows))
@@ -78,19 +69,7 @@ def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
 
 def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
     """Return the catalog's row for what a source says of one table or bucket."""
-    return CatalogRow(
-        source,
-        entry.kind,
-        entry.number,
-        entry.schema,
-        entry.name,
-        _directory(entry),
-        entry.items,
-        entry.size_bytes,
-        entry.digest,
-        position,
-        entry.details,
-    )
+    return CatalogRow(source, directory=_directory(entry), position=position, **asdict(entry))
 
 
 def _directory(entry: CatalogEntry) -> str:
@@ -101,12 +80,12 @@ def _directory(entry: CatalogEntry) -> str:
 
 def write_losses(file: BinaryIO, rows: Iterable[tuple[str, Loss]]) -> int:
     """Write (source, loss) pairs as ``losses.parquet``; return how many."""
-    return _write(file, _LOSSES, ((source, loss.item, loss.property, loss.reason) for source, loss in rows))
+    return _write(file, _LOSSES, ((source, *astuple(loss)) for source, loss in rows))
 
 
 def write_gaps(file: BinaryIO, rows: Iterable[tuple[str, Gap]]) -> int:
     """Write (source, gap) pairs as ``gaps.parquet``; return how many."""
-    return _write(file, _GAPS, ((source, gap.item, gap.disposition, gap.reason) for source, gap in rows))
+    return _write(file, _GAPS, ((source, *astuple(gap)) for source, gap in rows))
 
 
 def read_catalog(file: Any, key: str) -> list[CatalogRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +36,16 @@ property.
 _OF_KNOWN = ("key", "etag", "size", "last_modified", DESTINATION_ETAG)
 _OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", DESTINATION_VERSION)
 _LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
-_MOMENT = pa.timestamp("us", tz="UTC")
+_SIDE: Mapping[str, tuple[str, pa.DataType]] = {
+    "key": ("key", pa.string()),
+    "size": ("size_bytes", pa.int64()),
+    "etag": ("etag", pa.string()),
+    "modified": ("modified", pa.timestamp("us", tz="UTC")),
+    "class": ("storage_class", pa.string()),
+    "version": ("version_id", pa.string()),
+    "marker": ("is_delete_marker", pa.bool_()),
+}
+"""What a plan has of an object on a side: the field of ``ObjectSummary``, and its type."""
 _PLAN = pa.schema(
     [
         ("do", pa.string()),
@@ -49,15 +58,7 @@ _PLAN = pa.schema(
         *(
             (f"{side}_{name}", kind)
             for side in ("source", "destination")
-            for name, kind in (
-                ("key", pa.string()),
-                ("size", pa.int64()),
-                ("etag", pa.string()),
-                ("modified", _MOMENT),
-                ("class", pa.string()),
-                ("version", pa.string()),
-                ("marker", pa.bool_()),
-            )
+            for name, (_, kind) in _SIDE.items()
         ),
     ]
 )
@@ -124,19 +125,9 @@ def plan_bytes(steps: Sequence[SyncStep]) -> bytes:
     }
     for side in ("source", "destination"):
         summaries: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
-        columns[f"{side}_key"] = [None if summary is None else summary.key for summary in summaries]
-        columns[f"{side}_size"] = [None if summary is None else summary.size_bytes for summary in summaries]
-        columns[f"{side}_etag"] = [None if summary is None else summary.etag for summary in summaries]
-        columns[f"{side}_modified"] = [None if summary is None else summary.modified for summary in summaries]
-        columns[f"{side}_class"] = [
-            None if summary is None else summary.storage_class for summary in summaries
-        ]
-        columns[f"{side}_version"] = [
-            None if summary is None else summary.version_id for summary in summaries
-        ]
-        columns[f"{side}_marker"] = [
-            None if summary is None else summary.is_delete_marker for summary in summaries
-        ]
+        for name, (field_name, _) in _SIDE.items():
+            read = attrgetter(field_name)
+            columns[f"{side}_{name}"] = [None if summary is None else read(summary) for summary in summaries]
     return to_bytes(pa.table(columns, schema=_PLAN))
 
 
@@ -179,13 +170,4 @@ def to_bytes(table: pa.Table) -> bytes:
 def _summary(row: Mapping[str, Any], side: str) -> ObjectSummary | None:
     if row[f"{side}_key"] is None:
         return None
-    modified: datetime = row[f"{side}_modified"]
-    return ObjectSummary(
-        row[f"{side}_key"],
-        row[f"{side}_size"],
-        row[f"{side}_etag"],
-        modified,
-        row[f"{side}_class"],
-        row[f"{side}_version"],
-        is_delete_marker=row[f"{side}_marker"],
-    )
+    return ObjectSummary(**{name: row[f"{side}_{column}"] for column, (name, _) in _SIDE.items()})
