@@ -58,7 +58,7 @@ class CaseInfo(Struct, frozen=True):
     """The case that a bundle was exported by. ``deadline``: UTC, ISO 8601; "" where the case has none."""
 
     name: str
-    deadline: str = ""
+    deadline: str
 
 
 class BundleInfo(Struct, frozen=True):

@@ -63,8 +63,8 @@ class ExportState(Struct, frozen=True):
     id: str
     created: str
     sources: Sequence[SourceName]
-    continues: Sequence[str] = ()
-    left_out: Sequence[LeftOutSource] = ()
+    continues: Sequence[str] = []
+    left_out: Sequence[LeftOutSource] = []
 
 
 class LocationKind(Enum):
@@ -78,8 +78,8 @@ class LocationKind(Enum):
 
 def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = None) -> ExportState:
     """Return the state of a new bundle, or of the one that continues ``predecessor``."""
-    continues = (*predecessor.continues, predecessor.id) if predecessor else ()
-    left_out = predecessor.left_out if predecessor else ()
+    continues = [*predecessor.continues, predecessor.id] if predecessor else []
+    left_out = predecessor.left_out if predecessor else []
     return ExportState(str(uuid.uuid4()), now(), list(sources), continues, left_out)
 
 
