@@ -17,8 +17,8 @@ from exporters.sqlite.files.backup import copies
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.files.directory import find
 from exporters.sqlite.identifiers import SCHEMA, quote_name
+from exporters.sqlite.rows.chunk_export import Layout
 from exporters.sqlite.rows.long_rows import LongCells, text_pieces
-from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import read_batches
 from exporters.sqlite.rows.value_text import row_texts, values_of_text
 

@@ -37,9 +37,8 @@ from exporters.sqlite.errors import is_damage
 from exporters.sqlite.files.backup import Copy, Header, connected
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.rows.chunk_export import count_octets, export_rows
+from exporters.sqlite.rows.chunk_export import Layout, count_octets, export_rows
 from exporters.sqlite.rows.long_rows import LongCells
-from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
 from exporters.structs import as_dict
 

@@ -6,9 +6,13 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from operator import add
 
+import pyarrow as pa
+from msgspec import Struct
+
 from exporters.api import Sink
 from exporters.row_digest import RowsDigest
 from exporters.sql.chunk_export import ExportedChunk
+from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LONG_BYTES, LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
 from exporters.sql.value_codec import rows_changed
@@ -23,14 +27,94 @@ from exporters.sqlite.rows.long_rows import (
     rowids,
     to_parquet,
 )
-from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import Batch
-from exporters.sqlite.rows.typed_columns import from_typed, to_typed
+from exporters.sqlite.rows.typed_columns import arrow_type, from_typed, to_typed
 from exporters.sqlite.rows.value_text import digest_columns, digest_few
+
+ROWID = b"moveout.rowid"
+
 
 _PROVED_ROWS = 500
 _PROVED_BYTES = 64 * 2**20
 """Proving holds the values several times: huge ones are left to ``verify --level full``."""
+
+
+class Layout(Struct, frozen=True):
+    """How a table lies in Parquet: a field for each selected column, and one for its side column."""
+
+    fields: tuple[pa.Field, ...]
+    sides: tuple[pa.Field, ...]
+    kinds: tuple[str, ...]
+
+    @staticmethod
+    def of(table: SqliteTable, kinds: Sequence[str]) -> Layout:
+        """Return the layout; no field's name is that of another column, whatever its case."""
+        taken_names = {column.name.lower() for column in table.columns}
+        fields = []
+        if table.hidden_rowid:
+            name = _free("$rowid", taken_names)
+            fields.append(
+                pa.field(name, pa.int64(), nullable=False, metadata={KIND: b"integer", ROWID: b"true"})
+            )
+        kinds_of_columns = kinds[len(fields) :]
+        for column, kind in zip(table.columns, kinds_of_columns, strict=True):
+            metadata = {KIND: kind.encode(), TYPE: column.declared.encode()}
+            metadata |= {b"moveout.generated": b"true"} if column.generated else {}
+            metadata |= {b"moveout.not_null": b"true"} if column.not_null else {}
+            fields.append(pa.field(column.name, arrow_type(kind), metadata=metadata))
+        sides = tuple(
+            pa.field(
+                _free(f"{field.name}$exact", taken_names),
+                pa.string(),
+                metadata={EXACT_OF: field.name.encode()},
+            )
+            for field in fields
+        )
+        return Layout(tuple(fields), sides, tuple(kinds))
+
+    def schema(self, with_sides: frozenset[int]) -> pa.Schema:
+        """Return the schema of a file with these side columns, each after its column."""
+        fields = []
+        for position, (main, side) in enumerate(zip(self.fields, self.sides, strict=True)):
+            fields += [main, side] if position in with_sides else [main]
+        return pa.schema(fields)
+
+    def arrays(self, typed: Typed, with_sides: frozenset[int]) -> list[pa.Array]:
+        """Return the columns of that schema."""
+        arrays = []
+        for position, main in enumerate(typed.columns):
+            arrays += [main, typed.side(position, pa.string())] if position in with_sides else [main]
+        return arrays
+
+    def batch(self, typed: Typed) -> pa.RecordBatch:
+        """Return a block as a record batch, with the side columns that it has."""
+        with_sides = frozenset(typed.sides)
+        return pa.RecordBatch.from_arrays(self.arrays(typed, with_sides), schema=self.schema(with_sides))
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The names of every column and of its side column."""
+        return [(main.name, side.name) for main, side in zip(self.fields, self.sides, strict=True)]
+
+    def columns_of(self, typed: Typed) -> list[tuple[str, str | None, str]]:
+        """Return the names of every column and of its side column, where it has one, and its kind."""
+        return [
+            (main, side if i in typed.sides else None, kind)
+            for i, ((main, side), kind) in enumerate(zip(self.names, self.kinds, strict=True))
+        ]
+
+    def typed(self, batch: Batch) -> Typed:
+        """Return a batch of values as arrays."""
+        pairs = [to_typed(column, kind) for column, kind in zip(batch.columns, self.kinds, strict=True)]
+        sides = {i: side for i, (_, side) in enumerate(pairs) if side is not None}
+        return Typed(tuple(main for main, _ in pairs), sides, batch.rows)
+
+
+def _free(name: str, taken_names: set[str]) -> str:
+    while name.lower() in taken_names:
+        name += "$"
+    taken_names.add(name.lower())
+    return name
 
 
 def export_rows(

@@ -21,8 +21,8 @@ from exporters.row_digest import Advance
 from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
+from exporters.sqlite.part_reader import PartLong, read_part
 from exporters.sqlite.rows.long_rows import Cell
-from exporters.sqlite.rows.parquet_parts import PartLong, read_part
 from exporters.sqlite.rows.row_batches import UTF_16_CODECS
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn
 from migrate.bundle.reader import BundleReader

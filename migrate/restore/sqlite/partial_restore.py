@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 
 from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.rows.parquet_parts import PartRows, read_part
+from exporters.sqlite.part_reader import PartRows, read_part
 from migrate.errors import NotEmptyError
 from migrate.restore.common.selection import strange_trigger
 from migrate.restore.common.table_parts import parts_of, readable
