@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -91,32 +91,29 @@ class _Alarm:
 
 
 @contextmanager
-def woken_at_the_seal(seal_time: SealTime, url: str) -> Iterator[None]:
+def _alarm(is_due: Callable[[], bool], act: Callable[[], None], again_seconds: float) -> Iterator[None]:
+    alarm = _Alarm(is_due, act, again_seconds)
+    try:
+        yield
+    finally:
+        alarm.is_off = True
+
+
+def woken_at_the_seal(seal_time: SealTime, url: str) -> AbstractContextManager[None]:
     """Have whoever waits for the database of a URL get an error when it is time to seal: a server that is not silent
     may wait itself, for transactions of others say, and for longer than there is time. In between they may tidy up at
     the server.
     """
     if seal_time.moment is None:
-        yield
-        return
-    alarm = _Alarm(lambda: seal_time.is_over, lambda: hang_up(lambda other: other == url), _TIDY_UP_SECONDS)
-    try:
-        yield
-    finally:
-        alarm.is_off = True
+        return nullcontext()
+    return _alarm(lambda: seal_time.is_over, lambda: hang_up(lambda other: other == url), _TIDY_UP_SECONDS)
 
 
-@contextmanager
-def counted_in_time(seal_time: SealTime, snapshot: Snapshot) -> Iterator[None]:
+def counted_in_time(seal_time: SealTime, snapshot: Snapshot) -> AbstractContextManager[None]:
     """Make a snapshot abandon its counts when half of the time for the seal is over."""
     if seal_time.moment is None or not isinstance(snapshot, InterruptibleCount):
-        yield
-        return
-    alarm = _Alarm(lambda: seal_time.is_count_over, snapshot.count_no_more, _COUNT_AGAIN_SECONDS)
-    try:
-        yield
-    finally:
-        alarm.is_off = True
+        return nullcontext()
+    return _alarm(lambda: seal_time.is_count_over, snapshot.count_no_more, _COUNT_AGAIN_SECONDS)
 
 
 def seal_time_before(deadline: datetime | None, reserve_seconds: float | None) -> SealTime:
