@@ -230,9 +230,12 @@ def decode(data: bytes) -> list[SourceReconciliation]:
 
 
 def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
-    counts = msgspec.convert(value["enumerations"], list[Enumeration])
-    for counted in counts:
-        _count(counted.count)
+    counts = [
+        Enumeration(
+            str(item["what"]), str(item["how"]), _count(item["count"]), str(item.get("not_counted", ""))
+        )
+        for item in value["enumerations"]
+    ]
     gaps = msgspec.convert(value["gaps"], list[Gap])
     return SourceReconciliation(
         name=str(value["name"]),

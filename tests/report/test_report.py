@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 
 from exporters.api import CatalogEntry, Gap, Loss, SourceSummary
+from exporters.structs import as_dict
 from migrate.bundle import layout
 from migrate.bundle.bundle_json import MOST_PACE_STEPS, CaseInfo, decode_pace, pace_of
 from migrate.bundle.reader import BundleReader, read_tag_manifest
@@ -193,4 +194,4 @@ def test_the_pace_keeps_every_byte_in_few_steps(span):
     assert len(pace.size_bytes) <= MOST_PACE_STEPS
     assert pace.start == at(0)
     assert pace.end > at(span)
-    assert decode_pace(json.loads(json.dumps(pace.as_json()))) == pace
+    assert decode_pace(json.loads(json.dumps(as_dict(pace)))) == pace
