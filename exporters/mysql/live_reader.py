@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, closing
 
 import pymysql
 
-from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
+from exporters.engine import KEYED_READERS, KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import digest_tables
-from exporters.mysql.live_rows import live_rows, open_keyed_rows
+from exporters.mysql.live_rows import live_rows
 from exporters.mysql.sessions.snapshot_locks import IDLE_SECONDS
 from exporters.mysql.written_counts import server_rewrites, server_writes
 
@@ -92,7 +92,7 @@ class MysqlLiveReader:
         self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
     ) -> AbstractContextManager[KeyedRows]:
         """See ``KeyedReader``."""
-        return open_keyed_rows(parse_url(url, secrets), is_one_moment=is_one_moment)
+        return live_rows(parse_url(url, secrets), readers=KEYED_READERS, is_one_moment=is_one_moment)
 
 
 def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]:

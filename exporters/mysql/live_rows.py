@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 
-from exporters.engine import KEYED_READERS, LiveTables, TablesRequest, Texts
+from exporters.engine import LiveTables, TablesRequest, Texts
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.chunk_plan import row_select, selected_values
 from exporters.mysql.connection import MysqlAddress
@@ -101,11 +101,6 @@ def live_rows(address: MysqlAddress, *, readers: int = 1, is_one_moment: bool = 
         lost_with_sessions(address.url, has_ended),
     ):
         yield MysqlRows(session, tables)
-
-
-def open_keyed_rows(address: MysqlAddress, *, is_one_moment: bool) -> AbstractContextManager[MysqlRows]:
-    """Open the database to compare rows of it; see ``exporters.engine.KeyedReader``."""
-    return live_rows(address, readers=KEYED_READERS, is_one_moment=is_one_moment)
 
 
 Literal = Callable[[str, bytes], str]

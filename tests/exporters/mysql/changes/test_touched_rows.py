@@ -11,7 +11,7 @@ from exporters.mysql.changes.binlog_events import ROWS, EventType, event_type, r
 from exporters.mysql.changes.log import open_change_log
 from exporters.mysql.changes.row_events import count_rows, single_rows, uncompressed
 from exporters.mysql.connection import parse_url
-from exporters.mysql.live_rows import open_keyed_rows
+from exporters.mysql.live_rows import live_rows
 from tests.exporters.mysql.databases import run_sql
 
 KEYS = {
@@ -112,7 +112,7 @@ def test_rows_are_named_by_their_keys_before_and_after(changed, monkeypatch):
 @pytest.mark.parametrize("is_one_moment", [True, pytest.param(False, marks=pytest.mark.torture)])
 def test_each_row_is_found_by_its_key_and_no_other_one(changed, is_one_moment):
     url, touched, *_ = changed
-    with open_keyed_rows(parse_url(url), is_one_moment=is_one_moment) as rows:
+    with live_rows(parse_url(url), readers=4, is_one_moment=is_one_moment) as rows:
         whole = rows.digests(TablesRequest(2, lambda *_: None)).digests
         for name, expected in {
             **{name: len(values) for name, (_, values) in KEYS.items()},
