@@ -31,12 +31,12 @@ def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
     return cast("ChangeLog", open_log(endpoint.url, endpoint.reveal(), name))
 
 
-def definition_state(endpoint: Endpoint) -> Mapping[str, Any]:
-    """Return what is to be known of a source's definitions now, so that later changes of them are seen. Raises
-    ``SourceError``.
+def definition_state(endpoint: Endpoint, position: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is to be known of a source's definitions, so that later changes of them are seen. ``position``: see
+    ``exporters.engine.Engine.definition_state``. Raises ``SourceError``.
     """
     reference = registry.engine_for(endpoint.url, endpoint.shown).definition_state
-    return load_part(reference)(endpoint.url, endpoint.reveal()) if reference else {}
+    return load_part(reference)(endpoint.url, endpoint.reveal(), position) if reference else {}
 
 
 def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]:
@@ -45,7 +45,7 @@ def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]
         name: FollowRequest(
             partial(open_change_log, endpoint) if engine.change_log else None,
             endpoint.retain_bytes,
-            partial(definition_state, endpoint),
+            partial(definition_state, endpoint, {}),
         )
         for name, endpoint in endpoints.items()
         if (engine := registry.find(endpoint.url)) is not None and (engine.change_log or engine.row_repair)

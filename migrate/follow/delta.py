@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
+from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.changes.capture import resume_position
 from migrate.changes.change_logs import definition_state
@@ -72,7 +74,7 @@ class DeltaSource(DatabasePair, frozen=True):
         """
         before = self._recorded()
         if before.defined is None:
-            before = replace(before, defined=definition_state(self.source))
+            before = replace(before, defined=definition_state(self.source, self._exported_at()))
         at, begun = datetime.now(UTC), time.monotonic()
         try:
             repaired = repair_from_source(
@@ -94,6 +96,14 @@ class DeltaSource(DatabasePair, frozen=True):
         self._recorded()
         write_delta(self.store, record)
         return record
+
+    def _exported_at(self) -> Mapping[str, Any]:
+        """Return the position of the last snapshot in the bundle, nothing where there is none."""
+        with suppress(MoveoutError):
+            for source in BundleReader(self.store).reconciliation():
+                if source.name == self.name and source.summary.positions:
+                    return source.summary.positions[-1]
+        return {}
 
     def last_pass(self) -> DeltaRecord | None:
         """Return the last pass that is recorded, None where there is none. Raises errors of the location."""

@@ -178,6 +178,22 @@ def test_what_was_granted_and_defined_otherwise_since_the_export_is_named(
             engine.run_sql(url, drop)
 
 
+def test_what_was_defined_otherwise_before_the_first_pass_is_named_too(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("migrate.follow.all_cutovers._QUIET_SECONDS", 0.1)
+    old, new, case = postgres.database(), other_postgres.database(), ("-c", "moveout.toml")
+    write_move_case(tmp_path, old, new, follow=False)
+    run_postgres(old, "CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM t")
+    assert call("export", *case).code == call("restore", *case).code == 0
+    run_postgres(old, "CREATE OR REPLACE VIEW v AS SELECT id + 1 AS id FROM t")
+    assert call("follow", *case, "--delta", "--until-caught-up").code == 0
+    switched = call("cutover", *case, "--json")
+    missing = switched.json["result"]["sources"][0]["carried"]["missing"]
+    assert (switched.code, missing) == (3, ["view public.v as it is defined now"]), switched
+
+
 @pytest.mark.parametrize("sides", ["postgres", "sqlite"], indirect=True)
 def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, tmp_path):
     engine, old, new = sides

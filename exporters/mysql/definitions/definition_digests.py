@@ -63,8 +63,9 @@ def read_digests(connection: Connection) -> dict[str, str]:
     return digests_of(read_labelled(connection, Missing()), grants_by_account(connection))
 
 
-def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
+def definition_state(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``: as of now. Raises ``SourceError``."""
+    del position
     address = parse_url(url, secrets)
     with closing(connect(address)) as connection, as_source_errors(address.url):
         return {DEFINITIONS: read_digests(connection)}

@@ -111,11 +111,16 @@ UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role
 """Options of a membership that servers before 16 do not have are left out where they are as they always were there."""
 
 
-def definition_state(url: str, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``."""
+def definition_state(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``: the text of a snapshot names the next transaction. Raises
+    ``SourceError``.
+    """
     address = parse_url(url, secrets)
+    _, _, rest = str(position.get("snapshot", "")).partition(":")
+    of_snapshot = rest.partition(":")[0]
     with closing(connect(address)) as connection, as_source_errors(address.url):
-        return {TRANSACTION: next_transaction(connection)}
+        now = next_transaction(connection)
+    return {TRANSACTION: min(now, int(of_snapshot)) if of_snapshot.isdecimal() else now}
 
 
 def next_transaction(connection: psycopg.Connection[Any]) -> int:

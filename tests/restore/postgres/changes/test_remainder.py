@@ -119,7 +119,7 @@ def test_large_objects_that_are_there_get_what_has_changed_since_the_base(sides)
     run_sql(source, "COMMENT ON LARGE OBJECT 4715 IS 'of the source'")
     run_sql(destination, "COMMENT ON LARGE OBJECT 4715 IS 'of the destination'")
     try:
-        log = {"publication": "app"} | definition_state(source, request.source_secrets)
+        log = {"publication": "app"} | definition_state(source, request.source_secrets, {})
         run_sql(
             source,
             f"ALTER LARGE OBJECT 4711 OWNER TO {known}; COMMENT ON LARGE OBJECT 4711 IS 'it''s new';"
