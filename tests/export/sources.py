@@ -34,7 +34,7 @@ def nothing(unit: Unit) -> None:
 class Numbers:
     """The numbers below ``count``, each planned as ``item_bytes``. ``on_export`` is called with each unit before it
     writes; what it raises, the unit raises. ``on_plan`` is called with the number of each unit, and may plan another
-    one in its place. ``padding`` is written in front of each number.
+    one in its place. ``padding`` is written in front of each number, ``index_padding`` in front of the index.
     """
 
     name: str = "app"
@@ -42,6 +42,7 @@ class Numbers:
     count: int = 95
     item_bytes: int = 4
     padding: bytes = b""
+    index_padding: bytes = b""
     on_export: Callable[[Unit], None] = nothing
     on_finish: Callable[[], None] = lambda: None
     on_plan: Callable[[int], Unit | None] = lambda _: None
@@ -98,6 +99,7 @@ class NumbersSnapshot:
         self.source.finished += 1
         items = digest = 0
         with sink.create("index/numbers.txt") as file:
+            file.write(self.source.index_padding)
             for unit in done:
                 items += unit.outcome.items
                 digest += unit.outcome.digest or 0

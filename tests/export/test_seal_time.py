@@ -129,7 +129,9 @@ def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
 
     sources = [
         Numbers("first", "numbers://host/first"),
-        Numbers("big", "numbers://host/big", padding=bytes(10**6), item_bytes=10**6),
+        Numbers(
+            "big", "numbers://host/big", padding=bytes(10**6), item_bytes=10**6, index_padding=bytes(10**6)
+        ),
     ]
     cancellation, moment = CancellationToken(), datetime.now(UTC) + timedelta(seconds=1)
     options = ExportOptions(seal_time=SealTime(moment), open_unit_store=open_store, rate_limiter=limiter)
@@ -163,8 +165,11 @@ def test_what_is_under_way_at_once_takes_a_tenth_of_the_time_that_is_left():
 def test_what_has_ended_is_not_under_way(store):
     """Ten units of 3 MB each, at most 10 MB of which may be under way."""
     moment = SealTime(START + timedelta(seconds=100), Clock())
-    sealed = go(store, [Numbers(item_bytes=300_000)], seal_time=moment, rate_limiter=RateLimiter(10**6))
-    assert sealed.complete
+    limiter = RateLimiter(10**6)
+    sealed = go(store, [Numbers(item_bytes=300_000)], seal_time=moment, rate_limiter=limiter)
+    assert (sealed.complete, limiter.present_rate) == (True, 10**6), (
+        "the limit holds until it is time to seal"
+    )
 
 
 def test_a_unit_waits_where_those_under_way_take_what_time_is_left(store):
