@@ -121,13 +121,13 @@ def place(
     signer: Signer,
 ) -> Protection:
     """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
-    weakened: one that lasts longer stays.
+    weakened: one that lasts longer stays. ``details`` are what else the entry says: the reason, and who may end it.
 
     Raises ``NotAllowedError`` where the location has no Object Lock, or lets anybody lift such a retention,
     ``UsageError`` where it holds no sealed bundle.
     """
     object_lock.check_lock()
-    event = new_event(store, "held", details)
+    event = new_event(store, "held")
     if not terms.legal and not object_lock.is_firm(terms.mode):
         raise NotAllowedError(
             f"{store.location}: this server lets every account lift a {terms.mode} retention, so it is not a hold",
@@ -160,7 +160,8 @@ def place(
     progress.end()
     protection = survey(store, object_lock, workers=workers, terms=terms)
     if protection.is_held:
-        event = replace(event, details={**details, "versions": protection.versions})
+        of_terms = {"until": terms.until.isoformat(), "mode": terms.mode, "legal": terms.legal}
+        event = replace(event, details={**details, **of_terms, "versions": protection.versions})
         custody_log.append(store, signer, custody_log.once(event, undone_by="released"))
     return protection
 

@@ -16,14 +16,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from migrate.bundle import layout, lease
-from migrate.custody import bundle_hold, documents, location_files, receipt
+from migrate.custody import bundle_hold, cross_checks, documents, location_files, receipt
 from migrate.custody.documents import Document
 from migrate.custody.location_files import Remains, is_kept, unknown_files, unknown_payload
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import is_same_location
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.log.events import new_event
+from migrate.custody.obligations import clock
 from migrate.custody.obligations.clock import Verdict
+from migrate.custody.obligations.rulebook import RuleSet
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import BusyError, DamageError, NotAllowedError
@@ -43,6 +45,36 @@ UNVERIFIABLE = (
 )
 
 _UNDER_WAY = (layout.EXPORT_STATE, layout.TRANSFER_STATE)
+
+
+def objections(
+    store: MultipartStore,
+    object_lock: ObjectLock,
+    by: Collection[PublicKey],
+    rule_sets: Sequence[RuleSet],
+    trust: Trust | None,
+    *,
+    workers: int,
+) -> tuple[list[str], list[str]]:
+    """Return what is held, and what else speaks against an erasure by the keys ``by``: see ``check``, and for what is
+    left of one that was begun ``check_rest``.
+    """
+    versions, now = removable(object_lock), object_lock.now()
+    if is_begun(store):
+        return [], check_rest(store, versions, now)
+    log, receipts = custody_log.read(store), documents.read_all(store, "receipt")[0]
+    breaches = [
+        breach
+        for rules in rule_sets
+        for breach in clock.would_breach(rules, log.entries, ("erasing", "erased"), now)
+    ]
+    reasons = [
+        *check(store, versions, breaches, by, trust),
+        *check_releases(store, now),
+        *cross_checks.dated_too_early(log, receipts),
+        *map(str, cross_checks.against_receipts(log, store.location, receipts)[0]),
+    ]
+    return check_holds(object_lock, versions, workers=workers), reasons
 
 
 def removable(object_lock: ObjectLock) -> list[FileVersion]:

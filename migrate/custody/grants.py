@@ -25,7 +25,7 @@ from migrate.custody.location_files import unknown_files
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import CustodyEvent, LogEntry, moment_of
-from migrate.custody.log.events import new_event
+from migrate.custody.log.events import need_sealed, record
 from migrate.custody.signing.keys import Signer
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.progress import Progress
@@ -103,18 +103,10 @@ def create(
     """
     check_name(name)
     check_alone(store)
-    event = new_event(store, "granted")
-    access = accounts.add(
-        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.location, event.bundle, name)
-    )
+    known_by = purpose(store.location, need_sealed(store).id, name)
+    access = accounts.add(name, rules, max(expires, datetime.now(UTC) + _SHORTEST), known_by)
     try:
-        details = {
-            "to": name,
-            "access_key": access.access_key,
-            "expires": expires.astimezone(UTC).isoformat(),
-        }
-        event = replace(event, details=details)
-        custody_log.append(store, signer, lambda _: [event])
+        record(store, signer, "granted", _details(name, access.access_key, expires))
     except BaseException:
         accounts.remove(access.access_key)
         raise
@@ -130,15 +122,15 @@ def begin(
     """
     check_name(name)
     check_alone(store)
-    lasts, event = expires - datetime.now(UTC), new_event(store, "granted")
-    known_by = revocation(store.location, event.bundle, name)
-    access = service.begin(name, rules, lasts, role=role, revocation=known_by)
-    details: dict[str, Any] = {"to": name, "access_key": access.access_key}
-    details |= {"expires": expires.astimezone(UTC).isoformat()}
-    details |= {"session": True, "by_access_key": account, "role": role, "revocation": known_by}
-    event = replace(event, details=details)
-    custody_log.append(store, signer, lambda _: [event])
+    known_by = revocation(store.location, need_sealed(store).id, name)
+    access = service.begin(name, rules, expires - datetime.now(UTC), role=role, revocation=known_by)
+    of_session = {"session": True, "by_access_key": account, "role": role, "revocation": known_by}
+    record(store, signer, "granted", _details(name, access.access_key, expires) | of_session)
     return access
+
+
+def _details(name: str, access_key: str, expires: datetime) -> dict[str, Any]:
+    return {"to": name, "access_key": access_key, "expires": expires.astimezone(UTC).isoformat()}
 
 
 def purpose(location: str, bundle: str, name: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from migrate.cli.common.link_files import new_files
-from migrate.custody import erase, grant_links, grants
+from migrate.cli.custody.grant_links import bundle_files, new_files
+from migrate.custody import erase, grants
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
@@ -165,7 +165,7 @@ def test_no_link_is_in_a_file_before_the_log_knows_of_it(there, make_key, tmp_pa
         assert [one.stat().st_size for one in out.iterdir()] == [0, 0, 0]
         raise UnreachableError("died")
 
-    monkeypatch.setattr("migrate.cli.common.link_files.record", died)
+    monkeypatch.setattr("migrate.cli.custody.grant_links.record", died)
     words = ("--to", "acme", "--expires", "1d", "--file", out / "fetch.sh", "--key", key)
     assert (call("grant", "links", url, *words).code, list(out.iterdir())) == (5, [])
 
@@ -194,9 +194,7 @@ def test_a_name_that_is_none_of_a_bundle_gets_no_link(location):
     (Path(location.location.removeprefix("file://")) / "sig").mkdir()
     for name in ("a b", "x\n  out=.bashrc", "custody.jsonl"):
         location.put(f"sig/{name}", b"x")
-    assert [key for key, _, _ in grant_links.files_of(location) if key.startswith("sig/")] == [
-        "sig/custody.jsonl"
-    ]
+    assert [key for key, _, _ in bundle_files(location) if key.startswith("sig/")] == ["sig/custody.jsonl"]
 
 
 @pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])

@@ -19,17 +19,13 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
-from migrate.custody import cross_checks, documents, erase
+from migrate.custody import documents, erase
 from migrate.custody.documents import Document
 from migrate.custody.location_files import is_kept
-from migrate.custody.log import custody_log
-from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
 from migrate.number_text import bytes_words, things
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import ObjectLock
-
-_ERASURE = ("erasing", "erased")
 
 
 class Certified(Struct, frozen=True):
@@ -96,25 +92,10 @@ def erase_command(
     signers = signing.load(loaded) if dry_run else signing.need(loaded)
     store, object_lock = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
+    rule_sets, by, trust = load_rules(rules), [signer.public for signer in signers], load_trust(None, loaded)
 
     def look() -> tuple[list[str], list[str]]:
-        """Return what is held, and what else speaks against it."""
-        versions, now = erase.removable(object_lock), object_lock.now()
-        if erase.is_begun(store):
-            return [], erase.check_rest(store, versions, now)
-        log = custody_log.read(store)
-        breaches = [
-            breach
-            for rule_set in load_rules(rules)
-            for breach in clock.would_breach(rule_set, log.entries, _ERASURE, now)
-        ]
-        by = [signer.public for signer in signers]
-        reasons = erase.check(store, versions, breaches, by, load_trust(None, loaded))
-        reasons += erase.check_releases(store, now)
-        receipts = documents.read_all(store, "receipt")[0]
-        reasons += cross_checks.dated_too_early(log, receipts)
-        reasons += map(str, cross_checks.against_receipts(log, store.location, receipts)[0])
-        return erase.check_holds(object_lock, versions, workers=workers), reasons
+        return erase.objections(store, object_lock, by, rule_sets, trust, workers=workers)
 
     held, reasons = look()
     if dry_run:

@@ -27,12 +27,13 @@ from migrate.custody import bundle_hold, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words, things
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, Store
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.registry import open_object_lock
 
 if TYPE_CHECKING:
     from migrate.custody.signing.allowed_signers import Trust
+    from migrate.custody.signing.keys import Signer
 
 app.add_typer(group, name="hold")
 
@@ -131,19 +132,22 @@ def place_command(
     owners = _release_owners(custody, load_trust(None, loaded))
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
-        "until": terms.until.isoformat(),
-        "mode": terms.mode,
-        "legal": legal,
         "reason": reason,
         "release_keys": list(custody.release_keys),
         "release_quorum": custody.release_quorum if custody.release_keys else 0,
     }
     details |= {"release_owners": owners} if owners else {}
+    return _place(session, (store, object_lock), terms, details, signer)
+
+
+def _place(
+    session: Session, held: tuple[Store, ObjectLock], terms: Terms, details: dict[str, Any], signer: Signer
+) -> HeldBundle:
     workers = session.workers(default=TRANSFER_WORKERS)
     protection = bundle_hold.place(
-        store, object_lock, terms, workers=workers, progress=session.progress, details=details, signer=signer
+        *held, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
-    return HeldBundle(store.location, protection)
+    return HeldBundle(held[0].location, protection)
 
 
 def _release_owners(custody: Custody, trust: Trust | None) -> dict[str, list[str]]:
@@ -223,18 +227,8 @@ def extend_command(
         "COMPLIANCE" if before.get("mode") == "COMPLIANCE" else "GOVERNANCE",
         bool(before.get("legal")),
     )
-    details = {name: value for name, value in before.items() if name != "versions"}
-    workers = session.workers(default=TRANSFER_WORKERS)
-    protection = bundle_hold.place(
-        store,
-        object_lock,
-        terms,
-        workers=workers,
-        progress=session.progress,
-        details={**details, "until": terms.until.isoformat()},
-        signer=signer,
-    )
-    return HeldBundle(store.location, protection)
+    details = {name: value for name, value in before.items() if name.startswith(("reason", "release_"))}
+    return _place(session, (store, object_lock), terms, details, signer)
 
 
 @verb(group, "status", title="hold status", workers=True)

@@ -38,18 +38,11 @@ def signing_times(log: custody_log.Log, root: str) -> dict[str, datetime]:
 
 
 def record(
-    store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
+    store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None, *, once: bool = False
 ) -> list[LogEntry]:
-    """Append one event, every time it happens."""
+    """Append one event. ``once``: unless the log has it already, for after a crash the same command comes by again."""
     event_ = new_event(store, event, details)
-    return custody_log.append(store, signer, lambda _: [event_])
-
-
-def record_once(
-    store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
-) -> list[LogEntry]:
-    """Append one event, unless the log has it already: after a crash the same command comes by again."""
-    return custody_log.append(store, signer, custody_log.once(new_event(store, event, details)))
+    return custody_log.append(store, signer, custody_log.once(event_) if once else lambda _: [event_])
 
 
 def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[LogEntry]:
@@ -85,7 +78,7 @@ def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
         "at": stamp.moment.isoformat(),
         "by": stamp.authority,
     }
-    return record_once(store, signer, "timestamped", details)
+    return record(store, signer, "timestamped", details, once=True)
 
 
 def record_transfer(
@@ -108,7 +101,7 @@ def record_if_allowed(
     if not signers:
         return None
     try:
-        (record_once if once else record)(store, signers[0], event, details)
+        record(store, signers[0], event, details, once=once)
     except MoveoutError as exc:
         return f"not in the custody log: {exc}"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,18 +15,33 @@ from typing import Any, BinaryIO
 from msgspec import Struct
 
 from exporters.structs import as_dict
-from migrate.bundle import bundle_json
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader, hash_file
 from migrate.case.model import Endpoint
 from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console
-from migrate.custody import grant_links
-from migrate.custody.log.events import record
+from migrate.custody.log.events import need_sealed, record
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
 from migrate.number_text import count_words, moment_words
 from migrate.report import Link, Offer, links_page
 from migrate.storage.api import Store
 from migrate.storage.local.errors import translated
+
+_SCRIPT = """\
+#!/bin/sh
+# Fetches a bundle into a directory, goes on where it stopped, and checks every byte. Links end {expires}.
+set -eu
+mkdir -p "${{1:?usage: sh $0 DIRECTORY}}"
+cd "$1"
+get() {{
+    mkdir -p "$(dirname "$1")"
+    [ -e "$1" ] && return
+    curl -fsS --retry 5 -C - -o "$1.part" "$2" || curl -fsS --retry 5 -o "$1.part" "$2"
+    mv "$1.part" "$1"
+}}
+"""
+_CHECK = "sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt"
 
 
 class Linked(Struct, frozen=True):
@@ -70,16 +86,16 @@ def write_links(
 
     store = session.store(location)
     s3_location = client.parse(location.url, secrets=location.reveal())
-    listed = grant_links.files_of(store)
+    listed = bundle_files(store)
     links = presigned_urls.links(s3_location, [key for key, _, _ in listed], until - datetime.now(UTC))
     offered = [
         Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, links, strict=True)
     ]
     paths = (file, file.with_suffix(".aria2"), file.with_suffix(".html"))
-    offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, grant_links.CHECK)
+    offer = Offer(need_sealed(store), to, moment_words(until), file.name, paths[1].name, _CHECK)
     texts = (
-        "".join(grant_links.script(offered, offer.expires)).encode(),
-        "".join(grant_links.aria2(offered)).encode(),
+        "".join(_script(offered, offer.expires)).encode(),
+        "".join(_aria2(offered)).encode(),
         links_page(offer, offered),
     )
     with new_files(*paths) as files:
@@ -91,10 +107,40 @@ def write_links(
     return Linked(store.location, to, made_script, made_list, made_page, len(offered), offer.expires)
 
 
-def _info(store: Store) -> bundle_json.BundleInfo:
-    info = bundle_json.read_sealed(store)
-    assert info is not None  # its files were listed
-    return info
+def bundle_files(store: Store) -> list[tuple[str, int, str]]:
+    """Return (key, size, SHA-256 or '') of every file of a sealed bundle, what is read first at the beginning. What is
+    named like no file of a bundle is left out, for names become paths where it is fetched.
+
+    Raises like ``BundleReader``.
+    """
+    reader = BundleReader(store)
+    tags = [
+        (key, store.stat(key).size_bytes, sha256)
+        for key, sha256 in (
+            (layout.TAG_MANIFEST, hash_file(store, layout.TAG_MANIFEST)),
+            *reader.tags.items(),
+        )
+    ]
+    payload = [(file.key, file.size_bytes, file.sha256) for file in reader.files()]
+    signature_files = [info for info in store.list(layout.SIGNATURES) if layout.is_tag_name(info.key)]
+    signatures = [(info.key, info.size_bytes, "") for info in signature_files]
+    return [*tags, *payload, *signatures]
+
+
+def _script(files: Sequence[Link], expires: str) -> Iterator[str]:
+    """Yield a script for sh that needs curl and sha256sum."""
+    yield _SCRIPT.format(expires=expires)
+    for file in files:
+        yield f"get {shlex.quote(file.key)} {shlex.quote(file.link)}\n"
+    yield f'{_CHECK}\necho "the bundle is whole"\n'
+
+
+def _aria2(files: Sequence[Link]) -> Iterator[str]:
+    """Yield an input file of aria2's: a link a line, its options below it (aria2c(1), "Input File")."""
+    for file in files:
+        yield f"{file.link}\n  out={file.key}\n  continue=true\n"
+        if file.sha256:
+            yield f"  checksum=sha-256={file.sha256}\n"
 
 
 @contextmanager
