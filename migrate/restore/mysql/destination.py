@@ -1,4 +1,6 @@
-"""The destination database: what is in it, and what is done to it that the server makes easy in no other way."""
+"""The destination database: made where there is none, locked, and asked what is in it; and what is done to it that the
+server makes easy in no other way.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,25 @@ from typing import Any
 
 import pymysql
 from msgspec import Struct
+from msgspec.structs import replace
 
+from exporters.errors import SourceGoneError
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
-from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of, number_of
+from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
+from exporters.mysql.errors import (
+    DRIVER_ERRORS,
+    as_source_errors,
+    is_about_the_thing,
+    message_of,
+    number_of,
+    translate,
+)
 from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError
-from migrate.restore.common.api import naming_create
+from migrate.restore.common.api import Created, naming_create
+from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
 from migrate.restore.mysql.definitions.table_ddl import items_of
 
 _NO_DELETE = 1031
@@ -75,6 +89,37 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
         yield MysqlDestination(address, DestinationConnection(address, connection.raw, control), existing)
     finally:
         connection.close()
+
+
+def create_database(
+    reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+) -> Created | None:
+    """Make the database of a URL where there is none. See ``CreateDestination``."""
+    address = parse_url(url, secrets)
+    try:
+        connect(address).close()
+    except SourceGoneError:
+        pass
+    else:
+        return None
+    database = next(
+        (entry for entry in read_definitions(reader, source) if entry["kind"] == "database"), None
+    )
+    words = defaults_of({**database, "comment": ""}) if database else ""
+    made = f"made the database {address.database}"
+    with closing(connect(replace(address, database=""))) as connection:
+        try:
+            connection.run(create_database_statement(address.database, words))
+        except DRIVER_ERRORS as exc:
+            if not (words and isinstance(exc, pymysql.Error) and is_about_the_thing(exc)):
+                raise translate(exc, address.url) from exc
+            refusal = message_of(exc)
+        else:
+            return Created(f"{made}: {words}" if words else made)
+        with as_source_errors(address.url):
+            connection.run(create_database_statement(address.database))
+    otherwise = f"{made} as the server makes them, since it has not what the source had ({refusal})"
+    return Created(otherwise, as_source=False)
 
 
 @contextmanager
