@@ -323,8 +323,11 @@ def probe(store: Store, attempts: Sequence[Attempt], *, workers: int, progress: 
     """Read one byte of every file with the granted credential, and try what must be refused.
 
     Nothing that is tried does harm if it is allowed after all: it concerns names that do not exist.
+    Raises like ``BundleReader``.
     """
-    keys = files_of(store)
+    reader = BundleReader(store)
+    signatures = [info.key for info in store.list(layout.SIGNATURES)]
+    keys = [layout.TAG_MANIFEST, *reader.tags, *(file.key for file in reader.files()), *signatures]
     progress.begin("grant test", items=len(keys) + len(attempts), size_bytes=0)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-grant") as pool:
         read = list(pool.map(lambda key: _can_read(store, key, progress), keys))
@@ -339,13 +342,6 @@ def probe(store: Store, attempts: Sequence[Attempt], *, workers: int, progress: 
             findings.append(Finding(attempt.what, "is not refused", "AccessDenied", answer))
     progress.end()
     return Tested(len(keys) - sum(finding is not None for finding in read), refused, findings)
-
-
-def files_of(store: Store) -> list[str]:
-    """Return the keys of all files of a bundle, by its manifests. Raises like ``BundleReader``."""
-    reader = BundleReader(store)
-    signatures = [info.key for info in store.list(layout.SIGNATURES)]
-    return [layout.TAG_MANIFEST, *reader.tags, *(file.key for file in reader.files()), *signatures]
 
 
 def _can_read(store: Store, key: str, progress: Progress) -> Finding | None:

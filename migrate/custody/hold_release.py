@@ -240,7 +240,7 @@ def _need_holds(store: Store) -> list[LogEntry]:
 
 def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
     """Return the releases at a location that are for these holds, and are as ``prepare`` makes them."""
-    event, found = new_event(store, "released"), []
+    event, releases = new_event(store, "released"), []
     for document in documents.read_all(store, "release")[0]:
         try:
             check_form(document)
@@ -250,8 +250,8 @@ def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
         is_of_here = is_same_location(str(value["location"]), store.location)
         is_of_bundle = (document.root, value["bundle"]) == (event.root, event.bundle)
         if is_of_here and is_of_bundle and value["holds"] == [hold.hash for hold in holds]:
-            found.append(document)
-    return found
+            releases.append(document)
+    return releases
 
 
 def _check_unlocked(object_lock: ObjectLock, version: FileVersion) -> None:

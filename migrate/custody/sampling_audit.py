@@ -62,8 +62,6 @@ class Audited(Struct, frozen=True):
     """What was drawn and found. ``known`` samples were of items that the bundle itself says are not in it."""
 
     document: Document
-    items: int
-    samples: int
     known: int
     findings: Sequence[Finding]
 
@@ -143,7 +141,7 @@ def audit(
     custody_log.append(
         store, signer, lambda _: [CustodyEvent("audited", tree.bundle, tree.root, store.location, details)]
     )
-    return Audited(document, tree.size, len(drawn), counts["known"], findings)
+    return Audited(document, counts["known"], findings)
 
 
 def _of_the_list(store: Store, trust: Trust | None, root: str) -> list[Finding]:

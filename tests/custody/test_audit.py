@@ -75,7 +75,7 @@ def look(location, provider, question, trust=None):
 
 def test_all_is_whole_and_the_result_is_signed(bundle, provider):
     done = look(bundle, provider, Question(0.99, 0.1))
-    assert (done.items, done.samples, done.findings) == (61, 44, [])
+    assert (done.document.value["items"], done.document.value["samples"], done.findings) == (61, 44, [])
     assert "less than 0.1" in done.document.about
     (kept,), findings = documents.read_all(bundle, "audit")
     assert (kept.value["seed"], kept.signers, findings) == ((b"s" * 32).hex(), [provider.public], [])

@@ -18,7 +18,6 @@ from migrate.custody.tree import (
     bundle_tree,
     checkpoint,
     inclusion_proof,
-    leaf_json,
     leaves,
     merkle_tree,
 )
@@ -111,7 +110,7 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
     row |= {"etag": ["e" * 64], "size": [10**14]}
     (batch,) = pa.table(row, schema=index_table(1).schema).to_batches()
     (text,) = leaves.objects(batch, "s" * 63)
-    line = leaf_json.salted(text, leaves.salt(b"seed", 2**20 - 1))
+    line = leaves.with_salt(text, leaves.salt(b"seed", 2**20 - 1))
     signed = checkpoint.Checkpoint(str(uuid4()), 2**20, b"h" * 32, "f" * 64).signed(provider).signed(customer)
     proof = inclusion_proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
     assert inclusion_proof.decode(proof.encode()).item["key"] == key
@@ -131,7 +130,7 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
 )
 def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
     with pytest.raises(ValueError):  # noqa: PT011 - of any kind
-        leaf_json.item_of(wrong.encode())
+        leaves.item_of(wrong.encode())
 
 
 @pytest.mark.parametrize("said", [5, [5], [{"name": "x"}], [{"name": "x", "rows": float("inf")}]])

@@ -23,7 +23,7 @@ from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
-from migrate.custody.tree import bundle_tree, leaf_json
+from migrate.custody.tree import bundle_tree, leaves
 from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
@@ -87,7 +87,7 @@ def prove_command(
             next_step="moveout prove LOCATION photos/1.jpg",
         )
     is_asked = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
-    needle = leaf_json.key_field(keys[0]) if keys and len(keys) == 1 else ""
+    needle = leaves.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
     for proof in bundle_tree.prove(store, is_asked, needle):
         file = to / f"{sha256(proof.leaf).hexdigest()[:16]}{SUFFIX}"

@@ -17,7 +17,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
-from migrate.custody.tree import checkpoint, leaf_json, leaves, merkle_tree
+from migrate.custody.tree import checkpoint, leaves, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
 from migrate.custody.tree.inclusion_proof import Proof
 from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UsageError
@@ -130,9 +130,7 @@ def _prove(
     is_asked: Callable[[dict[str, object]], bool],
     needle: str,
 ) -> Iterator[Proof]:
-    chosen = [
-        index for index, text in enumerate(group) if needle in text and is_asked(leaf_json.decode(text))
-    ]
+    chosen = [index for index, text in enumerate(group) if needle in text and is_asked(leaves.decode(text))]
     if not chosen:
         return
     tree, signed = tree_and_checkpoint

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from migrate.custody.tree import checkpoint, leaf_json, merkle_tree
+from migrate.custody.tree import checkpoint, leaves, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
 
 HEADER = b"c2sp.org/tlog-proof@v1\n"
@@ -35,7 +35,7 @@ class Proof(Struct, frozen=True):
     @property
     def item(self) -> dict[str, Any]:
         """What the leaf says. Raises ``ValueError``."""
-        return leaf_json.item_of(self.leaf)
+        return leaves.item_of(self.leaf)
 
     @property
     def holds(self) -> bool:

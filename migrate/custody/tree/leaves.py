@@ -1,13 +1,20 @@
-"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON (see ``leaf_json``).
+"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON.
 
 Order: sources as ``meta/bundle.json`` has them; of each the rows of its index, then the parts as the catalog has them.
 A leaf has a salt of 16 bytes, so that nobody guesses from its hash what he was not shown.
+
+The JSON is as short as it can be, since a proof has to carry it whole. Members are sorted, there are no spaces, and the
+text is UTF-8: only what JSON must escape is escaped (RFC 8259, section 7). A key whose JSON would be longer than its
+base64 stands as ``key_base64``: no key takes more than 4/3 of its bytes.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
+import json
 from collections.abc import Iterator, Sequence
+from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -15,11 +22,20 @@ from msgspec import Struct
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.custody.tree import leaf_json
 from migrate.errors import DamageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_MEMBERS = {
+    "object": {
+        "bucket", "disposition", "etag", "key", "last_modified", "reason", "sha256", "size", "source", "version_id",
+    },
+    "part": {"file", "rows", "schema", "sha256", "source", "table"},
+}  # fmt: skip
+"""What an item of each kind has, next to its kind."""
+
+_KEY, _KEY_BASE64 = "key", "key_base64"
 
 SEED_BYTES = 32
 _SALT = 16
@@ -43,7 +59,7 @@ def leaf_batches(reader: BundleReader, seed: bytes) -> Iterator[list[bytes]]:
 
 def salted(batch: Sequence[str], seed: bytes, first: int) -> list[bytes]:
     """Put the salts into leaves, of which the first has the number ``first``."""
-    return [leaf_json.salted(text, salt(seed, number)) for number, text in enumerate(batch, first)]
+    return [with_salt(text, salt(seed, number)) for number, text in enumerate(batch, first)]
 
 
 def unsalted(reader: BundleReader) -> Iterator[list[str]]:
@@ -70,7 +86,7 @@ def objects(batch: pa.RecordBatch, source: str) -> list[str]:
         raise DamageError(
             layout.source_file(source, "index/"), expected=f"the columns {_COLUMNS}", found=str(exc)
         ) from exc
-    tail = leaf_json.quoted(source)
+    tail = _quoted(source)
     return [
         f'{{"bucket":{bucket},"disposition":{disposition},"etag":{etag},{key},"kind":"object",'
         f'"last_modified":{modified},"reason":{reason},"sha256":{digest},"size":{size},"source":{tail},'
@@ -89,9 +105,9 @@ def _column(name: str, column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
     if name == "key":
-        return [leaf_json.key_field(key) for key in column.to_pylist()]
+        return [key_field(key) for key in column.to_pylist()]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return ["null" if value is None else leaf_json.quoted(value) for value in column.to_pylist()]
+        return ["null" if value is None else _quoted(value) for value in column.to_pylist()]
     if not pa.types.is_integer(column.type):
         raise pa.ArrowTypeError(f"a column of type {column.type}")
     return ["null" if value is None else value for value in column.to_pylist()]
@@ -129,7 +145,7 @@ def _item(row: CatalogRow, part: LeafPart, hashes: dict[str, str]) -> str:
         raise DamageError(
             layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=part.key
         )
-    return leaf_json.encode(
+    return _encoded(
         {
             "file": part.key,
             "kind": "part",
@@ -140,3 +156,50 @@ def _item(row: CatalogRow, part: LeafPart, hashes: dict[str, str]) -> str:
             "table": row.name,
         }
     )
+
+
+def _encoded(item: dict[str, Any]) -> str:
+    """Return an item that has no key as JSON."""
+    return json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key_field(key: str) -> str:
+    """Return a key as the member of an item that it is: name, colon, value."""
+    text = _quoted(key)
+    escapes = len(text) - 2 - len(key)
+    if escapes:
+        data = key.encode(errors="surrogatepass")  # a key that somebody asks for, and no bundle has
+        if len(data) + escapes > -(-len(data) // 3) * 4:
+            return f'"{_KEY_BASE64}":"{base64.b64encode(data).decode()}"'
+    return f'"{_KEY}":{text}'
+
+
+def with_salt(item: str, salt: str) -> bytes:
+    """Return the leaf of an item, given as JSON."""
+    return f'{{"item":{item},"salt":"{salt}"}}'.encode()
+
+
+def item_of(leaf: bytes) -> dict[str, Any]:
+    """Return the item that a leaf shows. Raises ``ValueError``."""
+    try:
+        value = json.loads(leaf)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
+    return _plain(value.get("item") if isinstance(value, dict) else None)
+
+
+def decode(item: str) -> dict[str, Any]:
+    """Return an item, given as JSON, with its key as text. Raises ``ValueError``."""
+    return _plain(json.loads(item))
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict) or {_KEY, _KEY_BASE64} <= item.keys():
+        raise ValueError("a leaf that names no item, or two")
+    plain: dict[str, Any] = item
+    if _KEY_BASE64 in plain:
+        plain = {**plain, _KEY: base64.b64decode(str(plain[_KEY_BASE64]), validate=True).decode()}
+    kind = plain.get("kind")
+    if not isinstance(kind, str) or not _MEMBERS.get(kind, {"kind of item"}) <= plain.keys():
+        raise ValueError("a leaf that lacks what an object or a part has")
+    return plain
