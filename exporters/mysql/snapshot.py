@@ -16,7 +16,7 @@ from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.definitions.show_create import Schema, read_schema
+from exporters.mysql.definitions.show_create import Schema, bare_schema, read_schema
 from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
@@ -103,10 +103,15 @@ class MysqlSnapshot:
         """See ``exporters.api.Outlined``: definitions are of the time when they are read, best near the snapshot. The
         holder reads them; it is waited for where it is the one that reads rows.
         """
+        self._counting.on_holder(partial(self._note_bare, workspace))
         self._defining = self._counting.on_holder(self._read_schema)
         noting = self._counting.on_holder(partial(self._note_outline, workspace, self._defining))
         if self._session.consistency == ONE_SESSION:
             wait([noting])
+
+    def _note_bare(self, workspace: Workspace) -> None:
+        bare = bare_schema(self._session.holder, (planned.table for planned in self._planned.values()))
+        replace(self._outline(bare), is_bare=True).note(workspace)
 
     def _note_outline(self, workspace: Workspace, defining: Future[Schema]) -> None:
         self._outline(defining.result()).note(workspace)

@@ -34,6 +34,12 @@ from exporters.structs import as_dict
 
 MOST = 3
 """At most so many outlines are kept: that of the last snapshot, and earlier ones."""
+NO_DEFINITIONS = Gap(
+    "definitions",
+    "failed",
+    "the source was gone before they were read: its tables have their columns, and no default, index or constraint",
+)
+"""That of an outline that is bare."""
 _DROPPED = (
     "this table was dropped or renamed; its rows of an earlier snapshot are here, but not in the catalog"
 )

@@ -13,6 +13,7 @@ import pytest
 
 from exporters.api import OUTLINE
 from exporters.errors import SourceUnreachableError
+from exporters.mysql import snapshot as mysql_snapshot
 from exporters.objects.source_summary import CONFIGURATION, NotedBucket, summary_of_gone
 from exporters.postgres import snapshot as postgres_snapshot
 from exporters.postgres.definitions import definition_files
@@ -389,6 +390,30 @@ def test_rows_that_were_read_before_the_definitions_are_restored_too(
     assert "definitions" in result.out
     rows = postgres_databases.fetch(new, 'SELECT a::text, "B c" FROM "s; x"."T"')
     assert rows == [("1.50", ["a", "b"])]
+
+
+def test_rows_of_a_mariadb_that_were_read_before_the_definitions(
+    mariadb, other_mariadb, tmp_path, monkeypatch
+):
+    bundle, url = tmp_path / "bundle", mariadb.database()
+    mysql.run_sql(
+        url, "CREATE TABLE `a;b` (a DECIMAL(9,2) NOT NULL, `b ``c` ENUM('x', 'y'), t TIMESTAMP NULL)"
+    )
+    mysql.run_sql(url, "INSERT INTO `a;b` VALUES (1.5, 'y', NULL)")
+
+    def fail(*_, **__):
+        raise SourceUnreachableError("the server is gone")
+
+    monkeypatch.setattr(mysql_snapshot, "read_schema", fail)
+    monkeypatch.setattr(mysql_snapshot.MysqlSnapshot, "finish", fail)
+    with open_sources({"app": Endpoint(url)}) as opened:
+        assert export(opened, open_location(str(bundle)), workers=1, progress=Silent()).exit_code == 3
+    assert "definitions" in gaps_of(bundle)
+    assert verified(bundle) == []
+    new = other_mariadb.database()
+    result = call("restore", bundle, new)
+    assert (result.code, "definitions" in result.out) == (3, True), result
+    assert mysql_rows(new, "SELECT CAST(a AS CHAR), `b ``c`, t FROM `a;b`") == [("1.50", "y", None)]
 
 
 def test_a_table_that_was_only_rewritten_counts_as_each_run_has_it(postgres_url, tmp_path):

@@ -36,6 +36,7 @@ from exporters.mysql.definitions.unrepresented import unrepresented_losses
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
+from exporters.sql.outline import NO_DEFINITIONS
 from exporters.sql.source_summary import of_a_restore
 
 DEFINITIONS = "schema/definitions.json"
@@ -116,6 +117,24 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     if grants := read_grants(connection, missing.losses):
         files[GRANTS] = grants.encode()
     return Schema(files, missing)
+
+
+def bare_schema(connection: Connection, tables: Iterable[MysqlTable]) -> Schema:
+    """Return what stands for the definitions until they have been read: tables with their columns. Raises the driver's
+    errors.
+    """
+    schema = quote_literal(connection.address.database)
+    definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
+    for table in tables:
+        columns = ",\n".join(
+            f"  {quote_name(column.name)} {column.sql_type}{f' COLLATE {column.collation}' * bool(column.collation)}"
+            f" {'NOT NULL' if column.not_null else 'NULL'}"
+            for column in table.columns
+        )
+        sql = f"CREATE TABLE {table.label} (\n{columns}\n)"
+        definitions.append({"kind": "table", "name": table.name, "sql": sql})
+    files = {DEFINITIONS: json.dumps(definitions).encode(), SCRIPT: script_of(definitions, "").encode()}
+    return Schema(files, Missing(gaps=[NO_DEFINITIONS]))
 
 
 def read_definitions(

@@ -35,6 +35,7 @@ from exporters.postgres.identifiers import quote_name
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.snapshot_session import PostgresSession
+from exporters.sql.outline import NO_DEFINITIONS
 
 _LANGUAGES = """
 SELECT pg_catalog.convert_to(
@@ -65,11 +66,6 @@ LARGE_OBJECTS = "schema/large-objects.json"
 EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
-_BARE = Gap(
-    "definitions",
-    "failed",
-    "the source was gone before they were read: its tables have their columns, and no default, index or constraint",
-)
 _NO_DEFINITION = "its definition cannot be read"
 _NO_SEQUENCE = "neither its value nor its definition can be read"
 _FIRST_ENTRY = b"\n--\n-- Name: "
@@ -137,7 +133,7 @@ def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
             entries[table.label] = f"--\n-- {header}\n--\n\nCREATE TABLE {table.label} (\n{columns}\n);\n\n\n"
     pre_data = "".join(entries.values()).encode() + _END
     scripts = {name: pre_data if section == pg_dump.PRE else _END for section, name, _ in _SECTIONS}
-    return DefinitionFiles({**scripts, SEQUENCES: _json([]), ROLES: _json([])}, [], [_BARE])
+    return DefinitionFiles({**scripts, SEQUENCES: _json([]), ROLES: _json([])}, [], [NO_DEFINITIONS])
 
 
 def _read(
