@@ -75,7 +75,7 @@ class Cleaned(Struct, frozen=True):
             console.print(f"{things(len(self.leftovers), 'leftover')} removed from {self.location}")
         else:
             for leftover in self.leftovers if self.dry_run else ():
-                console.print(Text(f"would remove: {_words(leftover)}"), wrap=True)
+                console.print(Text(f"would remove: {_words(leftover)}"))
             console.print("Nothing was removed.")
         for one in self.unfinished:
             one.draw(console)
@@ -118,15 +118,15 @@ class Ended(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what was removed."""
         for what in self.removed:
-            console.print(Text(f"removed: {what}"), wrap=True)
+            console.print(Text(f"removed: {what}"))
         for what in self.absent:
-            console.print(Text(f"nothing to remove: {what}"), wrap=True)
+            console.print(Text(f"nothing to remove: {what}"))
         for what in self.kept:
-            console.print(Text(f"would remove: {what}"), wrap=True)
+            console.print(Text(f"would remove: {what}"))
         for what, error in self.failed.items():
-            console.print(Text(f"not removed: {what}: {error}"), wrap=True)
+            console.print(Text(f"not removed: {what}: {error}"))
             if error.next_step:
-                console.print(Text(f"  → {error.next_step}"), wrap=True)
+                console.print(Text(f"  → {error.next_step}"))
         if not self.removed and not self.absent and not self.kept and not self.failed:
             console.print(f"Nothing is followed from {self.location}")
         for one in self.unfinished:

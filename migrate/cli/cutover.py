@@ -107,7 +107,7 @@ class Switched(Struct, frozen=True):
         for bucket in self.record.buckets:
             _draw_bucket(console, bucket)
         for note in self.notes:
-            console.print(Text(f"! {note}", style="yellow"), wrap=True)
+            console.print(Text(f"! {note}", style="yellow"))
         if not self.is_switched:
             console.print(
                 Text("NOT SWITCHED: both sides differ; the old side is in use as before", style="bold red")
@@ -118,7 +118,7 @@ class Switched(Struct, frozen=True):
             return
         what = "nothing could be written" if self.file else "nothing was written"
         stood_still = duration_words(self.record.downtime_seconds)
-        console.print(f"Switched at {self.record.switched_at}: {what} for {stood_still}", wrap=True)
+        console.print(f"Switched at {self.record.switched_at}: {what} for {stood_still}")
         if self.is_now and not self.file:
             console.print(Text(_NOT_HELD, style="yellow"))
         console.print(
@@ -140,16 +140,14 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
         things(count, kind.removesuffix("s")) for kind, count in source.carried.counts.items() if count
     )
     if carried:
-        console.print(Text(f"  carried outside of the log: {carried}", style="dim"), wrap=True)
-    console.print(Text(f"  {stages}", style="dim"), wrap=True)
+        console.print(Text(f"  carried outside of the log: {carried}", style="dim"))
+    console.print(Text(f"  {stages}", style="dim"))
     for name in source.missing:
-        console.print(
-            Text(f"  ! {name} is MISSING at the new side: the restore left it out", style="yellow"), wrap=True
-        )
+        console.print(Text(f"  ! {name} is MISSING at the new side: the restore left it out", style="yellow"))
     for thing in source.carried.missing:
-        console.print(Text(f"  ! {thing} is MISSING at the new side", style="yellow"), wrap=True)
+        console.print(Text(f"  ! {thing} is MISSING at the new side", style="yellow"))
     for note in source.carried.notes:
-        console.print(Text(f"  ! {note}", style="yellow"), wrap=True)
+        console.print(Text(f"  ! {note}", style="yellow"))
     if source.differences:
         draw_findings(console, source.differences)
 
@@ -160,25 +158,23 @@ def _draw_comparison(console: Console, source: ProvenSource) -> None:
         early = things(len(source.compared_early), "table")
         rows = sum(source.compared_by_key.values())
         words = f"  {early} of them compared before the hold; under it the rows that were written to since"
-        console.print(Text(f"{words}: {things(rows, 'row')}", style="dim"), wrap=True)
+        console.print(Text(f"{words}: {things(rows, 'row')}", style="dim"))
     by_reason: dict[str, list[str]] = {}
     for name, reason in source.read_whole.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         shown = ", ".join(names[:_NAMED_TABLES]) + (", …" if names[_NAMED_TABLES:] else "")
-        console.print(Text(f"  read whole under the hold: {shown}: {reason}", style="dim"), wrap=True)
+        console.print(Text(f"  read whole under the hold: {shown}: {reason}", style="dim"))
 
 
 def _draw_bucket(console: Console, bucket: ProvenBucket) -> None:
     if bucket.problem:
-        console.print(
-            Text.assemble((bucket.name, "bold"), "  ", (f"! {bucket.problem}", "yellow")), wrap=True
-        )
+        console.print(Text.assemble((bucket.name, "bold"), "  ", (f"! {bucket.problem}", "yellow")))
         return
     size = bytes_words(bucket.size_bytes)
     words = f"  {things(bucket.objects, 'object')}, {size}, equal on both sides"
-    console.print(Text.assemble((bucket.name, "bold"), words), wrap=True)
-    console.print(Text(f"  sync and compare {duration_words(bucket.seconds)}", style="dim"), wrap=True)
+    console.print(Text.assemble((bucket.name, "bold"), words))
+    console.print(Text(f"  sync and compare {duration_words(bucket.seconds)}", style="dim"))
 
 
 class TakenBack(Struct, frozen=True):
@@ -200,7 +196,7 @@ class TakenBack(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print both."""
         for change in self.undone:
-            console.print(Text(f"  done: {change}"), wrap=True)
+            console.print(Text(f"  done: {change}"))
         for name, findings in self.written.items():
             if findings:
                 console.print(
@@ -210,7 +206,7 @@ class TakenBack(Struct, frozen=True):
             else:
                 console.print(f"{name}: nothing was written at the new side since {self.switched_at}")
         for note in self.notes:
-            console.print(Text(f"! {note}", style="yellow"), wrap=True)
+            console.print(Text(f"! {note}", style="yellow"))
         console.print("The old side may be written to again")
 
 

@@ -93,7 +93,7 @@ class LeastPolicy(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print the policy as it can be given to AWS."""
-        console.print(self.text, end="")
+        console.print(self.text, end="", wrap=False)
 
 
 def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
@@ -113,7 +113,7 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
         assert answer.error is not None
         what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
         line = Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), answer.error.reason)
-        console.print(line, wrap=True)
+        console.print(line)
         if answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
         return
@@ -163,7 +163,7 @@ def _draw_not_taken(console: Console, discovery: Discovery) -> None:
         known = [entry.size_bytes for entry in entries if entry.size_bytes is not None]
         size = bytes_words(sum(known)) if known else ""
         shown = "; ".join(filter(None, [f"{kind}{number}: {names}", regions, size]))
-        console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"), wrap=True)
+        console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"))
     if any(len(entries) > _SHOWN_NAMES for entries in kinds.values()):
         console.print("  all names: --json, or [[not_taken]] in the case file", style="dim")
 
@@ -178,7 +178,7 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
     for kind, word in words.items():
         changes = [change for change in discovered.changes if change.kind == kind]
         if changes:
-            console.print(Text(f"{path}, {word}: {_changes_words(changes)}"), wrap=True)
+            console.print(Text(f"{path}, {word}: {_changes_words(changes)}"))
     has_any = any(discovery.sources or discovery.not_taken for discovery in _discoveries(discovered.answers))
     if has_any and not discovered.changes:
         console.print(f"{path} knew all of it: nothing was changed")

@@ -169,7 +169,7 @@ def _draw_finding(console: Console, finding: Finding, named: str) -> None:
 
 def _draw_prose(console: Console, text: str) -> None:
     """Print a sentence, indented."""
-    console.print(Text(f"       {text}"), wrap=True)
+    console.print(Text(f"       {text}"))
 
 
 def _fix_lines(fix: Fix) -> Sequence[str]:

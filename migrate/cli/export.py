@@ -158,13 +158,12 @@ class Exported(Struct, frozen=True):
             state, rest = "", "nothing was left to do"
             if not summary.complete:
                 state, rest = ", INCOMPLETE", "nothing came to it now, so it stays as it is"
-            console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}", wrap=True)
+            console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}")
         else:
             state = "complete" if summary.complete else "INCOMPLETE"
             console.print(
                 f"Sealed, {state}: {things(summary.files, 'file')}, {bytes_words(summary.size_bytes)}"
-                f" at {summary.location} in {duration_words(self.seconds)}",
-                wrap=True,
+                f" at {summary.location} in {duration_words(self.seconds)}"
             )
             draw_signed(console, self.signed)
         if has_table:
@@ -233,7 +232,7 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             for enumeration in source.enumerations
             if enumeration.what == counted_noun
         ]
-        console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"), wrap=True)
+        console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"))
 
 
 def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:

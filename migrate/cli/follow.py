@@ -86,7 +86,7 @@ class Followed(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print a line a source, and the next step of those that stopped."""
         for source in self.sources:
-            console.print(Text(state_line(source)), wrap=True)
+            console.print(Text(state_line(source)))
         if self.handed_over:
             console.print("moveout cutover has begun, and goes on from here")
         elif any(isinstance(one, DeltaState) and not (one.last or one.stopped) for one in self.sources):

@@ -58,7 +58,7 @@ class Listing(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print a line each."""
         for line in self.lines:
-            console.print(Text(line))
+            console.print(Text(line), wrap=False)
         if self.more:
             console.print("… and more: --limit N shows them", style="dim")
 

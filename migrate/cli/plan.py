@@ -245,7 +245,7 @@ def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> N
 
 
 def _draw_source(console: Console, source: SourcePlan) -> None:
-    console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"), wrap=True)
+    console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"))
     table = make_table(what="left", items="right", size="right")
     largest = sorted(source.survey.items, key=lambda item: (-item.size_bytes, item.name))
     for item in largest[:_SHOWN_ITEMS]:
@@ -317,7 +317,7 @@ def _draw_room(console: Console, room: BundleRoom) -> None:
     expected, most = bytes_words(room.expected_bytes), bytes_words(room.most_bytes)
     if room.is_too_small:
         sentence = f"{free}, and the bundle takes about {expected}: make room, or name another location"
-        console.print(Text.assemble(("TOO LITTLE DISK", "bold red"), f": {sentence}"), wrap=True)
+        console.print(Text.assemble(("TOO LITTLE DISK", "bold red"), f": {sentence}"))
     elif room.free_bytes < room.most_bytes:
         console.print(
             Text.assemble(("! ", "yellow"), f"{free}; the bundle takes about {expected}, at most {most}")
@@ -345,12 +345,11 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
     p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     moments = f"{p50} (P50), {p90} (P90)"
-    console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}", wrap=True)
+    console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}")
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
             "No deadline is given, so none is checked. Add --deadline 30h, or deadline = … to the case file.",
             style="dim",
-            wrap=True,
         )
         return
     style = _VERDICT_STYLES[shown.verdict]
@@ -361,7 +360,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     if shown.verdict == "unknown":
         names = ", ".join(shown.not_counted)
         console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}; not counted: {names}"))
-        console.print(f"  all else: {likely}, {', '.join(margins)}", wrap=True)
+        console.print(f"  all else: {likely}, {', '.join(margins)}")
         console.print(f"→ the lines of {names} above say why, and what to do; then plan again", style="dim")
         return
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))

@@ -70,9 +70,7 @@ class Reported(Struct, frozen=True):
             self.verified.draw(console)
         console.print(f"Wrote {self.file}")
         if self.missing:
-            console.print(
-                Text(f"! {self.missing}: the page is about {self.location}", style="yellow"), wrap=True
-            )
+            console.print(Text(f"! {self.missing}: the page is about {self.location}", style="yellow"))
             console.print("→ moveout transfer brings the bundle there; then write the report again")
         if not self.complete:
             console.print(f"! {INCOMPLETE}", style="yellow")

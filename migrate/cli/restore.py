@@ -132,7 +132,7 @@ class Restored(Struct, frozen=True):
             there = f" ({count_words(skipped)} were there already)" if skipped else ""
             console.print(f"{count_words(whole)} of {total} restored: {items}{there}, {size}")
             if lost := _lost_by_sources(self.outcomes):
-                console.print(Text(lost, style="dim"), wrap=True)
+                console.print(Text(lost, style="dim"))
         if self.outcomes:
             console.print(f"Restored in {duration_words(self.seconds)}")
         if self.exit_code != OK:
@@ -150,19 +150,17 @@ class Restored(Struct, frozen=True):
         console.print(
             f"{outcome.source}: {count_words(outcome.items)} restored{skipped}{computed},"
             f" {bytes_words(outcome.size_bytes)}"
-            f" → {self.destinations[outcome.source]}",
-            wrap=True,
+            f" → {self.destinations[outcome.source]}"
         )
         if outcome.lost and outcome.report and self.detailed:
             console.print(
                 Text(
                     f"  not as at the source: {_lost_words(outcome)}; see {outcome.report}/losses.parquet",
                     style="dim",
-                ),
-                wrap=True,
+                )
             )
         for note in (*outcome.routine, *outcome.notes):
-            console.print(Text(f"  {note}", style="dim"), wrap=True)
+            console.print(Text(f"  {note}", style="dim"))
         left_out = [f"left out: {entry}" for entry in outcome.left_out]
         for lines in (outcome.findings, left_out):
             console.print_first((Text(f"  ! {line}", style="yellow") for line in lines), len(lines), _SHOWN)

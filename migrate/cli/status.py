@@ -164,11 +164,11 @@ class Status(Struct, frozen=True):
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
             if location.erasing:
-                console.print(f"  {location.erasing}", wrap=True)
+                console.print(f"  {location.erasing}")
                 console.print(f"  → {location.next_step}")
             _draw_changes(console, location)
         if self.absent:
-            console.print(Text(f"  ! {_absent_words(self)}", style="yellow"), wrap=True)
+            console.print(Text(f"  ! {_absent_words(self)}", style="yellow"))
         draw_destinations(console, self.destinations, self.sources, by_case=bool(self.case_option))
 
 
@@ -199,19 +199,19 @@ def _delta_words(record: DeltaRecord) -> str:
 def _draw_changes(console: Console, location: LocationStatus) -> None:
     """Print how far changes after the snapshots are."""
     if location.switched:
-        console.print(Text(f"  {_switched_words(location.switched)}"), wrap=True)
+        console.print(Text(f"  {_switched_words(location.switched)}"))
     for followed in location.followed:
         _draw_followed(console, followed)
     for record in location.deltas:
-        console.print(Text(f"  {_delta_words(record)}"), wrap=True)
+        console.print(Text(f"  {_delta_words(record)}"))
         for table in record.unequal:
-            console.print(Text(f"    ! {table}", style="yellow"), wrap=True)
+            console.print(Text(f"    ! {table}", style="yellow"))
 
 
 def _draw_followed(console: Console, followed: FollowStatus) -> None:
-    console.print(Text(f"  {_followed_words(followed)}"), wrap=True)
+    console.print(Text(f"  {_followed_words(followed)}"))
     if followed.problem:
-        console.print(Text(f"    ! {followed.problem}", style="yellow"), wrap=True)
+        console.print(Text(f"    ! {followed.problem}", style="yellow"))
 
 
 def _followed_words(followed: FollowStatus) -> str:
@@ -283,7 +283,7 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         return
     share = "" if state.fraction is None else f" at {state.fraction:.0%}"
     if state.ended:
-        console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"), wrap=True)
+        console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"))
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
     console.print("  → what is done stays done; run the same command again to go on")
@@ -309,10 +309,7 @@ def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: 
     words = _STATES[export_status.state]
     if export_status.state == "stopped" and not with_holder:  # the report of its command says the rest
         words = words.partition(";")[0]
-    console.print(
-        f"  {words}" + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""),
-        wrap=True,
-    )
+    console.print(f"  {words}" + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""))
     if with_holder and export_status.holder and export_status.state == "exporting":
         age = (
             f", last sign of life {duration_words(export_status.heartbeat_seconds)} ago"
@@ -346,7 +343,7 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     words = _source_words(source).removeprefix(source.name)
     console.print(Text.assemble("  ", (source.name, "bold"), words))
     for reason in source.reasons[:_SHOWN_REASONS]:
-        console.print(Text(f"    ! {reason}", style="yellow"), wrap=True)
+        console.print(Text(f"    ! {reason}", style="yellow"))
     draw_gaps(console, source.gaps, source.gaps_total, 4)
 
 

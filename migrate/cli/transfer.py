@@ -85,9 +85,7 @@ class Transferred(Struct, frozen=True):
             draw_findings(console, outcome.findings)
             console.print("→ repair these files at the origin, then run the same command again")
         else:
-            console.print(
-                f"The bundle lies whole at {self.destination}; every file was hashed on the way", wrap=True
-            )
+            console.print(f"The bundle lies whole at {self.destination}; every file was hashed on the way")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
             if outcome.findings:

@@ -127,17 +127,15 @@ class Compared(Struct, frozen=True):
         """Print what was repaired, what differs, and what is known to be missing."""
         _draw_repairs(console, self.source, self.repaired, dry_run=self.dry_run)
         if not all(finding.incomplete for finding in self.findings):
-            console.print(f"{self.source} differs from {self.url}", wrap=True)
+            console.print(f"{self.source} differs from {self.url}")
         elif self.left_out:
             many = count_words(len(self.left_out))
-            console.print(
-                f"{self.source} and {self.url} agree, but for what was left out ({many}):", wrap=True
-            )
+            console.print(f"{self.source} and {self.url} agree, but for what was left out ({many}):")
         elif self.findings:
-            console.print(f"{self.source} and {self.url} agree: all rows but these", wrap=True)
+            console.print(f"{self.source} and {self.url} agree: all rows but these")
         else:
             all_items = "all objects" if registry.holds_objects(self.url) else "all rows"
-            console.print(f"{self.source} and {self.url} agree: {all_items}", wrap=True)
+            console.print(f"{self.source} and {self.url} agree: {all_items}")
         lines = (Text(f"  ! left out: {plain(entry)}", style="yellow") for entry in self.left_out)
         console.print_first(lines, len(self.left_out), SHOWN)
         if self.findings:
@@ -233,16 +231,16 @@ class Verified(Struct, frozen=True):
         size = f"{things(self.outcome.files, 'file')}, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if not self.outcome.is_whole:
-            console.print(f"The bundle at {self.location} is damaged ({checked})", wrap=True)
+            console.print(f"The bundle at {self.location} is damaged ({checked})")
             draw_findings(console, self.outcome.findings)
             console.print(f"→ {REPAIR_STEP}")
         else:
             state = "has all its files" if self.level is Level.QUICK else "is whole"
             but = ", but other files lie there, too" if self.outcome.findings else ""
-            console.print(f"The bundle at {self.location} {state}: {checked}{but}", wrap=True)
+            console.print(f"The bundle at {self.location} {state}: {checked}{but}")
             if self.outcome.findings:
                 draw_findings(console, self.outcome.findings)
-                console.print(f"! {_EXTRA}", style="yellow", wrap=True)
+                console.print(f"! {_EXTRA}", style="yellow")
                 console.print(f"→ {EXTRA_STEP}; then verify again")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
@@ -257,7 +255,7 @@ class Verified(Struct, frozen=True):
                 f"{count_words(agreeing)} of {total} agree: all rows of databases, all objects of buckets"
             )
         for failure in self.failures:
-            console.print(f"{failure.source} could not be compared with {failure.url}", wrap=True)
+            console.print(f"{failure.source} could not be compared with {failure.url}")
             console.print(Text(f"  ! {plain(console.errors.of(failure.error))}", style="yellow"))
             if next_step := console.errors.next_step(failure.error):
                 console.print(f"  → {next_step}")

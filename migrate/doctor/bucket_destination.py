@@ -31,6 +31,7 @@ from migrate.restore.objects.existing import of_others
 from migrate.storage.s3.capability_probe import Capabilities, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
 
 _WRITES = (
     "PutObject",
@@ -87,7 +88,8 @@ def _create(location: S3Location, destination: DestinationBucket, *, locks: bool
 
 
 def _contents(destination: DestinationBucket) -> Iterator[Finding]:
-    summary = next(iter(of_others(destination, destination.list())), None)
+    others = of_others(destination, destination.list())
+    summary = next((each for each in others if not each.key.startswith(SYNC_RECORDS)), None)
     if summary is not None:
         yield Finding(
             "blocks",

@@ -101,6 +101,17 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     ]
     keys = [one["Key"] for one in boto_client(minio.profile).list_objects_v2(Bucket=bucket)["Contents"]]
     assert keys == ["mine"]
+    record = ".moveout-sync/e3b0c44298fc1c14/report.json"
+    boto_client(minio.profile).put_object(Bucket=bucket, Key=record, Body=b"{}")
+    boto_client(minio.profile).delete_object(Bucket=bucket, Key="mine")
+    [destination] = [
+        one
+        for one in call("doctor", "-c", case, "--json").json["result"]["examined"]
+        if one["kind"] == "destination"
+    ]
+    assert not any(finding["severity"] == "blocks" for finding in destination["findings"]), (
+        "the record of a sync is nobody's object"
+    )
 
 
 def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(mariadb, tmp_path):

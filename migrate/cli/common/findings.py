@@ -22,9 +22,9 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
         Text(f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}", style="bold red")
     )
     for finding in findings[:SHOWN]:
-        console.print(Text(f"  {plain(str(finding))}"), wrap=True)
+        console.print(Text(f"  {plain(str(finding))}"))
         for row in finding.rows[:_ROWS]:
-            console.print(Text(f"    {_row(row)}"), wrap=True)
+            console.print(Text(f"    {_row(row)}"))
         if len(finding.rows) > _ROWS:
             console.print(f"    and {len(finding.rows) - _ROWS} more rows (with --json)")
     if len(findings) > SHOWN:

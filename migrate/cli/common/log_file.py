@@ -73,7 +73,7 @@ def open_log(path: Path, command: str, meter: Meter, console: Console) -> LogFil
     """
     for word in sys.argv:
         remember_url_secrets(word)
-    log = LogFile(path, command, lambda warning: console.print(Text(warning, "yellow"), wrap=True))
+    log = LogFile(path, command, lambda warning: console.print(Text(warning, "yellow")))
     log.write("start", software=software(), arguments=sys.argv[1:])
     meter.on_event = lambda event, words: log.write(event, text=words)
     return log
@@ -90,7 +90,7 @@ class _ConsoleHandler(logging.Handler):
         """Print one record."""
         moment = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
         line = f"{moment} {plain(hide_secrets(record.getMessage()))}"
-        self._console.print(Text(line, "dim"))
+        self._console.print(Text(line, "dim"), wrap=False)
 
 
 @contextlib.contextmanager

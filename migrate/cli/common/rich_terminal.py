@@ -29,7 +29,6 @@ _VERBS = (
 _NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:d|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
 _KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$| (?:{_VERBS}) )|\b{_NUMBER}")
 """Commands, up to the end of their part of the sentence, what stands in quotes, and a number with its unit."""
-_PROSE = re.compile(r" *(?:[→!] |moveout: )")
 _BULLETS = ("→ ", "! ", "- ")
 
 
@@ -50,8 +49,8 @@ def make_table(**columns: JustifyMethod) -> Table:
     return table
 
 
-def wrapped(shown: object, width: int, *, always: bool) -> object:
-    """Return a text with its lines broken at spaces: ``always``, or where they are prose. All else is as it was."""
+def wrapped(shown: object, width: int) -> object:
+    """Return a text with its lines broken at spaces. All else is as it was."""
     if isinstance(shown, str):
         text = Text(shown)
     elif isinstance(shown, RichCast) and isinstance(cast := shown.__rich__(), Text):
@@ -60,20 +59,14 @@ def wrapped(shown: object, width: int, *, always: bool) -> object:
         return shown
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
-        is_broken = always or _is_prose(line.plain)
         indent = _indent_of(line.plain)
-        positions = list(breaks(line.plain, width, indent)) if is_broken else []
+        positions = breaks(line.plain, width, indent)
         first, *others = line.divide(positions)
         lines.append(first)
         for other in others:
             lines.append(other[1:])
             lines[-1].pad_left(indent)
     return Text("\n").join(lines)
-
-
-def _is_prose(line: str) -> bool:
-    """Tell whether a line is a next step, a warning or an error."""
-    return _PROSE.match(line) is not None
 
 
 def _indent_of(line: str) -> int:

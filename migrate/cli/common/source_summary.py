@@ -119,7 +119,7 @@ def draw_gaps(console: Console, gaps: Sequence[Gap], total: int, indent: int, wh
     begin, left = " " * indent, total
     for (disposition, reason), items in list(names.items())[:_SHOWN_GAPS]:
         words = plain(f"{disposition}: {list_words(items, _SHOWN_ITEMS)}: {reason}")
-        console.print(Text(begin + words), wrap=True)
+        console.print(Text(begin + words))
         left -= len(items)
     is_cut = left > 0 or any(len(items) > _SHOWN_ITEMS for items in names.values())
     more = [f"and {count_words(left)} more"] if left > 0 else []

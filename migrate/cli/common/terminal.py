@@ -153,11 +153,9 @@ class Console:
         """The encoding of what is printed."""
         return self.rich.encoding
 
-    def print(
-        self, *objects: object, style: str | None = None, end: str = "\n", wrap: bool | None = None
-    ) -> None:
-        """Print texts, or what rich can draw. On a terminal a text is broken at spaces if it is to ``wrap``: by default
-        next steps, warnings and errors. All else is left as it is, so that it can be copied.
+    def print(self, *objects: object, style: str | None = None, end: str = "\n", wrap: bool = True) -> None:
+        """Print texts, or what rich can draw. On a terminal a text is broken at spaces, unless somebody will copy it:
+        ``wrap``.
 
         What cannot be written to stderr is dropped: a log that is full, or that nobody reads, ends no run. Raises
         ``OSError`` where stdout cannot be written.
@@ -175,12 +173,12 @@ class Console:
         if total > most:
             self.print(f"{before}and {count_words(total - most)} more (all with --json)")
 
-    def _print(self, *objects: object, style: str | None, end: str, wrap: bool | None) -> None:
+    def _print(self, *objects: object, style: str | None, end: str, wrap: bool) -> None:
         if not self._is_plain or not all(isinstance(each, str | Text | Heading) for each in objects):
-            if wrap is not False and self.is_terminal:
+            if wrap and self.is_terminal:
                 from migrate.cli.common.rich_terminal import wrapped  # noqa: PLC0415  20 ms
 
-                objects = tuple(wrapped(each, self.width, always=bool(wrap)) for each in objects)
+                objects = tuple(wrapped(each, self.width) for each in objects)
             self.rich.print(*objects, style=style, end=end, soft_wrap=True)
             return
         lines = " ".join(map(str, objects)).split("\n")

@@ -48,12 +48,10 @@ class Acknowledged(Struct, frozen=True):
             if self.document.value.get("complete") and not self.document.value.get("findings_total")
             else "bold red"
         )
-        console.print(Text(plain(self.document.about), style=style), wrap=True)
-        console.print(
-            f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you", wrap=True
-        )
+        console.print(Text(plain(self.document.about), style=style))
+        console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
         for file in self.files:
-            console.print(f"  {file}")
+            console.print(f"  {file}", wrap=False)
         console.print(
             "→ send your signature back: the customer adds it with moveout custody add LOCATION RECEIPT.json"
         )

@@ -40,13 +40,10 @@ class Result(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print the result of the samples."""
-        console.print(
-            Text(self.done.document.about, style="bold red" if self.done.findings else ""), wrap=True
-        )
+        console.print(Text(self.done.document.about, style="bold red" if self.done.findings else ""))
         if self.done.known:
             console.print(
-                f"{things(self.done.known, 'sample')} of items that the bundle itself says are not in it",
-                wrap=True,
+                f"{things(self.done.known, 'sample')} of items that the bundle itself says are not in it"
             )
         if self.done.findings:
             draw_findings(console, self.done.findings)

@@ -69,8 +69,7 @@ class CheckedProof(Struct, frozen=True):
         console.print(
             Text(
                 f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}"
-            ),
-            wrap=True,
+            )
         )
 
     def _signer(self, public: PublicKey) -> str:

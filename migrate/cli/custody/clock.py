@@ -78,17 +78,17 @@ class Judged(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print a rule a paragraph."""
         for rules, verdicts in self.sets:
-            console.print(Text(rules.title, style="bold"), wrap=True)
-            console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"), wrap=True)
+            console.print(Text(rules.title, style="bold"))
+            console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"))
             for verdict in verdicts:
                 shown = f" (entry {', '.join(map(str, verdict.entries))})" if verdict.entries else ""
                 words = f"{verdict.rule.article}: {verdict.why}{shown}"
                 for line in lines_behind(console, f"  {verdict.state:<8}  ", words, 4):
                     console.print(Text(line, _STYLES[verdict.state]))
-                console.print(Text(f"            {verdict.rule.says}", style="dim"), wrap=True)
+                console.print(Text(f"            {verdict.rule.says}", style="dim"))
         for note in self.notes:
-            console.print(Text(f"Note: {note}", style="yellow"), wrap=True)
-        console.print(NO_ADVICE, wrap=True)
+            console.print(Text(f"Note: {note}", style="yellow"))
+        console.print(NO_ADVICE)
 
 
 def _checked(rules: RuleSet) -> str:

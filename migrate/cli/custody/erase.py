@@ -47,17 +47,15 @@ class Certified(Struct, frozen=True):
         console.print(
             f"Erased: {self.location}: {things(value['versions'], 'version')} ({bytes_words(value['size_bytes'])}),"
             f" {things(value['delete_markers'], 'delete marker')}, {things(value['uploads'], 'unfinished upload')};"
-            " a listing afterwards names nothing of the bundle",
-            wrap=True,
+            " a listing afterwards names nothing of the bundle"
         )
         console.print(
-            f"The signed certificate is {self.certificate.key}; the custody log stays. Not verified:",
-            wrap=True,
+            f"The signed certificate is {self.certificate.key}; the custody log stays. Not verified:"
         )
         for line in value["not_verified"]:
-            console.print(Text(plain(f"  - {line}")), wrap=True)
+            console.print(Text(plain(f"  - {line}")))
         for file in self.files:
-            console.print(f"  {file}")
+            console.print(f"  {file}", wrap=False)
         if self.files:
             console.print(
                 "→ send these files to the customer, who adds them: moveout custody add LOCATION FILE.json"

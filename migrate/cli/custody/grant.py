@@ -64,20 +64,15 @@ class Created(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print what to hand over, and how it is used."""
-        console.print(
-            f"{self.name} may read {self.location} until {self.expires}, and nothing else", wrap=True
-        )
+        console.print(f"{self.name} may read {self.location} until {self.expires}, and nothing else")
         console.print(
             f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
-            " ~/.aws/config and fetches the bundle:",
-            wrap=True,
+            " ~/.aws/config and fetches the bundle:"
         )
         url = shlex.quote(_granted_url(self.location, self.name))
-        console.print(f"  moveout transfer {url} DIRECTORY")
+        console.print(f"  moveout transfer {url} DIRECTORY", wrap=False)
         if self.kind == "session":
-            console.print(
-                "A session ends by itself; whether it can be taken back before is up to the server", wrap=True
-            )
+            console.print("A session ends by itself; whether it can be taken back before is up to the server")
 
 
 def _granted_url(location: str, name: str) -> str:
@@ -263,19 +258,17 @@ class RevokedGrants(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print the result."""
         if self.done.keys:
-            console.print(
-                f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}", wrap=True
-            )
+            console.print(f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}")
         if not self.done.still_open:
-            console.print(f"{self.name} may not read the bundle any more", wrap=True)
+            console.print(f"{self.name} may not read the bundle any more")
             return
-        console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"), wrap=True)
+        console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
         for entry in self.done.still_open:
             location_suffix = f"  at {entry.location}" if entry.state == "elsewhere" else ""
             line = f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"
             console.print(Text(plain(line)))
         if self.done.why:
-            console.print(Text(self.done.why), wrap=True)
+            console.print(Text(self.done.why))
         present = {word for entry in self.done.still_open for word in (entry.state, entry.kind)}
         for word, line in _SOONER.items():
             if word in present:
@@ -323,8 +316,7 @@ class Probed(Struct, frozen=True):
         tested = self.tested
         console.print(
             f"{things(tested.files, 'file')} of {self.location} can be read; {len(tested.refused)} other operations"
-            " were tried and refused",
-            wrap=True,
+            " were tried and refused"
         )
         if tested.findings:
             draw_findings(console, tested.findings)

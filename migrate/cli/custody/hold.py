@@ -77,23 +77,20 @@ class HeldBundle(Struct, frozen=True):
             f"{count_words(survey.protected)} of {things(survey.versions, 'version')} protected{until}{legal}"
         )
         if survey.is_held:
-            console.print(Text(f"HELD: {self.location}: {counted}, each read back"), wrap=True)
+            console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:
             console.print(
-                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else ""),
-                wrap=True,
+                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else "")
             )
             if self.is_expected and survey.protected:
                 draw_findings(console, survey.findings)
             if self.is_expected:
                 console.print(
-                    "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file",
-                    wrap=True,
+                    "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file"
                 )
         if survey.later:
             console.print(
-                f"{things(survey.later, 'version')} of the log and of documents came later: free to be removed",
-                wrap=True,
+                f"{things(survey.later, 'version')} of the log and of documents came later: free to be removed"
             )
 
 
@@ -292,30 +289,29 @@ class Released(Struct, frozen=True):
         if protection and protection.protected:
             until = f" until {moment_words(protection.until)}" if protection.until else ""
             console.print(
-                f"Locked as before: {things(protection.protected, 'version')}{until}; nobody can end that sooner",
-                wrap=True,
+                f"Locked as before: {things(protection.protected, 'version')}{until}; nobody can end that sooner"
             )
         for file in self.files:
-            console.print(f"  {file}")
+            console.print(f"  {file}", wrap=False)
 
     def _draw_waiting(self, console: Console) -> None:
         location, reason = shlex.quote(self.location), shlex.quote(str(self.done.document.value["reason"]))
-        console.print(Text(f"NOT RELEASED: {self.location}", style="bold red"), wrap=True)
+        console.print(Text(f"NOT RELEASED: {self.location}", style="bold red"))
         for sentence in self.done.missing:
-            console.print(Text(plain(f"  {sentence}")), wrap=True)
+            console.print(Text(plain(f"  {sentence}")))
         for document in self.done.others:
             other = f"  another release waits there, for another reason: {document.value['reason']!r} ({document.key})"
-            console.print(Text(plain(other)), wrap=True)
+            console.print(Text(plain(other)))
         command = f"moveout hold release {location}"
         console.print("→ an owner whose signature is missing gives this where they are:")
-        console.print(Text(f"    {command} --reason {reason} --key KEY"))
+        console.print(Text(f"    {command} --reason {reason} --key KEY"), wrap=False)
         if not self.files:
             console.print("  or signs a file, if they may not write there: add --to DIR, which writes it")
             return
         file = shlex.quote(self.files[0])
         console.print("  or, if they may not write there, signs the file, and you carry it out:")
-        console.print(Text(f"    moveout custody sign {file} --key KEY"))
-        console.print(Text(f"    {command} {file}"))
+        console.print(Text(f"    moveout custody sign {file} --key KEY"), wrap=False)
+        console.print(Text(f"    {command} {file}"), wrap=False)
 
 
 @verb(group, "release", title="hold release", workers=True)

@@ -55,19 +55,15 @@ class Frozen(Struct, frozen=True):
         """Print for each source whether it is held, and the limits of the hold."""
         for standing in self.standings:
             if standing.is_held:
-                console.print(
-                    Text(f"HELD: {standing.name} ({standing.url}), each setting read back"), wrap=True
-                )
+                console.print(Text(f"HELD: {standing.name} ({standing.url}), each setting read back"))
             else:
-                console.print(
-                    Text(f"NOT HELD: {standing.name} ({standing.url})", style="bold red"), wrap=True
-                )
+                console.print(Text(f"NOT HELD: {standing.name} ({standing.url})", style="bold red"))
             for setting in standing.in_force:
                 console.print(Text(f"  in force: {setting}"))
             if standing.findings:
                 draw_findings(console, standing.findings)
             for limit in standing.limits:
-                console.print(Text(f"  note: {limit}", style="dim"), wrap=True)
+                console.print(Text(f"  note: {limit}", style="dim"))
         if self.file:
             console.print(f"→ to take it back: moveout hold undo {self.file}")
 
@@ -137,9 +133,7 @@ class Undone(Struct, frozen=True):
         """Print the result."""
         for change in self.changes:
             console.print(Text(f"  done: {change.undo_says}"))
-        console.print(
-            f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone", wrap=True
-        )
+        console.print(f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone")
 
 
 @verb(group, "undo", title="hold undo")

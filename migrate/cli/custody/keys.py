@@ -44,17 +44,15 @@ class Keys(Struct, frozen=True):
         """Print the lines of an ``allowed_signers`` file."""
         if self.made:
             console.print(
-                f"A new key lies in {self.made} (keep it secret), its public half in {self.made}.pub",
-                wrap=True,
+                f"A new key lies in {self.made} (keep it secret), its public half in {self.made}.pub"
             )
             if self.in_agent:
                 console.print(
-                    f"The ssh-agent has it: --key {self.made}.pub signs by it, without the passphrase",
-                    wrap=True,
+                    f"The ssh-agent has it: --key {self.made}.pub signs by it, without the passphrase"
                 )
             console.print("Give this line to those who shall check your signatures:")
         for public_key in self.public_keys:
-            console.print(f"{_principal(public_key)} {public_key.line}")
+            console.print(f"{_principal(public_key)} {public_key.line}", wrap=False)
             console.print(f"# {public_key.fingerprint}")
 
 

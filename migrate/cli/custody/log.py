@@ -99,7 +99,7 @@ class RecordedEvent(Struct, frozen=True):
             for line in lines_behind(console, plain(before), plain(claimed + details), 6):
                 console.print(Text(line))
         for document in self.documents:
-            console.print(Text(plain(f"{document.key}: {document.about}")), wrap=True)
+            console.print(Text(plain(f"{document.key}: {document.about}")))
             for by in document.signers:
                 console.print(
                     Text(
@@ -109,20 +109,18 @@ class RecordedEvent(Struct, frozen=True):
         for note in self.notes:
             console.print(Text(f"  {plain(note)}", style="dim"))
         if self.findings:
-            console.print(f"The custody log at {self.location} is not in order", wrap=True)
+            console.print(f"The custody log at {self.location} is not in order")
             draw_findings(console, self.findings)
         elif not self.entries:
             console.print(
-                f"There is no custody log at {self.location}: no key was named to the commands that worked there",
-                wrap=True,
+                f"There is no custody log at {self.location}: no key was named to the commands that worked there"
             )
         elif not self.shown:
             entries = len(self.entries)
             counted = "1 entry" if entries == 1 else f"{count_words(entries)} entries"
             console.print(
                 f"The custody log at {self.location} is in order: {counted}, each signed and tied to the"
-                " one before",
-                wrap=True,
+                " one before"
             )
 
 
@@ -322,14 +320,13 @@ class SignedDocument(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what was signed, as it stands in the document."""
         value = self.document.value
-        console.print(Text(plain(self.document.about)), wrap=True)
-        console.print(Text(plain(f"  at {value['location']}, for the reason {value['reason']!r}")), wrap=True)
-        console.print(f"Signed by {', '.join(self.by)}", wrap=True)
+        console.print(Text(plain(self.document.about)))
+        console.print(Text(plain(f"  at {value['location']}, for the reason {value['reason']!r}")))
+        console.print(f"Signed by {', '.join(self.by)}")
         for file in self.files:
-            console.print(f"  {file}")
+            console.print(f"  {file}", wrap=False)
         console.print(
-            Text(f"→ send these files back: moveout hold release LOCATION {shlex.quote(self.files[0])}"),
-            wrap=True,
+            Text(f"→ send these files back: moveout hold release LOCATION {shlex.quote(self.files[0])}")
         )
 
 

@@ -52,8 +52,7 @@ class Proved(Struct, frozen=True):
             console.print(Text(f"{file}  proves {describe(item)}"))
         file = shlex.quote(str(self.written[0][0])) if self.written else "FILE"
         console.print(
-            f"→ whoever has the signer's public key checks it: moveout check-proof {file} --signers allowed",
-            wrap=True,
+            f"→ whoever has the signer's public key checks it: moveout check-proof {file} --signers allowed"
         )
 
 

@@ -55,23 +55,21 @@ class Received(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print what it says, the first line first."""
         style = "" if self.exit_code == OK else "bold red"
-        console.print(Text(plain(self.document.about), style=style), wrap=True)
+        console.print(Text(plain(self.document.about), style=style))
         if self.findings:
             draw_findings(console, self.findings)
         console.print(
-            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}",
-            wrap=True,
+            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
         )
         if self.read_only:
             console.print(
                 "It is for what lies where you may only read, and copies nothing: moveout transfer does, and only a"
-                " receipt for another copy allows the sender to erase this one",
-                wrap=True,
+                " receipt for another copy allows the sender to erase this one"
             )
         if self.page:
             console.print(f"The page to print: {self.page}")
         for file in self.files:
-            console.print(f"  {file}")
+            console.print(f"  {file}", wrap=False)
         if self.files:
             console.print(
                 "→ send these files to whom the bundle came from: moveout acknowledge LOCATION RECEIPT.json"

@@ -41,7 +41,7 @@ class SignedBundle(Struct, frozen=True):
 
     def draw(self, console: Console) -> None:
         """Print who signed what."""
-        console.print(f"The bundle at {self.location}, root {self.root}", wrap=True)
+        console.print(f"The bundle at {self.location}, root {self.root}")
         draw_signed(console, self.signed)
 
 

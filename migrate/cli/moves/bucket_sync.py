@@ -65,7 +65,7 @@ class Synced(Struct, frozen=True):
             console.print(Text(f"  ! {line}", style="bold red"))
         _draw_settings(console, outcome)
         _draw_removed(console, outcome)
-        console.print(Text(f"The report and the record: {outcome.record}", style="dim"), wrap=True)
+        console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
         _draw_verdict(console, outcome)
 
     def summary(self, name: str) -> SummaryLine:
@@ -106,7 +106,7 @@ def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
         if planned_group["count"]:
             console.print(f"{count_words(planned_group['count'])} {heading}:")
             for key in planned_group["first"]:
-                console.print(Text(f"  {plain(key)}"))
+                console.print(Text(f"  {plain(key)}"), wrap=False)
             if more := planned_group["count"] - len(planned_group["first"]):
                 console.print(f"  and {count_words(more)} more")
     console.print("Nothing was touched.")
@@ -135,7 +135,7 @@ def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
     if left > 0:
         console.print(f"Only at the destination, and stay there: {things(left, outcome.noun)}")
         for key in outcome.extras[:5]:
-            console.print(Text(f"  {plain(key)}", style="dim"))
+            console.print(Text(f"  {plain(key)}", style="dim"), wrap=False)
 
 
 def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:

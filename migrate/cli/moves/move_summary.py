@@ -309,6 +309,6 @@ class Evacuated(Struct, frozen=True):
         draw_rows(console, self.moved.rows())
         console.print()
         for sentence in self.moved.sentences(console.errors):
-            console.print(sentence, wrap=True)
+            console.print(sentence)
         if self.exit_code != OK:
             console.print("→ once the reasons are gone, run the same command again; what is done stays done")

@@ -139,7 +139,7 @@ def draw_destinations(
     """Print what is up of these ``sources``; nothing where nothing is to be restored."""
     if not statuses:
         return
-    console.print(Text(headline(statuses, sources, by_case=by_case), style="bold"), wrap=True)
+    console.print(Text(headline(statuses, sources, by_case=by_case), style="bold"))
     width = max(len(status.source) for status in statuses)
     is_begun = any(status.record for status in statuses)
     for status in statuses if is_begun else [each for each in statuses if not each.destination]:

@@ -203,12 +203,12 @@ class _ShownProgress(Meter):
     def note(self, message: str) -> None:
         """Print a sentence."""
         super().note(message)
-        self._console.print(Text(message), wrap=True)
+        self._console.print(Text(message))
 
     def note_error(self, what: str, error: MoveoutError) -> None:
         """Print what could not be done; the reason only where it was not explained before."""
         super().note(f"{what}: {error}")
-        self._console.print(Text(self._console.errors.behind(what, error)), wrap=True)
+        self._console.print(Text(self._console.errors.behind(what, error)))
 
     def end(self, *, stopped: bool = False) -> None:
         """Leave the last state of the task as a plain line."""

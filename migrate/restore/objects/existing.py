@@ -10,7 +10,7 @@ from migrate.errors import MoveoutError, UnreachableError
 from migrate.restore.objects.lease import Folder
 from migrate.storage.s3.capability_probe import is_probe_object
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, Listed, ListedVersions
 
 _SAME, _OTHER = "same", "other"
 
@@ -43,8 +43,8 @@ class Present:
         return ([listed[0]], listed[1]) if listed else ((), "")
 
     def foreign(self) -> str | None:
-        """Return a key that was asked for by nobody, or None."""
-        return next(self._listed.unmarked(), None)
+        """Return a key that was asked for by nobody, or None; the record of a sync is no object of anybody's."""
+        return next((key for key in self._listed.unmarked() if not key.startswith(SYNC_RECORDS)), None)
 
     def close(self) -> None:
         """Forget it."""

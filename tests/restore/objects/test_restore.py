@@ -70,6 +70,21 @@ def test_round_trip(shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_
     assert (again.items, again.skipped_items, again.size_bytes) == (len(objects), len(objects), 0)
 
 
+def test_the_record_of_a_sync_is_no_object_of_others(
+    shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """A cutover syncs the bucket that a restore has filled, and the same restore may be typed again."""
+    shop.put("a", b"1")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    destination = make_shop(other_minio)
+    restore(reader, destination.url)
+    destination.put(".moveout-sync/e3b0c44298fc1c14/report.json", b"{}")
+    assert restore(reader, destination.url).skipped_items == 1
+    destination.put("b", b"2")
+    with pytest.raises(NotEmptyError, match="'b' is an object that is not in the bundle"):
+        restore(reader, destination.url)
+
+
 def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
     """Another kind of server takes everything but what it says it does not."""
     shop, destination = make_shop(minio), make_shop(versitygw)
