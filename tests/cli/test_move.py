@@ -1,10 +1,14 @@
 """A whole move by the command line, as one case."""
 
 import subprocess
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
+from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.common.terminal import ErrorWords
+from migrate.cli.moves.move_summary import Moved
 from tests.cli.conftest import KEYS, call, make_media, make_shop, run
 from tests.tools.clients import boto_client
 
@@ -169,3 +173,23 @@ def test_run_takes_what_can_be_had_and_says_what_is_missing(make_case, tmp_path)
         "orders" in gap["item"] for source in steps["export"]["result"]["sources"] for gap in source["gaps"]
     )
     assert steps["transfer"]["exit_code"] == 3
+
+
+def test_what_was_switched_is_not_called_compared_again():
+    """What a cutover has switched is written to, so the bundle is not compared with it."""
+    lines = {name: SummaryLine(name, "yes", "") for name in ("app", "media")}
+    now = datetime.now(UTC)
+    for compared, sentence in ((["media"], "run."), (["app", "media"], "run, and was compared again ")):
+        expected = dict.fromkeys(("exported", "verified", "restored"), ["app", "media"]) | {
+            "compared": compared
+        }
+        moved = Moved(
+            list(lines),
+            expected,
+            dict.fromkeys(expected, lines),
+            deadline=now,
+            out_at=now,
+            up_at=now,
+            was_up_before=True,
+        )
+        assert [*moved.sentences(ErrorWords())][-1].startswith(f"Everything was up before this {sentence}")

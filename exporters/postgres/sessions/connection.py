@@ -359,7 +359,7 @@ def _why_not(
             port=int(keywords["port"]) if "port" in keywords else None,
             user=keywords.get("user"),
             database=keywords.get("dbname"),
-            password=password.decode(errors="replace") if password else address.password,
+            password=(password.decode(errors="replace") if password else address.password) or None,
             ssl="prefer",
             target_session_attrs="any",
             timeout=CONNECT_SECONDS,

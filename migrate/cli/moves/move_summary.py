@@ -203,6 +203,8 @@ class Moved(Struct, frozen=True):
         left = (deadline - up_at).total_seconds()
         when = f"{duration_words(abs(left))} {'before' if left >= 0 else 'after'} the deadline"
         subject = "Everything" if self.all_out else "All that is out"
+        if self.was_up_before and len(self.expected["compared"]) < len(self.expected["restored"]):
+            return f"{subject} was up before this run."  # such as what was switched: it is written to by now
         if self.was_up_before:
             return f"{subject} was up before this run, and was compared again {when}."
         return f"{subject} was up and compared {when}."
