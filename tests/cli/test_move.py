@@ -180,7 +180,7 @@ def test_what_was_switched_is_not_called_compared_again():
     lines = {name: SummaryLine(name, "yes", "") for name in ("app", "media")}
     now = datetime.now(UTC)
     for compared, sentence in ((["media"], "run."), (["app", "media"], "run, and was compared again ")):
-        expected = dict.fromkeys(("exported", "verified", "restored"), ["app", "media"]) | {
+        expected = {stage: list(lines) for stage in ("exported", "verified", "restored")} | {
             "compared": compared
         }
         moved = Moved(
