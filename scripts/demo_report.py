@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,12 @@ class Figures:
         ]
         heading("Summary")
         for name, text in lines:
-            say(f"  {name:11} {text}")
+            columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(text) + 14
+            say(
+                textwrap.fill(
+                    f"  {name:11} {text}", columns, subsequent_indent=" " * 14, break_long_words=False
+                )
+            )
         say("\n  Check it yourself, without moveout:", bold=True)
         say(f"    cd {shown(bundle)}")
         for command in proof.commands(bundle):
