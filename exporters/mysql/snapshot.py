@@ -22,7 +22,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION
-from exporters.sql.chunk_plan import Plan, stem, units_of
+from exporters.sql.chunk_plan import Plan, units_of
 from exporters.sql.columns import Layout
 from exporters.sql.outline import Outline, write_files
 from exporters.sql.snapshots import remember_position
@@ -33,7 +33,6 @@ from exporters.sql.source_summary import (
     column_details,
     settled,
 )
-from exporters.structs import as_dict
 
 
 class _Planned(Struct, frozen=True):
@@ -82,13 +81,13 @@ class MysqlSnapshot:
         if self._session.consistency != ONE_SESSION:
             self._counting.begin()
         planned = self._planned[unit.spec["table"]]
-        keys, begin = _keys(unit), stem(unit.spec)
+        keys = _keys(unit)
         chunk = self._session.feeds.use(
-            lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=begin)
+            lambda feed: export_rows(
+                feed, planned.table, keys, layout=planned.layout, sink=sink, spec=unit.spec
+            )
         )
-        facts = {"parts": [as_dict(part) for part in chunk.parts], "exact": list(chunk.exact)}
-        facts["octets"] = dict(chunk.octets)
-        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
+        return chunk.outcome({})
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot, by reading and digesting them again."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit, Workspace
@@ -28,7 +28,7 @@ from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
-from exporters.sql.chunk_plan import Plan, stem, units_of
+from exporters.sql.chunk_plan import Plan, units_of
 from exporters.sql.columns import Layout, ParsedBlock
 from exporters.sql.outline import Outline, write_files
 from exporters.sql.snapshots import snapshot_lost
@@ -112,26 +112,19 @@ class PostgresSnapshot:
 
         planned = self._planned[unit.spec["table"]]
         pages = unit.spec["range"]
-        name = stem(unit.spec)
         small = self._read_ahead.pop(unit.id, None)
         if small is not None:
-            chunk = export_small(small, planned.layout, sink, name)
+            chunk = export_small(small, planned.layout, sink, unit.spec)
         else:
             rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
             try:
-                chunk = export_rows(rows, planned.layout, sink, name)
+                chunk = export_rows(rows, planned.layout, sink, unit.spec)
             except ArrowInvalid:
                 if self.position["encoding"] != "UTF8":
                     raise
                 rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
-                chunk = export_rows(rows, planned.lenient, sink, name)
-        facts = {
-            **{name: self.position[name] for name in ("snapshot", "history", "lsn")},
-            "parts": [asdict(part) for part in chunk.parts],
-            "exact": list(chunk.exact),
-            "octets": dict(chunk.octets),
-        }
-        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
+                chunk = export_rows(rows, planned.lenient, sink, unit.spec)
+        return chunk.outcome({name: self.position[name] for name in ("snapshot", "history", "lsn")})
 
     def read_ahead(self, units: Sequence[Unit]) -> None:
         """See ``exporters.api.ReadingAhead``."""

@@ -7,9 +7,10 @@ from typing import Self
 
 import pyarrow as pa
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from exporters import arrow_functions as pc
-from exporters.api import Sink
+from exporters.api import Json, Outcome, Sink
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import Layout, ParsedBlock, Typed
@@ -33,6 +34,17 @@ class ExportedChunk(Struct, frozen=True):
     parts: tuple[WrittenPart, ...]
     exact: tuple[str, ...]
     octets: Mapping[str, int]
+
+    def outcome(self, facts: Json) -> Outcome:
+        """Return what the unit came to, with more facts of its engine."""
+        parts = [asdict(part) for part in self.parts]
+        own = {"parts": parts, "exact": list(self.exact), "octets": dict(self.octets)}
+        return Outcome(self.rows, self.text_bytes, self.digest, facts={**facts, **own})
+
+
+def stem(spec: Json) -> str:
+    """Return how the names of a unit's files begin."""
+    return f"{spec['directory']}/part-{spec['chunk']:06d}"
 
 
 class Octets:
@@ -79,12 +91,13 @@ class Octets:
 
 class ChunkExport:
     """Takes the rows of one chunk, and writes them into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block
-    needs a side column that the file has not). The files are open until ``finish``, or the context ends.
+    needs a side column that the file has not). ``spec`` is that of the unit. The files are open until ``finish``, or
+    the context ends.
     """
 
-    def __init__(self, layout: Layout, sink: Sink, stem: str) -> None:
+    def __init__(self, layout: Layout, sink: Sink, spec: Json) -> None:
         self._layout = layout
-        self._parts = PartWriter(layout, sink, stem)
+        self._parts = PartWriter(layout, sink, stem(spec))
         self._text_bytes = 0
         self._digest = RowsDigest()
         self._octets = Octets(layout)

@@ -162,11 +162,6 @@ def unit_id(directory: str, chunk: int) -> str:
     return f"{directory}/{chunk:06d}"
 
 
-def stem(spec_of_unit: Any) -> str:
-    """Return how the names of a unit's files begin."""
-    return f"{spec_of_unit['directory']}/part-{spec_of_unit['chunk']:06d}"
-
-
 def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
     """Return what a unit needs, and what must be the same for a finished one to count."""
     return {

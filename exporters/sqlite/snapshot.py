@@ -25,7 +25,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.sql import chunk_plan
-from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
+from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, units_of
 from exporters.sql.outline import Outline, write_files
 from exporters.sql.snapshots import remember_position
 from exporters.sql.source_summary import Counted, Exported, HowCounted
@@ -82,14 +82,8 @@ class SqliteSnapshot:
         layout = Layout.of(table, planned.kinds)
         with self._pool.connection() as connection:
             batches = self._batches(connection, unit.spec)
-            chunk = export_rows(batches, layout=layout, sink=sink, stem=stem(unit.spec))
-        facts = {
-            "snapshot": self.position["snapshot"],
-            "parts": [as_dict(part) for part in chunk.parts],
-            "exact": list(chunk.exact),
-            "octets": dict(chunk.octets),
-        }
-        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
+            chunk = export_rows(batches, layout=layout, sink=sink, spec=unit.spec)
+        return chunk.outcome({"snapshot": self.position["snapshot"]})
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from exporters import _rows
 from exporters import arrow_functions as pc
-from exporters.api import Sink
+from exporters.api import Json, Sink
 from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range, row_select
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 
 def export_rows(
-    feed: Feed, table: MysqlTable, keys: Range, *, layout: Layout, sink: Sink, stem: str
+    feed: Feed, table: MysqlTable, keys: Range, *, layout: Layout, sink: Sink, spec: Json
 ) -> ExportedChunk:
     """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
     parser = BlockParser(layout, table.label)
     parse = parser.parse_proved  # of the first block: see PROVED_ROWS
-    with ChunkExport(layout, sink, stem) as chunk:
+    with ChunkExport(layout, sink, spec) as chunk:
         for block in feed.blocks(row_select(table, keys)):
             if isinstance(block, LongRowText):
                 chunk.add_long(block, read_payload, payload_pieces)

@@ -8,7 +8,7 @@ from contextlib import closing
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.api import Sink
+from exporters.api import Json, Sink
 from exporters.postgres.rows.copy_feed import SmallRows
 from exporters.postgres.rows.csv_rows import (
     QUOTES,
@@ -27,13 +27,13 @@ from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, digest_lo
 from exporters.sql.value_codec import rendered
 
 
-def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
+def export_rows(source: RowBlocks, layout: Layout, sink: Sink, spec: Json) -> ExportedChunk:
     """Export rows into Parquet files; see ``ChunkExport``. Raises ``SourceError`` if the server's count of rows is
     another.
     """
     sent_rows, parser = 0, BlockParser(layout)
     parse = parser.parse_proved  # of the first block: see PROVED_ROWS
-    with closing(source), ChunkExport(layout, sink, stem) as chunk:
+    with closing(source), ChunkExport(layout, sink, spec) as chunk:
         for block in source:
             if isinstance(block, SentRows):
                 sent_rows = block.count
@@ -45,9 +45,9 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
         return chunk.finish(sent_rows)
 
 
-def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
+def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, spec: Json) -> ExportedChunk:
     """Do the same for the rows of a small chunk, see ``typed_together``."""
-    with ChunkExport(layout, sink, stem) as export:
+    with ChunkExport(layout, sink, spec) as export:
         if chunk.typed.rows:
             export.add(chunk)
         return export.finish()

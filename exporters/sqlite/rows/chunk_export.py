@@ -9,9 +9,9 @@ from operator import add
 import pyarrow as pa
 from msgspec import Struct
 
-from exporters.api import Sink
+from exporters.api import Json, Sink
 from exporters.row_digest import RowsDigest
-from exporters.sql.chunk_export import ExportedChunk
+from exporters.sql.chunk_export import ExportedChunk, stem
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LONG_BYTES, LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
@@ -118,11 +118,11 @@ def _free(name: str, taken_names: set[str]) -> str:
 
 
 def export_rows(
-    batches: Iterable[Batch | LongCells], *, layout: Layout, sink: Sink, stem: str
+    batches: Iterable[Batch | LongCells], *, layout: Layout, sink: Sink, spec: Json
 ) -> ExportedChunk:
-    """Export rows into ``<stem>.parquet`` (and ``<stem>-1.parquet`` …). Raises ``SourceError``."""
+    """Export rows into Parquet files, see ``ChunkExport``. Raises ``SourceError``."""
     digest, text_bytes, octets = RowsDigest(), 0, Octets(len(layout.fields))
-    with PartWriter(layout, sink, stem) as parts:
+    with PartWriter(layout, sink, stem(spec)) as parts:
         for batch in batches:
             octets.add(batch)
             text_bytes += batch.size_bytes
@@ -130,7 +130,7 @@ def export_rows(
                 digest += _write_long(batch, layout, parts)
                 continue
             if not digest.rows and batch.size_bytes <= _PROVED_BYTES:
-                _prove(batch, layout.kinds, stem)
+                _prove(batch, layout.kinds, parts.stem)
             parts.add(layout.typed(batch), batch.size_bytes)
             digest += batch.digest()
         written = parts.finish()
@@ -138,7 +138,7 @@ def export_rows(
     return ExportedChunk(digest.rows, text_bytes, digest.digest, written, parts.exact, sizes)
 
 
-def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
+def _prove(batch: Batch, kinds: Sequence[str], name: str) -> None:
     """Raise ``SourceError`` unless the first rows of a chunk come out of typing as they went in, digested value by
     value, the plainest way there is.
     """
@@ -152,7 +152,7 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
     expected = digest_few(list(zip(*before, strict=True)))
     digested = batch.digest() if rows == batch.rows else digest_columns(columns, rows)
     if {digest_few(list(zip(*after, strict=True))), digested} != {expected}:
-        raise rows_changed(stem)
+        raise rows_changed(name)
 
 
 def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDigest:
