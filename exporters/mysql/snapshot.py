@@ -18,7 +18,7 @@ from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.definitions.show_create import Schema, bare_schema, read_schema
 from exporters.mysql.discovery import is_empty
-from exporters.mysql.errors import DRIVER_ERRORS, last_session_error
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, last_session_error
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION
@@ -127,7 +127,7 @@ class MysqlSnapshot:
             has_definitions = not self._planned and not is_empty(
                 self._session.holder, self._session.address.database
             )
-            self._session.holder.run("DO 0")
+            self._check_holder()
         except DRIVER_ERRORS as exc:
             raise last_session_error(exc, self._session.address.url) from exc
         write_files(sink, schema.files)
@@ -143,6 +143,17 @@ class MysqlSnapshot:
         )
         summary = self._outline(schema).finished(current_units, counted, how)
         return replace(summary, has_definitions=has_definitions)
+
+    def _check_holder(self) -> None:
+        """Raise the driver's error where the holder has ended. One that refuses has not: a count that is given up may
+        end the next statement instead (``Counting.give_up``).
+        """
+        try:
+            self._session.holder.run("DO 0")
+        except DRIVER_ERRORS as exc:
+            if not is_refused(exc):
+                raise
+            self._session.holder.run("DO 0")
 
     def _outline(self, schema: Schema) -> Outline:
         """Return what is known before rows are read and counted."""

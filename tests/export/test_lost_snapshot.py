@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import psycopg
+import pymysql
 import pytest
 
 from exporters.api import Foresighted
@@ -216,6 +217,30 @@ def read_to_the_end(source, store, before_the_end):
         snapshot._defining.result()
         before_the_end()
         snapshot.finish(iter(()), StoreSink(store, "app"))
+
+
+def test_a_statement_that_is_ended_in_place_of_a_count_does_not_end_the_holder(mariadb, tmp_path):
+    url, _, connection = mariadb_source(mariadb)
+    workspace, store = MemoryWorkspace(), open_location(str(tmp_path / "bundle"))
+    with (
+        connection,
+        open_sources({"app": Endpoint(url)}) as (source,),
+        source.snapshot(workspace, workers=1) as snapshot,
+    ):
+        holder, errors = (
+            snapshot._session.holder,
+            [pymysql.OperationalError(1317, "Query execution was interrupted")],
+        )
+        run = holder.run
+
+        def interrupted(statement):
+            while statement == "DO 0" and errors:
+                raise errors.pop()
+            return run(statement)
+
+        holder.run = interrupted
+        assert snapshot.finish(iter(()), StoreSink(store, "app")).entries
+        assert not errors
 
 
 def test_a_mariadb_table_that_was_truncated_once_the_holder_had_ended_is_read_under_a_new_snapshot(
