@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 from msgspec.structs import replace
 
 from migrate.custody import documents
 from migrate.custody.documents import Document
 from migrate.custody.signing import ssh_signatures
-from migrate.errors import DamageError, UsageError
+from migrate.errors import OK, DamageError, UsageError
 from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import make_directories, read_regular, write_whole
 
@@ -20,6 +21,24 @@ DocumentsTo = Annotated[
     Path | None,
     typer.Option("--to", metavar="DIR", help="Write the document and its signatures to this directory, too."),
 ]
+
+
+class SignedFiles(Struct, frozen=True):
+    """A document that was signed here, who has signed it, and the files that were written."""
+
+    document: Document
+    by: Sequence[str]
+    files: Sequence[str]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document, and who signed it."""
+        names = {
+            self.document.kind: self.document.key,
+            "signed_by": list(self.by),
+            "written": list(self.files),
+        }
+        return {**self.document.value, **names}
 
 
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:

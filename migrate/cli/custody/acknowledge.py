@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from msgspec import Struct
 
 from migrate.cli import app
-from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
+from migrate.cli.common.document_files import DocumentsTo, SignedFiles, read_files, write_files
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
@@ -19,27 +17,12 @@ from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, lo
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody import documents, receipt
-from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
-from migrate.errors import OK, NotAllowedError
+from migrate.errors import NotAllowedError
 
 
-class Acknowledged(Struct, frozen=True):
+class Acknowledged(SignedFiles, frozen=True):
     """A receipt that was counter-signed."""
-
-    document: Document
-    by: Sequence[str]
-    files: Sequence[str]
-    exit_code: int = OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the receipt and who signed."""
-        return {
-            **self.document.value,
-            "receipt": self.document.key,
-            "signed_by": list(self.by),
-            "written": list(self.files),
-        }
 
     def draw(self, console: Console) -> None:
         """Print the result, the receipt's own first line first."""

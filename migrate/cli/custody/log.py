@@ -17,7 +17,7 @@ from migrate.bundle.findings import Finding
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import read_files, write_files
+from migrate.cli.common.document_files import SignedFiles, read_files, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
 from migrate.cli.common.session import Session, verb
@@ -300,22 +300,8 @@ def add_command(
     return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}")
 
 
-class SignedDocument(Struct, frozen=True):
-    """A document that was signed as a file."""
-
-    document: Document
-    by: Sequence[str]
-    files: Sequence[str]
-    exit_code: int = OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what was signed and by whom."""
-        return {
-            **self.document.value,
-            "document": self.document.key,
-            "signed_by": list(self.by),
-            "written": list(self.files),
-        }
+class SignedRelease(SignedFiles, frozen=True):
+    """A release that was signed as a file."""
 
     def draw(self, console: Console) -> None:
         """Print what was signed, as it stands in the document."""
@@ -339,7 +325,7 @@ def sign_command(
     *,
     case: CaseFile = None,
     signing: SigningOptions = NO_KEYS,
-) -> SignedDocument:
+) -> SignedRelease:
     """Sign a release of a hold, on your own machine.
 
     Your signature is written next to the file. It needs neither the bundle nor the keys of others. Repeating the
@@ -351,4 +337,4 @@ def sign_command(
     hold_release.check_form(document)
     signatures = documents.signatures_of(document, signers)
     files = write_files(file.parent, document, signatures)
-    return SignedDocument(document, [signer.public.fingerprint for signer in signers], files)
+    return SignedRelease(document, [signer.public.fingerprint for signer in signers], files)
