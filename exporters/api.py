@@ -97,13 +97,15 @@ class Outcome(Struct, frozen=True):
 
 class DoneUnit(Struct, frozen=True):
     """A unit with a commit record: the unit, its outcome, and its files' names relative to ``data/<source>/``.
-    ``position``: of the snapshot under which it was read.
+    ``position``: of the snapshot under which it was read. ``is_compared``: whether that is the present one, or it was
+    found to hold under that.
     """
 
     unit: Unit
     outcome: Outcome
     files: Sequence[str]
     position: Json = field(default_factory=dict)
+    is_compared: bool = True
 
 
 class CatalogEntry(Struct, frozen=True):

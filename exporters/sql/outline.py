@@ -80,15 +80,24 @@ class Outline(Struct, frozen=True):
     def finished(
         self, done: Iterable[DoneUnit], counts: Mapping[int, Counted | str], how: HowCounted
     ) -> SourceSummary:
-        """Return the summary of a source that was read to its end: the units are added up by table, and compared with
-        the server's ``counts``, or why there is none.
+        """Return the summary of a source whose counts are there: the units are added up by table, and compared with the
+        server's ``counts``, or why there is none. A table is a gap, too, of which some units were not compared and are
+        of another snapshot than others.
         """
+        units = list(done)
         whole = settled(counts)
         tables = [
             replace(table, counted=whole[table.number].rows, octets=whole[table.number].octets)
             for table in self.tables
         ]
-        entries, gaps = entries_of(tables, done)
+        entries, gaps = entries_of(tables, units)
+        positions = self._positions_of(units)
+        uncompared = {int(unit.unit.spec["table"]) for unit in units if not unit.is_compared}
+        gaps += [
+            Gap(table.label, "failed", f"{lack} before the export was ended")
+            for table in tables
+            if table.number in uncompared and (lack := _lack(positions[table.number], 0))
+        ]
         labels = {table.number: table.label for table in tables}
         return SourceSummary(
             entries,
@@ -107,9 +116,7 @@ class Outline(Struct, frozen=True):
         write_files(sink, self.files)
         units = _units_of(self.planned, done)
         entries, _ = entries_of(self.tables, units)
-        positions: dict[int, list[str]] = {table.number: [] for table in self.tables}
-        for unit in units:
-            positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position))
+        positions = self._positions_of(units)
         missing = [
             Gap(table.label, "failed", f"{lack} before the source was gone")
             for table, planned in zip(self.tables, self.planned, strict=True)
@@ -128,6 +135,13 @@ class Outline(Struct, frozen=True):
             positions=self.positions,
             server=self.server,
         )
+
+    def _positions_of(self, units: Iterable[DoneUnit]) -> dict[int, list[str]]:
+        """Return the snapshot of each unit, by the number of its table."""
+        positions: dict[int, list[str]] = {table.number: [] for table in self.tables}
+        for unit in units:
+            positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position))
+        return positions
 
 
 def _plain(outline: Outline) -> dict[str, Any]:

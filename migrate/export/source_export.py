@@ -7,7 +7,7 @@ was exported of it, and with the error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -43,6 +43,7 @@ from migrate.export.open_sources import LostSource
 from migrate.export.outcome import BrokenSource
 from migrate.export.seal_time import counted_in_time, woken_at_the_seal
 from migrate.export.source_units import ExportRun, UnitRun
+from migrate.export.unit_runner import same_position
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
@@ -180,11 +181,12 @@ class _SourceReading:
             if isinstance(error, SourceUnreachableError) and isinstance(snapshot, Outlined):
                 return  # rather than wait for it once more
             lift_rate_limit(run)
+            before: set[str] = set()
             if error is not None or units.failed:
-                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
+                before = _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             is_whole = error is None and not units.failed
             with counted_in_time(run.options.seal_time, snapshot):
-                self.summary = _finish_source(run, source, snapshot, complete=is_whole)
+                self.summary = _finish_source(run, source, snapshot, before, complete=is_whole)
 
     def _open(self, stack: ExitStack, patience_seconds: float) -> Snapshot:
         """Take a snapshot, which the stack ends; for some seconds again where the source cannot be reached: a server
@@ -247,15 +249,23 @@ def _separate_groups(run: ExportRun, source: str) -> None:
     separate_groups(run.store, source, on_damage)
 
 
-def _finish_source(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: bool) -> SourceSummary:
+def _finish_source(
+    run: ExportRun, source: Source, snapshot: Snapshot, before: Collection[str], *, complete: bool
+) -> SourceSummary:
     """Let the source write what belongs to the whole; a final record only where nothing failed, else a
-    rerun tries again.
+    rerun tries again. ``before``: units that were not compared; those of another snapshot may not hold.
     """
     run.lease.check()
     malloc.give_back()  # the units' buffers are needed no more
     sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
     try:
-        summary = snapshot.finish(run.ledger.done(source.name), sink)
+        done = (
+            replace(unit, is_compared=False)
+            if unit.unit.id in before and not same_position(unit.position, snapshot.position)
+            else unit
+            for unit in run.ledger.done(source.name)
+        )
+        summary = snapshot.finish(done, sink)
     except MoveoutError:
         raise
     except Exception as exc:
@@ -356,19 +366,23 @@ def _finished_before(
     return earlier
 
 
-def _load_records(run: ExportRun, source: str) -> None:
-    """Take all commit records at the location into the ledger that are not there yet; also those of groups whose worker
-    was ended before it said what it had committed.
+def _load_records(run: ExportRun, source: str) -> set[str]:
+    """Take all commit records at the location into the ledger that are not there yet, and return their units; also
+    those of groups whose worker was ended before it said what it had committed.
     """
+    loaded: set[str] = set()
     ids: Iterable[str] = (
         unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
     )
     for record in read_records(run.store, source, ids, run.executor):
         run.ledger.add(record)
+        loaded.add(record.unit.id)
     for info in group_infos(run.store, source):
         for record in read_group(run.store, source, info.key):
             if not run.ledger.has(source, record.unit.id):
                 run.ledger.add(record)
+                loaded.add(record.unit.id)
+    return loaded
 
 
 def _reconciliation(

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import threading
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -23,9 +24,10 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import GoneError, MoveoutError
-from migrate.export import export, seal_unasked
+from migrate.export import ExportOptions, export, seal_unasked
 from migrate.export import source_export as source_export_module
 from migrate.export import unit_runner as unit_runner_module
+from migrate.export.seal_time import SealTime
 from migrate.runtime.progress import Silent
 from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
@@ -340,6 +342,28 @@ def test_a_table_that_was_read_in_part_is_named_and_its_rows_are_restored(tmp_pa
     assert call("restore", bundle, f"sqlite://{tmp_path / 'new.db'}").code == 3
     restored_rows = sqlite_rows(f"sqlite://{tmp_path / 'new.db'}", "SELECT * FROM t ORDER BY g")
     assert restored_rows == [(number, f"note {number}") for number in range(1, rows + 1)]
+
+
+def test_a_table_with_rows_of_two_snapshots_is_named_where_there_was_no_time_to_compare_it(
+    tmp_path, monkeypatch
+):
+    """Its count is right: as many rows went to one chunk as came from another."""
+    path, bundle = tmp_path / "app.db", tmp_path / "bundle"
+    monkeypatch.setattr("exporters.sqlite.chunk_plan.CHUNK_BYTES", 10_000)
+    sqlite.run_sql(path, "CREATE TABLE t (g INTEGER PRIMARY KEY, note TEXT); CREATE TABLE u (g INTEGER)")
+    rows = "WITH RECURSIVE n (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 2000)"
+    sqlite.run_sql(path, f"{rows} INSERT INTO t SELECT g, 'note ' || g FROM n")
+    stopped(bundle, next(count_units(path)), app=sqlite.url_of(path))
+    sqlite.run_sql(path, "UPDATE t SET note = 'other' WHERE g % 500 = 1")
+    moments = [datetime(2026, 1, 1, tzinfo=UTC)]
+    store = DyingStore(open_location(str(bundle)), lambda: moments.append(moments[0] + timedelta(2)), units=1)
+    options = ExportOptions(seal_time=SealTime(moments[0] + timedelta(1), lambda: moments[-1]))
+    with open_sources({"app": Endpoint(sqlite.url_of(path))}) as opened:
+        assert export(opened, store, workers=1, progress=Silent(), options=options).exit_code == 3
+    gaps = {gap.item: gap.reason for _, gap in BundleReader(open_location(str(bundle))).gaps()}
+    assert "its rows are of 2 snapshots, and were not compared" in gaps["main.t"]
+    assert "main.u" not in gaps
+    assert verified(bundle) == []
 
 
 def count_units(path):
