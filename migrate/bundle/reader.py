@@ -332,14 +332,21 @@ def step_where_no_bundle(store: Store) -> str:
     return "check the location's URL; if a bundle lay here, fetch the missing file again from a copy"
 
 
-def not_sealed(store: Store) -> Exception:
-    """Return the error that says what a location has instead of a sealed bundle."""
-    first = next(iter(store.list()), None)
-    if first is None:
-        return GoneError(
+def require_files(store: Store) -> None:
+    """Raise ``GoneError`` where nothing at all lies at a location: its URL may be wrong."""
+    if next(iter(store.list()), None) is None:
+        raise GoneError(
             f"there is nothing at {store.location}",
             next_step="check the location's URL; moveout export or moveout transfer brings a bundle there",
         )
+
+
+def not_sealed(store: Store) -> Exception:
+    """Return the error that says what a location has instead of a sealed bundle."""
+    try:
+        require_files(store)
+    except GoneError as exc:
+        return exc
     try:
         store.stat(layout.EXPORT_STATE)
     except GoneError:

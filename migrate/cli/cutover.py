@@ -73,12 +73,14 @@ _AS_SYNCED, _NO_HOLD = BucketOptions(), HoldOptions()
 class Switched(Struct, frozen=True):
     """What a cutover came to. ``file`` is the undo file of the hold, "" where moveout holds nothing. Where both sides
     differ, nothing was switched, and what moveout held is released. ``is_now``: this run has switched.
+    ``case_option`` names the case file, for the way back.
     """
 
     record: CutoverRecord
     file: str
     notes: Sequence[str] = ()
     is_now: bool = True
+    case_option: str = ""
 
     @property
     def is_switched(self) -> bool:
@@ -121,9 +123,8 @@ class Switched(Struct, frozen=True):
         console.print(f"Switched at {self.record.switched_at}: {what} for {stood_still}")
         if self.is_now and not self.file:
             console.print(Text(_NOT_HELD, style="yellow"))
-        console.print(
-            "→ let the application use the new databases; moveout cutover --undo goes back to the old ones"
-        )
+        undo = " ".join(filter(None, ("moveout cutover", self.case_option, "--undo")))
+        console.print(f"→ let the application use the new databases; {undo} goes back to the old ones")
 
 
 def _draw_source(console: Console, source: ProvenSource) -> None:
@@ -274,7 +275,7 @@ def switched_before(
             "the switch was made before, so --hold has held nothing now;"
             " moveout hold source makes the old databases read-only"
         )
-    return Switched(record, file, notes, is_now=False)
+    return Switched(record, file, notes, is_now=False, case_option=case.option)
 
 
 def run_cutover(
@@ -301,12 +302,12 @@ def run_cutover(
         if hold is None:
             cutovers.wait_until_quiet()
             stands_still.set()
-            return _switch(session, cutovers, buckets, None, lease)
+            return replace(_switch(session, cutovers, buckets, None, lease), case_option=case.option)
         try:
             reopened = hold.reopened  # after hours, say
             hold = retried(lambda: stack.enter_context(reopened(followed)), session.cancellation)
             stands_still.set()
-            return _switch(session, cutovers, buckets, hold, lease)
+            return replace(_switch(session, cutovers, buckets, hold, lease), case_option=case.option)
         except BaseException as error:
             if isinstance(error, MoveoutError) and session.facts.get("switched") is False:
                 with suppress(MoveoutError):  # the next lines say that they are held
@@ -319,7 +320,9 @@ def run_cutover(
                     "the switch was made" if session.facts.get("switched") else "the old databases are held"
                 )
                 session.err.print(
-                    Text(f"{words}; moveout cutover --undo --undo-file {options.file} releases them")
+                    Text(
+                        f"{words}; moveout cutover {case.option} --undo --undo-file {options.file} releases them"
+                    )
                 )
             raise
 

@@ -166,7 +166,7 @@ class Status(Struct, frozen=True):
             if location.erasing:
                 console.print(f"  {location.erasing}")
                 console.print(f"  → {location.next_step}")
-            _draw_changes(console, location)
+            _draw_changes(console, location, self.case_option)
         if self.absent:
             console.print(Text(f"  ! {_absent_words(self)}", style="yellow"))
         draw_destinations(console, self.destinations, self.sources, by_case=bool(self.case_option))
@@ -179,9 +179,10 @@ def _absent_words(status: Status) -> str:
     )
 
 
-def _switched_words(switched: str) -> str:
+def _switched_words(switched: str, case_option: str) -> str:
     at = moment_words(datetime.fromisoformat(switched))
-    return f"the switch was made at {at}; moveout cutover --undo goes back to the old databases"
+    undo = " ".join(filter(None, ("moveout cutover", case_option, "--undo")))
+    return f"the switch was made at {at}; {undo} goes back to the old databases"
 
 
 def _delta_words(record: DeltaRecord) -> str:
@@ -196,10 +197,10 @@ def _delta_words(record: DeltaRecord) -> str:
     )
 
 
-def _draw_changes(console: Console, location: LocationStatus) -> None:
+def _draw_changes(console: Console, location: LocationStatus, case_option: str) -> None:
     """Print how far changes after the snapshots are."""
     if location.switched:
-        console.print(Text(f"  {_switched_words(location.switched)}"))
+        console.print(Text(f"  {_switched_words(location.switched, case_option)}"))
     for followed in location.followed:
         _draw_followed(console, followed)
     for record in location.deltas:
@@ -542,7 +543,7 @@ def _serve(session: Session, locations: Sequence[Endpoint], case: Case | None, a
 
 def page_of(status: Status, case: str) -> bytes:
     """Return the status as a page."""
-    runs = [run for location in status.locations for run in _shown(location)]
+    runs = [run for location in status.locations for run in _shown(location, status.case_option)]
     if status.absent:
         words = _absent_words(status)
         runs.append(ShownRun("", capital(words), good=False))
@@ -564,7 +565,7 @@ def _shown_destinations(status: Status) -> ShownRun:
     )
 
 
-def _shown(location: LocationStatus) -> Iterator[ShownRun]:
+def _shown(location: LocationStatus, case_option: str) -> Iterator[ShownRun]:
     title = location.location
     for report in location.reports:
         detail = f"{_who(report)}; last sign of life {duration_words(report.age_seconds)} ago"
@@ -593,7 +594,7 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             gaps=gaps[:_PAGE_GAPS],
         )
     if location.switched:
-        yield ShownRun("", capital(_switched_words(location.switched)), good=True)
+        yield ShownRun("", capital(_switched_words(location.switched, case_option)), good=True)
     for followed in location.followed:
         yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)
     for record in location.deltas:

@@ -45,6 +45,14 @@ def test_gaps_that_are_not_shown_are_counted_all(littered):
     assert "    and 100 more\n" in call("status", location).out
 
 
+@pytest.mark.parametrize("words", ["custody show", "clock", "hold status", "prove {} x", "audit {} --key k"])
+def test_a_location_that_is_nothing_is_not_said_to_lack_a_log_a_hold_or_a_tree(words, tmp_path):
+    assert call("keys", "init", "k", "-q", cwd=tmp_path).code == 0
+    words = words if "{}" in words else f"{words} {{}}"
+    ended = call(*words.format("nowhere").split(), cwd=tmp_path)
+    assert (ended.code, "there is nothing at file://" in ended.err) == (7, True), ended
+
+
 def test_clean_asks_whether_the_url_is_right_where_nothing_is(littered, tmp_path):
     words = "nothing is there at all: is the URL right?"
     assert words in call("clean", tmp_path / "none").out

@@ -83,7 +83,7 @@ def test_a_switch_is_recorded_once_and_says_what_was_compared():
     assert "! only rows were carried since the snapshot" in text
     assert "nothing was written for " in text
     assert "! nothing holds the old databases: " in text
-    assert "moveout cutover --undo goes back to the old ones" in text
+    assert "moveout cutover -c moveout.toml --undo goes back to the old ones" in text
     passes = read_delta(open_location("bundle"), "app").passes
     again = call(*CUTOVER, "--json").json
     assert (again["result"]["switched_at"], again["result"]["undo"]) == (record["switched_at"], None)
@@ -325,9 +325,7 @@ def test_after_an_error_the_old_side_is_released_or_the_command_that_does_it_is_
         )
     ended = call(*HOLD, "--json")
     assert (ended.code, ended.json["error"]["switched"]) == (5, False), ended
-    named = (
-        "the old databases are held; moveout cutover --undo --undo-file moveout-cutover.json releases them"
-    )
+    named = "the old databases are held; moveout cutover -c moveout.toml --undo --undo-file moveout-cutover.json releases them"
     assert (named in ended.err) is not is_released
     assert ended.json["error"].get("undo") == (None if is_released else "moveout-cutover.json")
     assert mode("old") == ("644" if is_released else "444")
@@ -339,7 +337,7 @@ def test_where_the_location_does_not_answer_nobody_knows_whether_the_switch_was_
     monkeypatch.setattr("migrate.cli.cutover.write_record", fail_to("", UnreachableError("away"))[1])
     ended = call(*HOLD, "--json")
     assert (ended.code, ended.json["error"]["switched"], mode("old")) == (5, None, "444"), ended
-    assert "the old databases are held; moveout cutover --undo" in ended.err
+    assert "the old databases are held; moveout cutover -c moveout.toml --undo" in ended.err
 
 
 @pytest.mark.usefixtures("move")
@@ -347,7 +345,10 @@ def test_after_the_switch_an_error_does_not_release_the_old_side(monkeypatch):
     monkeypatch.setattr("migrate.cli.cutover._tell_custody_log", fail_to("", UnreachableError("away"))[1])
     ended = call(*HOLD, "--json")
     assert (ended.json["error"]["switched"], mode("old")) == (True, "444"), ended
-    assert "the switch was made; moveout cutover --undo --undo-file moveout-cutover.json" in ended.err
+    assert (
+        "the switch was made; moveout cutover -c moveout.toml --undo --undo-file moveout-cutover.json"
+        in ended.err
+    )
 
 
 @pytest.mark.usefixtures("move")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
+from migrate.bundle.reader import require_files
 from migrate.case.deadline import parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
@@ -111,7 +112,9 @@ def clock_command(
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
-    log = custody_log.read(session.store(location))
+    store = session.store(location)
+    require_files(store)
+    log = custody_log.read(store)
     if log.findings:
         first = log.findings[0]
         raise DamageError(

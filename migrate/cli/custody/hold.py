@@ -13,6 +13,7 @@ import typer
 from msgspec import Struct
 
 from exporters.structs import as_dict
+from migrate.bundle.reader import require_files
 from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
@@ -247,6 +248,7 @@ def status_command(
     if sources is not None:
         return sources
     store, object_lock = open_both(session, known_location(words, loaded))
+    require_files(store)
     return HeldBundle(
         store.location,
         bundle_hold.survey(store, object_lock, workers=session.workers(default=TRANSFER_WORKERS)),

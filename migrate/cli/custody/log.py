@@ -14,6 +14,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
+from migrate.bundle.reader import require_files
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
 from migrate.cli import app
@@ -140,6 +141,7 @@ def show_command(
     loaded = load_case(case)
     location = known_location(words, loaded)
     store = session.store(location)
+    require_files(store)
     log = custody_log.read(store)
     documents_kept, wrong = documents.read_all(store)
     findings = [*log.findings, *wrong]

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, require_files
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.custody.tree import checkpoint, leaves, merkle_tree
@@ -99,9 +99,12 @@ def build_tree(store: Store, seed: bytes = b"") -> Tree:
 
 
 def read(store: Store) -> tuple[Tree, Checkpoint]:
-    """Return the tree that is kept and its checkpoint. Raises ``UsageError`` where there is none, ``DamageError``."""
+    """Return the tree that is kept and its checkpoint. Raises ``UsageError`` where there is none, ``DamageError``,
+    ``GoneError`` where nothing is.
+    """
     tree, signed = _kept(store), _checkpoint(store)[1]
     if tree is None or signed is None:
+        require_files(store)
         raise UsageError(
             f"the bundle at {store.location} has no tree for proofs", next_step="moveout sign makes one"
         )
