@@ -325,7 +325,8 @@ def test_after_an_error_the_old_side_is_released_or_the_command_that_does_it_is_
         )
     ended = call(*HOLD, "--json")
     assert (ended.code, ended.json["error"]["switched"]) == (5, False), ended
-    named = "the old databases are held; moveout cutover -c moveout.toml --undo --undo-file moveout-cutover.json releases them"
+    undo = "moveout cutover -c moveout.toml --undo --undo-file moveout-cutover.json"
+    named = f"the old databases are held; {undo} releases them"
     assert (named in ended.err) is not is_released
     assert ended.json["error"].get("undo") == (None if is_released else "moveout-cutover.json")
     assert mode("old") == ("644" if is_released else "444")
