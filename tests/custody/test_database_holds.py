@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from exporters.errors import SourceUnreachableError
+from exporters.errors import SourceError, SourceUnreachableError
 from migrate.custody.source_holds import source_hold, undo_file
 from migrate.custody.source_holds.mysql import ServerHold
 from migrate.custody.source_holds.postgres import PostgresHold
@@ -117,6 +117,17 @@ def test_a_server_that_falls_silent_ends_a_hold_and_its_undo(request, kind, toxi
             assert took_long
             assert "has not answered" not in again.err
     assert not path.exists()
+
+
+def test_what_a_role_may_not_do_is_named_with_the_account_that_may(other_postgres):
+    url = as_role(login(other_postgres, "reader"), "reader")
+    with contextlib.closing(PostgresHold(url, {"password": other_postgres.password})) as one:
+        with pytest.raises(NotAllowedError, match="permission denied") as refused:
+            one._rows("SELECT rolpassword FROM pg_authid")
+        assert "use the database's owner" in refused.value.next_step
+        with pytest.raises(SourceError, match="division by zero") as failed:
+            one._rows("SELECT 1 / 0")
+        assert "use the database's owner" not in failed.value.next_step
 
 
 def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
