@@ -120,7 +120,7 @@ def test_a_server_that_falls_silent_ends_a_hold_and_its_undo(request, kind, toxi
 
 
 def test_what_a_role_may_not_do_is_named_with_the_account_that_may(other_postgres):
-    url = as_role(login(other_postgres, "reader"), "reader")
+    url = as_role(login(other_postgres, "bystander"), "bystander")
     with contextlib.closing(PostgresHold(url, {"password": other_postgres.password})) as one:
         with pytest.raises(NotAllowedError, match="permission denied") as refused:
             one._rows("SELECT rolpassword FROM pg_authid")
