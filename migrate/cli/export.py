@@ -340,19 +340,10 @@ def _store_opener(
     session: Session, location: Endpoint, case: Case | None, rate_limiter: RateLimiter | None
 ) -> Callable[[CancellationToken], MultipartStore]:
     """Return what opens the location; waiting for it ends with the token that it is given."""
-
-    def open_store(token: CancellationToken) -> MultipartStore:
-        return open_location(
-            location.url,
-            secrets=location.reveal(),
-            rate_limiter=rate_limiter,
-            at_once_bytes=SMALL_BYTES,
-            note=session.progress.note,
-            deadline=case.deadline if case else None,
-            cancellation=token,
-        )
-
-    return open_store
+    deadline = case.deadline if case else None
+    return lambda token: session.open(
+        location, rate_limiter, at_once_bytes=SMALL_BYTES, deadline=deadline, cancellation=token
+    )
 
 
 def _with_case(

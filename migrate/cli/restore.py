@@ -236,13 +236,7 @@ def run_restore(
         reported(session, "restore", location, case, destinations),
         session.waiting_for_silent(*destinations.values()),
     ):
-        store = open_location(
-            location.url,
-            secrets=location.reveal(),
-            rate_limiter=rate_limiter_of(session, cluster_machines, case),
-            note=session.progress.note,
-            cancellation=session.cancellation,
-        )
+        store = session.open(location, rate_limiter_of(session, cluster_machines, case))
         started = time.monotonic()
         reader = BundleReader(store)
         destinations = without_left_out(reader, destinations, session.progress.note)

@@ -38,7 +38,6 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
 from migrate.number_text import bytes_words, duration_words, moment_words, things
 from migrate.storage.api import Store
-from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
 
@@ -112,20 +111,10 @@ def run_transfer(
     ):
         cancellation = session.cancellation.child()
         deadline = case.deadline if case else None
-        source = open_location(
-            origin.url,
-            secrets=origin.reveal(),
-            note=session.progress.note,
-            deadline=deadline,
-            cancellation=cancellation,
-        )
-        destination_store = open_location(
-            destination.url,
-            secrets=destination.reveal(),
-            rate_limiter=rate_limiter_of(session, cluster_machines, case),
-            note=session.progress.note,
-            deadline=deadline,
-            cancellation=cancellation,
+        source = session.open(origin, deadline=deadline, cancellation=cancellation)
+        rate_limiter = rate_limiter_of(session, cluster_machines, case)
+        destination_store = session.open(
+            destination, rate_limiter, deadline=deadline, cancellation=cancellation
         )
         workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
         open_pool: OpenPool | None = None

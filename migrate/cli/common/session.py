@@ -103,15 +103,27 @@ class Session(Struct):
         return RateLimiter(rates, cancellation=self.cancellation) if rates else None
 
     def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
-        """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it sees a
-        note.
-        """
+        """Return the store of a location, within the bandwidth limit (``case``: the case's); see ``open``."""
+        return self.open(location, self.rate_limiter(case))
+
+    def open(
+        self,
+        location: Endpoint,
+        rate_limiter: RateLimiter | None = None,
+        *,
+        at_once_bytes: int = 0,
+        deadline: datetime | None = None,
+        cancellation: CancellationToken | None = None,
+    ) -> MultipartStore:
+        """Return the store of a location, see ``open_location``; who waits for it sees a note."""
         return open_location(
             location.url,
             secrets=location.reveal(),
-            rate_limiter=self.rate_limiter(case),
+            rate_limiter=rate_limiter,
+            at_once_bytes=at_once_bytes,
             note=self.progress.note,
-            cancellation=self.cancellation,
+            deadline=deadline,
+            cancellation=cancellation or self.cancellation,
         )
 
     def noting_silence(

@@ -21,7 +21,6 @@ from migrate.follow.delta import sources_to_follow
 from migrate.follow.followed import FollowedSource, recorded_bases
 from migrate.restore.restore_records import read_restore_records
 from migrate.storage.api import Store
-from migrate.storage.registry import open_location
 
 
 class NextCommands(Struct, frozen=True):
@@ -165,12 +164,7 @@ class FollowedMove:
         )
 
     def _store(self) -> Store:
-        return open_location(
-            self._location.url,
-            secrets=self._location.reveal(),
-            note=self._session.progress.note,
-            cancellation=self._session.cancellation,
-        )
+        return self._session.open(self._location)
 
     def _followed(self) -> list[FollowedSource]:
         sources, destinations = self._case.sources, self._case.destinations
