@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -251,7 +252,10 @@ def copy_stream(
     then the server's count of them. ``are_text``: rows arrive in COPY's text format, and are lines of CSV here. Raises
     ``PostgresError``, ``OSError``.
     """
-    transport = _open_transport(connection)
+    transport = connection._transport  # noqa: SLF001  nothing else has it
+    # Where its end came with the last answer, who listens from now on does not hear of it.
+    if transport.is_closing():
+        raise ConnectionResetError(_CLOSED)
     usual = connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
     received = _Received(loop, are_text=are_text)
     errors: list[BaseException] = []
@@ -273,22 +277,11 @@ def copy_stream(
             if long_row_bytes:
                 pieces = received.pieces(long_row_bytes)
                 yield LongRowText(pieces)
-                for _ in pieces:
-                    pass
+                deque(pieces, maxlen=0)  # what was left of them
             elif not messages:
                 received.wait()
     finally:
         transport.set_protocol(usual)
-
-
-def _open_transport(connection: Any) -> Any:
-    """Return what the connection sends and receives by. Raises ``OSError`` where its end came with the last answer: who
-    listens from then on does not hear of it.
-    """
-    transport = connection._transport  # noqa: SLF001  nothing else has it
-    if transport.is_closing():
-        raise ConnectionResetError(_CLOSED)
-    return transport
 
 
 def _error(body: bytes) -> BaseException:
