@@ -179,8 +179,16 @@ def _absent_words(status: Status) -> str:
     )
 
 
+def _moment(text: str) -> str:
+    """Return a moment of a record as it is printed: the text itself, where that is none."""
+    try:
+        return moment_words(datetime.fromisoformat(text))
+    except ValueError:
+        return text
+
+
 def _switched_words(switched: str, case_option: str) -> str:
-    at = moment_words(datetime.fromisoformat(switched))
+    at = _moment(switched)
     undo = " ".join(filter(None, ("moveout cutover", case_option, "--undo")))
     return f"the switch was made at {at}; {undo} goes back to the old databases"
 
@@ -189,7 +197,7 @@ def _delta_words(record: DeltaRecord) -> str:
     """Return how far delta passes of a source are, in one line."""
     if not record.passes:
         return f"{record.source} waits for moveout follow: no delta pass is done yet"
-    at = moment_words(datetime.fromisoformat(record.at))
+    at = _moment(record.at)
     return (
         f"{record.source} is kept up by delta passes: pass {record.passes} at {at} wrote"
         f" {things(record.rows, 'row')} in {duration_words(record.seconds)}, having compared"

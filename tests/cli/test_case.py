@@ -71,6 +71,7 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
 def test_the_page_says_when_the_switch_was_made():
     page = page_of(Status([LocationStatus("b", switched="2026-11-28T00:00:09.100+00:00")]), "").decode()
     assert "The switch was made at 2026-11-28 00:00 UTC; moveout cutover --undo" in page
+    assert "made at soon;" in page_of(Status([LocationStatus("b", switched="soon")]), "").decode()
 
 
 def test_a_deadline_without_a_zone_is_local_time(tmp_path):

@@ -219,12 +219,16 @@ class Grants(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print one a line."""
         for entry in self.grants:
-            location_suffix = f"  {entry.location}" if entry.state == "elsewhere" else ""
-            state = f"{entry.state:<9} {entry.kind:<8} until {entry.expires}"
-            line = f"{entry.name:<24} {state}  {entry.access_key}{location_suffix}"
-            console.print(Text(plain(line)))
+            console.print(Text(plain(f"{entry.name:<16} {entry.state:<9} {_words(entry)}")))
         if not self.grants:
             console.print(f"Nobody was granted {self.location}")
+
+
+def _words(entry: Granted) -> str:
+    """Return what was granted until when, by which key, and where, if that is another location."""
+    key = f"  {entry.access_key}" if entry.access_key != entry.kind else ""
+    elsewhere = f"  at {entry.location}" if entry.state == "elsewhere" else ""
+    return f"{entry.kind:<8} until {entry.expires}{key}{elsewhere}"
 
 
 @verb(group, "list", title="grant list")
@@ -262,11 +266,9 @@ class RevokedGrants(Struct, frozen=True):
         if not self.done.still_open:
             console.print(f"{self.name} may not read the bundle any more")
             return
-        console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
+        console.print(Text(f"{self.name} MAY STILL READ the bundle:", style="bold red"))
         for entry in self.done.still_open:
-            location_suffix = f"  at {entry.location}" if entry.state == "elsewhere" else ""
-            line = f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"
-            console.print(Text(plain(line)))
+            console.print(Text(plain(f"  {_words(entry)}")))
         if self.done.why:
             console.print(Text(self.done.why))
         present = {word for entry in self.done.still_open for word in (entry.state, entry.kind)}
