@@ -28,7 +28,7 @@ from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, rem
 from migrate.case.server_url import as_url, is_of_server, is_pattern, source_url
 from migrate.engines import registry
 from migrate.errors import UsageError
-from migrate.quantities import parse_size
+from migrate.quantities import parse_limit, parse_size
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class _Reader:
             transfer_to=self._location(document, "transfer"),
             destinations=destinations,
             workers=self._workers(limits.get("workers")),
-            bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
+            bwlimit=self._bwlimit(limits),
             limits=self._limits(limits),
             custody=self._custody(document.get("custody", {})),
             reserve_seconds=self._reserve(head),
@@ -165,6 +165,16 @@ class _Reader:
             deadline_is_local=names_no_zone(head.get("deadline")),
             file=str(self._path),
         )
+
+    def _bwlimit(self, limits: Mapping[str, Any]) -> str | None:
+        if "bwlimit" not in limits:
+            return None
+        text = str(limits["bwlimit"])
+        try:
+            parse_limit(text)
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
+        return text
 
     def _fail(self, message: str) -> None:
         raise UsageError(

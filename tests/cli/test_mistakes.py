@@ -53,6 +53,19 @@ def test_a_location_that_is_nothing_is_not_said_to_lack_a_log_a_hold_or_a_tree(w
     assert (ended.code, "there is nothing at file://" in ended.err) == (7, True), ended
 
 
+def test_a_rate_that_is_none_ends_a_run_before_its_first_step(littered, tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nlocation = "{tmp_path}/b"\n'
+    )
+    ended = call("run", "-c", case, "--bwlimit", "10MM")
+    assert (ended.code, ended.out, ended.err.count("'10MM' is not a rate")) == (2, "", 1), ended
+    case.write_text(f'{case.read_text()}[limits]\nbwlimit = "fast"\n')
+    ended = call("run", "-c", case)
+    assert (ended.code, f"{case}: [limits] 'fast' is not a rate" in ended.err) == (2, True), ended
+    assert not (tmp_path / "b").exists()
+
+
 def test_clean_asks_whether_the_url_is_right_where_nothing_is(littered, tmp_path):
     words = "nothing is there at all: is the URL right?"
     assert words in call("clean", tmp_path / "none").out

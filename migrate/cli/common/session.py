@@ -408,6 +408,7 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
     try:
         if log_file is not None:
             session.log = open_log(log_file, session.command, session.meter, session.err)
+        session.rates()  # one that is none ends the command here, and no step of it later
         with (
             logged_to(session.err) if session.verbose else contextlib.nullcontext(),
             _terminable(session.cancellation),
