@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,7 +13,12 @@ from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.connections.open_connections import waking
-from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
+from exporters.errors import (
+    SourceError,
+    SourceSilentError,
+    SourceSnapshotLostError,
+    SourceUnreachableError,
+)
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresColumn, PostgresTable, types_have_changed
 from exporters.postgres.charset.encodings import AS_STORED
@@ -105,6 +110,21 @@ class PostgresSnapshot:
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
+        with self._unless_lost():
+            return self._export(unit, sink)
+
+    @contextmanager
+    def _unless_lost(self) -> Iterator[None]:
+        """Raise ``SourceSnapshotLostError`` where a server cannot be reached that has ended: it may begin anew."""
+        try:
+            yield
+        except (SourceSnapshotLostError, SourceSilentError):
+            raise
+        except SourceUnreachableError:
+            self._check_holder(wait=False)
+            raise
+
+    def _export(self, unit: Unit, sink: Sink) -> Outcome:
         from exporters.postgres.rows.chunk_export import (  # noqa: PLC0415  meanwhile the server counts
             export_rows,
             export_small,
@@ -164,10 +184,13 @@ class PostgresSnapshot:
         first, last = planned_spec["range"]
         query = changed_chunks.query(table, (first, last), before, now)
         if query is not None:
-            return self._feeds.numbers(query) == [outcome.items, 0]
+            with self._unless_lost():
+                return self._feeds.numbers(query) == [outcome.items, 0]
         from exporters.postgres.rows.chunk_export import digest_rows  # noqa: PLC0415  only a further run needs it
 
-        digest = digest_rows(self._feeds.rows(table, (first, last)), None, has_columns=bool(table.columns))
+        with self._unless_lost():
+            rows = self._feeds.rows(table, (first, last))
+            digest = digest_rows(rows, None, has_columns=bool(table.columns))
         return (digest.rows, digest.digest) == (outcome.items, outcome.digest)
 
     @property
@@ -202,15 +225,19 @@ class PostgresSnapshot:
         self._check_holder()
         return summary_of_all
 
-    def _check_holder(self) -> None:
+    def _check_holder(self, *, wait: bool = True) -> None:
         """Raise ``SourceSnapshotLostError`` unless snapshot and locks were held until now: without its lock, a table
-        that was truncated meanwhile looks empty under an old snapshot, too.
+        that was truncated meanwhile looks empty under an old snapshot, too. Unless one is to ``wait`` for that, nothing
+        is checked while somebody else asks the holder.
         """
+        if not self._holder_lock.acquire(blocking=wait):
+            return
         try:
-            with self._holder_lock:
-                self._session.holder.execute("SELECT")
+            self._session.holder.execute("SELECT")
         except DRIVER_ERRORS as exc:
             raise snapshot_lost(self._session.address.url, in_one_line(exc)) from exc
+        finally:
+            self._holder_lock.release()
 
     def _check_types(self, counting: Counting) -> None:
         """Raise ``SourceSnapshotLostError`` where types of values were defined otherwise since the snapshot: no lock
