@@ -199,7 +199,11 @@ PACKAGES = (
     Package(
         "gone sources",
         ("exporters/sql/outline.py",),
-        ("tests/export/test_gone_source.py", "tests/export/test_lost_snapshot.py"),
+        (
+            "tests/exporters/sql/test_outline.py",
+            "tests/export/test_gone_source.py",
+            "tests/export/test_lost_snapshot.py",
+        ),
     ),
     Package(
         "lossless text",
