@@ -34,7 +34,7 @@ def refuse_after_switch(store: Store) -> None:
     if (record := read_record(store)) is not None:
         raise UsageError(
             f"the switch was made at {record.switched_at}: changes are not followed any more",
-            next_step="moveout cutover --undo goes back to the old databases; then they can be followed again",
+            next_step="moveout cutover -c CASE --undo goes back to the old databases; then they can be followed again",
         )
 
 
