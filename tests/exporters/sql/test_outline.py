@@ -45,6 +45,7 @@ def test_of_outlines_under_which_nothing_was_exported_the_latest_with_definition
         each.note(workspace)
     summary = summary_of_gone(workspace, [], None, SourceError("gone"))
     assert [row.name for row in summary.entries] == [entry]
+    assert summary.positions == noted[-1].positions, "the snapshot is the latest"
     assert (NO_DEFINITIONS not in summary.gaps) is has_definitions
 
 
