@@ -364,6 +364,7 @@ def test_a_table_with_rows_of_two_snapshots_is_named_where_there_was_no_time_to_
     assert "its rows are of 2 snapshots, and were not compared" in gaps["main.t"]
     assert "main.u" not in gaps
     assert verified(bundle) == []
+    assert call("export", f"app={sqlite.url_of(path)}", "--to", bundle).code == 0, "all were compared"
 
 
 def count_units(path):
