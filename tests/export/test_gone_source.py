@@ -396,9 +396,9 @@ def test_rows_that_were_read_before_the_definitions_are_restored_too(
     """The server is gone while pg_dump runs: tables have their columns."""
     bundle, url = tmp_path / "bundle", postgres.database()
     postgres_databases.run_sql(
-        url, """CREATE SCHEMA "s; x"; CREATE TABLE "s; x"."T" (a NUMERIC(9,2) NOT NULL, "B c" TEXT[])"""
+        url, """CREATE SCHEMA "s; x"; CREATE TABLE "s; x"."T\nu" (a NUMERIC(9,2) NOT NULL, "B c" TEXT[])"""
     )
-    postgres_databases.run_sql(url, """INSERT INTO "s; x"."T" VALUES (1.5, '{a,b}')""")
+    postgres_databases.run_sql(url, """INSERT INTO "s; x"."T\nu" VALUES (1.5, '{a,b}')""")
 
     def fail(*_, **__):
         raise SourceUnreachableError("the server is gone")
@@ -413,7 +413,7 @@ def test_rows_that_were_read_before_the_definitions_are_restored_too(
     result = call("restore", bundle, new)
     assert result.code == 3, result.err
     assert "definitions" in result.out
-    rows = postgres_databases.fetch(new, 'SELECT a::text, "B c" FROM "s; x"."T"')
+    rows = postgres_databases.fetch(new, 'SELECT a::text, "B c" FROM "s; x"."T\nu"')
     assert rows == [("1.50", ["a", "b"])]
 
 

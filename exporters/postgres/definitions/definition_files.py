@@ -71,6 +71,7 @@ _NO_SEQUENCE = "neither its value nor its definition can be read"
 _FIRST_ENTRY = b"\n--\n-- Name: "
 _END = b"--\n-- PostgreSQL database dump complete\n"
 """What stands in each script of pg_dump's: before its first entry, and behind its last one."""
+_LINE_ENDS = str.maketrans("\n\r", "  ")
 _SECTIONS = (
     (pg_dump.PRE, PRE_DATA, False),
     (pg_dump.POST, POST_DATA, False),
@@ -123,17 +124,22 @@ def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
         if not (table.view or table.extension or table.condition):
             schema = quote_name(table.schema)
             if table.schema != "public":
-                header = f"Name: {table.schema}; Type: SCHEMA; Schema: -; Owner: -"
-                entries[schema] = f"--\n-- {header}\n--\n\nCREATE SCHEMA {schema};\n\n\n"
-            header = f"Name: {table.name}; Type: TABLE; Schema: {table.schema}; Owner: -"
+                entries[schema] = _bare_entry("SCHEMA", table.schema, "-", f"CREATE SCHEMA {schema}")
             columns = ",\n".join(
                 f"    {quote_name(column.name)} {column.sql_type}{' NOT NULL' * column.not_null}"
                 for column in table.columns
             )
-            entries[table.label] = f"--\n-- {header}\n--\n\nCREATE TABLE {table.label} (\n{columns}\n);\n\n\n"
+            sql = f"CREATE TABLE {table.label} (\n{columns}\n)"
+            entries[table.label] = _bare_entry("TABLE", table.name, table.schema, sql)
     pre_data = "".join(entries.values()).encode() + _END
     scripts = {name: pre_data if section == pg_dump.PRE else _END for section, name, _ in _SECTIONS}
     return DefinitionFiles({**scripts, SEQUENCES: _json([]), ROLES: _json([])}, [], [NO_DEFINITIONS])
+
+
+def _bare_entry(kind: str, name: str, schema: str, sql: str) -> str:
+    """Return an entry as pg_dump writes it. It replaces line ends in names: what stands behind them would be SQL."""
+    header = f"Name: {name}; Type: {kind}; Schema: {schema}; Owner: -".translate(_LINE_ENDS)
+    return f"--\n-- {header}\n--\n\n{sql};\n\n\n"
 
 
 def _read(
