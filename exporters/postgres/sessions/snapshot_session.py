@@ -19,6 +19,7 @@ from exporters.postgres.catalog import PostgresTable, have_moved, read_tables
 from exporters.postgres.changes.publication import are_covered
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect, session_settings
@@ -33,6 +34,10 @@ _LOCKING = {
 }
 """How tables, and how materialized views are locked until the end of the transaction. LOCK TABLE takes no materialized
 view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
+"""
+_NAMES = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%(oids)s::oid[])
 """
 _TRIES = 5
 
@@ -166,8 +171,9 @@ class _Beginning(Struct):
 
 def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[PostgresTable]:
     """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
-    or rewritten between the snapshot and the lock would look empty. Where one was, or was dropped, those that were
-    there are locked before the next snapshot, which comes with the first query: so none of them can have moved.
+    or rewritten between the snapshot and the lock would look empty. Where one was, or was dropped or renamed, those
+    that were there are locked before the next snapshot, which comes with the first query: so none of them can have
+    moved.
     """
     holder = beginning.holder
     tables: Sequence[PostgresTable] = ()
@@ -182,8 +188,9 @@ def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[Postg
             holder.execute("ROLLBACK")
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             holder.execute("ROLLBACK")
-            present = {oid for (oid,) in holder.execute("SELECT oid FROM pg_catalog.pg_class")}
-            tables = [table for table in tables if table.oid in present]
+            rows = fetch(holder, _NAMES, {"oids": [table.oid for table in tables]})
+            present = {(row["oid"], row["schema"], row["name"]) for row in rows}
+            tables = [table for table in tables if (table.oid, table.schema, table.name) in present]
     raise SourceUnreachableError(
         "tables are being rewritten faster than they can be locked",
         next_step="stop schema changes and TRUNCATE on the source, then run the same command again",

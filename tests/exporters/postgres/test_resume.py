@@ -260,8 +260,10 @@ def test_values_that_are_shown_otherwise_are_other_values(postgres, tmp_path, ta
         "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
         "ALTER TABLE t RENAME TO was; ALTER TABLE u RENAME TO t; ALTER TABLE was RENAME TO u",
         "DROP TABLE u",
+        "ALTER TABLE u RENAME TO v",
+        "CREATE SCHEMA s; ALTER TABLE u SET SCHEMA s",
     ],
-    ids=["columns", "tables", "dropped"],
+    ids=["columns", "tables", "dropped", "renamed", "moved"],
 )
 def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tmp_path, change, monkeypatch):
     """Rows are read by the names that things have, definitions by those of the snapshot."""
