@@ -165,17 +165,19 @@ class Counting:
         return self._asked(lambda counter: counter.numbers(query))
 
     def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
-        """Ask on a connection; on another one where it has ended, as an administrator ends it."""
+        """Ask on a connection; on another one where it has ended, as an administrator ends it. Where none can be
+        opened, that was waited for.
+        """
         for _ in range(_TRIES - 1):
+            counter = self._taken()
             try:
-                return self._asked_once(ask)
+                return self._asked_by(counter, ask)
             except SourceUnreachableError as exc:
                 if not has_ended(exc) or self._is_given_up or self._closed.is_set():
                     raise
-        return self._asked_once(ask)
+        return self._asked_by(self._taken(), ask)
 
-    def _asked_once(self, ask: Callable[[_Counter], Answer]) -> Answer:
-        counter = self._taken()
+    def _asked_by(self, counter: _Counter, ask: Callable[[_Counter], Answer]) -> Answer:
         try:
             if self._is_given_up:
                 raise SourceUnreachableError(GIVEN_UP, about=self._session.address.url)

@@ -4,7 +4,9 @@ import threading
 import time
 
 import psycopg
+import pytest
 
+from exporters.errors import SourceUnreachableError
 from exporters.postgres import chunk_plan, server_counts
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions import snapshot_transaction
@@ -60,6 +62,24 @@ def test_a_table_whose_connection_ends_is_counted_on_another_one(postgres, monke
             assert [count.rows for count in counted.result().values()] == [1, 1]
         finally:
             counted.close()
+
+
+def test_a_server_that_lets_nobody_in_is_waited_for_once(postgres, monkeypatch):
+    url, tries = postgres.database(), []
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
+
+    def refuse(*_, **__):
+        tries.append(1)
+        raise SourceUnreachableError("it is starting") from psycopg.OperationalError()
+
+    with open_snapshot(parse_url(url)) as (session, tables):
+        monkeypatch.setattr(server_counts, "connect_once", refuse)
+        monkeypatch.setattr(server_counts, "_PATIENCE_SECONDS", -1.0)
+        counted = Counting(session, dict(enumerate(tables)), workers=1)
+        with pytest.raises(SourceUnreachableError, match="it is starting"):
+            counted.result()
+        counted.close()
+    assert len(tries) == 1
 
 
 def test_a_count_that_is_under_way_is_cancelled(postgres):
