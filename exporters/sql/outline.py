@@ -61,8 +61,8 @@ class Outline(Struct, frozen=True):
     is_bare: bool = False
 
     def note(self, workspace: Workspace) -> None:
-        """Write it before those of earlier snapshots that had other tables: more may have been exported of them. One of
-        the same tables it replaces, unless that has definitions and this one ``is_bare``.
+        """Write it before those of earlier snapshots that had other tables: more may have been exported of them. It
+        replaces one of the same tables. Where that has definitions, and this one ``is_bare``, only its positions.
         """
         outlines, plan = [self], self.plan()
         with suppress(SourceStateError):
@@ -70,7 +70,7 @@ class Outline(Struct, frozen=True):
                 if outline.plan() != plan:
                     outlines.append(outline)
                 elif self.is_bare and not outline.is_bare:
-                    return
+                    outlines[0] = replace(outline, positions=self.positions)
         workspace.write(OUTLINE, json.dumps([_plain(outline) for outline in outlines[:MOST]]).encode())
 
     def plan(self) -> bytes:

@@ -14,11 +14,11 @@ from exporters.sql.source_summary import Exported
 from exporters.testing import MemoryWorkspace
 
 
-def outline(name: str, *, is_bare: bool = False) -> Outline:
+def outline(name: str, *, is_bare: bool = False, position: str = "") -> Outline:
     gaps = [NO_DEFINITIONS] if is_bare else []
     planned = PlannedTable(1, "public", name, "", ((0, 10),))
     table = Exported(1, "public", name, name, None, {})
-    return Outline({}, [table], [planned], gaps, [], [{"of": name}], "server", is_bare)
+    return Outline({}, [table], [planned], gaps, [], [{"of": position or name}], "server", is_bare)
 
 
 BARE, WITH_DEFINITIONS = outline("t", is_bare=True), outline("t")
@@ -31,6 +31,7 @@ RENAMED, BARE_AND_RENAMED = outline("renamed"), outline("renamed", is_bare=True)
         ([BARE], "t", False),
         ([BARE, WITH_DEFINITIONS], "t", True),
         ([WITH_DEFINITIONS, BARE], "t", True),
+        ([WITH_DEFINITIONS, outline("t", is_bare=True, position="later")], "t", True),
         ([WITH_DEFINITIONS, BARE_AND_RENAMED], "t", True),
         ([BARE, RENAMED], "renamed", True),
         ([WITH_DEFINITIONS, RENAMED], "renamed", True),
