@@ -7,13 +7,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from exporters.errors import SourceStateError
+from exporters.api import OUTLINE, Sink
+from exporters.errors import SourceError, SourceStateError
 from exporters.rate_sampling import MemoryWorkspace
 from exporters.sql import snapshots
 from exporters.sql.chunk_plan import Plan
+from exporters.sqlite.files.directory import summary_of_gone
 from migrate.bundle import layout
 from migrate.bundle.commit_records import separate_groups
 from migrate.bundle.reader import BundleReader
@@ -101,3 +104,11 @@ def test_positions_that_make_no_sense_are_named(data: bytes) -> None:
     workspace.write(snapshots.POSITIONS, data)
     with pytest.raises(SourceStateError, match=r"positions\.json"):
         snapshots.remember_position(workspace, {"time": "now"})
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"7", b"[1]", b'{"folders": 1}'])
+def test_an_outline_that_makes_no_sense_is_named(data: bytes) -> None:
+    workspace = MemoryWorkspace()
+    workspace.write(OUTLINE, data)
+    with pytest.raises(SourceStateError, match=r"outline\.json"):
+        summary_of_gone(workspace, iter(()), cast("Sink", None), SourceError("it is gone"))

@@ -307,11 +307,11 @@ def summary_of_gone(
     workspace: Workspace, done: Iterator[DoneUnit], sink: Sink, error: SourceError
 ) -> SourceSummary | None:
     """See ``exporters.engine.SummaryOfGone``; of a file or of a directory."""
-    noted = json.loads(workspace.read(OUTLINE) or b"{}")
-    if "folders" not in noted:
-        return outline.summary_of_gone(workspace, done, sink, error)
     with reading_state(OUTLINE):
-        directory = msgspec.convert(noted, _Outline)
+        noted = json.loads(workspace.read(OUTLINE) or b"{}")
+        directory = msgspec.convert(noted, _Outline) if "folders" in noted else None
+    if directory is None:
+        return outline.summary_of_gone(workspace, done, sink, error)
     by_file = _by_file(done, directory.folders)
     accounts = {}
     for name, folder in directory.folders.items():
