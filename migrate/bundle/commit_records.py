@@ -4,8 +4,9 @@ A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``
 there whole or not at all. A unit is done *again* where its snapshot no longer holds, or something failed in it. Then
 the record is removed before the first file is replaced: a record never describes files that are being replaced.
 
-Small units that are committed together have one record, ``_work/<source>/groups/<group>.json``. The next run gives each
-of them a record of its own before it does anything else (``separate_groups``), so that one can be removed alone.
+Small units that are committed together have one record, ``_work/<source>/groups/<group>.json``. The next run, and this
+one before its next snapshot, gives each of them a record of its own (``separate_groups``), so that one can be removed
+alone.
 
 A source that is finished has one more record, ``_work/<source>/final.json``: its summary and the files that
 belong to the whole source. From then on the seal needs the source no more.

@@ -248,19 +248,19 @@ def test_an_engine_that_cannot_be_loaded_leaves_the_others_and_is_named(tmp_path
 
 
 def test_no_log_has_the_secret_in_a_variable_of_an_installed_engine(tmp_path, monkeypatch):
-    information = tmp_path / "object_lock-1.dist-info"
+    information = tmp_path / "vault-1.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: object_lock\nVersion: 1\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: vault\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[moveout.engines]\nvault = vault_engine:ENGINE\n")
     (tmp_path / "vault_engine.py").write_text(
         "from exporters.engine import Engine\n"
-        "ENGINE = Engine('Vault', ('object_lock',), exporter='', secret_variables=('VAULT_TOKEN',))\n"
+        "ENGINE = Engine('Vault', ('vault',), exporter='', secret_variables=('VAULT_TOKEN',))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("VAULT_TOKEN", "a-token-of-the-object_lock")
+    monkeypatch.setenv("VAULT_TOKEN", "a-token-of-the-vault")
     registry.reload()
     try:
-        assert hide_secrets("refused: a-token-of-the-object_lock") == "refused: …"
+        assert hide_secrets("refused: a-token-of-the-vault") == "refused: …"
     finally:
         registry.reload()
 
