@@ -124,7 +124,7 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
         console.print("  nothing that moveout takes")
     for source in answer.discovery.sources:
         for problem in source.problems:
-            console.print(Text.assemble(("! ", "yellow"), f"{source.name}: {problem}"))
+            console.print(Text.assemble(("! ", "yellow"), plain(f"{source.name}: {problem}")))
     if answer.others:
         others = shown_names(answer.others)
         console.print(Text.assemble(("! ", "yellow"), f"also on this server, not taken: {others}"))

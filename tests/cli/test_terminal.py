@@ -9,16 +9,20 @@ import pytest
 from rich.console import Console as RichConsole
 
 from exporters.api import Gap
+from exporters.discovery import Discovery, FoundSource
 from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
+from migrate.cli.custody.grant_links import Linked
+from migrate.cli.discover import Discovered
 from migrate.cli.doctor import Diagnosis
 from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing.keys import KeyFile, PublicKey, create
 from migrate.custody.tree import bundle_tree
+from migrate.discover.servers import ServerAnswer
 from migrate.doctor.run import Examinations, Examined
 from scripts.shelf import shelf
 from tests.cli.conftest import call
@@ -83,6 +87,22 @@ def test_a_name_with_a_newline_makes_no_line_of_its_own(tmp_path, monkeypatch):
         ended = call(*words)
         assert is_harmless(ended), ended
         assert SHOWN in ended.out, ended
+
+
+def test_a_database_with_a_problem_makes_no_line_of_its_own(capsys):
+    source = FoundSource("postgresql://h/x", EVIL, problems=("it may not be read",))
+    shown = Discovered([ServerAnswer("postgresql://h", Discovery([source]))], None, [], [])
+    shown.draw(Console())
+    assert f"! {SHOWN}: it may not be read\n" in capsys.readouterr().out
+
+
+def test_the_commands_that_fetch_by_links_are_on_lines_of_their_own():
+    written, script = io.StringIO(), "/srv/grants of customers/fetch-acme.sh"
+    console = Console(
+        RichConsole(file=written, force_terminal=True, color_system=None, width=40, soft_wrap=True)
+    )
+    Linked("s3://b/x", "acme", script, "fetch.aria2", "fetch.html", 12, "soon").draw(console)
+    assert f"  sh '{script}' DIRECTORY\n  aria2c -i fetch.aria2\n" in written.getvalue()
 
 
 def test_what_looks_like_markup_is_text(tmp_path):

@@ -65,9 +65,9 @@ class Linked(Struct, frozen=True):
         console.print(
             f"{self.file} fetches the {count_words(self.files)} files of {self.location} until {self.expires}"
         )
-        console.print(
-            f"Its owner runs: sh {self.file} DIRECTORY (or aria2c -i {self.list}); {self.page} says how"
-        )
+        console.print(f"Its owner runs either of these; {self.page} says how:")
+        console.print(f"  sh {shlex.quote(self.file)} DIRECTORY", wrap=False)
+        console.print(f"  aria2c -i {shlex.quote(self.list)}", wrap=False)
         console.print("Whoever has one of the three can read the bundle: hand them over by a safe way")
         console.print(
             "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
