@@ -167,14 +167,13 @@ def place(
 
 
 def standing_at(store: Store) -> list[LogEntry]:
-    """Return the holds of the location, by its log, that no release has ended; where all are released those that the
-    last release has ended, for it may have to be finished.
+    """Return the holds of the location, by its log, that no release has ended; where all are released those that a
+    release has ended last, for it may have to be finished.
     """
     log = custody_log.read(store)
-    last_release = log.at(store.location, "released")[-1:]
-    return standing(log, store.location) or [
-        hold for entry in last_release for hold in standing(log.before(entry), store.location)
-    ]
+    releases = reversed(log.at(store.location, "released"))
+    ended = (standing(log.before(entry), store.location) for entry in releases)
+    return standing(log, store.location) or next(filter(None, ended), [])
 
 
 def standing(log: Log, location: str, moment: datetime | None = None) -> list[LogEntry]:

@@ -58,8 +58,17 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     }
 
 
+def test_a_bundle_that_delete_markers_hide_whole_is_not_said_to_be_gone(there, locked, provider):
+    store, _ = there
+    assert put_hold(there, provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
+    for info in list(store.list()):
+        store.delete(info.key)
+    status = call("hold", "status", locked[2])
+    assert (status.code, "is hidden behind a delete marker" in flat(status.out)) == (3, True), status.err
+
+
 class Broken:
-    """A object_lock that dies at the n-th lock."""
+    """An object lock that dies at the n-th lock."""
 
     def __init__(self, inner, left: int) -> None:
         self._inner, self._left = inner, left

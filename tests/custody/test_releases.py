@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle import canonical_json
+from migrate.cli.common.terminal import Console
+from migrate.cli.custody.hold import Released
 from migrate.custody import bundle_hold, documents, hold_release
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
@@ -77,7 +79,7 @@ def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(hel
     assert f"not signed: {held.keys[1]} (counsel)" in said
     (file,) = held.exchange.glob("release-*.json")
     assert f"    moveout custody sign {file} --key KEY\n" in begun.out
-    assert f"    moveout hold release '{held.store.location}' {file}\n" in begun.out
+    assert f"    moveout hold release '{held.store.location}' {file} -c {held.case}\n" in begun.out
     assert held.is_held()
     for _ in range(2):
         signed = call("custody", "sign", file, "--key", make_key.path_of("counsel"))
@@ -98,17 +100,20 @@ def test_owners_with_access_give_the_same_command_each(held, make_key):
     first = call("hold", "release", held.url, "-c", held.case, "--reason", "done", "--json")
     assert (first.code, first.json["result"]["signed_by"]) == (3, held.keys[:1])
     other = call("hold", "release", held.url, "--reason", "too", "--key", make_key.path_of("counsel"))
-    assert (other.code, "for another reason: 'done'" in flat(other.out)) == (3, True), other.out
+    assert (other.code, "for the reason 'done'" in flat(other.out)) == (3, True), other.out
     held.store.location = held.store.location.replace("?profile=", "?profile=x-")
     assert release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4).missing == []
     assert against_bundle(held.store) == []
 
 
-def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking):
+def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking, capsys):
     both = [hold_release.prepare(held.store, "done") for _ in range(2)]
     assert both[0].key != both[1].key
     for document, owner in zip(both, (held.host, held.counsel), strict=True):
-        assert held.carry_out(document, [owner]).missing
+        done = held.carry_out(document, [owner])
+        assert done.missing
+    Released(held.url, done).draw(Console())
+    assert f"another release waits there, for the reason 'done' ({both[0].key})" in capsys.readouterr().out
     done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
     done = (
         release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4)
@@ -246,9 +251,28 @@ def test_a_file_that_was_edited_or_cut_short_releases_nothing(held, make_key):
 
 
 def test_a_release_and_a_reason_exclude_each_other_and_one_is_needed(held):
-    for more in ((), ("--reason", "done", "release-0123456789abcdef.json")):
+    files = [f"release-{digit * 16}.json" for digit in "01"]
+    for more, words in (
+        ((), "either the reason"),
+        (("--reason", "done", files[0]), "either the reason"),
+        (files, "takes one release; 2 given"),
+    ):
         refused = call("hold", "release", held.url, "-c", held.case, *more)
-        assert (refused.code, "either the reason" in flat(refused.err)) == (2, True), refused.err
+        assert (refused.code, words in flat(refused.err)) == (2, True), refused.err
+
+
+def test_a_reason_makes_no_line_of_its_own(held):
+    ended = call("hold", "release", held.url, "-c", held.case, "--reason", "done\nReleased: all of it")
+    lines = ended.out.splitlines()
+    assert (ended.code, [line for line in lines if line.startswith("Released")]) == (3, []), ended.out
+
+
+def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked, provider, make_key):
+    assert put_hold(there, provider, TERMS).is_held
+    for reason in ("done", "done, and said again", "once more"):
+        assert release_hold(*there, reason, [provider], workers=4).missing == []
+    extended = call("hold", "extend", locked[2], "--until", "2d", "--key", make_key.path_of("provider"))
+    assert (extended.code, "was released on" in flat(extended.err)) == (2, True), extended.err
 
 
 def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):

@@ -248,19 +248,22 @@ def status_command(
     if sources is not None:
         return sources
     store, object_lock = open_both(session, known_location(words, loaded))
-    require_files(store)
-    return HeldBundle(
-        store.location,
-        bundle_hold.survey(store, object_lock, workers=session.workers(default=TRANSFER_WORKERS)),
-    )
+    workers = session.workers(default=TRANSFER_WORKERS)
+    protection = bundle_hold.survey(store, object_lock, workers=workers)
+    if not protection.versions:  # a bundle that delete markers hide has some
+        require_files(store)
+    return HeldBundle(store.location, protection)
 
 
 class Released(Struct, frozen=True):
-    """A release that ended a hold, or that lacks signatures. ``files`` are copies outside of the location."""
+    """A release that ended a hold, or that lacks signatures. ``files`` are copies outside of the location;
+    ``case_option`` names the case file.
+    """
 
     location: str
     done: hold_release.Released
     files: Sequence[str] = ()
+    case_option: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -297,12 +300,15 @@ class Released(Struct, frozen=True):
             console.print(f"  {file}", wrap=False)
 
     def _draw_waiting(self, console: Console) -> None:
-        location, reason = shlex.quote(self.location), shlex.quote(str(self.done.document.value["reason"]))
+        location = shlex.quote(self.location)
+        reason = plain(shlex.quote(str(self.done.document.value["reason"])))
         console.print(Text(f"NOT RELEASED: {self.location}", style="bold red"))
         for sentence in self.done.missing:
             console.print(Text(plain(f"  {sentence}")))
         for document in self.done.others:
-            other = f"  another release waits there, for another reason: {document.value['reason']!r} ({document.key})"
+            other = (
+                f"  another release waits there, for the reason {document.value['reason']!r} ({document.key})"
+            )
             console.print(Text(plain(other)))
         command = f"moveout hold release {location}"
         console.print("→ an owner whose signature is missing gives this where they are:")
@@ -313,7 +319,7 @@ class Released(Struct, frozen=True):
         file = shlex.quote(self.files[0])
         console.print("  or, if they may not write there, signs the file, and you carry it out:")
         console.print(Text(f"    moveout custody sign {file} --key KEY"), wrap=False)
-        console.print(Text(f"    {command} {file}"), wrap=False)
+        console.print(Text(" ".join(filter(None, (f"    {command} {file}", self.case_option)))), wrap=False)
 
 
 @verb(group, "release", title="hold release", workers=True)
@@ -360,10 +366,16 @@ def release_command(
         trust=load_trust(None, loaded),
     )
     signatures = documents.signatures_of(done.document, signers)
-    return Released(store.location, done, write_files(to, done.document, signatures) if to else [])
+    files = write_files(to, done.document, signatures) if to else []
+    return Released(store.location, done, files, loaded.option if loaded else "")
 
 
 def _split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Return the file among the words, which is named like a release, and the others."""
+    """Return the file among the words, which is named like a release, and the others. Raises ``UsageError``."""
     files = [word for word in words if _RELEASE.fullmatch(word.rpartition("/")[2])]
-    return (Path(files[-1]) if files else None), [word for word in words if word not in files[-1:]]
+    if len(files) > 1:
+        raise UsageError(
+            f"the command takes one release; {len(files)} given: {', '.join(files)}",
+            next_step="name the release of the holds that stand now",
+        )
+    return (Path(files[0]) if files else None), [word for word in words if word not in files]
