@@ -37,7 +37,8 @@ MOST = 3
 NO_DEFINITIONS = Gap(
     "definitions",
     "failed",
-    "the source was gone before they were read: its tables have their columns, and no default, index or constraint",
+    "the source was gone before they were read: its tables have their columns, those of its own types as text, and no"
+    " default, index or constraint",
 )
 """That of an outline that is bare."""
 _DROPPED = (

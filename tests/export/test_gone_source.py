@@ -399,14 +399,7 @@ def test_rows_that_were_read_before_the_definitions_are_restored_too(
         url, """CREATE SCHEMA "s; x"; CREATE TABLE "s; x"."T\nu" (a NUMERIC(9,2) NOT NULL, "B c" TEXT[])"""
     )
     postgres_databases.run_sql(url, """INSERT INTO "s; x"."T\nu" VALUES (1.5, '{a,b}')""")
-
-    def fail(*_, **__):
-        raise SourceUnreachableError("the server is gone")
-
-    monkeypatch.setattr(definition_files, "_read", fail)
-    monkeypatch.setattr(postgres_snapshot.PostgresSnapshot, "finish", fail)
-    with open_sources({"app": Endpoint(url)}) as opened:
-        assert export(opened, open_location(str(bundle)), workers=1, progress=Silent()).exit_code == 3
+    gone_while_definitions_are_read(url, bundle, monkeypatch)
     assert {"definitions", "the second count of app"} <= {*gaps_of(bundle)}
     assert verified(bundle) == []
     new = other_postgres.database()
@@ -415,6 +408,31 @@ def test_rows_that_were_read_before_the_definitions_are_restored_too(
     assert "definitions" in result.out
     rows = postgres_databases.fetch(new, 'SELECT a::text, "B c" FROM "s; x"."T\nu"')
     assert rows == [("1.50", ["a", "b"])]
+
+
+def test_values_of_types_that_were_not_read_before_the_server_was_gone_are_text(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    bundle, url = tmp_path / "bundle", postgres.database()
+    types = "CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN moment AS TIMESTAMPTZ; CREATE TYPE pair AS (a INT, b INT)"
+    columns = "m mood, ms mood[], at moment NOT NULL, p pair, twice INT GENERATED ALWAYS AS (2) STORED"
+    row = "'good', '{good}', '2026-01-01 00:00+00', '(1,2)'"
+    postgres_databases.run_sql(url, f"{types}; CREATE TABLE t ({columns}); INSERT INTO t VALUES ({row})")
+    gone_while_definitions_are_read(url, bundle, monkeypatch)
+    new = other_postgres.database()
+    assert call("restore", bundle, new).code == 3
+    rows = postgres_databases.fetch(new, "SELECT * FROM t")
+    assert rows == [("good", "{good}", "2026-01-01 00:00:00+00", "(1,2)", 2)]
+
+
+def gone_while_definitions_are_read(url, bundle, monkeypatch):
+    def fail(*_, **__):
+        raise SourceUnreachableError("the server is gone")
+
+    monkeypatch.setattr(definition_files, "_read", fail)
+    monkeypatch.setattr(postgres_snapshot.PostgresSnapshot, "finish", fail)
+    with open_sources({"app": Endpoint(url)}) as opened:
+        assert export(opened, open_location(str(bundle)), workers=1, progress=Silent()).exit_code == 3
 
 
 def test_rows_of_a_mariadb_that_were_read_before_the_definitions(

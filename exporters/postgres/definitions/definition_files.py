@@ -118,7 +118,9 @@ def read_definitions(
 
 
 def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
-    """Return what stands for the definitions until they have been read: schemas, and tables with their columns."""
+    """Return what stands for the definitions until they have been read: schemas, and tables with their columns. Nothing
+    makes the types of users, so their values are text.
+    """
     entries: dict[str, str] = {}
     for table in tables:
         if not (table.view or table.extension or table.condition):
@@ -126,7 +128,7 @@ def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
             if table.schema != "public":
                 entries[schema] = _bare_entry("SCHEMA", table.schema, "-", f"CREATE SCHEMA {schema}")
             columns = ",\n".join(
-                f"    {quote_name(column.name)} {column.sql_type}{' NOT NULL' * column.not_null}"
+                f"    {quote_name(column.name)} {_bare_type(column.sql_type)}{' NOT NULL' * column.not_null}"
                 for column in table.columns
             )
             sql = f"CREATE TABLE {table.label} (\n{columns}\n)"
@@ -134,6 +136,11 @@ def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
     pre_data = "".join(entries.values()).encode() + _END
     scripts = {name: pre_data if section == pg_dump.PRE else _END for section, name, _ in _SECTIONS}
     return DefinitionFiles({**scripts, SEQUENCES: _json([]), ROLES: _json([])}, [], [NO_DEFINITIONS])
+
+
+def _bare_type(sql_type: str) -> str:
+    """Return a type that every server has. Those of users stand in a schema."""
+    return "text" if "." in sql_type else sql_type
 
 
 def _bare_entry(kind: str, name: str, schema: str, sql: str) -> str:
