@@ -440,9 +440,11 @@ def test_rows_of_a_mariadb_that_were_read_before_the_definitions(
 ):
     bundle, url = tmp_path / "bundle", mariadb.database()
     mysql.run_sql(
-        url, "CREATE TABLE `a;b` (a DECIMAL(9,2) NOT NULL, `b ``c` ENUM('x', 'y'), t TIMESTAMP NULL)"
+        url,
+        "CREATE TABLE `a;b` (a DECIMAL(9,2) NOT NULL, `b ``c` ENUM('x', 'y'), t TIMESTAMP NULL,"
+        " e ENUM('😀') CHARACTER SET utf8mb4)",
     )
-    mysql.run_sql(url, "INSERT INTO `a;b` VALUES (1.5, 'y', NULL)")
+    mysql.run_sql(url, "INSERT INTO `a;b` VALUES (1.5, 'y', NULL, '😀')")
 
     def fail(*_, **__):
         raise SourceUnreachableError("the server is gone")
@@ -456,7 +458,7 @@ def test_rows_of_a_mariadb_that_were_read_before_the_definitions(
     new = other_mariadb.database()
     result = call("restore", bundle, new)
     assert (result.code, "definitions" in result.out) == (3, True), result
-    assert mysql_rows(new, "SELECT CAST(a AS CHAR), `b ``c`, t FROM `a;b`") == [("1.50", "y", None)]
+    assert mysql_rows(new, "SELECT CAST(a AS CHAR), `b ``c`, t, e FROM `a;b`") == [("1.50", "y", None, "😀")]
 
 
 def test_a_table_that_was_only_rewritten_counts_as_each_run_has_it(postgres_url, tmp_path):

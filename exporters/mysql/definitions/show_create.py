@@ -120,15 +120,15 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
 
 
 def bare_schema(connection: Connection, tables: Iterable[MysqlTable]) -> Schema:
-    """Return what stands for the definitions until they have been read: tables with their columns. Raises the driver's
-    errors.
+    """Return what stands for the definitions until they have been read: tables with their columns. Values of ENUM and
+    SET are text where a label may not be what it is printed as (``unprintable_text``). Raises the driver's errors.
     """
     schema = quote_literal(connection.address.database)
     definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
     for table in tables:
         columns = ",\n".join(
-            f"  {quote_name(column.name)} {column.sql_type}{f' COLLATE {column.collation}' * bool(column.collation)}"
-            f" {'NOT NULL' if column.not_null else 'NULL'}"
+            f"  {quote_name(column.name)} {'LONGTEXT' if '?' in column.sql_type else column.sql_type}"
+            f"{f' COLLATE {column.collation}' * bool(column.collation)} {'NOT NULL' if column.not_null else 'NULL'}"
             for column in table.columns
         )
         sql = f"CREATE TABLE {table.label} (\n{columns}\n)"
