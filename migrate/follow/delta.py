@@ -24,7 +24,16 @@ from migrate.changes.change_logs import definition_state
 from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
 from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
-from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.errors import (
+    BusyError,
+    DamageError,
+    GoneError,
+    IncompleteError,
+    MoveoutError,
+    NoSpaceError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.follow.cutover import ProvenSource, Stage, Stages, carry_remainder, written_meanwhile
 from migrate.follow.followed import (
     DatabasePair,
@@ -98,8 +107,10 @@ class DeltaSource(DatabasePair, frozen=True):
         return record
 
     def _exported_at(self) -> Mapping[str, Any]:
-        """Return the position of the last snapshot in the bundle, nothing where there is none."""
-        with suppress(MoveoutError):
+        """Return the position of the last snapshot in the bundle, nothing where there is none. Raises errors of the
+        location: without an answer, what was defined since would count as older.
+        """
+        with suppress(GoneError, UsageError, DamageError):
             for source in BundleReader(self.store).reconciliation():
                 if source.name == self.name and source.summary.positions:
                     return source.summary.positions[-1]

@@ -5,7 +5,13 @@ import re
 import psycopg
 import pytest
 
-from exporters.postgres.definitions.object_access import ACCESS, digests_of, read_access, without_newer
+from exporters.postgres.definitions.object_access import (
+    ACCESS,
+    definition_state,
+    digests_of,
+    read_access,
+    without_newer,
+)
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -267,6 +273,21 @@ def test_security_labels_that_were_given_since_the_base_are_named(postgres, othe
     ]
     run_sql(new, LABELS)
     assert definition_gaps(old, {}, new, {}, (), log) == []
+
+
+def test_what_a_transaction_has_defined_that_was_open_at_the_snapshot_is_named(postgres):
+    """It had its number before the snapshot, which does not have what it wrote."""
+    old, new = postgres.database(), postgres.database()
+    for url in (old, new):
+        run_sql(
+            url, "CREATE TABLE bills (id int PRIMARY KEY, total int); CREATE VIEW due AS SELECT id FROM bills"
+        )
+    with psycopg.connect(old) as connection:
+        connection.execute("CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0")
+        run_sql(old, "SELECT txid_current()")
+        [(snapshot,)] = fetch(old, "SELECT txid_current_snapshot()::text")
+    defined = definition_state(old, {}, {"snapshot": snapshot})
+    assert definition_gaps(old, {}, new, {}, (), defined) == ["view public.due as it is defined now"]
 
 
 def test_a_privilege_that_older_servers_do_not_have_is_no_difference():

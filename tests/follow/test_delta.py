@@ -326,6 +326,18 @@ def test_a_location_that_goes_away_during_a_pass_gets_no_record(files, tmp_path,
     assert not (tmp_path / "home").exists()
 
 
+def test_no_pass_begins_while_the_location_does_not_say_when_the_export_was(files, monkeypatch):
+    """What the source has defined since would count as older, in the record of all passes."""
+
+    def read_none(store):
+        raise UnreachableError(f"{store.location} is away")
+
+    monkeypatch.setattr(delta, "BundleReader", read_none)
+    with pytest.raises(UnreachableError, match="is away"):
+        files.take_pass(CancellationToken())
+    assert read_delta(files.store, "app").defined is None
+
+
 def test_which_side_of_a_pass_is_not_there_is_named(files, tmp_path):
     (tmp_path / "new.db").rename(tmp_path / "elsewhere.db")
     with pytest.raises(IncompleteError, match="app was not restored yet"):

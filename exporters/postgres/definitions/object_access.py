@@ -112,15 +112,14 @@ UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role
 
 
 def definition_state(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
-    """See ``exporters.engine.Engine.definition_state``: the text of a snapshot names the next transaction. Raises
-    ``SourceError``.
+    """See ``exporters.engine.Engine.definition_state``: the text of a snapshot begins with the first transaction that
+    was open then. What that one defines is not in the snapshot. Raises ``SourceError``.
     """
     address = parse_url(url, secrets)
-    _, _, rest = str(position.get("snapshot", "")).partition(":")
-    of_snapshot = rest.partition(":")[0]
+    first_open = str(position.get("snapshot", "")).partition(":")[0]
     with closing(connect(address)) as connection, as_source_errors(address.url):
         now = next_transaction(connection)
-    return {TRANSACTION: min(now, int(of_snapshot)) if of_snapshot.isdecimal() else now}
+    return {TRANSACTION: min(now, int(first_open)) if first_open.isdecimal() else now}
 
 
 def next_transaction(connection: psycopg.Connection[Any]) -> int:
