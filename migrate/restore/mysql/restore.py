@@ -2,8 +2,8 @@
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
 views and triggers. Then the destination's rows are compared with the catalog's digests. Events come last of all. The
-same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a database
-that has other things in it.
+same command after a crash goes on where it was: see ``restore_state``. A part of it (``--only``) may come into a
+database that has other things in it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign keys. Then the
 rest in order (triggers, rules, policies, materialized views) and sequences. Then the destination's rows are compared
 with the catalog's digests. Event triggers come last of all. The same command after a crash goes on where it was: see
-``destination``.
+``restore_state``.
 """
 
 from __future__ import annotations

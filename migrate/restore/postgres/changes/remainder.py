@@ -203,6 +203,7 @@ class _Remainder(Struct):
         )
         new = {oid for oid in different if oid not in destination_pieces}
         descriptions, refused = _Description.read(self.reader) if new else {}, 0
+        (maker,) = self.writer.execute("SELECT CURRENT_USER::text").fetchone() or ("",)
         for oid in different:
             with durable("cutover.postgres.large_object"), self.writer.transaction():
                 if oid not in source_pieces:
@@ -212,7 +213,7 @@ class _Remainder(Struct):
                     self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
                 self._copy_object(oid, [start for start, _ in source_pieces[oid]])
                 if oid in new and oid in descriptions:
-                    made = _Description.of(oid, self.writer.info.user, None, None)
+                    made = _Description.of(oid, maker, None, None)
                     refused += not self._describe(descriptions[oid].instead_of(made))
         if refused:
             self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")

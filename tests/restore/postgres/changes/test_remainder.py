@@ -106,6 +106,19 @@ def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
             run_sql(url, "; ".join(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in roles))
 
 
+def test_a_new_large_object_gets_its_owner_also_where_the_session_has_another_role(sides):
+    source, destination, request = sides
+    role = f"mover_{destination[-8:]}"
+    run_sql(destination, f"CREATE ROLE {role} SUPERUSER")
+    run_sql(source, "SELECT lo_create(4711)")
+    try:
+        carry_remainder(replace(request, destination_url=f"{destination}?options=-crole%3D{role}"))
+        query = "SELECT pg_get_userbyid(lomowner)::text FROM pg_largeobject_metadata WHERE oid = 4711"
+        assert fetch(destination, query) == fetch(source, query)
+    finally:
+        run_sql(destination, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_large_objects_that_are_there_get_what_has_changed_since_the_base(sides):
     """What was otherwise before is the restore's, or somebody's at the destination."""
     source, destination, request = sides
