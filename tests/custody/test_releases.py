@@ -267,6 +267,17 @@ def test_a_reason_makes_no_line_of_its_own(held):
     assert (ended.code, [line for line in lines if line.startswith("Released")]) == (3, []), ended.out
 
 
+def test_a_release_that_is_repeated_lifts_no_locks_of_a_hold_that_is_being_placed(held):
+    document, _ = held.signed("received", held.host)
+    assert not held.carry_out(document, [held.host, held.counsel]).missing
+    for version in [version for version in held.object_lock.versions() if not version.is_marker]:
+        held.object_lock.retain(version, TERMS.until, TERMS.mode)
+        held.object_lock.set_legal(version, on=True)
+    assert held.is_held()
+    held.carry_out(document, [held.host])
+    assert held.is_held()
+
+
 def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked, provider, make_key):
     assert put_hold(there, provider, TERMS).is_held
     for reason in ("done", "done, and said again", "once more"):
