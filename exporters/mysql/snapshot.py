@@ -120,7 +120,6 @@ class MysqlSnapshot:
         ``SourceSnapshotLostError`` unless the holder kept all tables until now: without it one may have been renamed,
         and another one have been read in its place.
         """
-        current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
             schema = self._schema()
@@ -141,7 +140,7 @@ class MysqlSnapshot:
             if not_counted
             else "",
         )
-        summary = self._outline(schema).finished(current_units, counted, how)
+        summary = self._outline(schema).finished(done, counted, how)
         return replace(summary, has_definitions=has_definitions)
 
     def _check_holder(self) -> None:

@@ -252,7 +252,6 @@ class PostgresSnapshot:
             )
 
     def _finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
-        current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'
             definitions = self._definitions()
@@ -273,7 +272,7 @@ class PostgresSnapshot:
             not_measured=self._not_measured(columns),
             other_entries=1 if self._session.large_objects else 0,
         )
-        summary = outline.finished(current_units, counts, how)
+        summary = outline.finished(done, counts, how)
         return replace(summary, has_definitions=not self._planned and self._has_definitions())
 
     def _outline(self, definitions: DefinitionFiles, unreadable_objects: Sequence[Gap]) -> Outline:

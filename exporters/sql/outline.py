@@ -81,11 +81,11 @@ class Outline(Struct, frozen=True):
     def finished(
         self, done: Iterable[DoneUnit], counts: Mapping[int, Counted | str], how: HowCounted
     ) -> SourceSummary:
-        """Return the summary of a source whose counts are there: the units are added up by table, and compared with the
-        server's ``counts``, or why there is none. A table is a gap, too, of which some units were not compared and are
-        of another snapshot than others.
+        """Return the summary of a source whose counts are there: the units of these tables, as they are cut now, are
+        added up, and compared with the server's ``counts``, or why there is none. A table is a gap, too, of which some
+        units were not compared and are of another snapshot than others.
         """
-        units = list(done)
+        units = _units_of(self.planned, done)
         whole = settled(counts)
         tables = [
             replace(table, counted=whole[table.number].rows, octets=whole[table.number].octets)

@@ -129,14 +129,13 @@ class SqliteSnapshot:
             number: Counted(self._sizes[self._tables[number][1].name].rows, octets)
             for number, octets in self._octets().items()
         }
-        own_units = (done_unit for done_unit in done if done_unit.unit.spec.get("table") in self._tables)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
         how = HowCounted(
             listed=("sqlite_schema, virtual tables apart", listed - len(self._damaged)),
             counted="count(*) in the copy",
             measured="sum(length()) in the copy",
         )
-        summary = outline.finished(own_units, counts, how)
+        summary = outline.finished(done, counts, how)
         return replace(summary, has_definitions=bool(self._catalog.entries))
 
     def _virtual(self) -> int:

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from exporters.api import OUTLINE
+from exporters.api import OUTLINE, DoneUnit, Outcome, Unit
 from exporters.errors import SourceError
-from exporters.sql.chunk_plan import PlannedTable
+from exporters.sql.chunk_plan import PlannedTable, spec, unit_id
 from exporters.sql.outline import NO_DEFINITIONS, Outline, summary_of_gone
-from exporters.sql.source_summary import Exported
+from exporters.sql.source_summary import Counted, Exported, HowCounted
 from exporters.testing import MemoryWorkspace
 
 
@@ -65,3 +65,13 @@ def test_the_latest_outlines_are_kept_one_of_each_set_of_tables(noted, kept):
         each.note(workspace)
     outlines = json.loads(workspace.read(OUTLINE))
     assert [each["tables"][0]["name"] for each in outlines] == kept
+
+
+def test_rows_of_a_dropped_table_are_not_those_of_the_table_that_has_its_number():
+    dropped = PlannedTable(1, "public", "dropped", "", ((0, 10),))
+    unit = Unit(unit_id(dropped.directory, 0), 5, 0, spec(dropped, 0))
+    done = DoneUnit(unit, Outcome(5, 0, 0, facts={"parts": [], "exact": []}), [], is_compared=False)
+    how = HowCounted(("listed", 1), "counted", "measured")
+    summary = outline("t").finished([done], {1: Counted(5, {})}, how)
+    assert [row.items for row in summary.entries] == [0]
+    assert [gap.reason for gap in summary.gaps] == ["0 of 5 rows were exported"]
