@@ -11,11 +11,13 @@ from exporters.errors import SourceUnreachableError
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.sessions.connection import parse_url
+from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.common.selection import Selection
+from migrate.restore.postgres.context import PostgresRestore
+from migrate.restore.postgres.definitions import after_rows, post_data_order
 from migrate.restore.postgres.definitions import post_data as sql_steps
-from migrate.restore.postgres.definitions import post_data_order
 from migrate.restore.postgres.definitions import pre_data as sql_define
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -556,3 +558,25 @@ def test_sessions_that_make_indexes_sort_in_half_of_the_servers_buffers(other_po
     monkeypatch.undo()
     with closing(runner._connect()) as connection:
         assert connection.execute("SHOW maintenance_work_mem").fetchone() == ("256MB",)
+
+
+def test_the_location_is_not_read_within_the_transaction_that_ends_a_restore(
+    shop, other_postgres, monkeypatch
+):
+    """A location that does not answer is waited for, and the transaction has locks."""
+    _, reader = shop
+    read, finish, states = BundleReader.catalog, after_rows.finish, []
+
+    def finish_watched(job, script):
+        def catalog(of):
+            states.append(job.destination.connection.info.transaction_status)
+            return read(of)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BundleReader, "catalog", catalog)
+            finish(job, script)
+
+    monkeypatch.setattr(after_rows, "finish", finish_watched)
+    monkeypatch.setattr(PostgresRestore, "followed_from", 1)
+    assert restore(reader, other_postgres.database()).findings == ()
+    assert states == [psycopg.pq.TransactionStatus.IDLE]

@@ -268,11 +268,13 @@ def finish(job: PostgresRestore, script: Script) -> None:
     database = _missing_properties(job) if job.selection.is_everything and not job.merge else {}
     record = run.record(job.left_out, job.notes, job.losses, job.passwordless)
     keep = bool(record.left_out) or must_keep(connection, record)
+    following = _following(job)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
             restore_state.forget_superseded(connection, job.state, run.superseded)
             restore_state.end_state(connection, keep=keep)
-            _begin_following(job)
+            if following is not None:
+                begin_mark(connection, run.source, *following)
             left_out = [*set_for_database(connection, settings), *describe_database(connection, database)]
             with under_settings(connection, script):
                 refusals = [
@@ -299,14 +301,14 @@ def _event_triggers(job: PostgresRestore, script: Script) -> list[DumpEntry]:
     return select_entries(entries, frozenset(), job.run.was_left_out) if job.selection.is_part else entries
 
 
-def _begin_following(job: PostgresRestore) -> None:
-    """Write, where all rows came, that changes go on from the base, and which tables are missing here."""
+def _following(job: PostgresRestore) -> tuple[int, list[str]] | None:
+    """Return, where all rows came, the base from which changes go on, and which tables are missing here."""
     base, run = job.followed_from, job.run
     if base is None or not job.has_all_rows:
-        return
+        return None
     rows = [row for row in run.reader.catalog() if row.source == run.source and is_users_table(row)]
     absent = absent_tables(job.destination.connection, [row.key for row in rows])
-    begin_mark(job.destination.connection, run.source, base, sorted(map(".".join, absent)))
+    return base, sorted(map(".".join, absent))
 
 
 def not_finished(job: PostgresRestore, script: Script) -> Iterator[str]:
