@@ -109,7 +109,7 @@ class Demo:
         self.run("verify", "verify", "--level", "full")
         heading("Back to life on the new host")
         self.run("restore", "restore")
-        heading("Is what lives there what left? All of it is read back")
+        heading("Has all arrived as it left? All of it is read back")
         self.run(
             "verify --against",
             *("verify", "--against", f"app={self.new_url}"),

@@ -24,7 +24,7 @@ than the parts that were under way.
 
 
 class SinkWatch:
-    """Is told how far the files of a sink are; does nothing itself. Thread-safe; sizes are bytes."""
+    """Hears how far the files of a sink are; does nothing itself. Thread-safe; sizes are bytes."""
 
     def read(self, items: int, size_bytes: int) -> None:
         """So much was read of the source."""

@@ -72,9 +72,9 @@ def release(
     by = [public.fingerprint for public in release_.signers]
     if missing := [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]:
         return Released(release_, missing, None, list(waiting.values()))
-    # Locks without a hold in the log are not the release's: those that it has ended, or of a hold that is being placed.
-    stands = bool(bundle_hold.standing(custody_log.read(store), store.location))
-    versions = [version for version in object_lock.versions() if stands and not version.is_marker]
+    # Once the holds have ended, locks are of a hold that is being placed.
+    has_ended = bundle_hold.release_of(store, holds[-1]) is not None
+    versions = [version for version in object_lock.versions() if not (has_ended or version.is_marker)]
     progress.begin("release", items=len(versions), size_bytes=0)
 
     def unlock(version: FileVersion) -> None:

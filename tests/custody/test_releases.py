@@ -74,9 +74,9 @@ def held(there, locked, make_key, provider, tmp_path):
 def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(held, make_key):
     words = ("hold", "release", held.url, "-c", held.case)
     begun = call(*words, "--reason", "received by them", "--to", held.exchange)
-    said = flat(begun.out)
-    assert (begun.code, "NOT RELEASED" in said) == (3, True), begun.err
-    assert f"not signed: {held.keys[1]} (counsel)" in said
+    output = flat(begun.out)
+    assert (begun.code, "NOT RELEASED" in output) == (3, True), begun.err
+    assert f"not signed: {held.keys[1]} (counsel)" in output
     (file,) = held.exchange.glob("release-*.json")
     assert f"    moveout custody sign {file} --key KEY\n" in begun.out
     assert f"    moveout hold release '{held.store.location}' {file} -c {held.case}\n" in begun.out
@@ -149,7 +149,7 @@ def test_a_signature_of_another_release_does_not_count(held):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"bundle": "0b6b3a5e-0000-4000-8000-000000000000"}, "says|no release as|releases the bundle"),
         ({"root": "0" * 64}, "releases the bundle"),
@@ -160,7 +160,7 @@ def test_a_signature_of_another_release_does_not_count(held):
         ({"also": "all other bundles"}, "no release as moveout makes it"),
     ],
 )
-def test_a_release_of_something_else_is_refused(held, change, said):
+def test_a_release_of_something_else_is_refused(held, change, message):
     value = dict(held.signed("done")[0].value) | change
     about = f"Release of the bundle {value['bundle']} from its hold"
     document = documents.make(
@@ -169,7 +169,7 @@ def test_a_release_of_something_else_is_refused(held, change, said):
         {name: value[name] for name in value if name not in {"about", "kind", "version", "time"}},
     )
     both = [held.host, held.counsel]
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         hold_release.accept(held.store, document, documents.signatures_of(document, both))
     documents.keep(held.store, document, both)  # by somebody who may write there
     done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
