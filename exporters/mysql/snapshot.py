@@ -110,7 +110,7 @@ class MysqlSnapshot:
 
     def _note_bare(self, workspace: Workspace) -> None:
         bare = bare_schema(self._session.holder, (planned.table for planned in self._planned.values()))
-        replace(self._outline(bare), is_bare=True).note(workspace)
+        self._outline(bare).note(workspace)
 
     def _note_outline(self, workspace: Workspace, defining: Future[Schema]) -> None:
         self._outline(defining.result()).note(workspace)

@@ -207,7 +207,7 @@ class PostgresSnapshot:
 
     def _note_outline(self, workspace: Workspace, defining: Future[DefinitionFiles]) -> None:
         """Note it without definitions, and again with them."""
-        replace(self._outline(bare_definitions(self._tables), ()), is_bare=True).note(workspace)
+        self._outline(bare_definitions(self._tables), ()).note(workspace)
         self._outline(defining.result(), self._unreadable_objects()).note(workspace)
 
     def foresee_finish(self) -> None:

@@ -40,7 +40,7 @@ NO_DEFINITIONS = Gap(
     "the source was gone before they were read: its tables have their columns, those of its own types as text, and no"
     " default, index or constraint",
 )
-"""That of an outline that is bare."""
+"""The gap of an outline that is bare, and of no other."""
 _DROPPED = (
     "this table was dropped or renamed; its rows of an earlier snapshot are here, but not in the catalog"
 )
@@ -48,8 +48,7 @@ _DROPPED = (
 
 class Outline(Struct, frozen=True):
     """What is known of a database before its rows are read. ``files``: its definitions, by the names that they have in
-    the bundle. ``planned``: the chunks of each of the ``tables``, in the same order. One that ``is_bare`` stands until
-    the definitions have been read: its files make the tables, and nothing else.
+    the bundle. ``planned``: the chunks of each of the ``tables``, in the same order.
     """
 
     files: dict[str, bytes]
@@ -59,7 +58,11 @@ class Outline(Struct, frozen=True):
     losses: Sequence[Loss]
     positions: Sequence[dict[str, Any]]
     server: str
-    is_bare: bool = False
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its files make the tables and nothing else, as until the definitions have been read."""
+        return NO_DEFINITIONS in self.gaps
 
     def note(self, workspace: Workspace) -> None:
         """Write it before those of earlier snapshots that had other tables: more may have been exported of them. It

@@ -18,6 +18,7 @@ from exporters.mysql import snapshot as mysql_snapshot
 from exporters.objects.source_summary import CONFIGURATION, NotedBucket, summary_of_gone
 from exporters.postgres import snapshot as postgres_snapshot
 from exporters.postgres.definitions import definition_files
+from exporters.sql.outline import NO_DEFINITIONS
 from exporters.testing import MemoryWorkspace
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -72,7 +73,7 @@ class DyingStore(StoreWrapper):
             assert self._is_noted.wait(30)
             self._die_after(0)
         info = super().put(key, data, sha256=sha256)
-        if key.endswith(f"/state/{OUTLINE}") and b'"is_bare": true' not in data:
+        if key.endswith(f"/state/{OUTLINE}") and NO_DEFINITIONS.reason.encode() not in data:
             self._is_noted.set()
         if is_unit:
             self._die_after(1)

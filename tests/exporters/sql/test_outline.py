@@ -18,7 +18,7 @@ def outline(name: str, *, is_bare: bool = False, position: str = "") -> Outline:
     gaps = [NO_DEFINITIONS] if is_bare else []
     planned = PlannedTable(1, "public", name, "", ((0, 10),))
     table = Exported(1, "public", name, name, None, {})
-    return Outline({}, [table], [planned], gaps, [], [{"of": position or name}], "server", is_bare)
+    return Outline({}, [table], [planned], gaps, [], [{"of": position or name}], "server")
 
 
 BARE, WITH_DEFINITIONS = outline("t", is_bare=True), outline("t")
