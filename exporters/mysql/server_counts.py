@@ -153,7 +153,9 @@ class Counting:
         return True
 
     def _used(self, use: _Use, ask: Callable[[Feed], bytes | str]) -> bytes | str:
-        """Ask by a session, whose query ``give_up`` can end meanwhile; by another one where that session has ended."""
+        """Ask by a session, whose query ``give_up`` can end meanwhile; by another one where that session has ended. A
+        snapshot's sessions are not opened again, so there is a last one.
+        """
 
         def watched(feed: Feed) -> bytes | str:
             thread_id = feed.connection.raw.thread_id()

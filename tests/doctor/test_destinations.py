@@ -104,6 +104,8 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     record = ".moveout-sync/e3b0c44298fc1c14/report.json"
     boto_client(minio.profile).put_object(Bucket=bucket, Key=record, Body=b"{}")
     boto_client(minio.profile).delete_object(Bucket=bucket, Key="mine")
+    # Elsewhere: what doctor tries out at the location would lie in the destination meanwhile.
+    case.write_text(case.read_text().replace(url.replace("?", "/bundle?"), f"{tmp_path / 'bundle'}"))
     [destination] = [
         one
         for one in call("doctor", "-c", case, "--json").json["result"]["examined"]
