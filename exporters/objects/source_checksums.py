@@ -81,14 +81,13 @@ class ContentProof:
         if self._kept is not None:
             return
         rest = memoryview(body)
-        while self._ends and self._at + len(rest) >= self._ends[len(self._digests)]:
-            left = self._ends[len(self._digests)] - self._at
-            self._md5.update(rest[:left])
+        for end in self._ends[len(self._digests) :]:
+            if self._at + len(rest) < end:
+                break
+            self._md5.update(rest[: end - self._at])
             self._digests.append(self._md5.digest())
             self._md5 = hashlib.md5(usedforsecurity=False)
-            rest, self._at = rest[left:], self._at + left
-            if len(self._digests) == len(self._ends):
-                return
+            rest, self._at = rest[end - self._at :], end
         self._md5.update(rest)
         self._at += len(rest)
 

@@ -16,9 +16,16 @@ from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
-from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
+from exporters.errors import (
+    SourceChangedError,
+    SourceDamagedError,
+    SourceError,
+    SourceItemError,
+    SourceUnreachableError,
+)
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
+from exporters.objects.source_checksums import ContentProof
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.restore.objects.destination_terms import has_own_parts, in_parts
@@ -41,12 +48,17 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 
 
 class LargeCopy(Struct):
-    """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two."""
+    """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two. None is made
+    of bytes that contradict what the source says of them: they are read again, for they may have been damaged on the
+    way. ``_proof`` is of what is being read, ``_doubted_crc`` of what came before and was doubted.
+    """
 
     context: SyncContext
     done: Done
     uploads: Uploads
     versions: bool = False
+    _proof: ContentProof | None = None
+    _doubted_crc: int | None = None
 
     def run(self, steps: Sequence[SyncStep]) -> None:
         """Copy the objects one by one. Raises what stops the whole sync."""
@@ -58,11 +70,12 @@ class LargeCopy(Struct):
         """Copy what is there now; what changes while it is read is read again, a few times."""
         fetched = self.context.source.head(source_of(step))
         error: SourceError | None = fetched.error
+        self._doubted_crc = None
         for _ in range(changed_objects.ATTEMPTS):
             if error is not None and changed_objects.has_changed(error) and not is_null(fetched.summary):
                 fetched = changed_objects.current(self.context.source, fetched.summary)
                 error = fetched.error
-            if error is not None:
+            if error is not None and not isinstance(error, SourceDamagedError):
                 break
             self.done.newer += fetched.summary.etag != source_of(step).etag
             try:
@@ -70,6 +83,8 @@ class LargeCopy(Struct):
             except SourceChangedError as exc:
                 self.uploads.forget(step.key)
                 error = exc
+            except SourceDamagedError as exc:
+                error = exc  # it is read again
             except (SourceItemError, SourceUnreachableError) as exc:
                 error = exc
                 break
@@ -103,6 +118,7 @@ class LargeCopy(Struct):
         """Write an object that was small in parts by one request."""
         context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
+        self._check(read_item)
         described = context.describe(read_item)
         if self.versions:
             written = next(
@@ -134,6 +150,7 @@ class LargeCopy(Struct):
             resumes=False,
             numbers=row.part_numbers if has_own else (),
             on_begun=lambda upload_id: self.uploads.note(step.key, identity, upload_id),
+            before_end=lambda: self._check(read_item, counted_bytes=row.size_bytes),
         )
         sent: Uploaded = upload.run(pieces)
         self.uploads.end(step.key)
@@ -147,19 +164,37 @@ class LargeCopy(Struct):
         self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False
     ) -> None:
         record_row = read_item.record_row | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
+        fault = self._proof.fault() if self._proof else None
+        doubts = [Loss(read_item.step.name, "ETag", f"the content does not have {fault}")] if fault else []
         record_copied(
             self.context,
             self.done,
             replace(read_item, record_row=record_row),
             written,
+            *doubts,
             bytes_counted=bytes_counted,
         )
 
+    def _check(self, read_item: Item, *, counted_bytes: int = 0) -> None:
+        """Raise ``SourceDamagedError`` where what was read contradicts the source's checksum; not where the same came
+        twice, and what contradicts it is an ETag, which only looks like a checksum.
+        """
+        proof = self._proof
+        if proof is None or not (fault := proof.fault()):
+            return
+        if proof.is_certain or proof.crc64nvme != self._doubted_crc:
+            self._doubted_crc = proof.crc64nvme
+            self.context.progress.grow(size_bytes=counted_bytes)  # which come once more
+            raise SourceDamagedError(f"{read_item.step.name}: what came does not have {fault}")
+
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         summary = read_item.fetched.summary
+        self._proof = proof = ContentProof(self.context.source, read_item.fetched, read_item.row.part_sizes)
+        proof.update(b"")  # of an object that is one empty part nothing else comes
         for body in self.context.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
             self.context.source.cancellation.check()
             self.context.take(len(body))
+            proof.update(body)
             yield body
 
 

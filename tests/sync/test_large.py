@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import replace
+import random
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +25,8 @@ from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
 from tests.exporters.objects.test_history import restore
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
+from tests.tools.profiles import extra_profile
 from tests.tools.waiting import eventually
 
 __all__ = ["server"]
@@ -240,3 +244,53 @@ def test_what_a_killed_run_had_sent_and_not_noted_is_not_sent_again(
     done = move.run(cutover=True)
     assert (done.copied, done.adopted, done.proof is not None) == (1, 1, True)
     assert move.contents(move.source) == move.contents(move.destination)
+
+
+@dataclass(slots=True)
+class FlippingProxy(HttpProxy):
+    """Damages so many of the ranges that are read."""
+
+    left: int = 0
+
+    def handle(self, asked: Asked) -> Answer:
+        answer = self.forward(asked)
+        if answer.status != HTTPStatus.PARTIAL_CONTENT or not self.left:
+            return answer
+        self.left -= 1
+        return replace(answer, body=bytes([answer.body[0] ^ 1]) + answer.body[1:])
+
+
+@pytest.mark.parametrize("kind", ["crc64nvme", "md5", "parts", "small parts"])
+def test_what_is_damaged_on_the_way_from_the_source_is_read_again(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """Nothing else would ever find it: the record says that the object is as it was copied."""
+    data = random.Random(kind).randbytes(11 * 2**20 if kind == "small parts" else 40 * 2**20)
+    if kind == "md5":
+        put_without_checksum(move, "video", data)
+    elif kind == "crc64nvme":
+        move.source.put("video", data, ChecksumAlgorithm="CRC64NVME")
+    else:
+        upload(move.source, "video", data, 5 * 2**20)
+    server = move.source.server
+    with FlippingProxy(server.endpoint, left=1) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(profile, move.destination.server.profile), opened={}).run()
+    assert (done.copied, proxy.left, done.exit_code) == (1, 0, 0), done
+    assert body(move.destination, "video") == data
+    assert not [loss for row in move.record_rows() for loss in row["losses"] if "content" in loss[1]]
+
+
+def test_what_always_contradicts_the_sources_checksum_is_not_copied(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    move.source.put("video", bytes(40 * 2**20), ChecksumAlgorithm="CRC64NVME")
+    server = move.source.server
+    with FlippingProxy(server.endpoint, left=1 << 60) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(profile, move.destination.server.profile), opened={}).run()
+    assert done.exit_code == 3
+    assert [gap.item for gap in done.gaps if "CRC64NVME" in gap.reason] == ["video"]
+    assert "Contents" not in move.destination.boto.list_objects_v2(
+        Bucket=move.destination.name, Prefix="video"
+    )
