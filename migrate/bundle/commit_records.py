@@ -152,17 +152,39 @@ def record_ids(store: Store, source: str) -> Iterator[str]:
             yield info.key[len(prefix) : -len(".json")]
 
 
-def read_records(store: Store, source: str, ids: Iterable[str], executor: Executor) -> Iterator[CommitRecord]:
-    """Yield the records of ``ids`` in that order, read by ``executor``, at most ``_AHEAD`` of them in
-    memory.
+def refuse_damage(error: DamageError) -> None:
+    """Raise the error: what is damaged is not passed over."""
+    raise error
+
+
+def read_records(
+    store: Store,
+    source: str,
+    ids: Iterable[str],
+    executor: Executor,
+    on_damage: Callable[[DamageError], None] = refuse_damage,
+) -> Iterator[CommitRecord]:
+    """Yield the records of ``ids`` in that order, read by ``executor``, at most ``_AHEAD`` of them in memory; without
+    those that are damaged, if ``on_damage`` returns.
     """
     waiting: deque[Future[CommitRecord]] = deque()
     for unit_id in ids:
         waiting.append(executor.submit(read_record, store, source, unit_id))
         if len(waiting) >= _AHEAD:
-            yield waiting.popleft().result()
+            yield from _undamaged(waiting.popleft(), on_damage)
     while waiting:
-        yield waiting.popleft().result()
+        yield from _undamaged(waiting.popleft(), on_damage)
+
+
+def _undamaged(
+    record: Future[CommitRecord], on_damage: Callable[[DamageError], None]
+) -> Iterator[CommitRecord]:
+    try:
+        undamaged = record.result()
+    except DamageError as exc:
+        on_damage(exc)
+    else:
+        yield undamaged
 
 
 def write_final(store: Store, final: FinalRecord) -> None:

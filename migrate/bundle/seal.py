@@ -41,7 +41,7 @@ from migrate.bundle import (
 )
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.commit_records import FileRecord, separate_groups
+from migrate.bundle.commit_records import FileRecord, refuse_damage, separate_groups
 from migrate.bundle.export_state import ExportState, seal_time
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.progress_database import ProgressDatabase
@@ -244,7 +244,7 @@ def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Execut
     owners = [owner for key, _, _ in wrong if (owner := ledger.owner(key)) and owner[0]]
     for source in {source for source, _ in owners}:
         store.delete(layout.final_record(source))
-        separate_groups(store, source, _raise)
+        separate_groups(store, source, refuse_damage)
     for source, unit_id in owners:
         if unit_id:
             store.delete(layout.commit_record(source, unit_id))
@@ -256,10 +256,6 @@ def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Execut
         found=("no such file" if actual_bytes is None else f"{actual_bytes} bytes") + others_note,
         next_step="somebody changed the location; run the same command again, it exports these units anew",
     )
-
-
-def _raise(error: DamageError) -> None:
-    raise error
 
 
 def compare(

@@ -30,6 +30,7 @@ from migrate.bundle.commit_records import (
     read_group,
     read_records,
     record_ids,
+    refuse_damage,
     separate_groups,
     write_final,
 )
@@ -50,6 +51,7 @@ from migrate.storage.api import MultipartStore
 
 PATIENCE_SECONDS, OPEN_AGAIN_SECONDS = 90.0, 2.0
 """How long a server is waited for whose snapshot was lost: it may begin anew."""
+_EXPORTED_AGAIN = "the same command exports it again"
 LOST_IN_VAIN = 3
 """A source is left when so many snapshots in a row were lost before they brought more units than those before."""
 
@@ -101,7 +103,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     if summary is not None:
         return ExportedSource(_reconciliation(run, source, summary, failures), broken)
     error = error or SourceError(f"{source.name} was not finished")
-    _load_records(run, source.name)
+    _load_rest(run, source.name)
     run.progress.count_gaps(1)
     # A base of changes that was replaced is one that the earlier summary names.
     earlier = final.result() if before is not None and source.name not in run.options.follow else None
@@ -183,7 +185,7 @@ class _SourceReading:
             lift_rate_limit(run)
             before: set[str] = set()
             if error is not None or units.failed:
-                before = _load_records(run, source.name)  # what an earlier run has of a unit that failed now
+                before = _load_rest(run, source.name)
             is_whole = error is None and not units.failed
             with counted_in_time(run.options.seal_time, snapshot):
                 self.summary = _finish_source(run, source, snapshot, before, complete=is_whole)
@@ -243,10 +245,19 @@ def _separate_groups(run: ExportRun, source: str) -> None:
 
     def on_damage(error: DamageError) -> None:
         if not run.options.ask:
-            raise error
+            raise _of_unasked(error)
         run.progress.note(f"{error}; its units are exported again")
 
     separate_groups(run.store, source, on_damage)
+
+
+def _of_unasked(error: DamageError) -> DamageError:
+    """Return the error of a record, with what to do where its source is not asked any more."""
+    step = (
+        "moveout export reads again what it is of; where the source is gone for good, remove this file,"
+        " and the bundle is sealed without that"
+    )
+    return DamageError(error.key, expected=error.expected, found=error.found, next_step=step)
 
 
 def _finish_source(
@@ -354,7 +365,7 @@ def _finished_before(
         _load_records(run, source.name)
     except DamageError as exc:
         if not run.options.ask:
-            raise
+            raise _of_unasked(exc) from exc
         run.progress.note(f"{exc}; {source.name} is read again")
         run.ledger.forget(source.name)
         run.store.delete(layout.final_record(source.name))
@@ -366,7 +377,9 @@ def _finished_before(
     return earlier
 
 
-def _load_records(run: ExportRun, source: str) -> set[str]:
+def _load_records(
+    run: ExportRun, source: str, on_damage: Callable[[DamageError], None] = refuse_damage
+) -> set[str]:
     """Take all commit records at the location into the ledger that are not there yet, and return their units; also
     those of groups whose worker was ended before it said what it had committed.
     """
@@ -374,15 +387,37 @@ def _load_records(run: ExportRun, source: str) -> set[str]:
     ids: Iterable[str] = (
         unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
     )
-    for record in read_records(run.store, source, ids, run.executor):
+    for record in read_records(run.store, source, ids, run.executor, on_damage):
         run.ledger.add(record)
         loaded.add(record.unit.id)
     for info in group_infos(run.store, source):
-        for record in read_group(run.store, source, info.key):
+        try:
+            group = read_group(run.store, source, info.key)
+        except DamageError as exc:
+            on_damage(exc)
+            continue
+        for record in group:
             if not run.ledger.has(source, record.unit.id):
                 run.ledger.add(record)
                 loaded.add(record.unit.id)
     return loaded
+
+
+def _load_rest(run: ExportRun, source: str) -> set[str]:
+    """Do the same for a source of which not all was read: what an earlier run has of units that failed now, or that
+    this run did not come to. A record that is damaged is a gap; it stays, so that the next run reads its unit again.
+    Raises ``DamageError`` where the source is not asked any more.
+    """
+
+    def on_damage(error: DamageError) -> None:
+        if not run.options.ask:
+            raise _of_unasked(error)
+        reason = f"the record of what an earlier run has exported is damaged: {error.explanation}"
+        run.ledger.add_gaps(source, [Gap(error.key, "failed", f"{reason}; {_EXPORTED_AGAIN}")])
+        run.progress.count_gaps(1)
+        run.progress.note(f"{source}: {error}; {_EXPORTED_AGAIN}")
+
+    return _load_records(run, source, on_damage)
 
 
 def _reconciliation(

@@ -21,7 +21,7 @@ from migrate.bundle import layout
 from migrate.bundle.commit_records import separate_groups
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UnreachableError
-from migrate.export import ExportOptions, ExportOutcome, export
+from migrate.export import ExportOptions, ExportOutcome, export, seal_unasked
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
@@ -64,6 +64,17 @@ def test_a_source_whose_record_is_damaged_is_read_again(
     store.put(layout.final_record("app") if which == "final" else units[3], data)
     assert go(store, Numbers("other", "numbers://host/other")).complete
     check_whole(store)
+
+
+def test_a_seal_without_the_source_says_what_to_do_about_a_damaged_record(store: MultipartStore) -> None:
+    separate_groups(store, "other", lambda _: None)
+    damaged = next(info.key for info in store.list(layout.units_prefix("other")))
+    store.put(damaged, b"{")
+    with pytest.raises(DamageError, match=damaged) as raised:
+        seal_unasked(store, workers=1, progress=Silent())
+    assert "moveout export reads again what it is of" in raised.value.next_step
+    store.delete(damaged)
+    assert seal_unasked(store, workers=1, progress=Silent()).exit_code == 3
 
 
 @dataclass

@@ -272,6 +272,29 @@ def test_one_that_had_a_failed_table_keeps_its_definitions_while_others_change_t
     ]
 
 
+def test_a_damaged_record_of_a_source_that_breaks_off_costs_its_unit_until_the_next_run(postgres, tmp_path):
+    """The other source is exported all the same."""
+    bundle, late, url = tmp_path / "bundle", tmp_path / "late.db", postgres.database()
+    postgres_databases.run_sql(url, SCRIPT)
+    sqlite.run_sql(late, "CREATE TABLE t (x INTEGER); INSERT INTO t VALUES (1)")
+    stopped(bundle, 2, app=url)
+    store = open_location(str(bundle))
+    first, _ = sorted(info.key for info in store.list(layout.units_prefix("app")))
+    store.put(first, b"{")
+    name, command = url.rpartition("/")[2], ("export", f"app={url}", f"late={sqlite.url_of(late)}", "--to")
+    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    result = call(*command, bundle)
+    assert (result.code, first in result.err) == (3, True), (result.out, result.err)
+    gaps = {gap.item: gap.reason for _, gap in BundleReader(store).gaps()}
+    assert "is damaged: expected" in gaps[first]
+    assert gaps[first].endswith("the same command exports it again")
+    assert sum(row.items for row in BundleReader(store).catalog()) == 40 + 1
+    assert verified(bundle) == []
+    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert call(*command, bundle).code == 0
+    assert sum(row.items for row in BundleReader(store).catalog()) == 3 * 40 + 1
+
+
 def test_a_bucket_whose_server_is_killed(servers, minio, make_bucket, tmp_path):
     """The index has all objects; those that were not read are gaps with their names. Its settings were noted before."""
     server, bundle = servers.minio("gone"), tmp_path / "bundle"
