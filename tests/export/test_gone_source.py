@@ -158,35 +158,42 @@ def restored(location, url, fetch, whole):
         assert f"t{number}" in result.out
 
 
-MOMENTS = [pytest.param(units, marks=() if units == 1 else pytest.mark.torture) for units in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("units", MOMENTS)
-def test_a_postgresql_that_is_killed(servers, other_postgres, tmp_path, units):
-    server = servers.postgres(f"gone-{units}")
-    url = server.database()
-    postgres_databases.run_sql(url, SCRIPT)
-    outcome = dying(tmp_path / "bundle", lambda: kill_server(server), units, app=url)
-    assert outcome.exit_code == 3
-    check(tmp_path / "bundle", [*range(units)])
-    restored(tmp_path / "bundle", other_postgres.database(), postgres_databases.fetch, [*range(units)])
-
-
-@pytest.mark.parametrize("units", MOMENTS[:2])  # after the last row, all have been counted
-def test_a_mariadb_that_is_killed(servers, other_mariadb, tmp_path, units):
-    server = servers.mariadb(f"gone-{units}")
-    url = server.database()
-    mysql.run_sql(url, SCRIPT)
-    outcome = dying(tmp_path / "bundle", lambda: kill_server(server), units, app=url)
-    assert outcome.exit_code == 3
-    check(tmp_path / "bundle", [*range(units)])
-    restored(tmp_path / "bundle", other_mariadb.database(), mysql_rows, [*range(units)])
-
-
 def mysql_rows(url, query):
     with mysql.open_database(url) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return [*cursor.fetchall()]
+
+
+ENGINES = {
+    "postgres": (postgres_databases.run_sql, postgres_databases.fetch),
+    "mariadb": (mysql.run_sql, mysql_rows),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "units"),
+    [
+        ("postgres", 1),
+        ("mariadb", 1),
+        pytest.param("postgres", 2, marks=pytest.mark.torture),
+        pytest.param("mariadb", 2, marks=pytest.mark.torture),
+        pytest.param(
+            "postgres", 3, marks=pytest.mark.torture
+        ),  # after its last row, a MariaDB has counted all
+    ],
+)
+def test_a_server_that_is_killed(request, servers, tmp_path, kind, units):
+    server, bundle, (run_sql, fetch) = (
+        getattr(servers, kind)(f"gone-{units}"),
+        tmp_path / "bundle",
+        ENGINES[kind],
+    )
+    url = server.database()
+    run_sql(url, SCRIPT)
+    assert dying(bundle, lambda: kill_server(server), units, app=url).exit_code == 3
+    check(bundle, [*range(units)])
+    other = request.getfixturevalue(f"other_{kind}").database()
+    restored(bundle, other, fetch, [*range(units)])
 
 
 def sqlite_rows(url, query):
