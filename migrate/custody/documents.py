@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,6 +163,17 @@ def signed_by(document: Document, name: str, armored: bytes) -> PublicKey:
     if not signature.holds([document.data], ssh_signatures.DOCUMENT):
         raise DamageError(name, expected=expected, found="one of something else", next_step=next_step)
     return signature.public
+
+
+def sort_signatures(
+    document: Document, signatures: Mapping[str, bytes], counts: Callable[[PublicKey], bool]
+) -> tuple[dict[str, bytes], list[PublicKey]]:
+    """Return those signatures of a document that came as files (bytes by name) whose keys count, and the other keys: a
+    signature that holds may be a stranger's, and is not kept. Raises ``DamageError`` where one does not hold.
+    """
+    signers = {name: signed_by(document, name, armored) for name, armored in signatures.items()}
+    kept = {name: signatures[name] for name, public in signers.items() if counts(public)}
+    return kept, [public for name, public in signers.items() if name not in kept]
 
 
 def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding]]:

@@ -21,7 +21,7 @@ from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.log.events import new_event
 from migrate.custody.signing import party_names
 from migrate.custody.signing.allowed_signers import Trust
-from migrate.custody.signing.keys import Signer
+from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import BusyError, DamageError, UsageError
 from migrate.number_text import things
 from migrate.runtime.progress import Progress
@@ -106,8 +106,8 @@ def release(
 
 
 def prepare(store: Store, reason: str) -> Document:
-    """Return the release of the holds that stand at a location for this reason: of those that lie there what most have
-    signed, or a new one. What says anything else, such as another location, is not taken.
+    """Return the release of the holds that stand at a location for this reason: of those that lie there what most
+    owners have signed, or a new one. What says anything else, such as another location, is not taken.
 
     Raises ``UsageError`` where nothing was held, ``DamageError`` where the log, which names the keys, is not in order.
     """
@@ -122,12 +122,19 @@ def prepare(store: Store, reason: str) -> Document:
     }
     new_release = documents.make("release", _about(event.bundle), value)
     same = [document for document in _waiting(store, holds) if document.value["reason"] == reason]
-    most_signed = max(same, key=lambda document: (len(document.signers), document.key), default=None)
-    return most_signed or documents.resumed(store, new_release)
+    named = set(_named_keys(holds))
+
+    def rank(document: Document) -> tuple[int, str]:
+        return len(named & {public.fingerprint for public in document.signers}), document.key
+
+    return max(same, key=rank, default=None) or documents.resumed(store, new_release)
 
 
-def accept(store: Store, document: Document, signatures: Mapping[str, bytes]) -> Document:
-    """Check a release that came as files, with signatures (bytes by name), and keep it at the location.
+def accept(
+    store: Store, document: Document, signatures: Mapping[str, bytes], trust: Trust | None = None
+) -> tuple[Document, list[PublicKey]]:
+    """Check a release that came as files, with signatures (bytes by name), and keep it at the location. Signatures by
+    keys that neither its holds name nor ``trust`` lists are left out; these keys are returned, too.
 
     Raises like ``prepare``, and ``UsageError`` where it is another bundle's, location's or hold's, ``DamageError``
     where a signature does not hold.
@@ -154,8 +161,12 @@ def accept(store: Store, document: Document, signatures: Mapping[str, bytes]) ->
             next_step="a hold that was placed since needs a release of its own: moveout hold release LOCATION --reason"
             " TEXT --to DIR makes one for all owners to sign",
         )
-    documents.copy_all(store, document, signatures)
-    return document
+    named, listed = set(_named_keys(holds)), set(trust.keys if trust else ())
+    kept, strangers = documents.sort_signatures(
+        document, signatures, lambda public: public.fingerprint in named or public in listed
+    )
+    documents.copy_all(store, document, kept)
+    return document, strangers
 
 
 def check_form(document: Document) -> None:
@@ -278,6 +289,11 @@ def _owners(keys: Sequence[str], recorded: object, trust: Trust | None) -> dict[
     names = {public.fingerprint: trust.owners(public) for public in listed if trust}
     by_hold = recorded if isinstance(recorded, dict) else {}
     return {key: names.get(key, frozenset()).union(_list(by_hold.get(key))) for key in keys}
+
+
+def _named_keys(holds: Sequence[LogEntry]) -> list[str]:
+    """Return the fingerprints of the keys that holds name."""
+    return [key for hold in holds for key in _list(hold.what.details.get("release_keys"))]
 
 
 def _list(value: object) -> list[str]:

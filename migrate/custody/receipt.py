@@ -175,6 +175,17 @@ def is_for(document: Document, log: custody_log.Log, location: str) -> bool:
     return is_written_here or (is_unclear and custody_log.is_same_location(receipt_location, location))
 
 
+def receivers(document: Document, log: custody_log.Log) -> list[PublicKey]:
+    """Return those signers of a receipt who have received the bundle, by the log; none where it does not say so."""
+    received = [
+        entry
+        for entry in log.find("received", document.root)
+        if entry.what.details.get("sha256") == document.sha256
+    ]
+    by = {key for entry in received for key in str(entry.what.details.get("by")).split(", ")}
+    return [public for public in document.signers if public.fingerprint in by]
+
+
 def is_stored(document: Document) -> bool:
     """Tell whether a receipt was to lie next to the bundle. Who may only read where it was made has no copy in hand,
     and may have read somebody else's by another URL.

@@ -13,13 +13,13 @@ from migrate.custody.log import custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing import ssh_signatures
-from migrate.custody.signing.bundle_signatures import sign_bundle
+from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.errors import DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import against_bundle, in_memory
+from tests.custody.conftest import against_bundle, flat, in_memory, signers_file
 
 
 @pytest.fixture
@@ -380,9 +380,9 @@ def test_entries_and_documents_of_strangers_are_named(kept, provider, customer, 
     rewrite(kept, provider, custody_log.read(kept).entries[:3])
     assert call(*words).code == 0
     document = documents.make("audit", "An audit", {"root": custody_log.read(kept).entries[-1].what.root})
-    documents.keep(kept, document, [provider, make_key("stranger")])
+    documents.keep(kept, document, [make_key("stranger")])
     said = call(*words)
-    assert (said.code, f"{document.key}: has a signature by nobody" in said.out) == (6, True), said.out
+    assert (said.code, f"{document.key}: is signed by nobody" in said.out) == (6, True), said.out
 
 
 def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):
@@ -446,3 +446,52 @@ def test_a_number_that_is_none_for_another_reader_is_no_number(provider, changes
     signed = {**value, "signature": b"".join(armored.splitlines()[1:-1]).decode()}
     with pytest.raises(ValueError, match="is not an entry of version 1"):
         entry.read(canonical_json.encode(signed))
+
+
+def mailed(folder, document, *signers):
+    """Write a document and signatures as they come by mail; return the document's file."""
+    folder.mkdir(exist_ok=True)
+    for key, data in {document.key: document.data, **documents.signatures_of(document, signers)}.items():
+        (folder / key[4:]).write_bytes(data)
+    return folder / document.key[4:]
+
+
+def test_the_signature_of_a_stranger_neither_breaks_a_document_nor_makes_one(
+    kept, provider, customer, make_key, tmp_path
+):
+    """Anybody can sign anything: by mail, or at the location itself."""
+    stranger, allowed = make_key("stranger"), tmp_path / "allowed"
+    signers_file(allowed, host=(provider,), acme=(customer,))
+    document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root})
+    documents.keep(kept, document, [provider, stranger])
+    words = ("custody", "verify", kept.location, "--signers", allowed)
+    verified = call(*words)
+    assert verified.code == 0, verified.out
+    note = f"{document.key} has a signature by nobody in {allowed}, which counts for nothing:"
+    assert f"{note} {stranger.public.fingerprint}" in flat(verified.out)
+    kept.delete(signature_key(document.key, provider.public))
+    verified = call(*words)
+    assert (verified.code, f"{document.key}: is signed by nobody in {allowed}" in flat(verified.out)) == (
+        6,
+        True,
+    )
+
+
+def test_signatures_of_strangers_are_not_added(kept, provider, customer, make_key, tmp_path):
+    stranger, allowed = make_key("stranger"), tmp_path / "allowed"
+    signers_file(allowed, host=(provider,), acme=(customer,))
+    document = documents.make("erasure", "Certificate", {"root": custody_log.read(kept).last.what.root})
+    words = ("custody", "add", kept.location, mailed(tmp_path / "mail", document, stranger))
+    refused = call(*words, "--signers", allowed)
+    assert (refused.code, f"is signed by nobody in {allowed}" in flat(refused.err)) == (4, True), refused.err
+    assert documents.read_all(kept) == ([], [])
+    mailed(tmp_path / "mail", document, provider, stranger)
+    added = call(*words, "--signers", allowed)
+    assert added.code == 0, added.err
+    assert f"Left out: a signature by {stranger.public.fingerprint}" in flat(added.out)
+    assert [list(one.signers) for one in documents.read_all(kept)[0]] == [[provider.public]]
+    assert call(*words, "--signers", allowed, "--json").json["result"]["left_out"] == [
+        stranger.public.fingerprint
+    ]
+    assert call(*words).code == 0  # without a list nobody can say who is a stranger
+    assert call("custody", "verify", kept.location, "--signers", allowed).code == 0

@@ -230,7 +230,8 @@ def test_a_key_that_counts_no_more_signs_no_receipt_of_last_year(
     versions, by = erase.removable(open_object_lock(location.location)), [provider.public]
     trusted = ("custody", "verify", location.location, "--signers", allowed)
     assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) != []
-    assert "has a signature by nobody" in call(*trusted).out
+    named = call(*trusted)
+    assert (named.code, f"{document.key}: is signed by nobody" in named.out) == (6, True), named.out
     until(datetime.now(UTC) + timedelta(seconds=1))  # it was replaced after that
     assert call(*words).code == 0
     assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) == []
@@ -391,3 +392,24 @@ def test_ones_own_signature_from_before_does_not_make_a_stranger_known(
     assert call(*words, "--signers", allowed).code == 4
     assert call(*words).code == 0
     assert call(*words, "--signers", allowed).code == 4
+
+
+def test_a_strangers_signature_does_not_come_in_with_a_receipt(
+    location, provider, customer, make_key, tmp_path
+):
+    """The entry would name him among those who have received the bundle, for ever."""
+    stranger, allowed = make_key("stranger"), tmp_path / "allowed"
+    allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
+    document = receipt.write(location, GOOD)
+    signatures = documents.signatures_of(document, [customer, stranger])
+    for key, data in {document.key: document.data, **signatures}.items():
+        (tmp_path / key[4:]).write_bytes(data)
+    words = ("acknowledge", location.location, tmp_path / document.key[4:], "--signers", allowed)
+    ended = call(*words, "--key", make_key.path_of("provider"), "--json")
+    assert (ended.code, ended.json["result"]["signed_by"]) == (0, [customer.public.fingerprint]), ended.err
+    assert ended.json["result"]["left_out"] == [stranger.public.fingerprint]
+    (received,) = custody_log.read(location).find("received")
+    assert received.what.details["by"] == customer.public.fingerprint
+    assert set(documents.read_all(location)[0][0].signers) == {customer.public, provider.public}
+    (tmp_path / f"{document.key[4:]}.{customer.public.id}.sig").unlink()
+    assert call(*words, "--key", make_key.path_of("provider")).code == 4

@@ -127,7 +127,7 @@ def test_whoever_holds_no_key_prepares_a_release_and_carries_it_out(held, provid
     document = hold_release.prepare(held.store, "done")
     assert "0 of them signed" in held.carry_out(document, [provider]).missing[0]
     signatures = documents.signatures_of(document, (held.host, held.counsel))
-    assert held.carry_out(hold_release.accept(held.store, document, signatures), [provider]).missing == []
+    assert held.carry_out(hold_release.accept(held.store, document, signatures)[0], [provider]).missing == []
     assert against_bundle(held.store) == []
 
 
@@ -292,3 +292,27 @@ def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(document, [held.host, held.counsel])
     assert held.is_held()
+
+
+def test_signatures_of_strangers_on_a_release_that_comes_by_mail_are_left_out(held, make_key, provider):
+    stranger = make_key("stranger")
+    document, signatures = held.signed("done", held.counsel, stranger, provider)
+    held.exchange.mkdir()
+    for key, data in {document.key: document.data, **signatures}.items():
+        (held.exchange / key[4:]).write_bytes(data)
+    words = ("hold", "release", held.url, "-c", held.case, held.exchange / document.key[4:])
+    released = call(*words)
+    assert released.code == 0, released.err
+    assert f"Left out: a signature by {stranger.public.fingerprint}" in flat(released.out)
+    (kept,) = documents.read_all(held.store, "release")[0]
+    signers = {held.host.public, held.counsel.public, provider.public}  # the list has the last one
+    assert set(kept.signers) == signers
+    assert call("custody", "verify", held.url, "--signers", held.case.with_name("signers")).code == 0
+
+
+def test_a_release_that_strangers_have_signed_is_not_preferred(held, make_key, ticking):
+    """Else whoever may write there keeps the owners' signatures apart."""
+    document, other = (hold_release.prepare(held.store, "done") for _ in range(2))
+    held.carry_out(document, [held.host])
+    documents.keep(held.store, other, [make_key("stranger"), make_key("another")])
+    assert hold_release.prepare(held.store, "done").key == document.key

@@ -10,9 +10,11 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
+from migrate.cli.common.terminal import Console
 from migrate.custody import documents
 from migrate.custody.documents import Document
 from migrate.custody.signing import ssh_signatures
+from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK, DamageError, UsageError
 from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import make_directories, read_regular, write_whole
@@ -39,6 +41,12 @@ class SignedFiles(Struct, frozen=True):
             "written": list(self.files),
         }
         return {**self.document.value, **names}
+
+
+def draw_left_out(console: Console, strangers: Sequence[PublicKey]) -> None:
+    """Print whose signatures hold, and were left out."""
+    for public in strangers:
+        console.print(f"Left out: a signature by {public.fingerprint}, which counts for nothing here")
 
 
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:

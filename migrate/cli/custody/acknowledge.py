@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from migrate.cli import app
-from migrate.cli.common.document_files import DocumentsTo, SignedFiles, read_files, write_files
+from migrate.cli.common.document_files import DocumentsTo, SignedFiles, draw_left_out, read_files, write_files
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
@@ -18,11 +19,18 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
+from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotAllowedError
 
 
 class Acknowledged(SignedFiles, frozen=True):
-    """A receipt that was counter-signed."""
+    """A receipt that was counter-signed. ``left_out``: the keys of strangers, whose signatures were not stored."""
+
+    left_out: Sequence[PublicKey] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receipt, who signed it, and whose signatures were left out."""
+        return {**super().as_json(), "left_out": [public.fingerprint for public in self.left_out]}
 
     def draw(self, console: Console) -> None:
         """Print the result, the receipt's own first line first."""
@@ -33,6 +41,7 @@ class Acknowledged(SignedFiles, frozen=True):
         )
         console.print(Text(plain(self.document.about), style=style))
         console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
+        draw_left_out(console, self.left_out)
         for file in self.files:
             console.print(f"  {file}", wrap=False)
         console.print(
@@ -65,18 +74,20 @@ def acknowledge_command(
     store = session.store(endpoint)
     document, signatures = read_files(file)
     trust = load_trust(signers, loaded)
-    if trust is not None:
-        by = receipt.senders_of(document, signatures, signer)
-        recorded = custody_log.read(store).recorded_at(document.sha256)
-        times = {public.fingerprint: recorded for public in by} if recorded else {}
-        if by and trust.missing(by, document.key, times):
-            raise NotAllowedError(
-                f"the receipt is signed by nobody in {trust.source} whose key counts now",
-                next_step="ask the customer for the key, and add it; or for a receipt by a key that is valid",
-            )
-    senders = receipt.acknowledge(store, document, signatures, signer)
+    recorded = custody_log.read(store).recorded_at(document.sha256)
+    kept, left_out = documents.sort_signatures(
+        document,
+        signatures,
+        lambda public: trust is None or public == signer.public or trust.name(public, recorded) is not None,
+    )
+    if trust is not None and left_out and not receipt.senders_of(document, kept, signer):
+        raise NotAllowedError(
+            f"the receipt is signed by nobody in {trust.source} whose key counts now",
+            next_step="ask the customer for the key, and add it; or for a receipt by a key that is valid",
+        )
+    senders = receipt.acknowledge(store, document, kept, signer)
     files = write_files(to or file.parent, document, documents.signatures_of(document, [signer]))
     if page is not None:
         signed = check_signed(store, trust, deep=False)
         write_page(page, receipt_paper(document, senders, signed, [signer.public]))
-    return Acknowledged(document, [sender.fingerprint for sender in senders], files)
+    return Acknowledged(document, [sender.fingerprint for sender in senders], files, left_out=left_out)

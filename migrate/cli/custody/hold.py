@@ -16,7 +16,7 @@ from exporters.structs import as_dict
 from migrate.bundle.reader import require_files
 from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
+from migrate.cli.common.document_files import DocumentsTo, draw_left_out, read_files, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
@@ -34,7 +34,7 @@ from migrate.storage.registry import open_object_lock
 
 if TYPE_CHECKING:
     from migrate.custody.signing.allowed_signers import Trust
-    from migrate.custody.signing.keys import Signer
+    from migrate.custody.signing.keys import PublicKey, Signer
 
 app.add_typer(group, name="hold")
 
@@ -257,12 +257,13 @@ def status_command(
 
 class Released(Struct, frozen=True):
     """A release that ended a hold, or that lacks signatures. ``files`` are copies outside of the location;
-    ``case_option`` names the case file.
+    ``left_out`` the keys of strangers, whose signatures were not stored; ``case_option`` names the case file.
     """
 
     location: str
     done: hold_release.Released
     files: Sequence[str] = ()
+    left_out: Sequence[PublicKey] = ()
     case_option: str = ""
 
     @property
@@ -282,10 +283,12 @@ class Released(Struct, frozen=True):
             "protected": protection.protected if protection else None,
             "until": protection.until if protection else None,
             "written": list(self.files),
+            "left_out": [public.fingerprint for public in self.left_out],
         }
 
     def draw(self, console: Console) -> None:
         """Print what became of the hold, or whose signatures are missing."""
+        draw_left_out(console, self.left_out)
         protection = self.done.protection
         if protection is None:
             self._draw_waiting(console)
@@ -355,7 +358,12 @@ def release_command(
             next_step="moveout hold release LOCATION --reason TEXT",
         )
     store, object_lock = open_both(session, known_location(location, loaded))
-    document = hold_release.accept(store, *read_files(file)) if file else hold_release.prepare(store, reason)
+    trust = load_trust(None, loaded)
+    left_out: Sequence[PublicKey] = ()
+    if file:
+        document, left_out = hold_release.accept(store, *read_files(file), trust)
+    else:
+        document = hold_release.prepare(store, reason)
     done = hold_release.release(
         store,
         object_lock,
@@ -363,11 +371,11 @@ def release_command(
         signers,
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
-        trust=load_trust(None, loaded),
+        trust=trust,
     )
     signatures = documents.signatures_of(done.document, signers)
     files = write_files(to, done.document, signatures) if to else []
-    return Released(store.location, done, files, loaded.option if loaded else "")
+    return Released(store.location, done, files, left_out, loaded.option if loaded else "")
 
 
 def _split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -18,7 +18,7 @@ from migrate.bundle.reader import require_files
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import SignedFiles, read_files, write_files
+from migrate.cli.common.document_files import SignedFiles, draw_left_out, read_files, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
 from migrate.cli.common.session import Session, verb
@@ -26,7 +26,7 @@ from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, lo
 from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.custody import cross_checks, documents, hold_release
+from migrate.custody import cross_checks, documents, hold_release, receipt
 from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
@@ -34,7 +34,8 @@ from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import new_event, record
 from migrate.custody.signing import party_names
 from migrate.custody.signing.allowed_signers import Trust
-from migrate.errors import OK, DamageError, UsageError
+from migrate.custody.signing.keys import PublicKey
+from migrate.errors import OK, DamageError, NotAllowedError, UsageError
 from migrate.number_text import count_words, things
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.registry import open_location, open_object_lock
@@ -195,7 +196,9 @@ def verify_command(
         findings += further_findings
         notes += comparison_notes
     if trust is not None:
-        findings += _strangers(log, documents_kept, trust)
+        strangers, stranger_notes = _strangers(log, documents_kept, trust)
+        findings += strangers
+        notes += stranger_notes
     return RecordedEvent(
         store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
     )
@@ -209,41 +212,53 @@ def _vault(location: Endpoint) -> ObjectLock | None:
         return None
 
 
-def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> list[Finding]:
-    """Return findings for entries and documents that a key has signed which the list had not then, and for a head by a
-    key that it never has: whoever may write there could have cut the log, and signed how long it is now.
+def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tuple[list[Finding], list[str]]:
+    """Return findings for entries by a key that the list had not then, for a head by a key that it never has (whoever
+    may write there could have cut the log, and signed how long it is now), and for documents that no key of the list
+    stands for. Where one does, the signature of a stranger is a note: anybody can sign anything.
     """
     sentence = f"is signed by nobody in {trust.source}"
-    unknown_entries = [
+    findings = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
         for entry in log.entries
         if trust.name(entry.public, entry.moment) is None
     ]
     if log.head_signer is not None and log.head_signer not in trust.keys:
-        unknown_entries.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
-    sentence = f"has a signature by nobody in {trust.source}"
-    return unknown_entries + [
-        Finding(document.key, sentence, "", public.fingerprint)
-        for document in documents_kept
-        for public in document.signers
-        if trust.name(public, documents.signed_at(document, log)) is None
-    ]
+        findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
+    notes = []
+    for document in documents_kept:
+        at = documents.signed_at(document, log)
+        strangers = [public for public in document.signers if trust.name(public, at) is None]
+        names = ", ".join(public.fingerprint for public in strangers)
+        receivers = receipt.receivers(document, log) or document.signers
+        if strangers and set(receivers) <= set(strangers):
+            findings.append(Finding(document.key, sentence, "", names))
+        elif strangers:
+            notes.append(
+                f"{document.key} has a signature by nobody in {trust.source}, which counts for nothing: {names}"
+            )
+    return findings, notes
 
 
 class Added(Struct, frozen=True):
-    """An entry or a document that was added to the custody log."""
+    """An entry or a document that was added to the custody log. ``left_out``: the keys of strangers, whose signatures
+    were not stored.
+    """
 
     location: str
     what: str
+    left_out: Sequence[PublicKey] = ()
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return the location and what was added."""
-        return {"location": self.location, "added": self.what}
+        """Return the location, what was added, and whose signatures were left out."""
+        left_out = [public.fingerprint for public in self.left_out]
+        return {"location": self.location, "added": self.what, "left_out": left_out}
 
     def draw(self, console: Console) -> None:
         """Print the result."""
         console.print(f"{self.location} has {self.what}")
+        draw_left_out(console, self.left_out)
 
 
 @verb(group, "note", title="custody note")
@@ -286,20 +301,33 @@ def add_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A document, with its signatures next to it.")],
     *,
     case: CaseFile = None,
+    signers: Signers = None,
 ) -> Added:
     """Add a document of the other side to the bundle.
 
-    The document and its signatures are checked, then stored next to the bundle.
+    The document and its signatures are checked, then stored next to the bundle. With a list of signers, only
+    signatures by its keys are.
     """
-    endpoint = known_location([location], load_case(case))
+    loaded = load_case(case)
+    endpoint = known_location([location], loaded)
     store = session.store(endpoint)
+    trust = load_trust(signers, loaded)
     document, signatures = read_files(file)
     if not signatures:
         raise UsageError(f"no signature lies next to {file}", next_step=f"put {file.name}.….sig next to it")
     if document.root != new_event(store, "noted").root:
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
-    documents.copy_all(store, document, signatures)
-    return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}")
+    at = documents.signed_at(document, custody_log.read(store))
+    kept, left_out = documents.sort_signatures(
+        document, signatures, lambda public: trust is None or trust.name(public, at) is not None
+    )
+    if trust is not None and not kept:
+        raise NotAllowedError(
+            f"{file} is signed by nobody in {trust.source} whose key counted then",
+            next_step="ask the other side for the key, compare its fingerprint, and add its line to the list",
+        )
+    documents.copy_all(store, document, kept)
+    return Added(store.location, f"{document.key} with {things(len(kept), 'signature')}", left_out)
 
 
 class SignedRelease(SignedFiles, frozen=True):
