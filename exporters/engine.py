@@ -115,9 +115,9 @@ class Engine(Struct, frozen=True):
     tables ``skipped``: for ``follow``, ``status`` and ``cutover``. ``log`` is that of the ``ChangeBase``.
     """
     definition_state: str = ""
-    """A function ``(url, secrets, position)`` that returns, as plain JSON, what is to be known of a source's
-    definitions so that later changes of them are seen: for delta passes. As of a snapshot's ``position``, where that
-    says enough, else now. The ``log`` of a ``ChangeBase`` has the same.
+    """A function ``(url, secrets, reader, source)`` that returns, as plain JSON, what is to be known of a source's
+    definitions so that later changes of them are seen: for delta passes. As of the newest snapshot of the ``source`` in
+    the bundle of ``reader``; now, where that is None. The ``log`` of a ``ChangeBase`` has the same.
     """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""

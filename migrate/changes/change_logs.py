@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from exporters.changes import ChangeLog
 from exporters.engine import load_part
+from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 
@@ -31,12 +32,12 @@ def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
     return cast("ChangeLog", open_log(endpoint.url, endpoint.reveal(), name))
 
 
-def definition_state(endpoint: Endpoint, position: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what is to be known of a source's definitions, so that later changes of them are seen. ``position``: see
-    ``exporters.engine.Engine.definition_state``. Raises ``SourceError``.
+def definition_state(endpoint: Endpoint, reader: BundleReader | None, source: str) -> Mapping[str, Any]:
+    """Return what is to be known of a source's definitions, so that later changes of them are seen. ``reader`` and
+    ``source``: see ``exporters.engine.Engine.definition_state``. Raises ``SourceError``, ``DamageError``.
     """
     reference = registry.engine_for(endpoint.url, endpoint.shown).definition_state
-    return load_part(reference)(endpoint.url, endpoint.reveal(), position) if reference else {}
+    return load_part(reference)(endpoint.url, endpoint.reveal(), reader, source) if reference else {}
 
 
 def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]:
@@ -45,7 +46,7 @@ def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]
         name: FollowRequest(
             partial(open_change_log, endpoint) if engine.change_log else None,
             endpoint.retain_bytes,
-            partial(definition_state, endpoint, {}),
+            partial(definition_state, endpoint, None, name),
         )
         for name, endpoint in endpoints.items()
         if (engine := registry.find(endpoint.url)) is not None and (engine.change_log or engine.row_repair)

@@ -25,7 +25,13 @@ from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
-from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
+from migrate.follow.delta import (
+    DEFINE_DELTA_STEP,
+    DeltaFollower,
+    DeltaSource,
+    DeltaState,
+    sources_to_follow,
+)
 from migrate.follow.followed import FollowedSource, followed_sources, reread_tables
 from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
@@ -63,7 +69,8 @@ class Followed(Struct, frozen=True):
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
         is_incomplete = any(
             source.skipped
-            or (isinstance(source, FollowState) and (source.undefined or source.refusing))
+            or source.undefined
+            or (isinstance(source, FollowState) and source.refusing)
             or [error for error in source.stopped if not isinstance(error, taken_over)]
             for source in self.sources
         )
@@ -105,7 +112,11 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
     if isinstance(source, DeltaState):
         last = source.last and _as_shown(source.last)
         document = {"source": source.source, "delta": last, "rows": source.rows, "passes": source.passes}
-        return document | {"caught_up": source.passes > 0, "stopped": errors}
+        return document | {
+            "caught_up": source.passes > 0,
+            "stopped": errors,
+            "undefined": list(source.undefined),
+        }
     return {
         "source": source.source,
         "captured": source.captured,
@@ -173,6 +184,8 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
             )
         if source.last is None:
             return SummaryLine(source.source, "no", _NONE_DONE, _NEXT_DELTA)
+        if source.undefined:
+            return _undefined_line(source, DEFINE_DELTA_STEP)
         return SummaryLine(source.source, "yes", _delta_line(source))
     if source.skipped:
         return SummaryLine(
@@ -185,9 +198,13 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
         table = source.refusing[0]
         return SummaryLine(source.source, "in part", f"{table.name}: {table.reason}", table.remedy)
     if source.undefined:
-        happened = f"not at the destination: {', '.join(source.undefined)}"
-        return SummaryLine(source.source, "in part", happened, DEFINE_STEP)
+        return _undefined_line(source, DEFINE_STEP)
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
+
+
+def _undefined_line(source: FollowState | DeltaState, next_step: str) -> SummaryLine:
+    happened = f"not at the destination: {', '.join(source.undefined)}"
+    return SummaryLine(source.source, "in part", happened, next_step)
 
 
 @verb(

@@ -25,7 +25,7 @@ ENGINE = Engine(
     destination_doctor="migrate.doctor.postgres_destination:examine",
     change_mark="migrate.restore.postgres.changes.follow_marks:applied_mark",
     definition_gaps="migrate.restore.postgres.changes.definition_gaps:definition_gaps",
-    definition_state="exporters.postgres.definitions.object_access:definition_state",
+    definition_state="migrate.restore.postgres.changes.definition_gaps:definition_state",
     remainder="migrate.restore.postgres.changes.remainder:carry_remainder",
     activation="migrate.restore.postgres.destination:make_durable",
 )

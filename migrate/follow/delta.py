@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -26,7 +25,6 @@ from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import (
     BusyError,
-    DamageError,
     GoneError,
     IncompleteError,
     MoveoutError,
@@ -59,6 +57,9 @@ from migrate.storage.api import Store
 _SHORTEST_REST_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
+DEFINE_DELTA_STEP = (
+    "give the source's statements at the destination, too; the next delta pass fills a new table"
+)
 
 
 class DeltaSource(DatabasePair, frozen=True):
@@ -83,7 +84,7 @@ class DeltaSource(DatabasePair, frozen=True):
         """
         before = self._recorded()
         if before.defined is None:
-            before = replace(before, defined=definition_state(self.source, self._exported_at()))
+            before = replace(before, defined=definition_state(self.source, self._exported(), self.name))
         at, begun = datetime.now(UTC), time.monotonic()
         try:
             repaired = repair_from_source(
@@ -106,15 +107,14 @@ class DeltaSource(DatabasePair, frozen=True):
         write_delta(self.store, record)
         return record
 
-    def _exported_at(self) -> Mapping[str, Any]:
-        """Return the position of the last snapshot in the bundle, nothing where there is none. Raises errors of the
+    def _exported(self) -> BundleReader | None:
+        """Return the bundle, None where there is none with this source. Raises ``DamageError`` and errors of the
         location: without an answer, what was defined since would count as older.
         """
-        with suppress(GoneError, UsageError, DamageError):
-            for source in BundleReader(self.store).reconciliation():
-                if source.name == self.name and source.summary.positions:
-                    return source.summary.positions[-1]
-        return {}
+        with suppress(GoneError, UsageError):
+            reader = BundleReader(self.store)
+            return reader if self.name in reader.sources else None
+        return None
 
     def last_pass(self) -> DeltaRecord | None:
         """Return the last pass that is recorded, None where there is none. Raises errors of the location."""
@@ -194,13 +194,14 @@ def _is_log_gone(store: Store, base: RecordedBase, source: Endpoint) -> bool:
 
 class DeltaState(Struct):
     """How far delta passes of a source are. ``last``: also of an earlier run. ``passes`` and ``rows``: of this run.
-    ``stopped``: why there are no more.
+    ``undefined``: what only the source defines, or otherwise since the export. ``stopped``: why there are no more.
     """
 
     source: str
     last: DeltaRecord | None = None
     passes: int = 0
     rows: int = 0
+    undefined: tuple[str, ...] = ()
     stopped: list[MoveoutError] = field(default_factory=list)
 
     @property
@@ -262,9 +263,18 @@ class DeltaFollower:
                 continue
             pauses.succeeded()
             state = self._state
+            self._compare_definitions(record)
             state.last = record
             state.passes, state.rows = state.passes + 1, state.rows + record.rows
             self._cancellation.wait(max(record.seconds, _SHORTEST_REST_SECONDS))
+
+    def _compare_definitions(self, record: DeltaRecord) -> None:
+        """Note what the source defines and the destination lacks, each once."""
+        with suppress(SourceError):  # the next pass says what is away
+            undefined = self.source.gaps_since(record.defined or {})
+            if fresh := [thing for thing in undefined if thing not in self._state.undefined]:
+                self._note(f"not at the destination: {', '.join(fresh)}; {DEFINE_DELTA_STEP}")
+            self._state.undefined = undefined
 
 
 class DeltaCutover(Struct):

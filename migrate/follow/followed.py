@@ -36,6 +36,18 @@ class DatabasePair(Struct, frozen=True):
         if reference := self.destination.engine.activation:
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
+    def gaps_since(self, known: Mapping[str, Any], skipped: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the objects that the source defines and the destination lacks, or otherwise since ``known`` was noted
+        of its definitions, but for the tables ``skipped``; none where engines do not say so. Raises ``SourceError``.
+        """
+        reference = self.destination.engine.definition_gaps
+        return tuple(load_part(reference)(*self._both_sides(), skipped, known)) if reference else ()
+
+    def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
+        """Return the URL and the secrets of the source, then those of the destination."""
+        source, destination = self.source, self.destination
+        return source.url, source.reveal(), destination.url, destination.reveal()
+
 
 class FollowedSource(DatabasePair, frozen=True):
     """A source that is followed. ``base``, ``log`` and ``case`` are those with which its base was opened: position,
@@ -64,23 +76,13 @@ class FollowedSource(DatabasePair, frozen=True):
         return cast("Mark | None", read_mark(self.destination.url, self.destination.reveal(), self.name))
 
     def definition_gaps(self, skipped: Sequence[str]) -> tuple[str, ...]:
-        """Return the objects that the source defines and the destination lacks, but for the tables ``skipped``; none
-        where engines do not say so. Raises ``SourceError``.
-        """
-        reference = self.destination.engine.definition_gaps
-        if not reference:
-            return ()
-        return tuple(load_part(reference)(*self._both_sides(), skipped, self.log))
+        """Return what was defined since the base; see ``gaps_since``."""
+        return self.gaps_since(self.log, skipped)
 
     def note_running(self) -> None:
         """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
         if reference := self.destination.engine.note_running:
             load_part(reference)(*self._both_sides(), self.name)
-
-    def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
-        """Return the URL and the secrets of the source, then those of the destination."""
-        source, destination = self.source, self.destination
-        return source.url, source.reveal(), destination.url, destination.reveal()
 
     def _destination_part(self, reference: str) -> Any:
         return load_part(registry.require(self.destination.engine, reference, "followed"))

@@ -7,9 +7,9 @@ import pytest
 
 from exporters.postgres.definitions.object_access import (
     ACCESS,
-    definition_state,
     digests_of,
     read_access,
+    state_at,
     without_newer,
 )
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
@@ -286,7 +286,7 @@ def test_what_a_transaction_has_defined_that_was_open_at_the_snapshot_is_named(p
         connection.execute("CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0")
         run_sql(old, "SELECT txid_current()")
         [(snapshot,)] = fetch(old, "SELECT txid_current_snapshot()::text")
-    defined = definition_state(old, {}, {"snapshot": snapshot})
+    defined = state_at(old, {}, {"snapshot": snapshot})
     assert definition_gaps(old, {}, new, {}, (), defined) == ["view public.due as it is defined now"]
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from exporters.errors import SourceGoneError, SourceReplacedError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
+from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
-from migrate.errors import BusyError, GoneError, IncompleteError, NoSpaceError, UnreachableError
+from migrate.errors import BusyError, DamageError, GoneError, IncompleteError, NoSpaceError, UnreachableError
 from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
 from migrate.follow.followed import RecordedBase
@@ -78,6 +79,34 @@ def sides(request, tmp_path, monkeypatch):
         postgres.run_sql(old, f"GRANT postgres TO {name}")
         old = postgres.as_role(old, name)
     return module, old, new
+
+
+def test_passes_name_what_was_defined_otherwise_since_the_export(mariadb, tmp_path, monkeypatch):
+    """Also where the first one comes after that: what nobody has defined since is not compared as exactly."""
+    old, new = mariadb.database(), mariadb.database()
+    mysql.run_sql(
+        old, "CREATE TABLE bills (id INT PRIMARY KEY, total INT); CREATE PROCEDURE tax() SELECT 'a' AS x"
+    )
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, old, new, follow=False)
+    case = ("-c", "moveout.toml")
+    for step in ("export", "restore"):
+        assert call(step, *case).code == 0
+    again = "SET sql_mode = 'ANSI_QUOTES'; DROP PROCEDURE tax; CREATE PROCEDURE tax() SELECT 'a' AS x"
+    rename = "ALTER TABLE bills RENAME COLUMN total TO sum"
+
+    def undefined():
+        followed = call("follow", *case, "--delta", "--until-caught-up", "--json")
+        return followed.code, followed.json["result"]["sources"][0]["undefined"]
+
+    mysql.run_sql(old, again)
+    assert undefined() == (3, ["procedure `tax` as it is defined now"])
+    mysql.run_sql(old, rename)
+    named = ["table `bills` as it is defined now", "procedure `tax` as it is defined now"]
+    assert undefined() == (3, named)
+    for statements in (again, rename):
+        mysql.run_sql(new, statements)
+    assert undefined() == (0, [])
 
 
 def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path, monkeypatch):
@@ -188,7 +217,7 @@ def test_what_was_defined_otherwise_before_the_first_pass_is_named_too(
     run_postgres(old, "CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM t")
     assert call("export", *case).code == call("restore", *case).code == 0
     run_postgres(old, "CREATE OR REPLACE VIEW v AS SELECT id + 1 AS id FROM t")
-    assert call("follow", *case, "--delta", "--until-caught-up").code == 0
+    assert call("follow", *case, "--delta", "--until-caught-up").code == 3
     switched = call("cutover", *case, "--json")
     missing = switched.json["result"]["sources"][0]["carried"]["missing"]
     assert (switched.code, missing) == (3, ["view public.v as it is defined now"]), switched
@@ -338,6 +367,17 @@ def test_no_pass_begins_while_the_location_does_not_say_when_the_export_was(file
     assert read_delta(files.store, "app").defined is None
 
 
+def test_no_pass_begins_while_the_bundle_is_damaged(files, tmp_path):
+    """It would say nothing of when the export was, either."""
+    assert sqlite.export_file(tmp_path / "old.db", tmp_path / "bundle").complete
+    for path in (tmp_path / "bundle").iterdir():
+        path.rename(tmp_path / "home" / path.name)
+    (tmp_path / "home" / layout.RECONCILIATION).write_text("[]")
+    with pytest.raises(DamageError, match=layout.RECONCILIATION):
+        files.take_pass(CancellationToken())
+    assert read_delta(files.store, "app").defined is None
+
+
 def test_which_side_of_a_pass_is_not_there_is_named(files, tmp_path):
     (tmp_path / "new.db").rename(tmp_path / "elsewhere.db")
     with pytest.raises(IncompleteError, match="app was not restored yet"):
@@ -409,6 +449,9 @@ class Passes:
         if isinstance(taken, Exception):
             raise taken
         return taken
+
+    def gaps_since(self, known):
+        return ()
 
 
 def delta_follower(source, notes):

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from exporters.mysql.catalog import read_tables
-from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.account_grants import grants_by_account
 from exporters.mysql.definitions.show_create import Definition, Missing, label_of, read_definitions
-from exporters.mysql.errors import as_source_errors
 
 _VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )")
 """What is carried over by itself, or differs as long as changes are applied."""
@@ -31,7 +28,11 @@ _DATABASE = "charset, collation and comment of the database"
 
 def read_labelled(connection: Connection, missing: Missing) -> dict[str, Definition]:
     """Return all definitions by kind and name; ``missing`` gets those that are hidden. Raises the driver's errors."""
-    definitions = read_definitions(connection, read_tables(connection), missing)
+    return labelled(read_definitions(connection, read_tables(connection), missing))
+
+
+def labelled(definitions: Iterable[Definition]) -> dict[str, Definition]:
+    """Return definitions by kind and name."""
     return {
         _DATABASE if definition["kind"] == "database" else label_of(definition): definition
         for definition in definitions
@@ -61,11 +62,3 @@ def digests_of(definitions: Mapping[str, Definition], grants: Mapping[str, list[
 def read_digests(connection: Connection) -> dict[str, str]:
     """Return the digests of a database as it is now. Raises the driver's errors."""
     return digests_of(read_labelled(connection, Missing()), grants_by_account(connection))
-
-
-def definition_state(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
-    """See ``exporters.engine.Engine.definition_state``: as of now. Raises ``SourceError``."""
-    del position
-    address = parse_url(url, secrets)
-    with closing(connect(address)) as connection, as_source_errors(address.url):
-        return {DEFINITIONS: read_digests(connection)}

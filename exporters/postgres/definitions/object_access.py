@@ -111,8 +111,9 @@ UNION ALL SELECT textsend('settings of ' || coalesce('role ' || quote_ident(role
 """Options of a membership that servers before 16 do not have are left out where they are as they always were there."""
 
 
-def definition_state(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
-    """See ``exporters.engine.Engine.definition_state``: the text of a snapshot begins with the first transaction that
+def state_at(url: str, secrets: Mapping[str, str], position: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be known of a database's definitions, so that later changes of them are seen: as of the
+    ``position`` of a snapshot, if it has the text of that, else now. The text begins with the first transaction that
     was open then. What that one defines is not in the snapshot. Raises ``SourceError``.
     """
     address = parse_url(url, secrets)

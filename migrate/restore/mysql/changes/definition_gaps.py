@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
-from exporters.mysql.connection import Connection
+from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.account_grants import OWN_ACCOUNT, grants_by_account
 from exporters.mysql.definitions.definition_digests import (
     DEFINITIONS,
     PRIVILEGES,
     constant_text,
     digests_of,
+    labelled,
     read_labelled,
 )
 from exporters.mysql.definitions.show_create import Definition, Missing
+from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.server_settings import server_settings
+from migrate.bundle.reader import BundleReader
 from migrate.changes.remainder import DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.mysql.definitions.accounts import Grants, is_role
 from migrate.restore.mysql.definitions.object_maker import without_definer
+from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
 from migrate.restore.mysql.destination import both_sides
 
 _OF_TABLES = frozenset({"table", "trigger"})
@@ -49,6 +54,19 @@ def definition_gaps(
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
     with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
         return compare_definitions(reader, writer, skipped=skipped, log=log).missing
+
+
+def definition_state(
+    url: str, secrets: Mapping[str, str], reader: BundleReader | None, source: str
+) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``. What accounts may do is of now: the cutover compares all of it.
+    Raises ``SourceError``, ``DamageError``.
+    """
+    exported = labelled(read_definitions(reader, source)) if reader else None
+    address = parse_url(url, secrets)
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        definitions = read_labelled(connection, Missing()) if exported is None else exported
+        return {DEFINITIONS: digests_of(definitions, grants_by_account(connection))}
 
 
 def compare_definitions(

@@ -16,11 +16,13 @@ from exporters.postgres.definitions.object_access import (
     changed_access,
     read_access,
     read_texts,
+    state_at,
     without_newer,
 )
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
+from migrate.bundle.reader import BundleReader
 from migrate.changes.remainder import DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
@@ -204,6 +206,13 @@ def definition_gaps(
         missing = compare_definitions(reader, writer, skipped=skipped, log=log).missing
         anew = _columns_made_anew(reader, writer, log or {})
         return [*missing, *anew, *_dropped(reader, writer, base_tables(log or {}))]
+
+
+def definition_state(
+    url: str, secrets: Mapping[str, str], reader: BundleReader | None, source: str
+) -> dict[str, Any]:
+    """See ``exporters.engine.Engine.definition_state``. Raises ``SourceError``, ``DamageError``."""
+    return state_at(url, secrets, reader.newest_position(source) if reader else {})
 
 
 def compare_definitions(

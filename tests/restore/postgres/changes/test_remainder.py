@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from exporters.postgres.definitions.object_access import definition_state
+from exporters.postgres.definitions.object_access import state_at
 from migrate.changes.remainder import RemainderRequest
 from migrate.restore.postgres.changes.remainder import _Remainder, carry_remainder
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -132,7 +132,7 @@ def test_large_objects_that_are_there_get_what_has_changed_since_the_base(sides)
     run_sql(source, "COMMENT ON LARGE OBJECT 4715 IS 'of the source'")
     run_sql(destination, "COMMENT ON LARGE OBJECT 4715 IS 'of the destination'")
     try:
-        log = {"publication": "app"} | definition_state(source, request.source_secrets, {})
+        log = {"publication": "app"} | state_at(source, request.source_secrets, {})
         run_sql(
             source,
             f"ALTER LARGE OBJECT 4711 OWNER TO {known}; COMMENT ON LARGE OBJECT 4711 IS 'it''s new';"
