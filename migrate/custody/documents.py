@@ -20,6 +20,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import moment_of
 from migrate.custody.signing import bundle_signatures, ssh_signatures
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
@@ -70,12 +71,15 @@ class Document(Struct, frozen=True):
         return {**self.value, **free} == {**other.value, **free}
 
 
-def signed_at(document: Document, log: custody_log.Log) -> datetime | None:
+def signed_at(document: Document, log: custody_log.Log, trust: Trust) -> datetime | None:
     """Return as of when the keys that signed a document count: when the log first named it, and not before its own
-    time. Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back.
+    time. Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back. None,
+    for now, where only entries name it that show nothing.
     """
-    times = [moment for moment in (document.moment, log.recorded_at(document.sha256)) if moment]
-    return max(times, default=None)
+    recorded = log.recorded_at(document.sha256, trust)
+    if recorded is None and log.names(document.sha256):
+        return None
+    return max((moment for moment in (document.moment, recorded) if moment), default=None)
 
 
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:

@@ -20,7 +20,7 @@ from migrate.custody import bundle_hold, cross_checks, documents, location_files
 from migrate.custody.documents import Document
 from migrate.custody.location_files import Remains, is_kept, unknown_files, unknown_payload
 from migrate.custody.log import custody_log
-from migrate.custody.log.custody_log import is_same_location
+from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations import clock
@@ -173,10 +173,7 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
     signed = [
         document
         for document in receipts
-        if any(
-            _is_of_others(public, documents.signed_at(document, log), by, trust)
-            for public in document.signers
-        )
+        if any(_is_of_others(public, document, log, by, trust) for public in document.signers)
     ]
     if not signed:
         nobody = f"nobody in {trust.source}" if trust else "nobody"
@@ -217,16 +214,16 @@ def _outlasts(whole: Document, damaged: Document) -> bool:
 
 
 def _is_of_others(
-    public: PublicKey, at: datetime | None, by: Collection[PublicKey], trust: Trust | None
+    public: PublicKey, document: Document, log: Log, by: Collection[PublicKey], trust: Trust | None
 ) -> bool:
-    """Tell whether a key that signed at that time is another party's. With a list it must be on it, and under no name
+    """Tell whether a key that signed a document is another party's. With a list it must be on it, and under no name
     of the keys ``by`` which the bundle is erased: a second key of who erases it is not another party, whatever else it
     is called.
     """
     if trust is None or public in by:
         return public not in by
     is_own = any(trust.owners(public) & trust.owners(own) for own in by)
-    return trust.name(public, at) is not None and not is_own
+    return trust.name(public, documents.signed_at(document, log, trust)) is not None and not is_own
 
 
 def refuse_held(held: Sequence[str]) -> None:

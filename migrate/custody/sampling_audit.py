@@ -148,7 +148,7 @@ def _of_the_list(store: Store, trust: Trust | None, root: str) -> list[Finding]:
     """Check who signed the root, and the list of items against that."""
     names = bundle_signatures.signatures(store)
     signers = names.of(layout.TAG_MANIFEST)
-    times = events.signing_times(custody_log.read(store), root) if trust else {}
+    times = events.signing_times(custody_log.read(store), root, trust) if trust else {}
     return [
         *names.findings,
         *bundle_tree.check(store, list(dict.fromkeys([*(trust.keys if trust else ()), *signers])), deep=True),

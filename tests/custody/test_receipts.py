@@ -26,6 +26,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
+from tests.custody.conftest import flat
 from tests.export.sources import Numbers
 
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -413,3 +414,29 @@ def test_a_strangers_signature_does_not_come_in_with_a_receipt(
     assert set(documents.read_all(location)[0][0].signers) == {customer.public, provider.public}
     (tmp_path / f"{document.key[4:]}.{customer.public.id}.sig").unlink()
     assert call(*words, "--key", make_key.path_of("provider")).code == 4
+
+
+def test_a_receipt_by_a_stolen_key_counts_no_more_by_an_entry_that_was_dated_back(
+    location, provider, customer, make_key, tmp_path
+):
+    year_ago, allowed = datetime.now(UTC) - timedelta(days=365), tmp_path / "allowed"
+    record_seal(location, provider, [provider])
+    value = {
+        **receipt.write(location, GOOD).value,
+        "location": "file:///received",
+        "time": year_ago.isoformat(),
+    }
+    document = documents.make("receipt", "", value)
+    documents.keep(location, document, [customer])
+    received = receipt.happened(document, "received", location.location, [customer.public])
+    before = f"{year_ago + timedelta(days=1):%Y%m%d}"
+    allowed.write_text(f'host {provider.public.line}\nacme valid-before="{before}" {customer.public.line}\n')
+    versions = erase.removable(open_object_lock(location.location))
+    for thief in (make_key("stranger"), customer):
+        custody_log.append(location, thief, lambda _: [received], clock=lambda: year_ago)
+        trust = allowed_signers.load(allowed)
+        assert erase.check(location, versions, [], [provider.public], trust) != []
+    verified = call("custody", "verify", location.location, "--signers", allowed)
+    assert (verified.code, f"{document.key}: is signed by nobody" in flat(verified.out)) == (6, True), (
+        verified.out
+    )

@@ -4,14 +4,17 @@ import os
 import random
 import subprocess
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from migrate.bundle import layout
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.events import record_seal
 from migrate.custody.signing import allowed_signers, keys, ssh_signatures
-from migrate.custody.signing.bundle_signatures import sign_bundle, signatures
+from migrate.custody.signing.bundle_signatures import root_of, sign_bundle, signature_key, signatures
 from migrate.errors import NotAllowedError, UsageError
 from scripts.shelf import shelf
 from tests.cli.conftest import call
@@ -223,3 +226,28 @@ def test_the_commands(location, tmp_path):
     assert "signed by nobody" in refused.out
     assert call("sign", bundle, "--key", mine, "--passphrase", "open sesame").code == 2
     assert call("sign", bundle).code == 2
+
+
+def test_an_entry_that_was_dated_back_makes_no_key_count(location, provider, customer, make_key, tmp_path):
+    """Whoever stole a key that was replaced signs with it today, and writes into the log that it was a year ago: by a
+    stranger's entry, or by one of that very key behind entries that are newer.
+    """
+    year_ago, allowed = datetime.now(UTC) - timedelta(days=365), tmp_path / "allowed"
+    sign_bundle(location, provider)
+    record_seal(location, provider, [provider])
+    location.delete(signature_key(layout.TAG_MANIFEST, provider.public))
+    sign_bundle(location, customer)
+    root = root_of(location)
+    signed = CustodyEvent("signed", "b", root, location.location, {"by": customer.public.fingerprint})
+    valid = f'acme valid-before="{year_ago + timedelta(days=1):%Y%m%d}" {customer.public.line}\n'
+    for thief in (make_key("stranger"), customer):
+        custody_log.append(location, thief, lambda _: [signed], clock=lambda: year_ago)
+        for others in ("", f"host {provider.public.line}\n"):
+            allowed.write_text(valid + others)
+            ended = call("verify", location.location, "--signers", allowed)
+            is_first_of_list = (
+                thief is customer and not others
+            )  # then nothing shows that the clock was set back
+            assert ended.code == (0 if is_first_of_list else 6), (thief.public.name, others, ended.out)
+    verified = call("custody", "verify", location.location, "--signers", allowed)
+    assert (verified.code, verified.out.count("is signed by nobody in")) == (6, 2), verified.out

@@ -70,7 +70,7 @@ def check_signed(
     checked: Signatures = signatures(store)
     signers = checked.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.keys if trust else ()), *signers])
-    times = events.signing_times(custody_log.read(store), root_of(store)) if trust else {}
+    times = events.signing_times(custody_log.read(store), root_of(store), trust) if trust else {}
     stamps, wrong = timestamps.stamps(store, roots)
     findings = [
         *checked.findings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,12 +74,15 @@ def acknowledge_command(
     store = session.store(endpoint)
     document, signatures = read_files(file)
     trust = load_trust(signers, loaded)
-    recorded = custody_log.read(store).recorded_at(document.sha256)
-    kept, left_out = documents.sort_signatures(
-        document,
-        signatures,
-        lambda public: trust is None or public == signer.public or trust.name(public, recorded) is not None,
-    )
+    kept: Mapping[str, bytes] = signatures
+    left_out: Sequence[PublicKey] = ()
+    if trust is not None:
+        recorded = custody_log.read(store).recorded_at(document.sha256, trust)
+        kept, left_out = documents.sort_signatures(
+            document,
+            signatures,
+            lambda public: public == signer.public or trust.name(public, recorded) is not None,
+        )
     if trust is not None and left_out and not receipt.senders_of(document, kept, signer):
         raise NotAllowedError(
             f"the receipt is signed by nobody in {trust.source} whose key counts now",

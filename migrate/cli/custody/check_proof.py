@@ -115,7 +115,7 @@ def check_proof_command(
     times: Mapping[str, datetime] = {}
     if location is not None:
         log = custody_log.check_order(session.store(known_location([location], loaded)))
-        times = events.signing_times(log, proof.checkpoint.root)
+        times = events.signing_times(log, proof.checkpoint.root, trust)
     signed_by = _signed_by(proof.checkpoint, trust, times)
     failure = "" if signed_by else _unsigned(proof.checkpoint, trust, times)
     failure = failure if proof.holds else "the item is not in the tree whose root was signed"

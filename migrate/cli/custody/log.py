@@ -218,16 +218,17 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
     stands for. Where one does, the signature of a stranger is a note: anybody can sign anything.
     """
     sentence = f"is signed by nobody in {trust.source}"
+    counted = {entry.line for entry in log.counted(trust)}
     findings = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
         for entry in log.entries
-        if trust.name(entry.public, entry.moment) is None
+        if entry.line not in counted
     ]
     if log.head_signer is not None and log.head_signer not in trust.keys:
         findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
     notes = []
     for document in documents_kept:
-        at = documents.signed_at(document, log)
+        at = documents.signed_at(document, log, trust)
         strangers = [public for public in document.signers if trust.name(public, at) is None]
         names = ", ".join(public.fingerprint for public in strangers)
         receivers = receipt.receivers(document, log) or document.signers
@@ -317,17 +318,19 @@ def add_command(
         raise UsageError(f"no signature lies next to {file}", next_step=f"put {file.name}.….sig next to it")
     if document.root != new_event(store, "noted").root:
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
-    at = documents.signed_at(document, custody_log.read(store))
-    kept, left_out = documents.sort_signatures(
-        document, signatures, lambda public: trust is None or trust.name(public, at) is not None
-    )
-    if trust is not None and not kept:
-        raise NotAllowedError(
-            f"{file} is signed by nobody in {trust.source} whose key counted then",
-            next_step="ask the other side for the key, compare its fingerprint, and add its line to the list",
+    left_out: Sequence[PublicKey] = ()
+    if trust is not None:
+        at = documents.signed_at(document, custody_log.read(store), trust)
+        signatures, left_out = documents.sort_signatures(
+            document, signatures, lambda public: trust.name(public, at) is not None
         )
-    documents.copy_all(store, document, kept)
-    return Added(store.location, f"{document.key} with {things(len(kept), 'signature')}", left_out)
+        if not signatures:
+            raise NotAllowedError(
+                f"{file} is signed by nobody in {trust.source} whose key counted then",
+                next_step="ask the other side for the key, compare its fingerprint, and add its line to the list",
+            )
+    documents.copy_all(store, document, signatures)
+    return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}", left_out)
 
 
 class SignedRelease(SignedFiles, frozen=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent, LogEntry
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
 from migrate.storage.api import Store
@@ -57,10 +58,29 @@ class Log(Struct, frozen=True):
             if entry_.what.event == event and root in {None, entry_.what.root}
         ]
 
-    def recorded_at(self, sha256: str) -> datetime | None:
-        """Return when the log first named a file by its hash; None where it does not."""
-        entries = (entry_ for entry_ in self.entries if entry_.what.details.get("sha256") == sha256)
-        return next((entry_.moment for entry_ in entries), None)
+    def dated(self, trust: Trust) -> Iterator[tuple[LogEntry, datetime]]:
+        """Yield the entries by keys of a list, each with the time as of which it shows anything: its own, and not
+        before that of an earlier one whose key counted. Whoever has a key that counts no more dates back what he signs.
+        """
+        latest = datetime.min.replace(tzinfo=UTC)
+        for entry_ in self.entries:
+            if entry_.public in trust.keys:
+                moment = max(latest, entry_.moment)
+                latest = latest if trust.name(entry_.public, moment) is None else moment
+                yield entry_, moment
+
+    def counted(self, trust: Trust) -> list[LogEntry]:
+        """Return the entries by keys that a list counted when they were written."""
+        return [entry_ for entry_, at in self.dated(trust) if trust.name(entry_.public, at) is not None]
+
+    def recorded_at(self, sha256: str, trust: Trust) -> datetime | None:
+        """Return when the log first named a file by its hash, as ``dated`` has it; None where it does not."""
+        dated = self.dated(trust)
+        return next((at for entry_, at in dated if entry_.what.details.get("sha256") == sha256), None)
+
+    def names(self, sha256: str) -> bool:
+        """Tell whether any entry names a file by its hash."""
+        return any(entry_.what.details.get("sha256") == sha256 for entry_ in self.entries)
 
     def before(self, entry_: LogEntry) -> Log:
         """Return the log as it was when an entry was written."""

@@ -12,6 +12,7 @@ from migrate.bundle.reader import hash_file, step_where_no_bundle
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import timestamps
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
 from migrate.errors import MoveoutError, UsageError
@@ -31,10 +32,13 @@ def need_sealed(store: Store) -> BundleInfo:
     return info
 
 
-def signing_times(log: custody_log.Log, root: str) -> dict[str, datetime]:
-    """Return when each key signed the bundle of a root, by its fingerprint, as the log says."""
-    signed = log.find("signed", root)
-    return {str(entry.what.details.get("by")): entry.moment for entry in reversed(signed)}
+def signing_times(log: custody_log.Log, root: str, trust: Trust) -> dict[str, datetime]:
+    """Return when each key signed the bundle of a root, by its fingerprint, as ``Log.dated`` has it."""
+    times: dict[str, datetime] = {}
+    for entry, at in log.dated(trust):
+        if (entry.what.event, entry.what.root) == ("signed", root):
+            times.setdefault(str(entry.what.details.get("by")), at)
+    return times
 
 
 def record(
