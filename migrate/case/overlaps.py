@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,6 +48,23 @@ def overlaps(
             " down, the bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another"
             " location"
         )
+
+
+def within_destinations(
+    destinations: Mapping[str, Endpoint], locations: Iterable[Endpoint | None]
+) -> Iterator[str]:
+    """Yield a sentence for each location of a bundle that lies in a destination bucket or prefix, as far as URLs say.
+    The restore refuses it.
+    """
+    for name, destination in destinations.items():
+        for location in locations:
+            if location is None or not _is_bucket(destination.url):
+                continue
+            if _is_same(location.url, destination.url) or _lies_in(location.url, destination.url):
+                yield (
+                    f"The bundle at {location.shown} lies in the destination of {name}: a restore refuses to mix its"
+                    " objects with the files of the bundle; name another bucket or prefix"
+                )
 
 
 def shared_identities(identities: Mapping[str, str], known: Collection[str] = ()) -> Iterator[str]:

@@ -21,7 +21,7 @@ from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.limits import gently, parse_limits
 from migrate.case.model import Case, Endpoint
-from migrate.case.overlaps import overlaps
+from migrate.case.overlaps import overlaps, within_destinations
 from migrate.case.secrets import redact
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
@@ -596,7 +596,11 @@ def export_command(
         seal_time=seal_time_before(loaded.deadline, loaded.reserve_seconds) if loaded else SealTime(),
         limits=limits.parse(loaded.limits if loaded else None),
     )
-    for sentence in overlaps(endpoints, location, loaded.transfer_to if loaded else None):
+    transfer_to = loaded.transfer_to if loaded else None
+    for sentence in (
+        *overlaps(endpoints, location, transfer_to),
+        *within_destinations(loaded.destinations if loaded else {}, (location, transfer_to)),
+    ):
         session.progress.note(f"! {sentence}")
     if proof.dry_run:
         return _would_export(session, endpoints, location, options.limits)

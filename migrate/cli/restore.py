@@ -31,7 +31,7 @@ from migrate.cli.common.sources import (
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
-from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.restore_records import RestoreRecord
@@ -270,6 +270,8 @@ def run_restore(
                 others=_others(destinations, name),
             )
             try:
+                if not options.merge:
+                    _refuse_overlap(endpoint, location)
                 outcome = restore_source(request, create=options.create or endpoint.create)
                 outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
                 line = _summary_line(outcomes[name])
@@ -308,6 +310,19 @@ def run_restore(
             if failure is not None:
                 session.progress.note(failure)
         return restored
+
+
+def _refuse_overlap(destination: Endpoint, location: Endpoint) -> None:
+    """Raise ``UsageError`` for a destination bucket in which the bundle lies, or that lies in the bundle."""
+    if destination.engine.url_names != "bucket":
+        return
+    from migrate.restore.objects.existing import overlap  # noqa: PLC0415  it imports botocore
+
+    if problem := overlap(destination, location):
+        raise UsageError(
+            f"{destination.shown}: {problem}",
+            next_step="name another bucket or prefix; or --merge, which leaves the files of the bundle as they are",
+        )
 
 
 def _in_turn(
@@ -449,7 +464,7 @@ def _would_restore(
     from migrate.doctor.run import (  # noqa: PLC0415  it imports a forecast, and only this asks
         MoveEndpoints,
         examine_all,
-        with_restored,
+        with_locations,
     )
 
     store = session.store(location)
@@ -467,5 +482,5 @@ def _would_restore(
         made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
     examinations = examine_all(MoveEndpoints({}, destinations, {}, export_workers()))
-    problems = problems_of(with_restored(examinations.examined, [location]))
+    problems = problems_of(with_locations(examinations.examined, destinations, [location]))
     return WouldDo(store.location, actions, problems, IncompleteError.exit_code if problems else OK)

@@ -249,12 +249,13 @@ def _sync_database(
 
 def _would_sync(asked: DatabaseSync) -> WouldDo:
     """Look at both databases, and write nothing."""
-    from migrate.doctor.run import MoveEndpoints, blocking_error, examine_all, with_restored  # noqa: PLC0415  as above
+    from migrate.doctor.run import MoveEndpoints, blocking_error, examine_all, with_locations  # noqa: PLC0415  as above
 
     source, destination = replace(asked.source, follow=True), replace(asked.destination, create=asked.create)
     move = MoveEndpoints({asked.name: source}, {asked.name: destination}, {}, export_workers())
     bundle = Endpoint(str(asked.folder / "bundle"))
-    examined = with_restored(examine_all(move).examined, [bundle] if asked.folder.exists() else [])
+    locations = [bundle] if asked.folder.exists() else []
+    examined = with_locations(examine_all(move).examined, move.destinations, locations)
     errors = [error for entry in examined if (error := blocking_error(entry, create=asked.create))]
     problems = problems_of(examined)
     code = errors[0].exit_code if errors else IncompleteError.exit_code if problems else OK

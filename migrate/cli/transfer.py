@@ -13,6 +13,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
+from migrate.case.overlaps import within_destinations
 from migrate.case.secrets import redact
 from migrate.cli import app
 from migrate.cli.common.cluster_options import (
@@ -204,6 +205,8 @@ def transfer_command(
     """
     loaded = load_case(case)
     origin, destination = _ends(locations or [], loaded)
+    for sentence in within_destinations(loaded.destinations if loaded else {}, (destination,)):
+        session.progress.note(f"! {sentence}")
     signers = signing.load(loaded)
     cluster = which_scheduler(executor, scheduler)
     return announced(

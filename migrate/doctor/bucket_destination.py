@@ -27,11 +27,10 @@ from migrate.doctor.bucket_source import (
     tls_findings,
 )
 from migrate.errors import GoneError, MoveoutError, NotAllowedError
-from migrate.restore.objects.existing import of_others
 from migrate.storage.s3.capability_probe import Capabilities, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
+from migrate.storage.s3.own_objects import of_others
 
 _WRITES = (
     "PutObject",
@@ -88,8 +87,7 @@ def _create(location: S3Location, destination: DestinationBucket, *, locks: bool
 
 
 def _contents(destination: DestinationBucket) -> Iterator[Finding]:
-    others = of_others(destination, destination.list())
-    summary = next((each for each in others if not each.key.startswith(SYNC_RECORDS)), None)
+    summary = next(of_others(destination, destination.list()), None)
     if summary is not None:
         yield Finding(
             "blocks",

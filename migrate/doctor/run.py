@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -145,7 +146,7 @@ def examine_all(
     progress.end()
     destinations = [_not_the_source(entry, move) for entry in others if entry.kind == "destination"]
     locations = [entry for entry in others if entry.kind == "location"]
-    destinations = with_restored(destinations, move.locations.values())
+    destinations = with_locations(destinations, move.destinations, move.locations.values())
     return Examinations(
         [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
     )
@@ -167,7 +168,38 @@ def blocking_error(entry: Examined, *, create: bool) -> MoveoutError | None:
     return error(f"the destination of {entry.name}: {finding.named_problem}", next_step=step)
 
 
-def with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -> list[Examined]:
+def with_locations(
+    examined: Sequence[Examined], destinations: Mapping[str, Endpoint], locations: Collection[Endpoint]
+) -> list[Examined]:
+    """Return examinations of ``destinations`` with what the locations of a bundle say about them: one that overlaps
+    with a location is refused, and one that a restore from there filled is not taken for occupied by others.
+    """
+    apart = [
+        _apart_from(entry, destinations[entry.name], locations) if entry.kind == "destination" else entry
+        for entry in examined
+    ]
+    return _with_restored(apart, locations)
+
+
+def _apart_from(entry: Examined, destination: Endpoint, locations: Iterable[Endpoint]) -> Examined:
+    """Return the examination of a destination, with a finding where it overlaps with a location. What is written to
+    the location meanwhile is listed at the destination, too, and says nothing.
+    """
+    if urlsplit(destination.url).scheme != "s3":
+        return entry
+    from migrate.restore.objects.existing import overlap  # noqa: PLC0415  it imports botocore
+
+    problem = next(filter(None, (overlap(destination, location) for location in locations)), "")
+    if not problem:
+        return entry
+    fix = Fix("advice", "name another bucket, or two prefixes of which none lies in the other")
+    consequence = "A restore refuses to mix objects with the files of the bundle."
+    refusal = Finding("blocks", "address", entry.url, problem, consequence, fix)
+    others = [finding for finding in entry.examination.findings if finding.check != _CONTENTS]
+    return replace(entry, examination=replace(entry.examination, findings=[refusal, *others]))
+
+
+def _with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) -> list[Examined]:
     """Return examinations that take no destination for occupied by others that a restore of these locations filled.
     Locations are read only where a destination is occupied.
     """
@@ -390,7 +422,7 @@ def check_destinations(
     sources: Sequence[SourcePlan],
     destinations: Mapping[str, Endpoint],
     examined: Sequence[Examined] | None = None,
-    locations: Iterable[Endpoint] = (),
+    locations: Collection[Endpoint] = (),
 ) -> list[DestinationPlan]:
     """Return what the destinations of sources will not take. ``examined``: what was seen of them just before; if None,
     they are examined. ``locations``: those of the bundle, whose restores may have filled them.
@@ -403,7 +435,7 @@ def check_destinations(
             needs = {"features": source.survey.features}
             examine = _examine_destination(name, destinations[name], needs, alone)
             jobs.append(("destination", name, destinations[name], examine))
-        examined = with_restored(_at_once(jobs, EXAMINE_SECONDS, Silent()), locations)
+        examined = with_locations(_at_once(jobs, EXAMINE_SECONDS, Silent()), destinations, locations)
     return [
         DestinationPlan(entry.name, entry.url, _warnings(entry.examination.findings))
         for entry in examined

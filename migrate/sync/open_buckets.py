@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -17,8 +17,8 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import Note
 from migrate.storage.s3 import client
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
-from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
+from migrate.storage.s3.own_objects import SYNC_RECORDS
+from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket, open_bucket
 from migrate.sync.plan import Sides
 
 _CONNECTIONS, _SOURCE_CONNECTIONS = 16, 4
@@ -64,23 +64,13 @@ def open_sides(
         overlap = (
             source_bucket.prefix.startswith(destination_bucket.prefix)
             or destination_bucket.prefix.startswith(source_bucket.prefix)
-        ) and _is_same_bucket(source_bucket, destination_bucket.reader, threads)
+        ) and is_same_bucket(source_bucket, destination_bucket.reader)
     if overlap:
         raise UsageError(
             f"{source_bucket.url} and {destination_bucket.url} overlap",
             next_step="name another prefix or bucket",
         )
     return Sides(name, source_bucket, destination_bucket, selection)
-
-
-def _is_same_bucket(source: S3Bucket, destination: S3Bucket, threads: Executor) -> bool:
-    """Tell whether both are one bucket, also where different endpoints lead to it; both are then asked at once."""
-    if source.name != destination.name:
-        return False
-    if source.boto.meta.endpoint_url == destination.boto.meta.endpoint_url:
-        return True
-    own_names: list[str] = list(threads.map(lambda bucket: bucket.own_name, (source, destination)))
-    return bool(own_names[0]) and own_names[0] == own_names[1]
 
 
 def lacks_bucket(destination: Endpoint) -> bool:

@@ -23,7 +23,7 @@ from exporters.selection import Selection
 from migrate.restore.objects.destination_terms import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, is_record
+from migrate.storage.s3.own_objects import SYNC_RECORDS, is_record
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.record.column_pages import KnownPage, UnorderedError, microseconds

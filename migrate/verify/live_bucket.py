@@ -18,9 +18,10 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
+from migrate.storage.s3.own_objects import is_own
 from migrate.verify.compare import ComparisonRequest, SourceComparison
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
             findings += different
         progress.advance(items=listed.count - compared)  # delete markers, and what the bundle does not have
         findings.sort(key=lambda finding: finding.key)
-        findings.extend(_extra(listed))
+        findings.extend(_extra(destination, listed))
         progress.end()
     finally:
         listed.close()
@@ -152,8 +153,8 @@ def _what(is_delete_marker: bool) -> str:
     return "a delete marker" if is_delete_marker else "a version"
 
 
-def _extra(listed: Listed | ListedVersions) -> Iterator[Finding]:
-    others = (key for key in listed.unmarked() if not key.startswith(SYNC_RECORDS))
+def _extra(destination: DestinationBucket, listed: Listed | ListedVersions) -> Iterator[Finding]:
+    others = (key for key in listed.unmarked() if not is_own(destination, key))
     extra = list(islice(others, _NAMED_EXTRA + 1))
     for key in extra[:_NAMED_EXTRA]:
         yield Finding(key, "is in the bucket, but not in the bundle")

@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import pytest
+
 from exporters.doctor import ExamineRequest
 from exporters.mysql.doctor import examine as examine_mysql
 from migrate.doctor import mysql_destination, postgres_destination
@@ -12,6 +14,7 @@ from tests.cli.conftest import call
 from tests.exporters.postgres.databases import as_role, login, run_sql
 from tests.tools.clients import boto_client
 from tests.tools.mysql_settings import kept_settings
+from tests.tools.profiles import extra_profile
 
 
 def by_object(examination):
@@ -90,8 +93,7 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     case = tmp_path / "case.toml"
     case.write_text(
         f'[[source]]\nname = "media"\nurl = "{url.replace("?", "/old?")}"\n'
-        f'[[destination]]\nsource = "media"\nurl = "{url}"\n'
-        f'[bundle]\nlocation = "{url.replace("?", "/bundle?")}"\n'
+        f'[[destination]]\nsource = "media"\nurl = "{url}"\n[bundle]\nlocation = "{tmp_path / "bundle"}"\n'
     )
     done = call("doctor", "-c", case, "--json")
     assert done.code == 3
@@ -104,8 +106,6 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     record = ".moveout-sync/e3b0c44298fc1c14/report.json"
     boto_client(minio.profile).put_object(Bucket=bucket, Key=record, Body=b"{}")
     boto_client(minio.profile).delete_object(Bucket=bucket, Key="mine")
-    # Elsewhere: what doctor tries out at the location would lie in the destination meanwhile.
-    case.write_text(case.read_text().replace(url.replace("?", "/bundle?"), f"{tmp_path / 'bundle'}"))
     [destination] = [
         one
         for one in call("doctor", "-c", case, "--json").json["result"]["examined"]
@@ -114,6 +114,57 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     assert not any(finding["severity"] == "blocks" for finding in destination["findings"]), (
         "the record of a sync is nobody's object"
     )
+
+
+@pytest.mark.parametrize(
+    ("bundle", "destination", "words"),
+    [
+        ("bundle", "", "lies in it"),
+        ("x/bundle", "x", "lies in it"),
+        ("bundle", "bundle/new", "it lies in"),
+        ("x", "x2", ""),
+    ],
+)
+def test_a_bundle_and_a_destination_within_each_other_are_refused(
+    minio, make_bucket, tmp_path, bundle, destination, words
+):
+    """Whatever profile leads there. Two prefixes next to each other are good."""
+    old, new = make_bucket(minio), make_bucket(minio)
+    boto_client(minio.profile).put_object(Bucket=old, Key="a", Body=b"x")
+    case = tmp_path / "case.toml"
+    with pytest.MonkeyPatch.context() as patch:
+        profile = extra_profile(patch, tmp_path, minio)
+        case.write_text(
+            f'[[source]]\nname = "media"\nurl = "s3://{old}?profile={minio.profile}"\n'
+            f'[[destination]]\nsource = "media"\nurl = "s3://{new}/{destination}?profile={profile}"\n'
+            f'[bundle]\nlocation = "s3://{new}/{bundle}?profile={minio.profile}"\n'
+        )
+        examined = call("doctor", "-c", case, "--json").json["result"]["examined"]
+        [findings] = [one["findings"] for one in examined if one["kind"] == "destination"]
+        blocking = [(one["check"], one["problem"]) for one in findings if one["severity"] == "blocks"]
+        assert [check for check, _ in blocking] == (["address"] if words else [])
+        assert all(words in problem for _, problem in blocking)
+        assert call("export", "-c", case).code == 0
+        restored = call("restore", "-c", case)
+        assert restored.code == (2 if words else 0), restored.err
+        assert words in restored.err
+        assert call("restore", "-c", case, "--merge").code == 0
+
+
+def test_a_bundle_that_is_written_into_its_destination_is_noted_at_once(minio, make_bucket, tmp_path):
+    bucket = make_bucket(minio)
+    sqlite3.connect(tmp_path / "a.db").execute("CREATE TABLE t (i)").connection.close()
+    case = tmp_path / "case.toml"
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n'
+        f'[[source]]\nname = "media"\nurl = "s3://{make_bucket(minio)}?profile={minio.profile}"\n'
+        f'[[destination]]\nsource = "media"\nurl = "s3://{bucket}?profile={minio.profile}"\n'
+        f'[bundle]\nlocation = "{tmp_path}/bundle"\n'
+        f'[transfer]\nlocation = "s3://{bucket}/copy?profile={minio.profile}"\n'
+    )
+    for command in ("export", "transfer"):
+        done = call(command, "-c", case, *(["--allow-empty"] if command == "export" else []))
+        assert (done.code, "lies in the destination of media" in done.err) == (0, True), done.err
 
 
 def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(mariadb, tmp_path):

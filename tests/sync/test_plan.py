@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.selection import Selection
 from migrate.runtime.progress import Silent
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS
+from migrate.storage.s3.own_objects import SYNC_RECORDS
 from migrate.sync import plan
 from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.plan import NAMELESS, Plan, Sides, in_order, make_plan, without_records

@@ -237,6 +237,6 @@ def test_so_many_objects_that_the_bundle_has_not_are_named_and_more_are_said_to_
     what = "is in the bucket, but not in the bundle"
     more = [Finding("…", f"more than 3 objects {what.replace('is in', 'are in')}")] if count > 3 else []
     assert (
-        list(live_bucket._extra(listed))
+        list(live_bucket._extra(SimpleNamespace(prefix=""), listed))
         == [Finding(str(number), what) for number in range(min(count, 3))] + more
     )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
+from migrate.case.model import Endpoint
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.restore.objects.lease import Folder
 from migrate.storage.s3.capability_probe import is_probe_object
+from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import SYNC_RECORDS, Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.own_objects import is_own, of_others
+from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket
 
 _SAME, _OTHER = "same", "other"
 
@@ -23,7 +29,7 @@ class Present:
         self.probe_objects = set[str]()
         """The keys of what a killed restore had written to try the destination out, once all is listed."""
         listing = destination.list_versions() if versions else destination.list()
-        listing = of_others(destination, listing, self.probe_objects)
+        listing = self._without_traces(listing)
         self._listed = ListedVersions(listing) if versions else Listed(listing)
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
@@ -43,8 +49,17 @@ class Present:
         return ([listed[0]], listed[1]) if listed else ((), "")
 
     def foreign(self) -> str | None:
-        """Return a key that was asked for by nobody, or None; the record of a sync is no object of anybody's."""
-        return next((key for key in self._listed.unmarked() if not key.startswith(SYNC_RECORDS)), None)
+        """Return a key that was asked for by nobody, or None; what is moveout's own is nobody's."""
+        return next((key for key in self._listed.unmarked() if not is_own(self._destination, key)), None)
+
+    def _without_traces(self, summaries: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+        """Leave out what restores keep here, and note what a killed one has tried the destination out with."""
+        ours = Folder(self._destination).prefix
+        for summary in summaries:
+            if is_probe_object(self._destination, summary.key):
+                self.probe_objects.add(summary.key)
+            elif not summary.key.startswith(ours):
+                yield summary
 
     def close(self) -> None:
         """Forget it."""
@@ -60,23 +75,37 @@ def begins(
     )
 
 
-def of_others(
-    destination: DestinationBucket, summaries: Iterable[ObjectSummary], probe_objects: set[str] | None = None
-) -> Iterator[ObjectSummary]:
-    """Leave out what restores keep here, and probes of a killed restore, which ``probe_objects`` gets."""
-    ours = Folder(destination).prefix
-    for summary in summaries:
-        if is_probe_object(destination, summary.key):
-            if probe_objects is not None:
-                probe_objects.add(summary.key)
-        elif not summary.key.startswith(ours):
-            yield summary
-
-
 def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) -> bool:
     if summary.is_delete_marker or row.is_delete_marker:
         return summary.is_delete_marker == row.is_delete_marker
     return destination.holds(summary, row.content)
+
+
+def overlap(destination: Endpoint, location: Endpoint) -> str:
+    """Return how a destination bucket or prefix and the location of a bundle lie within each other; "" where they do
+    not, or that cannot be asked.
+    """
+    if not all(urlsplit(endpoint.url).scheme == "s3" for endpoint in (destination, location)):
+        return ""
+    with suppress(MoveoutError):
+        own, of_bundle = (
+            parse(endpoint.url, secrets=endpoint.reveal()) for endpoint in (destination, location)
+        )
+        is_inside = of_bundle.folder.startswith(own.folder)
+        if (is_inside or own.folder.startswith(of_bundle.folder)) and _is_same_bucket(own, of_bundle):
+            return (
+                f"the bundle at {location.shown} lies in it" if is_inside else f"it lies in {location.shown}"
+            )
+    return ""
+
+
+def _is_same_bucket(own: S3Location, other: S3Location) -> bool:
+    if own.bucket != other.bucket or own.profile == other.profile:
+        return own.bucket == other.bucket
+    buckets = S3Bucket(own), S3Bucket(other)
+    for bucket in buckets:
+        bucket.check()
+    return is_same_bucket(*buckets)
 
 
 def why_flat(destination: DestinationBucket) -> str:

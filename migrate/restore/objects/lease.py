@@ -20,8 +20,8 @@ from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.own_objects import RESTORES
 
-RESERVED = ".moveout-restore/"
 _AT_ONCE = 8
 
 
@@ -33,7 +33,7 @@ class Folder(Struct, frozen=True):
     @property
     def prefix(self) -> str:
         """What its keys begin with."""
-        return self.destination.prefix + RESERVED
+        return self.destination.prefix + RESTORES
 
     @property
     def url(self) -> str:

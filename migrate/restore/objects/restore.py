@@ -44,12 +44,13 @@ from migrate.restore.objects.copy import (
 )
 from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
 from migrate.restore.objects.existing import Present, why_flat
-from migrate.restore.objects.lease import RESERVED, Folder, lease_of
+from migrate.restore.objects.lease import Folder, lease_of
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.s3.capability_probe import ALWAYS, clear_probe_objects, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
+from migrate.storage.s3.own_objects import RESTORES
 
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
@@ -384,7 +385,7 @@ class _ObjectWrites:
     def left_out(self) -> Iterator[str]:
         """Yield what the destination does not take, the first keys of each kind by name."""
         for key in self._reserved:
-            yield f"{key!r} lies where restores keep what they need themselves ({RESERVED})"
+            yield f"{key!r} lies where restores keep what they need themselves ({RESTORES})"
         for oddity, keys in self._refused_keys.items():
             what = f"the destination {self._terms.refused_keys[oddity]}"
             for key in keys:

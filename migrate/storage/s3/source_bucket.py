@@ -488,6 +488,17 @@ def open_bucket(
         return bucket
 
 
+def is_same_bucket(bucket: S3Bucket, other: S3Bucket) -> bool:
+    """Tell whether both are one bucket, also where different endpoints lead to it; both are then asked at once."""
+    if bucket.name != other.name:
+        return False
+    if bucket.boto.meta.endpoint_url == other.boto.meta.endpoint_url:
+        return True
+    with ThreadPoolExecutor(2, thread_name_prefix="moveout-names") as threads:
+        own_names = list(threads.map(lambda each: each.own_name, (bucket, other)))
+    return bool(own_names[0]) and own_names[0] == own_names[1]
+
+
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:
     """Return the next part. What is the object's fault alone is no outage."""
     try:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.doctor import ExamineRequest
 from exporters.objects import key_oddities
 from migrate.bundle.object_index import object_rows
 from migrate.bundle.reader import BundleReader
+from migrate.doctor.bucket_destination import examine
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
 from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
@@ -83,6 +85,29 @@ def test_the_record_of_a_sync_is_no_object_of_others(
     destination.put("b", b"2")
     with pytest.raises(NotEmptyError, match="'b' is an object that is not in the bundle"):
         restore(reader, destination.url)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".moveout-sync/e3b0c44298fc1c14/report.json",
+        ".moveout-restore/_work/x",
+        "moveout-probe-0123456789ab/x",
+    ],
+)
+def test_all_agree_on_what_is_moveouts_own(
+    shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, key: str
+) -> None:
+    """What a killed run has left is an object of others neither for doctor, nor for a comparison, nor for a restore."""
+    shop.put("a", b"1")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    destination = make_shop(other_minio)
+    destination.put(key, b"x")
+    assert [finding.check for finding in examine(ExamineRequest(destination.url)).findings] == []
+    restore(reader, destination.url)
+    destination.put(key, b"x")
+    assert compare(reader, destination.url) == []
+    assert restore(reader, destination.url).skipped_items == 1
 
 
 def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.scratch_table import scratch_table
-
-SYNC_RECORDS = ".moveout-sync/"
-"""What lies below is the record of a sync: no object of anybody's."""
-_RECORD = re.compile(re.escape(SYNC_RECORDS) + "[0-9a-f]{16}/.")
-"""Where a record lies unless another location is named for it."""
-
-
-def is_record(key: str) -> bool:
-    """Tell whether a key is that of a record, and not of an object that somebody else has put there."""
-    return _RECORD.match(key) is not None
 
 
 class Listed:
