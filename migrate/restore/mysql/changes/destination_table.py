@@ -40,7 +40,12 @@ _KEY = """
 SELECT COLUMN_NAME FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX
 """
-_LABEL = re.compile(r"'((?:[^']|'')*)'")
+_LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
+_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
+_ESCAPES = {"0": "\0", "n": "\n", "r": "\r"}
+"""How the catalog prints what is in a label (``append_unescaped`` in the servers' sources)."""
+_UNPRINTABLE = re.compile(r"\?+")
+"""What the catalog prints for characters beyond the first 65,536."""
 _PLAIN, _WIDE = (
     frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"}),
     frozenset({"ucs2", "utf16", "utf16le", "utf32"}),
@@ -228,20 +233,29 @@ def _label_difference(table: DestinationTable, logged: TableMap) -> str:
     if not logged.labels:
         return ""
     for ours, theirs in zip(table.labels, logged.labels, strict=False):
-        if ours is not None and [label.encode() for label in ours] != theirs:
+        if ours is not None and not (len(ours) == len(theirs) and all(map(_is_printed_as, theirs, ours))):
             shown = ", ".join(quote_literal(label.decode(errors="replace")) for label in theirs)
             return f"a column of type ENUM or SET has the labels {shown}"
     return ""
 
 
+def _is_printed_as(label: bytes, printed: str) -> bool:
+    """Tell whether the catalog may print a label so."""
+    pattern = ".+".join(map(re.escape, _UNPRINTABLE.split(printed)))
+    return re.fullmatch(pattern, label.decode(errors="replace"), re.DOTALL) is not None
+
+
 def _has_implicit_times(connection: Connection, name: str) -> bool:
     """Tell whether a system-versioned table names its times not itself."""
-    definition = str(connection.rows(f"SHOW CREATE TABLE {quote_name(name)}")[0][1])
+    definition = str(connection.named(f"SHOW CREATE TABLE {quote_name(name)}")[0]["create table"])
     return " GENERATED ALWAYS AS ROW START" not in definition.upper()
 
 
 def _labels_of(sql_type: str) -> list[str]:
-    return [label.replace("''", "'") for label in _LABEL.findall(sql_type)]
+    return [
+        _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]) if match[1] else "'", label)
+        for label in _LABEL.findall(sql_type)
+    ]
 
 
 def _text(value: object) -> str:

@@ -219,3 +219,25 @@ def test_a_table_without_transactions_at_the_destination_is_named(make_pair):
     assert "ALTER TABLE `t` ENGINE = InnoDB" in stop(pair, "the engine MyISAM")
     run_sql(pair.destination, "ALTER TABLE t ENGINE=InnoDB")
     pair.follow()
+
+
+def test_labels_are_those_of_the_log_however_the_server_prints_them(make_pair):
+    """It prints some characters by a backslash, and others as question marks. Each kind of label is another change."""
+    pair = make_pair(
+        r"CREATE TABLE moods (id INT PRIMARY KEY, e ENUM('a\nb', 'c\\d', '\0', 'it''s', '😀😀x', 'so?') NOT NULL,"
+        r" s SET('\r', '😀'), l ENUM('é', '\\') CHARACTER SET latin1)"
+    )
+    pair.follow(
+        r"INSERT INTO moods VALUES (1, '😀😀x', '\r,😀', '\\'), (2, 'a\nb', '', 'é'), (3, '\0', NULL, NULL)"
+    )
+    pair.capture(r"ALTER TABLE moods MODIFY e ENUM('a\nb', 'c\\d', '\0', 'its', '😀😀x', 'so?') NOT NULL")
+    pair.capture("INSERT INTO moods VALUES (4, 'so?', NULL, NULL)")
+    with pytest.raises(ChangeConflictError, match="has the labels"):
+        pair.apply()
+
+
+def test_a_definition_with_bytes_that_are_no_characters_keeps_no_change_away(make_pair):
+    pair = make_pair(
+        "CREATE TABLE kept (id INT PRIMARY KEY, b BINARY(2) DEFAULT X'F1FF') WITH SYSTEM VERSIONING"
+    )
+    pair.follow("INSERT INTO kept (id) VALUES (1); UPDATE kept SET id = 2")
