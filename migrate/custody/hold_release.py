@@ -8,7 +8,8 @@ no other, and a hold that is placed later needs signatures of its own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from msgspec import Struct
 
@@ -44,6 +45,18 @@ class Released(Struct, frozen=True):
     others: Sequence[Document] = ()
 
 
+class Waiting(Struct, frozen=True):
+    """A release that was begun, and has not ended its holds. ``signed``: the keys of the holds that have signed it, by
+    their fingerprints, in words with their owners. ``missing``: a sentence for each hold that lacks signatures; none
+    where it only has to be carried out. ``until``: when the holds end by themselves, None for never.
+    """
+
+    document: Document
+    signed: Mapping[str, str]
+    missing: Sequence[str]
+    until: datetime | None
+
+
 def release(
     store: Store,
     object_lock: ObjectLock,
@@ -69,8 +82,7 @@ def release(
     documents.keep(store, release_, signers)
     waiting = {document.key: document for document in _waiting(store, holds)}
     release_ = waiting.pop(release_.key, release_)
-    by = [public.fingerprint for public in release_.signers]
-    if missing := [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]:
+    if missing := _missing(release_, holds, trust):
         return Released(release_, missing, None, list(waiting.values()))
     # Once the holds have ended, locks are of a hold that is being placed.
     has_ended = bundle_hold.release_of(store, holds[-1]) is not None
@@ -105,6 +117,28 @@ def release(
     return Released(release_, [], bundle_hold.survey(store, object_lock, workers=workers))
 
 
+def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
+    """Return the releases of the holds that stand at a location by its log, those that most owners have signed first.
+    Raises like ``new_event``.
+    """
+    holds = bundle_hold.standing(custody_log.read(store), store.location)
+    if not holds:
+        return []
+    has_end = not any(hold.what.details.get("legal") for hold in holds)
+    until = max(map(bundle_hold.end_of, holds)) if has_end else None
+    words = _key_words(holds, trust)
+
+    def described(document: Document) -> Waiting:
+        by = [public.fingerprint for public in document.signers]
+        signed = {key: word for key, word in words.items() if key in by}
+        return Waiting(document, signed, _missing(document, holds, trust), until)
+
+    return [
+        described(document)
+        for document in sorted(_waiting(store, holds), key=partial(_rank, holds), reverse=True)
+    ]
+
+
 def prepare(store: Store, reason: str) -> Document:
     """Return the release of the holds that stand at a location for this reason: of those that lie there what most
     owners have signed, or a new one. What says anything else, such as another location, is not taken.
@@ -122,12 +156,7 @@ def prepare(store: Store, reason: str) -> Document:
     }
     new_release = documents.make("release", _about(event.bundle), value)
     same = [document for document in _waiting(store, holds) if document.value["reason"] == reason]
-    named = set(_named_keys(holds))
-
-    def rank(document: Document) -> tuple[int, str]:
-        return len(named & {public.fingerprint for public in document.signers}), document.key
-
-    return max(same, key=rank, default=None) or documents.resumed(store, new_release)
+    return max(same, key=partial(_rank, holds), default=None) or documents.resumed(store, new_release)
 
 
 def accept(
@@ -139,28 +168,9 @@ def accept(
     Raises like ``prepare``, and ``UsageError`` where it is another bundle's, location's or hold's, ``DamageError``
     where a signature does not hold.
     """
-    check_form(document)
     holds = _need_holds(store)
-    event = new_event(store, "released")
-    if (document.root, document.value["bundle"]) != (event.root, event.bundle):
-        raise UsageError(
-            f"{document.key} releases the bundle {document.value['bundle']}, root {document.root}; at"
-            f" {store.location} lies {event.bundle}, root {event.root}",
-            next_step="check the location, and which file you name",
-        )
-    if not is_same_location(str(document.value["location"]), store.location):
-        raise UsageError(
-            f"{document.key} is for {document.value['location']}, not for {store.location}",
-            next_step="name that location; for this one moveout hold release LOCATION --reason TEXT --to DIR makes"
-            " another release",
-        )
-    if document.value["holds"] != [hold.hash for hold in holds]:
-        entries = ", ".join(f"{hold.number}" for hold in holds)
-        raise UsageError(
-            f"{document.key} is not for the holds that stand now (entries of the custody log: {entries})",
-            next_step="a hold that was placed since needs a release of its own: moveout hold release LOCATION --reason"
-            " TEXT --to DIR makes one for all owners to sign",
-        )
+    if (objection := _objection(document, new_event(store, "released"), holds)) is not None:
+        raise objection
     named, listed = set(_named_keys(holds)), set(trust.keys if trust else ())
     kept, strangers = documents.sort_signatures(
         document, signatures, lambda public: public.fingerprint in named or public in listed
@@ -210,7 +220,7 @@ def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | N
     count = count_owners(counted, owners)
     if count >= quorum:
         return ""
-    words = {key: f"{key} ({', '.join(sorted(owners[key]))})" if owners[key] else key for key in named}
+    words = _key_words([hold], trust)
     of_owners = ", each of another owner" if quorum > 1 else ""
     few = f", all of {things(count, 'owner')}" if count < len(counted) else ""
     unlisted = [words[key] for key in signed_with if key not in listed]
@@ -251,20 +261,50 @@ def _need_holds(store: Store) -> list[LogEntry]:
     return holds
 
 
+def _rank(holds: Sequence[LogEntry], document: Document) -> tuple[int, str]:
+    """Order releases by how many of the keys that holds name have signed them."""
+    named = set(_named_keys(holds))
+    return len(named & {public.fingerprint for public in document.signers}), document.key
+
+
+def _missing(document: Document, holds: Sequence[LogEntry], trust: Trust | None) -> list[str]:
+    """Return a sentence for each hold that lacks signatures of a release."""
+    by = [public.fingerprint for public in document.signers]
+    return [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]
+
+
 def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
     """Return the releases at a location that are for these holds, and are as ``prepare`` makes them."""
-    event, releases = new_event(store, "released"), []
-    for document in documents.read_all(store, "release")[0]:
-        try:
-            check_form(document)
-        except UsageError:
-            continue
-        value = document.value
-        is_of_here = is_same_location(str(value["location"]), store.location)
-        is_of_bundle = (document.root, value["bundle"]) == (event.root, event.bundle)
-        if is_of_here and is_of_bundle and value["holds"] == [hold.hash for hold in holds]:
-            releases.append(document)
-    return releases
+    event, releases = new_event(store, "released"), documents.read_all(store, "release")[0]
+    return [document for document in releases if _objection(document, event, holds) is None]
+
+
+def _objection(document: Document, event: CustodyEvent, holds: Sequence[LogEntry]) -> UsageError | None:
+    """Return why a document is no release of these holds, which ``event`` would record; None where it is."""
+    try:
+        check_form(document)
+    except UsageError as exc:
+        return exc
+    if (document.root, document.value["bundle"]) != (event.root, event.bundle):
+        return UsageError(
+            f"{document.key} releases the bundle {document.value['bundle']}, root {document.root}; at"
+            f" {event.location} lies {event.bundle}, root {event.root}",
+            next_step="check the location, and which file you name",
+        )
+    if not is_same_location(str(document.value["location"]), event.location):
+        return UsageError(
+            f"{document.key} is for {document.value['location']}, not for {event.location}",
+            next_step="name that location; for this one moveout hold release LOCATION --reason TEXT --to DIR makes"
+            " another release",
+        )
+    if document.value["holds"] != [hold.hash for hold in holds]:
+        entries = ", ".join(f"{hold.number}" for hold in holds)
+        return UsageError(
+            f"{document.key} is not for the holds that stand now (entries of the custody log: {entries})",
+            next_step="a hold that was placed since needs a release of its own: moveout hold release LOCATION --reason"
+            " TEXT --to DIR makes one for all owners to sign",
+        )
+    return None
 
 
 def _check_unlocked(object_lock: ObjectLock, version: FileVersion) -> None:
@@ -289,6 +329,16 @@ def _owners(keys: Sequence[str], recorded: object, trust: Trust | None) -> dict[
     names = {public.fingerprint: trust.owners(public) for public in listed if trust}
     by_hold = recorded if isinstance(recorded, dict) else {}
     return {key: names.get(key, frozenset()).union(_list(by_hold.get(key))) for key in keys}
+
+
+def _key_words(holds: Sequence[LogEntry], trust: Trust | None) -> dict[str, str]:
+    """Return each key that holds name, by its fingerprint, with its owner where that is recorded or listed."""
+    words: dict[str, str] = {}
+    for hold in holds:
+        named = _named_keys([hold])
+        owners = _owners(named, hold.what.details.get("release_owners"), trust)
+        words |= {key: f"{key} ({', '.join(sorted(owners[key]))})" if owners[key] else key for key in named}
+    return words
 
 
 def _named_keys(holds: Sequence[LogEntry]) -> list[str]:

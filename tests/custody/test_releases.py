@@ -316,3 +316,44 @@ def test_a_release_that_strangers_have_signed_is_not_preferred(held, make_key, t
     held.carry_out(document, [held.host])
     documents.keep(held.store, other, [make_key("stranger"), make_key("another")])
     assert hold_release.prepare(held.store, "done").key == document.key
+
+
+def test_status_shows_a_release_that_waits_for_an_owner(held, make_key):
+    words = ("hold", "status", held.url, "-c", held.case)
+    status = call(*words, "--json").json["result"]
+    assert status["waiting"] == []
+    begun = call("hold", "release", held.url, "-c", held.case, "--reason", "received\nby them", "--json")
+    status = call(*words)
+    output = flat(status.out)
+    assert status.code == 0, status.err
+    (release,) = documents.read_all(held.store, "release")[0]
+    assert f"A release waits for signatures, for the reason 'received\\nby them' ({release.key}, " in output
+    assert f"signed by {held.keys[0]} (host)" in output
+    assert f"not signed: {held.keys[1]} (counsel)" in output
+    assert "without it the hold has no end of its own" in output
+    assert f"moveout hold release '{held.store.location}' -c {held.case} --reason" in output
+    (waiting,) = call(*words, "--json").json["result"]["waiting"]
+    assert (waiting["release"], waiting["signed_by"], waiting["until"]) == (
+        begun.json["result"]["release"],
+        held.keys[:1],
+        None,
+    )
+    assert waiting["missing"] == begun.json["result"]["missing"]
+    documents.keep(held.store, release, [held.counsel])  # and its run was killed
+    output = flat(call(*words).out)
+    assert "A release has all its signatures, and was not carried out, for the reason" in output
+    assert "not signed" not in output
+    assert held.carry_out(release, [held.host]).missing == []
+    assert "A release" not in call(*words).out
+
+
+def test_status_says_when_a_hold_without_a_legal_hold_ends(held):
+    until = soon(days=3)
+    held.carry_out(hold_release.prepare(held.store, "done"), [held.host, held.counsel])
+    assert hold_release.waiting(held.store) == []
+    terms = {"release_keys": held.keys, "release_quorum": 2}
+    details = {"until": until.isoformat(), "legal": False, "mode": "COMPLIANCE", **terms}
+    record(held.store, held.host, "held", details)
+    held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
+    (waiting,) = hold_release.waiting(held.store)
+    assert waiting.until == until

@@ -26,7 +26,8 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody import bundle_hold, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
-from migrate.errors import OK, IncompleteError, UsageError
+from migrate.custody.hold_release import Waiting
+from migrate.errors import OK, DamageError, GoneError, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words, things
 from migrate.storage.api import MultipartStore, Store
 from migrate.storage.object_lock import ObjectLock
@@ -52,20 +53,35 @@ class Firmness(StrEnum):
 
 
 class HeldBundle(Struct, frozen=True):
-    """What the location says of its locks."""
+    """What the location says of its locks. ``waiting``: releases that have not ended the hold; ``case_option`` names
+    the case file.
+    """
 
     location: str
     protection: Protection
-    is_expected: bool = True
+    waiting: Sequence[Waiting] = ()
+    case_option: str = ""
 
     @property
     def exit_code(self) -> int:
         """3 where something that should be held is not."""
-        return OK if self.protection.is_held or not self.is_expected else IncompleteError.exit_code
+        return OK if self.protection.is_held else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return counts and what is unprotected."""
-        return {"location": self.location, "held": self.protection.is_held, **as_dict(self.protection)}
+        """Return counts, what is unprotected, and which releases wait."""
+        waiting = [
+            {
+                "release": release.document.key,
+                "reason": release.document.value["reason"],
+                "time": release.document.value["time"],
+                "signed_by": list(release.signed),
+                "missing": list(release.missing),
+                "until": release.until,
+            }
+            for release in self.waiting
+        ]
+        counts = as_dict(self.protection)
+        return {"location": self.location, "held": self.protection.is_held, **counts, "waiting": waiting}
 
     def draw(self, console: Console) -> None:
         """Print what is held and what is not."""
@@ -80,19 +96,37 @@ class HeldBundle(Struct, frozen=True):
         if survey.is_held:
             console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:
-            console.print(
-                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else "")
-            )
-            if self.is_expected and survey.protected:
+            console.print(Text(f"NOT HELD: {self.location}: {counted}", style="bold red"))
+            if survey.protected:
                 draw_findings(console, survey.findings)
-            if self.is_expected:
-                console.print(
-                    "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file"
-                )
+            console.print(
+                "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file"
+            )
         if survey.later:
             console.print(
                 f"{things(survey.later, 'version')} of the log and of documents came later: free to be removed"
             )
+        for release in self.waiting:
+            self._draw_waiting(console, release)
+
+    def _draw_waiting(self, console: Console, release: Waiting) -> None:
+        value = release.document.value
+        state = (
+            "waits for signatures" if release.missing else "has all its signatures, and was not carried out"
+        )
+        sentence = f"A release {state}, for the reason {value['reason']!r}"
+        console.print(Text(plain(f"{sentence} ({release.document.key}, {value['time']})")))
+        signers = ", ".join(release.signed.values()) or "nobody whom the hold names"
+        console.print(Text(plain(f"  signed by {signers}")))
+        for lacking in release.missing:
+            console.print(Text(plain(f"  {lacking}")))
+        end = f"ends by itself at {moment_words(release.until)}" if release.until else "has no end of its own"
+        console.print(f"  without it the hold {end}")
+        reason = plain(shlex.quote(str(value["reason"])))
+        words = ("moveout hold release", shlex.quote(self.location), self.case_option, "--reason", reason)
+        does = "signs it, and carries it out with the last signature" if release.missing else "carries it out"
+        console.print(Text(f"→ this {does}:"))
+        console.print(Text(f"    {' '.join(filter(None, words))} --key KEY"), wrap=False)
 
 
 def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, ObjectLock]:
@@ -252,7 +286,20 @@ def status_command(
     protection = bundle_hold.survey(store, object_lock, workers=workers)
     if not protection.versions:  # a bundle that delete markers hide has some
         require_files(store)
-    return HeldBundle(store.location, protection)
+    return HeldBundle(
+        store.location,
+        protection,
+        waiting=_waiting(store, load_trust(None, loaded)),
+        case_option=loaded.option if loaded else "",
+    )
+
+
+def _waiting(store: Store, trust: Trust | None) -> list[Waiting]:
+    """Return the releases that wait at a location; none where nobody can say what bundle lies there."""
+    try:
+        return hold_release.waiting(store, trust)
+    except (DamageError, GoneError, UsageError):
+        return []
 
 
 class Released(Struct, frozen=True):
