@@ -25,6 +25,7 @@ An error of a source, but for one, has a second base class that says which kind 
     ├── SourceNotAllowedError     4   also a NotAllowedError
     ├── SourceUnreachableError    5   also an UnreachableError
     │   ├── SourceSilentError     5   a database server gave no answer at all, no refusal either
+    │   │   └── SourceNoRouteError  5   the network says at once that no way leads there
     │   └── SourceSnapshotLostError  5  the session that held the snapshot has ended: a new one is needed
     ├── SourceGoneError           7   also a GoneError
     │   └── SourceReplacedError   7   another server is where the source was
@@ -235,6 +236,10 @@ class SourceSilentError(SourceUnreachableError):
     """
 
     retryable = False
+
+
+class SourceNoRouteError(SourceSilentError):
+    """The network has said at once that no way leads to a server, as while its address moves: it was not waited for."""
 
 
 class SourceSnapshotLostError(SourceUnreachableError):

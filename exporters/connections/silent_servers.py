@@ -14,7 +14,7 @@ from math import inf
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from exporters.errors import SourceSilentError, SourceUnreachableError
+from exporters.errors import SourceNoRouteError, SourceSilentError, SourceUnreachableError
 
 Connection = TypeVar("Connection")
 Wait = Callable[[float], bool]
@@ -32,12 +32,14 @@ are not asked for a while: each would be waited for as long.
 _waits: list[Wait] = []
 _left_out: list[Callable[[str], bool]] = []
 """Each tells whether a URL is on a server that a command goes on without."""
-_NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 
 
-def is_silence(error: object) -> bool:
-    """Tell whether an error of a new connection means that nothing has come back, no refusal either."""
-    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in _NO_ANSWER)
+def silence_of(error: object) -> type[SourceSilentError] | None:
+    """Return what an error of a new connection means where nothing has come back, no refusal either; else None."""
+    if isinstance(error, OSError) and error.errno in _NO_ROUTE:
+        return SourceNoRouteError
+    return SourceSilentError if isinstance(error, TimeoutError) else None
 
 
 @contextmanager
@@ -83,7 +85,8 @@ def silence(url: str) -> SourceSilentError | None:
 
 def connected(url: str, connect: Callable[[], Connection]) -> Connection:
     """Return a new connection to the database of a URL. Raises ``SourceSilentError`` where its server has never
-    answered, nobody waits, the server is ``left_out``, or the command is cancelled.
+    answered, nobody waits, the server is ``left_out``, or the command is cancelled. Its other databases are not asked
+    for a while, unless nobody has waited for it.
     """
     server = _server(url)
     while True:
@@ -93,7 +96,8 @@ def connected(url: str, connect: Callable[[], Connection]) -> Connection:
             connection = connect()
         except SourceSilentError as exc:
             if server not in _answered:
-                _silent[server] = time.monotonic(), exc
+                if not isinstance(exc, SourceNoRouteError):
+                    _silent[server] = time.monotonic(), exc
                 raise
             if not _waits or _waits[-1](_AGAIN_SECONDS):
                 raise

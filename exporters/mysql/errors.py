@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 import pymysql
 
-from exporters.connections.silent_servers import is_silence
+from exporters.connections.silent_servers import silence_of
 from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
-    SourceSilentError,
     SourceSnapshotLostError,
     SourceUnreachableError,
 )
@@ -128,8 +127,9 @@ def translate(error: BaseException, source: str) -> SourceError:
         )
     if number in _SYSTEM_TABLES:
         return SourceError(message, about=source, next_step=UPGRADE_STEP)
-    if number in {0, _NOT_CONNECTED} and is_silence(getattr(error, "original_exception", error)):
-        return SourceSilentError(message, about=source, next_step=_AGAIN_STEP)
+    silence = silence_of(getattr(error, "original_exception", error))
+    if number in {0, _NOT_CONNECTED} and silence is not None:
+        return silence(message, about=source, next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, _ANSWERS):
         step = _TOO_MANY_STEP if number in _TOO_MANY else _AGAIN_STEP
         return SourceUnreachableError(message, about=source, next_step=step)

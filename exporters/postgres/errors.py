@@ -115,11 +115,11 @@ def has_ended(error: SourceUnreachableError) -> bool:
     return error.__cause__ is not None and (not state or state.startswith(("08", "57P")))
 
 
-def silent_error(error: psycopg.Error, source: str) -> SourceSilentError:
+def silent_error(
+    error: psycopg.Error, source: str, kind: type[SourceSilentError] = SourceSilentError
+) -> SourceSilentError:
     """Return the source error of a new connection that has had no answer."""
-    return SourceSilentError(
-        f"no answer from the server: {in_one_line(error)}", about=source, next_step=_AGAIN_STEP
-    )
+    return kind(f"no answer from the server: {in_one_line(error)}", about=source, next_step=_AGAIN_STEP)
 
 
 def _is_passing(error: BaseException, state: str) -> bool:

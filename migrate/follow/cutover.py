@@ -19,7 +19,13 @@ from msgspec import Struct, field
 
 from exporters.changes import Message
 from exporters.engine import TableName, load_part
-from exporters.errors import SourceError, SourceGoneError, SourceSilentError, SourceUnreachableError
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNoRouteError,
+    SourceSilentError,
+    SourceUnreachableError,
+)
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -400,9 +406,9 @@ def retried(
     while True:
         try:
             return step()
-        except SourceSilentError:  # it has been waited for
-            raise
-        except errors:
+        except errors as exc:
+            if isinstance(exc, SourceSilentError) and not isinstance(exc, SourceNoRouteError):
+                raise  # it has been waited for
             now = time.monotonic()
             failing_until = min(failing_until, now + _FAILING_SECONDS)
             if waited >= _CONTENTION_SECONDS or now >= failing_until:

@@ -34,6 +34,7 @@ def test_an_error_of_a_source_says_its_side_and_its_kind(kind):
     kinds = {
         "SourceReplacedError": errors.GoneError,
         "SourceSilentError": errors.UnreachableError,
+        "SourceNoRouteError": errors.UnreachableError,
         "SourceSnapshotLostError": errors.UnreachableError,
     }
     other = kinds.get(kind.__name__) or CLASSES.get(

@@ -13,7 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from exporters.engine import LiveTables, WriteState
-from exporters.errors import SourceGoneError, SourceSilentError, SourceUnreachableError
+from exporters.errors import (
+    SourceGoneError,
+    SourceNoRouteError,
+    SourceSilentError,
+    SourceUnreachableError,
+)
 from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
@@ -438,6 +443,19 @@ def test_a_server_that_was_waited_for_is_not_asked_again():
     with pytest.raises(SourceSilentError):
         cutover.retried(step, CancellationToken())
     assert asked == [1]
+
+
+def test_a_server_to_which_no_way_leads_for_a_moment_is_asked_again(monkeypatch):
+    """The network has said so at once, as while the address of a server moves: nobody has waited for it."""
+    monkeypatch.setattr(cutover, "_AGAIN_SECONDS", 0.01)
+    answers = [SourceNoRouteError("no route to host"), SourceNoRouteError("no route to host"), None]
+
+    def step():
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    cutover.retried(step, CancellationToken())
+    assert answers == []
 
 
 def test_a_step_of_a_cancelled_run_may_be_done_by_half_and_does_not_count():

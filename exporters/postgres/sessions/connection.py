@@ -25,7 +25,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
 from exporters.connections.open_connections import keep_alive, waking_socket
-from exporters.connections.silent_servers import connected, is_silence
+from exporters.connections.silent_servers import connected, silence_of
 from exporters.discovery import no_database_error
 from exporters.errors import (
     SourceError,
@@ -374,8 +374,8 @@ def _why_not(
     except asyncpg.PostgresError as exc:
         return translate(exc, address.url)
     except (*DRIVER_ERRORS, asyncpg.InterfaceError, RuntimeError) as exc:
-        if is_silence(exc):
-            return silent_error(error, address.url)
+        if (silence := silence_of(exc)) is not None:
+            return silent_error(error, address.url, silence)
     message = str(error)
     if "no password supplied" in message:  # libpq's own sentence, raised before the server could answer
         return translate(asyncpg.InvalidPasswordError(message), address.url)

@@ -12,7 +12,7 @@ import pytest
 from exporters.connections import silent_servers
 from exporters.connections.open_connections import hang_up
 from exporters.connections.silent_servers import connected, has_answered, waiting_for_silent
-from exporters.errors import SourceSilentError, SourceUnreachableError
+from exporters.errors import SourceNoRouteError, SourceSilentError, SourceUnreachableError
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
 from migrate.runtime.cancellation import CancellationToken
@@ -92,6 +92,18 @@ def test_the_other_databases_of_a_server_that_has_never_answered_are_not_waited_
     connected("postgresql://me@new/shop", lambda: None)
     monkeypatch.setattr(silent_servers, "FIRST_ANSWER_SECONDS", 0)
     connected("postgresql://me@old/shop", lambda: None)
+
+
+@pytest.mark.parametrize("engine", [mysql, postgres])
+def test_where_no_way_leads_to_a_server_the_next_connection_is_tried(monkeypatch, engine):
+    """Nobody was waited for. The system itself refuses a connection to an address of many."""
+    monkeypatch.setattr(silent_servers, "_answered", {})
+    monkeypatch.setattr(silent_servers, "_silent", {})
+    scheme = "mysql" if engine is mysql else "postgresql"
+    address = engine.parse_url(f"{scheme}://me@224.0.0.1:1/app")
+    with pytest.raises(SourceNoRouteError, match=r"(?i)network is unreachable"):
+        engine.connect(address)
+    connected(address.url, lambda: None)
 
 
 @pytest.mark.parametrize("case", ["never answered", "nobody waits", "cancelled"])
