@@ -257,7 +257,7 @@ class Handover:
         (file,) = (self.provider.directory / "mail").glob("release-*.json")
         (self.counsel.directory / "mail").mkdir()
         shutil.copy(file, self.counsel.directory / "mail")
-        self.counsel.run("custody", "sign", f"mail/{file.name}", "--key", "counsel.key")
+        self.counsel.run("custody", "sign", f"mail/{file.name}", "--key", "counsel.key", "--yes")
         shutil.copytree(self.counsel.directory / "mail", self.provider.directory / "mail", dirs_exist_ok=True)
         self.provider.run(*release, f"mail/{file.name}", "-q")
         self.provider.run("grant", "revoke", "-c", "case.toml", "--to", "acme-grant")

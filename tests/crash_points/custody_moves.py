@@ -189,7 +189,7 @@ class HoldReleaseByTwo(HoldPlace):
         words = ["hold", "release", self.location, "-c", str(case), "--key", str(self.key), "--workers", "1"]
         assert call(*words, "--reason", "a test", "--to", papers).code == 3
         (self.file,) = papers.glob("release-*.json")
-        self.sign = ["custody", "sign", str(self.file), "--key", str(keys_["counsel"])]
+        self.sign = ["custody", "sign", str(self.file), "--key", str(keys_["counsel"]), "--yes"]
         succeed(*self.sign)
         self.words = [*words, str(self.file)]
 

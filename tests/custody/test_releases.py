@@ -1,5 +1,7 @@
 """A hold whose owners sit at several machines: each signs the release where they are, and nothing else ends it."""
 
+import os
+import pty
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from migrate.custody.log.events import record
 from migrate.custody.signing import allowed_signers
 from migrate.errors import BusyError, DamageError, UsageError
 from migrate.runtime.progress import Silent
-from tests.cli.conftest import call
+from tests.cli.conftest import call, run
 from tests.custody.conftest import against_bundle, flat, put_hold, release_hold, signers_file, soon
 
 TERMS = Terms(soon(days=1), "GOVERNANCE", legal=True)
@@ -82,8 +84,8 @@ def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(hel
     assert f"    moveout hold release '{held.store.location}' {file} -c {held.case}\n" in begun.out
     assert held.is_held()
     for _ in range(2):
-        signed = call("custody", "sign", file, "--key", make_key.path_of("counsel"))
-        assert (signed.code, "'received by them'" in signed.out) == (0, True), signed.err
+        signed = call("custody", "sign", file, "--key", make_key.path_of("counsel"), "--yes")
+        assert (signed.code, "'received by them'" in signed.err) == (0, True), signed.err
     assert len(list(held.exchange.glob("*.sig"))) == 2
     for _ in range(2):
         released = call(*words, file, "--json")
@@ -230,7 +232,7 @@ def test_one_owner_does_not_sign_twice_and_a_removed_one_does_not_count(held, ma
 def test_a_file_that_was_edited_or_cut_short_releases_nothing(held, make_key):
     call("hold", "release", held.url, "-c", held.case, "--reason", "done", "--to", held.exchange)
     (file,) = held.exchange.glob("release-*.json")
-    call("custody", "sign", file, "--key", make_key.path_of("counsel"))
+    call("custody", "sign", file, "--key", make_key.path_of("counsel"), "--yes")
     words = ("hold", "release", held.url, "-c", held.case, file)
     whole = {path: path.read_bytes() for path in held.exchange.iterdir()}
     for path, data in whole.items():
@@ -357,3 +359,30 @@ def test_status_says_when_a_hold_without_a_legal_hold_ends(held):
     held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
     (waiting,) = hold_release.waiting(held.store)
     assert waiting.until == until
+
+
+def test_an_owner_sees_what_is_signed_before_it_is(held, make_key):
+    """At a terminal they are asked; in a script --yes is their answer."""
+    call("hold", "release", held.url, "-c", held.case, "--reason", "received by them", "--to", held.exchange)
+    (file,) = held.exchange.glob("release-*.json")
+    words, count = (
+        ("custody", "sign", file, "--key", make_key.path_of("counsel")),
+        len(list(held.exchange.iterdir())),
+    )
+    hold = custody_log.read(held.store).find("held")[0]
+    for more, code in (((), 2), (("--yes",), 0)):
+        ended = call(*words, *more)
+        shown = flat(ended.err)
+        assert (ended.code, "'received by them'" in shown, held.store.location in shown) == (
+            code,
+            True,
+            True,
+        ), shown
+        assert f"it ends 1 hold: {hold.hash[:16]}" in shown
+        assert len(list(held.exchange.iterdir())) == count + (code == 0)
+    assert "add --yes to confirm" in call(*words).err
+    main, terminal = pty.openpty()
+    with os.fdopen(main, "r+b", 0) as keyboard, os.fdopen(terminal, "rb", 0) as stdin:
+        for answer, code in ((b"n\n", 2), (b"y\n", 0)):
+            keyboard.write(answer)
+            assert run(*words, stdin=stdin).code == code

@@ -327,6 +327,7 @@ def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
         "s3://preserved": f"s3://{preserved}",
         "s3://received": f"s3://{make_bucket(other_minio)}",
         "90 days": "1 seconds",
+        "--key counsel.key": "--key counsel.key --yes",
     }
     case, contract = blocks(page, "toml")
     printed = ""

@@ -20,7 +20,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.document_files import SignedFiles, draw_left_out, read_files, write_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, Yes, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import lines_behind
@@ -337,10 +337,7 @@ class SignedRelease(SignedFiles, frozen=True):
     """A release that was signed as a file."""
 
     def draw(self, console: Console) -> None:
-        """Print what was signed, as it stands in the document."""
-        value = self.document.value
-        console.print(Text(plain(self.document.about)))
-        console.print(Text(plain(f"  at {value['location']}, for the reason {value['reason']!r}")))
+        """Print who signed, and what to do with the files."""
         console.print(f"Signed by {', '.join(self.by)}")
         for file in self.files:
             console.print(f"  {file}", wrap=False)
@@ -358,16 +355,27 @@ def sign_command(
     *,
     case: CaseFile = None,
     signing: SigningOptions = NO_KEYS,
+    yes: Yes = False,
 ) -> SignedRelease:
     """Sign a release of a hold, on your own machine.
 
-    Your signature is written next to the file. It needs neither the bundle nor the keys of others. Repeating the
-    command changes nothing.
+    Shows what the release says, and asks. Your signature is written next to the file. It needs neither the bundle
+    nor the keys of others. Repeating the command changes nothing.
     """
-    del session
     signers = signing.need(load_case(case))
     document, _ = read_files(file)
     hold_release.check_form(document)
+    value = document.value
+    for line in (
+        document.about,
+        f"  at {value['location']}, root {document.root}",
+        f"  for the reason {value['reason']!r}, written {value['time']}",
+        f"  it ends {things(len(value['holds']), 'hold')}: {', '.join(f'{hold[:16]}…' for hold in value['holds'])}",
+    ):
+        session.err.print(Text(plain(line)))
+    by = ", ".join(signer.public.fingerprint for signer in signers)
+    if not (yes or session.confirm(f"Sign this release by {by}?")):
+        raise UsageError("nothing was signed")
     signatures = documents.signatures_of(document, signers)
     files = write_files(file.parent, document, signatures)
     return SignedRelease(document, [signer.public.fingerprint for signer in signers], files)
