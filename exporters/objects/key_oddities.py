@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from exporters.objects.scratch_table import scratch_table
 
+NAMELESS = "no name: it is what its prefix is called"
 LEADING = "a slash at the beginning"
 EMPTY = "an empty segment (//)"
 DOT = "a segment ."
@@ -53,7 +54,11 @@ class Oddities:
         self._above = above + [key for key in keys if last.startswith(key)]
 
     def of(self, key: str, size_bytes: int) -> frozenset[str]:
-        """Return the oddities of the next key; asked once for each key, also of one that was just passed by."""
+        """Return the oddities of the next key; asked once for each key, also of one that was just passed by. An object
+        that is called like the prefix it is copied from has an empty one where it is copied to no prefix.
+        """
+        if not key:
+            return frozenset({NAMELESS})
         while self._above and not key.startswith(self._above[-1]):
             self._above.pop()
         segments = key.split("/")

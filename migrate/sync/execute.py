@@ -25,7 +25,6 @@ from migrate.sync.inspect import ObjectCheck
 from migrate.sync.large_object_copy import LargeCopy, Uploads
 from migrate.sync.object_item import Done
 from migrate.sync.outcome import Removed
-from migrate.sync.plan import NAMELESS
 from migrate.sync.record.sync_record import Record
 from migrate.sync.versions.null_version import is_null, is_replaced
 from migrate.sync.versions.version_copy import HistoryCopy, VersionCheck
@@ -130,8 +129,6 @@ class PlanExecution(Struct, frozen=True):
 def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
     """Return why the destination does not take a key, empty where it does."""
     for kind in odd:
-        if kind == NAMELESS:
-            return f"it has {kind}"
         if kind in refused:
             return f"it has {kind}: the destination {refused[kind]}"
     return ""

@@ -33,7 +33,6 @@ from migrate.sync.versions.hidden_keys import HiddenKeys
 from migrate.sync.versions.version_diff import HistoryComparison, KnownHistories, by_key
 from migrate.sync.versions.version_filter import by_tags, judged, steps_by_tags
 
-NAMELESS = "no name: it is what its prefix is called"
 _RESERVED = "it lies where moveout keeps the records of syncs, so no sync copies it"
 _REPORTED_AT_ONCE = 5000
 _EXAMPLES = 20
@@ -259,7 +258,7 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
         plan.samples.append(step.source)
     plan.classes.add(step.source.storage_class)
     name = prefix + step.key
-    odd = kinds.of(name, step.source.size_bytes) if name else frozenset({NAMELESS})
+    odd = kinds.of(name, step.source.size_bytes)
     plan.odd |= odd
     if not odd:
         return step

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.objects.key_oddities import NAMELESS
 from exporters.objects.listing.hidden_objects import nothing_under
 from exporters.objects.outage_detection import Outage
 from exporters.selection import EVERYTHING, Selection
@@ -37,7 +38,7 @@ from migrate.sync.large_object_copy import Uploads
 from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
-from migrate.sync.plan import NAMELESS, Listings, Plan, Sides, make_plan
+from migrate.sync.plan import Listings, Plan, Sides, make_plan
 from migrate.sync.record.sync_record import HEADER, Header, Record
 from migrate.sync.report import PAGE, PROOF, SyncReport
 from migrate.sync.versions.hidden_keys import HiddenKeys
@@ -282,7 +283,7 @@ class _Sync(Struct):
 
     def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
         """Yield what is known not to come to the destination, before the first object goes there."""
-        if not plan.odd & {NAMELESS, *terms.refused_keys}:
+        if not plan.odd & terms.refused_keys.keys():
             return
         for step in self._steps(plan, Action.COPY):
             if reason := refusal_of(step.odd, terms.refused_keys):

@@ -10,12 +10,13 @@ import pytest
 from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary, Page
+from exporters.objects.key_oddities import NAMELESS
 from exporters.selection import Selection
 from migrate.runtime.progress import Silent
 from migrate.storage.s3.own_objects import SYNC_RECORDS
 from migrate.sync import plan
 from migrate.sync.diff import Action, Comparison, SyncStep
-from migrate.sync.plan import NAMELESS, Plan, Sides, in_order, make_plan, without_records
+from migrate.sync.plan import Plan, Sides, in_order, make_plan, without_records
 from migrate.sync.record.column_pages import UnorderedError
 from tests.sync.test_diff import THEN, listed, pages
 

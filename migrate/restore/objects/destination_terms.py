@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from exporters.api import Loss
+from exporters.objects.key_oddities import NAMELESS
 from migrate.bundle.object_index import ObjectRow
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER, Capabilities, Refusals
 from migrate.storage.s3.metadata.acl import canned
@@ -40,6 +41,8 @@ class Terms(Refusals, frozen=True):
     def of(cls, capabilities: Capabilities, *, encrypts: bool = False) -> Terms:
         """Return the terms of a destination that was tried out."""
         refusals = {name: getattr(capabilities, name) for name in Refusals.__struct_fields__}
+        # A request for an object without a key is one for the bucket itself: it would make it, or remove it.
+        refusals["refused_keys"] = {NAMELESS: "has no object without one", **capabilities.refused_keys}
         return cls(**refusals, encrypts=encrypts)
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Loss
-from exporters.objects.key_oddities import Oddities
+from exporters.objects.key_oddities import NAMELESS, Oddities
 from exporters.objects.server_quirks import Trait, has
 from migrate.bundle.lease import Lease
 from migrate.bundle.object_index import (
@@ -246,7 +246,7 @@ class _Restore:
         """Try the destination out, and keep the record."""
         capabilities = probe(
             self._destination,
-            keys=plan.oddities,
+            keys=plan.oddities - {NAMELESS},
             classes=plan.classes - {STANDARD},
             tags=plan.odd_tags,
             any_tags=plan.any_tags,

@@ -110,6 +110,20 @@ def test_all_agree_on_what_is_moveouts_own(
     assert restore(reader, destination.url).skipped_items == 1
 
 
+def test_what_is_called_like_its_prefix_has_no_name_in_a_bucket(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """A request for an object without a key is one for the bucket itself: it would make it, or remove it."""
+    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop.put("photos/", b"")
+    shop.put("photos/a", b"1")
+    reader = take_out(shop.url.replace("?", "/photos?"), tmp_path / "bundle")
+    outcome = restore(reader, destination.url)
+    assert destination.keys() == ["a"]
+    [left_out] = outcome.left_out
+    assert left_out.startswith("'' has no name: it is what its prefix is called")
+
+
 def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
     """Another kind of server takes everything but what it says it does not."""
     shop, destination = make_shop(minio), make_shop(versitygw)
