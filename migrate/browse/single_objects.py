@@ -5,6 +5,7 @@ pack only the object's own bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -154,8 +155,13 @@ def _holds(path: Path, row: ObjectRow) -> bool:
     )
 
 
+def half_written(path: Path) -> Path:
+    """Return where a file lies until it is whole: next to it, by a name that no file system finds too long."""
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.moveout")
+
+
 def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
-    half = path.with_name(f".{path.name[:200]}.moveout")
+    half = half_written(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -78,7 +78,7 @@ class Got(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print where things are."""
         lines = (Text(plain(f"{name}  → {path}")) for name, path in self.files.items())
-        console.print_first(lines, len(self.files), _SHOWN, before="")
+        console.print_first(lines, len(self.files), _SHOWN, before="", wrap=False)
         if self.files:
             checked = ", checked by SHA-256" if self.noun == "object" else ""
             there = f"; {count_words(self.kept)} there already" if self.kept else ""
@@ -260,7 +260,7 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
     """Write rows to a file, and tell whether it was there already with the same rows. Raises ``NotEmptyError`` for
     another file that is there.
     """
-    half, taken = path.with_name(f".{path.name[:200]}.moveout"), str(path)
+    half, taken = single_objects.half_written(path), str(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -24,6 +24,9 @@ from tests.tools.clients import boto_client
 
 KEYS = {"photos/1.jpg": b"one", "photos/2.jpg": b"two" * 1000, "notes.txt": b"", "big": bytes(9 << 20)}
 
+LONG = "\u3042" * 85
+"""As long as the name of a file may be: 255 bytes."""
+
 
 @pytest.fixture(scope="module")
 def location(minio, make_bucket, tmp_path_factory):
@@ -161,7 +164,7 @@ def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
 
 def test_patterns_whole_sources_and_odd_keys_are_fetched(minio, bucket, tmp_path):
     client = boto_client(minio.profile)
-    for key in ("-dash", "a[1].txt", "photos/x.jpg", "photos/deep/y.jpg"):
+    for key in ("-dash", "a[1].txt", "photos/x.jpg", "photos/deep/y.jpg", LONG):
         client.put_object(Bucket=bucket, Key=key, Body=key.encode())
     for number in range(30):
         client.put_object(Bucket=bucket, Key=f"many/\x1b{number}", Body=b"")
@@ -176,12 +179,13 @@ def test_patterns_whole_sources_and_odd_keys_are_fetched(minio, bucket, tmp_path
     assert get("literal", "a[1].txt", "--", "-dash") == (0, ["-dash", "a[1].txt"], [])
     assert get("none", "videos/**", "-q") == (7, [], ["videos/**"])
     code, names, missing = get("all")
-    assert (code, len(names), missing) == (0, 34, [])
+    assert (code, len(names), missing) == (0, 35, [])
     shown = call("get", bundle, "many/**", "--to", tmp_path / "many").out
     assert ("\x1b" in shown, shown.splitlines()[-2:]) == (
         False,
         ["and 10 more (all with --json)", "30 objects, 0 B, checked by SHA-256"],
     )
+    assert (tmp_path / "all" / LONG).read_text() == LONG
     assert (tmp_path / "all/photos/deep/y.jpg").read_text() == "photos/deep/y.jpg"
     assert call("get", bundle).code == 2
 

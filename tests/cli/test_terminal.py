@@ -17,6 +17,7 @@ from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.cli.custody.grant_links import Linked
 from migrate.cli.discover import Discovered
 from migrate.cli.doctor import Diagnosis
+from migrate.cli.get import Got
 from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -103,6 +104,15 @@ def test_the_commands_that_fetch_by_links_are_on_lines_of_their_own():
     )
     Linked("s3://b/x", "acme", script, "fetch.aria2", "fetch.html", 12, "soon").draw(console)
     assert f"  sh '{script}' DIRECTORY\n  aria2c -i fetch.aria2\n" in written.getvalue()
+
+
+def test_a_path_that_somebody_copies_is_not_broken():
+    written, path = io.StringIO(), "/srv/a folder of objects/with many words in its name/key"
+    console = Console(
+        RichConsole(file=written, force_terminal=True, color_system=None, width=40, soft_wrap=True)
+    )
+    Got("bundle", {"a key with words": path}).draw(console)
+    assert f"a key with words  → {path}\n" in written.getvalue()
 
 
 def test_what_looks_like_markup_is_text(tmp_path):

@@ -166,10 +166,14 @@ class Console:
             if not self._stderr:
                 raise
 
-    def print_first(self, lines: Iterable[Text], total: int, most: int, before: str = "  ") -> None:
-        """Print the first lines of a ``total``, and how many others there are, with the same words ``before``."""
+    def print_first(
+        self, lines: Iterable[Text], total: int, most: int, before: str = "  ", *, wrap: bool = True
+    ) -> None:
+        """Print the first lines of a ``total``, and how many others there are, with the same words ``before``.
+        ``wrap``: see ``print``.
+        """
         for line in islice(lines, most):
-            self.print(line)
+            self.print(line, wrap=wrap)
         if total > most:
             self.print(f"{before}and {count_words(total - most)} more (all with --json)")
 
