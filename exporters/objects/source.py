@@ -33,7 +33,13 @@ from exporters.objects.listing.s3_inventory_check import ReportComparison, manif
 from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import PagesAhead, Relisting
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_summary import Closing, FinishedUnits, NotedBucket, tags_readable
+from exporters.objects.source_summary import (
+    Closing,
+    FinishedUnits,
+    NotedBucket,
+    changed_settings,
+    tags_readable,
+)
 from exporters.selection import EVERYTHING, Selection
 
 ReadReport = Callable[[Totals], ReportComparison]
@@ -204,7 +210,8 @@ class ObjectSnapshot:
         with suppress(SourceError):
             settings = dict(bucket.configuration())
             readable = tags_readable(bucket, self._inventory)
-            noted = replace(noted, settings=settings, are_tags_readable=readable)
+            changed = changed_settings(workspace, settings)
+            noted = replace(noted, settings=settings, are_tags_readable=readable, changed=changed)
         noted.note(workspace)
 
     def foresee_finish(self) -> None:

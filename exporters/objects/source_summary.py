@@ -46,6 +46,8 @@ INDEX_ROWS = 1_000_000
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
 _TAG_SAMPLES = 3
+_UNREAD = {"denied", "failing"}
+"""Entries next to the settings: the names of those that could not be read."""
 _NAMED_GAPS = 100_000
 """So many objects that were not had are named one by one; they are in memory."""
 
@@ -224,6 +226,9 @@ class Closing(Struct, frozen=True):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
         for failing in configuration.get("failing", ()):
             yield Loss(name, f"bucket {failing}", "the server answers with an error when it is asked for it")
+        for changed in changed_settings(self.workspace, configuration):
+            reason = "it was changed during the export, and is in the bundle as it was at the end"
+            yield Loss(name, f"bucket {changed}", reason)
         yield from self._lost_versions(configuration)
         if lists_no_keys_beneath(self.bucket.server):
             yield Loss(name, "keys below the names of objects", BENEATH)
@@ -312,13 +317,16 @@ def _count(table: pa.Table, counts: ObjectCounts) -> None:
 
 
 class NotedBucket(Struct, frozen=True):
-    """What the summary asks of a ``Bucket``. ``settings``: None where they have not been read."""
+    """What the summary asks of a ``Bucket``. ``settings``: None where they have not been read. ``changed``: the names
+    of those that were others at an earlier run.
+    """
 
     name: str
     prefix: str
     server: str
     settings: dict[str, Any] | None = None
     are_tags_readable: bool = True
+    changed: tuple[str, ...] = ()
 
     def configuration(self) -> dict[str, Any]:
         """See ``Bucket.configuration``."""
@@ -333,16 +341,40 @@ class NotedBucket(Struct, frozen=True):
         """Write it."""
         workspace.write(OUTLINE, json.dumps(as_dict(self), default=str).encode())
 
+    def changed_until(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the settings that are others by now, or were at an earlier run."""
+        noted = self.settings or {}
+        now = json.loads(json.dumps(settings, default=str))
+        others = {name for name in {*noted, *now} if noted.get(name) != now.get(name)}
+        return tuple(sorted({*self.changed, *(others if self.settings is not None else ())} - _UNREAD))
+
+
+def noted_bucket(workspace: Workspace) -> NotedBucket | None:
+    """Return what was noted of the bucket, None where nothing was."""
+    data = workspace.read(OUTLINE)
+    if data is None:
+        return None
+    with reading_state(OUTLINE):
+        return msgspec.convert(json.loads(data), NotedBucket)
+
+
+def changed_settings(workspace: Workspace, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the settings that have changed since they were noted; none where that cannot be read."""
+    try:
+        noted = noted_bucket(workspace)
+    except SourceError:
+        return ()
+    return noted.changed_until(settings) if noted else ()
+
 
 def summary_of_gone(
     workspace: Workspace, done: Iterable[DoneUnit], sink: Sink, error: SourceError
 ) -> SourceSummary | None:
     """See ``exporters.engine.SummaryOfGone``."""
-    data, listed = workspace.read(OUTLINE), inventory.finished(workspace)
-    if data is None or listed is None:
+    noted, listed = noted_bucket(workspace), inventory.finished(workspace)
+    if noted is None or listed is None:
         return None
-    with reading_state(OUTLINE):
-        bucket = cast("Bucket", msgspec.convert(json.loads(data), NotedBucket))
+    bucket = cast("Bucket", noted)
     own_units = (unit for unit in done if unit.outcome.facts.get("inventory") == listed.totals.id)
     planned = unit_plan.cut(listed, bucket.name)
     relisting = Relisting(bucket, listed.totals, refusal=error)

@@ -22,10 +22,10 @@ from migrate.restore.objects.bucket_settings import FIRST, UNREAD, Settings, is_
 from migrate.storage.api import Store
 from migrate.storage.s3.metadata.acl import grants
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
+from migrate.sync.outcome import SETTING_REMOVED, SETTING_WRITTEN
 from migrate.sync.plan import Sides
 
 KEPT = "settings.json"
-WRITTEN, REMOVED = "written", "removed"
 _UNREADABLE = "it could not be read, or these credentials may not"
 _LEFT = "the destination's settings are left alone, as --settings leave says"
 _OWN = (
@@ -86,7 +86,7 @@ class Rules(Struct, frozen=True):
         """
         write, stay, remove = {}, {}, []
         for name, value in new.items():
-            if same_setting(name, destination_settings.get(name), value):
+            if not value or same_setting(name, destination_settings.get(name), value):
                 continue
             if reason := self._against(
                 name, value, destination_settings.get(name), written_settings.get(name)
@@ -237,7 +237,7 @@ class BucketSettings:
             name: self._renamed(name, value) for name, value in chosen.items() if name not in missing
         }
         self._ours |= written_now
-        self.outcome_by_setting |= dict.fromkeys(written_now, WRITTEN)
+        self.outcome_by_setting |= dict.fromkeys(written_now, SETTING_WRITTEN)
         if written_now:
             self._keep()
         return losses
@@ -252,7 +252,7 @@ class BucketSettings:
         except MoveoutError as exc:
             return f"the destination does not remove it ({exc})"
         del self._ours[name]
-        self.outcome_by_setting[name] = REMOVED
+        self.outcome_by_setting[name] = SETTING_REMOVED
         return ""
 
     def _keep(self) -> None:

@@ -12,6 +12,7 @@ from exporters.api import Gap
 from exporters.structs import as_dict
 from migrate.errors import OK, DamageError, IncompleteError
 
+SETTING_WRITTEN, SETTING_REMOVED = "written", "removed"
 _SHOWN_GAPS = 1000
 """Gaps that the report names one by one; ``gaps.parquet`` has all."""
 
@@ -105,6 +106,15 @@ class SyncOutcome(Struct, frozen=True):
     def complete(self) -> bool:
         """Whether every selected object is at the destination."""
         return not (self.failed or self.damaged or self.reasons or self.unproven)
+
+    @property
+    def other_settings(self) -> Mapping[str, str]:
+        """The settings that the destination has not as the source has them, with the reasons."""
+        return {
+            name: result
+            for name, result in sorted(self.settings.items())
+            if result not in {SETTING_WRITTEN, SETTING_REMOVED}
+        }
 
     @property
     def exit_code(self) -> int:

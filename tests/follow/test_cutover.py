@@ -481,6 +481,10 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     assert fetch(old, "SELECT count(*) FROM pg_publication") == [(0,)]  # though the old side is held
 
 
+def tag_bucket(client, bucket, value):
+    client.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "n", "Value": value}]})
+
+
 def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_minio, make_bucket, tmp_path):
     old, _new = move
     source, destination = make_bucket(minio), make_bucket(other_minio)
@@ -492,7 +496,9 @@ def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_
             f'[[source]]\nname = "media"\nurl = "s3://{source}?profile={minio.profile}"\n[[destination]]\n'
             f'source = "media"\nurl = "s3://{destination}?profile={other_minio.profile}"\n'
         )
+    tag_bucket(source_client, source, "first")
     assert call("run", "-c", "moveout.toml").code == 0
+    tag_bucket(source_client, source, "second")
     source_client.put_object(Bucket=source, Key="changed", Body=b"second")
     source_client.put_object(Bucket=source, Key="new", Body=b"first")
     source_client.delete_object(Bucket=source, Key="deleted")
@@ -507,6 +513,7 @@ def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_
     switched = call(*words, "--overwrite", "--delete")
     assert switched.code == 0, switched
     assert "media  3 objects" in switched.out
+    assert "media: the bucket's tagging: the destination has its own" in switched.err
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         run_sql(old, TRANSFER.format(1, 2))
     assert destination_client.get_object(Bucket=destination, Key="changed")["Body"].read() == b"second"

@@ -21,8 +21,8 @@ from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.registry import open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.bucket_pairs import BucketPair
-from migrate.sync.bucket_settings import REMOVED, WRITTEN
 from migrate.sync.open_buckets import clear_versions, make_destination, open_sides, record_url
+from migrate.sync.outcome import SETTING_REMOVED, SETTING_WRITTEN
 from migrate.sync.report import PROOF
 
 _WORKERS = 4
@@ -78,6 +78,8 @@ class Synced(Struct, frozen=True):
         happened = f"{things(outcome.copied, outcome.noun)} copied, {count_words(there)} were there already"
         if outcome.proof is not None:
             happened += f"; equal at {outcome.proof.moment}"
+        if outcome.other_settings:
+            happened += f"; settings that are not as at the source: {', '.join(outcome.other_settings)}"
         if outcome.complete:
             return SummaryLine(name, "yes", happened)
         gaps = [f"{gap.item}: {gap.reason}" for gap in outcome.gaps if gap.disposition == "failed"]
@@ -113,12 +115,11 @@ def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
 
 
 def _draw_settings(console: Console, outcome: SyncOutcome) -> None:
-    for change in (WRITTEN, REMOVED):
+    for change in (SETTING_WRITTEN, SETTING_REMOVED):
         if names := sorted(name for name, result in outcome.settings.items() if result == change):
             console.print(f"Settings of the bucket {change}: {', '.join(names)}")
-    for name, result in sorted(outcome.settings.items()):
-        if result not in {WRITTEN, REMOVED}:
-            console.print(Text(f"  the bucket's {name}: {result}", style="yellow"))
+    for name, reason in outcome.other_settings.items():
+        console.print(Text(f"  the bucket's {name}: {reason}", style="yellow"))
 
 
 def _draw_removed(console: Console, outcome: SyncOutcome) -> None:

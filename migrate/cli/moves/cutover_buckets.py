@@ -40,7 +40,10 @@ class CutoverBuckets(Struct, frozen=True):
         raises.
         """
         for pair in self.pairs:
-            line = self._sync(pair, cutover=False).summary(pair.name)
+            synced = self._sync(pair, cutover=False)
+            for name, reason in synced.outcome.other_settings.items():
+                self.session.progress.note(f"! {pair.name}: the bucket's {name}: {reason}")
+            line = synced.summary(pair.name)
             if line.word != "yes":
                 raise IncompleteError(f"bucket {pair.name}: {line.happened}", next_step=line.next_step)
 

@@ -300,6 +300,22 @@ def test_an_outage_is_no_gap(
     assert sum(one.outcome.items for one in do_all(taken, Files(tmp_path))) == len(shop.keys())
 
 
+def test_a_setting_that_changes_during_an_export_is_named(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, workspace = make_shop(minio), Workspace()
+    shop.put("a")
+    for run in ("first", "second"):
+        taken = snapshot(shop.url, workspace)
+        taken.begin_outline(workspace)
+        done = do_all(taken, Files(tmp_path))
+        if run == "first":
+            tagging = {"TagSet": [{"Key": "team", "Value": "blue"}]}
+            shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging=tagging)
+        losses = taken.finish(iter(done), Files(tmp_path)).losses
+        assert [loss.property for loss in losses if "was changed" in loss.reason] == ["bucket tagging"], run
+
+
 def test_settings_and_losses(shop: Shop, tmp_path: Path) -> None:
     shop.put("a")
     shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})

@@ -9,15 +9,23 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.api import DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
+from exporters.api import OUTLINE, DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import changed_objects, index_rows, source_summary
-from exporters.objects.source_summary import Closing, FinishedUnits, ObjectCounts
+from exporters.objects.source_summary import (
+    Closing,
+    FinishedUnits,
+    NotedBucket,
+    ObjectCounts,
+    changed_settings,
+)
 from tests.exporters.objects.memory import MOMENT
+from tests.exporters.objects.workspaces import Workspace
 
 HIDES = "a server that hides"
 
@@ -38,7 +46,7 @@ def closing(**changes: Any) -> Closing:
     return Closing(
         SimpleNamespace(**of_bucket),
         SimpleNamespace(totals=SimpleNamespace(**totals)),
-        None,
+        Workspace(),
         None,
         SimpleNamespace(**relisting),
         changes.get("report"),
@@ -83,7 +91,7 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     totals.shards = 1
     inventory = SimpleNamespace(totals=totals, objects=lambda shard, start, count: list("abcd"[:count]))
     files = Files()
-    summary = Closing(bucket, inventory, None, None, relisting, report).run([], files)
+    summary = Closing(bucket, inventory, Workspace(), None, relisting, report).run([], files)
     assert ended == ["again", "report"]
     assert summary.gaps == [Gap("a second listing", "failed", "shut")]
     assert [(loss.item, loss.property) for loss in summary.losses] == [
@@ -92,8 +100,21 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     assert json.loads(files.files[source_summary.CONFIGURATION]) == {"denied": ["policy"], "a": 2, "b": 1}
     assert list(files.files) == ["index/objects-000000.parquet", source_summary.CONFIGURATION]
     totals.shards = 0
-    summary = Closing(bucket, inventory, None, None, relisting).run([], Files())
+    summary = Closing(bucket, inventory, Workspace(), None, relisting).run([], Files())
     assert "tags" in [loss.property for loss in summary.losses]
+
+
+def test_settings_that_change_are_named_from_one_run_to_the_next():
+    workspace = Workspace()
+    noted = NotedBucket("media", "", "memory", settings={"tagging": {"a": 1}, "cors": {}, "denied": ["acl"]})
+    noted.note(workspace)
+    later = {"tagging": {"a": 2}, "cors": {}, "policy": {"p": MOMENT}}
+    assert changed_settings(workspace, later) == ("policy", "tagging")
+    changed = changed_settings(workspace, later)
+    msgspec.structs.replace(noted, settings=later, changed=changed).note(workspace)
+    assert changed_settings(workspace, later | {"cors": {"x": 1}}) == ("cors", "policy", "tagging")
+    workspace.write(OUTLINE, b"damaged")
+    assert changed_settings(workspace, later) == changed_settings(Workspace(), later) == ()
 
 
 def test_without_a_second_listing_a_report_may_be_the_other_count():
