@@ -9,13 +9,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.storage.s3.metadata.bucket_configuration import same_setting
+from migrate.custody.source_holds.bucket import BucketHold
+from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from migrate.sync.bucket_settings import Decision, Rules, SettingsPolicy, is_unset
 from scripts.servers import S3Server
-from tests.exporters.objects.conftest import MakeShop, Shop
+from tests.custody.holding import place, take_back
+from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.restore.objects.test_settings import LIFECYCLE, configured, make_locked, policy, with_ownership
 from tests.sync.conftest import Move
 from tests.tools.acl_proxy import AclProxy
+from tests.tools.bundles import restore_from
 from tests.tools.profiles import extra_profile
 
 CORS = {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://a.example"]}]}
@@ -54,6 +57,29 @@ def test_settings_come_along_as_by_a_restore(minio: S3Server, other_minio: S3Ser
     again = move.run(cutover=True)
     assert (again.settings, again.same) == ({}, 1)
     assert again.proof is not None
+
+
+def test_what_a_hold_on_the_source_denies_is_not_denied_at_the_destination(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Any
+) -> None:
+    """Neither after a sync nor after a restore: nobody could delete anything there."""
+    shop, synced, restored = configured(minio), make_shop(other_minio), make_shop(other_minio)
+    holds, file = {"media": BucketHold(shop.url)}, tmp_path / "undo.json"
+    place(file, holds)
+    try:
+        done = Move(shop, synced).run()
+        restore_from(take_out(shop.url, tmp_path / "bundle"), "shop", restored.url)
+    finally:
+        take_back(file, holds)
+    assert "the source was held" in done.settings["policy"]
+    for destination in (synced, restored):
+        found = destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+        assert same_setting("policy", {"Policy": found}, {"Policy": policy(destination.name)})
+
+
+def test_a_policy_that_is_a_hold_alone_is_not_written() -> None:
+    hold = {"Policy": json.dumps({"Statement": {"Sid": "MoveoutHoldBucket", "Effect": "Deny"}})}
+    assert renamed("policy", hold, "old", "new") == renamed("policy", hold, "same", "same") == {}
 
 
 def test_a_default_retention_does_not_lock_the_record(minio: S3Server, other_minio: S3Server) -> None:

@@ -17,14 +17,13 @@ from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHol
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import S3Location
-from migrate.storage.s3.metadata.bucket_configuration import BucketSettings, same_setting
+from migrate.storage.s3.metadata.bucket_configuration import HOLD_SID, BucketSettings, same_setting
 
 VERSIONING, LIFECYCLE, POLICY = "versioning", "lifecycle", "policy"
 _DENIAL, _USER = "the policy for users", "the user "
 _OBJECTS = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
 _BUCKET = ["s3:DeleteBucket", "s3:PutBucketVersioning", "s3:PutLifecycleConfiguration"]
 _MINIO_BUCKET = [*_BUCKET, "s3:ForceDeleteBucket"]
-_SID = "MoveoutHold"
 
 
 class BucketHold(SourceHold):
@@ -221,7 +220,7 @@ def _statements(bucket: str, prefix: str, of_bucket: Sequence[str]) -> list[dict
     itself = {"Action": list(of_bucket), "Resource": arn}
     mark = _mark(prefix)
     return [
-        {"Sid": f"{_SID}{name}{mark}", "Effect": "Deny", "Principal": everybody, **scope}
+        {"Sid": f"{HOLD_SID}{name}{mark}", "Effect": "Deny", "Principal": everybody, **scope}
         for name, scope in (("Objects", objects), ("Bucket", itself))
     ]
 

@@ -15,12 +15,16 @@ from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.restore.common.api import Created
 from migrate.storage.s3.destination_bucket import DestinationBucket, make_bucket_like, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned, grants
-from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, renamed, same_setting
+from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, is_held, renamed, same_setting
 
 FIRST = ("encryption",)
 """Settings that must hold before the first object is written."""
 UNREAD = ("denied", "failing")
 """Entries next to the settings: the names of those that could not be read."""
+_HELD = (
+    "the source was held: what moveout hold source denies is left out; versioning and lifecycle rules are as the hold"
+    " has set them"
+)
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""
 
@@ -71,12 +75,14 @@ class Settings:
         for name in sorted(self.settings):
             if is_of_the_host(name, self.settings[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
+        if is_held(self.settings.get("policy", {})):
+            yield self._loss("policy", _HELD)
 
     def _write(self, settings: Mapping[str, Any]) -> Iterator[Loss]:
         existing = self._destination.configuration() if settings else {}
         for name, value in sorted(settings.items()):
             new = renamed(name, value, self._old_name, self._destination.name)
-            if is_of_the_host(name, value) or same_setting(name, existing.get(name), new):
+            if not new or is_of_the_host(name, value) or same_setting(name, existing.get(name), new):
                 continue
             if name == "object-lock" and self._destination.object_lock() is None:
                 yield self._loss(

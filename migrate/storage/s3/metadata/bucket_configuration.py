@@ -54,6 +54,8 @@ _PARSER = botocore.parsers.create_parser("rest-xml")
 _AT_ONCE = 21
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
+HOLD_SID = "MoveoutHold"
+"""What the ids of statements begin with by which a hold on a source denies deletion."""
 _LISTING, _BEGINNING_BYTES = b"<ListBucketResult", 200
 _FAILING_SECONDS = 2.0
 _UNSET_STATUS = (404, 405, 501)
@@ -283,22 +285,38 @@ def remove_setting(client: Any, bucket: str, name: str) -> bool:
 
 
 def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
-    """Return a setting as it must be in a bucket of another name: a policy names its bucket."""
-    if name != "policy" or old_bucket == new_bucket or "Policy" not in value:
+    """Return a setting as it must be in a bucket of another name: a policy names its bucket. What a hold on the old one
+    denies is not denied in the new one; empty where nothing else is left.
+    """
+    if name != "policy" or "Policy" not in value:
         return value
-    old, new = f"arn:aws:s3:::{old_bucket}", f"arn:aws:s3:::{new_bucket}"
     policy = json.loads(value["Policy"])
-    for statement in policy.get("Statement", ()):
+    statements = _listed(policy.get("Statement", []))
+    kept = [statement for statement in statements if not _is_of_hold(statement)]
+    if len(kept) == len(statements) and old_bucket == new_bucket:
+        return value
+    if not kept:
+        return {}
+    old, new = f"arn:aws:s3:::{old_bucket}", f"arn:aws:s3:::{new_bucket}"
+    for statement in kept:
         for field in ("Resource", "NotResource"):
             if field in statement:
                 named = statement[field]
-                listed = [named] if isinstance(named, str) else named
                 renamed_names = [
                     new + resource.removeprefix(old) if _is_of(resource, old) else resource
-                    for resource in listed
+                    for resource in _listed(named)
                 ]
                 statement[field] = renamed_names[0] if isinstance(named, str) else renamed_names
-    return {**value, "Policy": json.dumps(policy)}
+    return {**value, "Policy": json.dumps({**policy, "Statement": kept})}
+
+
+def is_held(policy: Mapping[str, Any]) -> bool:
+    """Tell whether a bucket's policy has what a hold denies."""
+    return any(map(_is_of_hold, _listed(json.loads(policy.get("Policy", "{}")).get("Statement", []))))
+
+
+def _is_of_hold(statement: Mapping[str, Any]) -> bool:
+    return str(statement.get("Sid", "")).startswith(HOLD_SID)
 
 
 def _is_of(resource: str, arn: str) -> bool:
