@@ -31,7 +31,7 @@ def things(count: int, noun: str) -> str:
     return f"{count_words(count)} {noun}" + ("" if count == 1 else "s")
 
 
-def list_words(names: Sequence[str], most: int) -> str:
+def list_words(names: Sequence[str], most: int = 5) -> str:
     """Return the first names as words, and how many more there are: ``a, b and 7 more``."""
     more = f" and {count_words(len(names) - most)} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

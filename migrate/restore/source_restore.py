@@ -15,8 +15,9 @@ from migrate.bundle.table_comparison import compare_tables
 from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.errors import IncompleteError, NotEmptyError, UsageError
+from migrate.number_text import list_words
 from migrate.restore.common.api import CreateDestination, RestoreOutcome, Restorer, RestoreRequest, Retry
-from migrate.restore.common.left_out import FinishedRestore, few, lacking_of, now_there, subject_of, unique
+from migrate.restore.common.left_out import FinishedRestore, lacking_of, now_there, subject_of, unique
 from migrate.restore.common.selection import LEFT_OUT, Selection
 
 
@@ -71,7 +72,7 @@ def _retry(
     """Try again what earlier restores left out of a destination that is as they have left it."""
     before = unique(*(record.left_out for record in retry.records))
     request.progress.note(
-        f"{request.source}: tries again what an earlier restore left out: {few(list(map(subject_of, before)))}"
+        f"{request.source}: tries again what an earlier restore left out: {list_words(list(map(subject_of, before)))}"
     )
     only = [LEFT_OUT, *map(_word, retry.absent)]
     again = restorer.restore(replace(request, only=only, earlier=retry.records))

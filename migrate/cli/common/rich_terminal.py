@@ -41,16 +41,18 @@ def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
 
 def make_table(**columns: JustifyMethod) -> Table:
     """Return an empty table with a line below its titles and no edges. ``columns``: how the cells of each are
-    justified.
+    justified; those at the right, which are numbers, stay on one line.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title, justify in columns.items():
-        table.add_column(title, justify=justify, overflow="fold")
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=justify == "right")
     return table
 
 
-def wrapped(shown: object, width: int) -> object:
-    """Return a text with its lines broken at spaces. All else is as it was."""
+def wrapped(shown: object, width: int, indent: int | None = None) -> object:
+    """Return a text with its lines broken at spaces, the further ones at the ``indent``, or as the line itself is. All
+    else is as it was.
+    """
     if isinstance(shown, str):
         text = Text(shown)
     elif isinstance(shown, RichCast) and isinstance(cast := shown.__rich__(), Text):
@@ -59,13 +61,12 @@ def wrapped(shown: object, width: int) -> object:
         return shown
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
-        indent = _indent_of(line.plain)
-        positions = breaks(line.plain, width, indent)
-        first, *others = line.divide(positions)
+        further = _indent_of(line.plain) if indent is None else indent
+        first, *others = line.divide(_breaks(line.plain, width, further))
         lines.append(first)
         for other in others:
             lines.append(other[1:])
-            lines[-1].pad_left(indent)
+            lines[-1].pad_left(further)
     return Text("\n").join(lines)
 
 
@@ -75,7 +76,7 @@ def _indent_of(line: str) -> int:
     return len(line) - len(text) + (2 if text.startswith(_BULLETS) else 0)
 
 
-def breaks(line: str, width: int, indent: int) -> Iterator[int]:
+def _breaks(line: str, width: int, indent: int) -> Iterator[int]:
     """Yield the positions of the spaces behind the ``indent`` to break a line at, whose further lines are indented so
     far: never in a command that somebody will copy, or between a number and its unit.
     """

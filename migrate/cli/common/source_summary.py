@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
@@ -177,8 +176,6 @@ def lines_behind(console: Console, before: str, text: str, indent: int) -> Seque
 
 
 def _broken(line: str, width: int, indent: int) -> Sequence[str]:
-    from migrate.cli.common.rich_terminal import breaks  # noqa: PLC0415  20 ms
+    from migrate.cli.common.rich_terminal import wrapped  # noqa: PLC0415  20 ms
 
-    positions = [-1, *breaks(line, width, indent), len(line)]
-    first, *others = (line[begin + 1 : end] for begin, end in pairwise(positions))
-    return [first, *(" " * indent + other for other in others)]
+    return str(wrapped(line, width, indent)).split("\n")

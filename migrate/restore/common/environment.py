@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from exporters.api import Loss
-from migrate.restore.common.left_out import few
+from migrate.number_text import list_words
 
 
 def note_database_name(
@@ -25,7 +25,7 @@ def note_database_name(
         f"it names {shown_before} itself: where that is the database, it is not {shown_now}; look at it, and make it"
         " again"
     )
-    note = f"the database was {shown_before} and is {shown_now} here; it is named by {few(names)}"
+    note = f"the database was {shown_before} and is {shown_now} here; it is named by {list_words(names)}"
     return [Loss(name, "name of its database", reason) for name in names], [note] if names else []
 
 

@@ -21,8 +21,6 @@ from migrate.number_text import list_words
 Item = TypeVar("Item")
 Name = tuple[str, str]
 """Schema and name of a table."""
-_SHOWN = 5
-"""So many things are named at once; the outcome has all."""
 _NAMED = 1000
 """So many are named one by one."""
 
@@ -123,12 +121,7 @@ def now_there(before: Iterable[str], still: Iterable[str]) -> list[str]:
     """Return the note about what was left out ``before`` and is so no more; none where nothing is there now."""
     subjects = set(map(subject_of, still))
     names = [subject for entry in before if (subject := subject_of(entry)) not in subjects]
-    return [f"an earlier restore left it out, and now it is there: {few(names)}"] if names else []
-
-
-def few(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    return list_words(names, _SHOWN)
+    return [f"an earlier restore left it out, and now it is there: {list_words(names)}"] if names else []
 
 
 def unique(*sequences: Iterable[Item]) -> list[Item]:

@@ -16,7 +16,7 @@ import psycopg
 
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from migrate.errors import MoveoutError
-from migrate.restore.common.left_out import few
+from migrate.number_text import list_words
 from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
 from migrate.restore.postgres.destination import PostgresDestination, connect_writer
 
@@ -124,4 +124,4 @@ def grouped(tables: Sequence[tuple[str, str]], sessions: int) -> list[list[tuple
 
 def _note(reasons: Mapping[str, str]) -> str:
     tables = [f"{name} ({reason})" for name, reason in sorted(reasons.items())]
-    return f"these tables have no statistics yet: {few(tables)}"
+    return f"these tables have no statistics yet: {list_words(tables)}"

@@ -13,7 +13,7 @@ from exporters.api import Loss
 from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.left_out import few
+from migrate.number_text import list_words
 from migrate.restore.mysql.definitions.object_maker import ddl_error, needs_the_user
 from migrate.restore.mysql.definitions.recorded_definitions import Definition
 from migrate.restore.mysql.definitions.table_ddl import items_of
@@ -153,7 +153,7 @@ def note_pointing_nowhere(connection: DestinationConnection, others: Collection[
             words = f"{quote_name(key)} of {quote_name(table)} (to {quote_name(referenced)})"
             missing.setdefault(database, []).append(words)
     return [
-        f"foreign keys name tables of {quote_name(database)} that are missing on this server: {few(keys)}."
+        f"foreign keys name tables of {quote_name(database)} that are missing on this server: {list_words(keys)}."
         " It takes no new rows into tables with such a key: restore"
         f" {'the missing tables' if database == schema else quote_name(database)}, too, or drop the keys"
         for database, keys in missing.items()
