@@ -25,6 +25,8 @@ from migrate.restore.common.api import UnfinishedRestore
 from migrate.storage.registry import open_location
 from migrate.transfer import Leftover, clean
 
+_SHOWN = 20
+
 
 class _AtDestination(Struct, frozen=True):
     """A restore that has not ended, and where."""
@@ -44,12 +46,11 @@ class _AtDestination(Struct, frozen=True):
 
 
 class Cleaned(Struct, frozen=True):
-    """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it.
-    ``is_nothing``: the location has no file at all.
+    """What was (or would be) cleared away, by location. ``unfinished``: what is not, since a restore may go on by it.
+    ``is_nothing``: the locations have no file at all.
     """
 
-    location: str
-    leftovers: Sequence[Leftover]
+    leftovers: Mapping[str, Sequence[Leftover]]
     done: bool
     unfinished: Sequence[_AtDestination] = ()
     dry_run: bool = False
@@ -59,23 +60,29 @@ class Cleaned(Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         """Return what was left behind."""
         return {
-            "location": self.location,
+            "locations": list(self.leftovers),
             "removed": self.done,
-            "leftovers": [as_dict(leftover) for leftover in self.leftovers],
+            "leftovers": [
+                {"location": location, **as_dict(leftover)}
+                for location, leftovers in self.leftovers.items()
+                for leftover in leftovers
+            ],
             "unfinished": [one.as_json() for one in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
         """Print what was removed."""
-        if not self.leftovers:
-            console.print(f"Nothing is left over at {self.location}")
-            if self.is_nothing:
-                console.print("! nothing is there at all: is the URL right?", style="yellow")
-        elif self.done:
-            console.print(f"{things(len(self.leftovers), 'leftover')} removed from {self.location}")
-        else:
-            for leftover in self.leftovers if self.dry_run else ():
-                console.print(Text(f"would remove: {_words(leftover)}"))
+        for location, leftovers in self.leftovers.items():
+            if not leftovers:
+                console.print(f"Nothing is left over at {location}")
+            elif self.done:
+                console.print(f"{things(len(leftovers), 'leftover')} removed from {location}")
+            else:
+                for leftover in leftovers if self.dry_run else ():
+                    console.print(Text(f"would remove: {_words(leftover)}, at {location}"))
+        if self.is_nothing:
+            console.print("! nothing is there at all: is the URL right?", style="yellow")
+        if any(self.leftovers.values()) and not self.done:
             console.print("Nothing was removed.")
         for one in self.unfinished:
             one.draw(console)
@@ -211,24 +218,33 @@ def clean_command(
     loaded = load_case(case)
     if changes:
         return _end_following(session, words or [], loaded, yes=yes, dry_run=dry_run)
-    location = known_location(words, loaded)
-    store = open_location(location.url, secrets=location.reveal())
-    leftovers = clean(store, dry_run=True)
-    destinations = destinations_of(location, loaded.destinations, loaded) if loaded else {}
+    locations = _locations(words or [], loaded)
+    stores = [open_location(location.url, secrets=location.reveal()) for location in locations]
+    leftovers = {store.location: clean(store, dry_run=True) for store in stores}
+    destinations = destinations_of(locations[0], loaded.destinations, loaded) if loaded else {}
     unfinished = _unfinished_restores(session, destinations)
-    if not leftovers or dry_run:
-        is_nothing = not leftovers and not any(True for _ in store.list())
-        return Cleaned(store.location, leftovers, False, unfinished, dry_run, is_nothing)
-    for leftover in leftovers[:20]:
-        session.err.print(Text(f"  {_words(leftover)}"))
-    if len(leftovers) > 20:
-        session.err.print(f"  and {len(leftovers) - 20} more")
+    count = sum(map(len, leftovers.values()))
+    if not count or dry_run:
+        is_nothing = not count and not any(True for store in stores for _ in store.list())
+        return Cleaned(leftovers, False, unfinished, dry_run, is_nothing)
+    shown = [
+        f"  {_words(leftover)}, at {location}" for location, those in leftovers.items() for leftover in those
+    ]
+    session.err.print_first(map(Text, shown), count, _SHOWN)
     if not (
         yes
         or session.confirm(
-            f"Remove {things(len(leftovers), 'leftover')} from {store.location}?"
+            f"Remove {things(count, 'leftover')} from {' and '.join(filter(leftovers.get, leftovers))}?"
             " A killed run cannot continue from what is removed."
         )
     ):
-        return Cleaned(store.location, leftovers, done=False, unfinished=unfinished)
-    return Cleaned(store.location, clean(store, dry_run=False), done=True, unfinished=unfinished)
+        return Cleaned(leftovers, done=False, unfinished=unfinished)
+    return Cleaned({store.location: clean(store, dry_run=False) for store in stores}, True, unfinished)
+
+
+def _locations(words: Sequence[str], case: Case | None) -> Sequence[Endpoint]:
+    """Return the location that is named, else those of the case: where the bundle is transferred to, and where it was
+    written.
+    """
+    listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
+    return listed if listed and not words else [known_location(words, case)]

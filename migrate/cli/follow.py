@@ -331,6 +331,7 @@ def _report_until_end(
     cutover has begun before.
     """
     reported_at = watched_at = time.monotonic()
+    reported: dict[str, tuple[bool, int, int]] = {}
     while not all(follower.is_ended or (until_caught_up and follower.is_done) for follower in followers):
         session.cancellation.wait(_POLL_SECONDS)
         now = time.monotonic()
@@ -341,9 +342,20 @@ def _report_until_end(
                     return True
         if now - reported_at >= _REPORT_SECONDS:
             reported_at = now
-            for follower in followers:
-                session.progress.note(state_line(follower.state()))
+            for state in (follower.state() for follower in followers):
+                if isinstance(state, DeltaState) and not _is_news(state, reported):
+                    continue
+                session.progress.note(state_line(state))
     return False
+
+
+def _is_news(state: DeltaState, reported: dict[str, tuple[bool, int, int]]) -> bool:
+    """Tell whether delta passes of a source have brought anything since they were ``reported``, and note how far they
+    are now.
+    """
+    news = state.passes > 0, state.rows, len(state.stopped)
+    before, reported[state.source] = reported.get(state.source), news
+    return news != before
 
 
 class ResyncedTable(Struct, frozen=True):

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.errors import NoSpaceError
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
 from tests.tools.terminal import Terminal
@@ -308,6 +309,19 @@ def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio
     boto_client(minio.profile).create_bucket(Bucket="there")
     ended = call("sync", f"a=s3://there?profile={minio.profile}", f"b=s3://not-there?profile={minio.profile}")
     assert (ended.code, "add --create" in ended.err) == (7, True), ended
+
+
+def test_clean_looks_at_all_locations_of_a_case(tmp_path):
+    case, places = tmp_path / "moveout.toml", [tmp_path / "bundle", tmp_path / "copy"]
+    case.write_text(f'[bundle]\nlocation = "{places[0]}"\n[transfer]\nlocation = "{places[1]}"\n')
+    for place in places:
+        store = open_location(str(place))
+        store.put("data/app/1", b"x")
+        (place / "changes" / "app").mkdir(parents=True)
+    seen = call("clean", "-c", case, "--json", "--dry-run").json["result"]
+    assert sorted(one["location"] for one in seen["leftovers"]) == [f"file://{place}" for place in places]
+    assert call("clean", "-c", case, "--yes").code == 0
+    assert not any((place / "changes").exists() for place in places)
 
 
 def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path):

@@ -11,6 +11,9 @@ import pytest
 
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
+from migrate.cli.follow import _is_news
+from migrate.errors import BusyError
+from migrate.follow.delta import DeltaState
 from migrate.follow.followed import recorded_bases
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -30,6 +33,16 @@ def move(postgres, other_postgres, tmp_path):
     yield source, bundle, destination
     base = read_bundle(bundle).newest_position("app")["follow"]
     open_change_log(source, {}, base["name"]).drop(base["log"])
+
+
+def test_delta_passes_are_news_where_they_brought_rows_or_ended():
+    state, reported = DeltaState("app"), {}
+    news = [_is_news(state, reported), _is_news(state, reported)]
+    for rows in (0, 0, 3, 0):
+        state.passes, state.rows = state.passes + 1, state.rows + rows
+        news.append(_is_news(state, reported))
+    state.stopped.append(BusyError("the destination is in use"))
+    assert [*news, _is_news(state, reported)] == [True, False, True, False, True, False, True]
 
 
 def test_a_followed_database_comes_up_with_what_was_written_since(move):
