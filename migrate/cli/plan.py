@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
 from msgspec.structs import replace
+from rich.console import JustifyMethod
+from rich.table import Table
 
 from exporters.api import Source, SurveyItem
 from exporters.connections.silent_servers import silence
@@ -59,7 +61,7 @@ from migrate.plan import (
     survey,
 )
 from migrate.plan.cost_model import reference
-from migrate.plan.forecast import MoveTimes
+from migrate.plan.forecast import Interval, MoveTimes, StageForecast
 from migrate.plan.move_order import MoveOrder, order_of_move
 from migrate.plan.run_history import read_history
 from migrate.plan.stage_work import StageWork
@@ -67,6 +69,8 @@ from migrate.plan.what_if import Alternative, WhatIf, alternative
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.registry import free_bytes, open_location
 
+_WIDE = 74
+"""From this width on the tables have all columns."""
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
 _SHOWN_NAMES = 5
@@ -190,21 +194,28 @@ def forecast_json(shown: Forecast) -> dict[str, Any]:
 
 def _draw_sources(console: Console, sources: Sequence[SourcePlan]) -> None:
     """Print a row for each source, then what they warn of, once where several say the same."""
-    table = make_table(source="left", kind="left", items="right", size="right", warnings="right")
+    table, add_row = _fitting_table(
+        console,
+        {"kind", "warnings"},
+        source="left",
+        kind="left",
+        items="right",
+        size="right",
+        warnings="right",
+    )
     for source in sources:
         warning_count = len(source.survey.warnings)
         about = "" if all(item.exact for item in source.survey.items) else "~"
-        table.add_row(
-            Text(source.name),
-            source.kind,
-            about + count_words(source.items),
-            about + bytes_words(source.size_bytes),
-            Text(count_words(warning_count) if warning_count else "", "yellow"),
+        add_row(
+            source=Text(source.name),
+            kind=source.kind,
+            items=about + count_words(source.items),
+            size=about + bytes_words(source.size_bytes),
+            warnings=Text(count_words(warning_count) if warning_count else "", "yellow"),
         )
     items, size_bytes = sum(s.items for s in sources), sum(s.size_bytes for s in sources)
-    table.add_row(
-        Text(things(len(sources), "source"), "bold"), "", count_words(items), bytes_words(size_bytes)
-    )
+    total = Text(things(len(sources), "source"), "bold")
+    add_row(source=total, items=count_words(items), size=bytes_words(size_bytes))
     console.print(table)
     _draw_warnings(console, {source.name: source.survey.warnings for source in sources})
     console.print("  (tables and buckets of each source: -v, or --json)", style="dim")
@@ -324,24 +335,49 @@ def _draw_room(console: Console, room: BundleRoom) -> None:
         )
 
 
+def _draw_stages(console: Console, shown: Forecast, stages: Sequence[StageForecast]) -> None:
+    """Print the stages as a table. Where there is little room, what the times come from is below it."""
+    table, add_row = _fitting_table(
+        console, {"basis"}, stage="left", source="left", P50="right", P90="right", basis="left"
+    )
+
+    def add(words: str | Text, source: str, seconds: Interval, why: str) -> None:
+        p50, p90 = duration_words(seconds.p50), duration_words(seconds.p90)
+        add_row(stage=words, source=Text(source), P50=p50, P90=p90, basis=why)
+
+    bases: dict[str, list[str]] = {}
+    for stage in stages:
+        add(stage.stage, stage.source or "all", stage.seconds, stage.why)
+        bases.setdefault(stage.why, []).append(f"{stage.stage} {stage.source}".rstrip())
+    table.add_section()
+    add(Text("all has left", "bold"), "", shown.leaves, "if started now")
+    if shown.ends != shown.leaves:
+        add(Text("all is done", "bold"), "", shown.ends, "")
+    console.print(table)
+    if console.width < _WIDE:
+        for why, named in bases.items():
+            console.print(Text(f"{list_words(named)}: {why}", "dim"))
+
+
+def _fitting_table(
+    console: Console, dispensable: Collection[str], **columns: JustifyMethod
+) -> tuple[Table, Callable[..., None]]:
+    """Return an empty table, and what adds a row of cells by their titles. Where there is little room, it has no
+    ``dispensable`` columns.
+    """
+    titles = [title for title in columns if console.width >= _WIDE or title not in dispensable]
+    table = make_table(**{title: columns[title] for title in titles})
+
+    def add_row(**cells: str | Text) -> None:
+        table.add_row(*(cells.get(title, "") for title in titles))
+
+    return table, add_row
+
+
 def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -> None:
     """Print the stages with their intervals, the whole, and the verdict on the deadline. ``detailed``: by source."""
-    table = make_table(stage="left", source="left", P50="right", P90="right", basis="left")
-    for stage in shown.stages if detailed else shown.whole_stages:
-        p50, p90 = duration_words(stage.seconds.p50), duration_words(stage.seconds.p90)
-        table.add_row(stage.stage, Text(stage.source or "all"), p50, p90, stage.why)
-    leaves, ends = shown.leaves, shown.ends
-    table.add_section()
-    table.add_row(
-        Text("all has left", "bold"),
-        "",
-        duration_words(leaves.p50),
-        duration_words(leaves.p90),
-        "if started now",
-    )
-    if ends != leaves:
-        table.add_row(Text("all is done", "bold"), "", duration_words(ends.p50), duration_words(ends.p90), "")
-    console.print(table)
+    _draw_stages(console, shown, shown.stages if detailed else shown.whole_stages)
+    leaves = shown.leaves
     console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
     p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     moments = f"{p50} (P50), {p90} (P90)"

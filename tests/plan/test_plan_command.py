@@ -1,19 +1,22 @@
 """``moveout plan`` as it is typed: the order of sources, other means, exit codes."""
 
+import io
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console as RichConsole
 
 from migrate.cli.common.terminal import Console
-from migrate.cli.plan import Alternative, _draw_alternative
+from migrate.cli.plan import Alternative, _draw_alternative, _draw_sources, draw_forecast
 from migrate.errors import NoSpaceError
 from migrate.plan import measure_location
-from migrate.plan.forecast import Interval
+from migrate.plan.forecast import Forecast, Interval, StageForecast
 from migrate.plan.what_if import Needed, WhatIf
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
+from tests.plan.plans import source
 from tests.tools.disks import tiny_disk
 
 __all__ = ["tiny_disk"]
@@ -71,6 +74,30 @@ def test_that_no_workers_are_enough_is_laid_to_the_link_only_where_it_is_the_lin
     alternative = Alternative(WhatIf(2, link), Interval(7.0, 9.0), Needed(None, 10**6))
     _draw_alternative(Console(), alternative, 5.0)
     assert sentence in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_tables_fit_the_terminal_and_break_no_number(width):
+    why = "a sample of 30 s, as in 12 past moves"
+    stages = [
+        StageForecast(stage, "customers-of-the-shop", Interval(200.0, 4000.0), why)
+        for stage in ("export", "transfer")
+    ]
+    shown = Forecast(
+        stages, stages, Interval(200.0, 4000.0), Interval(300.0, 5000.0), datetime.now(UTC), None, None
+    )
+    sources = [source("customers-of-the-shop", size_bytes=123_456_789), source("b")]
+    written = io.StringIO()
+    console = Console(
+        RichConsole(file=written, force_terminal=True, color_system=None, width=width, soft_wrap=True)
+    )
+    draw_forecast(console, shown)
+    _draw_sources(console, sources)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= width, written.getvalue()
+    for number in ("3 min 20 s", "1 h 6 min", "5 min 0 s", "1 h 23 min", "123 MB"):
+        assert any(number in line for line in lines), written.getvalue()
+    assert why in " ".join(written.getvalue().split())
 
 
 def test_other_means_that_make_no_sense_are_a_mistake(databases):
