@@ -25,9 +25,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.tag_files import CHUNK_BYTES
 from migrate.custody import documents
 from migrate.custody.documents import Document
-from migrate.custody.log import custody_log, events
+from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import Signer
 from migrate.custody.tree import bundle_tree, leaves
@@ -108,7 +107,7 @@ def audit(
     signed that. Raises ``UsageError`` where there is no tree.
     """
     tree, signed = bundle_tree.read(store)
-    findings = _of_the_list(store, trust, tree.root)
+    findings = list(bundle_tree.check_signed(store, trust, deep=True).findings)
     drawn = draw(seed.value, tree.root, tree.size, question.samples)
     numbers = sorted(set(drawn))
     located, wrong = _examine(store, numbers, workers, progress)
@@ -142,18 +141,6 @@ def audit(
         store, signer, lambda _: [CustodyEvent("audited", tree.bundle, tree.root, store.location, details)]
     )
     return Audited(document, counts["known"], findings)
-
-
-def _of_the_list(store: Store, trust: Trust | None, root: str) -> list[Finding]:
-    """Check who signed the root, and the list of items against that."""
-    names = bundle_signatures.signatures(store)
-    signers = names.of(layout.TAG_MANIFEST)
-    times = events.signing_times(custody_log.read(store), root, trust) if trust else {}
-    return [
-        *names.findings,
-        *bundle_tree.check(store, list(dict.fromkeys([*(trust.keys if trust else ()), *signers])), deep=True),
-        *(trust.missing(signers, layout.TAG_MANIFEST, times) if trust else ()),
-    ]
 
 
 def _examine(

@@ -8,14 +8,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.terminal import Console, Text
-from migrate.custody.log import custody_log, events
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
-from migrate.custody.signing.bundle_signatures import Signatures, root_of, signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.signing.timestamps import Chain, Stamp
 from migrate.custody.tree import bundle_tree
@@ -67,18 +64,6 @@ def check_signed(
     of its list must be there; with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
-    checked: Signatures = signatures(store)
-    signers = checked.of(layout.TAG_MANIFEST)
-    known = dict.fromkeys([*(trust.keys if trust else ()), *signers])
-    times = events.signing_times(custody_log.read(store), root_of(store), trust) if trust else {}
     stamps, wrong = timestamps.stamps(store, roots)
-    findings = [
-        *checked.findings,
-        *wrong,
-        *bundle_tree.check(store, list(known), deep=deep),
-        *(trust.missing(signers, layout.TAG_MANIFEST, times) if trust else ()),
-    ]
-    by = [
-        (public, trust.name(public, times.get(public.fingerprint)) if trust else None) for public in signers
-    ]
-    return Signed(by, findings, stamps)
+    checked = bundle_tree.check_signed(store, trust, deep=deep)
+    return Signed(checked.by, [*checked.findings, *wrong], stamps)

@@ -15,6 +15,9 @@ from msgspec import Struct
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader, require_files
+from migrate.custody.log import custody_log, events
+from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.custody.tree import checkpoint, leaves, merkle_tree
@@ -145,6 +148,29 @@ def _prove(
     above = merkle_tree.path(tree.nodes, number)
     for index in chosen:
         yield Proof(salted[index], first + index, [*merkle_tree.path(hashes, index), *above], signed)
+
+
+class CheckedSigners(Struct, frozen=True):
+    """Who signed the bundle, each by the name that a list had for the key then, and what is wrong with it."""
+
+    by: Sequence[tuple[PublicKey, str | None]]
+    findings: Sequence[Finding]
+
+
+def check_signed(store: Store, trust: Trust | None, *, deep: bool) -> CheckedSigners:
+    """Check all signatures at a location, and the tree like ``check``. With ``trust`` a key of its list must have
+    signed the bundle.
+    """
+    signed = bundle_signatures.signatures(store)
+    signers = signed.of(layout.TAG_MANIFEST)
+    times = events.signing_times(custody_log.read(store), root_of(store), trust) if trust else {}
+    findings = [
+        *signed.findings,
+        *check(store, list(dict.fromkeys([*(trust.keys if trust else ()), *signers])), deep=deep),
+        *(trust.missing(signers, layout.TAG_MANIFEST, times) if trust else ()),
+    ]
+    names = (trust.name(public, times.get(public.fingerprint)) if trust else None for public in signers)
+    return CheckedSigners(list(zip(signers, names, strict=True)), findings)
 
 
 def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Finding]:
