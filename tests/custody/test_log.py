@@ -495,3 +495,46 @@ def test_signatures_of_strangers_are_not_added(kept, provider, customer, make_ke
     ]
     assert call(*words).code == 0  # without a list nobody can say who is a stranger
     assert call("custody", "verify", kept.location, "--signers", allowed).code == 0
+
+
+def test_a_document_that_a_killed_command_has_not_signed_breaks_no_log(
+    kept, provider, customer, make_key, tmp_path
+):
+    """The log went on, or a clock was set back, so the same command has made another one."""
+    root = custody_log.read(kept).last.what.root
+    dead, alive = (documents.make("audit", f"An audit {one}", {"root": root}) for one in "ab")
+    documents.keep(kept, dead, [])
+    documents.keep(kept, alive, [provider])
+    record(kept, provider, "audited", alive.named)
+    for command in ("show", "verify"):
+        ended = call("custody", command, kept.location)
+        assert ended.code == 0, ended.out
+        assert f"{dead.key} is signed by nobody, and no entry names it" in flat(ended.out)
+    kept.delete(signature_key(alive.key, provider.public))
+    ended = call("custody", "verify", kept.location)
+    assert (ended.code, f"{alive.key}: is not signed by anybody" in flat(ended.out)) == (6, True), ended.out
+
+
+def test_an_entry_that_comes_while_the_log_is_carried_cuts_no_copy_short(kept, provider, tmp_path):
+    """The head is read before the log: what a copy gets may be behind the log there, and never ahead."""
+
+    class Busy:
+        def __init__(self, inner):
+            self._inner, self.left = inner, 1
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def read(self, key, *args):
+            data = self._inner.read(key, *args)
+            if key == layout.CUSTODY_LOG and self.left:
+                self.left = 0
+                record(self._inner, provider, "verified", {"level": "full"})
+            return data
+
+    copy = open_location(str(tmp_path / "copy"))
+    assert custody_log.carry(Busy(kept), copy) == ""
+    assert custody_log.read(copy).findings == []
+    assert custody_log.carry(kept, copy) == ""
+    assert custody_log.read(copy).data == custody_log.read(kept).data
+    assert copy.read(layout.CUSTODY_HEAD) == kept.read(layout.CUSTODY_HEAD)

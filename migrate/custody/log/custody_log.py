@@ -35,7 +35,7 @@ _NEXT = "moveout custody verify says more; a copy of the log from another locati
 
 class Log(Struct, frozen=True):
     """A log as it lies there. ``etag`` is the file's, None where there is no log. ``notes`` are oddities that are no
-    damage. ``head_signer``: who says how long it is.
+    damage. ``head``: the bytes that say how long it is, which were read before it; ``head_signer``: whose word that is.
     """
 
     entries: Sequence[LogEntry]
@@ -44,6 +44,7 @@ class Log(Struct, frozen=True):
     data: bytes = b""
     etag: str | None = None
     head_signer: PublicKey | None = None
+    head: bytes | None = None
 
     @property
     def last(self) -> LogEntry | None:
@@ -147,7 +148,7 @@ def read(store: Store) -> Log:
     entries, findings = parse(data)
     findings += _behind_head(entries, head)
     signer = head.signer if isinstance(head, _Head) else None
-    return Log(entries, findings, list(_notes(entries)), data, info.etag, signer)
+    return Log(entries, findings, list(_notes(entries)), data, info.etag, signer, head_data)
 
 
 def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
@@ -239,13 +240,13 @@ def carry(origin: Store, destination: Store) -> str:
             return f"the custody log at {origin.location} is not in order, and was not taken along: {found}"
         if log_there.data.startswith(log_here.data):
             if log_there.data == log_here.data:
-                _carry_head(origin, destination)
+                _carry_head(log_here, destination)
             return ""
         if not log_here.data.startswith(log_there.data):
             return f"the custody log at {destination.location} is its own; {origin.location} has another"
         try:
             _put(destination, layout.CUSTODY_LOG, log_here.data, log_there.etag)
-            _carry_head(origin, destination)
+            _carry_head(log_here, destination)
         except (ChangedError, AlreadyExistsError):
             continue
         return ""
@@ -255,10 +256,9 @@ def carry(origin: Store, destination: Store) -> str:
     )
 
 
-def _carry_head(origin: Store, destination: Store) -> None:
-    head = _read_head(origin)
-    if head is not None and _read_head(destination) != head:
-        destination.put(layout.CUSTODY_HEAD, head)
+def _carry_head(log: Log, destination: Store) -> None:
+    if log.head is not None and _read_head(destination) != log.head:
+        destination.put(layout.CUSTODY_HEAD, log.head)
 
 
 def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
