@@ -28,6 +28,7 @@ from migrate.storage.api import Store
 VERSION = 1
 KINDS = ("receipt", "release", "audit", "erasure")
 MAX_BYTES = 2**20
+UNSIGNED = "is not signed by anybody"
 _NAME = re.compile(r"(sig/)?(?P<kind>[a-z]+)-(?P<id>[0-9a-f]{16})\.json")
 
 
@@ -196,7 +197,7 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
             continue
         signers = signed.of(info.key)
         if not signers:
-            findings.append(Finding(info.key, "is not signed by anybody"))
+            findings.append(Finding(info.key, UNSIGNED))
         elif kind in {"", document.kind}:
             documents.append(Document(document.key, document.kind, document.value, document.data, signers))
     return documents, findings

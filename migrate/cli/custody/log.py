@@ -37,6 +37,7 @@ from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK, DamageError, NotAllowedError, UsageError
 from migrate.number_text import count_words, things
+from migrate.storage.api import Store
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.registry import open_location, open_object_lock
 
@@ -144,10 +145,25 @@ def show_command(
     store = session.store(location)
     require_files(store)
     log = custody_log.read(store)
-    documents_kept, wrong = documents.read_all(store)
-    findings = [*log.findings, *wrong]
+    documents_kept, wrong, litter = _documents(store, log)
+    findings, notes = [*log.findings, *wrong], [*log.notes, *litter]
     trust = load_trust(signers, loaded)
-    return RecordedEvent(store.location, log.entries, findings, log.notes, trust, documents=documents_kept)
+    return RecordedEvent(store.location, log.entries, findings, notes, trust, documents=documents_kept)
+
+
+def _documents(store: Store, log: Log) -> tuple[list[Document], list[Finding], list[str]]:
+    """Return the documents at a location, what is wrong with any of them, and a note for each that nobody has signed
+    and no entry names: a command that was killed, and found other circumstances when it was repeated, leaves one.
+    """
+    documents_kept, wrong = documents.read_all(store)
+    named = {entry.what.details.get("file") for entry in log.entries}
+    litter = [finding for finding in wrong if finding.what == documents.UNSIGNED and finding.key not in named]
+    notes = [
+        f"{finding.key} is signed by nobody, and no entry names it, so it counts for nothing: a command was killed"
+        " before it signed it, or somebody has put it there"
+        for finding in litter
+    ]
+    return documents_kept, [finding for finding in wrong if finding not in litter], notes
 
 
 @verb(group, "verify", title="custody verify")
@@ -173,7 +189,7 @@ def verify_command(
     store = session.store(location)
     log = custody_log.read(store)
     trust = load_trust(signers, loaded)
-    documents_kept, wrong = documents.read_all(store)
+    documents_kept, wrong, litter = _documents(store, log)
     receipts = [receipt_document for receipt_document in documents_kept if receipt_document.kind == "receipt"]
     contradicted, comparison_notes = cross_checks.against_receipts(log, store.location, receipts)
     findings = [
@@ -187,6 +203,7 @@ def verify_command(
         *cross_checks.clock_notes(log, receipts, datetime.now(UTC)),
         *cross_checks.namesake_notes(log, store.location),
         *comparison_notes,
+        *litter,
     ]
     for endpoint in map(Endpoint, other or []):
         copy = open_location(endpoint.url)
