@@ -96,7 +96,9 @@ class StatementKind(Enum):
     """Of tables."""
     SAVEPOINT = "savepoint"
     WRITE = "write"
-    """Rows, by statement: the log does not say which. Or rows that were logged are taken back."""
+    """Rows, by statement: the log does not say which."""
+    ROLLBACK = "rollback"
+    """What the transaction has logged before is taken back, as where it has made a temporary table, too."""
     END = "end"
     """The whole database is dropped."""
 
@@ -173,7 +175,7 @@ def _read(text: str, query: Query, names: Names) -> LoggedStatement | None:
         is_ours = names.is_ours(_unquoted(match["database"]))
         return LoggedStatement(StatementKind.END, (), text) if is_ours else None
     if _ROLLBACK.match(text):
-        return LoggedStatement(StatementKind.WRITE, (), text)
+        return LoggedStatement(StatementKind.ROLLBACK, (), text)
     if _HARMLESS.match(text) or not (
         names.is_ours(query.database) or names.fold(names.database) in names.fold(text)
     ):

@@ -140,6 +140,10 @@ class MysqlChangeWriter:
         self._definitions: dict[str, dict[int, str]] = {}
         self._waiting: list[tuple[_Table, bytes, int]] = []
         self._waiting_bytes = 0
+        self._waiting_before: int | None = 0
+        """How much waited when the source's transaction began; None where some of that is written."""
+        self._was_open = False
+        """Whether the destination's transaction was open then."""
         self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
         self._is_open = False
         self._single_events = 0
@@ -178,6 +182,7 @@ class MysqlChangeWriter:
         with as_source_errors(self._shown):
             if message.kind is MessageKind.BEGIN:
                 self._began = message.position
+                self._waiting_before, self._was_open = len(self._waiting), self._is_open
             elif message.kind is MessageKind.SHAPE:
                 self._take_shape(message.payload)
             elif message.kind is MessageKind.CHANGE:
@@ -281,6 +286,7 @@ class MysqlChangeWriter:
         rows = message.payload if self._connection.is_mariadb else with_logged_keys(message.payload)
         if self._single_events:
             self._single_events -= 1
+            self._waiting_before = None
             self._write_single(table, message._replace(payload=rows))
             return
         rows = uncompressed(rows)
@@ -325,6 +331,8 @@ class MysqlChangeWriter:
             self._begin()
             self._write()
             self._connection.run(statement.text)
+        elif statement.kind is StatementKind.ROLLBACK:
+            self._take_back(where)
         elif statement.kind is StatementKind.TRUNCATE:
             self._truncate(statement, where)
         elif statement.kind is StatementKind.DEFINITION:
@@ -338,6 +346,18 @@ class MysqlChangeWriter:
                 next_step="at the source: SET GLOBAL binlog_format = 'ROW', and let applications connect again; then "
                 + _BASE_AGAIN,
             )
+
+    def _take_back(self, where: str) -> None:
+        """Undo what the source's transaction has done. Raises ``ChangeConflictError`` where rows of it are written, and
+        of others before it: each transaction comes again, by itself.
+        """
+        if self._waiting_before is not None:
+            del self._waiting[self._waiting_before :]
+            self._waiting_bytes = sum(len(rows) for _, rows, _ in self._waiting)
+        elif self._was_open:
+            raise ChangeConflictError(f"the transaction that ends at {where} was rolled back")
+        else:
+            self.rollback()
 
     def _truncate(self, statement: LoggedStatement, where: str) -> None:
         """Empty a table. The server commits by itself: ``commits_before`` has seen to what was taken before."""
@@ -402,6 +422,7 @@ class MysqlChangeWriter:
             return
         events = list(self._events())
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._waiting_before = 0 if self._waiting_before == len(waiting) else None
         try:
             self._run(events)
         except pymysql.Error as exc:

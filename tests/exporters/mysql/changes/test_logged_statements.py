@@ -53,7 +53,7 @@ ANSI_QUOTES, NO_BACKSLASH_ESCAPES = 0x4, 0x100000
         ("# Dummy event", None, ()),
         ("SAVEPOINT `a`", StatementKind.SAVEPOINT, ()),
         ("ROLLBACK TO `a`", StatementKind.SAVEPOINT, ()),
-        ("ROLLBACK", WRITE, ()),
+        ("ROLLBACK", StatementKind.ROLLBACK, ()),
     ],
 )
 def test_what_a_statement_concerns(text, kind, tables):

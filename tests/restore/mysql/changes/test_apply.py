@@ -8,6 +8,7 @@ import pytest
 from exporters.mysql.connection import parse_url
 from migrate.changes.apply import ChangeConflictError
 from migrate.errors import BusyError, NotAllowedError
+from migrate.restore.mysql.changes import change_writer
 from migrate.restore.mysql.changes.change_writer import open_change_writer
 from migrate.restore.mysql.changes.follow_marks import start_events
 from tests.exporters.mysql.databases import fetch, run_sql
@@ -49,6 +50,25 @@ INSERT INTO keyless SELECT seq, 'many' FROM seq_1_to_5000; UPDATE keyless SET n 
 SET SESSION binlog_row_image = 'MINIMAL'; UPDATE parent SET d = 6; DELETE FROM child;
 SET SESSION binlog_row_image = 'FULL'
 """
+
+
+TAKEN_BACK = """
+INSERT INTO keyless VALUES (1, 'kept'); INSERT INTO audit (what) VALUES ('kept');
+BEGIN; INSERT INTO keyless VALUES (2, REPEAT('no', 900)); SAVEPOINT a; DELETE FROM audit;
+CREATE TEMPORARY TABLE some AS SELECT 1; UPDATE keyless SET n = 3; ROLLBACK;
+INSERT INTO keyless VALUES (4, 'kept, too')
+"""
+
+
+@pytest.mark.parametrize("statement_bytes", [2**20, 1000])
+def test_what_was_logged_and_rolled_back_is_undone(make_pair, monkeypatch, statement_bytes):
+    """Such a transaction is in the log where it has done what no server takes back: a temporary table, say. Some of it
+    may be written before its end comes.
+    """
+    monkeypatch.setattr(change_writer, "_STATEMENT_BYTES", statement_bytes)
+    pair = make_pair(SCRIPT)
+    pair.follow(TAKEN_BACK)
+    assert fetch(pair.destination, "SELECT n FROM keyless ORDER BY n") == [(1,), (4,)]
 
 
 def test_what_a_source_does_arrives(make_pair):
