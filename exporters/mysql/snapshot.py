@@ -82,12 +82,11 @@ class MysqlSnapshot:
             self._counting.begin()
         planned = self._planned[unit.spec["table"]]
         keys = _keys(unit)
-        chunk = self._session.feeds.use(
+        return self._session.feeds.use(
             lambda feed: export_rows(
                 feed, planned.table, keys, layout=planned.layout, sink=sink, spec=unit.spec
             )
         )
-        return chunk.outcome({})
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot, by reading and digesting them again."""

@@ -57,32 +57,6 @@ class TablesToRead(Struct, frozen=True):
             yield table if columns == list(table.columns) else replace(table, columns=tuple(columns))
 
 
-def live_tables(
-    url: str | PostgresAddress,
-    to_read: TablesToRead | None = None,
-    *,
-    workers: int = 2,
-    advance: Advance = lambda _rows, _size_bytes: None,
-) -> Mapping[Name, RowsDigest]:
-    """Return the digest of every table that is to be read. Large objects count as ``pg_catalog.pg_largeobject``, where
-    there are any. Raises ``SourceError``.
-    """
-    address = parse_url(url) if isinstance(url, str) else url
-    return digest_tables(address, to_read or TablesToRead(), workers=workers, advance=advance).digests
-
-
-def digest_requested(address: PostgresAddress, request: TablesRequest, *, snapshot: str = "") -> LiveTables:
-    """Return the digests of the tables that a request names; see ``digest_tables``."""
-    return digest_tables(
-        address,
-        TablesToRead(also=request.also, without=request.without),
-        workers=request.workers,
-        advance=request.advance,
-        tolerant=request.tolerant,
-        snapshot=snapshot,
-    )
-
-
 def digest_tables(
     address: PostgresAddress,
     to_read: TablesToRead,
@@ -92,8 +66,9 @@ def digest_tables(
     tolerant: bool = False,
     snapshot: str = "",
 ) -> LiveTables:
-    """Do the same. ``tolerant``: a table that the server does not read is no error. ``snapshot``: that of another
-    session.
+    """Return the digest of every table that is to be read; large objects count as ``pg_catalog.pg_largeobject``, where
+    there are any. ``tolerant``: a table that the server does not read is among the ``unread``, with the reason.
+    ``snapshot``: the name of one that another session has exported; "" takes a new one. Raises ``SourceError``.
     """
     with (
         open_snapshot(address, snapshot=snapshot) as (session, tables),
@@ -126,6 +101,30 @@ def digest_tables(
     whole = {name: digest for name, digest in table_digests.items() if name not in unread}
     columns = {(table.schema, table.name): [column.name for column in table.columns] for table in chosen}
     return LiveTables(whole, unread, columns)
+
+
+def live_tables(
+    url: str | PostgresAddress,
+    to_read: TablesToRead | None = None,
+    *,
+    workers: int = 2,
+    advance: Advance = lambda _rows, _size_bytes: None,
+) -> Mapping[Name, RowsDigest]:
+    """Return the digests alone, of all tables unless ``to_read`` says which; see ``digest_tables``."""
+    address = parse_url(url) if isinstance(url, str) else url
+    return digest_tables(address, to_read or TablesToRead(), workers=workers, advance=advance).digests
+
+
+def digest_requested(address: PostgresAddress, request: TablesRequest, *, snapshot: str = "") -> LiveTables:
+    """Return the digests of the tables that a request names; see ``digest_tables``."""
+    return digest_tables(
+        address,
+        TablesToRead(also=request.also, without=request.without),
+        workers=request.workers,
+        advance=request.advance,
+        tolerant=request.tolerant,
+        snapshot=snapshot,
+    )
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -110,8 +110,26 @@ class PostgresSnapshot:
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
+        from exporters.postgres.rows.chunk_export import (  # noqa: PLC0415  meanwhile the server counts
+            export_rows,
+            export_small,
+        )
+
+        planned = self._planned[unit.spec["table"]]
+        first, last = unit.spec["range"]
+        facts = {name: self.position[name] for name in ("snapshot", "history", "lsn")}
+        small = self._read_ahead.pop(unit.id, None)
+        if small is not None:
+            return export_small(small, planned.layout, sink, unit.spec, facts)
         with self._unless_lost():
-            return self._export(unit, sink)
+            try:
+                rows = self._feeds.rows(planned.table, (first, last))
+                return export_rows(rows, planned.layout, sink, unit.spec, facts)
+            except ArrowInvalid:
+                if self.position["encoding"] != "UTF8":
+                    raise
+                rows = self._feeds.rows(planned.table, (first, last))
+                return export_rows(rows, planned.lenient, sink, unit.spec, facts)
 
     @contextmanager
     def _unless_lost(self) -> Iterator[None]:
@@ -123,28 +141,6 @@ class PostgresSnapshot:
         except SourceUnreachableError:
             self._check_holder(wait=False)
             raise
-
-    def _export(self, unit: Unit, sink: Sink) -> Outcome:
-        from exporters.postgres.rows.chunk_export import (  # noqa: PLC0415  meanwhile the server counts
-            export_rows,
-            export_small,
-        )
-
-        planned = self._planned[unit.spec["table"]]
-        pages = unit.spec["range"]
-        small = self._read_ahead.pop(unit.id, None)
-        if small is not None:
-            chunk = export_small(small, planned.layout, sink, unit.spec)
-        else:
-            rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
-            try:
-                chunk = export_rows(rows, planned.layout, sink, unit.spec)
-            except ArrowInvalid:
-                if self.position["encoding"] != "UTF8":
-                    raise
-                rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
-                chunk = export_rows(rows, planned.lenient, sink, unit.spec)
-        return chunk.outcome({name: self.position[name] for name in ("snapshot", "history", "lsn")})
 
     def read_ahead(self, units: Sequence[Unit]) -> None:
         """See ``exporters.api.ReadingAhead``."""

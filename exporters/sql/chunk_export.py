@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 import pyarrow as pa
-from msgspec import Struct
 from msgspec.structs import asdict
 
 from exporters import arrow_functions as pc
@@ -15,7 +14,7 @@ from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import Layout, ParsedBlock, Typed
 from exporters.sql.large_values.long_values import LongRow, LongValue, Spool, TypedRow
-from exporters.sql.parquet_write import PartWriter, WrittenPart
+from exporters.sql.parquet_write import PartWriter
 from exporters.sql.row_blocks import LongRowText
 from exporters.sql.value_codec import rows_changed
 
@@ -23,23 +22,19 @@ _MEASURED_BLOCKS = 8
 """The texts of so many blocks are measured together: a call of Arrow costs more than the texts of one block."""
 
 
-class ExportedChunk(Struct, frozen=True):
-    """What a chunk came to. ``text_bytes`` from the server; ``exact``: the columns that needed a side column;
-    ``octets``: the bytes of the columns that are kept as text or bytes.
+def chunk_outcome(
+    digest: RowsDigest, text_bytes: int, parts: PartWriter, octets: Mapping[str, int], facts: Json
+) -> Outcome:
+    """Write what is left of a chunk. Return what it came to: its rows, the bytes of their text, and its facts, which
+    are its files, the columns that needed a side column, the bytes of the columns that are kept as text or bytes
+    (``octets``, by name), and ``facts`` of the engine.
     """
-
-    rows: int
-    text_bytes: int
-    digest: int
-    parts: tuple[WrittenPart, ...]
-    exact: tuple[str, ...]
-    octets: Mapping[str, int]
-
-    def outcome(self, facts: Json) -> Outcome:
-        """Return what the unit came to, with more facts of its engine."""
-        parts = [asdict(part) for part in self.parts]
-        own = {"parts": parts, "exact": list(self.exact), "octets": dict(self.octets)}
-        return Outcome(self.rows, self.text_bytes, self.digest, facts={**facts, **own})
+    own = {
+        "parts": [asdict(part) for part in parts.finish()],
+        "exact": list(parts.exact),
+        "octets": dict(octets),
+    }
+    return Outcome(digest.rows, text_bytes, digest.digest, facts={**facts, **own})
 
 
 def stem(spec: Json) -> str:
@@ -141,9 +136,9 @@ class ChunkExport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._parts.__exit__(kind, error, trace)
 
-    def finish(self, sent_rows: int | None = None) -> ExportedChunk:
-        """Write what is left. Return what it came to. Raises ``SourceError`` unless as many rows came as the server
-        says it sent, where it says so. Rows without columns are only counted here.
+    def finish(self, facts: Json, sent_rows: int | None = None) -> Outcome:
+        """Write what is left. Return what it came to, with more ``facts`` of its engine. Raises ``SourceError`` unless
+        as many rows came as the server says it sent, where it says so. Rows without columns are only counted here.
         """
         if sent_rows is not None:
             if not self._layout.columns:
@@ -154,12 +149,4 @@ class ChunkExport:
                     f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
                     next_step="run the same command again; if it stays so, please report it",
                 )
-        written = self._parts.finish()
-        return ExportedChunk(
-            self._digest.rows,
-            self._text_bytes,
-            self._digest.digest,
-            written,
-            self._parts.exact,
-            self._octets.by_name(),
-        )
+        return chunk_outcome(self._digest, self._text_bytes, self._parts, self._octets.by_name(), facts)

@@ -82,8 +82,8 @@ class SqliteSnapshot:
         layout = Layout.of(table, planned.kinds)
         with self._pool.connection() as connection:
             batches = self._batches(connection, unit.spec)
-            chunk = export_rows(batches, layout=layout, sink=sink, spec=unit.spec)
-        return chunk.outcome({"snapshot": self.position["snapshot"]})
+            facts = {"snapshot": self.position["snapshot"]}
+            return export_rows(batches, layout=layout, sink=sink, spec=unit.spec, facts=facts)
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]

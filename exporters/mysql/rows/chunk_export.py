@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from exporters import _rows
 from exporters import arrow_functions as pc
-from exporters.api import Json, Sink
+from exporters.api import Json, Outcome, Sink
 from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range, row_select
@@ -27,7 +27,7 @@ from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, first_payl
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest, digest_of_core, digest_texts
-from exporters.sql.chunk_export import ChunkExport, ExportedChunk
+from exporters.sql.chunk_export import ChunkExport
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed, array_of, small_type, typed_block
 from exporters.sql.row_blocks import LongRowText, digest_long
 from exporters.sql.value_codec import PROVED_ROWS, rows_changed
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def export_rows(
     feed: Feed, table: MysqlTable, keys: Range, *, layout: Layout, sink: Sink, spec: Json
-) -> ExportedChunk:
+) -> Outcome:
     """Export the rows of an interval into Parquet files; see ``ChunkExport``. Raises ``SourceError``."""
     parser = BlockParser(layout, table.label)
     parse = parser.parse_proved  # of the first block: see PROVED_ROWS
@@ -49,7 +49,7 @@ def export_rows(
             else:
                 chunk.add(parse(block))
                 parse = parser.parse
-        return chunk.finish()
+        return chunk.finish({})
 
 
 def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:

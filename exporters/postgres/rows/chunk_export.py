@@ -8,7 +8,7 @@ from contextlib import closing
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.api import Json, Sink
+from exporters.api import Json, Outcome, Sink
 from exporters.postgres.rows.copy_feed import SmallRows
 from exporters.postgres.rows.csv_rows import (
     QUOTES,
@@ -21,15 +21,15 @@ from exporters.postgres.rows.csv_rows import (
 )
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
-from exporters.sql.chunk_export import ChunkExport, ExportedChunk
+from exporters.sql.chunk_export import ChunkExport
 from exporters.sql.columns import Kind, Layout, ParsedBlock, Typed
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, digest_long
 from exporters.sql.value_codec import rendered
 
 
-def export_rows(source: RowBlocks, layout: Layout, sink: Sink, spec: Json) -> ExportedChunk:
-    """Export rows into Parquet files; see ``ChunkExport``. Raises ``SourceError`` if the server's count of rows is
-    another.
+def export_rows(source: RowBlocks, layout: Layout, sink: Sink, spec: Json, facts: Json) -> Outcome:
+    """Export rows into Parquet files; see ``ChunkExport``. Return what the unit came to, with more ``facts``. Raises
+    ``SourceError`` if the server's count of rows is another.
     """
     sent_rows, parser = 0, BlockParser(layout)
     parse = parser.parse_proved  # of the first block: see PROVED_ROWS
@@ -42,15 +42,15 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, spec: Json) -> Ex
             elif layout.columns:
                 chunk.add(parse(block))
                 parse = parser.parse
-        return chunk.finish(sent_rows)
+        return chunk.finish(facts, sent_rows)
 
 
-def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, spec: Json) -> ExportedChunk:
-    """Do the same for the rows of a small chunk, see ``typed_together``."""
+def export_small(chunk: ParsedBlock, layout: Layout, sink: Sink, spec: Json, facts: Json) -> Outcome:
+    """Export the rows of a small chunk like ``export_rows``; see ``typed_together``."""
     with ChunkExport(layout, sink, spec) as export:
         if chunk.typed.rows:
             export.add(chunk)
-        return export.finish()
+        return export.finish(facts)
 
 
 def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> RowsDigest:

@@ -201,7 +201,7 @@ class Feeds:
         """Yield a chunk's rows; by many statements in a gentle export."""
         if self._gentle is None:
             return self._rows(table, pages)
-        return _together(self._rows(table, part) for part in self._gentle.ranges(table, pages))
+        return _as_one_query(self._rows(table, part) for part in self._gentle.ranges(table, pages))
 
     def _load(self) -> ServerLoad:
         return read_load(self._session.session_limits.application, self._run, self.numbers)
@@ -360,7 +360,7 @@ class Feeds:
             self._idle.pop()[0].close()
 
 
-def _together(sources: Iterable[RowBlocks]) -> RowBlocks:
+def _as_one_query(sources: Iterable[RowBlocks]) -> RowBlocks:
     """Yield the rows of several queries as those of one: the sum of their counts comes last."""
     sent_rows = 0
     for source in sources:

@@ -4,11 +4,14 @@ A row's text is the line that ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)``
 ends it. ``lines_of`` makes the very lines again that the server printed: for restore (COPY FROM), for the check at
 export, and for ``verify --level full``.
 
-``BlockParser`` goes the other way: it types and digests blocks, by the compiled core, and by Arrow where there is no
-core. The core types the kinds that have a letter, and takes only text that the server prints for such a value. Of all
-other columns it hands over the text. So a value is typed as ``parse_block_exactly`` does it, or by it. Without the
-core, ``parse_block`` types all columns while it parses. Where a block holds a value that its type cannot hold,
-``parse_block_exactly`` parses every column as text, and compares every value with its text.
+``BlockParser`` goes the other way: it types and digests blocks.
+
+- With the compiled core, the core cuts lines into columns. It types the kinds that have a letter, and takes only text
+  that the server prints for such a value. Of every other column it returns the text, which ``parse_text`` types.
+- Without it, ``parse_block`` has Arrow cut and type all columns at once. Where a value does not fit its type,
+  ``parse_block_exactly`` parses every column as text, and compares every value with its text.
+
+Both make the same values of the same block.
 """
 
 from __future__ import annotations
@@ -283,7 +286,7 @@ def _typed(
         return _lists(kind.stored, rows, buffers, nulls), None
     if kind.name == "uuid":
         return pa.uuid().wrap_array(array(pa.binary(16))), None
-    return type_text(kind, array(kind.parsed), compare=compare)
+    return type_parsed(kind, array(kind.parsed), compare=compare)
 
 
 def _lists(stored: pa.DataType, rows: int, buffers: list[Any], nulls: int) -> pa.Array:
@@ -304,7 +307,7 @@ def parse_block(block: bytes | bytearray, layout: Layout, *, compare: bool = Tru
     try:
         parsed = _read(block, [column.kind.parsed for column in layout.columns])
         typed = [
-            type_text(column.kind, values, compare=compare)
+            type_parsed(column.kind, values, compare=compare)
             for column, values in zip(layout.columns, parsed, strict=True)
         ]
     except pa.ArrowInvalid:
@@ -312,7 +315,7 @@ def parse_block(block: bytes | bytearray, layout: Layout, *, compare: bool = Tru
     return typed_block(typed, layout, len(parsed[0]))
 
 
-def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
+def type_parsed(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
     """Type values of the type ``kind.parsed``; return the text of those that their type cannot hold, too. ``compare``:
     see ``parse_block``. Raises ``pa.ArrowInvalid`` where the text is none of the kind, and it is not compared.
     """

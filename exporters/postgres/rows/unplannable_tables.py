@@ -7,7 +7,6 @@ without a plan, and so pg_dump never meets such code.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.errors import in_one_line
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.rows.csv_rows import split_lines
+from exporters.postgres.rows.csv_rows import csv_fields, split_lines
 from exporters.postgres.rows.text_codec.float_text import float_text
 from exporters.postgres.schemas import SEARCH_EVERY_SCHEMA
 from exporters.postgres.sessions.snapshot_transaction import NOT_FOUND
@@ -93,10 +92,6 @@ def counted(table: PostgresTable) -> str:
     return copied(replace(table, columns=table.columns[:1]))
 
 
-_FIELD = re.compile(rb'(?:"(?:[^"]|"")*"|[^,])*')
-"""A value as it stands in a line of CSV."""
-
-
 def as_selected(table: PostgresTable, source: RowBlocks) -> RowBlocks:
     """Yield rows as COPY writes them as the canonical query writes them: ``real`` as the ``double precision`` that it
     is.
@@ -113,20 +108,9 @@ def as_selected(table: PostgresTable, source: RowBlocks) -> RowBlocks:
 
 
 def _widened(block: bytes, numbers: Sequence[int]) -> bytes:
-    rows = [_fields(line) for line in split_lines(block)]
+    rows = [csv_fields(line) for line in split_lines(block)]
     for number in numbers:
         singles = pa.array([row[number].decode() or None for row in rows], pa.string()).cast(pa.float32())
         for row, text in zip(rows, float_text(singles.cast(pa.float64())).to_pylist(), strict=True):
             row[number] = (text or "").encode()
     return b"".join(b",".join(row) + b"\n" for row in rows)
-
-
-def _fields(line: bytes) -> list[bytes]:
-    fields, position = [], 0
-    while True:
-        match = _FIELD.match(line, position)
-        assert match is not None
-        fields.append(match[0])
-        position = match.end() + 1
-        if position > len(line):
-            return fields

@@ -9,9 +9,9 @@ from operator import add
 import pyarrow as pa
 from msgspec import Struct
 
-from exporters.api import Json, Sink
+from exporters.api import Json, Outcome, Sink
 from exporters.row_digest import RowsDigest
-from exporters.sql.chunk_export import ExportedChunk, stem
+from exporters.sql.chunk_export import chunk_outcome, stem
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LONG_BYTES, LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
@@ -118,9 +118,9 @@ def _free(name: str, taken_names: set[str]) -> str:
 
 
 def export_rows(
-    batches: Iterable[Batch | LongCells], *, layout: Layout, sink: Sink, spec: Json
-) -> ExportedChunk:
-    """Export rows into Parquet files, see ``ChunkExport``. Raises ``SourceError``."""
+    batches: Iterable[Batch | LongCells], *, layout: Layout, sink: Sink, spec: Json, facts: Json
+) -> Outcome:
+    """Export rows into Parquet files. Return what the unit came to, with more ``facts``. Raises ``SourceError``."""
     digest, text_bytes, octets = RowsDigest(), 0, Octets(len(layout.fields))
     with PartWriter(layout, sink, stem(spec)) as parts:
         for batch in batches:
@@ -133,9 +133,8 @@ def export_rows(
                 _prove(batch, layout.kinds, parts.stem)
             parts.add(layout.typed(batch), batch.size_bytes)
             digest += batch.digest()
-        written = parts.finish()
-    sizes = octets.by_name([field.name for field in layout.fields])
-    return ExportedChunk(digest.rows, text_bytes, digest.digest, written, parts.exact, sizes)
+        sizes = octets.by_name([field.name for field in layout.fields])
+        return chunk_outcome(digest, text_bytes, parts, sizes, facts)
 
 
 def _prove(batch: Batch, kinds: Sequence[str], name: str) -> None:

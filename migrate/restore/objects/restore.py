@@ -179,7 +179,7 @@ class _Restore:
             try:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
-                terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
+                terms = self._agree_on_terms(rows, plan, with_versions=with_versions, snowball=snowball)
                 self._progress.begin(
                     f"restore {self._source}",
                     items=plan.items,
@@ -196,9 +196,9 @@ class _Restore:
         self._finish(plan, flat)
         return self._outcome(plan, run, done)
 
-    def _tell(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
-        """Find out what the destination takes, and report what it does not; set what must hold before objects."""
-        terms = self._look(plan)
+    def _agree_on_terms(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
+        """Return what the destination keeps of objects, and report what it does not; set what must hold before them."""
+        terms = self._try_out(plan)
         setting_losses = [] if plan.extra else self._settings.write_first()
         encrypts = bool(self._destination.setting("encryption"))
         terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
@@ -242,8 +242,8 @@ class _Restore:
             )
         return able
 
-    def _look(self, plan: _Plan) -> Terms:
-        """Try the destination out, and keep the record."""
+    def _try_out(self, plan: _Plan) -> Terms:
+        """Return what the destination keeps by a trial, and write the record of that."""
         capabilities = probe(
             self._destination,
             keys=plan.oddities - {NAMELESS},

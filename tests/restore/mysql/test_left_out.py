@@ -58,7 +58,7 @@ def die_late(location: str, destination: str, where: str) -> None:
     if where == "rows":
         mysql_rows.mark_done = mark
     else:
-        live_digests.live_tables = compare
+        live_digests.digest_tables = compare
     restore(Path(location), destination)
 
 

@@ -74,10 +74,12 @@ class _Attempt(Struct, kw_only=True):
     own: str
     into: str
     progress: AttemptProgress
-    waived: Sequence[Check] | None = None
-    """These checks wait, and long values are compressed. Unless it is None, names are looked up in every schema, and no
-    trigger fires.
+    was_refused: bool = False
+    """Whether the destination has refused the rows before: names are looked up in every schema, no trigger fires, and
+    long values are compressed.
     """
+    waived: Sequence[Check] = ()
+    """These checks wait until the rows are there."""
     filtered: bool = False
     """Whether values are left out that the table does not take."""
 
@@ -197,18 +199,19 @@ class RowWriter:
         does not take.
         """
         attempt = self._attempt(connection, part)
-        attempt.waived, attempt.filtered = [], filtered
+        attempt.was_refused, attempt.filtered = True, filtered
         while True:
             try:
                 self._copy_alone(attempt)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise destination_error(exc, f"{attempt.own} ({part.name})") from exc
-                waived = attempt.waived
-                checks = [check for check in suspects(connection, exc, attempt.own) if check not in waived]
+                checks = [
+                    check for check in suspects(connection, exc, attempt.own) if check not in attempt.waived
+                ]
                 if not checks or self.rows_missing or self.damaged:
                     return exc
-                attempt.waived = [*waived, *checks]
+                attempt.waived = [*attempt.waived, *checks]
             except DamageError as exc:
                 self.damaged.append((part, exc))
                 return None
@@ -239,14 +242,14 @@ class RowWriter:
         )
         try:
             with durable("restore.postgres.rows"), connection.transaction():
-                if attempt.waived is not None:
+                if attempt.was_refused:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
                 with ExitStack() as stack:
-                    if attempt.waived is not None:
+                    if attempt.was_refused:
                         stack.enter_context(without_user_triggers(connection, into))
                         stack.enter_context(with_compression(connection, into))
-                    untrue = stack.enter_context(without_checks(connection, attempt.waived or ()))
+                    untrue = stack.enter_context(without_checks(connection, attempt.waived))
                     self._copy(attempt, column_types(connection, {into}))
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
                 restore_state.add_left_out(connection, part.name, names, notes)
