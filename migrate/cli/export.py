@@ -408,16 +408,17 @@ def _without_dropped(
     store: Store, endpoints: Mapping[str, Endpoint], options: ExportOptions, note: Note, kind: LocationKind
 ) -> Mapping[str, Endpoint]:
     """Return the sources but for those that are taken out of the bundle now, or were before. ``kind``: what lies at the
-    location. Raises ``UsageError`` for the name of one that is not in it.
+    location. Raises ``UsageError`` for the name of one that was never in it.
     """
+    left_out = {source.name for source in left_out_of(store, kind)}
     state = read_state(store) if options.dropped else None
+    there = {source.name for source in state.sources} if state is not None else set()
     for name in options.dropped:
-        if state is None or name not in {source.name for source in state.sources}:
+        if name not in there | left_out:
             raise UsageError(
                 f"there is no source {name!r} at {store.location} that could be dropped",
                 next_step="a complete bundle does not change; of an incomplete one, moveout status names the sources",
             )
-    left_out = {source.name for source in left_out_of(store, kind)}
     for name in sorted(left_out & endpoints.keys()):
         note(f"{name} was left out of this bundle on purpose; it is not exported")
     return {

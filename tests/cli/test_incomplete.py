@@ -101,8 +101,11 @@ def test_a_source_is_known_by_its_server_and_one_can_be_dropped(postgres, mariad
     assert (unknown.code, "no source 'nobody'" in unknown.err) == (2, True), unknown.err
 
     shop = shop.replace("127.0.0.1", "localhost")
-    dropped = call("export", f"app={app}", f"shop={shop}", *words, "--drop", "missing", env=env)
+    drop = ("export", f"app={app}", f"shop={shop}", *words, "--drop", "missing")
+    dropped = call(*drop, env=env)
     assert (dropped.code, "missing  left out on purpose" in dropped.out) == (0, True), dropped
+    repeated = call(*drop, env=env)
+    assert (repeated.code, "nothing was left to do" in repeated.out) == (0, True), repeated
     assert call("export", f"app={app}", f"shop={shop}", f"missing={missing}", *words, env=env).code == 0
     assert "missing  left out on purpose" in call("status", bundle).out
     info = BundleReader(open_location(str(bundle))).info
