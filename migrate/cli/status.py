@@ -93,7 +93,8 @@ class LocationStatus(Struct, frozen=True):
 
 class Status(Struct, frozen=True):
     """The state of all locations that were asked for, the case's deadline, and what is up on the new host. ``absent``:
-    sources of the case that its complete bundle lacks.
+    sources of the case that its complete bundle lacks; ``unlisted``: servers of the case of which nothing is in its
+    sealed bundle, because nobody could list them.
     """
 
     locations: Sequence[LocationStatus]
@@ -101,11 +102,12 @@ class Status(Struct, frozen=True):
     destinations: Sequence[DestinationStatus] = ()
     absent: Sequence[str] = ()
     case_option: str = ""
+    unlisted: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
         """Return 3 where a bundle is sealed as incomplete, a restore left something out or failed, changes of a
-        source are lost, or not written, or a source of the case is in no bundle.
+        source are lost, or not written, or a source of the case, or all of a server of it, is in no bundle.
         """
         incomplete = any(
             (location.export is not None and location.export.state == "incomplete")
@@ -114,7 +116,7 @@ class Status(Struct, frozen=True):
             for location in self.locations
         )
         refused = any(destination.is_refused for destination in self.destinations)
-        return IncompleteError.exit_code if incomplete or refused or self.absent else OK
+        return IncompleteError.exit_code if incomplete or refused or self.absent or self.unlisted else OK
 
     @property
     def sources(self) -> Sequence[str]:
@@ -147,6 +149,7 @@ class Status(Struct, frozen=True):
             "locations": locations,
             "destinations": destinations,
             "absent": list(self.absent),
+            "unlisted": list(self.unlisted),
         }
 
     def draw(self, console: Console) -> None:
@@ -169,6 +172,8 @@ class Status(Struct, frozen=True):
             _draw_changes(console, location, self.case_option)
         if self.absent:
             console.print(Text(f"  ! {_absent_words(self)}", style="yellow"))
+        for server in self.unlisted:
+            console.print(Text(f"  ! {_unlisted_words(server, self.case_option)}", style="yellow"))
         draw_destinations(console, self.destinations, self.sources, by_case=bool(self.case_option))
 
 
@@ -176,6 +181,13 @@ def _absent_words(status: Status) -> str:
     return (
         f"in the case, and not in this bundle: {', '.join(status.absent)}. It was sealed complete before;"
         f" moveout run {status.case_option} says how they leave"
+    )
+
+
+def _unlisted_words(server: str, case_option: str) -> str:
+    return (
+        f"NOTHING of {plain(server)} is out: what it holds could not be listed when the bundle was sealed;"
+        f" moveout discover {case_option} asks it again"
     )
 
 
@@ -414,6 +426,7 @@ def _status(
         destinations,
         _absent(case, exports),
         case.option if case else "",
+        _unlisted(case, exports) if case else (),
     )
 
 
@@ -428,6 +441,16 @@ def _absent(case: Case | None, exports: Sequence[ExportStatus]) -> Sequence[str]
         for name, source in case.sources.items()
         if not (name in present or is_pattern(source.url) or left_out_on_purpose(case, source))
     ]
+
+
+def _unlisted(case: Case, exports: Sequence[ExportStatus]) -> Sequence[str]:
+    """Return the servers of a case of which nothing is in its sealed bundle, because nobody could list them."""
+    left_behind = next((export.left_behind for export in exports if export.left_behind), None)
+    if left_behind is None or not left_behind.servers:
+        return []
+    from migrate.discover.left_behind import unlisted_servers  # noqa: PLC0415  few need it
+
+    return unlisted_servers(case, left_behind)
 
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
@@ -555,6 +578,9 @@ def page_of(status: Status, case: str) -> bytes:
     if status.absent:
         words = _absent_words(status)
         runs.append(ShownRun("", capital(words), good=False))
+    runs += [
+        ShownRun("", _unlisted_words(server, status.case_option), good=False) for server in status.unlisted
+    ]
     if any(destination.record for destination in status.destinations):
         runs.append(_shown_destinations(status))
     until = status.deadline

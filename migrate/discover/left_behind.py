@@ -55,6 +55,15 @@ def servers_without_sources(case: Case, sources: Mapping[str, Endpoint]) -> list
     ]
 
 
+def unlisted_servers(case: Case, left_behind: LeftBehind | None) -> list[str]:
+    """Return the servers of a case of which nothing leaves, because nobody could list them when the bundle was sealed
+    that says so (``left_behind``).
+    """
+    rests = [rest.url for rest in left_behind.servers if rest.reason] if left_behind else []
+    without = {bare_server(server.shown) for server in servers_without_sources(case, case.sources)}
+    return [url for url in rests if url in without]
+
+
 def _rest_of(
     answer: ServerAnswer, known: Sequence[str], not_taken: Collection[tuple[str, str, str]], seen: set[str]
 ) -> ServerRest:

@@ -14,6 +14,7 @@ from exporters.api import Gap
 from migrate.bundle import bundle_json, export_state, layout, lease, reconciliation
 from migrate.bundle.commit_records import CommitRecord, group_infos, read_group, read_records
 from migrate.bundle.lease import LeaseState
+from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import step_where_no_bundle
 from migrate.errors import GoneError, UsageError
@@ -62,6 +63,8 @@ class ExportStatus(Struct, frozen=True):
     heartbeat_seconds: float | None = None
     left_out: Sequence[str] = ()
     """The names of sources that were taken out on purpose."""
+    left_behind: LeftBehind | None = None
+    """What the sealed bundle says of what stays on the servers of its case."""
 
 
 def export_status(store: Store) -> ExportStatus:
@@ -77,7 +80,17 @@ def export_status(store: Store) -> ExportStatus:
         ]
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
         left_out = [source.name for source in sealed.left_out]
-        return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age, left_out)
+        return ExportStatus(
+            store.location,
+            kind,
+            sealed.id,
+            sealed.created,
+            sources,
+            holder,
+            age,
+            left_out,
+            sealed.left_behind,
+        )
     if making is None:
         kind_of_location, key = export_state.look(store)
         if kind_of_location is export_state.LocationKind.FOREIGN:

@@ -176,10 +176,14 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
         f"NOTHING of {server} is out: what it holds could not be listed." in moved.json["result"]["sentences"]
     )
     assert call("run", "-c", case).code == 3
+    status = call("status", "-c", case)
+    assert (status.code, f"NOTHING of {server} is out" in status.out) == (3, True), status.out
+    assert call("status", "-c", case, "--json").json["result"]["unlisted"] == [server]
 
     case.write_text(f'{text}[[left_out]]\nurl = "{server}/*"\nreason = "it is empty"\n')
     assert server not in call("doctor", "-c", case).out
     assert call("run", "-c", case).code == 0
+    assert call("status", "-c", case).code == 0
 
 
 @pytest.mark.parametrize("comes_up", [True, False])

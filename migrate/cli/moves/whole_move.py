@@ -15,10 +15,8 @@ from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.export_state import OtherSourcesError
 from migrate.bundle.findings import Finding, only_extra
-from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import left_out_on_purpose
-from migrate.case.server_url import bare_server
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer, Session
 from migrate.cli.common.signing_keys import NO_KEYS
@@ -44,7 +42,7 @@ from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import REPAIR_STEP, Verified, VerifyOptions, run_verify
 from migrate.discover.expand import Destinations
-from migrate.discover.left_behind import servers_without_sources
+from migrate.discover.left_behind import unlisted_servers
 from migrate.doctor.run import blocking_error
 from migrate.errors import (
     OK,
@@ -543,7 +541,7 @@ class _Move:
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
             case_option=case.option,
-            unlisted=self._unlisted(seal.left_behind if seal else None),
+            unlisted=unlisted_servers(case, seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
 
@@ -576,14 +574,6 @@ class _Move:
         else:
             stages["followed"] = self._followed.lines(followed if isinstance(followed, Followed) else None)
         return stages
-
-    def _unlisted(self, left_behind: LeftBehind | None) -> list[str]:
-        """Return the servers of the case of which nothing leaves, because nobody could list them."""
-        without = {
-            bare_server(server.shown) for server in servers_without_sources(self._case, self._case.sources)
-        }
-        rests = left_behind.servers if left_behind else ()
-        return [rest.url for rest in rests if rest.reason and rest.url in without]
 
     def _out_at(self, seal: BundleInfo | None) -> datetime | None:
         """Return when everything lay where it was verified: when this run had sent it, or when the last file was
