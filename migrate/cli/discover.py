@@ -181,7 +181,7 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
             console.print(Text(f"{path}, {word}: {_changes_words(changes)}"))
     has_any = any(discovery.sources or discovery.not_taken for discovery in _discoveries(discovered.answers))
     if has_any and not discovered.changes:
-        console.print(f"{path} knew all of it: nothing was changed")
+        console.print(f"{path} had all of it: nothing was changed")
     if discovered.unfilled:
         servers = ", ".join(discovered.unfilled)
         console.print(Text(f'→ write into {path} where these come up again (to = "…"): {servers}'))

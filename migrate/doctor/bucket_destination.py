@@ -122,7 +122,7 @@ def capability_findings(
     if not capabilities.probed:
         problem = f"it was not tried out: {capabilities.why}"
         yield Finding("info", "objects", bucket, problem, "What it refuses is seen during the restore.")
-    other = Fix("advice", "choose a server that keeps such keys, or accept that they are left out by name")
+    other = Fix("advice", "choose a server that keeps such keys, or accept that they are left out, and named")
     for kind, refusal in capabilities.refused_keys.items():
         count = f"{features[kind]:,} keys have {kind}" if kind in features else f"keys with {kind}"
         severity: Severity = "loses" if kind in features else "info"

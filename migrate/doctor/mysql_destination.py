@@ -191,7 +191,7 @@ def _collations(destination: _Destination) -> Iterator[Finding]:
     for name in destination.needs.get("collations", ()):
         if name.lower() not in known:
             problem = "columns of the source use it, and the server does not know it"
-            consequence = "They get the nearest one that it knows; text may come in another order."
+            consequence = "They get the nearest one that it has; text may come in another order."
             yield Finding("loses", "collations", f"collation {name}", problem, consequence)
 
 
@@ -201,7 +201,7 @@ def _engines(destination: _Destination) -> Iterator[Finding]:
     for engine in destination.needs.get("engines", ()):
         if engine.upper() not in known:
             problem = "tables of the source use it, and the server does not have it"
-            consequence = "Their tables get another engine, or are left out by name."
+            consequence = "Their tables get another engine, or are left out, and named."
             yield Finding("loses", "engines", f"engine {engine}", problem, consequence)
 
 
@@ -215,7 +215,7 @@ def _code(destination: _Destination) -> Iterator[Finding]:
     if destination.needs.get("code") and logs and not trusted and not may:
         fix = destination.set("log_bin_trust_function_creators", "ON")
         problem = "it writes a binary log, and the account has no SUPER"
-        consequence = "Triggers and functions are left out by name."
+        consequence = "Triggers and functions are left out, and named."
         yield Finding("loses", "code", destination.server, problem, consequence, fix)
 
 

@@ -191,12 +191,14 @@ def _rights(destination: _Destination) -> Iterator[Finding]:
     if not facts["creates"]:
         fix = destination.sql(f"GRANT CREATE ON DATABASE {quote_name(destination.database)} TO {role};")
         problem = f"the role {role} may not create schemas"
-        yield Finding("loses", "rights", destination.database, problem, "Schemas are left out by name.", fix)
+        yield Finding(
+            "loses", "rights", destination.database, problem, "Schemas are left out, and named.", fix
+        )
     if facts["public"] is False:
         fix = destination.sql(f"GRANT CREATE ON SCHEMA public TO {role};")
         problem = f"the role {role} may create nothing in the schema public"
         yield Finding(
-            "loses", "rights", destination.database, problem, "Its tables are left out by name.", fix
+            "loses", "rights", destination.database, problem, "Its tables are left out, and named.", fix
         )
 
 
@@ -231,12 +233,12 @@ def _extensions(destination: _Destination) -> Iterator[Finding]:
         name, row = needed["name"], available.get(needed["name"])
         item = f"extension {name}"
         if row is None:
-            consequence, fix = "What uses it is left out by name.", _install(destination, name)
+            consequence, fix = "What uses it is left out, and named.", _install(destination, name)
             yield Finding("loses", "extensions", item, "the server does not have it", consequence, fix)
         elif not row["installed_version"] and not superuser and not row["trusted"]:
             fix = destination.sql(f"CREATE EXTENSION {quote_name(name)};")
             problem = "only a superuser may create it"
-            yield Finding("loses", "extensions", item, problem, "What uses it is left out by name.", fix)
+            yield Finding("loses", "extensions", item, problem, "What uses it is left out, and named.", fix)
         elif needed["version"] not in row["versions"]:
             problem = f"the source has version {needed['version']}, here it is {row['default_version']}"
             consequence = "What was altered in it by hand cannot be told."
@@ -274,7 +276,7 @@ def _collations(destination: _Destination) -> Iterator[Finding]:
         else:
             fix = destination.sql(_IMPORT)
         problem = "columns of the source use it, and the server does not know it"
-        yield Finding("loses", "collations", item, problem, "Their tables are left out by name.", fix)
+        yield Finding("loses", "collations", item, problem, "Their tables are left out, and named.", fix)
 
 
 def _locale_words(locale: Mapping[str, str]) -> str:
@@ -286,7 +288,7 @@ def _version(destination: _Destination) -> Iterator[Finding]:
     here = destination.connection.info.server_version // 10000
     if needed > here:
         problem = f"it is PostgreSQL {here}, the source is {needed}"
-        consequence = "Definitions that only the newer one knows are left out by name."
+        consequence = "Definitions that only the newer one has are left out, and named."
         advice = Fix("advice", f"restore to PostgreSQL {needed} or newer")
         yield Finding("loses", "version", destination.server, problem, consequence, advice)
 

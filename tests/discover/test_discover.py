@@ -148,7 +148,7 @@ def test_a_url_of_the_empty_database_of_every_server_says_what_takes_all_of_it(o
     assert "the database postgres is empty, and the URL names this one alone" in words
     assert f"for all of the server: moveout discover '{old_host.pg}'" in words
     assert "not there" not in words
-    assert "knew all of it" not in words
+    assert "had all of it" not in words
 
 
 def test_a_bucket_is_taken_where_the_account_may_not_list_the_others(old_host):
