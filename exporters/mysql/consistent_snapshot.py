@@ -21,10 +21,11 @@ from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.errors import as_source_errors
+from exporters.mysql.errors import as_source_errors, has_ended
 from exporters.mysql.rows.row_feed import Feeds
 from exporters.mysql.sessions.server_settings import server_settings
 from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
+from exporters.sql.snapshots import lost_with_sessions
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
@@ -56,13 +57,14 @@ def open_snapshot(
     is_one_moment: bool = True,
 ) -> Iterator[tuple[MysqlSession, list[MysqlTable]]]:
     """Take a snapshot that ``workers`` sessions see. With a ``log`` it is that of a new base of it. Unless it
-    ``is_one_moment``, no lock is asked for, and each session has a snapshot of its own. Raises ``SourceError``.
+    ``is_one_moment``, no lock is asked for, and each session has a snapshot of its own. Raises ``SourceError``:
+    ``SourceSnapshotLostError`` where a session ends meanwhile.
     """
     opened: list[Connection] = []
     feeds: Feeds | None = None
     try:
         opened.extend(connect(address) for _ in range(workers + 1))
-        with as_source_errors(address.url):
+        with lost_with_sessions(address.url, has_ended), as_source_errors(address.url):
             tables = read_tables(opened[0])
             for connection in opened:
                 connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from exporters.api import Workspace
-from exporters.errors import SourceSnapshotLostError, SourceUnreachableError, reading_state
+from exporters.errors import (
+    SourceSilentError,
+    SourceSnapshotLostError,
+    SourceUnreachableError,
+    reading_state,
+)
 
 
 def snapshot_lost(source: str, reason: str) -> SourceSnapshotLostError:
@@ -21,7 +26,7 @@ def lost_with_sessions(url: str, has_ended: Callable[[SourceUnreachableError], b
     """Raise ``SourceSnapshotLostError`` where what is read under a snapshot fails because a session ``has_ended``."""
     try:
         yield
-    except SourceSnapshotLostError:
+    except (SourceSnapshotLostError, SourceSilentError):
         raise
     except SourceUnreachableError as exc:
         if not has_ended(exc):

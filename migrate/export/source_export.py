@@ -151,8 +151,9 @@ class _SourceReading:
             else:
                 return
             run.progress.end(stopped=True)
-            run.ledger.forget(name)
-            _separate_groups(run, name)
+            if not self._is_finished:  # else no snapshot stood yet, and what an earlier run has of it stays
+                run.ledger.forget(name)
+                _separate_groups(run, name)
             self._begin_snapshot()
             patience_seconds = PATIENCE_SECONDS
 

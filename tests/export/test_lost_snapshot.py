@@ -31,8 +31,10 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
+from tests.exporters.mysql.databases import fetch as mysql_rows
 from tests.exporters.postgres.databases import fetch
 from tests.tools.processes import kill_server
+from tests.tools.waiting import eventually
 
 TABLES = 3
 SLOTS = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
@@ -100,6 +102,89 @@ def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_p
     assert len(news) == 1, progress.notes
     assert "what is missing of app is read under a new snapshot" in news[0]
     assert time.monotonic() - began < 20
+
+
+WAITING = {
+    "postgres": "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'moveout-%' AND wait_event_type = 'Lock'"
+    " AND datname = current_database()",
+    "mariadb": "SELECT id FROM information_schema.processlist WHERE info LIKE 'FLUSH TABLES WITH READ LOCK%'",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "lock", "kill", "unlock"),
+    [
+        (
+            *("postgres", postgres_source, "BEGIN; LOCK TABLE t0 IN ACCESS EXCLUSIVE MODE"),
+            *("SELECT pg_terminate_backend({})", "ROLLBACK"),
+        ),
+        ("mariadb", mariadb_source, "LOCK TABLES t0 WRITE", "KILL {}", "UNLOCK TABLES"),
+    ],
+)
+def test_a_session_that_ends_while_the_first_snapshot_begins_costs_a_new_one(
+    kind, make, lock, kill, unlock, request, tmp_path
+):
+    url, _, connection = make(request.getfixturevalue(kind))
+
+    def run(statement):
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def waiting():
+        rows = fetch(url, WAITING[kind]) if kind == "postgres" else mysql_rows(url, WAITING[kind])
+        return [number for (number,) in rows]
+
+    def end_whoever_waits():
+        eventually(waiting)
+        run(kill.format(waiting()[0]))
+        eventually(lambda: not waiting())
+        run(unlock)
+
+    run(lock)
+    ending = threading.Thread(target=end_whoever_waits)
+    ending.start()
+    progress, store = Watching([lambda: None]), open_location(str(tmp_path / "bundle"))
+    with connection, open_sources({"app": Endpoint(url)}) as opened:
+        outcome = export(opened, store, workers=2, progress=progress, options=ExportOptions())
+        ending.join()
+    assert outcome.complete, outcome.broken
+    assert len([note for note in progress.notes if "new snapshot" in note]) == 1, progress.notes
+
+
+@dataclass
+class LostAtOnce(Numbers):
+    """Its first snapshot is lost while it begins; after that it is gone, or breaks off when all units were replaced."""
+
+    is_gone: bool = True
+    opened: int = 0
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        self.opened += 1
+        if self.opened == 1:
+            raise SourceSnapshotLostError("the session has ended")
+        if self.is_gone:
+            raise SourceUnreachableError("it is gone")
+        with super().snapshot(workspace, workers=workers) as snapshot:
+            yield snapshot
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_what_an_earlier_run_has_stays_where_the_first_snapshot_is_lost_and_nothing_comes(
+    store, monkeypatch, is_gone
+):
+    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 0.0)
+    assert export([Numbers(counted=96)], store, workers=1, progress=Silent()).exit_code == 3
+
+    def break_off():
+        raise SourceUnreachableError("it is gone")
+
+    source = LostAtOnce(holds=False, padding=b"0", on_finish=break_off, is_gone=is_gone)
+    assert export([source], store, workers=1, progress=Silent()).exit_code == 3
+    assert source.opened == 2
+    reader = BundleReader(store)
+    assert [row.items for row in reader.catalog()] == ([95] if is_gone else [])
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
 
 
 @pytest.mark.torture

@@ -18,7 +18,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.catalog import PostgresTable, have_moved, read_tables
 from exporters.postgres.changes.publication import are_covered
 from exporters.postgres.definitions.collation import read_locale
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts
@@ -26,6 +26,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, ses
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
+from exporters.sql.snapshots import lost_with_sessions
 
 _LOCK_BATCH = 500
 _LOCKING = {
@@ -79,7 +80,7 @@ def open_snapshot(
     """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
     that others keep locked for longer than one waits. With a ``log`` the snapshot is that of a new base of it, which is
     given up where the context ends by an error. ``snapshot``: the name of one that another session has exported.
-    Raises ``SourceError``.
+    Raises ``SourceError``: ``SourceSnapshotLostError`` where the session ends meanwhile.
     """
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
@@ -101,7 +102,8 @@ def open_snapshot(
                 session = replace(session, position={**session.position, **followed})
                 note_not_followed(beginning.base.not_followed, session_limits.note)
         except DRIVER_ERRORS as exc:
-            raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
+            with lost_with_sessions(address.url, has_ended):
+                raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
         without = {table.oid: table.locked for table in tables if table.locked}
         yield replace(session, watch=watch, locked=without), tables
 
