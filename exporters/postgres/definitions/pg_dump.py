@@ -70,6 +70,8 @@ _ENDED = (
 """What libpq and the server say of a connection that there is not, or no more."""
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
+_AGAIN_SECONDS = (1.0, 5.0)
+"""After so long a program is run again whose connection was ended."""
 _STOP_SECONDS = 0.5
 """How often a program that runs is asked to stop, where it is to."""
 
@@ -188,6 +190,22 @@ def _run(
     stop: threading.Event | None = None,
 ) -> bytes:
     _log.info("running %s", " ".join(map(os.fsdecode, arguments)))
+    program, ended = Path(os.fsdecode(arguments[0])).name, stop or threading.Event()
+    for pause_seconds in (*_AGAIN_SECONDS, None):
+        status, output, errors = _ran(arguments, environment, stdin, ended)
+        if status == 0:
+            return output
+        lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
+        message = " ".join(lines.split())
+        if pause_seconds is None or not _has_ended(message) or ended.wait(pause_seconds):
+            break
+    raise _error(program, message, about)
+
+
+def _ran(
+    arguments: Sequence[str | bytes], environment: Mapping[str, str], stdin: bytes, stop: threading.Event
+) -> tuple[int, bytes, bytes]:
+    """Run a program; return its exit status, what it printed, and its errors."""
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,
@@ -196,35 +214,40 @@ def _run(
         env=dict(environment),
     )
     with process:
-        output, errors = _communicated(process, stdin, stop or threading.Event())
-    if process.returncode == 0:
-        return output
-    program = Path(os.fsdecode(arguments[0])).name
-    lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
-    message = " ".join(lines.split())
+        output, errors = _communicated(process, stdin, stop)
+    return process.returncode, output, errors
+
+
+def _has_ended(message: str) -> bool:
+    """Tell whether a program has no connection, or has lost it: by whoever has ended it, it may have another one."""
+    return any(words in message for words in _ENDED) and not names_snapshot(message)
+
+
+def _error(program: str, message: str, about: str) -> SourceError:
+    """Return the source error of what a program says of its failure."""
     if "permission denied" in message:
-        raise SourceNotAllowedError(
+        return SourceNotAllowedError(
             f"{program}: {message}",
             about=about,
             next_step="use a role that may read the whole database; moveout doctor has the SQL for this one",
         )
     if names_snapshot(message):
-        raise snapshot_lost(program, message)
+        return snapshot_lost(program, message)
     if "out of shared memory" in message:
-        raise SourceUnreachableError(f"{program}: {message}", about=about, next_step=LOCKS_STEP)
+        return SourceUnreachableError(f"{program}: {message}", about=about, next_step=LOCKS_STEP)
     if "lock timeout" in message:
-        raise SourceUnreachableError(
+        return SourceUnreachableError(
             f"{program}: {message}",
             about=about,
             next_step="find the session that waits for or holds the lock (pg_locks), and run the same command again",
         )
-    if any(words in message for words in _ENDED):
-        raise SourceUnreachableError(
+    if _has_ended(message):
+        return SourceUnreachableError(
             f"{program}: {message}",
             about=about,
             next_step="check the server and the network, then run the same command again",
         )
-    raise SourceError(
+    return SourceError(
         f"{program} failed: {message}",
         about=about,
         next_step="run it by hand with the same database to see more",

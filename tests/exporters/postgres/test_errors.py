@@ -356,6 +356,7 @@ def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_sta
     """While it waits for a lock, the packets that come for it are dropped before the system sees them."""
     options = "keepalives_idle=1 keepalives_interval=1 keepalives_count=2 tcp_user_timeout=3000"
     monkeypatch.setattr(pg_dump, "_ENDS_WHEN_DROPPED", options)
+    monkeypatch.setattr(pg_dump, "_AGAIN_SECONDS", ())
     url = postgres.database()
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
     address = parse_url(url)
@@ -378,6 +379,33 @@ def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_sta
         assert time.monotonic() - begun < 20
     assert caught.value.about == address.url
     assert "run the same command again" in caught.value.next_step
+
+
+def test_pg_dump_is_run_again_where_its_session_is_ended(postgres, monkeypatch):
+    monkeypatch.setattr(pg_dump, "_AGAIN_SECONDS", (0.1,))
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
+    waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    address = parse_url(url)
+    environment = {**os.environ, **address.environment(postgres.password)}
+    with connect(address) as holder, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        tools = find_tools(holder.info.server_version // 10000)
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
+
+        def dumped(kills):
+            other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+            dumping = pool.submit(dump_definitions, tools, environment, snapshot, lock_seconds=100)
+            for _ in range(kills):
+                eventually(lambda: fetch(url, f"SELECT pid {waiting}"))
+                fetch(url, f"SELECT pg_terminate_backend(pid) {waiting}")
+                eventually(lambda: not fetch(url, f"SELECT pid {waiting}"))
+            other.rollback()
+            return dumping.result(60)
+
+        assert b"CREATE TABLE public.t" in dumped(kills=1)
+        with pytest.raises(SourceUnreachableError, match="terminating connection"):
+            dumped(kills=2)
 
 
 def child_of(parent, name):
