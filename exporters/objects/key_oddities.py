@@ -51,7 +51,7 @@ class Oddities:
         """
         last = keys[-1]
         above = [key for key in self._above if last.startswith(key)]
-        self._above = above + [key for key in keys if last.startswith(key)]
+        self._above = above + [key for key in keys if key and last.startswith(key)]
 
     def of(self, key: str, size_bytes: int) -> frozenset[str]:
         """Return the oddities of the next key; asked once for each key, also of one that was just passed by. An object
