@@ -6,8 +6,10 @@ Everything is compared first and written only where it differs. So the same agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
+import pyarrow as pa
 import pymysql
 from msgspec import Struct, field
 
@@ -29,7 +31,8 @@ from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.restore.mysql.destination import both_sides
 from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
-from migrate.restore.mysql.rows.insert_statements import LongValues, Values, insert_statements, literals_of
+from migrate.restore.mysql.rows.insert_statements import insert_statements, literals_of
+from migrate.restore.mysql.rows.system_versioning import holding_still, lasting, momentary
 
 _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
@@ -139,25 +142,67 @@ def _read_counters(connection: Connection) -> dict[str, int]:
 
 def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> None:
     """Replace the rows of a table at the destination by the source's. Raises the driver's errors."""
-    layout = Layout.of(table.columns)
-    writer.run(f"TRUNCATE TABLE {table.label}")
-    literals = _literals(table, layout, Feed(reader), decimals=not writer.is_mariadb)
-    for statement in insert_statements(table.name, table.written, literals, writer.longest_statement_bytes()):
+    if not table.versioned:
+        writer.run(f"TRUNCATE TABLE {table.label}")
+        _write(writer, table, _batches(table, reader))
+        return
+    writer.run(f"DELETE FROM {table.label}")
+    writer.run(f"DELETE HISTORY FROM {table.label}")  # what was deleted is history
+    if not writer.takes_history:
+        still = partial(holding_still, history=table.history) if table.history else _all_of
+        _write(writer, table, map(partial(_selected, still), _batches(table, reader)), table.history)
+        return
+    for rows in _batches(table, reader):
+        long = rows.long if isinstance(rows, LongRow) else {}
+        for begin, some in momentary(_batch_of(rows), table.history) if table.history else ():
+            writer.run(f"SET SESSION timestamp = {begin}")
+            _write(writer, table, [LongRow(some, long) if long else some], table.history)
+            writer.run(f"DELETE FROM {table.label}")
+    writer.run("SET SESSION timestamp = DEFAULT, SESSION system_versioning_insert_history = 1")
+    for_a_while = partial(lasting, history=table.history) if table.history else _all_of
+    _write(writer, table, map(partial(_selected, for_a_while), _batches(table, reader)))
+
+
+def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+def _batch_of(rows: pa.RecordBatch | LongRow) -> pa.RecordBatch:
+    return rows.batch if isinstance(rows, LongRow) else rows
+
+
+def _selected(
+    select: Callable[[pa.RecordBatch], pa.RecordBatch], rows: pa.RecordBatch | LongRow
+) -> pa.RecordBatch | LongRow:
+    """Return some of these rows."""
+    batch = select(_batch_of(rows))
+    return LongRow(batch, rows.long) if isinstance(rows, LongRow) else batch
+
+
+def _write(
+    writer: Connection,
+    table: MysqlTable,
+    batches: Iterable[pa.RecordBatch | LongRow],
+    without: Collection[str] = (),
+) -> None:
+    """Insert rows, without some of their columns."""
+    columns = [name for name in table.written if name not in without]
+    literals = (
+        values
+        for rows in batches
+        for values in literals_of(rows, [*table.generated, *without], decimals=not writer.is_mariadb)
+    )
+    for statement in insert_statements(table.name, columns, literals, writer.longest_statement_bytes()):
         send(writer.raw, statement.pieces)
 
 
-def _literals(
-    table: MysqlTable, layout: Layout, feed: Feed, *, decimals: bool
-) -> Iterator[Values | LongValues]:
-    """Yield the rows as lists of literals."""
-    types = [text_type(column.kind) for column in table.columns]
-    for rows in feed.rows(row_select(table)):
+def _batches(table: MysqlTable, reader: Connection) -> Iterator[pa.RecordBatch | LongRow]:
+    """Yield the rows of a table; one with long values is good until the next one is asked for."""
+    types, layout = [text_type(column.kind) for column in table.columns], Layout.of(table.columns)
+    for rows in Feed(reader).rows(row_select(table)):
         if isinstance(rows, list):
-            typed = parse_columns(columns_of(rows, types), layout, exactly=True)
-            batch = layout.batch(typed)
-            yield from literals_of(batch, table.generated, decimals=decimals)
+            yield layout.batch(parse_columns(columns_of(rows, types), layout, exactly=True))
             continue
         with Spool() as spool:
             row = read_payload(rows.pieces, layout, spool)
-            batch = layout.batch(row.typed)
-            yield from literals_of(LongRow(batch, row.long), table.generated, decimals=decimals)
+            yield LongRow(layout.batch(row.typed), row.long)
