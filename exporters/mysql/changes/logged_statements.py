@@ -68,7 +68,11 @@ _COLUMN_DROPPED = re.compile(
     rf"|SYSTEM\s+VERSIONING\b|PERIOD\s+FOR\b)(?P<column>{_NAME})",
     re.IGNORECASE,
 )
-_COLUMN_ADDED = re.compile(rf"\bADD\s+(?:COLUMN\s+)?{_IF}\(?\s*(?P<column>{_NAME})", re.IGNORECASE)
+_COLUMN_MADE = re.compile(
+    rf"(?:\bADD\s+(?:COLUMN\s+)?{_IF}\(?|\bCHANGE\s+(?:COLUMN\s+)?{_IF}{_NAME}\s"
+    rf"|\bRENAME\s+COLUMN\s+{_IF}{_NAME}\s+TO\s)\s*(?P<column>{_NAME})",
+    re.IGNORECASE,
+)
 _KEY_DROPPED = re.compile(rf"\bDROP\s+(?:FOREIGN\s+KEY|CONSTRAINT)\s+{_IF}(?P<key>{_NAME})", re.IGNORECASE)
 _KEY_MADE = re.compile(
     rf"(?:\bCONSTRAINT\s+(?P<key>{_NAME})\s+)?\bFOREIGN\s+KEY\b\s*{_IF}(?:{_NAME}\s*)?\([^)]*\)\s*REFERENCES\s+{_TABLE}"
@@ -285,7 +289,7 @@ def _on_one(match: re.Match[str], query: Query, names: Names) -> LoggedStatement
     made = list(_KEY_MADE.finditer(text, match.end())) if is_altered else []
     made_names = {_unquoted(key["key"] or "").lower() for key in made}
     columns = _columns(_COLUMN_DROPPED, text, match.end()) if is_altered else []
-    is_new_column = not {*columns}.isdisjoint(_columns(_COLUMN_ADDED, text, match.end()))
+    is_new_column = not {*columns}.isdisjoint(_columns(_COLUMN_MADE, text, match.end()))
     if match["ignore"] or is_new_column or _OTHER_FILE.search(text, match.end()):
         effect = replace(effect, replaced=_ours([table]))
     effect = replace(
