@@ -476,7 +476,41 @@ def test_rows_of_a_mariadb_that_were_read_before_the_definitions(
         " e ENUM('😀') CHARACTER SET utf8mb4)",
     )
     mysql.run_sql(url, "INSERT INTO `a;b` VALUES (1.5, 'y', NULL, '😀')")
+    gone_before_the_definitions(url, bundle, monkeypatch)
+    new = other_mariadb.database()
+    result = call("restore", bundle, new)
+    assert (result.code, "definitions" in result.out) == (3, True), result
+    assert mysql_rows(new, "SELECT CAST(a AS CHAR), `b ``c`, t, e FROM `a;b`") == [("1.50", "y", None, "😀")]
 
+
+def test_rows_that_held_once_do_not_come_back_as_rows_where_the_definitions_were_not_read(
+    mariadb, other_mariadb, tmp_path, monkeypatch
+):
+    bundle, url = tmp_path / "bundle", mariadb.database()
+    mysql.run_sql(
+        url,
+        "CREATE TABLE t (id INT, n INT) WITH SYSTEM VERSIONING;"
+        "CREATE TABLE `sh``own` (id INT, n INT, `b``` TIMESTAMP(6) GENERATED ALWAYS AS ROW START, e TIMESTAMP(6)"
+        " GENERATED ALWAYS AS ROW END INVISIBLE, PERIOD FOR SYSTEM_TIME (`b```, e)) WITH SYSTEM VERSIONING",
+    )
+    for table in ("t", "`sh``own`"):
+        mysql.run_sql(
+            url, f"INSERT INTO {table} (id, n) VALUES (1, 1), (2, 2), (3, 3); UPDATE {table} SET n = 4"
+        )
+        mysql.run_sql(url, f"DELETE FROM {table} WHERE id > 1")
+    gone_before_the_definitions(url, bundle, monkeypatch)
+    new = other_mariadb.database()
+    assert call("restore", bundle, new).code == 3
+    for query in (
+        "SELECT * FROM t",
+        "SELECT * FROM `sh``own`",
+        "SELECT t.*, row_start, row_end FROM t FOR SYSTEM_TIME ALL ORDER BY 1, 2",
+        "SELECT t.*, e FROM `sh``own` FOR SYSTEM_TIME ALL t ORDER BY 1, 2",
+    ):
+        assert mysql_rows(new, query) == mysql_rows(url, query), query
+
+
+def gone_before_the_definitions(url, bundle, monkeypatch):
     def fail(*_, **__):
         raise SourceUnreachableError("the server is gone")
 
@@ -486,10 +520,6 @@ def test_rows_of_a_mariadb_that_were_read_before_the_definitions(
         assert export(opened, open_location(str(bundle)), workers=1, progress=Silent()).exit_code == 3
     assert "definitions" in gaps_of(bundle)
     assert verified(bundle) == []
-    new = other_mariadb.database()
-    result = call("restore", bundle, new)
-    assert (result.code, "definitions" in result.out) == (3, True), result
-    assert mysql_rows(new, "SELECT CAST(a AS CHAR), `b ``c`, t, e FROM `a;b`") == [("1.50", "y", None, "😀")]
 
 
 def test_a_table_that_was_only_rewritten_counts_as_each_run_has_it(postgres_url, tmp_path):

@@ -16,7 +16,7 @@ import pymysql
 from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
-from exporters.mysql.catalog import MysqlTable, read_sequences
+from exporters.mysql.catalog import MysqlColumn, MysqlTable, read_sequences
 from exporters.mysql.connection import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
@@ -120,21 +120,34 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
 
 
 def bare_schema(connection: Connection, tables: Iterable[MysqlTable]) -> Schema:
-    """Return what stands for the definitions until they have been read: tables with their columns. Values of ENUM and
-    SET are text where a label may not be what it is printed as (``unprintable_text``). Raises the driver's errors.
+    """Return what stands for the definitions until they have been read: tables with their columns, and with the history
+    that their rows have. Values of ENUM and SET are text where a label may not be what it is printed as
+    (``unprintable_text``). Raises the driver's errors.
     """
     schema = quote_literal(connection.address.database)
     definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
     for table in tables:
-        columns = ",\n".join(
-            f"  {quote_name(column.name)} {'LONGTEXT' if '?' in column.sql_type else column.sql_type}"
-            f"{f' COLLATE {column.collation}' * bool(column.collation)} {'NOT NULL' if column.not_null else 'NULL'}"
-            for column in table.columns
-        )
-        sql = f"CREATE TABLE {table.label} (\n{columns}\n)"
+        parts = [f"  {quote_name(column.name)} {_bare_type(table, column)}" for column in table.columns]
+        options = ""
+        if table.history:
+            parts.append(f"  PERIOD FOR SYSTEM_TIME ({', '.join(map(quote_name, table.history))})")
+            options = " WITH SYSTEM VERSIONING"
+        body = ",\n".join(parts)
+        sql = f"CREATE TABLE {table.label} (\n{body}\n){options}"
         definitions.append({"kind": "table", "name": table.name, "sql": sql})
     files = {DEFINITIONS: json.dumps(definitions).encode(), SCRIPT: script_of(definitions, "").encode()}
     return Schema(files, Missing(gaps=[NO_DEFINITIONS]))
+
+
+def _bare_type(table: MysqlTable, column: MysqlColumn) -> str:
+    """Return what stands behind the name of a column in a bare definition."""
+    if column.name in table.history:
+        place = "START" if column.name == table.history[0] else "END"
+        hidden = " INVISIBLE" * ("INVISIBLE" in column.extra)
+        return f"{column.sql_type} GENERATED ALWAYS AS ROW {place}{hidden}"
+    sql_type = "LONGTEXT" if "?" in column.sql_type else column.sql_type
+    collation = f" COLLATE {column.collation}" if column.collation else ""
+    return f"{sql_type}{collation} {'NOT NULL' if column.not_null else 'NULL'}"
 
 
 def read_definitions(
