@@ -9,15 +9,31 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 
 ENABLED, DISABLED = "ENABLED", "DISABLED"
 _WORDS = {ENABLED: "ENABLE", DISABLED: "DISABLE"}
-_EVENTS = "SELECT EVENT_NAME, STATUS, DEFINER FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {}"
+_EVENTS = (
+    "SELECT EVENT_NAME, STATUS, DEFINER, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.EVENTS"
+    " WHERE EVENT_SCHEMA = {}"
+)
+Rows = Callable[[str], list[tuple[Any, ...]]]
+"""Runs a query, and raises what it raises."""
 
 
 class Event(NamedTuple):
-    """An event of a database. ``definer`` is as the catalog has it: ``user@host``."""
+    """An event of a database. ``definer`` is as the catalog has it: ``user@host``. ``client`` and ``connection``: the
+    charset and the collation of the session that made it.
+    """
 
     name: str
     status: str
     definer: str
+    client: str
+    connection: str
+
+    @property
+    def settings(self) -> str:
+        """The SQL that gives a session the charset and the collation of the event. The server notes those of whoever
+        alters it, and reads by them what it has kept of the text.
+        """
+        return f"SET character_set_client = {self.client}, collation_connection = {self.connection}"
 
     def statement(self, database: str, status: str) -> str:
         """Return the SQL that enables or disables it. Without its definer it would become ours (MySQL manual,
@@ -30,6 +46,21 @@ class Event(NamedTuple):
         )
 
 
-def read_events(rows: Callable[[str], list[tuple[Any, ...]]], database: str) -> list[Event]:
-    """Return the events of a database. ``rows`` runs a query, and raises what it raises."""
+def set_status(
+    event: Event, database: str, status: str, *, run: Callable[[str | bytes], object], rows: Rows
+) -> None:
+    """Enable or disable an event. ``run`` runs a statement. Raises what these raise."""
+    statement: str | bytes = event.statement(database, status)
+    if not statement.isascii():
+        converted = f"SELECT HEX(CONVERT({quote_literal(str(statement))} USING {event.client}))"
+        statement = bytes.fromhex(str(rows(converted)[0][0]))
+    run(event.settings)
+    try:
+        run(statement)
+    finally:
+        run("SET NAMES utf8mb4")
+
+
+def read_events(rows: Rows, database: str) -> list[Event]:
+    """Return the events of a database."""
     return [Event(*map(str, row)) for row in rows(_EVENTS.format(quote_literal(database)))]

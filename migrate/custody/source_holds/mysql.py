@@ -13,7 +13,7 @@ from typing import Any
 
 from exporters.errors import SourceError
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
-from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events
+from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events, set_status
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
@@ -60,7 +60,7 @@ class Server:
         with self._translated():
             return self._connection.value(query)
 
-    def run(self, statement: str) -> None:
+    def run(self, statement: str | bytes) -> None:
         """Run a statement."""
         with self._translated():
             self._connection.run(statement)
@@ -219,7 +219,7 @@ class _Events:
         return [
             Change(
                 _EVENT + event.name, ENABLED, DISABLED, ENABLED,
-                event.statement(self._server.name, DISABLED), event.statement(self._server.name, ENABLED),
+                *(f"{event.settings}; {event.statement(self._server.name, status)}" for status in (DISABLED, ENABLED)),
             )
             for event in self._events().values()
             if event.status == ENABLED
@@ -240,7 +240,7 @@ class _Events:
             raise GoneError(
                 f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
             )
-        self._server.run(event.statement(self._server.name, value))
+        set_status(event, self._server.name, value, run=self._server.run, rows=self._server.rows)
 
     def _events(self) -> dict[str, Event]:
         return {event.name: event for event in read_events(self._server.rows, self._server.name)}

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
-from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events
+from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events, set_status
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
@@ -158,4 +158,4 @@ def _set_status(connection: Connection, names: Collection[str], status: str) -> 
     database, other = connection.address.database, {ENABLED: DISABLED, DISABLED: ENABLED}[status]
     for event in read_events(connection.rows, database) if names else []:
         if event.name in names and event.status == other:
-            connection.run(event.statement(database, status))
+            set_status(event, database, status, run=connection.run, rows=connection.rows)

@@ -10,8 +10,8 @@ from migrate.changes.apply import ChangeConflictError
 from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.mysql.changes import change_writer
 from migrate.restore.mysql.changes.change_writer import open_change_writer
-from migrate.restore.mysql.changes.follow_marks import start_events
-from tests.exporters.mysql.databases import fetch, run_sql
+from migrate.restore.mysql.changes.follow_marks import run_events, start_events, stop_events
+from tests.exporters.mysql.databases import fetch, open_database, run_sql, session
 from tests.restore.mysql.changes.conftest import mark_base
 from tests.tools.mysql_settings import global_settings
 
@@ -50,6 +50,25 @@ INSERT INTO keyless SELECT seq, 'many' FROM seq_1_to_5000; UPDATE keyless SET n 
 SET SESSION binlog_row_image = 'MINIMAL'; UPDATE parent SET d = 6; DELETE FROM child;
 SET SESSION binlog_row_image = 'FULL'
 """
+
+
+def test_events_that_are_stopped_and_run_again_keep_the_charset_of_their_text(mariadb):
+    """The server notes that of whoever alters an event, and reads what it has kept of the text by it."""
+    url = mariadb.database()
+    with open_database(url, charset="latin1") as connection, connection.cursor() as cursor:
+        cursor.execute("SET NAMES latin1 COLLATE latin1_german2_ci")
+        cursor.execute("CREATE EVENT é ON SCHEDULE AT '2037-01-01' DO SELECT 'é'")
+    query = (
+        "SELECT STATUS, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, EVENT_DEFINITION FROM information_schema.EVENTS"
+        " WHERE EVENT_SCHEMA = DATABASE()"
+    )
+    others = ("latin1", "latin1_german2_ci", "SELECT 'é'")
+    connection = session(url)
+    for change, status in ((stop_events, "DISABLED"), (run_events, "ENABLED")):
+        change(connection, ["é"])
+        assert fetch(url, query) == [(status, *others)]
+    assert connection.value("SELECT @@SESSION.collation_connection") == "utf8mb4_general_ci"
+    connection.close()
 
 
 TAKEN_BACK = """
