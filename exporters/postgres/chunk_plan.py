@@ -76,6 +76,16 @@ def _tids(table: PostgresTable, pages: Range) -> str:
     )
 
 
+def is_replaced(table: PostgresTable) -> str:
+    """Return the condition that a table has another file now than in the snapshot, or that its name is another one's,
+    or nobody's. Of such a table a snapshot shows no rows, or shows them at other places. The holder's lock keeps it
+    from that, until the holder ends, but not its schema from another name; whoever has just read the table keeps it,
+    too. What functions say is of now.
+    """
+    now = f"pg_catalog.pg_relation_filenode(pg_catalog.to_regclass({quote_literal(table.label)}))"
+    return f"({table.filenode}::pg_catalog.oid IS DISTINCT FROM {now})"
+
+
 def rows_of(table: PostgresTable, pages: Range = (0, None)) -> str:
     """Return the FROM clause for the table's rows in a range of pages; a table that has a condition is
     never cut.

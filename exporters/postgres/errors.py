@@ -15,6 +15,7 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceSilentError,
+    SourceSnapshotLostError,
     SourceUnreachableError,
 )
 from exporters.sql.snapshots import snapshot_lost
@@ -102,6 +103,13 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
     other = SourceError(message, about=source, next_step="the server's log says more")
     return snapshot_lost(source, message) if is_lost else other
+
+
+def replaced_since(source: str) -> SourceSnapshotLostError:
+    """Return the error of a snapshot that shows a table as it is no more: see ``chunk_plan.is_replaced``."""
+    return SourceSnapshotLostError(
+        "a table was truncated or replaced since the snapshot, or it or its schema was renamed", about=source
+    )
 
 
 def names_snapshot(message: str) -> bool:

@@ -17,8 +17,8 @@ from exporters.connections.silent_servers import connected
 from exporters.errors import SourceError, SourceSilentError, SourceUnreachableError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.chunk_plan import Range, rows_of
-from exporters.postgres.errors import has_ended, translate
+from exporters.postgres.chunk_plan import Range, is_replaced, rows_of
+from exporters.postgres.errors import has_ended, replaced_since, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect_once, file_number
@@ -149,8 +149,13 @@ class Counting:
         sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
         whole: Range = (0, None)
         ranges = [whole] if self._gentle is None else self._gentle.ranges(table, whole)
-        answers = [self._numbers(f"SELECT count(*){sums} {rows_of(table, pages)}") for pages in ranges]
-        rows, *octets = map(sum, zip(*answers, strict=True))
+        replaced = f"{is_replaced(table)}::pg_catalog.int4"
+        answers = [
+            self._numbers(f"SELECT count(*){sums}, {replaced} {rows_of(table, pages)}") for pages in ranges
+        ]
+        rows, *octets, is_another = map(sum, zip(*answers, strict=True))
+        if is_another:
+            raise replaced_since(self._session.address.url)
         return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def _load(self) -> ServerLoad:

@@ -15,12 +15,13 @@ from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Uni
 from exporters.connections.open_connections import waking
 from exporters.errors import (
     SourceError,
+    SourceGoneError,
     SourceSilentError,
     SourceSnapshotLostError,
     SourceUnreachableError,
 )
 from exporters.postgres import changed_chunks, large_objects
-from exporters.postgres.catalog import PostgresColumn, PostgresTable, types_have_changed
+from exporters.postgres.catalog import PostgresColumn, PostgresTable, have_moved, types_have_changed
 from exporters.postgres.charset.encodings import AS_STORED
 from exporters.postgres.definitions.definition_files import (
     DefinitionFiles,
@@ -28,7 +29,7 @@ from exporters.postgres.definitions.definition_files import (
     read_definitions,
 )
 from exporters.postgres.discovery import OWN_OBJECTS
-from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
+from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line, replaced_since
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.server_counts import Counting
@@ -121,7 +122,7 @@ class PostgresSnapshot:
         small = self._read_ahead.pop(unit.id, None)
         if small is not None:
             return export_small(small, planned.layout, sink, unit.spec, facts)
-        with self._unless_lost():
+        with self._unless_lost(planned.table):
             try:
                 rows = self._feeds.rows(planned.table, (first, last))
                 return export_rows(rows, planned.layout, sink, unit.spec, facts)
@@ -132,14 +133,20 @@ class PostgresSnapshot:
                 return export_rows(rows, planned.lenient, sink, unit.spec, facts)
 
     @contextmanager
-    def _unless_lost(self) -> Iterator[None]:
-        """Raise ``SourceSnapshotLostError`` where a server cannot be reached that has ended: it may begin anew."""
+    def _unless_lost(self, table: PostgresTable) -> Iterator[None]:
+        """Raise ``SourceSnapshotLostError`` where a server cannot be reached that has ended: it may begin anew. Also
+        where a table is not there by its name since.
+        """
         try:
             yield
         except (SourceSnapshotLostError, SourceSilentError):
             raise
         except SourceUnreachableError:
             self._check_holder(wait=False)
+            raise
+        except SourceGoneError:
+            self._check_holder()
+            self._check_names([table])
             raise
 
     def read_ahead(self, units: Sequence[Unit]) -> None:
@@ -180,11 +187,11 @@ class PostgresSnapshot:
         first, last = planned_spec["range"]
         query = changed_chunks.query(table, (first, last), before, now)
         if query is not None:
-            with self._unless_lost():
-                return self._feeds.numbers(query) == [outcome.items, 0]
+            with self._unless_lost(table):
+                return self._feeds.numbers(query, table) == [outcome.items, 0]
         from exporters.postgres.rows.chunk_export import digest_rows  # noqa: PLC0415  only a further run needs it
 
-        with self._unless_lost():
+        with self._unless_lost(table):
             rows = self._feeds.rows(table, (first, last))
             digest = digest_rows(rows, None, has_columns=bool(table.columns))
         return (digest.rows, digest.digest) == (outcome.items, outcome.digest)
@@ -215,8 +222,11 @@ class PostgresSnapshot:
         """Write the definitions and return the summary, with the server's own count of every table."""
         try:
             summary_of_all = self._finish(done, sink)
-        except SourceUnreachableError:
+        except SourceSnapshotLostError:
+            raise
+        except SourceError:
             self._check_holder()
+            self._check_names(self._tables)
             raise
         self._check_holder()
         return summary_of_all
@@ -234,6 +244,16 @@ class PostgresSnapshot:
             raise snapshot_lost(self._session.address.url, in_one_line(exc)) from exc
         finally:
             self._holder_lock.release()
+
+    def _check_names(self, tables: Sequence[PostgresTable]) -> None:
+        """Raise ``SourceSnapshotLostError`` where tables have other names since the snapshot, by which they are read:
+        the lock of a table keeps its own name, and not that of its schema.
+        """
+        url = self._session.address.url
+        with as_source_errors(url), self._holder_lock:
+            have_other_names = have_moved(self._session.holder, tables)
+        if have_other_names:
+            raise replaced_since(url)
 
     def _check_types(self, counting: Counting) -> None:
         """Raise ``SourceSnapshotLostError`` where types of values were defined otherwise since the snapshot: no lock
@@ -331,7 +351,9 @@ class PostgresSnapshot:
 
     def _read_definitions(self) -> DefinitionFiles:
         with self._holder_lock:
-            return read_definitions(self._session, self._all_tables, self._stop)
+            definitions = read_definitions(self._session, self._all_tables, self._stop)
+        self._check_names(self._tables)  # what the server prints has the names of now
+        return definitions
 
     def count_no_more(self) -> None:
         """See ``exporters.api.InterruptibleCount``."""

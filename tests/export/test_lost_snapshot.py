@@ -14,8 +14,10 @@ import pytest
 from exporters.api import Foresighted
 from exporters.changes import FOLLOW
 from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
+from exporters.postgres.definitions import pg_dump
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.testing import MemoryWorkspace
@@ -30,9 +32,10 @@ from migrate.export import source_export as source_export_module
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
+from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.exporters.mysql.databases import fetch as mysql_rows
-from tests.exporters.postgres.databases import fetch
+from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.processes import kill_server
 from tests.tools.waiting import eventually
 
@@ -364,6 +367,82 @@ def test_a_table_that_is_replaced_once_the_holder_has_ended_is_not_read(postgres
             assert feeds.read_all(chunks) == []
             with pytest.raises(SourceSnapshotLostError):
                 digest_rows(feeds.rows(*chunks[1]), None, has_columns=True)
+
+
+RENAMED = "ALTER SCHEMA one RENAME TO other"
+SWAPPED = "ALTER SCHEMA one RENAME TO old; ALTER SCHEMA two RENAME TO one"
+
+
+def two_schemas(server, rows):
+    """Each has a table of the same name, with so many rows."""
+    url = server.database()
+    for name, count in zip(("one", "two"), rows, strict=True):
+        run_sql(
+            url, f"CREATE SCHEMA {name}; CREATE TABLE {name}.t AS SELECT generate_series(1, {count}) AS g"
+        )
+        run_sql(url, f"CREATE VIEW {name}.v AS SELECT count(*) FROM {name}.t")
+    return url
+
+
+@pytest.mark.parametrize("change", [RENAMED, SWAPPED])
+def test_a_schema_that_is_renamed_behind_the_snapshot_costs_a_new_one(
+    postgres, other_postgres, tmp_path, change
+):
+    """No lock keeps it from that, and tables are read by their names."""
+    url, store = two_schemas(postgres, (20_000, 30_000)), open_location(str(tmp_path / "bundle"))
+    progress = Watching([lambda: run_sql(url, change), lambda: None])
+    with open_sources({"app": Endpoint(url)}) as opened:
+        outcome = export(opened, store, workers=1, progress=progress, options=ExportOptions())
+    assert outcome.complete, (outcome.broken, outcome.sources[0].reasons)
+    assert len([note for note in progress.notes if "or it or its schema was renamed" in note]) == 1, (
+        progress.notes
+    )
+    new = other_postgres.database()
+    assert call("restore", tmp_path / "bundle", new).code == 0
+    for schema in {RENAMED: ("other", "two"), SWAPPED: ("old", "one")}[change]:
+        query = f"SELECT (SELECT count(*) FROM {schema}.t), * FROM {schema}.v"
+        assert fetch(new, query) == fetch(url, query)
+
+
+def test_rows_are_not_read_nor_counted_by_a_name_that_is_another_tables_meanwhile(postgres):
+    url = two_schemas(postgres, (10, 10))
+    with open_snapshot(parse_url(url)) as (session, tables):
+        run_sql(url, SWAPPED)
+        with (
+            closing(Feeds(session, workers=1)) as feeds,
+            pytest.raises(SourceSnapshotLostError, match="its schema was renamed"),
+        ):
+            digest_rows(feeds.rows(tables[0], (0, None)), None, has_columns=True)
+        with (
+            closing(Counting(session, {1: tables[0]}, workers=1)) as counting,
+            pytest.raises(SourceSnapshotLostError, match="its schema was renamed"),
+        ):
+            counting.result()
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_schema_that_is_renamed_while_definitions_are_read_costs_a_new_snapshot(
+    postgres, other_postgres, tmp_path, monkeypatch, is_early
+):
+    """The server prints some of them with the names of now."""
+    url, renames = two_schemas(postgres, (10, 20)), [RENAMED]
+    dump = pg_dump.dump_definitions
+
+    def dumped(*of, **options):
+        if renames and is_early:
+            run_sql(url, renames.pop())
+        definitions = dump(*of, **options)
+        if renames:
+            run_sql(url, renames.pop())
+        return definitions
+
+    monkeypatch.setattr(pg_dump, "dump_definitions", dumped)
+    store, progress = open_location(str(tmp_path / "bundle")), Watching([lambda: None, lambda: None])
+    with open_sources({"app": Endpoint(url)}) as opened:
+        assert export(opened, store, workers=1, progress=progress, options=ExportOptions()).complete
+    new = other_postgres.database()
+    assert call("restore", tmp_path / "bundle", new).code == 0
+    assert fetch(new, "SELECT * FROM other.v") == [(10,)]
 
 
 def test_units_that_were_committed_together_stay_where_the_snapshot_is_lost(store):

@@ -33,11 +33,12 @@ from exporters.postgres.chunk_plan import (
     canonical_select,
     changing,
     copy_statement,
+    is_replaced,
     longest_query,
     may_have_long_rows,
 )
-from exporters.postgres.errors import translate
-from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.errors import replaced_since, translate
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
@@ -51,7 +52,6 @@ from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
-from exporters.sql.snapshots import snapshot_lost
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -132,15 +132,8 @@ def _source_of(table: PostgresTable, pages: Range) -> str:
 
 
 def _replaced(*tables: PostgresTable) -> str:
-    """Return a query for those tables that have another file now than in the snapshot, or whose name is another one's.
-    Of such a table a snapshot shows no rows, or shows them at other places. The holder's lock keeps it from that, until
-    the holder ends; whoever has just read the table keeps it, too. What functions and casts say is of now.
-    """
-    files = ", ".join(f"({table.filenode}, {quote_literal(table.label)})" for table in tables)
-    now = "pg_catalog.pg_relation_filenode(name::pg_catalog.regclass)"
-    return (
-        f"(SELECT 1 FROM (VALUES {files}) AS t(file, name) WHERE file::pg_catalog.oid IS DISTINCT FROM {now})"
-    )
+    """Return a query for one row where one of these tables was replaced."""
+    return f"(SELECT 1 WHERE {' OR '.join(map(is_replaced, tables))})"
 
 
 def _pieces(row: Buffer) -> Iterator[bytes]:
@@ -193,9 +186,9 @@ class Feeds:
         self._idle: list[tuple[Feed, Transaction]] = []
         self._gentle = GentleReads(self._load) if session.session_limits.limits.gentle else None
 
-    def numbers(self, query: str) -> list[int]:
-        """Run a query for one row of numbers."""
-        return [int(number) for number in text_of(self.copy(f"({query})")).split(b",")]
+    def numbers(self, query: str, table: PostgresTable | None = None) -> list[int]:
+        """Run a query for one row of numbers. ``table``: see ``copy``."""
+        return [int(number) for number in text_of(self.copy(f"({query})", table)).split(b",")]
 
     def rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
         """Yield a chunk's rows; by many statements in a gentle export."""
@@ -334,7 +327,7 @@ class Feeds:
                     yield block
                     break
             if any(isinstance(block, SentRows) and block.count for block in source):
-                raise snapshot_lost(self._session.address.url, "a table was truncated or replaced since")
+                raise replaced_since(self._session.address.url)
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Feed, Transaction]]:
