@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
-from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
+from migrate.errors import ChangedError, DamageError, GoneError, NotAllowedError, UsageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
@@ -123,8 +124,8 @@ def place(
     """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
     weakened: one that lasts longer stays. ``details`` are what else the entry says: the reason, and who may end it.
 
-    Raises ``NotAllowedError`` where the location has no Object Lock, or lets anybody lift such a retention,
-    ``UsageError`` where it holds no sealed bundle.
+    Raises ``NotAllowedError`` where the location has no Object Lock, lets anybody lift such a retention, or removes
+    what is locked, ``UsageError`` where it holds no sealed bundle.
     """
     object_lock.check_lock()
     event = new_event(store, "held")
@@ -133,6 +134,7 @@ def place(
             f"{store.location}: this server lets every account lift a {terms.mode} retention, so it is not a hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
+    custody_log.begin(store, signer)
     versions = [
         version for version in object_lock.versions() if not version.is_marker and not _is_work(version.key)
     ]
@@ -160,10 +162,34 @@ def place(
     progress.end()
     protection = survey(store, object_lock, workers=workers, terms=terms)
     if protection.is_held:
+        _check_enforced(
+            store, object_lock, [version for version in versions if version.key == layout.CUSTODY_HEAD]
+        )
         of_terms = {"until": terms.until.isoformat(), "mode": terms.mode, "legal": terms.legal}
         event = replace(event, details={**details, **of_terms, "versions": protection.versions})
         custody_log.append(store, signer, custody_log.once(event, undone_by="released"))
     return protection
+
+
+def _check_enforced(store: Store, object_lock: ObjectLock, heads: Sequence[FileVersion]) -> None:
+    """Try to remove a locked version of the log's head, which a newer one has replaced: nothing is lost where that
+    succeeds. Raises ``NotAllowedError`` then: the location takes locks, and holds nothing.
+    """
+    if not heads:  # somebody has taken it away: then the log takes no entry of a hold, either
+        return
+    locked = next((version for version in heads if not version.is_latest), None)
+    if locked is None:
+        locked, etag = heads[0], store.stat(layout.CUSTODY_HEAD).etag
+        with suppress(ChangedError):  # somebody else has written a newer one
+            store.replace(layout.CUSTODY_HEAD, store.read(layout.CUSTODY_HEAD), etag=etag)
+    try:
+        object_lock.remove(locked)
+    except NotAllowedError:
+        return
+    raise NotAllowedError(
+        f"{store.location}: this server takes a lock, names it when asked, and removes what is locked all the same",
+        next_step="nothing is held there: transfer the bundle to a server that keeps to Object Lock, and hold it there",
+    )
 
 
 def standing_at(store: Store) -> list[LogEntry]:

@@ -461,3 +461,30 @@ def test_the_commands(location, locked, make_key):
     assert "→ moveout hold place " in again.err
     assert not call("hold", "status", locked[2], "--json").json["result"]["held"]
     assert call("custody", "verify", locked[2]).code == 0
+
+
+def test_a_server_that_takes_locks_and_removes_what_is_locked_holds_nothing(there, provider):
+    """It names each lock when asked. Only whoever tries to remove something finds out."""
+    store, object_lock = there
+
+    class Lax(Broken):
+        def __getattr__(self, name):
+            return self._remove if name == "remove" else getattr(self._inner, name)
+
+        def _remove(self, version):
+            self._inner.set_legal(version, on=False)
+            self._inner.retain(version, None, "GOVERNANCE")
+            self._inner.remove(version)
+
+    terms, log = Terms(soon(days=1), "GOVERNANCE", legal=True), custody_log.read(store)
+    with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
+        put_hold((store, Lax(object_lock, 0)), provider, terms)
+    assert custody_log.read(store) == log  # it says nothing of a hold, and lacks nothing
+    for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD):
+        for version in [version for version in object_lock.versions() if version.key == key]:
+            object_lock.set_legal(version, on=False)
+            object_lock.retain(version, None, "GOVERNANCE")
+            object_lock.remove(version)
+    with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
+        put_hold((store, Lax(object_lock, 0)), provider, terms)  # without a log, too
+    assert put_hold(there, provider, terms).is_held

@@ -13,7 +13,7 @@ from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
-from migrate.errors import UnreachableError
+from migrate.errors import NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_object_lock
 from tests.custody.conftest import against_bundle, release_hold
@@ -44,10 +44,14 @@ class _Watched:
 
     def _step(self, step, *args, **more):
         self._steps.left -= 1
-        if self._steps.left >= 0:
-            return step(*args, **more)
-        if self._steps.late and self._steps.left == -1:
-            step(*args, **more)
+        try:
+            if self._steps.left >= 0:
+                return step(*args, **more)
+            if self._steps.late and self._steps.left == -1:
+                step(*args, **more)
+        except NotAllowedError:  # nothing was done
+            self._steps.left += 1
+            raise
         raise UnreachableError("killed")
 
 

@@ -192,7 +192,7 @@ def append(
                 _write_head(store, signer, log.entries)
             return []
         if log.etag is None:
-            _write_head(store, signer, [])  # so that a log without a head is one whose head was taken away
+            _write_head(store, signer, [])
         data = log.data + b"".join(new_entry.line + b"\n" for new_entry in new)
         try:
             _put(store, layout.CUSTODY_LOG, data, log.etag)
@@ -204,6 +204,15 @@ def append(
     raise BusyError(
         f"others keep writing to the custody log at {store.location}", next_step="run the same command again"
     )
+
+
+def begin(store: Store, signer: Signer) -> None:
+    """Write the head of an empty log where there is neither log nor head: so a log without one is one whose head was
+    taken away.
+    """
+    log = read(store)
+    if log.etag is None and not log.findings:
+        _write_head(store, signer, [])
 
 
 def once(event: CustodyEvent, *, undone_by: str = "") -> Callable[[Log], Sequence[CustodyEvent]]:
