@@ -1,6 +1,7 @@
 """What the source defines after the base is named by follow, status and cutover before it costs anything."""
 
 import re
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -288,6 +289,36 @@ def test_what_a_transaction_has_defined_that_was_open_at_the_snapshot_is_named(p
         [(snapshot,)] = fetch(old, "SELECT txid_current_snapshot()::text")
     defined = state_at(old, {}, {"snapshot": snapshot})
     assert definition_gaps(old, {}, new, {}, (), defined) == ["view public.due as it is defined now"]
+
+
+def test_values_that_a_statement_has_computed_anew_are_named_until_the_table_was_read_again(make_followed):
+    """No log has them, and the type of the column is as before."""
+    followed = make_followed(
+        "CREATE TABLE bills (id int PRIMARY KEY, total int, paid int, note text); INSERT INTO bills VALUES (1, 5, 5)"
+    )
+    old, new = followed.source.url, followed.destination.url
+    run_sql(old, "ALTER TABLE bills ALTER total TYPE int USING total * 100")
+    named = ("values of column public.bills.total (integer), which may have been computed anew",)
+    assert followed.definition_gaps(()) == named
+    run_sql(new, "ALTER TABLE bills ALTER total TYPE int USING total * 100")
+    assert followed.definition_gaps(()) == named
+    with closing(followed.open_writer()) as writer:
+        writer.end_again(["public.bills"], followed.base)
+    assert followed.definition_gaps(()) == ()
+
+
+def test_a_table_that_was_only_rewritten_has_the_same_values(make_followed):
+    followed = make_followed("CREATE TABLE bills (id int PRIMARY KEY, total int, note varchar(9))")
+    for statements in (
+        ["VACUUM FULL bills", "ALTER TABLE bills ALTER total SET DEFAULT 1"],
+        ["TRUNCATE bills", "ALTER TABLE bills ALTER note TYPE text"],
+        ["ALTER TABLE bills ADD made timestamptz DEFAULT clock_timestamp(), ALTER total TYPE bigint"],
+    ):
+        for statement in statements:
+            for side in (followed.source, followed.destination):
+                with psycopg.connect(side.url, autocommit=True) as connection:
+                    connection.execute(statement)
+        assert followed.definition_gaps(()) == ()
 
 
 def test_a_privilege_that_older_servers_do_not_have_is_no_difference():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 import psycopg
@@ -73,10 +73,21 @@ _PUBLISHED_NAMES = (
 
 
 class BaseTable(Struct, frozen=True):
-    """A table as a base has published it: its number, and those of its columns by their names."""
+    """A table as a base has published it: its number, those of its columns by their names, and their types. ``file`` is
+    the number of its file then, 0 where that is not known.
+    """
 
     oid: Annotated[int, Meta(ge=0, lt=2**32)]
     columns: dict[str, int] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    file: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+
+    @classmethod
+    def of(cls, table: PostgresTable) -> Self:
+        """Return what is kept of a table."""
+        numbers = {column.name: column.number for column in table.columns}
+        types = {column.name: column.sql_type for column in table.columns}
+        return cls(table.oid, numbers, types, table.filenode)
 
 
 class FollowedTables(Struct, frozen=True):
@@ -91,12 +102,7 @@ class FollowedTables(Struct, frozen=True):
     @property
     def described(self) -> Mapping[str, Any]:
         """What the base keeps of them."""
-        tables = {
-            f"{table.schema}.{table.name}": as_dict(
-                BaseTable(table.oid, {column.name: column.number for column in table.columns})
-            )
-            for table in self.tables
-        }
+        tables = {f"{table.schema}.{table.name}": as_dict(BaseTable.of(table)) for table in self.tables}
         return {TABLES: tables} | ({SENDS_GENERATED: True} if self.with_generated else {})
 
 

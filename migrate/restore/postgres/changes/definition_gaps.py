@@ -175,12 +175,15 @@ ORDER BY c.oid, a.attnum
 _NEW_COLUMNS = """
 SELECT textsend(n.nspname || '.' || c.relname), textsend(c.oid::text), textsend(a.attname::text),
   textsend(a.attnum::text), textsend(format('%I.%I.%I (%s)', n.nspname, c.relname, a.attname,
-    format_type(a.atttypid, a.atttypmod)))
+    format_type(a.atttypid, a.atttypmod))), textsend(format_type(a.atttypid, a.atttypmod)),
+  textsend(CASE WHEN a.xmin = c.xmin THEN c.relfilenode ELSE 0 END::text)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND age(a.xmin) BETWEEN 0 AND {age}
 """
-"""The columns that were defined since a transaction."""
+"""The columns that were defined since a transaction, and the file that the table has got by the same statement, if that
+was the last one: a statement that changes the type of a column writes all rows anew (``USING``).
+"""
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _MAJOR = 10000
@@ -204,7 +207,7 @@ def definition_gaps(
         as_source_errors(f"{source.url} or {destination.url}"),
     ):
         missing = compare_definitions(reader, writer, skipped=skipped, log=log).missing
-        anew = _columns_made_anew(reader, writer, log or {})
+        anew = _columns_with_other_values(reader, writer, log or {})
         return [*missing, *anew, *_dropped(reader, writer, base_tables(log or {}))]
 
 
@@ -291,26 +294,28 @@ def _definitions(
     }
 
 
-def _columns_made_anew(
+def _columns_with_other_values(
     source: psycopg.Connection[Any], destination: psycopg.Connection[Any], log: Mapping[str, Any]
 ) -> list[str]:
     """Return the columns that have the name of one that the base had, and are not the same: dropped and added again, or
-    renamed. Rows that nobody wrote to have other values in them, which are not in the log. Not of tables that were read
-    again since.
+    renamed. Then those that a statement has computed anew. Rows that nobody wrote to have other values in them, which
+    are not in the log. Not of tables that were read again since.
     """
     tables, transaction = base_tables(log), log.get(TRANSACTION)
     if not tables or transaction is None:
         return []
     read_again = tables_read_again(destination)
     anew = read_texts(source, _NEW_COLUMNS.format(age=f"age('{transaction % 2**32}'::xid)"))
-    return sorted(
-        f"values of column {label}, which was made anew"
-        for table, oid, name, number, label in anew
-        if (base := tables.get(table)) is not None
-        and base.oid == int(oid)
-        and base.columns.get(name, int(number)) != int(number)
-        and table not in read_again
-    )
+    made, computed = [], []
+    for table, oid, name, number, label, sql_type, file in anew:
+        base = tables.get(table)
+        if base is None or base.oid != int(oid) or table in read_again:
+            continue
+        if base.columns.get(name, int(number)) != int(number):
+            made.append(f"values of column {label}, which was made anew")
+        elif base.types.get(name) == sql_type and base.file and int(file) not in {0, base.file}:
+            computed.append(f"values of column {label}, which may have been computed anew")
+    return [*sorted(made), *sorted(computed)]
 
 
 def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
