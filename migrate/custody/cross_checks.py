@@ -142,7 +142,7 @@ def against_bundle(
     signed = bundle_signatures.signatures(store)
     findings = [
         *_gone(log, signed, documents_kept),
-        *_releases(log, documents_kept, trust),
+        *releases(log, log.find("released"), documents_kept, trust),
         *_early_erasures(log),
     ]
     try:
@@ -212,14 +212,16 @@ def _gone(
         )
 
 
-def _releases(log: Log, documents_kept: Sequence[Document], trust: Trust | None) -> Iterator[Finding]:
-    """Yield releases that fewer owners of keys signed than the holds want that they ended. A document releases once,
-    at its location.
+def releases(
+    log: Log, released: Sequence[LogEntry], documents_kept: Sequence[Document], trust: Trust | None
+) -> Iterator[Finding]:
+    """Yield releases, of the entries ``released``, that fewer owners of keys signed than the holds want that they
+    ended. A document releases once, at its location.
     """
-    releases = {document.key: document for document in documents_kept if document.kind == "release"}
-    for entry in log.find("released"):
+    unused = {document.key: document for document in documents_kept if document.kind == "release"}
+    for entry in released:
         file = str(entry.what.details.get("file"))
-        document = releases.pop(file, None)
+        document = unused.pop(file, None)
         is_meant = document is not None and (
             document.root == entry.what.root
             and is_same_location(str(document.value.get("location")), entry.what.location)

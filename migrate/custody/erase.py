@@ -61,16 +61,20 @@ def objections(
     """
     versions, now = removable(object_lock), object_lock.now()
     if is_begun(store):
-        return [], check_rest(store, versions, now)
-    log, receipts = custody_log.read(store), documents.read_all(store, "receipt")[0]
+        return [], check_rest(store, versions, now, trust)
+    log, documents_kept = custody_log.read(store), documents.read_all(store)[0]
+    receipts = [document for document in documents_kept if document.kind == "receipt"]
+    released = log.at(store.location, "released")
+    entries = log.counted(trust) if trust else log.entries
     breaches = [
         breach
         for rules in rule_sets
-        for breach in clock.would_breach(rules, log.entries, ("erasing", "erased"), now)
+        for breach in clock.would_breach(rules, entries, ("erasing", "erased"), now)
     ]
     reasons = [
         *check(store, versions, breaches, by, trust),
         *check_releases(store, now),
+        *map(str, cross_checks.releases(log, released, documents_kept, trust)),
         *cross_checks.dated_too_early(log, receipts),
         *map(str, cross_checks.against_receipts(log, store.location, receipts)[0]),
     ]
@@ -122,14 +126,18 @@ def check(
     return [*reasons, *_unreceived(store, by, trust)]
 
 
-def check_rest(store: MultipartStore, versions: Sequence[FileVersion], now: datetime) -> list[str]:
+def check_rest(
+    store: MultipartStore, versions: Sequence[FileVersion], now: datetime, trust: Trust | None = None
+) -> list[str]:
     """Return why what is left of a bundle whose erasure has begun must not be removed without a reason: holds that were
-    placed since, and files that the bundle has not.
+    placed since, files that the bundle has not, and that ``trust`` does not count the key that began it.
     """
     log = custody_log.read(store)
     begun = log.at(store.location, "erasing")[-1]
     newer = [hold for hold in bundle_hold.standing(log, store.location, now) if hold.number > begun.number]
     reasons = [_unreleased(hold) for hold in newer]
+    if trust is not None and begun not in log.counted(trust):
+        reasons.append(f"its erasure was begun (entry {begun.number}) by nobody in {trust.source}")
     if begun.what.details.get("override"):
         return reasons
     keys = sorted({version.key for version in versions if version.is_latest})

@@ -10,10 +10,12 @@ from migrate.bundle import canonical_json
 from migrate.custody import bundle_hold
 from migrate.custody.log import entry
 from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.events import record, record_seal
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.signing import ssh_signatures
 from migrate.errors import UsageError
 from tests.cli.conftest import call
+from tests.custody.conftest import signers_file
 
 DAY = timedelta(days=1)
 THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -249,3 +251,16 @@ def test_the_command_counts_from_what_was_noted(location, make_key):
     assert call("clock", bundle, "--at", "2026-04-01").code == 9
     assert call("custody", "note", bundle, "no tice", "--key", key).code == 2
     assert call("clock", bundle, "--rules", "no-such").code == 2
+
+
+def test_an_entry_of_a_stranger_is_named(location, provider, make_key, tmp_path):
+    """What it shows may be a stranger's word."""
+    case = tmp_path / "case.toml"
+    case.write_text('[custody]\nsigners = "signers"\n')
+    signers_file(tmp_path / "signers", host=(provider,))
+    record_seal(location, provider, [provider])
+    words = ("clock", location.location, "-c", case, "--json")
+    assert call(*words).json["result"]["notes"] == []
+    record(location, make_key("stranger"), "received", {})
+    (note,) = call(*words).json["result"]["notes"]
+    assert note.startswith("entry 4 is signed by nobody in ")

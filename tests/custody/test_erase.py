@@ -19,8 +19,9 @@ from migrate.custody import documents, erase, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
+from migrate.custody.obligations import rulebook
 from migrate.custody.signing import allowed_signers
-from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
+from migrate.custody.signing.bundle_signatures import root_of, sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError, UsageError
 from migrate.export import export
@@ -924,3 +925,64 @@ def test_the_commands(kept, make_key, tmp_path):
     assert (verified.code, "it may be erased" in verified.err) == (2, True), verified.err
     status = call("status", bundle)
     assert (status.code, "there is the record of a bundle" in status.err) == (2, True), status.err
+
+
+def test_a_release_by_too_few_keys_speaks_against_an_erasure(kept, provider, customer):
+    """One of two owners has lifted the locks at the server, and written an entry by hand."""
+    sign_receipt(kept, provider, customer)
+    keys = [provider.public.fingerprint, customer.public.fingerprint]
+    record(kept, provider, "held", {"legal": True, "release_keys": keys, "release_quorum": 2})
+    value = {"root": root_of(kept), "location": kept.location}
+    document = documents.make("release", "Release", value)
+    documents.keep(kept, document, [provider])
+    record(kept, provider, "released", document.named)
+    object_lock = open_object_lock(kept.location)
+
+    def reasons():
+        return erase.objections(kept, object_lock, [provider.public], [], None, workers=1)[1]
+
+    (reason,) = reasons()
+    assert f"{document.key}: released the bundle at entry 7, though the hold of entry 6" in reason
+    documents.keep(kept, document, [customer])
+    assert reasons() == []
+
+
+def test_the_entry_of_a_stranger_meets_no_rule(kept, provider, customer, make_key, tmp_path):
+    """What a list of signers does not name says nothing of a consent; nor does a key that is replaced by now."""
+    file, allowed = tmp_path / "rules.toml", tmp_path / "allowed"
+    file.write_text(
+        'version = 1\nid = "c"\ntitle = "c"\nsource = "c"\napplies = "c"\n[[rule]]\nid = "consent"\narticle = "9"\n'
+        'says = "x"\nkind = "requires"\nstart = ["noted:consent"]\nevent = ["erasing"]\n'
+    )
+    sign_receipt(kept, provider, customer)
+    allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
+    trust, rules, lock = (
+        allowed_signers.load(allowed),
+        rulebook.load(str(file)),
+        open_object_lock(kept.location),
+    )
+
+    def reasons(trust):
+        return erase.objections(kept, lock, [provider.public], [rules], trust, workers=1)[1]
+
+    record(kept, make_key("stranger"), "noted", {"what": "consent", "at": "2020-01-01"})
+    assert (reasons(None), len(reasons(trust))) == ([], 1)
+    record(kept, customer, "noted", {"what": "consent", "at": "2020-01-01"})
+    assert reasons(trust) == []
+
+
+def test_an_erasure_that_a_stranger_has_begun_is_not_finished_without_a_question(
+    kept, provider, customer, make_key, tmp_path
+):
+    """He hides the tag manifest and writes an entry: then no receipt would be asked for."""
+    allowed, lock = tmp_path / "allowed", open_object_lock(kept.location)
+    allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
+    trust = allowed_signers.load(allowed)
+    record(kept, make_key("stranger"), "erasing", {"override": "because"})
+    kept.delete(layout.TAG_MANIFEST)
+    assert erase.is_begun(kept)
+    reasons = erase.objections(kept, lock, [provider.public], [], trust, workers=1)[1]
+    assert reasons == [f"its erasure was begun (entry 4) by nobody in {allowed}"]
+    with pytest.raises(NotAllowedError, match="by nobody in"):
+        do(kept, lock, provider, reasons=reasons)
+    do(kept, lock, provider, reasons=reasons, override="a court said so")

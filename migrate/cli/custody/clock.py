@@ -14,6 +14,7 @@ from migrate.case.deadline import parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import load_trust
 from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
@@ -124,7 +125,10 @@ def clock_command(
             next_step="moveout custody verify says more",
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
-    sets = load_rules(rules)
-    return Judged(
-        location.shown, [(rule_set, clock.judge(rule_set, log.entries, now)) for rule_set in sets], log.notes
-    )
+    trust, notes = load_trust(None, loaded), list(log.notes)
+    if trust is not None:
+        counted = log.counted(trust)
+        strangers = [entry for entry in log.entries if entry not in counted]
+        notes += [f"entry {entry.number} is signed by nobody in {trust.source}" for entry in strangers]
+    judged = [(rule_set, clock.judge(rule_set, log.entries, now)) for rule_set in load_rules(rules)]
+    return Judged(location.shown, judged, notes)
