@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.errors import SourceGoneError
 from exporters.structs import as_dict
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, LiveSource
@@ -130,6 +131,19 @@ class CreateDestination(Protocol):
         ``exporters.errors``.
         """
         ...
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+def is_missing(connect: Callable[[], _Closes]) -> bool:
+    """Tell whether a destination does not exist, by a connection to it. Raises ``SourceError``."""
+    try:
+        connect().close()
+    except SourceGoneError:
+        return True
+    return False
 
 
 class UnfinishedRestore(Struct, frozen=True):

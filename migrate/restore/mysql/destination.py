@@ -7,13 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pymysql
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.errors import SourceGoneError
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
@@ -28,7 +28,7 @@ from exporters.mysql.errors import (
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError
-from migrate.restore.common.api import Created, naming_create
+from migrate.restore.common.api import Created, is_missing, naming_create
 from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
 from migrate.restore.mysql.definitions.table_ddl import items_of
 
@@ -96,11 +96,7 @@ def create_database(
 ) -> Created | None:
     """Make the database of a URL where there is none. See ``CreateDestination``."""
     address = parse_url(url, secrets)
-    try:
-        connect(address).close()
-    except SourceGoneError:
-        pass
-    else:
+    if not is_missing(partial(connect, address)):
         return None
     database = next(
         (entry for entry in read_definitions(reader, source) if entry["kind"] == "database"), None

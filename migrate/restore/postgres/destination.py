@@ -7,12 +7,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import psycopg
 from msgspec import Struct, field
 
-from exporters.errors import SourceGoneError
 from exporters.postgres.definitions.collation import create_words
 from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
@@ -20,7 +20,7 @@ from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress, connect, connect_to_server, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError
-from migrate.restore.common.api import Created, naming_create
+from migrate.restore.common.api import Created, is_missing, naming_create
 from migrate.restore.postgres.definitions.refusals import is_refusal
 
 _NO_LOCALE = {"22023", "42704", "42601", "0A000", "42P17"}
@@ -79,11 +79,7 @@ def create_database(
 ) -> Created | None:
     """Make the database of a URL where there is none. See ``CreateDestination``."""
     address = parse_url(url, secrets)
-    try:
-        connect(address).close()
-    except SourceGoneError:
-        pass
-    else:
+    if not is_missing(partial(connect, address)):
         return None
     name = address.keywords["dbname"]
     with connect_to_server(address) as connection:
