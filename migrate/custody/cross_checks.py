@@ -14,16 +14,17 @@ from msgspec.structs import replace
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
-from migrate.custody import bundle_hold, hold_release, receipt
+from migrate.custody import bundle_hold, documents, hold_release, receipt
 from migrate.custody.documents import Document
 from migrate.custody.location_files import is_kept
+from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
-from migrate.errors import GoneError, NotAllowedError
+from migrate.errors import DamageError, GoneError, NotAllowedError
 from migrate.storage.api import CLOCK_SKEW, Store
 from migrate.storage.object_lock import ObjectLock
 
@@ -85,6 +86,21 @@ def against_receipts(
         elif wrong and is_same_location(receipt_location, location):
             notes.append(f"{document.key} is of {receipt_location}, and names an entry that this log has not")
     return findings, notes
+
+
+def check_not_put_back(store: Store) -> None:
+    """Raise ``DamageError`` where a receipt that was given at a location names an entry that its log has not: somebody
+    has put an older log there, and it may lack a hold, and the keys that end it.
+    """
+    receipts = documents.read_all(store, "receipt")[0]
+    for finding in against_receipts(custody_log.read(store), store.location, receipts)[0]:
+        raise DamageError(
+            f"{store.location}/{finding.key}",
+            expected=finding.expected,
+            found=f"{finding.found}: it {finding.what}",
+            next_step="somebody has put an older log there, and it may lack a hold: bring back the newer one"
+            " (moveout custody verify --with LOCATION compares it with a copy)",
+        )
 
 
 def clock_notes(log: Log, receipts: Sequence[Document], now: datetime) -> list[str]:

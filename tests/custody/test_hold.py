@@ -8,7 +8,7 @@ import botocore.exceptions
 import pytest
 
 from migrate.bundle import bundle_json, layout
-from migrate.custody import bundle_hold, documents, erase, hold_release
+from migrate.custody import bundle_hold, documents, erase, hold_release, receipt
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
@@ -488,3 +488,19 @@ def test_a_server_that_takes_locks_and_removes_what_is_locked_holds_nothing(ther
     with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
         put_hold((store, Lax(object_lock, 0)), provider, terms)  # without a log, too
     assert put_hold(there, provider, terms).is_held
+
+
+def test_a_log_that_was_put_back_lifts_no_lock(there, locked, provider, customer, make_key):
+    """A receipt that was given there names an entry that it lacks: it may lack a hold, too."""
+    store, _ = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    assert put_hold(there, provider, terms).is_held
+    older = {key: store.read(key) for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)}
+    put_hold(there, provider, terms, release_keys=[customer.public.fingerprint], release_quorum=1)
+    receipt.receive(store, receipt.Checked("full", 3, 100, []), [customer])
+    for key, data in older.items():
+        store.put(key, data)
+    words = ("hold", "release", locked[2], "--reason", "x", "--key", make_key.path_of("provider"))
+    refused = call(*words)
+    assert (refused.code, "put an older log there" in flat(refused.err)) == (6, True), refused.err
+    assert bundle_hold.survey(*there, workers=4).is_held

@@ -24,7 +24,7 @@ from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of,
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
-from migrate.custody import bundle_hold, documents, hold_release
+from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
 from migrate.custody.hold_release import Waiting
 from migrate.errors import OK, DamageError, GoneError, IncompleteError, UsageError
@@ -405,6 +405,7 @@ def release_command(
             next_step="moveout hold release LOCATION --reason TEXT",
         )
     store, object_lock = open_both(session, known_location(location, loaded))
+    cross_checks.check_not_put_back(store)
     trust = load_trust(None, loaded)
     left_out: Sequence[PublicKey] = ()
     if file:
