@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from migrate.storage import inflight_limit
+from migrate.storage.s3.own_objects import SYNC_RECORDS
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import FaultProxy, Planned
@@ -24,7 +25,7 @@ from tests.tools.profiles import extra_profile
 from tests.tools.tally import count
 
 RUNS = int(os.environ.get("MOVEOUT_FAULTS", "300"))
-VERBS = ("export", "location", "transfer", "fetch", "restore")
+VERBS = ("export", "location", "transfer", "fetch", "restore", "sync-from", "sync-to")
 HONEST = {3, 4, 5, 6}
 """With gaps, not allowed, unreachable, damage found."""
 MIB = 2**20
@@ -51,9 +52,11 @@ def scene(minio, make_bucket, tmp_path_factory):
     bodies |= {"large": random.Random(1).randbytes(9 * MIB), "parts": random.Random(2).randbytes(17 * MIB)}
     s3 = client(minio)
     for key, body in bodies.items():
-        s3.put_object(
-            Bucket=name, Key=key, Body=body, Metadata={"key": key.replace("/", "-")}, Tagging="of=scene"
-        )
+        described = {"Metadata": {"key": key.replace("/", "-")}, "Tagging": "of=scene"}
+        if key == "parts":
+            upload({"Bucket": name, "Key": key}, s3, body, described)
+        else:
+            s3.put_object(Bucket=name, Key=key, Body=body, **described)
     bundle = tmp_path_factory.mktemp("scene") / "bundle"
     assert call("export", f"shop=s3://{name}?profile={minio.profile}", "--to", bundle, "--quiet").code == 0
     at = f"s3://{location}/b?profile={minio.profile}"
@@ -61,12 +64,22 @@ def scene(minio, make_bucket, tmp_path_factory):
     return Scene(name, bodies, bundle, f"s3://{location}/b")
 
 
+def upload(location, s3, body, described):
+    """Make an object of parts of six MiB."""
+    location |= {"UploadId": s3.create_multipart_upload(**location, **described)["UploadId"]}
+    parts = []
+    for number, start in enumerate(range(0, len(body), 6 * MIB), 1):
+        sent = s3.upload_part(**location, PartNumber=number, Body=body[start : start + 6 * MIB])
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    s3.complete_multipart_upload(**location, MultipartUpload={"Parts": parts})
+
+
 class Stage:
     """One verb, with the proxy in its way."""
 
     def __init__(self, verb, scene, profile, server, make_bucket, path):
         self.verb, self.scene, self.server, self.path = verb, scene, server, path
-        self.destination = make_bucket(server) if verb in {"location", "transfer", "restore"} else ""
+        self.destination = make_bucket(server) if verb not in {"export", "fetch"} else ""
         source = f"shop=s3://{scene.bucket}?profile={profile if verb == 'export' else server.profile}"
         self.words = {
             "export": ("export", source, "--to", path),
@@ -74,6 +87,8 @@ class Stage:
             "transfer": ("transfer", scene.bundle, f"s3://{self.destination}/b?profile={profile}"),
             "fetch": ("transfer", f"{scene.location}?profile={profile}", path),
             "restore": ("restore", scene.bundle, f"shop=s3://{self.destination}?profile={profile}"),
+            "sync-from": sync_words(scene.bucket, profile, self.destination, server.profile),
+            "sync-to": sync_words(scene.bucket, server.profile, self.destination, profile),
         }[verb]
 
     def run(self):
@@ -96,7 +111,7 @@ class Stage:
     def is_right(self):
         """Whether all has arrived, by a look that takes another way."""
         s3 = client(self.server)
-        if self.verb == "restore":
+        if self.verb in {"restore", "sync-from", "sync-to"}:
             return read_bucket(s3, self.destination) == described(self.scene.bodies)
         if self.verb == "location":
             self.path.mkdir()
@@ -121,6 +136,10 @@ class Stage:
         } == wanted
 
 
+def sync_words(old, old_profile, new, new_profile):
+    return ("sync", f"s3://{old}?profile={old_profile}", f"s3://{new}?profile={new_profile}", "--cutover")
+
+
 def sha256(body):
     return hashlib.sha256(body).hexdigest()
 
@@ -133,7 +152,7 @@ def keys(s3, bucket):
     return [
         one["Key"]
         for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())
-        if "/_work/" not in one["Key"]
+        if "/_work/" not in one["Key"] and not one["Key"].startswith(SYNC_RECORDS)
     ]
 
 
