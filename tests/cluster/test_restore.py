@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle.lease import Lease
-from migrate.restore.objects.lease import RESERVED, Folder
+from migrate.restore.objects.lease import Folder
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.own_objects import RESTORES
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import fill, wait_until
@@ -59,7 +60,7 @@ class Destination:
         return [one for page in pages for kind in ("Versions", "DeleteMarkers") for one in page.get(kind, ())]
 
     def arrived(self):
-        return sum(not key.startswith(RESERVED) for key in self.keys())
+        return sum(not key.startswith(RESTORES) for key in self.keys())
 
 
 def compare(location, destination):
