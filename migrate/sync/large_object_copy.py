@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -135,9 +136,6 @@ class LargeCopy(Struct):
         context, step, row = self.context, read_item.step, read_item.row
         has_own = has_own_parts(row)
 
-        def pieces(cut: int) -> Iterator[bytes]:
-            return self._pieces(read_item, row.part_sizes if has_own else part_sizes(row.size_bytes, cut))
-
         identity = (
             f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
         )
@@ -148,11 +146,12 @@ class LargeCopy(Struct):
             context.progress,
             named=self.uploads.find(step.key, identity),
             resumes=False,
+            sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
             on_begun=lambda upload_id: self.uploads.note(step.key, identity, upload_id),
             before_end=lambda: self._check(read_item, counted_bytes=row.size_bytes),
         )
-        sent: Uploaded = upload.run(pieces)
+        sent: Uploaded = upload.run(partial(self._pieces, read_item))
         self.uploads.end(step.key)
         if has_own and sent.info.etag != row.etag and not context.terms.encrypts:
             read_item = replace(read_item, lost=(*read_item.lost, Loss(step.name, "ETag", OTHER_PARTS)))

@@ -25,7 +25,7 @@ from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
 from tests.exporters.objects.test_history import restore
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
-from tests.tools.http_proxy import Answer, Asked, HttpProxy
+from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 from tests.tools.waiting import eventually
 
@@ -294,3 +294,38 @@ def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     assert "Contents" not in move.destination.boto.list_objects_v2(
         Bucket=move.destination.name, Prefix="video"
     )
+
+
+@dataclass(slots=True)
+class SmallPartsProxy(HttpProxy):
+    """Makes no object of more than two parts: as a server that has a least size, which the source's had not."""
+
+    refused: int = 0
+
+    def handle(self, asked: Asked) -> Answer:
+        if asked.method == "POST" and asked.body.count(b"<Part>") > 2:
+            self.refused += 1
+            return refusal(HTTPStatus.BAD_REQUEST, "EntityTooSmall")
+        return self.forward(asked)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (2, 5, 9)])
+def test_what_the_destination_makes_of_no_such_parts_is_sent_in_others(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numbers: tuple[int, ...]
+) -> None:
+    """By a sync and by a restore: such objects were left out."""
+    sizes = (5 * 2**20, 5 * 2**20, 2**20)
+    parts = [(number, bytes([number]) * size) for number, size in zip(numbers, sizes, strict=True)]
+    upload_parts(move.source, "video", parts)
+    data = b"".join(part for _, part in parts)
+    server = move.destination.server
+    with SmallPartsProxy(server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+        assert (done.copied, done.exit_code, proxy.refused > 0) == (1, 0, True), done
+        assert body(move.destination, "video") == data
+        move.destination.boto.delete_object(Bucket=move.destination.name, Key="video")
+        reader = take_out(move.source.url, tmp_path / "bundle")
+        outcome = restore(reader, f"s3://{move.destination.name}?profile={profile}")
+    assert (outcome.items, outcome.left_out, outcome.findings) == (1, (), ())
+    assert body(move.destination, "video") == data

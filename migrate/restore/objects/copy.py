@@ -30,7 +30,6 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, WorkerPool, run_all
 from migrate.storage.api import Store
-from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import tar_upload
 from migrate.storage.s3.capability_probe import stops_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
@@ -158,6 +157,7 @@ class Writer(Struct, frozen=True):
             described,
             job.row.size_bytes,
             self.progress,
+            sizes=job.row.part_sizes if has_own_parts(job.row) else (),
             numbers=job.row.part_numbers if has_own_parts(job.row) else (),
             before_end=self.go_on,
         )
@@ -175,9 +175,9 @@ class Writer(Struct, frozen=True):
         self.progress.advance(items=1)
         return Done(1, job.row.size_bytes, ())
 
-    def _pieces(self, job: ObjectWrite, cut: int) -> Iterator[bytes]:
+    def _pieces(self, job: ObjectWrite, sizes: Sequence[int]) -> Iterator[bytes]:
         row, start = job.row, 0
-        for size_bytes in row.part_sizes if has_own_parts(row) else part_sizes(row.size_bytes, cut):
+        for size_bytes in sizes:
             self.go_on()
             try:
                 piece = self.store.read(row.file, row.offset + start, size_bytes)

@@ -109,6 +109,8 @@ class DestinationBucket:
         self._object_lock: Mapping[str, Any] | None = None
         self._versioning: str | None = None
         self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
+        self.refuses_small_parts = False
+        """Once it has refused an object since parts of it were too small."""
 
     @property
     def server(self) -> str:

@@ -24,9 +24,10 @@ from migrate.errors import (
 from migrate.runtime.progress import Progress
 from migrate.storage.api import FileInfo, Upload, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme
-from migrate.storage.multipart import ResumableUpload, find_upload, is_part
+from migrate.storage.multipart import ResumableUpload, find_upload, is_part, part_sizes
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.http.messages import error_code
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
 from migrate.storage.s3.metadata.object_metadata import Description
 
@@ -43,6 +44,8 @@ class Uploaded(Struct, frozen=True):
     crc64nvme: int
 
 
+_LEAST_BYTES = 5 * 2**20
+"""S3's least size of a part (Amazon S3 user guide, "multipart upload limits"), which not every server has."""
 _STOPS_ALL = (UnreachableError, NotAllowedError, NoSpaceError)
 ANOTHERS = "another program had begun to upload it, with other metadata, and that was gone on with"
 
@@ -71,6 +74,10 @@ class PartsUpload(Struct):
     progress: Progress
     named: str = ""
     resumes: bool = True
+    sizes: Sequence[int] = ()
+    """Those of the source's own parts, where the object is to be made of the same; a destination that refuses them gets
+    others.
+    """
     numbers: Sequence[int] = ()
     """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
@@ -78,10 +85,10 @@ class PartsUpload(Struct):
     _counted: list[int] = field(default_factory=list)
     """The sizes of the parts that the progress has counted, by any thread."""
 
-    def run(self, pieces: Callable[[int], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
-        """Send the pieces, each a part; those of an object that may be cut at will are to have the size that is given,
-        but the last. Where the destination refuses them, or what it makes of them, or where it makes an
-        object that is described otherwise, they are sent once more, by another upload.
+    def run(self, pieces: Callable[[Sequence[int]], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
+        """Send the pieces of the sizes that are given, each a part. Where the destination refuses them, or what it
+        makes of them, or where it makes an object that is described otherwise, they are sent once more, by another
+        upload; cut otherwise, where it refuses the source's own parts.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to be continued.
@@ -90,23 +97,40 @@ class PartsUpload(Struct):
         upload_state = self._find(patient)
         upload, stored_parts = (upload_state.id, upload_state.parts) if upload_state else ("", {})
         cut = upload_state.part_bytes if upload_state else patient.part_bytes(self.size_bytes)
+        own_sizes = () if self._are_too_small() else self.sizes
+        cuts = [list(own_sizes)] * bool(own_sizes) + [part_sizes(self.size_bytes, cut)]
+        may_refuse = bool(upload or own_sizes)
         try:
-            written = self._send(
-                patient,
-                upload,
-                stored_parts,
-                zip(self.numbers or count(1), pieces(cut), strict=False),
-                sha256,
-            )
+            numbers = self.numbers if own_sizes else ()
+            parts: Iterable[tuple[int, bytes]] = zip(numbers or count(1), pieces(cuts[0]), strict=False)
+            written = self._send(patient, upload, stored_parts, parts, sha256, may_refuse=may_refuse)
             if not upload or self.named or self._drop_another(written.info):
                 return written
             self._begin_again(ANOTHERS)
         except _RefusedError as exc:
             self._begin_again(str(exc.reason))
-        try:
-            return self._send(patient, "", {}, enumerate(pieces(cut), 1), sha256)
-        except _RefusedError as exc:
-            raise exc.reason from exc
+            self._note_refusal(exc.reason)
+            if own_sizes and not upload and not numbers:
+                cuts.pop(0)
+        while True:
+            sizes = cuts.pop(0)
+            try:
+                parts = enumerate(pieces(sizes), 1)
+                return self._send(patient, "", {}, parts, sha256, may_refuse=bool(cuts))
+            except _RefusedError as exc:
+                if not cuts:
+                    raise exc.reason from exc
+                self._note_refusal(exc.reason)
+                self._begin_again(str(exc.reason))
+
+    def _are_too_small(self) -> bool:
+        """Tell whether the destination is known to refuse parts as small as the source's. The last may be smaller."""
+        return (
+            self.destination.refuses_small_parts and min(self.sizes[:-1], default=_LEAST_BYTES) < _LEAST_BYTES
+        )
+
+    def _note_refusal(self, reason: MoveoutError) -> None:
+        self.destination.refuses_small_parts |= error_code(reason) == "EntityTooSmall"
 
     def _begin_again(self, reason: str) -> None:
         """Say that what was sent is sent once more."""
@@ -141,8 +165,10 @@ class PartsUpload(Struct):
         stored_parts: Mapping[int, UploadedPart],
         pieces: Iterable[tuple[int, bytes]],
         sha256: str,
+        *,
+        may_refuse: bool,
     ) -> Uploaded:
-        key, resumed = self.described.key, bool(upload or self.numbers)
+        key = self.described.key
         if not upload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
@@ -161,9 +187,9 @@ class PartsUpload(Struct):
                     continue
                 under_way.append(executor.submit(self._put, patient, upload, number, body))
                 while len(under_way) >= _ahead(len(body)):
-                    self._arrived(under_way.popleft(), sent, resumed=resumed)
+                    self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
             while under_way:
-                self._arrived(under_way.popleft(), sent, resumed=resumed)
+                self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
         if sha256 and sha256_hash.hexdigest() != sha256:
             patient.abort(key, upload)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
@@ -174,7 +200,7 @@ class PartsUpload(Struct):
         try:
             info = patient.complete(key, upload, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
         except MoveoutError as exc:
-            strange = resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
+            strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError):
                 raise
             patient.abort(key, upload)
@@ -197,11 +223,11 @@ class PartsUpload(Struct):
         self._counted.append(part.size_bytes)
         return part
 
-    def _arrived(self, future: Future[UploadedPart], sent: list[UploadedPart], *, resumed: bool) -> None:
+    def _arrived(self, future: Future[UploadedPart], sent: list[UploadedPart], *, may_refuse: bool) -> None:
         try:
             part = future.result()
         except MoveoutError as exc:
-            if not resumed or isinstance(exc, _STOPS_ALL):
+            if not may_refuse or isinstance(exc, _STOPS_ALL):
                 raise
             raise _RefusedError(exc) from exc
         sent.append(part)
