@@ -75,12 +75,18 @@ class _Remainder(Struct):
         return Carried(counts, self.notes, gaps.missing)
 
     def _tables(self) -> int:
-        """Read again the tables that are not followed."""
-        if self.request.log is None:
-            return 0
-        apart = {*self.request.log["apart"], *self.request.skipped}
-        tables = {table.name: table for table in read_tables(self.reader) if table.name in apart}
-        common = tables.keys() & {table.name for table in read_tables(self.writer)}
+        """Read again the tables that are not followed, and those whose history no delta pass can change."""
+        log, skipped = self.request.log, self.request.skipped
+        tables = {
+            table.name: table
+            for table in read_tables(self.reader)
+            if (table.history if log is None else table.name in {*log["apart"], *skipped})
+        }
+        common = {
+            other.name
+            for other in read_tables(self.writer)
+            if (table := tables.get(other.name)) is not None and table.history == other.history
+        }
         if not common:
             return 0
         source_digests, destination_digests = (

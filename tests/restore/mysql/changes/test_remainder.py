@@ -1,5 +1,7 @@
 """What no binary log carries is brought over before the switch."""
 
+import pytest
+
 from migrate.changes.remainder import RemainderRequest
 from migrate.restore.mysql.changes.remainder import carry_remainder
 from tests.exporters.mysql.databases import fetch, run_sql
@@ -15,15 +17,16 @@ DELETE FROM kept WHERE id = 3; SET timestamp = 1200000000; DELETE FROM kept WHER
 HISTORY = "SELECT *, row_start, row_end FROM kept FOR SYSTEM_TIME ALL ORDER BY id, row_start, row_end"
 
 
-def test_a_table_that_keeps_its_history_is_read_again_with_it(followed_mariadb, other_mariadb):
-    """No TRUNCATE empties it, and what is deleted from it becomes history."""
+@pytest.mark.parametrize("log", [{"apart": ["kept"]}, None])
+def test_a_table_that_keeps_its_history_is_read_again_with_it(followed_mariadb, other_mariadb, log):
+    """No TRUNCATE empties it, what is deleted from it becomes history, and no delta pass changes that."""
     source, destination = followed_mariadb.database(), other_mariadb.database()
     for url in (source, destination):
         run_sql(url, KEPT.format(engine="MyISAM"))
     run_sql(source, LATER)
-    carried = carry_remainder(RemainderRequest(source, {}, destination, {}, {"apart": ["kept"]}))
+    request = RemainderRequest(source, {}, destination, {}, log)
+    carried = carry_remainder(request)
     assert carried.counts["tables"] == 1
     assert fetch(destination, HISTORY) == fetch(source, HISTORY)
     assert len(fetch(source, HISTORY)) == 4
-    again = carry_remainder(RemainderRequest(source, {}, destination, {}, {"apart": ["kept"]}))
-    assert again.counts["tables"] == 0
+    assert carry_remainder(request).counts["tables"] == 0
