@@ -189,6 +189,10 @@ def test_every_built_in_number_has_a_source(name):
         ('version = 1\n[[rule]]\nkind = "happens"\nstart = "sealed"', "is not a list of events"),
         ('version = 1\n[[rule]]\nkind = "happens"\nstart = ["recieved"]', "'recieved' is not an event"),
         ('version = 1\n[[rule]]\nkind = "happens"\nlonger = [{until = ["noted:x"]}]', "put off"),
+        (
+            'version = 1\n[[rule]]\nkind = "within"\nperiod = "1 day"\nlonger = [{untl = ["noted:x"]}]',
+            "rule 1: 'untl' is not a field",
+        ),
     ],
 )
 def test_rules_that_make_no_sense_are_refused_with_the_location(tmp_path, text, said):

@@ -15,7 +15,7 @@ import pytest
 
 from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
-from migrate.custody import documents, erase, receipt
+from migrate.custody import documents, erase, location_files, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
@@ -417,9 +417,17 @@ def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
     assert all(name.startswith("sig/") for name in left), left
 
 
-@pytest.mark.parametrize("name", ["receipt-all-rows.parquet", "receipt-0123456789abcdef.json", "checkpoint"])
-def test_what_is_only_named_like_the_record_goes_too(kept, provider, name):
-    kept.put(f"sig/{name}", b"x" * (documents.MAX_BYTES + 1))
+@pytest.mark.parametrize(
+    ("name", "most_bytes"),
+    [
+        ("receipt-all-rows.parquet", 2**20),
+        ("receipt-0123456789abcdef.json", 2**20),
+        ("receipt-0123456789abcdef.json.0123456789abcdef.sig", 4096),
+        ("checkpoint", 16_384),
+    ],
+)
+def test_what_is_only_named_like_the_record_goes_too(kept, provider, name, most_bytes):
+    kept.put(f"sig/{name}", b"x" * (most_bytes + 1))
     do(kept, open_object_lock(kept.location), provider)
     assert f"sig/{name}" not in {info.key for info in kept.list()}
 
@@ -986,3 +994,55 @@ def test_an_erasure_that_a_stranger_has_begun_is_not_finished_without_a_question
     with pytest.raises(NotAllowedError, match="by nobody in"):
         do(kept, lock, provider, reasons=reasons)
     do(kept, lock, provider, reasons=reasons, override="a court said so")
+
+
+def test_what_goes_by_a_manifest_that_cannot_be_read_is_nobody_elses(kept):
+    """Nobody can say then whose it is. Unfinished uploads of all that a bundle names are asked for."""
+    names = location_files.names(kept)
+    assert {layout.BAG_INFO, "data/app/numbers/00000000.txt"} <= names
+    assert location_files.unknown_payload(kept, [*names, "data/x"]) == ["data/x"]
+    kept.put(layout.MANIFEST, b"no manifest")
+    assert location_files.unknown_payload(kept, [*names, "data/x"]) == []
+    kept.delete(layout.MANIFEST)
+    assert location_files.unknown_payload(kept, [*names, "data/x"]) == []
+    assert layout.BAG_INFO in location_files.names(kept)
+
+
+def test_whoever_looks_never_sees_an_older_bundle_again(kept, locked, provider):
+    """Older versions of what says that there is a bundle go first, the manifest and delete markers last."""
+    url = locked[2]
+    store, lock = open_location(url), open_object_lock(url)
+    transfer(kept, store, workers=2, progress=Silent())
+    record_seal(store, provider, [provider])
+    store.put(layout.TAG_MANIFEST, store.read(layout.TAG_MANIFEST))
+    store.put("data/stray", b"x")
+    store.delete("data/stray")
+    removed = []
+
+    class Watched(Broken):
+        def __getattr__(self, name):
+            if name != "remove":
+                return getattr(self._inner, name)
+            return lambda version: (removed.append(version), self._inner.remove(version))
+
+    erase.erase(store, Watched(lock, 0), provider, workers=1, progress=Silent())
+    keys = [version.key for version in removed]
+    first, *others = [at for at, key in enumerate(keys) if key == layout.TAG_MANIFEST]
+    assert (any(one.is_latest for one in removed[: first + 1]), len(others)) == (False, 1)
+    assert not any(key.startswith("data/") for key in keys[: others[0]])
+    assert keys.index(layout.MANIFEST) > max(
+        at for at, one in enumerate(removed) if one.key.startswith("data/") and not one.is_marker
+    )
+    assert removed[-1].is_marker
+
+
+def test_what_is_left_is_named_by_its_version(kept, provider):
+    """In a directory there is only one."""
+
+    class Deaf(Broken):
+        def __getattr__(self, name):
+            return (lambda _: None) if name == "remove" else getattr(self._inner, name)
+
+    with pytest.raises(DamageError) as refused:
+        do(kept, Deaf(open_object_lock(kept.location), 0), provider)
+    assert "(version only) and " in refused.value.found

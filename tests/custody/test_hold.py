@@ -504,3 +504,35 @@ def test_a_log_that_was_put_back_lifts_no_lock(there, locked, provider, customer
     refused = call(*words)
     assert (refused.code, "put an older log there" in flat(refused.err)) == (6, True), refused.err
     assert bundle_hold.survey(*there, workers=4).is_held
+
+
+def test_a_file_of_which_no_version_is_left_is_named(there, provider):
+    """Of the payload, too, which only the manifest names. What is not protected is named by its version."""
+    store, object_lock = there
+    gone = next(one for one in object_lock.versions() if one.key.startswith("data/app/"))
+    object_lock.remove(gone)
+    outcome = put_hold(there, provider, Terms(soon(days=1), "GOVERNANCE", legal=True))
+    assert (outcome.is_held, [(one.key, one.what) for one in outcome.findings]) == (
+        False,
+        [(gone.key, "is missing")],
+    )
+    store.put(layout.BAG_INFO, store.read(layout.BAG_INFO))
+    (latest,) = [one for one in object_lock.versions() if one.key == layout.BAG_INFO and one.is_latest]
+    finding = next(
+        one
+        for one in bundle_hold.survey(store, object_lock, workers=4).findings
+        if one.key == layout.BAG_INFO
+    )
+    assert finding.found == f"version {latest.id}: no retention, no legal hold"
+
+
+def test_one_key_of_a_hold_is_asked_for_in_fewer_words(location, provider, customer):
+    keys = [provider.public.fingerprint, customer.public.fingerprint]
+    for quorum, words in (
+        (1, f"1 of these keys: {keys[0]}"),
+        (2, f"2 of these keys, each of another owner: {keys[0]}"),
+    ):
+        details = {"legal": True, "release_keys": keys, "release_quorum": quorum}
+        (hold,) = record(location, provider, "held", details)
+        assert words in hold_release.lacking_keys(hold, [])
+    assert hold_release.lacking_keys(hold, keys) == ""

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import canonical_json, layout
 from migrate.custody import bundle_hold, cross_checks, documents
@@ -538,3 +539,66 @@ def test_an_entry_that_comes_while_the_log_is_carried_cuts_no_copy_short(kept, p
     assert custody_log.carry(kept, copy) == ""
     assert custody_log.read(copy).data == custody_log.read(kept).data
     assert copy.read(layout.CUSTODY_HEAD) == kept.read(layout.CUSTODY_HEAD)
+
+
+def test_a_log_begins_as_the_format_says_and_names_each_signer_of_the_seal(location, provider, customer):
+    record_seal(location, provider, [provider, customer])
+    log = custody_log.read(location)
+    assert log.entries[0].prev == "0" * 64
+    by = [one.what.details["by"] for one in log.find("signed")]
+    assert by == [provider.public.fingerprint, customer.public.fingerprint]
+
+
+def test_a_branch_after_a_line_that_cannot_be_read_is_named_by_that_line(kept, provider):
+    """Also one that only another version of moveout can read."""
+    rows = lines(kept)
+    other = rows[4].replace(b'"version":1', b'"version":2')
+    first = entry.write(provider, entry.read(rows[3][:-1]).what, None, datetime.now(UTC))
+    after = replace(first, number=5, line=other[:-1])
+    branch = entry.write(provider, first.what, after, datetime.now(UTC)).line + b"\n"
+    kept.put(
+        layout.CUSTODY_LOG, b"".join([*rows[:4], other, branch, branch.replace(b"full", b"fool"), branch])
+    )
+    found = named(kept)
+    assert "line 5: was made by another version of the format (2)" in found
+    assert "line 8: repeats line 6" in found
+    kept.put(layout.CUSTODY_LOG, b"".join([*rows[:4], other, rows[4], branch]))
+    assert "line 7: begins a second branch after line 5" in named(kept)
+
+
+def test_an_error_about_a_log_has_both_values(kept, provider):
+    """What its head names, and what is there."""
+    rows = lines(kept)
+    two = entry.read(rows[1][:-1])
+    others = [entry.write(provider, two.what, two, datetime.now(UTC))]
+    for _ in range(2):
+        others.append(entry.write(provider, two.what, others[-1], datetime.now(UTC)))
+    kept.put(layout.CUSTODY_LOG, b"".join([*rows[:2], *(one.line + b"\n" for one in others)]))
+    with pytest.raises(DamageError) as refused:
+        custody_log.check_order(kept)
+    assert (refused.value.expected, refused.value.found) == (entry.read(rows[4][:-1]).hash, others[-1].hash)
+    kept.put(layout.CUSTODY_LOG, b"".join(rows[:3]))
+    with pytest.raises(DamageError) as refused:
+        custody_log.check_order(kept)
+    assert refused.value.expected == "a log in order"
+    assert refused.value.found == "was cut short: it has 3 entries, its head says 5"
+
+
+def test_what_is_done_is_said_where_the_log_takes_no_entry_of_it(kept, provider, make_key):
+    kept.put(layout.CUSTODY_LOG, kept.read(layout.CUSTODY_LOG)[:-9])
+    verified = call("verify", kept.location, "--key", make_key.path_of("provider"))
+    assert "not in the custody log: " in flat(verified.out + verified.err)
+
+
+def test_a_bundle_that_is_gone_without_an_erasure_is_missed(kept):
+    kept.delete(layout.TAG_MANIFEST)
+    assert "is missing, and no entry says that the bundle was erased" in str(against_bundle(kept)[0])
+
+
+@pytest.mark.parametrize(("came_from", "count"), [("?profile=a", 1), ("?profile=z", 1), ("?profile=m", 0)])
+def test_a_transfer_from_a_namesake_is_noted_whatever_its_profile(kept, provider, came_from, count):
+    here = "s3://bucket/bundle"
+    details = {"from": f"{here}{came_from}"}
+    transferred = CustodyEvent("transferred", "b", "0" * 64, f"{here}?profile=m", details)
+    custody_log.append(kept, provider, lambda _: [transferred])
+    assert len(cross_checks.namesake_notes(custody_log.read(kept), f"{here}?profile=m")) == count

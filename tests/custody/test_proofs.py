@@ -1,6 +1,7 @@
 """Proofs: one item shown, the root signed; whatever is changed, they prove nothing any more."""
 
 import base64
+import json
 import random
 import subprocess
 import sys
@@ -94,6 +95,10 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
         assert (again, again.holds, again.item["key"]) == (proof, True, key)
         assert again.checkpoint.signers([provider.public]) == [provider.public]
         assert len(proof.encode()) < 4096
+    assert len(bytes.fromhex(json.loads(signed.read(layout.TREE))["seed"])) == 32
+    item = again.item
+    assert (item["source"], item["disposition"], item["reason"]) == ("media", "exported", None)
+    assert isinstance(item["size"], int)
     parts = list(bundle_tree.prove(signed, lambda item: item["kind"] == "part"))
     assert [one.item["file"] for one in parts] == [
         f"data/media/tables/1/part-00000{n}.parquet" for n in range(2)
@@ -338,3 +343,14 @@ def test_a_row_is_proved_only_of_a_part_with_the_bytes_that_were_signed(tmp_path
     part.unlink()
     refused = call(*words, "id=12")
     assert (refused.code, "part-000001.parquet" in refused.err) == (6, True), refused.err
+
+
+@pytest.mark.parametrize(
+    ("key", "is_base64"),
+    [("photo.jpg", False), ('a"b', False), ('""', False), ('"""', True), ('"' * 4, False), ("\n" * 9, True)],
+)
+def test_a_key_stands_as_base64_where_that_is_shorter(key, is_base64):
+    field = json.loads("{" + leaves.key_field(key) + "}")
+    as_base64 = base64.b64encode(key.encode()).decode()
+    assert field == ({"key_base64": as_base64} if is_base64 else {"key": key})
+    assert is_base64 == (len(json.dumps(key)) - 2 > len(as_base64))

@@ -15,7 +15,7 @@ from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing import allowed_signers, keys, ssh_signatures
 from migrate.custody.signing.bundle_signatures import root_of, sign_bundle, signature_key, signatures
-from migrate.errors import NotAllowedError, UsageError
+from migrate.errors import DamageError, NotAllowedError, UsageError
 from scripts.shelf import shelf
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory, ssh_verify
@@ -187,7 +187,16 @@ def test_a_proof_counts_by_the_time_that_the_log_names(provider, make_key, tmp_p
     assert call(*words, bundle).code == 6
 
 
-@pytest.mark.parametrize("options", ["cert-authority", 'namespaces="moveout-bundle"', 'valid-before="soon"'])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "cert-authority",
+        'namespaces="moveout-bundle"',
+        'valid-before="soon"',
+        "valid-after",
+        'verify-required="x"',
+    ],
+)
 def test_an_option_of_a_signer_that_cannot_be_kept_is_refused(provider, tmp_path, options):
     allowed = tmp_path / "allowed"
     allowed.write_text(f"acme {options} {provider.public.line}\n")
@@ -251,3 +260,10 @@ def test_an_entry_that_was_dated_back_makes_no_key_count(location, provider, cus
             assert ended.code == (0 if is_first_of_list else 6), (thief.public.name, others, ended.out)
     verified = call("custody", "verify", location.location, "--signers", allowed)
     assert (verified.code, verified.out.count("is signed by nobody in")) == (6, 2), verified.out
+
+
+def test_a_bundle_that_is_not_as_it_was_sealed_is_not_signed(location, provider):
+    location.put(layout.BAG_INFO, location.read(layout.BAG_INFO) + b"Contact-Name: somebody\n")
+    with pytest.raises(DamageError, match=layout.BAG_INFO):
+        sign_bundle(location, provider)
+    assert signatures(location).good == []

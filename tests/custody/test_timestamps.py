@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
+from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_stamp
 from migrate.custody.signing import timestamps
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
@@ -46,7 +47,9 @@ def test_a_token_for_another_manifest_is_found(location, authority):
 
 
 def test_changed_tokens_are_found_by_the_signature_or_by_the_log(location, authority, provider):
-    record_stamp(location, provider, authority.url)
+    for _ in range(2):  # the second time changes nothing
+        record_stamp(location, provider, authority.url)
+    assert len(custody_log.read(location).find("timestamped")) == 1
     there = in_memory(location)
     (key,) = [info.key for info in there.list("sig/") if info.key.endswith(".tsr")]
     data = there.read(key)

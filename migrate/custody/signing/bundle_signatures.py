@@ -7,7 +7,7 @@ A signature of ``tagmanifest-sha256.txt`` or of ``sig/<document>`` is ``sig/<fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -110,10 +110,3 @@ def _check(store: Store, key: str) -> Signed | Finding:
     if not holds:
         return Finding(key, f"does not hold for {file}", f"a signature by {signature.public.fingerprint}")
     return Signed(file, key, signature.public)
-
-
-def unsigned(names: Sequence[str], signed: Signatures) -> Iterator[Finding]:
-    """Yield a finding for every file of ``names`` that nobody signed."""
-    for name in names:
-        if not signed.of(name):
-            yield Finding(name, "is not signed by anybody")
