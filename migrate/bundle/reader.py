@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -354,7 +355,8 @@ def not_sealed(store: Store) -> Exception:
     else:
         return UsageError(
             f"the bundle at {store.location} is not sealed yet",
-            next_step="run the export again to its end; `moveout status` shows how far it is",
+            next_step="run the export again to its end. Where its sources are gone for good,"
+            f" moveout seal {shlex.quote(store.location)} seals what there is",
         )
     try:
         store.stat(layout.TRANSFER_STATE)

@@ -91,14 +91,14 @@ def bundle_id(data: bytes) -> str:
 
 
 def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
-    missing = [key for key in (layout.BAGIT, layout.TAG_MANIFEST, layout.MANIFEST) if key not in present]
-    if not present:
+    if layout.TAG_MANIFEST not in present:
         raise not_sealed(origin)
-    if missing:
-        raise UsageError(
-            f"{origin.location} holds no sealed bundle ({missing[0]} is missing)",
-            next_step="finish its export first: moveout export seals the bundle at the end",
-        )
+    for key in (layout.BAGIT, layout.MANIFEST):
+        if key not in present:
+            raise UsageError(
+                f"{origin.location} holds no sealed bundle ({key} is missing)",
+                next_step="fetch the missing file again from a copy",
+            )
 
 
 def _tag_entries(data: bytes) -> Iterator[tuple[str, str]]:

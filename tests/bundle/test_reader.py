@@ -180,7 +180,7 @@ def test_a_file_that_is_gone_or_has_other_bytes_is_damage(tmp_path):
     ("keys", "kind", "message", "next_step"),
     [
         ([], GoneError, "there is nothing at", "moveout transfer brings a bundle there"),
-        ([layout.EXPORT_STATE, "data/a"], UsageError, "is not sealed yet", "run the export again"),
+        ([layout.EXPORT_STATE, "data/a"], UsageError, "is not sealed yet", "moveout seal file:///"),
         ([layout.TRANSFER_STATE], UsageError, "has not ended", "run the same transfer again"),
         ([layout.BAGIT], UsageError, "a BagIt bag that is not one of moveout's", "bagit.py"),
         ([layout.BAGIT, layout.BUNDLE_META], UsageError, "no sealed bundle", "fetch the missing file again"),

@@ -444,11 +444,21 @@ def test_less_is_under_way_while_a_location_struggles(origin, destination, share
     assert store.most in few
 
 
-def test_an_unsealed_origin_is_refused(origin, destination):
+@pytest.mark.parametrize(
+    ("state", "message", "next_step"),
+    [
+        ("", "no sealed bundle", "fetch the missing file again"),
+        (layout.EXPORT_STATE, "not sealed yet", "moveout seal"),
+        (layout.TRANSFER_STATE, "has not ended", "run the same transfer again"),
+    ],
+)
+def test_an_unsealed_origin_is_refused(origin, destination, state, message, next_step):
     origin.delete(layout.TAG_MANIFEST)
-    with pytest.raises(UsageError, match="no sealed bundle") as error:
+    if state:
+        origin.put(state, b"x")
+    with pytest.raises(UsageError, match=message) as error:
         move(origin, destination)
-    assert "moveout export" in error.value.next_step
+    assert next_step in error.value.next_step
     assert contents(destination) == {}
 
 
