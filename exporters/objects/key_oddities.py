@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from exporters.objects.scratch_table import scratch_table
 
 NAMELESS = "no name: it is what its prefix is called"
+OWN_FOLDER = "it marks the folder that is copied, which is the bucket there"
+"""Why such an object is left out, see ``is_own_folder``."""
 LEADING = "a slash at the beginning"
 EMPTY = "an empty segment (//)"
 DOT = "a segment ."
@@ -29,6 +31,13 @@ FORM = "the letters of another key in another Unicode normal form"
 
 LONG_SEGMENT_BYTES = 255
 LONG_KEY_BYTES = 900
+
+
+def is_own_folder(key: str, size_bytes: int) -> bool:
+    """Tell whether an object is the empty one that marks the folder which is copied, where that goes to no folder: it
+    has no key there, and nothing is missing without it.
+    """
+    return not key and not size_bytes
 
 
 class Oddities:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
-from exporters.objects.key_oddities import Oddities
+from exporters.objects.key_oddities import OWN_FOLDER, Oddities, is_own_folder
 from exporters.objects.outage_detection import Outage
 from exporters.objects.scratch_table import scratch_table
 from exporters.selection import Selection
@@ -105,6 +105,8 @@ class Sides(Struct, frozen=True):
         """Return why an object of the source is not selected, None where it is."""
         if summary.key.startswith(SYNC_RECORDS):
             return _RESERVED
+        if is_own_folder(self.destination.prefix + key, summary.size_bytes):
+            return OWN_FOLDER
         if not self.selection.filters:
             return None
         size_bytes = None if summary.is_delete_marker else summary.size_bytes

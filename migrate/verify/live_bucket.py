@@ -11,6 +11,7 @@ from typing import TypeVar
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
 from exporters.lossless_text import printable
+from exporters.objects.key_oddities import is_own_folder
 from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.number_text import things
@@ -90,6 +91,8 @@ def _matched_objects(request: ComparisonRequest, prefix: str, listed: Listed) ->
         if row.is_delete_marker or not row.is_latest:
             continue
         key = prefix + row.key
+        if is_own_folder(key, row.size_bytes):
+            continue
         listed_object = listed.find(key)
         if listed_object is None:
             yield Finding(key, "is not in the bucket")
@@ -106,6 +109,8 @@ def _matched_versions(
     missing_markers = 0
     for relative, all_rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
         key = prefix + relative
+        if is_own_folder(key, max(row.size_bytes for row in all_rows)):
+            continue
         all_versions, _ = listed.of(key)
         versions, rows = all_versions, all_rows
         if len(all_versions) < len(all_rows):

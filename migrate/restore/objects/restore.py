@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Loss
-from exporters.objects.key_oddities import NAMELESS, Oddities
+from exporters.objects.key_oddities import NAMELESS, OWN_FOLDER, Oddities, is_own_folder
 from exporters.objects.server_quirks import Trait, has
 from migrate.bundle.lease import Lease
 from migrate.bundle.object_index import (
@@ -111,16 +111,24 @@ class _Rows(Struct, frozen=True):
     def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
         for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
             chosen = [row for row, reason in self._chosen(rows) if not reason]
-            if chosen:
+            if chosen and not self._is_own_folder(key, rows):
                 yield self.destination.prefix + key, chosen
 
     def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
         """Yield the versions that are not restored, each with the reason."""
+        for key, rows in islice(
+            histories(object_rows(self.reader, self.source)), 1
+        ):  # by key it is the first
+            if self._is_own_folder(key, rows):
+                yield from ((key, row, OWN_FOLDER) for row in rows)
         if self.flat or self.markers.refused:
             for key, rows in histories(object_rows(self.reader, self.source)):
                 for row, reason in self._chosen(rows):
                     if reason:
                         yield self.destination.prefix + key, row, reason
+
+    def _is_own_folder(self, key: str, rows: Sequence[ObjectRow]) -> bool:
+        return is_own_folder(self.destination.prefix + key, max(row.size_bytes for row in rows))
 
     def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
         before: ObjectRow | None = None

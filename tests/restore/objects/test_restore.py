@@ -30,6 +30,7 @@ from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.export.victims import run
 from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
+from tests.sync.conftest import Move
 from tests.tools.bundles import restore_from
 from tests.tools.counting import Counting
 from tests.tools.profiles import extra_profile
@@ -110,18 +111,32 @@ def test_all_agree_on_what_is_moveouts_own(
     assert restore(reader, destination.url).skipped_items == 1
 
 
-def test_what_is_called_like_its_prefix_has_no_name_in_a_bucket(
-    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+@pytest.mark.parametrize("content", [b"", b"1"])
+def test_what_is_called_like_its_prefix_has_no_key_in_a_bucket(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, content: bytes
 ) -> None:
-    """A request for an object without a key is one for the bucket itself: it would make it, or remove it."""
-    shop, destination = make_shop(minio), make_shop(other_minio)
-    shop.put("photos/", b"")
+    """A request for an object without a key is one for the bucket itself: it would make it, or remove it. Where it only
+    marks the folder, nothing is missing without it, as an AWS console makes one.
+    """
+    shop, restored, synced = make_shop(minio), make_shop(other_minio), make_shop(other_minio)
+    shop.put("photos/", content)
     shop.put("photos/a", b"1")
-    reader = take_out(shop.url.replace("?", "/photos?"), tmp_path / "bundle")
-    outcome = restore(reader, destination.url)
-    assert destination.keys() == ["a"]
-    [left_out] = outcome.left_out
-    assert left_out.startswith("'' has no name: it is what its prefix is called")
+    url = shop.url.replace("?", "/photos?")
+    reader = take_out(url, tmp_path / "bundle")
+    outcome = restore(reader, restored.url)
+    done = Move(shop, synced, source_prefix="photos/").run(cutover=True)
+    synced_keys = synced.keys()
+    assert [key for key in synced_keys if not key.startswith(".moveout")] == restored.keys() == ["a"]
+    if content:
+        [left_out] = outcome.left_out
+        assert left_out.startswith("'' has no name: it is what its prefix is called")
+        assert compare(reader, restored.url) == [": is not in the bucket"]
+        assert done.exit_code == 3
+    else:
+        assert (outcome.left_out, compare(reader, restored.url)) == ((), [])
+        assert restore(reader, restored.url).skipped_items == 1
+        assert (done.exit_code, done.proof is not None) == (0, True)
+        assert done.excluded == 1
 
 
 def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
