@@ -152,9 +152,26 @@ def check_rest(
 
 
 def check_releases(store: MultipartStore, now: datetime) -> list[str]:
-    """Return the holds that stand by the log, also where somebody lifted their locks in another way."""
-    holds = bundle_hold.standing(custody_log.read(store), store.location, now)
-    return [_unreleased(hold) for hold in holds]
+    """Return the holds that stand by the log, also where somebody lifted their locks in another way; and those that
+    an entry of a transfer has made another location's of the same name: no URL tells whether that is so.
+    """
+    log = custody_log.read(store)
+    holds = bundle_hold.standing(log, store.location, now)
+    here = log.at(store.location, "held")
+    namesakes = [
+        entry
+        for name in ("held", "released")
+        for entry in log.find(name)
+        if is_same_location(entry.what.location, store.location) and entry not in here
+    ]
+    ended = max((entry.number for entry in namesakes if entry.what.event == "released"), default=0)
+    hidden = [
+        hold
+        for hold in namesakes
+        if hold.number > ended and (hold.what.details.get("legal") or bundle_hold.end_of(hold) > now)
+    ]
+    sentence = "by an entry of a transfer it is another location's of the same name"
+    return [*map(_unreleased, holds), *(f"{_unreleased(hold)}; {sentence}" for hold in hidden)]
 
 
 def _unreleased(hold: LogEntry) -> str:

@@ -1046,3 +1046,20 @@ def test_what_is_left_is_named_by_its_version(kept, provider):
     with pytest.raises(DamageError) as refused:
         do(kept, Deaf(open_object_lock(kept.location), 0), provider)
     assert "(version only) and " in refused.value.found
+
+
+def test_an_entry_of_a_transfer_takes_no_hold_away_in_silence(kept, provider):
+    """Whoever writes that the bundle came from a location of the same name makes its holds those of there."""
+    former = f"{kept.location}?profile=old"
+    root, until = custody_log.read(kept).last.what.root, datetime.now(UTC) + timedelta(days=1)
+    held = CustodyEvent("held", "b", root, former, {"until": until.isoformat(), "legal": False})
+    (hold,) = custody_log.append(kept, provider, lambda _: [held])
+    now = datetime.now(UTC)
+    assert erase.check_releases(kept, now) == [
+        f"the hold of entry {hold.number} was not released (moveout hold release)"
+    ]
+    record(kept, provider, "transferred", {"from": former})
+    (reason,) = erase.check_releases(kept, now)
+    assert f"the hold of entry {hold.number} was not released" in reason
+    assert "another location's of the same name" in reason
+    assert erase.check_releases(kept, now + timedelta(days=2)) == []
