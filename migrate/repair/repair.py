@@ -14,7 +14,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from exporters.engine import LocatedRows, PartReader
-from migrate.number_text import count_words, things
+from migrate.number_text import things
 from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, key_reader, row_differences
 from migrate.repair.row_sides import RowSide
 from migrate.runtime.cancellation import CancellationToken
@@ -98,10 +98,10 @@ class TableRepair(Struct):
     def words(self) -> str:
         """How the table differs, or why that is not known."""
         counts = {"missing": self.inserted, "changed": self.updated, "extra": self.deleted}
-        words = ", ".join(f"{count_words(count)} {word}" for word, count in counts.items() if count)
+        words = ", ".join(things(count, f"{word} row") for word, count in counts.items() if count)
         if self.refused:
-            return f"{words} rows; the destination refuses {things(self.refused, 'row')}: {self.reason}"
-        return f"not repaired: {self.reason}" if self.reason else f"{words} rows"
+            return f"{words}; the destination refuses {things(self.refused, 'row')}: {self.reason}"
+        return f"not repaired: {self.reason}" if self.reason else words
 
 
 def repair_tables(

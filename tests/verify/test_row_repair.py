@@ -5,6 +5,7 @@ import pytest
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.delta_record import DeltaRecord, write_delta
+from migrate.repair.repair import TableRepair
 from migrate.repair.row_differences import row_differences
 from migrate.repair.row_sides import ServerSide
 from migrate.storage.registry import open_location
@@ -235,6 +236,13 @@ def test_refused_rows_wait_for_those_removed_later_and_the_rest_is_named(databas
     )
     (finding,) = compared["findings"]
     assert "2 missing rows" in finding["what"]
+
+
+def test_what_was_repaired_is_counted_row_by_row():
+    assert TableRepair("t", inserted=3, updated=1).words == "3 missing rows, 1 changed row"
+    refused = TableRepair("t", deleted=1, refused=2, reason="why")
+    assert refused.words == "1 extra row; the destination refuses 2 rows: why"
+    assert TableRepair("t", reason="why").words == "not repaired: why"
 
 
 @pytest.mark.parametrize("database", [Sqlite], indirect=True, ids=["sqlite"])
