@@ -541,6 +541,22 @@ def test_an_entry_that_comes_while_the_log_is_carried_cuts_no_copy_short(kept, p
     assert copy.read(layout.CUSTODY_HEAD) == kept.read(layout.CUSTODY_HEAD)
 
 
+@pytest.mark.parametrize("left", [3, 5])
+def test_a_transfer_again_does_not_hide_that_the_log_of_a_copy_was_cut_short(
+    kept, provider, customer, tmp_path, left
+):
+    """What is left is a beginning of the log at the origin, whose head says less."""
+    copy = open_location(str(tmp_path / "copy"))
+    transfer(kept, copy, workers=1, progress=Silent())
+    assert record_transfer(kept, copy, provider, {}) == ""
+    record(copy, customer, "held", {"legal": True})
+    copy.put(layout.CUSTODY_LOG, b"".join(lines(copy)[:left]))
+    assert "its head says 7" in named(copy)
+    with pytest.raises(DamageError, match="its head says 7"):
+        record_transfer(kept, copy, provider, {})
+    assert "its head says 7" in named(copy)
+
+
 def test_a_log_begins_as_the_format_says_and_names_each_signer_of_the_seal(location, provider, customer):
     record_seal(location, provider, [provider, customer])
     log = custody_log.read(location)

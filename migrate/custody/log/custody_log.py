@@ -266,7 +266,12 @@ def carry(origin: Store, destination: Store) -> str:
 
 
 def _carry_head(log: Log, destination: Store) -> None:
-    if log.head is not None and _read_head(destination) != log.head:
+    """Write the head of a log at another location, unless a longer one is noted there: that log was cut short."""
+    head_there = _read_head(destination)
+    if log.head is None or log.head == head_there:
+        return
+    here, there = (_head(head) if head is not None else None for head in (log.head, head_there))
+    if not (isinstance(here, _Head) and isinstance(there, _Head) and there.size > here.size):
         destination.put(layout.CUSTODY_HEAD, log.head)
 
 
