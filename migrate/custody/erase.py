@@ -65,14 +65,16 @@ def objections(
     log, documents_kept = custody_log.read(store), documents.read_all(store)[0]
     receipts = [document for document in documents_kept if document.kind == "receipt"]
     released = log.at(store.location, "released")
-    entries = log.counted(trust) if trust else log.entries
-    breaches = [
-        breach
+    # A stranger's entry allows nothing, and a notice that puts the end off counts whoever has written it.
+    views = [log.counted(trust), log.entries] if trust else [log.entries]
+    breaches = {
+        (rules.id, breach.rule.id): breach
         for rules in rule_sets
+        for entries in views
         for breach in clock.would_breach(rules, entries, ("erasing", "erased"), now)
-    ]
+    }
     reasons = [
-        *check(store, versions, breaches, by, trust),
+        *check(store, versions, list(breaches.values()), by, trust),
         *check_releases(store, now),
         *map(str, cross_checks.releases(log, released, documents_kept, trust)),
         *cross_checks.dated_too_early(log, receipts),

@@ -979,6 +979,20 @@ def test_the_entry_of_a_stranger_meets_no_rule(kept, provider, customer, make_ke
     assert reasons(trust) == []
 
 
+def test_a_period_that_somebody_has_extended_lasts_whoever_is_listed(
+    kept, provider, customer, make_key, tmp_path
+):
+    """The key of who noted it may be missing from the list, or gone from it."""
+    sign_receipt(kept, provider, customer)
+    allowed, lock = tmp_path / "allowed", open_object_lock(kept.location)
+    allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
+    trust, rules = allowed_signers.load(allowed), rulebook.load("eu-data-act")
+    record(kept, make_key("former"), "noted", {"what": "extension", "at": "2999-01-01"})
+    for list_ in (None, trust):
+        (reason,) = erase.objections(kept, lock, [provider.public], [rules], list_, workers=1)[1]
+        assert "not before 2999-02-01" in reason
+
+
 def test_an_erasure_that_a_stranger_has_begun_is_not_finished_without_a_question(
     kept, provider, customer, make_key, tmp_path
 ):
