@@ -29,6 +29,19 @@ from migrate.restore.postgres.destination import (
 from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 10_000
+_REFUSING = """
+SELECT quote_ident(p.pubname), p.pubinsert, p.pubupdate, coalesce((to_jsonb(p) ->> 'pubtruncate')::bool, false)
+FROM pg_publication p JOIN pg_class c ON c.oid = %(table)s::regclass
+WHERE p.pubdelete AND c.relreplident <> 'f' AND NOT EXISTS (
+    SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
+    AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))
+  AND EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname
+    AND format('%%I.%%I', t.schemaname, t.tablename)::regclass = ANY (%(tables)s::regclass[]))
+"""
+_OTHER_CHANGES = ("insert", "update", "truncate")
+"""The publications for which a server refuses DELETE from a table, since nothing identifies its rows (PostgreSQL
+documentation, "Replica Identity").
+"""
 
 
 class PostgresRepair:
@@ -80,6 +93,7 @@ class PostgresTableWriter:
         self._connection = connection
         self._schema = table.schema
         self._label = table.label
+        self._family = [table.label, *(quote_qualified(*name) for name in table.ancestors)]
         self._into = quote_qualified(*table.ancestors[-1]) if table.ancestors else table.label
         self._columns = len(table.columns)
         self._written = [i for i, column in enumerate(table.columns) if not column.generated]
@@ -94,7 +108,7 @@ class PostgresTableWriter:
         connection = self._connection
         with as_source_errors(self._address.url), durable("repair.postgres.rows"), connection.transaction():
             use_every_schema(connection, self._schema)
-            with without_user_triggers(connection, self._label):
+            with without_user_triggers(connection, self._label), self._permitted(changes.gone):
                 self._remove(changes.gone)
             try:
                 with connection.transaction(), without_user_triggers(connection, self._into):
@@ -104,6 +118,23 @@ class PostgresTableWriter:
                     raise
                 return first_line(exc)
         return ""
+
+    @contextmanager
+    def _permitted(self, rows: Sequence[LocatedRow]) -> Iterator[None]:
+        """Within the transaction, let no publication refuse that rows are deleted: none can publish that, either. No
+        other way leads there while the table is read: to change its replica identity takes a lock.
+        """
+        names = {"table": self._label, "tables": self._family}
+        refusing = self._connection.execute(_REFUSING.encode(), names).fetchall() if rows else []
+        for change in (False, True):
+            for name, *publishes in refusing:
+                words = [word for word, is_set in zip(_OTHER_CHANGES, publishes, strict=True) if is_set]
+                words += ["delete"] if change else []
+                self._connection.execute(
+                    f"ALTER PUBLICATION {name} SET (publish = '{', '.join(words)}')".encode()
+                )
+            if not change:
+                yield
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
         """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""

@@ -1,4 +1,4 @@
-"""What a repair of a PostgreSQL database raises where the server goes away."""
+"""What a repair of a PostgreSQL database does where its server goes away, or refuses what it writes."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,8 +6,11 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
+from migrate.case.model import Endpoint
+from migrate.repair.live_repair import repair_from_source
 from migrate.restore.postgres import destination
 from migrate.restore.postgres.row_repair import open_repair
+from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.waiting import eventually
 
 END_WAITING = """
@@ -29,3 +32,29 @@ def test_a_server_that_goes_away_while_a_repair_begins_cannot_be_reached(postgre
         eventually(lambda: other.execute(END_WAITING).fetchall())
         with pytest.raises(SourceUnreachableError):
             begun.result()
+
+
+def test_a_publication_that_refuses_to_delete_rows_keeps_none(postgres, other_postgres):
+    """Nothing identifies the rows of these tables, so the server would take no DELETE that it has to publish."""
+    source, destination = postgres.database(), other_postgres.database()
+    for url in (source, destination):
+        run_sql(
+            url,
+            "CREATE TABLE loose (a int, b text); INSERT INTO loose SELECT n, 'b' FROM generate_series(1, 9) n;"
+            " CREATE TABLE whole (a int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF whole DEFAULT;"
+            " INSERT INTO whole VALUES (1), (2); CREATE PUBLICATION every FOR ALL TABLES;"
+            " CREATE PUBLICATION few FOR TABLE loose, whole WITH (publish = 'insert, delete')",
+        )
+    run_sql(
+        source,
+        "DROP PUBLICATION every, few; DELETE FROM loose WHERE a > 3; UPDATE loose SET b = 'c';"
+        " DELETE FROM whole WHERE a = 1",
+    )
+    published = "SELECT pubname, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication ORDER BY 1"
+    before = fetch(destination, published)
+    repaired = repair_from_source(Endpoint(source), Endpoint(destination))
+    assert [table.reason for table in repaired.tables] == ["", ""]
+    for table in ("loose", "whole"):
+        query = f"SELECT * FROM {table} ORDER BY 1"
+        assert fetch(destination, query) == fetch(source, query)
+    assert fetch(destination, published) == before
