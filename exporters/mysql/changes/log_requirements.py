@@ -9,13 +9,17 @@ from msgspec import Struct
 
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
-from exporters.mysql.identifiers import quote_literal
+from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights
 from exporters.mysql.sessions.server_settings import set_statements
 
 _SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
 """What they have to be, where a server has them. Both can be set while it runs; sessions that are open keep their
 format.
+"""
+_KEEPS_HISTORY = """
+SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'SYSTEM VERSIONED'
+ORDER BY 1 LIMIT 1
 """
 _RETENTION = ("binlog_expire_logs_seconds", "expire_logs_days")
 
@@ -42,6 +46,10 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         needed_values = {name: quote_literal(_SETTINGS[name]) for name in wrong}
         yield Obstacle(problem, set_statements(connection, needed_values))
+    table = connection.value(_KEEPS_HISTORY) if connection.is_mariadb else None
+    if table is not None and connection.variable("binlog_row_image") == "NOBLOB":
+        problem = f"binlog_row_image is NOBLOB: the history of {quote_name(str(table))} would get NULL for long values"
+        yield Obstacle(problem, set_statements(connection, {"binlog_row_image": "'FULL'"}))
     if is_left_out(connection):
         remedy = "take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it"
         yield Obstacle(

@@ -18,6 +18,7 @@ from exporters.mysql.changes.binlog_files import number_of, split_position
 from exporters.mysql.changes.log import open_change_log
 from exporters.mysql.connection import parse_url
 from tests.exporters.mysql.databases import fetch, open_database, run_sql
+from tests.tools.mysql_settings import global_settings
 
 SCRIPT = """
 CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT); CREATE TABLE plain (id INT) ENGINE=MyISAM;
@@ -181,6 +182,18 @@ def purge(url, newest):
         assert time.monotonic() < deadline
         run_sql(url, f"PURGE BINARY LOGS TO '{newest}'")
         time.sleep(0.1)
+
+
+def test_the_history_of_a_table_needs_its_long_values_in_the_log(url):
+    """Whoever repeats changes without them writes NULL into it, and moveout cannot change it afterwards."""
+    with global_settings(url, binlog_row_image="NOBLOB"):
+        log = open_change_log(url, {}, "history")
+        with log.open_base():
+            pass
+        run_sql(url, "CREATE TABLE kept (id INT PRIMARY KEY, v TEXT) WITH SYSTEM VERSIONING")
+        with pytest.raises(SourceNotAllowedError, match="the history of `kept`") as refused, log.open_base():
+            pass
+    assert "SET GLOBAL binlog_row_image = 'FULL'" in refused.value.next_step
 
 
 def test_what_is_gone_or_not_allowed_is_named(url, followed_mariadb, monkeypatch):
