@@ -119,7 +119,8 @@ def serving(authority: Authority) -> Iterator[Authority]:
         def do_POST(self) -> None:
             query = self.rfile.read(int(self.headers["Content-Length"]))
             answer = authority.answer(query) if self.path == "/tsa" else b"not here"
-            self.send_response(200 if self.path != "/denied" else 403)
+            refused = {"/denied": 403, "/429": 429, "/500": 500, "/503": 503}
+            self.send_response(refused.get(self.path, 200))
             self.end_headers()
             self.wfile.write(answer)
 

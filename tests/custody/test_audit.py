@@ -21,7 +21,7 @@ from migrate.errors import UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
 
 ROOT = "ab" * 32
@@ -158,3 +158,23 @@ def test_the_command(bundle, make_key, tmp_path):
     stranger.write_text(f"acme {make_key('customer').public.line}\n")
     assert call("audit", location, "--key", key, "--signers", stranger).code == 6
     assert call("audit", location, "--key", key, "--seed", "12").code == 2
+
+
+def test_parts_of_tables_are_items_of_their_source(provider, tmp_path):
+    """Of each of several sources, in their order."""
+    for name in "ab":
+        make_file(tmp_path / f"{name}.db", 100)
+    sources = [f"{name}=sqlite://{tmp_path}/{name}.db" for name in "ab"]
+    assert call("export", *sources, "--to", tmp_path / "bundle").code == 0
+    location = open_location(str(tmp_path / "bundle"))
+    sign_bundle(location, provider)
+    store_tree(location, [provider])
+    all_items = Question(0.999999, 0.001)
+    done = look(location, provider, all_items)
+    assert (done.document.value["items"], done.document.value["known"], done.findings) == (2, 0, [])
+    (part,) = [info.key for info in location.list("data/b/tables/") if info.key.endswith(".parquet")]
+    data = location.read(part)
+    location.put(part, data[:-1] + bytes([data[-1] ^ 1]))
+    assert [(one.key, one.what) for one in look(location, provider, all_items).findings] == [
+        (part, "has other bytes")
+    ]

@@ -354,3 +354,12 @@ def test_a_key_stands_as_base64_where_that_is_shorter(key, is_base64):
     as_base64 = base64.b64encode(key.encode()).decode()
     assert field == ({"key_base64": as_base64} if is_base64 else {"key": key})
     assert is_base64 == (len(json.dumps(key)) - 2 > len(as_base64))
+
+
+@pytest.mark.parametrize("key", [layout.TREE, layout.CHECKPOINT])
+def test_a_tree_of_which_a_file_is_gone_is_named_by_that_file(tmp_path, provider, key):
+    location = shelf(str(tmp_path / "b"), 3)
+    bundle_tree.store_tree(location, [provider])
+    location.delete(key)
+    (finding,) = bundle_tree.check(location, [provider.public], deep=False)
+    assert (finding.key, finding.what) == (key, "is missing, though another file of the tree is there")

@@ -267,3 +267,17 @@ def test_a_bundle_that_is_not_as_it_was_sealed_is_not_signed(location, provider)
     with pytest.raises(DamageError, match=layout.BAG_INFO):
         sign_bundle(location, provider)
     assert signatures(location).good == []
+
+
+def test_the_public_half_of_a_key_is_for_all_to_read_and_of_one_kind(tmp_path):
+    public = keys.create(tmp_path / "mine", "me", None).public
+    old = os.umask(0)
+    try:
+        keys.create(tmp_path / "other", "me", None)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "other.pub").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o600
+    assert keys.parse_line(public.line) == public
+    for kind in ("ecdsa-sha2-nistp256", "ssh-rsa", "zzz"):
+        assert keys.parse_line(public.line.replace(keys.TYPE, kind, 1)) is None

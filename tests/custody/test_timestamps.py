@@ -70,6 +70,9 @@ def test_what_is_no_authority_is_said_so(location, authority):
         timestamps.stamp(location, authority.url.replace("/tsa", "/else"))
     with pytest.raises(NotAllowedError, match="answered 403"):
         timestamps.stamp(location, authority.url.replace("/tsa", "/denied"))
+    for code in (429, 500, 503):
+        with pytest.raises(UnreachableError, match=f"answered {code}"):
+            timestamps.stamp(location, authority.url.replace("/tsa", f"/{code}"))
     with pytest.raises(UnreachableError):
         timestamps.stamp(location, "http://127.0.0.1:9/tsa")
     with pytest.raises(UsageError, match="is not a URL"):
