@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 
@@ -37,7 +38,7 @@ from exporters.objects.source_summary import (
     Closing,
     FinishedUnits,
     NotedBucket,
-    changed_settings,
+    noted_bucket,
     tags_readable,
 )
 from exporters.selection import EVERYTHING, Selection
@@ -149,6 +150,7 @@ class ObjectSnapshot:
         self._inventory = listed
         self._outage = Outage(bucket)
         self._pages_ahead: PagesAhead | None = None
+        self._noted: NotedBucket | None = None
         totals = listed.totals
         self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
@@ -207,11 +209,18 @@ class ObjectSnapshot:
         """See ``exporters.api.Outlined``: some requests at once, to a server that has just listed the bucket."""
         bucket = self._bucket
         noted = NotedBucket(bucket.name, bucket.prefix, bucket.server)
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-noted") as aside:
+            asked = aside.submit(noted_bucket, workspace)
+            with suppress(SourceError):
+                settings = dict(bucket.configuration())
+                readable = tags_readable(bucket, self._inventory)
+                noted = replace(noted, settings=settings, are_tags_readable=readable)
         with suppress(SourceError):
-            settings = dict(bucket.configuration())
-            readable = tags_readable(bucket, self._inventory)
-            changed = changed_settings(workspace, settings)
-            noted = replace(noted, settings=settings, are_tags_readable=readable, changed=changed)
+            if (earlier := asked.result()) and noted.settings is None:
+                noted = earlier  # which has more
+            elif earlier:
+                noted = replace(noted, changed=earlier.changed_until(noted.settings or {}))
+        self._noted = noted
         noted.note(workspace)
 
     def foresee_finish(self) -> None:
@@ -230,9 +239,8 @@ class ObjectSnapshot:
             finished = stack.enter_context(closing(FinishedUnits(done)))
             relisting = stack.enter_context(closing(Relisting(self._bucket, totals, pages_ahead)))
             report = stack.enter_context(closing(self._report(totals))) if self._report else None
-            return Closing(self._bucket, self._inventory, self._workspace, finished, relisting, report).run(
-                planned, sink
-            )
+            of_bucket = (self._bucket, self._inventory, self._workspace, finished, relisting, report)
+            return Closing(*of_bucket, noted=self._noted).run(planned, sink)
 
     def close(self) -> None:
         """End what is under way."""

@@ -29,10 +29,16 @@ def promises_md5(fetched: Fetched) -> bool:
 
 
 def is_md5_of(etag: str, headers: Mapping[str, str]) -> bool:
-    """``promises_md5`` of an ETag that came with these headers (Amazon S3 API reference, "Object")."""
+    """``promises_md5`` of an ETag that came with these headers."""
+    return _is_of_content(headers) and bool(_MD5.fullmatch(etag))
+
+
+def _is_of_content(headers: Mapping[str, str]) -> bool:
+    """Tell whether an ETag that came with these headers may be made of MD5s of the content; that of what is encrypted
+    by a key of the KMS or of the customer is not (Amazon S3 API reference, "Object").
+    """
     encryption = headers.get("x-amz-server-side-encryption", "AES256")
-    customer = "x-amz-server-side-encryption-customer-algorithm" in headers
-    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(etag))
+    return encryption == "AES256" and "x-amz-server-side-encryption-customer-algorithm" not in headers
 
 
 def read_again(bucket: Bucket, fetched: Fetched) -> Fetched:
@@ -69,7 +75,7 @@ class ContentProof:
         self.crc64nvme = 0
         self._bucket, self._fetched = bucket, fetched
         self._kept = _kept_crc(fetched)
-        is_complete = sum(parts) == fetched.summary.size_bytes
+        is_complete = sum(parts) == fetched.summary.size_bytes and _is_of_content(fetched.headers)
         self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
         self._digests: list[bytes] = []
         self._md5 = hashlib.md5(usedforsecurity=False)

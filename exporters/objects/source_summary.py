@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -97,7 +97,7 @@ class ObjectCounts(Struct):
 
 class Closing(Struct, frozen=True):
     """The end of an export of one bucket. ``relisting``: its second listing; ``report_comparison``: with an inventory
-    report, where there is one. ``counts`` fills up.
+    report, where there is one. ``counts`` fills up. ``noted``: what was noted of the bucket when it had been listed.
     """
 
     bucket: Bucket
@@ -107,6 +107,7 @@ class Closing(Struct, frozen=True):
     relisting: Relisting
     report_comparison: ReportComparison | None = None
     counts: ObjectCounts = field(default_factory=ObjectCounts)
+    noted: NotedBucket | None = None
 
     def run(self, planned: Iterable[Unit], sink: Sink) -> SourceSummary:
         """Write the index and the settings, return the summary. Raises ``SourceError``."""
@@ -226,7 +227,7 @@ class Closing(Struct, frozen=True):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
         for failing in configuration.get("failing", ()):
             yield Loss(name, f"bucket {failing}", "the server answers with an error when it is asked for it")
-        for changed in changed_settings(self.workspace, configuration):
+        for changed in self.noted.changed_until(configuration) if self.noted else ():
             reason = "it was changed during the export, and is in the bundle as it was at the end"
             yield Loss(name, f"bucket {changed}", reason)
         yield from self._lost_versions(configuration)
@@ -342,29 +343,40 @@ class NotedBucket(Struct, frozen=True):
         workspace.write(OUTLINE, json.dumps(as_dict(self), default=str).encode())
 
     def changed_until(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the names of the settings that are others by now, or were at an earlier run."""
-        noted = self.settings or {}
-        now = json.loads(json.dumps(settings, default=str))
-        others = {name for name in {*noted, *now} if noted.get(name) != now.get(name)}
-        return tuple(sorted({*self.changed, *(others if self.settings is not None else ())} - _UNREAD))
+        """Return the names of the settings that are others by now, or were at an earlier run. What could not be read
+        then, or cannot now, may be the same.
+        """
+        if self.settings is None:
+            return self.changed
+        noted, now = self.settings, json.loads(json.dumps(settings, default=str))
+        unread = _UNREAD.union(*(read.get(kind, ()) for read in (noted, now) for kind in _UNREAD))
+        others = {
+            name for name in {*noted, *now} - unread if _ordered(noted.get(name)) != _ordered(now.get(name))
+        }
+        return tuple(sorted({*self.changed, *others}))
+
+
+def _ordered(setting: Any) -> Any:
+    """Return a setting with its lists in one order, those in the text of a policy, too: MinIO and versitygw have
+    another one in each answer.
+    """
+    if isinstance(setting, dict):
+        return {name: _ordered(value) for name, value in setting.items()}
+    if isinstance(setting, list):
+        return sorted(map(_ordered, setting), key=lambda value: json.dumps(value, sort_keys=True))
+    if isinstance(setting, str) and setting.startswith("{"):
+        with suppress(ValueError):
+            return _ordered(json.loads(setting))
+    return setting
 
 
 def noted_bucket(workspace: Workspace) -> NotedBucket | None:
-    """Return what was noted of the bucket, None where nothing was."""
+    """Return what was noted of the bucket, None where nothing was. Raises ``SourceStateError``."""
     data = workspace.read(OUTLINE)
     if data is None:
         return None
     with reading_state(OUTLINE):
         return msgspec.convert(json.loads(data), NotedBucket)
-
-
-def changed_settings(workspace: Workspace, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the settings that have changed since they were noted; none where that cannot be read."""
-    try:
-        noted = noted_bucket(workspace)
-    except SourceError:
-        return ()
-    return noted.changed_until(settings) if noted else ()
 
 
 def summary_of_gone(
@@ -379,4 +391,4 @@ def summary_of_gone(
     planned = unit_plan.cut(listed, bucket.name)
     relisting = Relisting(bucket, listed.totals, refusal=error)
     with closing(FinishedUnits(own_units)) as finished:
-        return Closing(bucket, listed, workspace, finished, relisting).run(planned, sink)
+        return Closing(bucket, listed, workspace, finished, relisting, noted=noted).run(planned, sink)

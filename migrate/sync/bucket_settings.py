@@ -86,7 +86,7 @@ class Rules(Struct, frozen=True):
         """
         write, stay, remove = {}, {}, []
         for name, value in new.items():
-            if not value or same_setting(name, destination_settings.get(name), value):
+            if same_setting(name, destination_settings.get(name), value):
                 continue
             if reason := self._against(
                 name, value, destination_settings.get(name), written_settings.get(name)
@@ -205,9 +205,9 @@ class BucketSettings:
     def _as_new(self) -> Mapping[str, Any]:
         """Return the source's settings that a destination may have, as they are in a bucket of its name."""
         return {
-            name: self._renamed(name, value)
+            name: new
             for name, value in self._source_settings.items()
-            if name not in UNREAD and not is_of_the_host(name, value)
+            if name not in UNREAD and not is_of_the_host(name, value) and (new := self._renamed(name, value))
         }
 
     def _readable_ours(self) -> Mapping[str, Any]:

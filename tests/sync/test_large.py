@@ -23,13 +23,15 @@ from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
 from tests.exporters.objects.test_history import restore
+from tests.restore.objects.test_encrypted import Encrypted, encrypted
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
+from tests.tools.counting_proxy import CountingProxy
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 from tests.tools.waiting import eventually
 
-__all__ = ["server"]
+__all__ = ["encrypted", "server"]
 
 PART = 16 * 2**20
 
@@ -329,3 +331,27 @@ def test_what_the_destination_makes_of_no_such_parts_is_sent_in_others(
         outcome = restore(reader, f"s3://{move.destination.name}?profile={profile}")
     assert (outcome.items, outcome.left_out, outcome.findings) == (1, (), ())
     assert body(move.destination, "video") == data
+
+
+def test_what_the_source_encrypts_by_a_key_is_read_once(
+    encrypting_minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    encrypted: Encrypted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a sync and by an export: the ETag of its parts is made of no MD5s, and contradicts nothing."""
+    shop, data = encrypted(make_shop(encrypting_minio)), bytes(range(256)) * 50_000
+    upload(shop, "of-parts", data, 5 * 2**20)
+    with CountingProxy(shop.server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, shop.server, endpoint=proxy.endpoint)
+        move = Move(shop, make_shop(other_minio), profiles=(profile, other_minio.profile))
+        assert move.run().copied == 1
+        synced_bytes = proxy.received
+        reader = take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle")
+        assert max(synced_bytes, proxy.received - synced_bytes) < 1.5 * len(data)
+    reasons = [loss.reason for _, loss in reader.losses()]
+    reasons += [loss[1] for row in move.record_rows() for loss in row["losses"]]
+    assert not [reason for reason in reasons if "ETag looks like" in reason]
+    assert body(move.destination, "of-parts") == data

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.api import OUTLINE, DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
+from exporters.api import DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import changed_objects, index_rows, source_summary
 from exporters.objects.source_summary import (
@@ -22,7 +22,7 @@ from exporters.objects.source_summary import (
     FinishedUnits,
     NotedBucket,
     ObjectCounts,
-    changed_settings,
+    noted_bucket,
 )
 from tests.exporters.objects.memory import MOMENT
 from tests.exporters.objects.workspaces import Workspace
@@ -105,16 +105,36 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
 
 
 def test_settings_that_change_are_named_from_one_run_to_the_next():
+    settings = {
+        "tagging": {"a": 1},
+        "cors": {},
+        "acl": {"g": 1},
+        "denied": ["website"],
+        "failing": ["logging"],
+    }
+    noted = NotedBucket("media", "", "memory", settings=settings)
+    later = {"tagging": {"a": 2}, "cors": {}, "policy": {"p": MOMENT}, "website": {"w": 1}, "denied": ["acl"]}
+    assert noted.changed_until(later) == ("policy", "tagging")
     workspace = Workspace()
-    noted = NotedBucket("media", "", "memory", settings={"tagging": {"a": 1}, "cors": {}, "denied": ["acl"]})
-    noted.note(workspace)
-    later = {"tagging": {"a": 2}, "cors": {}, "policy": {"p": MOMENT}}
-    assert changed_settings(workspace, later) == ("policy", "tagging")
-    changed = changed_settings(workspace, later)
-    msgspec.structs.replace(noted, settings=later, changed=changed).note(workspace)
-    assert changed_settings(workspace, later | {"cors": {"x": 1}}) == ("cors", "policy", "tagging")
-    workspace.write(OUTLINE, b"damaged")
-    assert changed_settings(workspace, later) == changed_settings(Workspace(), later) == ()
+    msgspec.structs.replace(noted, settings=later, changed=noted.changed_until(later)).note(workspace)
+    again = noted_bucket(workspace)
+    assert again.changed_until(later | {"cors": {"x": 1}}) == ("cors", "policy", "tagging")
+    assert msgspec.structs.replace(again, settings=None).changed_until(later) == ("policy", "tagging")
+
+
+def test_settings_whose_lists_come_in_another_order_are_the_same():
+    """MinIO and versitygw answer so: the tags of a bucket, and the actions and resources of its policy."""
+
+    def settings(*names):
+        policy = {"Statement": [{"Action": list(names), "Resource": "r"}]}
+        return {
+            "tagging": {"TagSet": [{"Key": name} for name in names]},
+            "policy": {"Policy": json.dumps(policy)},
+        }
+
+    noted = NotedBucket("media", "", "memory", settings=settings("a", "b"))
+    assert noted.changed_until(settings("b", "a")) == ()
+    assert noted.changed_until(settings("b", "c")) == ("policy", "tagging")
 
 
 def test_without_a_second_listing_a_report_may_be_the_other_count():
