@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,11 +28,13 @@ from exporters.postgres.definitions.definition_files import (
     bare_definitions,
     read_definitions,
 )
+from exporters.postgres.definitions.moved_objects import moved_object
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line, replaced_since
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.server_counts import Counting
+from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.sql.chunk_plan import Plan, units_of
 from exporters.sql.columns import Layout, ParsedBlock
@@ -100,6 +102,7 @@ class PostgresSnapshot:
         self._definers = ThreadPoolExecutor(2, thread_name_prefix="moveout-define")
         self._defining: Future[DefinitionFiles] | None = None
         self._counting: Counting | None = None
+        self._moved = ""
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table, and one unit for all large objects where there are any."""
@@ -135,8 +138,9 @@ class PostgresSnapshot:
     @contextmanager
     def _unless_lost(self, table: PostgresTable) -> Iterator[None]:
         """Raise ``SourceSnapshotLostError`` where a server cannot be reached that has ended: it may begin anew. Also
-        where a table is not there by its name since.
+        where a table is not there by its name since, or definitions were altered.
         """
+        self._check_moved()
         try:
             yield
         except (SourceSnapshotLostError, SourceSilentError):
@@ -250,7 +254,7 @@ class PostgresSnapshot:
         the lock of a table keeps its own name, and not that of its schema.
         """
         url = self._session.address.url
-        with as_source_errors(url), self._holder_lock:
+        with as_source_errors(url), self._holder_lock, self._session.holder.transaction():
             have_other_names = have_moved(self._session.holder, tables)
         if have_other_names:
             raise replaced_since(url)
@@ -275,6 +279,7 @@ class PostgresSnapshot:
         else:
             counting = self._begun_counting()
             definitions = self._definitions()
+        self._check_moved()
         write_files(sink, definitions.files)
         outline = self._outline(definitions, self._unreadable_objects())
         counts = counting.result()
@@ -350,10 +355,39 @@ class PostgresSnapshot:
         return self._read_definitions()
 
     def _read_definitions(self) -> DefinitionFiles:
-        with self._holder_lock:
-            definitions = read_definitions(self._session, self._all_tables, self._stop)
-        self._check_names(self._tables)  # what the server prints has the names of now
+        try:
+            with self._holder_lock:
+                definitions = read_definitions(self._session, self._all_tables, self._stop)
+        except SourceUnreachableError:
+            raise
+        except SourceError:
+            self._look_for_moved()
+            self._check_moved()
+            raise
+        self._look_for_moved()
         return definitions
+
+    def _look_for_moved(self) -> None:
+        """Note an object that was dropped or renamed since the snapshot, if there is one. Where the server lets nobody
+        in for that, nobody looks.
+        """
+        session, limits = self._session, self._session.session_limits
+        try:
+            present = connect(session.address, limits.application, settings=limits.timeouts())
+        except SourceUnreachableError:
+            return
+        with as_source_errors(session.address.url), closing(present), self._holder_lock:
+            self._moved = moved_object(session.holder, present)
+
+    def _check_moved(self) -> None:
+        """Raise ``SourceSnapshotLostError`` where definitions were altered while they were read. What was read of them
+        stays in the outline: another snapshot may fare no better.
+        """
+        if self._moved:
+            raise SourceSnapshotLostError(
+                f"{self._moved} was dropped or renamed while definitions were read: they do not fit together",
+                about=self._session.address.url,
+            )
 
     def count_no_more(self) -> None:
         """See ``exporters.api.InterruptibleCount``."""
