@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.bucket_api import ObjectSummary
 from exporters.objects.key_oddities import NAMELESS, OWN_FOLDER, Oddities, is_own_folder
 from exporters.objects.server_quirks import Trait, has
 from migrate.bundle.lease import Lease
@@ -50,8 +51,11 @@ from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.s3.capability_probe import ALWAYS, clear_probe_objects, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
+from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags
 from migrate.storage.s3.own_objects import RESTORES
 
+_LOOKED_AT = 1000
+"""Of objects that are there already, so many are asked for their metadata and tags."""
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
 
@@ -217,6 +221,8 @@ class _Restore:
         return terms
 
     def _outcome(self, plan: _Plan, run: _ObjectWrites, done: Done) -> RestoreOutcome:
+        if note := run.note():
+            self._notes.append(note)
         outcome = RestoreOutcome(
             self._source,
             done.items + run.skipped,
@@ -364,6 +370,7 @@ class _ObjectWrites:
         self._refused_count = Counter[str]()
         self._ours = Folder(writing.destination).prefix
         self._reserved: list[str] = []
+        self._looked_at: list[tuple[ObjectSummary, ObjectRow]] = []
         self.skipped = 0
 
     def write(
@@ -381,7 +388,25 @@ class _ObjectWrites:
                 refused.extend(done.refused)
                 if moved is not None:
                     moved.add(done.moved)
+        findings.extend(self._otherwise_described())
         return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
+
+    def _otherwise_described(self) -> Iterator[str]:
+        """Yield what is wrong with objects that were there: a listing shows their bytes, and no more. Who put them
+        there need not have been a restore of this bundle. The first of them are looked at.
+        """
+        reader = self._writing.destination.reader
+        fetched = reader.heads(summary for summary, _ in self._looked_at)
+        for there, (summary, row) in zip(fetched, self._looked_at, strict=True):
+            expected = self._terms.describe(summary.key, row)
+            if there.error is None and not (has_headers(there, expected) and has_tags(there, expected)):
+                yield f"{summary.name}: it was there with other headers, metadata or tags, and was left alone"
+
+    def note(self) -> str:
+        """Return what is not known of the objects that were there, "" where there is nothing to say."""
+        rest = self.skipped - _LOOKED_AT
+        words = "were there with the bundle's bytes; their metadata and tags were not compared"
+        return f"{rest:,} more objects {words}: moveout verify --against does that" if rest > 0 else ""
 
     def _pool(self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None) -> ObjectPool:
         """Return who writes: other machines, or threads."""
@@ -419,7 +444,7 @@ class _ObjectWrites:
             if existing is None:
                 continue
             if existing:
-                self._skip(rows[: len(existing)])
+                self._skip(existing, rows[: len(existing)])
                 if moved is not None:
                     pairs = zip(rows, existing, strict=False)
                     moved.add(
@@ -429,6 +454,9 @@ class _ObjectWrites:
             if len(existing) < len(rows):
                 yield History(key, rows[len(existing) :], len(existing))
 
-    def _skip(self, rows: Sequence[ObjectRow]) -> None:
+    def _skip(self, existing: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> None:
+        pairs = zip(existing, rows, strict=True)
+        room = _LOOKED_AT - len(self._looked_at)
+        self._looked_at += [pair for pair in pairs if not pair[1].is_delete_marker][:room]
         self.skipped += len(rows)
         self._progress.skip(items=len(rows), size_bytes=sum(row.size_bytes for row in rows))

@@ -17,6 +17,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.doctor.bucket_destination import examine
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
 from migrate.restore.common.api import RestoreOutcome
+from migrate.restore.objects import restore as restore_module
 from migrate.runtime.progress import Silent
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.registry import open_location
@@ -109,6 +110,25 @@ def test_all_agree_on_what_is_moveouts_own(
     destination.put(key, b"x")
     assert compare(reader, destination.url) == []
     assert restore(reader, destination.url).skipped_items == 1
+
+
+def test_objects_that_are_there_with_other_metadata_or_tags_are_named(
+    shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing shows their bytes alone: they were taken for restored."""
+    shop.put("a", b"1", Metadata={"n": "1"})
+    shop.put("b", b"1", Tagging="n=1")
+    shop.put("c", b"1", ContentType="text/css")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    destination = make_shop(other_minio)
+    for key in "abc":
+        destination.put(key, b"1")
+    outcome = restore(reader, destination.url)
+    assert [finding[:1] for finding in outcome.findings] == ["a", "b", "c"]
+    monkeypatch.setattr(restore_module, "_LOOKED_AT", 1)
+    outcome = restore(reader, destination.url)
+    assert [finding[:1] for finding in outcome.findings] == ["a"]
+    assert [note[:14] for note in outcome.notes] == ["2 more objects"]
 
 
 @pytest.mark.parametrize("content", [b"", b"1"])
