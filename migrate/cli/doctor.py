@@ -88,7 +88,8 @@ class Diagnosis(Struct, frozen=True):
             console.print()
             for entry in examined:
                 if entry.kind == "deadline":
-                    console.print(f"deadline {entry.url}, here {entry.examination.facts['here']}")
+                    here = entry.examination.facts["here"]
+                    console.print(f"deadline {entry.url}" + (f", here {here}" if here != entry.url else ""))
         for severity in SEVERITIES:
             _draw_findings(console, examined, severity)
         counted = [f"{severity} {count}" for severity, count in _count(examined) if count]
@@ -124,8 +125,13 @@ def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
         for entry in group:
             cells = [Text(entry.examination.facts.get(column, "")) for column in columns]
             worst = Text(entry.worst, _STYLES[entry.worst]) if entry.worst else Text("ok", "green")
-            table.add_row(Text(entry.name), *cells, worst)
+            table.add_row(Text(_host_of(entry.name)), *cells, worst)
     return table
+
+
+def _host_of(name: str) -> str:
+    """Return a name, but of a URL (that of a server without sources) what fits a narrow column."""
+    return name.partition("://")[2].rpartition("@")[2] or name
 
 
 def _draw_findings(console: Console, examined: Sequence[Examined], severity: str) -> None:

@@ -170,6 +170,9 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     assert examined.code == 5
     finding = examined.json["result"]["examined"][1]["findings"][0]
     assert (finding["severity"], finding["consequence"]) == ("blocks", "Nothing of it leaves.")
+    rows = call("doctor", "-c", case).out.splitlines()
+    assert any(row.startswith("127.0.0.1:1 ") for row in rows), rows
+    assert not any(", here 2099-01-01 00:00 UTC" in row for row in rows), rows
     moved = call("run", "-c", case, "--json")
     assert moved.code == 3, moved.err
     assert (

@@ -21,7 +21,7 @@ from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket
 _SAME, _OTHER = "same", "other"
 
 
-class Present:
+class ExistingObjects:
     """The destination as it was at first, with all its ``versions`` or without. For one thread at a time."""
 
     def __init__(self, destination: DestinationBucket, *, versions: bool) -> None:
@@ -32,7 +32,7 @@ class Present:
         listing = self._without_traces(listing)
         self._listed = ListedVersions(listing) if versions else Listed(listing)
 
-    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
+    def earlier_versions(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """Return the versions of a key that are there; None where these are not the first of ``rows``, oldest first."""
         summaries, mark = self._find(key)
         if not summaries:

@@ -44,7 +44,7 @@ from migrate.restore.objects.copy import (
     write_all,
 )
 from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
-from migrate.restore.objects.existing import Present, why_flat
+from migrate.restore.objects.existing import ExistingObjects, why_flat
 from migrate.restore.objects.lease import Folder, lease_of
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
@@ -100,7 +100,7 @@ class BucketRestorer:
         return []
 
 
-class _Rows(Struct, frozen=True):
+class _Histories(Struct, frozen=True):
     """The objects of a source under the keys that they get at the destination, each with the versions that are to be
     restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
     """
@@ -186,8 +186,8 @@ class _Restore:
             with_versions = history and not flat
             markers = Markers(refused_markers(self._destination) if with_versions else frozenset())
             hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
-            rows = _Rows(self._reader, self._source, self._destination, flat, markers, hidden)
-            present = Present(self._destination, versions=with_versions)
+            rows = _Histories(self._reader, self._source, self._destination, flat, markers, hidden)
+            present = ExistingObjects(self._destination, versions=with_versions)
             try:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
@@ -208,7 +208,7 @@ class _Restore:
         self._finish(plan, flat)
         return self._outcome(plan, run, done)
 
-    def _agree_on_terms(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
+    def _agree_on_terms(self, rows: _Histories, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
         """Return what the destination keeps of objects, and report what it does not; set what must hold before them."""
         terms = self._try_out(plan)
         setting_losses = [] if plan.extra else self._settings.write_first()
@@ -305,7 +305,7 @@ def _missing(failed: Iterable[FailedObject]) -> Iterator[str]:
         yield f"{count - _NAMED} more objects are not in the bundle; data/gaps.parquet names them"
 
 
-def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
+def _row_losses(rows: _Histories, plan: _Plan, terms: Terms) -> Iterator[Loss]:
     """Yield what will not be at the destination, version by version; looks at none where that cannot be."""
     if (
         plan.concerns
@@ -330,7 +330,7 @@ def _name(key: str, row: ObjectRow) -> str:
     return f"{key} (version {row.version_id})" if row.version_id else key
 
 
-def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
+def _survey(rows: _Histories, present: ExistingObjects, *, merge: bool) -> _Plan:
     plan, kinds, destination = _Plan(), Oddities(), rows.destination
     for key, versions in rows:
         plan.items += len(versions)
@@ -341,7 +341,7 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.acls |= {acl for row in versions if row.acl and (acl := canned(row.acl))}
         plan.any_tags = plan.any_tags or any(row.tags for row in versions)
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
-        if present.begun(key, versions) is None:
+        if present.earlier_versions(key, versions) is None:
             if not merge:
                 raise _not_empty(destination, key, "an object of that key with other content")
             plan.findings.append(f"{key}: the bucket holds another object of this key; it was left alone")
@@ -363,7 +363,9 @@ def _not_empty(destination: DestinationBucket, key: str, what: str) -> NotEmptyE
 class _ObjectWrites:
     """The writing."""
 
-    def __init__(self, rows: _Rows, present: Present, writing: Writing, progress: Progress) -> None:
+    def __init__(
+        self, rows: _Histories, present: ExistingObjects, writing: Writing, progress: Progress
+    ) -> None:
         self._rows, self._present, self._writing, self._progress = rows, present, writing, progress
         self._terms = writing.terms
         self._refused_keys: dict[str, list[str]] = {}
@@ -440,7 +442,7 @@ class _ObjectWrites:
             if refused:
                 self._refuse(refused[0], key)
                 continue
-            existing = self._present.begun(key, rows)
+            existing = self._present.earlier_versions(key, rows)
             if existing is None:
                 continue
             if existing:
