@@ -35,22 +35,20 @@ class Event(NamedTuple):
         """
         return f"SET character_set_client = {self.client}, collation_connection = {self.connection}"
 
-    def statement(self, database: str, status: str) -> str:
-        """Return the SQL that enables or disables it. Without its definer it would become ours (MySQL manual,
-        "ALTER EVENT").
+    def statement(self, status: str, database: str = "") -> str:
+        """Return the SQL that enables or disables it, in that database or the session's own. Without its definer it
+        would become ours (MySQL manual, "ALTER EVENT").
         """
         user, _, host = self.definer.rpartition("@")
-        return (
-            f"ALTER DEFINER = {quote_name(user)}@{quote_name(host)} EVENT"
-            f" {quote_name(database)}.{quote_name(self.name)} {_WORDS[status]}"
-        )
+        name = ".".join(map(quote_name, filter(None, (database, self.name))))
+        return f"ALTER DEFINER = {quote_name(user)}@{quote_name(host)} EVENT {name} {_WORDS[status]}"
 
 
-def set_status(
-    event: Event, database: str, status: str, *, run: Callable[[str | bytes], object], rows: Rows
-) -> None:
-    """Enable or disable an event. ``run`` runs a statement. Raises what these raise."""
-    statement: str | bytes = event.statement(database, status)
+def set_status(event: Event, status: str, *, run: Callable[[str | bytes], object], rows: Rows) -> None:
+    """Enable or disable an event of a session's database, whose name the event's charset may lack. ``run`` runs a
+    statement. Raises what these raise.
+    """
+    statement: str | bytes = event.statement(status)
     if not statement.isascii():
         converted = f"SELECT HEX(CONVERT({quote_literal(str(statement))} USING {event.client}))"
         statement = bytes.fromhex(str(rows(converted)[0][0]))

@@ -219,7 +219,7 @@ class _Events:
         return [
             Change(
                 _EVENT + event.name, ENABLED, DISABLED, ENABLED,
-                *(f"{event.settings}; {event.statement(self._server.name, status)}" for status in (DISABLED, ENABLED)),
+                *(f"{event.settings}; {event.statement(status, self._server.name)}" for status in (DISABLED, ENABLED)),
             )
             for event in self._events().values()
             if event.status == ENABLED
@@ -240,7 +240,7 @@ class _Events:
             raise GoneError(
                 f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
             )
-        set_status(event, self._server.name, value, run=self._server.run, rows=self._server.rows)
+        set_status(event, value, run=self._server.run, rows=self._server.rows)
 
     def _events(self) -> dict[str, Event]:
         return {event.name: event for event in read_events(self._server.rows, self._server.name)}

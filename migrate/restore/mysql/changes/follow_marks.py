@@ -155,7 +155,7 @@ def note_running(
 
 def _set_status(connection: Connection, names: Collection[str], status: str) -> None:
     """Set the status of these events where it is the other one; one that is disabled as a replica's stays so."""
-    database, other = connection.address.database, {ENABLED: DISABLED, DISABLED: ENABLED}[status]
-    for event in read_events(connection.rows, database) if names else []:
+    other = {ENABLED: DISABLED, DISABLED: ENABLED}[status]
+    for event in read_events(connection.rows, connection.address.database) if names else []:
         if event.name in names and event.status == other:
-            set_status(event, database, status, run=connection.run, rows=connection.rows)
+            set_status(event, status, run=connection.run, rows=connection.rows)

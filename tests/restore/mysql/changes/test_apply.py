@@ -53,11 +53,13 @@ SET SESSION binlog_row_image = 'FULL'
 
 
 def test_events_that_are_stopped_and_run_again_keep_the_charset_of_their_text(mariadb):
-    """The server notes that of whoever alters an event, and reads what it has kept of the text by it."""
-    url = mariadb.database()
-    with open_database(url, charset="latin1") as connection, connection.cursor() as cursor:
+    """The server notes that of whoever alters an event, and reads what it has kept of the text by it. The database's
+    name need not be of that charset.
+    """
+    url = mariadb.database(f"данные_{secrets.token_hex(4)}")
+    with open_database(url) as connection, connection.cursor() as cursor:
         cursor.execute("SET NAMES latin1 COLLATE latin1_german2_ci")
-        cursor.execute("CREATE EVENT é ON SCHEDULE AT '2037-01-01' DO SELECT 'é'")
+        cursor.execute("CREATE EVENT é ON SCHEDULE AT '2037-01-01' DO SELECT 'é'".encode("latin1"))
     query = (
         "SELECT STATUS, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, EVENT_DEFINITION FROM information_schema.EVENTS"
         " WHERE EVENT_SCHEMA = DATABASE()"
