@@ -70,7 +70,7 @@ _COLUMN_DROPPED = re.compile(
 )
 _COLUMN_MADE = re.compile(
     rf"(?:\bADD\s+(?:COLUMN\s+)?{_IF}\(?|\bCHANGE\s+(?:COLUMN\s+)?{_IF}{_NAME}\s"
-    rf"|\bRENAME\s+COLUMN\s+{_IF}{_NAME}\s+TO\s)\s*(?P<column>{_NAME})",
+    rf"|\bRENAME\s+COLUMN\s+{_IF}{_NAME}\s+TO\s|(?<=,)(?!\s*(?:ADD|CHANGE|RENAME)\b))\s*(?P<column>{_NAME})",
     re.IGNORECASE,
 )
 _KEY_DROPPED = re.compile(rf"\bDROP\s+(?:FOREIGN\s+KEY|CONSTRAINT)\s+{_IF}(?P<key>{_NAME})", re.IGNORECASE)

@@ -92,6 +92,8 @@ def test_what_a_statement_concerns(text, kind, tables):
         ("ALTER TABLE t ALTER a DROP DEFAULT, DROP PRIMARY KEY, DROP SYSTEM VERSIONING", Effect()),
         ("ALTER TABLE t DROP COLUMN a, ADD COLUMN A INT DEFAULT 5", Effect(replaced=("t",))),
         ("ALTER TABLE t DROP a, CHANGE b A INT", Effect(replaced=("t",))),
+        ("ALTER TABLE t DROP a, ADD COLUMN (c DECIMAL(9, 2), `a` INT)", Effect(replaced=("t",))),
+        ("ALTER TABLE t DROP a, DROP b, ADD INDEX (c, d), LOCK=NONE", Effect(columns_gone=("a", "b"))),
         ("ALTER TABLE t RENAME COLUMN `b` TO a, DROP a", Effect(replaced=("t",))),
         ("ALTER TABLE t DROP a, CHANGE b c INT, RENAME COLUMN d TO e", Effect(columns_gone=("a",))),
         ("CREATE OR REPLACE TABLE t LIKE u", Effect(emptied=("t",))),
