@@ -14,14 +14,18 @@ from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
 from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps, draw_rows, draw_summary
 from migrate.cli.common.terminal import Console, Heading, Text, plain
+from migrate.cli.custody.grant import RevokedGrants
 from migrate.cli.custody.grant_links import Linked
+from migrate.cli.custody.hold_source import Frozen
 from migrate.cli.discover import Discovered
 from migrate.cli.doctor import Diagnosis
 from migrate.cli.get import Got
 from migrate.custody import documents, receipt
+from migrate.custody.grants import Revoked
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing.keys import KeyFile, PublicKey, create
+from migrate.custody.source_holds.source_hold import Standing
 from migrate.custody.tree import bundle_tree
 from migrate.discover.servers import ServerAnswer
 from migrate.doctor.run import Examinations, Examined
@@ -95,6 +99,18 @@ def test_a_database_with_a_problem_makes_no_line_of_its_own(capsys):
     shown = Discovered([ServerAnswer("postgresql://h", Discovery([source]))], None, [], [])
     shown.draw(Console())
     assert f"! {SHOWN}: it may not be read\n" in capsys.readouterr().out
+
+
+def test_what_a_log_or_a_server_names_makes_no_line_of_its_own(capsys):
+    """The key of a grant, and the rule of a bucket that a hold suspends."""
+    RevokedGrants("acme", Revoked([EVIL], [])).draw(Console())
+    Frozen([Standing("media", "s3://b", [EVIL], [], [])], "").draw(Console())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if SHOWN in line] == [
+        f"These keys of acme read nothing any more: {SHOWN}",
+        f"  in force: {SHOWN}",
+    ]
+    assert len(lines) == 4
 
 
 def test_the_commands_that_fetch_by_links_are_on_lines_of_their_own():

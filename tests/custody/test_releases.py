@@ -90,6 +90,7 @@ def test_an_owner_without_access_signs_a_file_and_the_release_is_carried_out(hel
     for _ in range(2):
         released = call(*words, file, "--json")
         assert (released.code, released.json["result"]["released"]) == (0, True), released.err
+        assert "for the reason 'received by them'" in released.err  # what comes by mail is signed here, too
     assert sorted(released.json["result"]["signed_by"]) == sorted(held.keys)
     assert not bundle_hold.survey(held.store, held.object_lock, workers=4).protected
     (entry,) = custody_log.read(held.store).find("released")

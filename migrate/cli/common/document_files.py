@@ -10,12 +10,14 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.cli.common.terminal import Console
+from migrate.cli.common.session import Session
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody import documents
 from migrate.custody.documents import Document
 from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK, DamageError, UsageError
+from migrate.number_text import things
 from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import make_directories, read_regular, write_whole
 
@@ -41,6 +43,19 @@ class SignedFiles(Struct, frozen=True):
             "written": list(self.files),
         }
         return {**self.document.value, **names}
+
+
+def show_release(session: Session, document: Document) -> None:
+    """Show what a release says to whoever is about to sign it."""
+    value = document.value
+    holds = ", ".join(f"{hold[:16]}…" for hold in value["holds"])
+    for line in (
+        document.about,
+        f"  at {value['location']}, root {document.root}",
+        f"  for the reason {value['reason']!r}, written {value['time']}",
+        f"  it ends {things(len(value['holds']), 'hold')}: {holds}",
+    ):
+        session.err.print(Text(plain(line)))
 
 
 def draw_left_out(console: Console, strangers: Sequence[PublicKey]) -> None:

@@ -262,7 +262,8 @@ class RevokedGrants(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print the result."""
         if self.done.keys:
-            console.print(f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}")
+            keys = ", ".join(self.done.keys)
+            console.print(Text(plain(f"These keys of {self.name} read nothing any more: {keys}")))
         if not self.done.still_open:
             console.print(f"{self.name} may not read the bundle any more")
             return

@@ -16,7 +16,13 @@ from exporters.structs import as_dict
 from migrate.bundle.reader import require_files
 from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import DocumentsTo, draw_left_out, read_files, write_files
+from migrate.cli.common.document_files import (
+    DocumentsTo,
+    draw_left_out,
+    read_files,
+    show_release,
+    write_files,
+)
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
@@ -410,6 +416,7 @@ def release_command(
     left_out: Sequence[PublicKey] = ()
     if file:
         document, left_out = hold_release.accept(store, *read_files(file), trust)
+        show_release(session, document)
     else:
         document = hold_release.prepare(store, reason)
     done = hold_release.release(

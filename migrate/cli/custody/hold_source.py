@@ -18,7 +18,7 @@ from migrate.cli.common.options import CaseFile, Yes
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_words import locations_and_sources, parse_pairs
 from migrate.cli.common.sources import choose, expanded, load_case, typed_sources
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.source_holds import source_hold, undo_file
 from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
 from migrate.custody.source_holds.source_hold import Standing
@@ -59,7 +59,7 @@ class Frozen(Struct, frozen=True):
             else:
                 console.print(Text(f"NOT HELD: {standing.name} ({standing.url})", style="bold red"))
             for setting in standing.in_force:
-                console.print(Text(f"  in force: {setting}"))
+                console.print(Text(plain(f"  in force: {setting}")))
             if standing.findings:
                 draw_findings(console, standing.findings)
             for limit in standing.limits:
@@ -233,7 +233,7 @@ def _pointing_to(session: Session, file: Path) -> Iterator[None]:
 
 def _show(session: Session, lines: Sequence[str]) -> None:
     for line in lines:
-        session.err.print(Text(f"  {line}"))
+        session.err.print(Text(plain(f"  {line}")))
 
 
 def _ask(session: Session, question: str, *, yes: bool) -> None:

@@ -18,7 +18,13 @@ from migrate.bundle.reader import require_files
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.document_files import SignedFiles, draw_left_out, read_files, write_files
+from migrate.cli.common.document_files import (
+    SignedFiles,
+    draw_left_out,
+    read_files,
+    show_release,
+    write_files,
+)
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, Yes, known_location
 from migrate.cli.common.session import Session, verb
@@ -382,14 +388,7 @@ def sign_command(
     signers = signing.need(load_case(case))
     document, _ = read_files(file)
     hold_release.check_form(document)
-    value = document.value
-    for line in (
-        document.about,
-        f"  at {value['location']}, root {document.root}",
-        f"  for the reason {value['reason']!r}, written {value['time']}",
-        f"  it ends {things(len(value['holds']), 'hold')}: {', '.join(f'{hold[:16]}…' for hold in value['holds'])}",
-    ):
-        session.err.print(Text(plain(line)))
+    show_release(session, document)
     by = ", ".join(signer.public.fingerprint for signer in signers)
     if not (yes or session.confirm(f"Sign this release by {by}?")):
         raise UsageError("nothing was signed")
