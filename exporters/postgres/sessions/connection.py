@@ -11,8 +11,10 @@ import asyncio
 import logging
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, InvalidStateError
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -24,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
-from exporters.connections.open_connections import keep_alive, waking_socket
+from exporters.connections.open_connections import keep_alive, waking, waking_socket
 from exporters.connections.silent_servers import connected, silence_of
 from exporters.discovery import no_database_error
 from exporters.errors import (
@@ -231,7 +233,7 @@ def connect_once(
     _log.info("connecting to %s, database %s", address.url, keywords.get("dbname", ""))
     log_in = partial(psycopg.connect, "", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     try:
-        connection = log_in()
+        connection = _logged_in(address.url, log_in)
     except psycopg.errors.ConnectionTimeout as exc:
         raise silent_error(exc, address.url) from exc
     except psycopg.Error as exc:
@@ -250,6 +252,32 @@ def connect_once(
     if not any(word.startswith("keepalives") for word in (*own, *address.keywords)):
         keep_alive(connection.fileno())
     return connection
+
+
+def _logged_in(
+    url: str, log_in: Callable[[], psycopg.Connection[tuple[Any, ...]]]
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Log in by a thread of its own: whoever waits for that can be woken, which libpq cannot."""
+    login = waking(url, Future[psycopg.Connection[tuple[Any, ...]]](), _give_up)
+
+    def run() -> None:
+        try:
+            connection = log_in()
+        except BaseException as exc:
+            with suppress(InvalidStateError):
+                login.set_exception(exc)
+            return
+        try:
+            login.set_result(connection)
+        except InvalidStateError:
+            connection.close()
+
+    threading.Thread(target=run, name="moveout-login", daemon=True).start()
+    return login.result()
+
+
+def _give_up(login: Future[Any]) -> None:
+    login.set_exception(psycopg.errors.ConnectionTimeout("the login was ended"))
 
 
 def _require_own_session(

@@ -126,10 +126,12 @@ def test_a_silent_server_is_an_error(monkeypatch, case):
     assert len(attempts) == 1
 
 
-def test_a_login_that_a_silent_server_does_not_answer_is_ended_from_outside(mariadb):
-    address = mysql.parse_url(mariadb.database())
-    with stopped(mariadb, loses_packets=False), ThreadPoolExecutor() as threads:
-        waiting = threads.submit(mysql.connect, address)
+@pytest.mark.parametrize(("kind", "engine"), [("mariadb", mysql), ("postgres", postgres)])
+def test_a_login_that_a_silent_server_does_not_answer_is_ended_from_outside(request, kind, engine):
+    server = request.getfixturevalue(kind)
+    address = engine.parse_url(server.database())
+    with stopped(server, loses_packets=False), ThreadPoolExecutor() as threads:
+        waiting = threads.submit(engine.connect, address)
         begun = time.monotonic()
         while not waiting.done() and time.monotonic() < begun + 10:
             time.sleep(0.2)
