@@ -41,7 +41,7 @@ from migrate.sync.object_item import Done, Item, item
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.versions.null_version import is_null
 
-OTHER_PARTS = "the source does not say where its parts begin, so the destination has others"
+OTHER_PARTS = "the destination has another: its parts are others, or the source encrypts it by a key"
 WINDOW_BYTES = 48 * 2**20
 _READ_BYTES = 8 * 2**20
 _AT_ONCE = threading.BoundedSemaphore(2)

@@ -355,3 +355,56 @@ def test_what_the_source_encrypts_by_a_key_is_read_once(
     reasons += [loss[1] for row in move.record_rows() for loss in row["losses"]]
     assert not [reason for reason in reasons if "ETag looks like" in reason]
     assert body(move.destination, "of-parts") == data
+
+
+@dataclass(slots=True)
+class RefusingPartProxy(HttpProxy):
+    """Takes no part of so many bytes."""
+
+    size_bytes: int = 0
+
+    def handle(self, asked: Asked) -> Answer:
+        if asked.method == "PUT" and len(asked.body) == self.size_bytes and "partNumber" in asked.query:
+            return refusal(HTTPStatus.BAD_REQUEST, "InvalidArgument")
+        return self.forward(asked)
+
+
+def test_an_upload_whose_parts_are_refused_is_not_left_behind(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody would find it: it costs as much as an object."""
+    server, part_bytes = move.destination.server, 5 * 2**20 + 1
+    upload(move.source, "video", bytes(2 * part_bytes), part_bytes)
+    with RefusingPartProxy(server.endpoint, size_bytes=part_bytes) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+    assert (done.copied, done.exit_code) == (1, 0), done
+    assert "Uploads" not in move.destination.boto.list_multipart_uploads(
+        Bucket=move.destination.name, Prefix="video"
+    )
+
+
+@dataclass(slots=True)
+class BadDigestProxy(HttpProxy):
+    """Says of the first upload that it was damaged on the way."""
+
+    first: list[str] | None = None
+
+    def handle(self, asked: Asked) -> Answer:
+        upload_id = asked.query.get("uploadId", [])
+        if asked.method == "POST" and upload_id and self.first in (None, upload_id):
+            self.first = upload_id
+            return refusal(HTTPStatus.BAD_REQUEST, "BadDigest")
+        return self.forward(asked)
+
+
+def test_what_was_damaged_on_the_way_is_sent_again_in_the_same_parts(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = move.destination.server
+    upload(move.source, "video", bytes(range(256)) * 50_000, 5 * 2**20)
+    with BadDigestProxy(server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+    assert (done.copied, done.exit_code, bool(proxy.first)) == (1, 0, True), done
+    assert layout(move.destination, "video") == layout(move.source, "video")

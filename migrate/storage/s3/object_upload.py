@@ -110,7 +110,8 @@ class PartsUpload(Struct):
         except _RefusedError as exc:
             self._begin_again(str(exc.reason))
             self._note_refusal(exc.reason)
-            if own_sizes and not upload and not numbers:
+            is_of_parts = not (upload or numbers or isinstance(exc.reason, DamageError))
+            if own_sizes and (is_of_parts or self._are_too_small()):
                 cuts.pop(0)
         while True:
             sizes = cuts.pop(0)
@@ -168,10 +169,27 @@ class PartsUpload(Struct):
         *,
         may_refuse: bool,
     ) -> Uploaded:
-        key = self.described.key
         if not upload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
+        try:
+            return self._fill(patient, upload, stored_parts, pieces, sha256, may_refuse=may_refuse)
+        except _RefusedError:
+            patient.abort(self.described.key, upload)
+            raise
+
+    def _fill(
+        self,
+        patient: Retrying,
+        upload: str,
+        stored_parts: Mapping[int, UploadedPart],
+        pieces: Iterable[tuple[int, bytes]],
+        sha256: str,
+        *,
+        may_refuse: bool,
+    ) -> Uploaded:
+        """Send the parts that are not there, and make an object of all. Raises ``_RefusedError``."""
+        key = self.described.key
         sha256_hash = hashlib.sha256()
         sent: list[UploadedPart] = []
         numbers: list[int] = []
@@ -203,7 +221,6 @@ class PartsUpload(Struct):
             strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError):
                 raise
-            patient.abort(key, upload)
             raise _RefusedError(exc) from exc
         return Uploaded(info, sha256_hash.hexdigest(), crc)
 
