@@ -305,6 +305,11 @@ def test_doctor_offers_no_script_where_there_is_advice_only(tmp_path):
     assert ("→ check the path" in gone.out, "--fixes" in gone.out) == (True, False), gone
 
 
+def test_an_undo_file_that_is_gone_is_not_taken_for_a_location(tmp_path):
+    ended = call("hold", "status", tmp_path / "shop-hold.json")
+    assert (ended.code, "there is no undo file" in ended.err) == (2, True), ended
+
+
 def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio):
     boto_client(minio.profile).create_bucket(Bucket="there")
     ended = call("sync", f"a=s3://there?profile={minio.profile}", f"b=s3://not-there?profile={minio.profile}")

@@ -576,12 +576,15 @@ def steps_of(synced):
 def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgres, other_postgres, tmp_path):
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
+    run_sql(postgres.database(), "CREATE TABLE of_another_application (a int)")
     pair, work = [f"app={old}", f"app={new}"], tmp_path / "work"
     words = ["sync", *pair, "--work", work]
     foreseen = call(*words, "--dry-run")
     assert (foreseen.code, "through " in foreseen.out, work.exists()) == (0, True, False), foreseen
     first = call(*words)
     assert (first.code, "Compared row by row: app." in first.out) == (0, True), first
+    # With other databases in its case it would be another move.
+    assert "moveout discover" not in first.out + first.err
     assert f"moveout cutover -c {work}/moveout.toml --hold" in " ".join(first.out.split())
     assert f"The working folder {work} takes" in " ".join(first.out.split())
     assert call(*words, "--dry-run").code == 0

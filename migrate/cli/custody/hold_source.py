@@ -175,9 +175,10 @@ def source_status(session: Session, words: Sequence[str], case: Case | None, try
         pairs = parse_pairs(words)
         with _opened(session, pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
             return Frozen(source_hold.survey(holds, None), "")
-    if len(words) != 1 or not Path(words[0]).is_file():
+    file = Path(words[0]) if len(words) == 1 else None
+    if file is None or not (file.is_file() or (file.suffix == ".json" and not file.exists())):
         return None
-    known = _need_file(Path(words[0]))
+    known = _need_file(file)
     with _opened(session, _recorded(known, case), known, HoldRequest(try_as)) as holds:
         return Frozen(source_hold.survey(holds, known), words[0])
 
@@ -186,7 +187,8 @@ def _need_file(file: Path) -> UndoFile:
     known = undo_file.read(file)
     if known is None:
         raise UsageError(
-            f"there is no undo file {file}", next_step="moveout hold source writes one: --undo FILE"
+            f"there is no undo file {file}",
+            next_step="hold undo removes it once all is undone; moveout hold source writes one: --undo FILE",
         )
     return known
 

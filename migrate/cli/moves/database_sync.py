@@ -136,7 +136,8 @@ def sync_database(
         RestoreOptions(scheduler=None, create=asked.create),
         keeps_bundle=False,
     )
-    moved = replace(moved, moved=replace(moved.moved, only_copy=False))  # nobody keeps this bundle
+    # Nobody keeps this bundle, and nobody has asked for what else the server holds.
+    moved = replace(moved, moved=replace(moved.moved, only_copy=False, left_behind=None))
     switched = switched_before(session, case, hold, signers) if asked.cutover else None
     if asked.cutover and switched is None and moved.exit_code == OK:
         buckets = cutover_buckets(session, case, BucketOptions(), signers)

@@ -128,17 +128,21 @@ def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
                 if step.answer is None:
                     session.err.print("done before")
                 elif not session.json:
-                    _of_a_step(step.answer).draw(session.out)
+                    _of_a_step(step.answer, move).draw(session.out)
                     _refer_to(session, name, step.answer)
     finally:
         add_run(move.records())
     return Evacuated(case.name, tuple(move.finished), move.summary())
 
 
-def _of_a_step(answer: Answer) -> Answer:
-    """Return an answer without what other steps or the summary do, or say as well."""
+def _of_a_step(answer: Answer, move: _Move) -> Answer:
+    """Return an answer without what other steps or the summary do, or say as well. A sync of one database does not say
+    what else its server holds: to add that to its case would make it another move.
+    """
     if isinstance(answer, Exported):
         return replace(answer, left_behind=None, followed=(), compared=())
+    if isinstance(answer, Planned) and not move.keeps_bundle:
+        return replace(answer, left_behind=None)
     return answer
 
 
@@ -265,7 +269,7 @@ class _Move:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
         self._absent = {line.source: line for line in absent}
         self._followed = followed
-        self._keeps_bundle = keeps_bundle
+        self.keeps_bundle = keeps_bundle
         self._ahead = followed.ahead()
         switched = self._ahead if followed.record is not None else set()
         self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
@@ -300,7 +304,7 @@ class _Move:
         if here is SealState.NOT:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
-            if not self._keeps_bundle:
+            if not self.keeps_bundle:
                 self._refuse_blocked_destinations()
             yield FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
         seal_time = seal_time_before(case.deadline, case.reserve_seconds)
@@ -312,8 +316,8 @@ class _Move:
             yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
-        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self._keeps_bundle)
-        is_read = self._keeps_bundle or self._up_before != self._to_restore.keys()
+        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self.keeps_bundle)
+        is_read = self.keeps_bundle or self._up_before != self._to_restore.keys()
         with self._followed.captured() if is_read else nullcontext():
             yield from self._after_export(destination, away=away, is_read=is_read)
         if self._followed.record is not None:
@@ -393,7 +397,7 @@ class _Move:
             Level.FULL,
             {},
             self._case,
-            VerifyOptions(keys=self._signers, values=self._keeps_bundle),
+            VerifyOptions(keys=self._signers, values=self.keeps_bundle),
         )
 
     def _equal(self) -> Mapping[str, SummaryLine]:

@@ -195,7 +195,7 @@ class BucketHold(SourceHold):
         ]
         if self._policies is not None:
             texts.append(
-                "the server's own administrator may delete all the same, and accounts that he made for himself; users"
+                "the server's own administrator may delete all the same, and service accounts of that one; users"
                 " that are made later are bound by the same command again, those of LDAP or OpenID not at all"
             )
         return texts

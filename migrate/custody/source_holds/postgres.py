@@ -235,7 +235,7 @@ class PostgresHold(SourceHold):
         """See ``SourceHold.limits``."""
         return (
             "it is a default: a session that says SET default_transaction_read_only = off, or READ WRITE, may write",
-            "so it stops programs that go on as ever, not somebody who means to",
+            "so it stops programs that go on as before, not somebody who means to write",
             "temporary tables can still be written; nextval() cannot be called",
         )
 
