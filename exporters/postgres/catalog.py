@@ -32,22 +32,6 @@ SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (%(oids)s::oid[])
       IS DISTINCT FROM ARRAY[n.nspname, c.relname, a.attname]::text[])
 """
 """What functions say is of now, what the catalog says is of the snapshot."""
-_RENAMED = """
-SELECT EXISTS (SELECT FROM (
-    SELECT oid, 0, oid::regnamespace::text, quote_ident(nspname) FROM pg_namespace
-    UNION ALL SELECT c.oid, c.relnamespace, c.oid::regclass::text, format('%I.%I', n.nspname, c.relname)
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'c', 'S', 'f', 'p')
-    UNION ALL SELECT p.oid, p.pronamespace, p.oid::regproc::text, format('%I.%I', n.nspname, p.proname)
-      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-    UNION ALL SELECT t.oid, t.typnamespace, t.oid::regtype::text, format('%I.%I', n.nspname, t.typname)
-      FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typelem = 0 AND t.typrelid = 0
-  ) AS things(oid, schema, now, before)
-  WHERE oid >= 16384 AND schema <> 'pg_catalog'::regnamespace AND now NOT IN (before, oid::text, '???'))
-"""
-"""Things that are there with another name now. Of what was dropped these types print the number, or question marks, and
-of what is in pg_catalog the name alone. An index that is built anew (REINDEX CONCURRENTLY) gives its name to another
-one, so indexes are left out.
-"""
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
@@ -324,14 +308,6 @@ def have_moved(connection: psycopg.Connection[Any], tables: Sequence[PostgresTab
     present = [table for table in tables if not table.foreign and not table.locked]
     oids, locked = [table.oid for table in present], [table.oid for table in present if table.readable]
     row = connection.execute(_MOVED.encode(), {"oids": oids, "locked": locked}).fetchone()
-    return bool(row and row[0])
-
-
-def have_other_names(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether a schema, view, sequence, function or type has another name now than in the snapshot: no lock keeps
-    it. The server prints what refers to it with the name of now (``pg_get_viewdef`` and the like).
-    """
-    row = connection.execute(_RENAMED.encode()).fetchone()
     return bool(row and row[0])
 
 

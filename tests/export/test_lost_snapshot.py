@@ -445,41 +445,6 @@ def test_a_schema_that_is_renamed_while_definitions_are_read_costs_a_new_snapsho
     assert fetch(new, "SELECT * FROM other.v") == [(10,)]
 
 
-@pytest.mark.parametrize(
-    "swap",
-    [
-        "ALTER SCHEMA one RENAME TO old; ALTER SCHEMA two RENAME TO one",
-        "ALTER VIEW one.v RENAME TO old; ALTER VIEW one.u RENAME TO v",
-        "ALTER FUNCTION f() RENAME TO old; ALTER FUNCTION g() RENAME TO f",
-    ],
-)
-def test_what_is_renamed_while_definitions_are_read_costs_a_new_snapshot(
-    postgres, other_postgres, tmp_path, monkeypatch, swap
-):
-    """Else a view would come back that shows what another one has shown: no table has another name."""
-    url, swaps = postgres.database(), [swap]
-    run_sql(url, "CREATE TABLE t AS SELECT 1 AS g; CREATE SCHEMA one; CREATE SCHEMA two")
-    run_sql(url, "CREATE VIEW one.v AS SELECT 1 AS x; CREATE VIEW one.u AS SELECT 2 AS y")
-    run_sql(url, "CREATE VIEW two.v AS SELECT 3 AS z")
-    run_sql(url, "CREATE FUNCTION f() RETURNS int AS 'SELECT 4' LANGUAGE sql")
-    run_sql(url, "CREATE FUNCTION g() RETURNS int AS 'SELECT 5' LANGUAGE sql")
-    run_sql(url, "CREATE VIEW w AS SELECT y, z, g() FROM one.u, two.v")
-    dump = pg_dump.dump_definitions
-
-    def dumped(*of, **options):
-        if swaps:
-            run_sql(url, swaps.pop())
-        return dump(*of, **options)
-
-    monkeypatch.setattr(pg_dump, "dump_definitions", dumped)
-    store = open_location(str(tmp_path / "bundle"))
-    with open_sources({"app": Endpoint(url)}) as opened:
-        assert export(opened, store, workers=1, progress=Silent(), options=ExportOptions()).complete
-    new = other_postgres.database()
-    assert call("restore", tmp_path / "bundle", new).code == 0
-    assert fetch(new, "SELECT * FROM w") == [(2, 3, 5)]
-
-
 def test_units_that_were_committed_together_stay_where_the_snapshot_is_lost(store):
     """Also where nothing more can be read, under no snapshot."""
     tries = []

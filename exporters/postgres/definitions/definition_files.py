@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from exporters.api import Gap, Loss
 from exporters.changes import FOLLOW
-from exporters.errors import SourceError, SourceSnapshotLostError
+from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import PostgresTable, have_other_names, unreadable_partitioned
+from exporters.postgres.catalog import PostgresTable, unreadable_partitioned
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
 from exporters.postgres.charset.unmappable_names import unsayable
@@ -111,16 +111,10 @@ def read_definitions(
     session: PostgresSession, tables: Sequence[PostgresTable], stop: threading.Event | None = None
 ) -> DefinitionFiles:
     """Read the definitions as of the snapshot. Who sets ``stop`` ends it. Raises ``SourceError``; then they can be read
-    again: ``SourceSnapshotLostError`` where they have names of before and of now.
+    again.
     """
-    url = session.address.url
-    with as_source_errors(url), session.holder.transaction():
-        definitions = _read(session, tables, stop)
-        if have_other_names(session.holder):
-            raise SourceSnapshotLostError(
-                "a schema, view, sequence, function or type was renamed since the snapshot", about=url
-            )
-        return definitions
+    with as_source_errors(session.address.url), session.holder.transaction():
+        return _read(session, tables, stop)
 
 
 def bare_definitions(tables: Iterable[PostgresTable]) -> DefinitionFiles:
