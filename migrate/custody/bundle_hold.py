@@ -24,7 +24,15 @@ from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
-from migrate.errors import ChangedError, DamageError, GoneError, NotAllowedError, UsageError
+from migrate.errors import (
+    ChangedError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
@@ -184,7 +192,9 @@ def _check_enforced(store: Store, object_lock: ObjectLock, heads: Sequence[FileV
             store.replace(layout.CUSTODY_HEAD, store.read(layout.CUSTODY_HEAD), etag=etag)
     try:
         object_lock.remove(locked)
-    except NotAllowedError:
+    except UnreachableError:
+        raise
+    except MoveoutError:  # refused, in whatever words
         return
     raise NotAllowedError(
         f"{store.location}: this server takes a lock, names it when asked, and removes what is locked all the same",

@@ -15,7 +15,7 @@ from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record
 from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import root_of
-from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
@@ -488,6 +488,19 @@ def test_a_server_that_takes_locks_and_removes_what_is_locked_holds_nothing(ther
     with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
         put_hold((store, Lax(object_lock, 0)), provider, terms)  # without a log, too
     assert put_hold(there, provider, terms).is_held
+
+
+@pytest.mark.parametrize("error", [UsageError("no such method"), NotAllowedError("locked")])
+def test_a_server_that_refuses_to_remove_what_is_locked_holds_in_whatever_words(there, provider, error):
+    class Refusing(Broken):
+        def __getattr__(self, name):
+            return self._remove if name == "remove" else getattr(self._inner, name)
+
+        def _remove(self, _):
+            raise error
+
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    assert put_hold((there[0], Refusing(there[1], 0)), provider, terms).is_held
 
 
 def test_a_log_that_was_put_back_lifts_no_lock(there, locked, provider, customer, make_key):

@@ -280,7 +280,9 @@ def status_command(
     try_as: TryAs = "",
     case: CaseFile = None,
 ) -> HeldBundle | Frozen:
-    """Read every lock again, and name what is not protected. With an undo file, or URLs of sources: say which holds
+    """Read every lock again, and name what is not protected.
+
+    Shows releases that wait, and whose signatures they lack. With an undo file, or URLs of sources: says which holds
     on these sources are in force.
     """
     loaded = load_case(case)
