@@ -25,7 +25,9 @@ from exporters.postgres.sessions.connection import PostgresAddress, pin_statemen
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
-FEED_ERRORS = (*DRIVER_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)
+_OWN_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg says itself: the second where it has read that the server ends an idle session, and not yet its end."""
+FEED_ERRORS = (*DRIVER_ERRORS, asyncpg.PostgresError, *_OWN_ERRORS)
 """What asyncpg may raise while it talks to a server."""
 _DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
 _CLOSED = "the server closed the connection"
@@ -66,7 +68,7 @@ class AsyncpgFeed:
         return connection
 
     def _translated(self, error: Exception) -> SourceError:
-        return translate(error, self._where, is_passing=isinstance(error, asyncpg.InterfaceError))
+        return translate(error, self._where, is_passing=isinstance(error, _OWN_ERRORS))
 
     def _file_number(self) -> int:
         return int(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it

@@ -25,7 +25,9 @@ from exporters.postgres.definitions.dump_programs import Tools, find_tools
 from exporters.postgres.definitions.pg_dump import dump_definitions, section_of
 from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
+from exporters.postgres.rows.copy_feed import open_feed
 from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
@@ -406,6 +408,21 @@ def test_pg_dump_is_run_again_where_its_session_is_ended(postgres, monkeypatch):
         assert b"CREATE TABLE public.t" in dumped(kills=1)
         with pytest.raises(SourceUnreachableError, match="terminating connection"):
             dumped(kills=2)
+
+
+def test_an_idle_feed_whose_session_is_ended_is_tried_again(postgres):
+    """The driver has read that it is ended, and not yet the end of the connection."""
+    url = postgres.database()
+    with open_snapshot(parse_url(url)) as (session, _):
+        feed = open_feed(session)
+        sessions = f"FROM pg_stat_activity WHERE pid = {feed._connection.get_server_pid()}"
+        fetch(url, f"SELECT pg_terminate_backend(pid) {sessions}")
+        eventually(lambda: not fetch(url, f"SELECT pid {sessions}"))
+        feed._loop.call_soon(feed._loop.stop)
+        feed._loop.run_forever()
+        with pytest.raises(SourceUnreachableError):
+            feed.execute("SELECT 1")
+        feed.close()
 
 
 def child_of(parent, name):
