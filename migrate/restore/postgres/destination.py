@@ -282,11 +282,15 @@ def without_triggers(connection: psycopg.Connection[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
+def without_user_triggers(
+    connection: psycopg.Connection[Any], label: str, kinds: Collection[str] = ("TRIGGER", "RULE")
+) -> Iterator[None]:
     """Within the caller's transaction, keep the rules of a table, and its triggers but for those of constraints, from
-    acting, also where ``without_triggers`` is not permitted. ``label``: the table, as in SQL.
+    acting, also where ``without_triggers`` is not permitted. ``label``: the table, as in SQL. For rules nobody may read
+    the table.
     """
-    acting = connection.execute(_ACTING.format(table=quote_literal(label)).encode()).fetchall()
+    rows = connection.execute(_ACTING.format(table=quote_literal(label)).encode()).fetchall()
+    acting = [row for row in rows if row[0] in kinds]
     for kind, name, _ in acting:
         connection.execute(f"ALTER TABLE {label} DISABLE {kind} {quote_name(name)}".encode())
     yield

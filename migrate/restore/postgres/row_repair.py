@@ -29,6 +29,14 @@ from migrate.restore.postgres.destination import (
 from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 10_000
+_STILLED = ("TRIGGER",)
+"""COPY passes rules by. To disable one takes a lock that waits for our own readers."""
+_RULE = """
+SELECT rulename FROM pg_rewrite WHERE ev_class = %s::regclass AND (ev_type = '4' OR %s AND ev_type = '3')
+  AND ev_enabled IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
+LIMIT 1
+"""
+"""A rule that acts on DELETE; on INSERT, too, where a table has no columns that COPY could write."""
 _REFUSING = """
 SELECT quote_ident(p.pubname), p.pubinsert, p.pubupdate, coalesce((to_jsonb(p) ->> 'pubtruncate')::bool, false)
 FROM pg_publication p JOIN pg_class c ON c.oid = %(table)s::regclass
@@ -64,6 +72,12 @@ class PostgresRepair:
             return "it is a materialized view: REFRESH MATERIALIZED VIEW fills it anew"
         if table.refusal:
             return f"the server plans no query of it: {table.refusal}"
+        with as_source_errors(self._address.url):
+            rule = self._connection.execute(_RULE.encode(), (table.label, not table.columns)).fetchone()
+        if rule is not None:
+            name = quote_name(rule[0])
+            disable = f"ALTER TABLE {table.label} DISABLE RULE {name}"
+            return f"its rule {name} would act on what is written: {disable}, until the switch"
         return ""
 
     @contextmanager
@@ -108,10 +122,10 @@ class PostgresTableWriter:
         connection = self._connection
         with as_source_errors(self._address.url), durable("repair.postgres.rows"), connection.transaction():
             use_every_schema(connection, self._schema)
-            with without_user_triggers(connection, self._label), self._permitted(changes.gone):
+            with without_user_triggers(connection, self._label, _STILLED), self._permitted(changes.gone):
                 self._remove(changes.gone)
             try:
-                with connection.transaction(), without_user_triggers(connection, self._into):
+                with connection.transaction(), without_user_triggers(connection, self._into, _STILLED):
                     self._add(changes.new)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):

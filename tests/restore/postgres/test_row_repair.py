@@ -58,3 +58,27 @@ def test_a_publication_that_refuses_to_delete_rows_keeps_none(postgres, other_po
         query = f"SELECT * FROM {table} ORDER BY 1"
         assert fetch(destination, query) == fetch(source, query)
     assert fetch(destination, published) == before
+
+
+@pytest.mark.timeout(60)
+def test_a_rule_that_acts_on_replicas_is_named_and_waits_for_nobody(postgres, other_postgres):
+    """To disable it takes a lock that the repair's own readers keep away."""
+    source, destination = postgres.database(), other_postgres.database()
+    for url in (source, destination):
+        run_sql(
+            url,
+            "CREATE TABLE kept (a int); CREATE RULE forever AS ON DELETE TO kept DO INSTEAD NOTHING;"
+            " CREATE TABLE noted (a int); CREATE RULE noting AS ON INSERT TO noted DO INSTEAD NOTHING;"
+            " ALTER TABLE kept ENABLE ALWAYS RULE forever; ALTER TABLE noted ENABLE ALWAYS RULE noting",
+        )
+    run_sql(destination, "INSERT INTO kept VALUES (1)")
+    run_sql(source, "COPY noted FROM PROGRAM 'echo 7'")
+    repaired = repair_from_source(Endpoint(source), Endpoint(destination))
+    (reason,) = [table.reason for table in repaired.tables if table.reason]
+    assert 'ALTER TABLE "public"."kept" DISABLE RULE "forever"' in reason
+    assert fetch(destination, "SELECT * FROM noted") == [(7,)]
+    run_sql(destination, "ALTER TABLE kept DISABLE RULE forever")
+    assert [table.reason for table in repair_from_source(Endpoint(source), Endpoint(destination)).tables] == [
+        ""
+    ]
+    assert fetch(destination, "SELECT * FROM kept") == []
