@@ -8,7 +8,7 @@ no other, and a hold that is placed later needs signatures of its own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from msgspec import Struct
@@ -118,11 +118,12 @@ def release(
 
 
 def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
-    """Return the releases of the holds that stand at a location by its log, those that most owners have signed first.
-    Raises like ``new_event``.
+    """Return the releases of the holds that stand at a location by its log, those that most owners have signed first;
+    none where all of these have ended by themselves. Raises like ``new_event``.
     """
-    holds = bundle_hold.standing(custody_log.read(store), store.location)
-    if not holds:
+    log = custody_log.read(store)
+    holds = bundle_hold.standing(log, store.location)
+    if not bundle_hold.standing(log, store.location, datetime.now(UTC)):
         return []
     has_end = not any(hold.what.details.get("legal") for hold in holds)
     until = max(map(bundle_hold.end_of, holds)) if has_end else None

@@ -360,6 +360,10 @@ def test_status_says_when_a_hold_without_a_legal_hold_ends(held):
     held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
     (waiting,) = hold_release.waiting(held.store)
     assert waiting.until == until
+    held.carry_out(hold_release.prepare(held.store, "done"), [held.counsel])
+    record(held.store, held.host, "held", {**details, "until": soon(days=-1).isoformat()})
+    held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
+    assert hold_release.waiting(held.store) == []  # it has ended by itself
 
 
 def test_an_owner_sees_what_is_signed_before_it_is(held, make_key):
