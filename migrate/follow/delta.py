@@ -262,11 +262,12 @@ class DeltaFollower:
                 pauses.failed(exc)
                 continue
             pauses.succeeded()
-            state = self._state
+            state, begun = self._state, time.monotonic()
             self._compare_definitions(record)
+            compared_seconds = time.monotonic() - begun
             state.last = record
             state.passes, state.rows = state.passes + 1, state.rows + record.rows
-            self._cancellation.wait(max(record.seconds, _SHORTEST_REST_SECONDS))
+            self._cancellation.wait(max(record.seconds + compared_seconds, _SHORTEST_REST_SECONDS))
 
     def _compare_definitions(self, record: DeltaRecord) -> None:
         """Note what the source defines and the destination lacks, each once."""

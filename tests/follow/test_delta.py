@@ -430,7 +430,7 @@ class Passes:
 
     def __init__(self, *passes, last=None):
         self.passes, self.last = list(passes), last
-        self.waits = []
+        self.waits, self.clock, self.compared_seconds = [], 0.0, 0.0
 
     @property
     def is_cancelled(self):
@@ -451,6 +451,7 @@ class Passes:
         return taken
 
     def gaps_since(self, known):
+        self.clock += self.compared_seconds
         return ()
 
 
@@ -470,13 +471,15 @@ def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatc
         DeltaRecord("app", rows=5, seconds=40.0, unequal=["t: no key"]),
         last=DeltaRecord("app", passes=5, unequal=["u: no key"]),
     )
+    monkeypatch.setattr(delta, "time", SimpleNamespace(monotonic=lambda: source.clock))
+    source.compared_seconds = 5.0  # both servers are busy as long as definitions are read, too
     follower = delta_follower(source, notes)
     assert (follower.state().last, follower.state().skipped) == (None, ())
     follower._run()
     state = follower.state()
     assert (state.passes, state.rows, state.skipped) == (2, 8, ["t: no key"])
     assert notes == [f"app: no delta pass for now: {reason}" for reason in ("away", "away", "full")]
-    assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 40.0]
+    assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 45.0]
 
 
 @pytest.mark.parametrize(
