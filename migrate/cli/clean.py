@@ -22,6 +22,7 @@ from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
 from migrate.number_text import bytes_words, duration_words, things
 from migrate.restore.common.api import UnfinishedRestore
+from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.transfer import Leftover, clean
 
@@ -219,14 +220,14 @@ def clean_command(
     if changes:
         return _end_following(session, words or [], loaded, yes=yes, dry_run=dry_run)
     locations = _locations(words or [], loaded)
-    stores = [open_location(location.url, secrets=location.reveal()) for location in locations]
-    leftovers = {store.location: clean(store, dry_run=True) for store in stores}
+    stores, leftovers = _look(session, locations)
+    code = OK if len(stores) == len(locations) else IncompleteError.exit_code
     destinations = destinations_of(locations[0], loaded.destinations, loaded) if loaded else {}
     unfinished = _unfinished_restores(session, destinations)
     count = sum(map(len, leftovers.values()))
     if not count or dry_run:
         is_nothing = not count and not any(True for store in stores for _ in store.list())
-        return Cleaned(leftovers, False, unfinished, dry_run, is_nothing)
+        return Cleaned(leftovers, False, unfinished, dry_run, is_nothing, code)
     shown = [
         f"  {_words(leftover)}, at {location}" for location, those in leftovers.items() for leftover in those
     ]
@@ -238,8 +239,9 @@ def clean_command(
             " A killed run cannot continue from what is removed."
         )
     ):
-        return Cleaned(leftovers, done=False, unfinished=unfinished)
-    return Cleaned({store.location: clean(store, dry_run=False) for store in stores}, True, unfinished)
+        return Cleaned(leftovers, done=False, unfinished=unfinished, exit_code=code)
+    removed = {store.location: clean(store, dry_run=False) for store in stores}
+    return Cleaned(removed, True, unfinished, exit_code=code)
 
 
 def _locations(words: Sequence[str], case: Case | None) -> Sequence[Endpoint]:
@@ -248,3 +250,26 @@ def _locations(words: Sequence[str], case: Case | None) -> Sequence[Endpoint]:
     """
     listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
     return listed if listed and not words else [known_location(words, case)]
+
+
+def _look(
+    session: Session, locations: Sequence[Endpoint]
+) -> tuple[Sequence[MultipartStore], Mapping[str, Sequence[Leftover]]]:
+    """Return the locations, and what is left over at each. One of several that cannot be asked is noted, and stops no
+    other: where a bundle was written may be gone after a move. Raises the error where none can be asked.
+    """
+    stores: list[MultipartStore] = []
+    leftovers: dict[str, Sequence[Leftover]] = {}
+    errors: list[MoveoutError] = []
+    for location in locations:
+        try:
+            store = open_location(location.url, secrets=location.reveal())
+            leftovers[store.location] = clean(store, dry_run=True)
+            stores.append(store)
+        except MoveoutError as exc:
+            errors.append(exc)
+    if errors and not stores:
+        raise errors[0]
+    for error in errors:
+        session.progress.note(f"! not looked at: {error}")
+    return stores, leftovers

@@ -329,6 +329,20 @@ def test_clean_looks_at_all_locations_of_a_case(tmp_path):
     assert not any((place / "changes").exists() for place in places)
 
 
+def test_a_location_of_a_case_that_is_gone_does_not_keep_clean_from_the_other(minio, tmp_path):
+    """Where the bundle was written goes down with the old host."""
+    case, copy = tmp_path / "moveout.toml", tmp_path / "copy"
+    gone = f"s3://bucket-that-is-gone?profile={minio.profile}"
+    case.write_text(f'[bundle]\nlocation = "{gone}"\n[transfer]\nlocation = "{copy}"\n')
+    open_location(str(copy)).put("data/app/1", b"x")
+    (copy / "changes" / "app").mkdir(parents=True)
+    ended = call("clean", "-c", case, "--yes")
+    assert (ended.code, "not looked at" in ended.err) == (3, True), ended
+    assert "1 leftover removed" in ended.out
+    assert not (copy / "changes").exists()
+    assert call("clean", gone, "--yes").code == 7
+
+
 def test_clean_looks_at_the_bundle_of_a_case_that_has_no_other_location(tmp_path):
     (tmp_path / "moveout.toml").write_text(f'[bundle]\nlocation = "{tmp_path}/bundle"\n')
     ended = call("clean", "-c", tmp_path / "moveout.toml")
