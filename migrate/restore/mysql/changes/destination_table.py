@@ -44,8 +44,10 @@ _LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
 _ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r"}
 """How the catalog prints what is in a label (``append_unescaped`` in the servers' sources)."""
-_UNPRINTABLE = re.compile(r"\?+")
-"""What the catalog prints for characters beyond the first 65,536."""
+_PRINTED_SO, _UNPRINTABLE = re.compile(r"\?+"), "[?0-9\ufffd\U00010000-\U0010ffff]+"
+"""What the catalog prints for characters beyond the first 65,536, and how those read as UTF-8: in GB 18030 they have
+digits.
+"""
 _PLAIN, _WIDE = (
     frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"}),
     frozenset({"ucs2", "utf16", "utf16le", "utf32"}),
@@ -241,8 +243,8 @@ def _label_difference(table: DestinationTable, logged: TableMap) -> str:
 
 def _is_printed_as(label: bytes, printed: str) -> bool:
     """Tell whether the catalog may print a label so."""
-    pattern = ".+".join(map(re.escape, _UNPRINTABLE.split(printed)))
-    return re.fullmatch(pattern, label.decode(errors="replace"), re.DOTALL) is not None
+    pattern = _UNPRINTABLE.join(map(re.escape, _PRINTED_SO.split(printed)))
+    return re.fullmatch(pattern, label.decode(errors="replace")) is not None
 
 
 def _has_implicit_times(connection: Connection, name: str) -> bool:

@@ -236,6 +236,14 @@ def test_labels_are_those_of_the_log_however_the_server_prints_them(make_pair):
         pair.apply()
 
 
+def test_a_question_mark_is_the_label_of_no_printable_one(make_pair):
+    pair = make_pair("CREATE TABLE moods (id INT PRIMARY KEY, e ENUM('yes', '?'))")
+    pair.capture("ALTER TABLE moods MODIFY e ENUM('yes', 'unknown')")
+    pair.capture("INSERT INTO moods VALUES (1, 'unknown')")
+    with pytest.raises(ChangeConflictError, match="has the labels 'yes', 'unknown'"):
+        pair.apply()
+
+
 def test_a_definition_with_bytes_that_are_no_characters_keeps_no_change_away(make_pair):
     pair = make_pair(
         "CREATE TABLE kept (id INT PRIMARY KEY, b BINARY(2) DEFAULT X'F1FF') WITH SYSTEM VERSIONING"
