@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from migrate.cli.common.sources import (
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
-from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.restore_records import RestoreRecord
@@ -277,6 +278,8 @@ def run_restore(
                 line = _summary_line(outcomes[name])
             except MoveoutError as exc:
                 session.progress.end(stopped=True)
+                if isinstance(exc, NotEmptyError) and endpoint.engine.row_repair and not options.only:
+                    exc.next_step += _step_where_filled(store.location, name, endpoint)
                 if len(destinations) > 1:  # else the command ends with this error
                     session.progress.note_error(f"{name} could not be restored", exc)
                 failures.append(SourceFailure(name, endpoint.shown, exc))
@@ -323,6 +326,15 @@ def _refuse_overlap(destination: Endpoint, location: Endpoint) -> None:
             f"{destination.shown}: {problem}",
             next_step="name another bucket or prefix; or --merge, which leaves the files of the bundle as they are",
         )
+
+
+def _step_where_filled(location: str, name: str, endpoint: Endpoint) -> str:
+    """Return what else to do about a database that is not empty: it may be in use since it was restored."""
+    against = shlex.quote(f"{name}={endpoint.shown}")
+    return (
+        f". If a restore has filled it, moveout verify {shlex.quote(location)} --against {against} names what"
+        " differs by now, and --repair makes the rows equal again"
+    )
 
 
 def _in_turn(

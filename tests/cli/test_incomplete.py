@@ -211,6 +211,9 @@ def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_
         connection.execute("INSERT INTO a VALUES (9); DROP TABLE b CASCADE")
     refused = call("restore", tmp_path / "bundle", f"app={new}")
     assert (refused.code, "is not empty" in refused.err) == (2, True), refused
+    against = f"moveout verify file://{tmp_path}/bundle --against app={new}"
+    assert f"{against} names what differs by now" in " ".join(refused.err.split())
+    assert call(*against.split()[1:]).code == 6
 
 
 def test_a_view_of_mariadb_comes_with_the_table_that_it_needs(mariadb, other_mariadb, tmp_path):
