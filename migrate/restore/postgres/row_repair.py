@@ -154,7 +154,8 @@ class PostgresTableWriter:
         """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""
         for start in range(0, len(rows), _DELETED_AT_ONCE):
             places = [row.place.decode() for row in rows[start : start + _DELETED_AT_ONCE]]
-            statement = f"DELETE FROM ONLY {self._label} WHERE ctid = ANY (%s::pg_catalog.tid[])"
+            label = self._label.replace("%", "%%")
+            statement = f"DELETE FROM ONLY {label} WHERE ctid = ANY (%s::pg_catalog.tid[])"
             self._connection.execute(statement.encode(), (places,))
 
     def _add(self, texts: Sequence[bytes]) -> None:

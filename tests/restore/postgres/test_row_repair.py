@@ -82,3 +82,14 @@ def test_a_rule_that_acts_on_replicas_is_named_and_waits_for_nobody(postgres, ot
         ""
     ]
     assert fetch(destination, "SELECT * FROM kept") == []
+
+
+def test_rows_of_a_table_with_a_per_cent_sign_in_its_name_are_removed(postgres, other_postgres):
+    source, destination = postgres.database(), other_postgres.database()
+    for url in (source, destination):
+        run_sql(url, 'CREATE TABLE "100 %s" (a int); INSERT INTO "100 %s" VALUES (1), (2)')
+    run_sql(source, 'DELETE FROM "100 %s" WHERE a = 1')
+    assert [table.reason for table in repair_from_source(Endpoint(source), Endpoint(destination)).tables] == [
+        ""
+    ]
+    assert fetch(destination, 'SELECT * FROM "100 %s"') == [(2,)]
