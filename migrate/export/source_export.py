@@ -142,7 +142,7 @@ class _SourceReading:
             try:
                 self._read_snapshot(patience_seconds)
             except SourceSnapshotLostError as exc:
-                units = run.ledger.totals(name).units
+                units = 0 if self._is_finished else run.ledger.totals(name).units
                 lost_in_vain = 0 if units > most_units else lost_in_vain + 1
                 if lost_in_vain == LOST_IN_VAIN or run.options.seal_time.is_over:
                     raise

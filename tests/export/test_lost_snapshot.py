@@ -190,6 +190,20 @@ def test_what_an_earlier_run_has_stays_where_the_first_snapshot_is_lost_and_noth
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
 
 
+def test_units_of_an_earlier_run_do_not_count_as_what_the_first_snapshot_brought(store):
+    """Else those that a lost snapshot brings would be fewer, and the source would be left."""
+    assert export([Numbers(counted=96)], store, workers=1, progress=Silent()).exit_code == 3
+    lost = set()
+
+    def lose(unit):
+        if unit.id not in lost:
+            lost.add(unit.id)
+            raise SourceSnapshotLostError("the session has ended")
+
+    source = LostAtOnce(holds=False, padding=b"0", on_export=lose, is_gone=False, count=45)
+    assert export([source], store, workers=1, progress=Silent(), options=ExportOptions()).complete
+
+
 @pytest.mark.torture
 def test_what_is_followed_gets_a_new_base_and_the_old_one_is_removed_from_the_server(postgres, tmp_path):
     url, end_sessions, connection = postgres_source(postgres)
