@@ -43,13 +43,14 @@ FROM pg_publication p JOIN pg_class c ON c.oid = %(table)s::regclass
 WHERE p.pubdelete AND c.relreplident <> 'f' AND NOT EXISTS (
     SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
     AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))
-  AND EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname
-    AND format('%%I.%%I', t.schemaname, t.tablename)::regclass = ANY (%(tables)s::regclass[]))
+  AND EXISTS (SELECT FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
+    JOIN pg_class o ON o.relnamespace = n.oid AND o.relname = t.tablename
+    WHERE t.pubname = p.pubname AND o.oid = ANY (%(tables)s::regclass[]))
 """
-_OTHER_CHANGES = ("insert", "update", "truncate")
 """The publications for which a server refuses DELETE from a table, since nothing identifies its rows (PostgreSQL
 documentation, "Replica Identity").
 """
+_OTHER_CHANGES = ("insert", "update", "truncate")
 
 
 class PostgresRepair:

@@ -60,6 +60,27 @@ def test_a_publication_that_refuses_to_delete_rows_keeps_none(postgres, other_po
     assert fetch(destination, published) == before
 
 
+def test_a_publication_of_tables_that_the_role_may_not_see_refuses_nothing(other_postgres, monkeypatch):
+    source, destination = other_postgres.database(), other_postgres.database()
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    for url in (source, destination):
+        run_sql(url, "CREATE TABLE loose (a int); INSERT INTO loose VALUES (1), (2)")
+    run_sql(source, "DELETE FROM loose WHERE a = 2")
+    run_sql(
+        destination,
+        f"DROP ROLE IF EXISTS row_mender; CREATE ROLE row_mender LOGIN PASSWORD '{other_postgres.password}';"
+        " ALTER TABLE loose OWNER TO row_mender; GRANT ALL ON SCHEMA public TO row_mender; CREATE SCHEMA hidden;"
+        " CREATE TABLE hidden.t (a int); CREATE PUBLICATION every FOR TABLE hidden.t",
+    )
+    run_sql(destination, f"GRANT ALL ON DATABASE {destination.rpartition('/')[2]} TO row_mender")
+    row_mender = destination.replace("postgres@", "row_mender@", 1)
+    repaired = repair_from_source(
+        Endpoint(source), Endpoint(row_mender), chosen=lambda label: "loose" in label
+    )
+    assert [table.reason for table in repaired.tables] == [""]
+    assert fetch(destination, "SELECT a FROM loose") == [(1,)]
+
+
 @pytest.mark.timeout(60)
 def test_a_rule_that_acts_on_replicas_is_named_and_waits_for_nobody(postgres, other_postgres):
     """To disable it takes a lock that the repair's own readers keep away."""
