@@ -30,6 +30,7 @@ from migrate.bundle.object_index import (
 )
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
+from migrate.number_text import things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, naming_create
 from migrate.restore.common.left_out import FinishedRestore, lacking_of
 from migrate.restore.common.report import RestoreReport, VersionMap
@@ -373,6 +374,7 @@ class _ObjectWrites:
         self._ours = Folder(writing.destination).prefix
         self._reserved: list[str] = []
         self._looked_at: list[tuple[ObjectSummary, ObjectRow]] = []
+        self._not_compared = 0
         self.skipped = 0
 
     def write(
@@ -401,14 +403,16 @@ class _ObjectWrites:
         fetched = reader.heads(summary for summary, _ in self._looked_at)
         for there, (summary, row) in zip(fetched, self._looked_at, strict=True):
             expected = self._terms.describe(summary.key, row)
-            if there.error is None and not (has_headers(there, expected) and has_tags(there, expected)):
+            if there.error is not None:
+                self._not_compared += 1
+            elif not (has_headers(there, expected) and has_tags(there, expected)):
                 yield f"{summary.name}: it was there with other headers, metadata or tags, and was left alone"
 
     def note(self) -> str:
         """Return what is not known of the objects that were there, "" where there is nothing to say."""
-        rest = self.skipped - _LOOKED_AT
-        words = "were there with the bundle's bytes; their metadata and tags were not compared"
-        return f"{rest:,} more objects {words}: moveout verify --against does that" if rest > 0 else ""
+        objects = things(self._not_compared, "object")
+        words = f"metadata and tags of {objects} that the bucket had already were not compared"
+        return f"{words}: moveout verify --against does that" if self._not_compared else ""
 
     def _pool(self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None) -> ObjectPool:
         """Return who writes: other machines, or threads."""
@@ -457,8 +461,9 @@ class _ObjectWrites:
                 yield History(key, rows[len(existing) :], len(existing))
 
     def _skip(self, existing: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> None:
-        pairs = zip(existing, rows, strict=True)
+        pairs = [pair for pair in zip(existing, rows, strict=True) if not pair[1].is_delete_marker]
         room = _LOOKED_AT - len(self._looked_at)
-        self._looked_at += [pair for pair in pairs if not pair[1].is_delete_marker][:room]
+        self._looked_at += pairs[:room]
+        self._not_compared += len(pairs[room:])
         self.skipped += len(rows)
         self._progress.skip(items=len(rows), size_bytes=sum(row.size_bytes for row in rows))
