@@ -618,3 +618,20 @@ def test_a_transfer_from_a_namesake_is_noted_whatever_its_profile(kept, provider
     transferred = CustodyEvent("transferred", "b", "0" * 64, f"{here}?profile=m", details)
     custody_log.append(kept, provider, lambda _: [transferred])
     assert len(cross_checks.namesake_notes(custody_log.read(kept), f"{here}?profile=m")) == count
+
+
+def test_what_is_added_is_a_document_by_its_name_and_of_its_size(kept, provider, tmp_path):
+    root = custody_log.read(kept).last.what.root
+    document = documents.make("audit", "a" * 2**19, {"root": root})
+    file = mailed(tmp_path / "mail", document, provider)
+    assert call("custody", "add", kept.location, file).code == 0
+    for name, words in (
+        ("audit-x.json", "another file"),
+        (file.name.replace("audit", "bill"), "another file"),
+    ):
+        refused = call("custody", "add", kept.location, file.rename(file.with_name(name)))
+        assert (refused.code, words in flat(refused.err)) == (6, True), refused.err
+        file = file.with_name(name)
+    large = documents.make("audit", "a" * 2**20, {"root": root})
+    with pytest.raises(DamageError, match="1,048,576 bytes"):
+        documents.parse(large.data, large.key)

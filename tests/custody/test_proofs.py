@@ -22,6 +22,7 @@ from migrate.custody.tree import (
     leaves,
     merkle_tree,
 )
+from migrate.custody.tree.checkpoint import Checkpoint
 from migrate.errors import DamageError, UsageError
 from scripts.shelf import LONG_KEYS, ODD_KEY, index_table, shelf
 from tests.cli.conftest import call
@@ -95,7 +96,8 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
         assert (again, again.holds, again.item["key"]) == (proof, True, key)
         assert again.checkpoint.signers([provider.public]) == [provider.public]
         assert len(proof.encode()) < 4096
-    assert len(bytes.fromhex(json.loads(signed.read(layout.TREE))["seed"])) == 32
+    tree = json.loads(signed.read(layout.TREE))
+    assert (tree["version"], len(bytes.fromhex(tree["seed"]))) == (1, 32)
     item = again.item
     assert (item["source"], item["disposition"], item["reason"]) == ("media", "exported", None)
     assert isinstance(item["size"], int)
@@ -363,3 +365,14 @@ def test_a_tree_of_which_a_file_is_gone_is_named_by_that_file(tmp_path, provider
     location.delete(key)
     (finding,) = bundle_tree.check(location, [provider.public], deep=False)
     assert (finding.key, finding.what) == (key, "is missing, though another file of the tree is there")
+
+
+def test_neither_the_id_of_a_key_nor_a_signature_alone_makes_a_signer(provider, customer):
+    plain = Checkpoint("b", 3, bytes(32), "ab" * 32)
+    ((key, signature),) = plain.signed(provider).notes
+    ((other, _),) = plain.signed(customer).notes
+    known = [provider.public, customer.public]
+    assert plain.signed(provider).signers(known) == [provider.public]
+    for note in ((key, bytes(64)), (other, signature), (key, signature[:-1] + bytes([signature[-1] ^ 1]))):
+        forged = Checkpoint("b", 3, bytes(32), "ab" * 32, [note])
+        assert (forged.signers(known), forged.unknown(known)) == ([], True)
