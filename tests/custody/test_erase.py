@@ -1077,3 +1077,17 @@ def test_an_entry_of_a_transfer_takes_no_hold_away_in_silence(kept, provider):
     assert f"the hold of entry {hold.number} was not released" in reason
     assert "another location's of the same name" in reason
     assert erase.check_releases(kept, now + timedelta(days=2)) == []
+
+
+def test_an_erasure_that_has_ended_elsewhere_is_not_finished_here(kept, provider):
+    """Its log came along, and what lies here is no rest of it."""
+    root = custody_log.read(kept).last.what.root
+    events = [CustodyEvent(event, "b", root, "s3://elsewhere/b") for event in ("erasing", "erased")]
+    custody_log.append(kept, provider, lambda _: events[:1])
+    versions = erase.removable(open_object_lock(kept.location))
+    kept.delete(layout.TAG_MANIFEST)
+    (reason,) = erase.check(kept, versions, [], [provider.public])
+    assert "was begun at s3://elsewhere/b, and not here" in reason
+    custody_log.append(kept, provider, lambda _: events[1:])
+    with pytest.raises(UsageError, match="no sealed bundle"):
+        erase.check(kept, versions, [], [provider.public])

@@ -16,7 +16,7 @@ from migrate.cli.custody.grant_links import bundle_files, new_files
 from migrate.custody import erase, grants
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.log.events import record_seal
+from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
@@ -354,3 +354,23 @@ def test_of_two_commands_for_one_file_the_second_takes_it_from_nobody(tmp_path):
     with new_files(path) as (out,):
         out.write(b"second")
     assert path.read_bytes() == b"second"
+
+
+def test_an_account_of_a_run_that_was_killed_before_it_wrote_it_down_is_taken_back(there, provider):
+    """Nobody has its secret. That of another grant stays."""
+    url, store = there
+    accounts, day = Accounts(client.parse(url)), datetime.now(UTC) + timedelta(days=1)
+    (entry, *_) = record(store, provider, "verified", {"level": "full"})
+    dead, other = (
+        accounts.add(
+            name,
+            grants.policy("bucket", "x/", day),
+            day,
+            grants.purpose(store.location, entry.what.bundle, name),
+        )
+        for name in ("acme", "other")
+    )
+    assert grants.revoke(store, accounts, "acme", provider).keys == [dead.access_key]
+    assert accounts.find(dead.access_key) is None
+    assert accounts.find(other.access_key) is not None
+    accounts.remove(other.access_key)

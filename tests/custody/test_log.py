@@ -13,7 +13,7 @@ from migrate.custody import bundle_hold, cross_checks, documents
 from migrate.custody.log import custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
-from migrate.custody.signing import ssh_signatures
+from migrate.custody.signing import allowed_signers, ssh_signatures
 from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.errors import DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
@@ -635,3 +635,27 @@ def test_what_is_added_is_a_document_by_its_name_and_of_its_size(kept, provider,
     large = documents.make("audit", "a" * 2**20, {"root": root})
     with pytest.raises(DamageError, match="1,048,576 bytes"):
         documents.parse(large.data, large.key)
+
+
+def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, provider, make_key, tmp_path):
+    """A key that is replaced since has signed it. Where a stranger alone has written it down, it counts as of now."""
+    trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
+    made = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root}, now=made)
+    what = CustodyEvent("audited", "b", document.root, kept.location, document.named)
+
+    def signed_at():
+        return documents.signed_at(document, custody_log.read(kept), trust)
+
+    assert signed_at() == made
+    custody_log.append(kept, make_key("stranger"), lambda _: [what], clock=lambda: made)
+    assert signed_at() is None
+    for hours, shown in ((-1, 0), (2, 0)):  # the first entry that shows anything counts
+        custody_log.append(
+            kept, provider, lambda _: [what], clock=lambda hours=hours: made + timedelta(hours=hours)
+        )
+        assert signed_at() == made + timedelta(hours=shown)
+    later = documents.make("audit", "Another", {"root": document.root}, now=made)
+    what = CustodyEvent("audited", "b", document.root, kept.location, later.named)
+    custody_log.append(kept, provider, lambda _: [what], clock=lambda: made + timedelta(hours=3))
+    assert documents.signed_at(later, custody_log.read(kept), trust) == made + timedelta(hours=3)
