@@ -221,6 +221,7 @@ class BinlogStream:
         if kind == EventType.FORMAT:
             self._checksum_bytes = CHECKSUM_BYTES if has_checksums(event) else 0
             self._require_same_file(time_of(event))
+            self._require_whole_transaction()
             yield Message(MessageKind.SHAPE, self._position, event, (FORMAT_TABLE,))
             return
         if self._checksum_bytes:
@@ -351,6 +352,17 @@ class BinlogStream:
             )
         self._files_made = dict([*self._files_made.items(), (self._file, made_at)][-_FILES_KNOWN:])
         self.is_continuous = True
+
+    def _require_whole_transaction(self) -> None:
+        """Raise ``SourceGoneError`` where a file of the log has ended within a transaction."""
+        if self._begun:
+            raise SourceGoneError(
+                "the server has lost the end of a transaction of its binary log before"
+                f" {self._files.show(self._position)}, as by a crash: nobody can say whether its rows are there",
+                about=self._source,
+                next_step=BASE_AGAIN,
+            )
+        self._begin, self._is_inside = None, False
 
     def _advance(self, event: bytes) -> None:
         if not self._is_inside and self._begin is None:

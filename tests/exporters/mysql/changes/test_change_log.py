@@ -1,5 +1,6 @@
 """The change log of MariaDB: what is committed after the base arrives once, and what can no longer arrive is named."""
 
+import os
 import secrets
 import struct
 import threading
@@ -243,6 +244,23 @@ def test_what_is_gone_or_not_allowed_is_named(url, followed_mariadb, monkeypatch
     assert shown(received(poor, base, base.position)[0]) == ["BEGIN", "CHANGE", "COMMIT"]
     with pytest.raises(pymysql.Error):
         run_sql(followed_mariadb.url_of(name, user), "INSERT INTO t VALUES (2, 'a')")
+
+
+def test_a_transaction_whose_end_the_log_has_lost_is_named(url, followed_mariadb):
+    """A crash may take it, and the server goes on in another file. Rows of it must not become the next one's."""
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+    run_sql(url, "BEGIN; INSERT INTO t (v) VALUES ('lost'); COMMIT")
+    with open_database(url) as session, session.cursor() as cursor:
+        cursor.execute("SHOW MASTER STATUS")
+        name = cursor.fetchone()[0]
+        cursor.execute(f"SHOW BINLOG EVENTS IN '{name}'")
+        at = [row[1] for row in cursor.fetchall() if row[2] == "Xid"][-1]
+    run_sql(url, "FLUSH BINARY LOGS; INSERT INTO t (v) VALUES ('kept')")
+    os.truncate(followed_mariadb.directory / "data" / name, at)
+    with pytest.raises(SourceGoneError, match="lost the end of a transaction"):
+        received(log, base, base.position)
 
 
 @pytest.mark.parametrize("origin", ["x:1", "1:-1", "1", "1:99999999999", "\u0661:1"])
