@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 from exporters.bucket_api import Fetched, ObjectSummary
-from exporters.errors import SourceUnreachableError
+from exporters.errors import SourceNotAllowedError, SourceUnreachableError
 from exporters.lossless_text import printable
 from exporters.objects.key_oddities import is_own_folder
 from migrate.bundle.findings import Finding
@@ -191,7 +191,11 @@ def _compare(destination: DestinationBucket, batch: list[Pair], *, read_all: boo
             yield Finding(fetched.summary.name, "has another SHA-256", row.sha256, sha256)
     others = [pair for pair in same_size if not read_all or pair[1].size_bytes > _SMALL_BYTES]
     heads = bucket.heads(summary for summary, _ in others)
+    is_denied = False
     for (summary, row), fetched in zip(others, heads, strict=True):
+        if isinstance(fetched.error, SourceNotAllowedError) and not is_denied:
+            is_denied = True
+            bucket.check()  # a refusal of HEAD has no words: it may be of credentials that have ended
         yield from _described(row, fetched)
         if fetched.error is None:
             yield from _content(destination, summary, row, read_all=read_all)

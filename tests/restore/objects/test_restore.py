@@ -115,6 +115,24 @@ def test_all_agree_on_what_is_moveouts_own(
     assert restore(reader, destination.url).skipped_items == 1
 
 
+def test_credentials_that_end_during_a_comparison_are_no_differences(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, asked_for = make_shop(minio), []
+    for number in range(3):
+        shop.put(str(number), b"1")
+    reader = take_out(shop.url, tmp_path / "bundle")
+
+    def has_ended(asked: Asked) -> bool:
+        asked_for.extend([asked.path] * (asked.method == "HEAD"))
+        return bool(asked_for)
+
+    with RottenProxy(minio.endpoint, rotten=has_ended, status=403) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        with pytest.raises(NotAllowedError):
+            compare(reader, f"s3://{shop.name}?profile={profile}")
+
+
 def test_objects_that_are_there_with_other_metadata_or_tags_are_named(
     shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
