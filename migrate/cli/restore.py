@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _NAMED = 4
 _SHOWN = 20
 _NOT_RESTORED = "not restored"
+_MERGED = ("contents", "address")
+"""The checks of ``doctor`` that ``--merge`` goes past: what a destination holds, and where the bundle lies."""
 REPORTS = "moveout-restored"
 """The directory of reports, one for each bundle, by default."""
 
@@ -455,7 +457,7 @@ def restore_command(
     location, source_words = location_and_sources(words, loaded)
     destinations = chosen_destinations(location, source_words, loaded)
     if dry_run:
-        return _would_restore(session, location, destinations, create=create)
+        return _would_restore(session, location, destinations, create=create, merge=merge)
     options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)
     signers = signing.load(loaded)
     restored = announced(
@@ -470,7 +472,7 @@ def restore_command(
 
 
 def _would_restore(
-    session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool
+    session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool, merge: bool
 ) -> WouldDo:
     """Look at the bundle and at the destinations, and write nothing."""
     from migrate.doctor.run import (  # noqa: PLC0415  it imports a forecast, and only this asks
@@ -494,5 +496,6 @@ def _would_restore(
         made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
     examinations = examine_all(MoveEndpoints({}, destinations, {}, export_workers()))
-    problems = problems_of(with_locations(examinations.examined, destinations, [location]))
+    examined = with_locations(examinations.examined, destinations, [location])
+    problems = problems_of(examined, _MERGED if merge else ())
     return WouldDo(store.location, actions, problems, IncompleteError.exit_code if problems else OK)

@@ -148,6 +148,8 @@ def test_a_bundle_and_a_destination_within_each_other_are_refused(
         restored = call("restore", "-c", case)
         assert restored.code == (2 if words else 0), restored.err
         assert words in restored.err
+        assert call("restore", "-c", case, "--dry-run").code == (3 if words else 0)
+        assert call("restore", "-c", case, "--merge", "--dry-run").code == 0
         assert call("restore", "-c", case, "--merge").code == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,11 +39,11 @@ class WouldDo(Struct, frozen=True):
         console.print("Nothing was touched.")
 
 
-def problems_of(examined: Sequence[Examined]) -> list[str]:
-    """Return what examinations say against it."""
+def problems_of(examined: Sequence[Examined], allowed: Collection[str] = ()) -> list[str]:
+    """Return what examinations say against it. ``allowed``: checks whose findings an option permits."""
     return [
         f"{entry.name}: {finding.problem}. {finding.consequence}"
         for entry in examined
         for finding in entry.examination.findings
-        if finding.severity in {"blocks", "loses"}
+        if finding.severity in {"blocks", "loses"} and finding.check not in allowed
     ]
