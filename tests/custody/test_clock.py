@@ -268,3 +268,24 @@ def test_an_entry_of_a_stranger_is_named(location, provider, make_key, tmp_path)
     record(location, make_key("stranger"), "received", {})
     (note,) = call(*words).json["result"]["notes"]
     assert note.startswith("entry 4 is signed by nobody in ")
+
+
+def test_a_verdict_names_the_events_and_the_entries_that_show_it(told):
+    def judged(kind, *happened):
+        rule = rulebook.Rule(
+            "r", "9", "says", kind, ["received"], ["erased"], (1, "day") if kind == "within" else None
+        )
+        rules = rulebook.RuleSet("c", "title", "source", "applies", "checked", [rule])
+        (verdict,) = clock.judge(rules, told(*happened), THEN + 5 * DAY)
+        return verdict.state, verdict.why, verdict.entries
+
+    begun, ended = (0, "received"), (0.5, "erased")
+    assert judged("requires", begun, ended) == ("met", "received is in the log", [1, 2])
+    assert judged("requires", ended) == ("breached", "erased without received before it", [1])
+    assert judged("requires") == ("unknown", "not in the log yet: received; erased", [])
+    assert judged("happens", begun, ended) == ("met", "erased is in the log", [1, 2])
+    assert judged("happens", begun) == ("due", "not in the log yet: erased; the rule names no day", [1])
+    assert judged("happens", ended) == ("unknown", "the log does not say when it began (received)", [1])
+    state, why, entries = judged("within", begun, ended)
+    assert (state, why, entries) == ("met", "erased at 2026-02-01 00:00 UTC", [1, 2])
+    assert judged("within", begun)[:2] == ("breached", "not in the log by 2026-02-02 00:00 UTC: erased")
