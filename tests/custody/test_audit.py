@@ -15,7 +15,7 @@ from migrate.custody import documents, sampling_audit
 from migrate.custody.log import custody_log
 from migrate.custody.sampling_audit import Question, Seed, draw
 from migrate.custody.signing.allowed_signers import ListedKey, Trust
-from migrate.custody.signing.bundle_signatures import sign_bundle
+from migrate.custody.signing.bundle_signatures import root_of, sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import UsageError
 from migrate.export import export
@@ -178,3 +178,12 @@ def test_parts_of_tables_are_items_of_their_source(provider, tmp_path):
     assert [(one.key, one.what) for one in look(location, provider, all_items).findings] == [
         (part, "has other bytes")
     ]
+    for number, damaged in ((0, []), (1, [part])):  # of two items one is drawn
+        root = root_of(location)
+        seed = next(
+            bytes([byte]) * 32 for byte in range(256) if draw(bytes([byte]) * 32, root, 2, 1) == [number]
+        )
+        done = sampling_audit.audit(
+            location, Question(0.5, 0.5), provider, None, seed=Seed(seed), workers=1, progress=Silent()
+        )
+        assert [one.key for one in done.findings] == damaged
