@@ -21,7 +21,7 @@ from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableErro
 from migrate.restore.objects.bucket_settings import FIRST, UNREAD, Settings, is_of_the_host
 from migrate.storage.api import Store
 from migrate.storage.s3.metadata.acl import grants
-from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
+from migrate.storage.s3.metadata.bucket_configuration import is_held, renamed, same_setting
 from migrate.sync.outcome import SETTING_REMOVED, SETTING_WRITTEN
 from migrate.sync.plan import Sides
 
@@ -37,6 +37,8 @@ SUSPEND_LATER = (
     "a sync with --history needs the destination to keep versions; suspend them there after the last run"
 )
 """Why a destination keeps versions although the source does not any more."""
+_OF_HOLD = "a hold on the source sets it there; what a sync wrote before stays"
+_SET_BY_HOLD = ("versioning", "lifecycle")
 _GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the destination"
 _STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
 
@@ -63,7 +65,7 @@ class Decision(Struct, frozen=True):
 
 class Rules(Struct, frozen=True):
     """``delete``: what the source has no more is removed; ``others``: the bucket holds objects of others; ``inside``:
-    the record lies in the bucket; ``history``: older versions are copied, too.
+    the record lies in the bucket; ``history``: older versions are copied, too; ``held``: a hold is on the source.
     """
 
     policy: SettingsPolicy = SettingsPolicy.WRITE
@@ -71,6 +73,7 @@ class Rules(Struct, frozen=True):
     others: bool = False
     inside: bool = False
     history: bool = False
+    held: bool = False
 
     def decide(
         self,
@@ -110,6 +113,8 @@ class Rules(Struct, frozen=True):
             return _LOCKS
         if name == "versioning" and self.history:
             return SUSPEND_LATER
+        if self.held and name in _SET_BY_HOLD and written and same_setting(name, current, written):
+            return _OF_HOLD
         if self.policy == SettingsPolicy.REPLACE:
             return ""
         if not is_unset(name, current) and not (written and same_setting(name, current, written)):
@@ -199,7 +204,8 @@ class BucketSettings:
 
     def _decide(self, destination_settings: Mapping[str, Any], *, other_objects: bool) -> Decision:
         source_settings = {name: self._source_settings[name] for name in self._new}
-        rules = replace(self._rules, others=other_objects)
+        held = is_held(self._source_settings.get("policy", {}))
+        rules = replace(self._rules, others=other_objects, held=held)
         return rules.decide(source_settings, self._new, destination_settings, self._readable_ours())
 
     def _as_new(self) -> Mapping[str, Any]:

@@ -77,8 +77,10 @@ def test_what_a_hold_on_the_source_denies_is_not_denied_at_the_destination(
         assert same_setting("policy", {"Policy": found}, {"Policy": policy(destination.name)})
 
 
-def test_a_policy_that_is_a_hold_alone_is_none(minio: S3Server, other_minio: S3Server, tmp_path: Any) -> None:
-    """What a sync wrote before is gone at the source, and goes with --delete."""
+def test_what_a_hold_sets_at_the_source_is_not_set_at_the_destination(
+    minio: S3Server, other_minio: S3Server, tmp_path: Any
+) -> None:
+    """Lifecycle rules stay as a sync wrote them. A policy that is a hold alone is gone, and goes with --delete."""
     hold = {"Policy": json.dumps({"Statement": {"Sid": "MoveoutHoldBucket", "Effect": "Deny"}})}
     assert renamed("policy", hold, "old", "new") == renamed("policy", hold, "same", "same") == {}
     move = Move(configured(minio), make_locked(other_minio), record=str(tmp_path / "record"))
@@ -87,11 +89,17 @@ def test_a_policy_that_is_a_hold_alone_is_none(minio: S3Server, other_minio: S3S
     holds, file = {"media": BucketHold(move.source.url)}, tmp_path / "undo.json"
     place(file, holds)
     try:
-        assert "the source was held" in move.run(delete=True).settings["policy"]
+        done = move.run(delete=True)
+        assert "the source was held" in done.settings["policy"]
+        assert "a hold on the source" in done.settings["lifecycle"]
     finally:
         take_back(file, holds)
-    with pytest.raises(move.destination.boto.exceptions.ClientError, match="NoSuchBucketPolicy"):
-        move.destination.boto.get_bucket_policy(Bucket=move.destination.name)
+    destination = move.destination
+    with pytest.raises(destination.boto.exceptions.ClientError, match="NoSuchBucketPolicy"):
+        destination.boto.get_bucket_policy(Bucket=destination.name)
+    rules = destination.boto.get_bucket_lifecycle_configuration(Bucket=destination.name)["Rules"]
+    assert {rule["Status"] for rule in rules} == {"Enabled"}
+    assert "lifecycle" not in move.run().settings
 
 
 def test_a_default_retention_does_not_lock_the_record(minio: S3Server, other_minio: S3Server) -> None:

@@ -22,8 +22,8 @@ FIRST = ("encryption",)
 UNREAD = ("denied", "failing")
 """Entries next to the settings: the names of those that could not be read."""
 _HELD = (
-    "the source was held: what moveout hold source denies is left out; versioning and lifecycle rules are as the hold"
-    " has set them"
+    "the source was held: what moveout hold source denies is left out. A hold also switches versioning on and lifecycle"
+    " rules off: look at both"
 )
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""
