@@ -15,7 +15,6 @@ from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Uni
 from exporters.connections.open_connections import waking
 from exporters.errors import (
     SourceError,
-    SourceGoneError,
     SourceSilentError,
     SourceSnapshotLostError,
     SourceUnreachableError,
@@ -138,7 +137,7 @@ class PostgresSnapshot:
     @contextmanager
     def _unless_lost(self, table: PostgresTable) -> Iterator[None]:
         """Raise ``SourceSnapshotLostError`` where a server cannot be reached that has ended: it may begin anew. Also
-        where a table is not there by its name since, or definitions were altered.
+        where a table is not there by its name since, or is another one, or definitions were altered.
         """
         self._check_moved()
         try:
@@ -148,7 +147,7 @@ class PostgresSnapshot:
         except SourceUnreachableError:
             self._check_holder(wait=False)
             raise
-        except SourceGoneError:
+        except SourceError:
             self._check_holder()
             self._check_names([table])
             raise

@@ -20,7 +20,7 @@ from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
-from exporters.testing import MemoryWorkspace
+from exporters.testing import MemorySink, MemoryWorkspace
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
@@ -139,8 +139,9 @@ def test_a_session_that_ends_while_the_first_snapshot_begins_costs_a_new_one(
 
     def end_whoever_waits():
         eventually(waiting)
-        run(kill.format(waiting()[0]))
-        eventually(lambda: not waiting())
+        session = waiting()[0]
+        run(kill.format(session))
+        eventually(lambda: session not in waiting())  # the next one may wait already
         run(unlock)
 
     run(lock)
@@ -432,6 +433,19 @@ def test_rows_are_not_read_nor_counted_by_a_name_that_is_another_tables_meanwhil
             pytest.raises(SourceSnapshotLostError, match="its schema was renamed"),
         ):
             counting.result()
+
+
+def test_a_table_that_lacks_a_column_since_its_name_is_another_tables_costs_a_new_snapshot(postgres):
+    url = two_schemas(postgres, (10, 10))
+    run_sql(url, "ALTER TABLE two.t RENAME g TO other")
+    with (
+        open_sources({"app": Endpoint(url)}) as (opened,),
+        opened.snapshot(MemoryWorkspace(), workers=1) as snapshot,
+    ):
+        unit, _ = snapshot.units()
+        run_sql(url, SWAPPED)
+        with pytest.raises(SourceSnapshotLostError, match="its schema was renamed"):
+            snapshot.export(unit, MemorySink())
 
 
 @pytest.mark.parametrize("is_early", [True, False])

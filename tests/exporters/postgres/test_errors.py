@@ -400,8 +400,8 @@ def test_pg_dump_is_run_again_where_its_session_is_ended(postgres, monkeypatch):
             dumping = pool.submit(dump_definitions, tools, environment, snapshot, lock_seconds=100)
             for _ in range(kills):
                 eventually(lambda: fetch(url, f"SELECT pid {waiting}"))
-                fetch(url, f"SELECT pg_terminate_backend(pid) {waiting}")
-                eventually(lambda: not fetch(url, f"SELECT pid {waiting}"))
+                ended = fetch(url, f"SELECT pid, pg_terminate_backend(pid) {waiting}")[0][0]
+                eventually(lambda ended=ended: (ended,) not in fetch(url, f"SELECT pid {waiting}"))
             other.rollback()
             return dumping.result(60)
 
