@@ -56,6 +56,10 @@ STATEMENTS = st.one_of(
     _sql("UPDATE child SET id = id + 20 WHERE id = {i}"),
     _sql("DELETE child, keyed FROM child JOIN keyed ON child.parent = keyed.id WHERE keyed.id = {i}"),
     st.sampled_from(["TRUNCATE keyless", "TRUNCATE TABLE parts", "TRUNCATE noted"]),
+    # What a transaction with one of these has rolled back is in the log, with a ROLLBACK at its end.
+    st.sampled_from(
+        ["CREATE TEMPORARY TABLE IF NOT EXISTS side (a INT)", "DROP TEMPORARY TABLE IF EXISTS side"]
+    ),
     st.sampled_from(["SAVEPOINT a", "ROLLBACK TO a", "SAVEPOINT b", "ROLLBACK TO b"]),
     st.sampled_from([f"SET SESSION binlog_row_image = '{image}'" for image in ("MINIMAL", "FULL", "NOBLOB")]),
     st.sampled_from(["SET SESSION foreign_key_checks = 0", "SET SESSION foreign_key_checks = 1"]),
