@@ -327,6 +327,33 @@ def test_keys_of_characters_and_dates_are_cut_without_losing_a_row(mariadb, tmp_
         assert len(row.details["parts"]) > 5, row.name
 
 
+def test_keys_of_other_types_are_cut_by_their_own_order_or_not_at_all(mariadb, tmp_path, monkeypatch):
+    """An ENUM is in the order of its labels' numbers, and is compared with a string by its letters."""
+    monkeypatch.setattr(plans, "CHUNK_BYTES", 5_000)
+    url = mariadb.database()
+    types = {
+        "labels": ("ENUM('z', 'm', 'b', 'a')", "1 + seq % 4"),
+        "sets": ("SET('z', 'm', 'b', 'a')", "seq % 16"),
+        "uuids": ("UUID", "UUID()"),
+        "addresses": ("INET6", "CONCAT('::', HEX(seq * 7919 % 65536))"),
+        "moments": ("TIMESTAMP(2)", "FROM_UNIXTIME(seq * 7919 % 100000 + 0.25)"),
+        "prices": ("DECIMAL(9,3)", "seq * 7919 % 100000 / 1000 - 50"),
+        "words": (
+            "VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_german1_ci",
+            "CONCAT(CHAR(192 + seq % 64 USING latin1), seq)",
+        ),
+    }
+    for name, (sql_type, value) in types.items():
+        run_sql(
+            url,
+            f"CREATE TABLE {name} (k {sql_type}, n INT, filler CHAR(100), PRIMARY KEY (k, n));"
+            f"INSERT INTO {name} SELECT {value}, seq, 'f' FROM seq_1_to_2000; ANALYZE TABLE {name}",
+        )
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.complete, outcome
+    assert {row.items for row in read_bundle(tmp_path / "bundle").catalog()} == {2000}
+
+
 def test_errors_have_their_kinds(mariadb, monkeypatch):
     def open_(url):
         MysqlExporter().open("app", url, NoBuckets())
