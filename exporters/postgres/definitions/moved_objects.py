@@ -40,7 +40,17 @@ _OTHERS = (
     ("language", "language", "lan"),
     ("event trigger", "event_trigger", "evt"),
 )
+_COLUMN = "column"
+_COLUMNS = f"""
+SELECT o.oid, pg_catalog.format('%s (%I.%I.%I)', a.attnum, n.nspname, o.relname, a.attname) AS name
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
+WHERE o.oid >= {_FIRST_OID} AND o.relkind IN ('v', 'c') AND o.relpersistence <> 't' AND n.nspname !~ '^pg_'
+  AND a.attnum > 0 AND NOT a.attisdropped
+"""
+"""Of views, and attributes of composite types: two of them may have exchanged their names."""
 _SELECTS = {
+    _COLUMN: _COLUMNS,
     **{
         what: f"SELECT o.oid, pg_catalog.format('%I.%I', n.nspname, o.{word}name) AS name"
         f" FROM pg_catalog.pg_{catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.{word}namespace"
@@ -69,10 +79,14 @@ def moved_object(snapshot: psycopg.Connection[Any], present: psycopg.Connection[
     gone = before.difference(present.execute(_OBJECTS.encode()).fetchall())
     if not gone:
         return ""
-    oid, what, _ = min(gone)
+    columns_last = sorted(
+        gone, key=lambda moved: (moved[1] == _COLUMN, *moved)
+    )  # its relation may have moved
+    oid, what, digest = columns_last[0]
     with suppress(psycopg.Error, UnicodeError), snapshot.transaction():
+        where = f"oid = {oid} AND pg_catalog.md5(name) = '{digest}'"
         row = snapshot.execute(
-            f"SELECT name FROM ({_SELECTS[what]}) AS objects WHERE oid = {oid}".encode()
+            f"SELECT name FROM ({_SELECTS[what]}) AS objects WHERE {where}".encode()
         ).fetchone()
         return f"{what} {row[0]}" if row else f"{what} {oid}"
     return f"{what} {oid}"

@@ -21,7 +21,12 @@ INSERT INTO t SELECT n, 'good' FROM generate_series(1, 50) n;
 CREATE INDEX i ON t (code.twice(id));
 CREATE SEQUENCE s; CREATE VIEW v AS SELECT id, m FROM t; CREATE VIEW w AS SELECT * FROM v;
 CREATE TABLE parts (n int) PARTITION BY LIST (n);
+CREATE TYPE pair AS (a int, b int); CREATE TABLE pairs (p pair); CREATE VIEW firsts AS SELECT (p).a FROM pairs;
 CREATE FUNCTION unused() RETURNS int LANGUAGE sql AS 'SELECT 1'
+"""
+EXCHANGED = """
+ALTER TYPE pair RENAME ATTRIBUTE a TO c; ALTER TYPE pair RENAME ATTRIBUTE b TO a;
+ALTER TYPE pair RENAME ATTRIBUTE c TO b
 """
 
 
@@ -39,6 +44,7 @@ def exported(url, location, *on_export):
     [
         ("DROP VIEW w", "relation public.w"),
         ("ALTER TYPE mood RENAME TO humour", "type public.mood"),
+        (EXCHANGED, "column 1 (public.pair.a)"),
         pytest.param("DROP SEQUENCE s", "relation public.s", marks=pytest.mark.torture),
         pytest.param("DROP TABLE parts", "relation public.parts", marks=pytest.mark.torture),
         pytest.param("ALTER VIEW v RENAME TO u", "relation public.v", marks=pytest.mark.torture),
