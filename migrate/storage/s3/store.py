@@ -55,6 +55,8 @@ SHA256_METADATA = "moveout-sha256"
 _FAST = 8_000_000
 """Bytes a second, from which on parts are as large as usual."""
 _NO_BUCKET = "NoSuchBucket"
+_NO_UPLOAD = "NoSuchUpload"
+"""rclone 1.75 answers so where a bucket has no uploads at all."""
 _CHECKSUM = "x-amz-checksum-crc64nvme"
 _FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError)
 
@@ -352,8 +354,13 @@ class S3Store(BaseStore):
     def _uploads(self, whole_prefix: str) -> Iterator[Upload]:
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": whole_prefix, "EncodingType": "url"}
         while True:
-            with self._translated(""):
-                page = self._client.list_multipart_uploads(**request)
+            try:
+                with self._translated(""):
+                    page = self._client.list_multipart_uploads(**request)
+            except GoneError as exc:
+                if error_code(exc) == _NO_UPLOAD:
+                    return
+                raise
             spoken(page, self._named(""))
             decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
             for row in page.get("Uploads", ()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.bundles import restore_from
 from tests.tools.clients import boto_client
+from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
+from tests.tools.profiles import extra_profile
 
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
@@ -129,6 +133,33 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
     assert outcome.findings == ()
     rows = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()
     assert [row["item"] for row in rows if row["property"] == "tag"] == ["tagged"]
+
+
+@dataclass(slots=True)
+class NoUploadsProxy(HttpProxy):
+    """Answers as rclone does where a bucket has no unfinished uploads."""
+
+    def handle(self, asked: Asked) -> Answer:
+        if asked.method == "GET" and "uploads" in asked.query:
+            return refusal(HTTPStatus.NOT_FOUND, "NoSuchUpload")
+        return self.forward(asked)
+
+
+def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
+    minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were left out, since one looks for uploads of theirs first."""
+    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop.put("large", bytes(33 * 2**20))
+    reader = take_out(shop.url, tmp_path / "bundle")
+    with NoUploadsProxy(other_minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
+        outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
+    assert (outcome.left_out, destination.keys()) == ((), ["large"])
 
 
 def test_every_quirk_says_where_it_is_known_from() -> None:
