@@ -61,8 +61,9 @@ class ObjectRow(Struct, frozen=True):
 
     @property
     def content(self) -> Content:
-        """The size and hashes of its bytes."""
-        return Content(self.size_bytes, self.sha256, self.md5 or self.etag, self.crc64nvme)
+        """The size and hashes of its bytes. An ETag of what was encrypted by a key of the KMS is none of them."""
+        etag = self.etag if self.encryption in {"", "AES256"} else ""
+        return Content(self.size_bytes, self.sha256, self.md5 or etag, self.crc64nvme)
 
 
 def source_prefix(reader: BundleReader, source: str) -> str:

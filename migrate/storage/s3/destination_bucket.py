@@ -139,7 +139,9 @@ class DestinationBucket:
         stored_crc = kept_crc64nvme(headers)
         if stored_crc is not None:
             return f"{stored_crc:016x}" == content.crc64nvme
-        return not is_md5_of(summary.etag, headers) and self.sha256(summary) == content.sha256
+        if is_md5(content.etag) and is_md5_of(summary.etag, headers):
+            return False
+        return self.sha256(summary) == content.sha256
 
     def sha256(self, summary: ObjectSummary) -> str:
         """Read an object, return its SHA-256 in hex digits."""

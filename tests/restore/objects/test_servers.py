@@ -8,20 +8,27 @@ from http import HTTPStatus
 from itertools import product
 from pathlib import Path
 
+import boto3
 import botocore.exceptions
 import pyarrow.parquet as pq
 import pytest
+from botocore.config import Config
 
 from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
+from migrate.errors import NotEmptyError
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
+from tests.restore.objects.test_encrypted import Encrypted, encrypted
+from tests.sync.test_large import upload
 from tests.tools.bundles import restore_from
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
+
+__all__ = ["encrypted"]
 
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
@@ -160,6 +167,35 @@ def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
     assert (outcome.left_out, destination.keys()) == ((), ["large"])
+
+
+@pytest.mark.parametrize("kind", ["parts", "encrypted"])
+def test_what_is_there_is_read_where_no_checksum_tells(
+    minio: S3Server,
+    other_minio: S3Server,
+    encrypting_minio: S3Server,
+    make_shop: MakeShop,
+    encrypted: Encrypted,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """A destination may have an MD5 where the source has none. What a restore had written was an object of others."""
+    data, destination = bytes(range(256)) * 40_000, make_shop(other_minio)
+    if kind == "parts":
+        shop = make_shop(minio)
+        upload(shop, "large", data, 5 * 2**20)
+    else:
+        shop = encrypted(make_shop(encrypting_minio))
+        shop.put("large", data, ChecksumAlgorithm="CRC64NVME")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    plain = boto3.Session(profile_name=other_minio.profile).client(
+        "s3", config=Config(request_checksum_calculation="when_required")
+    )
+    plain.put_object(Bucket=destination.name, Key="large", Body=data)
+    assert restore_from(reader, "shop", destination.url).skipped_items == 1
+    plain.put_object(Bucket=destination.name, Key="large", Body=data[::-1])
+    with pytest.raises(NotEmptyError):
+        restore_from(reader, "shop", destination.url)
 
 
 def test_every_quirk_says_where_it_is_known_from() -> None:
