@@ -36,7 +36,7 @@ from migrate.follow.followed import FollowedSource, followed_sources, reread_tab
 from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.follow.table_digests import table_label
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
 
@@ -48,6 +48,10 @@ _LAG_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _NONE_DONE = "no delta pass is done yet"
 _NEXT_DELTA = "moveout follow takes one, and so does moveout cutover before it compares"
+_NEXT_SKIPPED = (
+    "moveout cutover brings over histories, materialized views and large objects; moveout verify --against names"
+    " what else differs"
+)
 _WATCH_SECONDS = 2.0
 """So often the location is asked whether a cutover has begun."""
 
@@ -178,10 +182,8 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
         return SummaryLine(source.source, "stopped", str(error), next_step)
     if isinstance(source, DeltaState):
         if source.skipped:
-            first = source.skipped[0]
-            return SummaryLine(
-                source.source, "in part", f"not made equal: {first}", "moveout verify --against"
-            )
+            happened = f"not made equal: {list_words(source.skipped)}"
+            return SummaryLine(source.source, "in part", happened, _NEXT_SKIPPED)
         if source.last is None:
             return SummaryLine(source.source, "no", _NONE_DONE, _NEXT_DELTA)
         if source.undefined:

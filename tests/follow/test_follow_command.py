@@ -11,7 +11,8 @@ import pytest
 
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
-from migrate.cli.follow import _is_news
+from migrate.changes.delta_record import DeltaRecord
+from migrate.cli.follow import Followed, _is_news
 from migrate.errors import BusyError
 from migrate.follow.delta import DeltaState
 from migrate.follow.followed import recorded_bases
@@ -43,6 +44,13 @@ def test_delta_passes_are_news_where_they_brought_rows_or_ended():
         news.append(_is_news(state, reported))
     state.stopped.append(BusyError("the destination is in use"))
     assert [*news, _is_news(state, reported)] == [True, False, True, False, True, False, True]
+
+
+def test_what_a_delta_pass_cannot_change_is_named_with_who_can():
+    record = DeltaRecord("app", passes=1, unequal=["a: it keeps the history of its rows", "b: no columns"])
+    (line,) = Followed("bundle", [DeltaState("app", record, passes=1)], 1.0).summary()
+    assert line.happened == "not made equal: a: it keeps the history of its rows, b: no columns"
+    assert line.next_step.startswith("moveout cutover brings over histories, ")
 
 
 def test_a_followed_database_comes_up_with_what_was_written_since(move):
