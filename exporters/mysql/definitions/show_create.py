@@ -66,6 +66,12 @@ _HAS_LIBRARIES = (
 _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 """What may end a statement for the client that reads the script: what is not in it."""
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
+_NAMED = (
+    _VIEWS.replace("TABLE_NAME", "TABLE_NAME, CRC32(VIEW_DEFINITION)", 1),
+    _EVENTS.replace("EVENT_NAME", "EVENT_NAME, CRC32(EVENT_DEFINITION)", 1),
+)
+_TRIES = 5
+"""So often definitions are read where views or events have got other names meanwhile: no lock keeps them."""
 _LISTED = ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event"))
 """Catalogs of what is made when tables and routines exist."""
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
@@ -101,9 +107,13 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     """Return all definitions. Raises the driver's errors."""
     control, _ = find_control_tables(connection)
     finished = all(name.endswith(("_left_out", "_follow")) for name in control)
-    missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
-    missing.losses.extend(unrepresented_losses(connection))
-    definitions = read_definitions(connection, tables, missing)
+    restored = [of_a_restore(quote_name(name), finished=finished) for name in sorted(control)]
+    for _ in range(_TRIES):
+        missing = Missing([*restored, *unrepresented_losses(connection)])
+        before = _views_and_events(connection)
+        definitions = read_definitions(connection, tables, missing)
+        if _views_and_events(connection) == before:
+            break
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     shown = [
         definition | {"sql": for_people(connection, definition)} if "client" in definition else definition
@@ -117,6 +127,11 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     if grants := read_grants(connection, missing.losses):
         files[GRANTS] = grants.encode()
     return Schema(files, missing)
+
+
+def _views_and_events(connection: Connection) -> list[list[tuple[Any, ...]]]:
+    """Return their names and checksums of their texts: what may have another name at any time."""
+    return [_listed(connection, query, "", Missing()) for query in _NAMED]
 
 
 def bare_schema(connection: Connection, tables: Iterable[MysqlTable]) -> Schema:

@@ -1,10 +1,14 @@
 """Definitions whose texts need escapes, or are in other charsets than the server's own, come back as they were."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 import pymysql
 import pytest
 
+from exporters.mysql.connection import connect, parse_url
+from exporters.mysql.definitions import show_create
 from migrate.restore.mysql.definitions.table_ddl import inheriting, items_of
 from tests.exporters.mysql.databases import (
     checksums,
@@ -124,3 +128,25 @@ def test_a_column_that_inherits_its_collation_goes_on_doing_so():
     assert inheriting(printed) == of.format("", "")
     without = printed.removesuffix(" COLLATE=utf8mb4_unicode_ci")
     assert inheriting(without) == without
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "mysql"])
+def test_views_that_exchange_their_names_while_they_are_read_are_read_again(kind, request, monkeypatch):
+    """Else both would be what one of them was."""
+    url, swaps = request.getfixturevalue(kind).database(), ["RENAME TABLE a TO c, b TO a, c TO b"]
+    run_sql(url, "CREATE VIEW a AS SELECT 1 AS x; CREATE VIEW b AS SELECT 2 AS x")
+    read = show_create.read_definition
+
+    def read_and_swap(connection, kind, name):
+        definition = read(connection, kind, name)
+        if swaps:
+            run_sql(url, swaps.pop())
+        return definition
+
+    monkeypatch.setattr(show_create, "read_definition", read_and_swap)
+    with closing(connect(parse_url(url))) as connection:
+        definitions = json.loads(show_create.read_schema(connection, []).files[show_create.DEFINITIONS])
+    views = {
+        definition["name"]: definition["sql"] for definition in definitions if definition["kind"] == "view"
+    }
+    assert ("select 2 AS" in views["a"], "select 1 AS" in views["b"]) == (True, True), views
