@@ -16,8 +16,9 @@ import pymysql
 from msgspec import Struct, field
 
 from exporters.api import Gap, Loss
+from exporters.errors import SourceError
 from exporters.mysql.catalog import MysqlColumn, MysqlTable, read_sequences
-from exporters.mysql.connection import Connection, connect
+from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
 from exporters.mysql.definitions.connection_secrets import NO_SECRETS, without_secrets
@@ -33,7 +34,7 @@ from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIA
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.definitions.unprintable_text import with_expressions, with_labels
 from exporters.mysql.definitions.unrepresented import unrepresented_losses
-from exporters.mysql.errors import is_about_the_thing, message_of, number_of
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.sql.outline import NO_DEFINITIONS
@@ -110,9 +111,9 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     restored = [of_a_restore(quote_name(name), finished=finished) for name in sorted(control)]
     for _ in range(_TRIES):
         missing = Missing([*restored, *unrepresented_losses(connection)])
-        before = _views_and_events(connection)
+        before = _views_and_events(connection.address)
         definitions = read_definitions(connection, tables, missing)
-        if _views_and_events(connection) == before:
+        if _views_and_events(connection.address) == before:
             break
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     shown = [
@@ -129,9 +130,15 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     return Schema(files, missing)
 
 
-def _views_and_events(connection: Connection) -> list[list[tuple[Any, ...]]]:
-    """Return their names and checksums of their texts: what may have another name at any time."""
-    return [_listed(connection, query, "", Missing()) for query in _NAMED]
+def _views_and_events(address: MysqlAddress) -> list[list[tuple[Any, ...]]]:
+    """Return their names and checksums of their texts as of now: in a snapshot MySQL lists those of then. Nothing where
+    nobody else is let in.
+    """
+    try:
+        with closing(connect(address)) as other:
+            return [_listed(other, query, "", Missing()) for query in _NAMED]
+    except (SourceError, *DRIVER_ERRORS):
+        return []
 
 
 def bare_schema(connection: Connection, tables: Iterable[MysqlTable]) -> Schema:

@@ -145,6 +145,8 @@ def test_views_that_exchange_their_names_while_they_are_read_are_read_again(kind
 
     monkeypatch.setattr(show_create, "read_definition", read_and_swap)
     with closing(connect(parse_url(url))) as connection:
+        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         definitions = json.loads(show_create.read_schema(connection, []).files[show_create.DEFINITIONS])
     views = {
         definition["name"]: definition["sql"] for definition in definitions if definition["kind"] == "view"
