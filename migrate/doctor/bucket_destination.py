@@ -40,7 +40,13 @@ _WRITES = (
     "AbortMultipartUpload",
     "ListMultipartUploadParts",
 )
-_LISTS = ("ListBucket", "ListBucketVersions", "GetBucketVersioning", "GetBucketObjectLockConfiguration")
+_LISTS = (
+    "ListBucket",
+    "ListBucketVersions",
+    "ListBucketMultipartUploads",
+    "GetBucketVersioning",
+    "GetBucketObjectLockConfiguration",
+)
 
 
 def examine(request: ExamineRequest) -> Examination:

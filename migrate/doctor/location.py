@@ -136,7 +136,10 @@ def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
 def _rights(store: MultipartStore, location: Endpoint) -> Fix:
     if store.free_bytes() is None:
         return Fix(
-            "advice", "allow s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket on the location"
+            "advice",
+            "allow s3:PutObject, s3:GetObject, s3:DeleteObject, s3:AbortMultipartUpload and"
+            " s3:ListMultipartUploadParts on the location, and s3:ListBucket and s3:ListBucketMultipartUploads"
+            " on its bucket",
         )
     path = shlex.quote(location.url.removeprefix("file://"))
     return Fix("shell", f"mkdir -p {path} && chown {_own_user()} {path} && chmod u+rwx {path}")
@@ -173,6 +176,7 @@ def _multipart(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         upload = store.begin(key)
         store.put_part(key, upload, 1, bytes(MIN_PART_BYTES // 5))
         store.abort(key, upload)
+        list(store.uploads(key))
     except NotAllowedError as exc:
         consequence = "Large files cannot be written there."
         yield Finding("blocks", "multipart", location.shown, str(exc), consequence, _rights(store, location))

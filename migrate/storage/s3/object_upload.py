@@ -225,13 +225,22 @@ class PartsUpload(Struct):
         return Uploaded(info, sha256_hash.hexdigest(), crc)
 
     def _find(self, patient: Retrying) -> ResumableUpload | None:
-        """Return the unfinished upload to continue."""
+        """Return the unfinished upload to continue, None also where those of the bucket cannot be listed: that needs a
+        right of its own, and some servers have no such call.
+        """
         key = self.described.key
         if not self.named and not self.resumes:
             return None
         known = [Upload(key, self.named, datetime.now(UTC))] if self.named else None
         part_bytes = patient.part_bytes(self.size_bytes)
-        return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
+        try:
+            return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            if self.named:
+                raise
+            return None
 
     def _put(self, patient: Retrying, upload: str, number: int, body: bytes) -> UploadedPart:
         """Send a part. It is counted at once: the parts behind it may wait for a limit of the bandwidth."""

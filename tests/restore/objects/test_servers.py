@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import product
 from pathlib import Path
@@ -18,8 +19,11 @@ from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.storage.registry import open_location
+from migrate.storage.s3.access.minio_accounts import Accounts
+from migrate.storage.s3.client import parse
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
+from tests.cli.conftest import call
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.restore.objects.test_encrypted import Encrypted, encrypted
 from tests.sync.test_large import upload
@@ -196,6 +200,34 @@ def test_what_is_there_is_read_where_no_checksum_tells(
     plain.put_object(Bucket=destination.name, Key="large", Body=data[::-1])
     with pytest.raises(NotEmptyError):
         restore_from(reader, "shop", destination.url)
+
+
+def test_objects_in_parts_arrive_where_nobody_may_list_unfinished_uploads(
+    minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were left out. A bundle needs that right, and doctor says so."""
+    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop.put("large", bytes(33 * 2**20))
+    reader = take_out(shop.url, tmp_path / "bundle")
+    everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+    denied = {**everything, "Effect": "Deny", "Action": ["s3:ListBucketMultipartUploads"]}
+    accounts = Accounts(parse(f"s3://none?profile={other_minio.profile}"))
+    policy = {"Version": "2012-10-17", "Statement": [everything, denied]}
+    account = accounts.add("no-uploads", policy, datetime.now(UTC) + timedelta(days=1))
+    profile = extra_profile(
+        monkeypatch, tmp_path, other_minio, access_key=account.access_key, secret_key=account.secret_key
+    )
+    outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
+    assert (outcome.left_out, destination.keys()) == ((), ["large"])
+    done = call("doctor", f"shop={shop.url}", "--to", f"s3://{destination.name}/bundle?profile={profile}")
+    assert (done.code, "s3:ListBucketMultipartUploads on its bucket" in " ".join(done.out.split())) == (
+        3,
+        True,
+    )
 
 
 def test_every_quirk_says_where_it_is_known_from() -> None:
