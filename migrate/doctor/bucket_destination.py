@@ -33,8 +33,8 @@ from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.own_objects import of_others
 
 _WRITES = (
-    "PutObject",
-    "GetObject",
+    "PutObject*",
+    "GetObject*",
     "DeleteObject",
     "DeleteObjectVersion",
     "AbortMultipartUpload",

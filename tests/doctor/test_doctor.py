@@ -275,6 +275,25 @@ def test_a_policy_that_is_too_narrow_is_mended_by_the_one_that_is_written(minio,
     assert (second.code, second.findings("media")) == (0, {})
 
 
+def test_a_restore_needs_no_more_rights_than_doctor_writes(minio, make_bucket, narrow, tmp_path):
+    """Of tags, and of objects that go in parts."""
+    client, old, new = boto_client(minio.profile), make_bucket(minio), make_bucket(minio)
+    client.put_object(Bucket=old, Key="tagged", Body=b"x", Tagging="a=b")
+    client.put_object(Bucket=old, Key="large", Body=bytes(33 * 2**20))
+    url = f"s3://{new}?profile={narrow.profile}"
+    case = case_of(
+        tmp_path / "case.toml", [("media", f"s3://{old}?profile={minio.profile}")], [("media", url)]
+    )
+    for _ in range(2):
+        for text in doctor("-c", case).fixes("media", kind="destination").values():
+            narrow.allow(json.loads(text))
+    assert doctor("-c", case).findings("media", kind="destination") == {}
+    assert call("export", "-c", case).code == 0
+    done = call("restore", "-c", case, "--json")
+    assert (done.code, done.json["result"]["restored"][0]["left_out"]) == (0, []), done.err
+    assert client.get_object_tagging(Bucket=new, Key="tagged")["TagSet"] == [{"Key": "a", "Value": "b"}]
+
+
 class NoVersions(HttpProxy):
     """An S3 server that lists no versions to these credentials."""
 
