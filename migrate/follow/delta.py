@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from exporters.engine import part_reader_of
 from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
@@ -325,11 +326,15 @@ class DeltaCutover(Struct):
 
     def _is_written_since(self, record: DeltaRecord, source_digests: Digests) -> bool:
         """Tell whether the source has been written to since a pass and a comparison. Where its server says which tables
-        were, a pass reads these alone; else the source's rows are read again.
+        were, a pass reads these alone; else, and of what passes do not read (large objects), all is read again.
         """
-        if record.states:
-            return self.followed.take_pass(self.cancellation).rows > 0
-        return recorded_digests(self.followed.source, workers=self.workers) != as_recorded(source_digests)
+        source = self.followed.source
+        if record.states and self.followed.take_pass(self.cancellation).rows > 0:
+            return True
+        label = part_reader_of(source.engine).label
+        seen = {name for name in source_digests if label(*name) in record.states}
+        before = as_recorded({name: digest for name, digest in source_digests.items() if name not in seen})
+        return recorded_digests(source, workers=self.workers, without=seen) != before
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

@@ -33,7 +33,8 @@ from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
 from tests.tools.waiting import eventually
 
-T = ("public", "t")
+T, LABEL = ("public", "t"), '"public"."t"'
+LARGE_OBJECTS = ("pg_catalog", "pg_largeobject")
 MAKE = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
     "INSERT INTO accounts VALUES (1, 10), (2, 20), (3, 30)",
@@ -223,11 +224,19 @@ def test_what_was_defined_otherwise_before_the_first_pass_is_named_too(
     assert (switched.code, missing) == (3, ["view public.v as it is defined now"]), switched
 
 
-@pytest.mark.parametrize("sides", ["postgres", "sqlite"], indirect=True)
-def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, tmp_path):
+@pytest.mark.parametrize(
+    ("sides", "write"),
+    [
+        ("postgres", "UPDATE accounts SET balance = 0 WHERE id = 2"),
+        ("postgres", "SELECT lo_put(4711, 0, 'new')"),
+        ("sqlite", "UPDATE accounts SET balance = 0 WHERE id = 2"),
+    ],
+    indirect=["sides"],
+)
+def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, write, tmp_path):
     engine, old, new = sides
     for url in (old, new):
-        for statement in MAKE:
+        for statement in (*MAKE, "SELECT lo_from_bytea(4711, 'old')")[: None if engine is postgres else -1]:
             engine.run_sql(url, statement)
     store = open_location(str(tmp_path / "bundle"))
     write_delta(store, DeltaRecord("app"))
@@ -236,7 +245,7 @@ def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, t
     def report(stage):
         stages.append(stage)
         if is_written and stages.count(stage) == 2:  # the check after the comparison
-            engine.run_sql(old, "UPDATE accounts SET balance = 0 WHERE id = 2")
+            engine.run_sql(old, write)
 
     cutover = DeltaCutover(
         DeltaSource("app", Endpoint(old), Endpoint(new), store), CancellationToken(), 2, report=report
@@ -510,8 +519,9 @@ def test_a_cutover_catches_up_until_a_pass_writes_nothing():
 @pytest.mark.parametrize(
     ("states", "rows", "digests", "is_written"),
     [
-        ({"t": "1"}, 0, {}, False),
-        ({"t": "1"}, 1, {}, True),
+        ({LABEL: "1"}, 0, {T: RowsDigest(2, 254)}, False),
+        ({LABEL: "1"}, 1, {}, True),
+        ({LABEL: "1"}, 0, {LARGE_OBJECTS: RowsDigest(1, 1)}, True),
         ({}, 9, {T: RowsDigest(2, 255)}, False),
         ({}, 0, {T: RowsDigest(2, 254)}, True),
         ({}, 0, {}, True),
@@ -520,13 +530,13 @@ def test_a_cutover_catches_up_until_a_pass_writes_nothing():
 def test_whether_a_source_was_written_to_is_asked_of_its_server_or_read_again(
     monkeypatch, states, rows, digests, is_written
 ):
-    def read_again(source, *, workers):
-        assert (states, source, workers) == ({}, Endpoint("x://old"), 3)
-        return as_recorded({T: RowsDigest(2, 255)})
+    def read_again(source, *, workers, without):
+        assert (source, workers) == (Endpoint("postgresql://old/d"), 3)
+        return as_recorded({T: RowsDigest(2, 255)} if T not in without else {})
 
     monkeypatch.setattr(delta, "recorded_digests", read_again)
     source = Passes(DeltaRecord("app", rows=rows))
-    source.source = Endpoint("x://old")
+    source.source = Endpoint("postgresql://old/d")
     cutover = DeltaCutover(source, CancellationToken(), 3)
     assert cutover._is_written_since(DeltaRecord("app", states=states), digests) is is_written
 
