@@ -5,7 +5,8 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -352,6 +353,19 @@ def test_pg_dump_ends_when_the_export_does(tmp_path):
     assert time.monotonic() - began < 60
 
 
+@contextmanager
+def of_a_snapshot(server, url):
+    """Make a table, and yield what dumps the definitions as of a snapshot that is held meanwhile."""
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
+    address = parse_url(url)
+    environment = {**os.environ, **address.environment(server.password)}
+    with connect(address) as holder:
+        tools = find_tools(holder.info.server_version // 10000)
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
+        yield partial(dump_definitions, tools, environment, snapshot, lock_seconds=100)
+
+
 def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_statement_that_takes_long(
     postgres, monkeypatch
 ):
@@ -360,17 +374,10 @@ def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_sta
     monkeypatch.setattr(pg_dump, "_ENDS_WHEN_DROPPED", options)
     monkeypatch.setattr(pg_dump, "_AGAIN_SECONDS", ())
     url = postgres.database()
-    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
-    address = parse_url(url)
-    environment = {**os.environ, **address.environment(postgres.password)}
-    with connect(address) as holder, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
-        tools = find_tools(holder.info.server_version // 10000)
-        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
+    about = parse_url(url).url
+    with of_a_snapshot(postgres, url) as dump, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
         other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        dumping = pool.submit(
-            dump_definitions, tools, environment, snapshot, lock_seconds=100, about=address.url
-        )
+        dumping = pool.submit(dump, about=about)
         eventually(lambda: fetch(url, "SELECT pid FROM pg_locks WHERE NOT granted"))
         time.sleep(6)
         assert not dumping.done(), "the server is busy with its statement"
@@ -379,25 +386,19 @@ def test_pg_dump_ends_where_the_network_drops_its_connection_and_waits_for_a_sta
         with pytest.raises(SourceUnreachableError, match="pg_dump: ") as caught:
             dumping.result(30)
         assert time.monotonic() - begun < 20
-    assert caught.value.about == address.url
+    assert caught.value.about == about
     assert "run the same command again" in caught.value.next_step
 
 
 def test_pg_dump_is_run_again_where_its_session_is_ended(postgres, monkeypatch):
     monkeypatch.setattr(pg_dump, "_AGAIN_SECONDS", (0.1,))
     url = postgres.database()
-    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
     waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    address = parse_url(url)
-    environment = {**os.environ, **address.environment(postgres.password)}
-    with connect(address) as holder, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
-        tools = find_tools(holder.info.server_version // 10000)
-        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
+    with of_a_snapshot(postgres, url) as dump, psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
 
         def dumped(kills):
             other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-            dumping = pool.submit(dump_definitions, tools, environment, snapshot, lock_seconds=100)
+            dumping = pool.submit(dump)
             for _ in range(kills):
                 eventually(lambda: fetch(url, f"SELECT pid {waiting}"))
                 ended = fetch(url, f"SELECT pid, pg_terminate_backend(pid) {waiting}")[0][0]
