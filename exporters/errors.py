@@ -239,7 +239,7 @@ class SourceSilentError(SourceUnreachableError):
 
 
 class SourceNoRouteError(SourceSilentError):
-    """The network has said at once that no way leads to a server, as while its address moves: it was not waited for."""
+    """The network answers at once that no way leads to a server, as while its address moves: nobody waited for it."""
 
 
 class SourceSnapshotLostError(SourceUnreachableError):

@@ -27,7 +27,7 @@ def chunk_outcome(
 ) -> Outcome:
     """Write what is left of a chunk. Return what it came to: its rows, the bytes of their text, and its facts, which
     are its files, the columns that needed a side column, the bytes of the columns that are kept as text or bytes
-    (``octets``, by name), and ``facts`` of the engine.
+    (``octets``, by column), and ``facts`` of the engine.
     """
     own = {
         "parts": [asdict(part) for part in parts.finish()],

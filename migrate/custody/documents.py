@@ -173,7 +173,7 @@ def signed_by(document: Document, name: str, armored: bytes) -> PublicKey:
 def sort_signatures(
     document: Document, signatures: Mapping[str, bytes], counts: Callable[[PublicKey], bool]
 ) -> tuple[dict[str, bytes], list[PublicKey]]:
-    """Return those signatures of a document that came as files (bytes by name) whose keys count, and the other keys: a
+    """Return those ``signatures`` (their bytes, by file) of a document whose keys count, and the other keys: a
     signature that holds may be a stranger's, and is not kept. Raises ``DamageError`` where one does not hold.
     """
     signers = {name: signed_by(document, name, armored) for name, armored in signatures.items()}
@@ -204,7 +204,7 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
 
 
 def copy_all(store: Store, document: Document, signatures: Mapping[str, bytes]) -> None:
-    """Keep a document that came from elsewhere, with its signatures (bytes by name); each is checked first.
+    """Keep a document that came from elsewhere, with its signatures (their bytes, by file); each is checked first.
 
     Raises ``DamageError``.
     """

@@ -163,8 +163,8 @@ def prepare(store: Store, reason: str) -> Document:
 def accept(
     store: Store, document: Document, signatures: Mapping[str, bytes], trust: Trust | None = None
 ) -> tuple[Document, list[PublicKey]]:
-    """Check a release that came as files, with signatures (bytes by name), and keep it at the location. Signatures by
-    keys that neither its holds name nor ``trust`` lists are left out; these keys are returned, too.
+    """Check a release that came as files, with its ``signatures`` (their bytes, by file), and keep it at the location.
+    Signatures by keys that neither its holds name nor ``trust`` lists are left out; these keys are returned, too.
 
     Raises like ``prepare``, and ``UsageError`` where it is another bundle's, location's or hold's, ``DamageError``
     where a signature does not hold.
