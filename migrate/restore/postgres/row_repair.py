@@ -141,15 +141,20 @@ class PostgresTableWriter:
         """
         names = {"table": self._label, "tables": self._family}
         refusing = self._connection.execute(_REFUSING.encode(), names).fetchall() if rows else []
-        for change in (False, True):
-            for name, *publishes in refusing:
-                words = [word for word, is_set in zip(_OTHER_CHANGES, publishes, strict=True) if is_set]
-                words += ["delete"] if change else []
-                self._connection.execute(
-                    f"ALTER PUBLICATION {name} SET (publish = '{', '.join(words)}')".encode()
-                )
-            if not change:
-                yield
+        others = {
+            name: [word for word, is_set in zip(_OTHER_CHANGES, publishes, strict=True) if is_set]
+            for name, *publishes in refusing
+        }
+        self._publish(others)
+        yield
+        self._publish({name: [*words, "delete"] for name, words in others.items()})
+
+    def _publish(self, changes: Mapping[str, Sequence[str]]) -> None:
+        """Set which changes each of these publications publishes."""
+        for name, words in changes.items():
+            self._connection.execute(
+                f"ALTER PUBLICATION {name} SET (publish = '{', '.join(words)}')".encode()
+            )
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
         """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""
