@@ -11,7 +11,8 @@ from typing import Any
 
 import psycopg
 
-_FIRST_OID = 16384
+from exporters.postgres.definitions.system_schema import FIRST_OID
+
 _IN_SCHEMAS = (
     ("relation", "class", "rel", "relkind IN ('v', 'S', 'p', 'f', 'c', 'm') AND relpersistence <> 't'"),
     ("type", "type", "typ", "typtype <> 'c' AND (typtype <> 'b' OR typelem = 0)"),
@@ -45,7 +46,7 @@ _COLUMNS = f"""
 SELECT o.oid, pg_catalog.format('%s (%I.%I.%I)', a.attnum, n.nspname, o.relname, a.attname) AS name
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
-WHERE o.oid >= {_FIRST_OID} AND o.relkind IN ('v', 'c') AND o.relpersistence <> 't' AND n.nspname !~ '^pg_'
+WHERE o.oid >= {FIRST_OID} AND o.relkind IN ('v', 'c') AND o.relpersistence <> 't' AND n.nspname !~ '^pg_'
   AND a.attnum > 0 AND NOT a.attisdropped
 """
 """Of views, and attributes of composite types: two of them may have exchanged their names."""
@@ -54,12 +55,12 @@ _SELECTS = {
     **{
         what: f"SELECT o.oid, pg_catalog.format('%I.%I', n.nspname, o.{word}name) AS name"
         f" FROM pg_catalog.pg_{catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.{word}namespace"
-        f" WHERE o.oid >= {_FIRST_OID} AND n.nspname !~ '^pg_' AND {condition}"
+        f" WHERE o.oid >= {FIRST_OID} AND n.nspname !~ '^pg_' AND {condition}"
         for what, catalog, word, condition in _IN_SCHEMAS
     },
     **{
         what: f"SELECT oid, pg_catalog.quote_ident({word}name) AS name"
-        f" FROM pg_catalog.pg_{catalog} WHERE oid >= {_FIRST_OID} AND {word}name !~ '^pg_'"
+        f" FROM pg_catalog.pg_{catalog} WHERE oid >= {FIRST_OID} AND {word}name !~ '^pg_'"
         for what, catalog, word in _OTHERS
     },
 }
@@ -79,10 +80,8 @@ def moved_object(snapshot: psycopg.Connection[Any], present: psycopg.Connection[
     gone = before.difference(present.execute(_OBJECTS.encode()).fetchall())
     if not gone:
         return ""
-    columns_last = sorted(
-        gone, key=lambda moved: (moved[1] == _COLUMN, *moved)
-    )  # its relation may have moved
-    oid, what, digest = columns_last[0]
+    # A column last: its relation may have moved.
+    oid, what, digest = min(gone, key=lambda moved: (moved[1] == _COLUMN, *moved))
     with suppress(psycopg.Error, UnicodeError), snapshot.transaction():
         where = f"oid = {oid} AND pg_catalog.md5(name) = '{digest}'"
         row = snapshot.execute(
