@@ -6,8 +6,7 @@ Everything is compared first and written only where it differs. So the same agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pymysql
@@ -148,41 +147,36 @@ def _read_counters(connection: Connection) -> dict[str, int]:
 
 def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> None:
     """Replace the rows of a table at the destination by the source's. Raises the driver's errors."""
-    if not table.versioned:
+    if table.versioned:
+        writer.run(f"DELETE FROM {table.label}")
+        writer.run(f"DELETE HISTORY FROM {table.label}")  # what was deleted is history
+    else:
         writer.run(f"TRUNCATE TABLE {table.label}")
+    if not table.history:
         _write(writer, table, _batches(table, reader))
         return
-    writer.run(f"DELETE FROM {table.label}")
-    writer.run(f"DELETE HISTORY FROM {table.label}")  # what was deleted is history
     if not writer.takes_history:
-        still = partial(holding_still, history=table.history) if table.history else _all_of
-        _write(writer, table, map(partial(_selected, still), _batches(table, reader)), table.history)
+        _write(writer, table, _selected(holding_still, table, reader), table.history)
         return
     for rows in _batches(table, reader):
-        long = rows.long if isinstance(rows, LongRow) else {}
-        for begin, some in momentary(_batch_of(rows), table.history) if table.history else ():
+        batch, long = (rows.batch, rows.long) if isinstance(rows, LongRow) else (rows, {})
+        for begin, some in momentary(batch, table.history):
             writer.run(f"SET SESSION timestamp = {begin}")
             _write(writer, table, [LongRow(some, long) if long else some], table.history)
             writer.run(f"DELETE FROM {table.label}")
     writer.run("SET SESSION timestamp = DEFAULT, SESSION system_versioning_insert_history = 1")
-    for_a_while = partial(lasting, history=table.history) if table.history else _all_of
-    _write(writer, table, map(partial(_selected, for_a_while), _batches(table, reader)))
-
-
-def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch
-
-
-def _batch_of(rows: pa.RecordBatch | LongRow) -> pa.RecordBatch:
-    return rows.batch if isinstance(rows, LongRow) else rows
+    _write(writer, table, _selected(lasting, table, reader))
 
 
 def _selected(
-    select: Callable[[pa.RecordBatch], pa.RecordBatch], rows: pa.RecordBatch | LongRow
-) -> pa.RecordBatch | LongRow:
-    """Return some of these rows."""
-    batch = select(_batch_of(rows))
-    return LongRow(batch, rows.long) if isinstance(rows, LongRow) else batch
+    select: Callable[[pa.RecordBatch, Sequence[str]], pa.RecordBatch], table: MysqlTable, reader: Connection
+) -> Iterator[pa.RecordBatch | LongRow]:
+    """Yield those rows of a table that its history selects, as ``_batches`` does."""
+    for rows in _batches(table, reader):
+        if isinstance(rows, LongRow):
+            yield LongRow(select(rows.batch, table.history), rows.long)
+        else:
+            yield select(rows, table.history)
 
 
 def _write(
