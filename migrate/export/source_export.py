@@ -245,20 +245,21 @@ def _separate_groups(run: ExportRun, source: str) -> None:
     """
 
     def on_damage(error: DamageError) -> None:
-        if not run.options.ask:
-            raise _of_unasked(error)
+        _require_asked(run, error)
         run.progress.note(f"{error}; its units are exported again")
 
     separate_groups(run.store, source, on_damage)
 
 
-def _of_unasked(error: DamageError) -> DamageError:
-    """Return the error of a record, with what to do where its source is not asked any more."""
+def _require_asked(run: ExportRun, error: DamageError) -> None:
+    """Raise the error of a record, with what to do, where its source is not asked any more."""
+    if run.options.ask:
+        return
     step = (
         "moveout export reads again what it is of; where the source is gone for good, remove this file,"
         " and the bundle is sealed without that"
     )
-    return DamageError(error.key, expected=error.expected, found=error.found, next_step=step)
+    raise DamageError(error.key, expected=error.expected, found=error.found, next_step=step) from error
 
 
 def _finish_source(
@@ -365,8 +366,7 @@ def _finished_before(
             raise final
         _load_records(run, source.name)
     except DamageError as exc:
-        if not run.options.ask:
-            raise _of_unasked(exc) from exc
+        _require_asked(run, exc)
         run.progress.note(f"{exc}; {source.name} is read again")
         run.ledger.forget(source.name)
         run.store.delete(layout.final_record(source.name))
@@ -411,8 +411,7 @@ def _load_rest(run: ExportRun, source: str) -> set[str]:
     """
 
     def on_damage(error: DamageError) -> None:
-        if not run.options.ask:
-            raise _of_unasked(error)
+        _require_asked(run, error)
         reason = f"the record of what an earlier run has exported is damaged: {error.explanation}"
         run.ledger.add_gaps(source, [Gap(error.key, "failed", f"{reason}; {_EXPORTED_AGAIN}")])
         run.progress.count_gaps(1)
