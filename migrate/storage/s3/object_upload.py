@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
@@ -94,35 +94,37 @@ class PartsUpload(Struct):
         are refused again; otherwise what is there stays, to be continued.
         """
         patient = Retrying(self.destination.parts())
-        upload_state = self._find(patient)
-        upload, stored_parts = (upload_state.id, upload_state.parts) if upload_state else ("", {})
-        cut = upload_state.part_bytes if upload_state else patient.part_bytes(self.size_bytes)
+        earlier = self._find(patient)
+        cut = earlier.part_bytes if earlier else patient.part_bytes(self.size_bytes)
         own_sizes = () if self._are_too_small() else self.sizes
-        cuts = [list(own_sizes)] * bool(own_sizes) + [part_sizes(self.size_bytes, cut)]
-        may_refuse = bool(upload or own_sizes)
-        try:
-            numbers = self.numbers if own_sizes else ()
-            parts: Iterable[tuple[int, bytes]] = zip(numbers or count(1), pieces(cuts[0]), strict=False)
-            written = self._send(patient, upload, stored_parts, parts, sha256, may_refuse=may_refuse)
-            if not upload or self.named or self._drop_another(written.info):
-                return written
-            self._begin_again(ANOTHERS)
-        except _RefusedError as exc:
-            self._begin_again(str(exc.reason))
-            self._note_refusal(exc.reason)
-            is_of_parts = not (upload or numbers or isinstance(exc.reason, DamageError))
-            if own_sizes and (is_of_parts or self._are_too_small()):
-                cuts.pop(0)
+        numbers = self.numbers if own_sizes else ()
+        is_first = True
         while True:
-            sizes = cuts.pop(0)
+            upload = earlier or self._begin()
+            sizes = own_sizes or part_sizes(self.size_bytes, cut)
+            parts = zip(numbers or count(1), pieces(sizes), strict=False)
             try:
-                parts = enumerate(pieces(sizes), 1)
-                return self._send(patient, "", {}, parts, sha256, may_refuse=bool(cuts))
+                written = self._send(patient, upload, parts, sha256, may_refuse=bool(earlier or own_sizes))
+                if not earlier or self.named or self._drop_another(written.info):
+                    return written
+                reason = ANOTHERS
             except _RefusedError as exc:
-                if not cuts:
+                patient.abort(self.described.key, upload.id)
+                if not (is_first or own_sizes):
                     raise exc.reason from exc
                 self._note_refusal(exc.reason)
-                self._begin_again(str(exc.reason))
+                # Once, the fault may be of what was begun before, of the numbers or of the way, and not of the sizes.
+                may_keep_sizes = is_first and (earlier or numbers or isinstance(exc.reason, DamageError))
+                if not may_keep_sizes or self._are_too_small():
+                    own_sizes = ()
+                reason = str(exc.reason)
+            self._begin_again(reason)
+            earlier, numbers, is_first = None, (), False
+
+    def _begin(self) -> ResumableUpload:
+        upload_id = self.destination.parts().begin_described(self.described)
+        self.on_begun(upload_id)
+        return ResumableUpload(upload_id, 0, {})
 
     def _are_too_small(self) -> bool:
         """Tell whether the destination is known to refuse parts as small as the source's. The last may be smaller."""
@@ -162,27 +164,7 @@ class PartsUpload(Struct):
     def _send(
         self,
         patient: Retrying,
-        upload: str,
-        stored_parts: Mapping[int, UploadedPart],
-        pieces: Iterable[tuple[int, bytes]],
-        sha256: str,
-        *,
-        may_refuse: bool,
-    ) -> Uploaded:
-        if not upload:
-            upload = self.destination.parts().begin_described(self.described)
-            self.on_begun(upload)
-        try:
-            return self._fill(patient, upload, stored_parts, pieces, sha256, may_refuse=may_refuse)
-        except _RefusedError:
-            patient.abort(self.described.key, upload)
-            raise
-
-    def _fill(
-        self,
-        patient: Retrying,
-        upload: str,
-        stored_parts: Mapping[int, UploadedPart],
+        upload: ResumableUpload,
         pieces: Iterable[tuple[int, bytes]],
         sha256: str,
         *,
@@ -198,25 +180,25 @@ class PartsUpload(Struct):
             for number, body in pieces:
                 sha256_hash.update(body)
                 numbers.append(number)
-                if is_part(stored_parts.get(number), body):
-                    sent.append(_with_crc(stored_parts[number], body))
+                if is_part(upload.parts.get(number), body):
+                    sent.append(_with_crc(upload.parts[number], body))
                     self.progress.skip(size_bytes=len(body))
                     self._counted.append(len(body))
                     continue
-                under_way.append(executor.submit(self._put, patient, upload, number, body))
+                under_way.append(executor.submit(self._put, patient, upload.id, number, body))
                 while len(under_way) >= _ahead(len(body)):
                     self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
             while under_way:
                 self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
         if sha256 and sha256_hash.hexdigest() != sha256:
-            patient.abort(key, upload)
+            patient.abort(key, upload.id)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
         self.before_end()
         by_number = {part.number: part for part in sent}
         # Of the parts in the order in which they were read: that is the object, however they are numbered.
         crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
         try:
-            info = patient.complete(key, upload, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
+            info = patient.complete(key, upload.id, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
         except MoveoutError as exc:
             strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError):
