@@ -107,6 +107,12 @@ def shop(server: S3Server, make_shop: MakeShop) -> Shop:
     return make_shop(server)
 
 
+@pytest.fixture
+def shops(minio: S3Server, other_minio: S3Server, make_shop: MakeShop) -> tuple[Shop, Shop]:
+    """An empty bucket on a MinIO, and one on another MinIO."""
+    return make_shop(minio), make_shop(other_minio)
+
+
 def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
     """Put objects of every kind, return them."""
     objects = {f"small/{number:03d}.bin": bytes([number]) * (number * 50) for number in range(40)}

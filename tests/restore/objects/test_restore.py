@@ -274,13 +274,9 @@ def test_parts_of_a_large_object_are_not_sent_twice(
 
 
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
-    minio: S3Server,
-    other_minio: S3Server,
-    make_shop: MakeShop,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop, destination = shops
     shop.put("video", bytes(range(256)) * (48 * 4096))
     reader = take_out(shop.url, tmp_path / "bundle")
     complete, tried = S3Store.complete, []

@@ -157,18 +157,14 @@ class NoUploadsProxy(HttpProxy):
 
 
 def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
-    minio: S3Server,
-    other_minio: S3Server,
-    make_shop: MakeShop,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were left out, since one looks for uploads of theirs first."""
-    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop, destination = shops
     shop.put("large", bytes(33 * 2**20))
     reader = take_out(shop.url, tmp_path / "bundle")
-    with NoUploadsProxy(other_minio.endpoint) as proxy:
-        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
+    with NoUploadsProxy(destination.server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, destination.server, endpoint=proxy.endpoint)
         outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
     assert (outcome.left_out, destination.keys()) == ((), ["large"])
 
@@ -203,23 +199,23 @@ def test_what_is_there_is_read_where_no_checksum_tells(
 
 
 def test_objects_in_parts_arrive_where_nobody_may_list_unfinished_uploads(
-    minio: S3Server,
-    other_minio: S3Server,
-    make_shop: MakeShop,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were left out. A bundle needs that right, and doctor says so."""
-    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop, destination = shops
     shop.put("large", bytes(33 * 2**20))
     reader = take_out(shop.url, tmp_path / "bundle")
     everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
     denied = {**everything, "Effect": "Deny", "Action": ["s3:ListBucketMultipartUploads"]}
-    accounts = Accounts(parse(f"s3://none?profile={other_minio.profile}"))
+    accounts = Accounts(parse(f"s3://none?profile={destination.server.profile}"))
     policy = {"Version": "2012-10-17", "Statement": [everything, denied]}
     account = accounts.add("no-uploads", policy, datetime.now(UTC) + timedelta(days=1))
     profile = extra_profile(
-        monkeypatch, tmp_path, other_minio, access_key=account.access_key, secret_key=account.secret_key
+        monkeypatch,
+        tmp_path,
+        destination.server,
+        access_key=account.access_key,
+        secret_key=account.secret_key,
     )
     outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
     assert (outcome.left_out, destination.keys()) == ((), ["large"])

@@ -13,7 +13,7 @@ from migrate.storage.registry import open_location
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
-from tests.exporters.objects.conftest import MakeShop, fill, take_out
+from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.exporters.objects.test_history import make_old_shop
 from tests.tools.bundles import restore_from
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
@@ -33,19 +33,15 @@ class Counting(HttpProxy):
 
 
 def test_a_tar_becomes_objects(
-    minio: S3Server,
-    other_minio: S3Server,
-    make_shop: MakeShop,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, destination = make_shop(minio), make_shop(other_minio)
+    shop, destination = shops
     fill(shop)
     for number in range(60):
         shop.put(f"tagged/{number:02d}", b"%d" % number, Metadata={"n": str(number)}, Tagging="a=b%20c&d=e")
     reader = take_out(shop.url, tmp_path / "bundle")
-    with Counting(other_minio.endpoint) as proxy:
-        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
+    with Counting(destination.server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, destination.server, endpoint=proxy.endpoint)
         outcome = restore_from(
             reader,
             "shop",
