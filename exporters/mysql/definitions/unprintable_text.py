@@ -17,13 +17,13 @@ from exporters.api import Loss
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.rows.column_types import LABEL
 
 _COLUMNS = (
     "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME FROM information_schema.COLUMNS"
     " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {table} AND DATA_TYPE IN ('enum', 'set')"
     " AND COLUMN_TYPE LIKE '%?%'"
 )
-_LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
 _PROPERTY = "labels"
 
 
@@ -40,7 +40,7 @@ def with_labels(connection: Connection, table: str, sql: str, losses: list[Loss]
         match = re.search(rf"{begin}((?:'(?:[^'\\]|\\.|'')*',?)+)\)", sql, re.DOTALL | re.MULTILINE)
         if match is None:
             continue
-        printed = [literal[0] for literal in _LABEL.finditer(match[1])]
+        printed = [literal[0] for literal in LABEL.finditer(match[1])]
         doubtful = [number for number, label in enumerate(printed) if "?" in label]
         labels = dict(_asked(connection, quote_name(table), column, str(kind), doubtful))
         for number in doubtful:

@@ -115,7 +115,11 @@ _BYTES = {
 GEOMETRIES = frozenset(name for name in _BYTES if not name.endswith(("binary", "blob", "vector")))
 _MICROSECONDS = pa.timestamp("us")
 _UTC = pa.timestamp("us", "UTC")
-_LABEL = re.compile(r"'((?:[^']|'')*)'")
+LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
+"""A label of ENUM or SET as servers print it. Its text: see ``labels_of``."""
+_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
+_ESCAPES = {"0": "\0", "n": "\n", "r": "\r"}
+"""How servers print what is in a label (``append_unescaped`` in their sources)."""
 
 
 def kind_of(sql_type: SqlType) -> Kind:
@@ -142,11 +146,19 @@ def kind_of(sql_type: SqlType) -> Kind:
     return _moment(sql_type) or _unknown()
 
 
+def labels_of(sql_type: str) -> list[str]:
+    """Return the labels of an ENUM or SET. What is printed as question marks stays so: see ``unprintable_text``."""
+    return [
+        _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]) if match[1] else "'", label)
+        for label in LABEL.findall(sql_type)
+    ]
+
+
 def _labels_tell(sql_type: SqlType) -> bool:
     """Tell whether labels say which one of an ENUM or SET it is. They do not where '' is one (it is also the error
     value, and the empty set), nor where two are equal, as a server without strict mode lets them be.
     """
-    labels = _LABEL.findall(sql_type.full)
+    labels = labels_of(sql_type.full)
     if not sql_type.collation.endswith(("_bin", "binary")):  # others differ from flavour to flavour
         labels = list(map(_as_compared, labels))
     labels = [label.rstrip() for label in labels]

@@ -75,3 +75,19 @@ def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
     assert fetch(url, query)[1] == (2, 2, 3, 2, 2)
     kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
     assert kinds == {"id": "int", "e": "int", "s": "int", "c": "int", "o": "text"}
+
+
+def test_labels_that_are_equal_but_for_what_is_printed_by_a_backslash_stay_apart(my_exported, other_mariadb):
+    """Collations pass over some characters of control, and servers print these by a backslash."""
+    url, reader = my_exported(
+        r"SET sql_mode = ''; CREATE TABLE twice (id INT PRIMARY KEY, e ENUM('x','x\0'), s SET('x\0','x'),"
+        r" n ENUM('b','\0'), o ENUM('\\','\\\\','0')) COLLATE utf8mb4_unicode_ci;"
+        "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,2,2,2), (3,0,3,0,3)"
+    )
+    destination = other_mariadb.database()
+    outcome = restore_from(reader, "app", destination)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    query = "SELECT id, e+0, CAST(s AS UNSIGNED), n+0, o+0 FROM twice ORDER BY id"
+    assert fetch(destination, query) == fetch(url, query)
+    kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
+    assert kinds == {"id": "int", "e": "int", "s": "int", "n": "int", "o": "text"}

@@ -22,6 +22,7 @@ from exporters.mysql.changes.row_events import Image, LoggedRow, value_text
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.rows.column_types import labels_of
 from migrate.changes.apply import ChangeConflictError
 
 _SEQUENCE = "SEQUENCE"
@@ -40,10 +41,6 @@ _KEY = """
 SELECT COLUMN_NAME FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX
 """
-_LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
-_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
-_ESCAPES = {"0": "\0", "n": "\n", "r": "\r"}
-"""How the catalog prints what is in a label (``append_unescaped`` in the servers' sources)."""
 _PRINTED_SO, _UNPRINTABLE = re.compile(r"\?+"), "[?0-9\ufffd\U00010000-\U0010ffff]+"
 """What the catalog prints for characters beyond the first 65,536, and how those read as UTF-8: in GB 18030 they have
 digits.
@@ -110,7 +107,7 @@ class DestinationTable(Struct, frozen=True):
     def labels(self) -> list[list[str] | None]:
         """The labels of the columns of type ENUM, then of those of type SET; None where they cannot be compared."""
         return [
-            _labels_of(sql_type)
+            labels_of(sql_type)
             if charset in _PLAIN or (charset not in _WIDE and sql_type.isascii())
             else None
             for word in ("enum(", "set(")
@@ -251,13 +248,6 @@ def _has_implicit_times(connection: Connection, name: str) -> bool:
     """Tell whether a system-versioned table names its times not itself."""
     definition = str(connection.named(f"SHOW CREATE TABLE {quote_name(name)}")[0]["create table"])
     return " GENERATED ALWAYS AS ROW START" not in definition.upper()
-
-
-def _labels_of(sql_type: str) -> list[str]:
-    return [
-        _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]) if match[1] else "'", label)
-        for label in _LABEL.findall(sql_type)
-    ]
 
 
 def _text(value: object) -> str:
