@@ -6,7 +6,8 @@ Everything is compared first and written only where it differs. So the same agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 
 import pyarrow as pa
 import pymysql
@@ -156,27 +157,16 @@ def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> Non
         _write(writer, table, _batches(table, reader))
         return
     if not writer.takes_history:
-        _write(writer, table, _selected(holding_still, table, reader), table.history)
+        still = partial(holding_still, history=table.history)
+        _write(writer, table, map(still, _batches(table, reader)), table.history)
         return
     for rows in _batches(table, reader):
-        batch, long = (rows.batch, rows.long) if isinstance(rows, LongRow) else (rows, {})
-        for begin, some in momentary(batch, table.history):
+        for begin, some in momentary(rows, table.history):
             writer.run(f"SET SESSION timestamp = {begin}")
-            _write(writer, table, [LongRow(some, long) if long else some], table.history)
+            _write(writer, table, [some], table.history)
             writer.run(f"DELETE FROM {table.label}")
     writer.run("SET SESSION timestamp = DEFAULT, SESSION system_versioning_insert_history = 1")
-    _write(writer, table, _selected(lasting, table, reader))
-
-
-def _selected(
-    select: Callable[[pa.RecordBatch, Sequence[str]], pa.RecordBatch], table: MysqlTable, reader: Connection
-) -> Iterator[pa.RecordBatch | LongRow]:
-    """Yield those rows of a table that its history selects, as ``_batches`` does."""
-    for rows in _batches(table, reader):
-        if isinstance(rows, LongRow):
-            yield LongRow(select(rows.batch, table.history), rows.long)
-        else:
-            yield select(rows, table.history)
+    _write(writer, table, map(partial(lasting, history=table.history), _batches(table, reader)))
 
 
 def _write(

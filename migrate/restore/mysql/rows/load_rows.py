@@ -58,7 +58,7 @@ from migrate.restore.mysql.rows.relaxed_constraints import CHECK_VIOLATED, Relax
 from migrate.restore.mysql.rows.system_versioning import history_of, holding_still, lasting, momentary
 from migrate.runtime.crash_points import durable
 
-Select = Callable[[pa.RecordBatch], pa.RecordBatch]
+Select = Callable[[pa.RecordBatch | LongRow], pa.RecordBatch | LongRow]
 """Chooses rows."""
 
 _BULK_ROWS = 256
@@ -241,10 +241,9 @@ class RowWriter:
             without = computed_of(connection, part.table.name, file.schema_arrow)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-        select: Select = _all_of
-        if history := history_of(part.table):
-            select = partial(lasting if connection.takes_history else holding_still, history=history)
-            without = without if connection.takes_history else [*history, *without]
+        history = history_of(part.table)
+        select = partial(lasting if connection.takes_history else holding_still, history=history)
+        without = without if connection.takes_history else [*history, *without]
         allowed = connection.longest_statement_bytes()
         return _Opened(part, file, select, without, allowed, decimals=not connection.is_mariadb)
 
@@ -291,11 +290,9 @@ class RowWriter:
                 opened = replace(opened, without=[*opened.without, *history])
                 key = opened.key(connection)
                 for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.cancellation):
-                    batch = some.batch if isinstance(some, LongRow) else some
-                    for begin, rows in momentary(batch, history):
+                    for begin, rows in momentary(some, history):
                         connection.run(f"SET SESSION timestamp = {begin}")
-                        values = LongRow(rows, some.long) if isinstance(some, LongRow) else rows
-                        opened.insert(connection, values, refusals)
+                        opened.insert(connection, rows, refusals)
                         where = opened.where(rows, key)
                         connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
         connection.run("SET SESSION timestamp = DEFAULT")
@@ -306,10 +303,6 @@ class RowWriter:
 
 def _momentary_step(table: str) -> str:
     return f"momentary {table}"
-
-
-def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch
 
 
 class Refusals(Struct):
@@ -332,13 +325,8 @@ class _Opened(Struct, frozen=True):
     decimals: bool
 
     def rows(self) -> Iterator[pa.RecordBatch | LongRow]:
-        """Yield the rows that are written, a few thousand at a time, and those with long values alone."""
-        for rows in rows_of(self.file):
-            yield (
-                LongRow(self.select(rows.batch), rows.long)
-                if isinstance(rows, LongRow)
-                else self.select(rows)
-            )
+        """Return the rows that are written, a few thousand at a time, and those with long values alone."""
+        return map(self.select, rows_of(self.file))
 
     def literals(self, rows: pa.RecordBatch | LongRow) -> Iterator[Values | LongValues]:
         """Return the value lists of rows."""
@@ -370,14 +358,15 @@ class _Opened(Struct, frozen=True):
         rows = connection.rows(_PRIMARY.format(table=quote_literal(self.part.table.name)))
         return [str(name) for (name,) in rows if name in names]
 
-    def where(self, rows: pa.RecordBatch, key: Sequence[str]) -> bytes:
+    def where(self, rows: pa.RecordBatch | LongRow, key: Sequence[str]) -> bytes:
         """Return the condition for these rows among those that hold: that finds them by the key, if there is one."""
         if not key:
             return b""
+        batch = rows.batch if isinstance(rows, LongRow) else rows
         others = [field.name for field in self.file.schema_arrow if field.name not in key]
         literals = [
             row
-            for values in literals_of(rows, others, decimals=self.decimals)
+            for values in literals_of(batch, others, decimals=self.decimals)
             if isinstance(values, Values)
             for row in values.rows
         ]
