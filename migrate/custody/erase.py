@@ -158,22 +158,18 @@ def check_releases(store: MultipartStore, now: datetime) -> list[str]:
     an entry of a transfer has made another location's of the same name: no URL tells whether that is so.
     """
     log = custody_log.read(store)
-    holds = bundle_hold.standing(log, store.location, now)
     here = log.at(store.location, "held")
-    namesakes = [
-        entry
-        for name in ("held", "released")
-        for entry in log.find(name)
-        if is_same_location(entry.what.location, store.location) and entry not in here
-    ]
-    ended = max((entry.number for entry in namesakes if entry.what.event == "released"), default=0)
-    hidden = [
-        hold
-        for hold in namesakes
-        if hold.number > ended and (hold.what.details.get("legal") or bundle_hold.end_of(hold) > now)
+    untransferred = replace(
+        log, entries=[entry for entry in log.entries if entry.what.event != "transferred"]
+    )
+    of_namesakes = [
+        hold for hold in bundle_hold.standing(untransferred, store.location, now) if hold not in here
     ]
     sentence = "by an entry of a transfer it is another location's of the same name"
-    return [*map(_unreleased, holds), *(f"{_unreleased(hold)}; {sentence}" for hold in hidden)]
+    return [
+        *map(_unreleased, bundle_hold.standing(log, store.location, now)),
+        *(f"{_unreleased(hold)}; {sentence}" for hold in of_namesakes),
+    ]
 
 
 def _unreleased(hold: LogEntry) -> str:
