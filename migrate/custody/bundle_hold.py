@@ -202,14 +202,13 @@ def _check_enforced(store: Store, object_lock: ObjectLock, heads: Sequence[FileV
     )
 
 
-def standing_at(store: Store) -> list[LogEntry]:
-    """Return the holds of the location, by its log, that no release has ended; where all are released those that a
+def last_standing(log: Log, location: str) -> list[LogEntry]:
+    """Return the holds of a location, by its log, that no release has ended; where all are released those that a
     release has ended last, for it may have to be finished.
     """
-    log = custody_log.read(store)
-    releases = reversed(log.at(store.location, "released"))
-    ended = (standing(log.before(entry), store.location) for entry in releases)
-    return standing(log, store.location) or next(filter(None, ended), [])
+    releases = reversed(log.at(location, "released"))
+    ended = (standing(log.before(entry), location) for entry in releases)
+    return standing(log, location) or next(filter(None, ended), [])
 
 
 def standing(log: Log, location: str, moment: datetime | None = None) -> list[LogEntry]:
@@ -228,10 +227,9 @@ def end_of(hold: LogEntry) -> datetime:
     return moment_of(hold.what.details.get("until")) or datetime.min.replace(tzinfo=UTC)
 
 
-def release_of(store: Store, hold: LogEntry) -> LogEntry | None:
-    """Return the release that ended a hold, by the log; None where it stands."""
-    released = custody_log.read(store).at(store.location, "released")
-    return next((entry for entry in released if entry.number > hold.number), None)
+def release_of(log: Log, location: str, hold: LogEntry) -> LogEntry | None:
+    """Return the release that ended a hold of a location, by its log; None where it stands."""
+    return next(iter(log.at(location, "released", after=hold.number)), None)
 
 
 def _missing(store: Store, present: Collection[str]) -> Iterator[Finding]:

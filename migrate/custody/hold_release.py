@@ -74,7 +74,7 @@ def release(
     Raises ``DamageError`` where the server holds on to what was released, ``BusyError`` where somebody places a hold
     meanwhile.
     """
-    holds = bundle_hold.standing_at(store)
+    holds = bundle_hold.last_standing(custody_log.read(store), store.location)
     if release_.value["holds"] != [hold.hash for hold in holds]:
         raise BusyError(
             f"the holds at {store.location} have changed meanwhile", next_step="run the same command again"
@@ -85,7 +85,7 @@ def release(
     if missing := _missing(release_, holds, trust):
         return Released(release_, missing, None, list(waiting.values()))
     # Once the holds have ended, locks are of a hold that is being placed.
-    has_ended = bundle_hold.release_of(store, holds[-1]) is not None
+    has_ended = bundle_hold.release_of(custody_log.read(store), store.location, holds[-1]) is not None
     versions = [version for version in object_lock.versions() if not (has_ended or version.is_marker)]
     progress.begin("release", items=len(versions), size_bytes=0)
 
@@ -251,8 +251,7 @@ def names_hold(document: Document, hold: LogEntry) -> bool:
 
 
 def _need_holds(store: Store) -> list[LogEntry]:
-    custody_log.check_order(store)
-    holds = bundle_hold.standing_at(store)
+    holds = bundle_hold.last_standing(custody_log.check_order(store), store.location)
     if not holds:
         raise UsageError(
             f"no hold is in the custody log at {store.location}",

@@ -33,6 +33,7 @@ from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
 from migrate.custody.hold_release import Waiting
+from migrate.custody.log import custody_log
 from migrate.errors import OK, DamageError, GoneError, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words, things
 from migrate.storage.api import MultipartStore, Store
@@ -242,13 +243,14 @@ def extend_command(
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     store, object_lock = open_both(session, known_location(words, loaded))
-    standing = bundle_hold.standing_at(store)
+    log = custody_log.read(store)
+    standing = bundle_hold.last_standing(log, store.location)
     if not standing:
         raise UsageError(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
         )
     before = standing[-1].what.details
-    if (released := bundle_hold.release_of(store, standing[-1])) is not None:
+    if (released := bundle_hold.release_of(log, store.location, standing[-1])) is not None:
         raise UsageError(
             f"the hold at {store.location} was released on {moment_words(released.moment)}"
             f" ({released.what.details.get('reason', 'no reason is recorded')}), so there is none to extend",
