@@ -127,7 +127,7 @@ def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
         return []
     has_end = not any(hold.what.details.get("legal") for hold in holds)
     until = max(map(bundle_hold.end_of, holds)) if has_end else None
-    words = _key_words(holds, trust)
+    words = {key: word for hold in holds for key, word in _key_words(hold, trust).items()}
 
     def described(document: Document) -> Waiting:
         by = [public.fingerprint for public in document.signers]
@@ -172,7 +172,7 @@ def accept(
     holds = _need_holds(store)
     if (objection := _objection(document, new_event(store, "released"), holds)) is not None:
         raise objection
-    named, listed = set(_named_keys(holds)), set(trust.keys if trust else ())
+    named, listed = set(_named_keys(*holds)), set(trust.keys if trust else ())
     kept, strangers = documents.sort_signatures(
         document, signatures, lambda public: public.fingerprint in named or public in listed
     )
@@ -211,17 +211,16 @@ def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | N
     """Return a sentence where fewer owners of the keys signed that a hold names than it wants; else "". Keys that the
     hold, or ``trust``, has under one name are one owner's. One that ``trust`` does not list at all does not count.
     """
-    details = hold.what.details
-    named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")
+    quorum_value = hold.what.details.get("release_quorum")
     quorum = quorum_value if isinstance(quorum_value, int) else 0
-    owners = _owners(named, details.get("release_owners"), trust)
+    named, owners = _named_keys(hold), _owners(hold, trust)
     listed = {public.fingerprint for public in trust.keys} if trust else set(named)
     signed_with = [key for key in named if key in fingerprints]
     counted = [key for key in signed_with if key in listed]
     count = count_owners(counted, owners)
     if count >= quorum:
         return ""
-    words = _key_words([hold], trust)
+    words = _key_words(hold, trust)
     of_owners = ", each of another owner" if quorum > 1 else ""
     few = f", all of {things(count, 'owner')}" if count < len(counted) else ""
     unlisted = [words[key] for key in signed_with if key not in listed]
@@ -263,7 +262,7 @@ def _need_holds(store: Store) -> list[LogEntry]:
 
 def _rank(holds: Sequence[LogEntry], document: Document) -> tuple[int, str]:
     """Order releases by how many of the keys that holds name have signed them."""
-    named = set(_named_keys(holds))
+    named = set(_named_keys(*holds))
     return len(named & {public.fingerprint for public in document.signers}), document.key
 
 
@@ -323,25 +322,24 @@ def _about(bundle: str) -> str:
     return f"Release of the bundle {bundle} from its hold"
 
 
-def _owners(keys: Sequence[str], recorded: object, trust: Trust | None) -> dict[str, frozenset[str]]:
-    """Return the names of the owners of keys, by their fingerprints: those that a hold has, and those of a list."""
+def _owners(hold: LogEntry, trust: Trust | None) -> dict[str, frozenset[str]]:
+    """Return the names of the owners of the keys that a hold names, by their fingerprints: those that it has, and those
+    of a list.
+    """
+    keys, recorded = _named_keys(hold), hold.what.details.get("release_owners")
     listed = [public for public in (trust.keys if trust else ()) if public.fingerprint in keys]
     names = {public.fingerprint: trust.owners(public) for public in listed if trust}
     by_hold = recorded if isinstance(recorded, dict) else {}
     return {key: names.get(key, frozenset()).union(_list(by_hold.get(key))) for key in keys}
 
 
-def _key_words(holds: Sequence[LogEntry], trust: Trust | None) -> dict[str, str]:
-    """Return each key that holds name, by its fingerprint, with its owner where that is recorded or listed."""
-    words: dict[str, str] = {}
-    for hold in holds:
-        named = _named_keys([hold])
-        owners = _owners(named, hold.what.details.get("release_owners"), trust)
-        words |= {key: f"{key} ({', '.join(sorted(owners[key]))})" if owners[key] else key for key in named}
-    return words
+def _key_words(hold: LogEntry, trust: Trust | None) -> dict[str, str]:
+    """Return each key that a hold names, by its fingerprint, with its owner where that is recorded or listed."""
+    owners = _owners(hold, trust)
+    return {key: f"{key} ({', '.join(sorted(names))})" if names else key for key, names in owners.items()}
 
 
-def _named_keys(holds: Sequence[LogEntry]) -> list[str]:
+def _named_keys(*holds: LogEntry) -> list[str]:
     """Return the fingerprints of the keys that holds name."""
     return [key for hold in holds for key in _list(hold.what.details.get("release_keys"))]
 
