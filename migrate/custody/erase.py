@@ -138,7 +138,7 @@ def check_rest(
     begun = log.at(store.location, "erasing")[-1]
     newer = [hold for hold in bundle_hold.standing(log, store.location, now) if hold.number > begun.number]
     reasons = [_unreleased(hold) for hold in newer]
-    if trust is not None and begun not in log.counted(trust):
+    if trust is not None and begun in log.uncounted(trust):
         reasons.append(f"its erasure was begun (entry {begun.number}) by nobody in {trust.source}")
     if begun.what.details.get("override"):
         return reasons

@@ -127,8 +127,7 @@ def clock_command(
     now = parse_deadline(at) if at else datetime.now(UTC)
     trust, notes = load_trust(None, loaded), list(log.notes)
     if trust is not None:
-        counted = {entry.line for entry in log.counted(trust)}
-        strangers = [entry for entry in log.entries if entry.line not in counted]
+        strangers = log.uncounted(trust)
         notes += [f"entry {entry.number} is signed by nobody in {trust.source}" for entry in strangers]
     judged = [(rule_set, clock.judge(rule_set, log.entries, now)) for rule_set in load_rules(rules)]
     return Judged(location.shown, judged, notes)

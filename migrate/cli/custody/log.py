@@ -241,11 +241,9 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
     stands for. Where one does, the signature of a stranger is a note: anybody can sign anything.
     """
     sentence = f"is signed by nobody in {trust.source}"
-    counted = {entry.line for entry in log.counted(trust)}
     findings = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
-        for entry in log.entries
-        if entry.line not in counted
+        for entry in log.uncounted(trust)
     ]
     if log.head_signer is not None and log.head_signer not in trust.keys:
         findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))

@@ -74,6 +74,11 @@ class Log(Struct, frozen=True):
         """Return the entries by keys that a list counted when they were written."""
         return [entry_ for entry_, at in self.dated(trust) if trust.name(entry_.public, at) is not None]
 
+    def uncounted(self, trust: Trust) -> list[LogEntry]:
+        """Return the entries that are not ``counted``."""
+        counted = {entry_.line for entry_ in self.counted(trust)}
+        return [entry_ for entry_ in self.entries if entry_.line not in counted]
+
     def recorded_at(self, sha256: str, trust: Trust) -> datetime | None:
         """Return when the log first named a file by its hash, as ``dated`` has it; None where it does not."""
         dated = self.dated(trust)
