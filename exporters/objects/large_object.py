@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -12,7 +12,6 @@ from msgspec import Struct
 from exporters.api import Gap, Loss, Outcome, Sink, Unit
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import (
-    SourceDamagedError,
     SourceError,
     SourceGoneError,
     SourceItemError,
@@ -47,7 +46,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
     if read.error is None:
         fetched, content = read.fetched, read.content
         index_row = index_rows.exported(bucket.name, row, fetched, content)
-        object_losses = [*index_rows.losses(fetched), *read.doubts(), *acls.fill(bucket, [index_row], outage)]
+        object_losses = [*index_rows.losses(fetched), *read.doubts, *acls.fill(bucket, [index_row], outage)]
         facts |= {"row": index_rows.to_json(index_row)}
         facts |= {"reread": 1} if fetched.summary.etag != listed.etag else {}
         return Outcome(1, fetched.summary.size_bytes, losses=object_losses, facts=facts)
@@ -64,13 +63,8 @@ class Read(Struct, frozen=True):
     error: SourceError | None = None
     unwanted: str = ""
     """Why it was not written after all."""
-    fault: str = ""
-    """The checksum of the source that contradicts the bytes, though they came the same twice."""
-
-    def doubts(self) -> Iterator[Loss]:
-        """Yield the losses: what contradicts the bytes."""
-        if self.fault:
-            yield Loss(self.fetched.summary.name, "ETag", f"the content does not have {self.fault}")
+    doubts: Sequence[Loss] = ()
+    """Where a checksum of the source contradicts the bytes, though they came the same twice."""
 
 
 _NOTHING = index_rows.Content("", "", 0)
@@ -88,7 +82,7 @@ def write(
     """Write one object as a file of its own. Raises ``SourceUnreachableError`` when the source does not answer."""
     fetched = bucket.head(summary)
     error: SourceError | None = None
-    before = ""
+    before: ContentProof | None = None
     for _ in range(max(changed_objects.ATTEMPTS, READS)):
         error = fetched.error
         if error is None:
@@ -99,11 +93,10 @@ def write(
             except (SourceItemError, SourceUnreachableError) as exc:
                 error = exc
             else:
-                fault = proof.fault() or ""
-                if not fault or (content.sha256 == before and not proof.is_certain):
-                    return Read(fetched, content, fault=fault)
-                before = content.sha256
-                error = SourceDamagedError(f"{fetched.summary.name}: what came does not have {fault}")
+                error = proof.error(before)
+                if error is None:
+                    return Read(fetched, content, doubts=proof.losses())
+                before = proof
                 continue
         if not changed_objects.has_changed(error):
             break

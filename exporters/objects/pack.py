@@ -212,7 +212,7 @@ class _Pack(Struct):
             read = large_object.write(self.bucket, summary, name, self.sink, self.outage)
             if read.error is None:
                 self._note(row, read.fetched, read.content)
-                self.losses.extend(read.doubts())
+                self.losses.extend(read.doubts)
             else:
                 self.lost.append((row, summary, read.error))
 

@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from msgspec.structs import replace
 
+from exporters.api import Loss
 from exporters.bucket_api import Bucket, Fetched
 from exporters.errors import SourceDamagedError
 
@@ -102,10 +103,26 @@ class ContentProof:
         """The MD5 of all, where it was taken."""
         return None if self._kept is not None or self._ends else self._md5.hexdigest()
 
+    def error(self, before: ContentProof | None) -> SourceDamagedError | None:
+        """Return why the bytes are to be read again. None where nothing contradicts them, or only an ETag, which need
+        not be a checksum, and a read ``before`` came to the same bytes.
+        """
+        fault = self.fault()
+        is_confirmed = self._kept is None and before is not None and before._sums == self._sums  # noqa: SLF001
+        if fault is None or is_confirmed:
+            return None
+        return SourceDamagedError(f"{self._fetched.summary.name}: what came does not have {fault}")
+
     @property
-    def is_certain(self) -> bool:
-        """Whether what is compared can be nothing but a checksum of the bytes; an ETag only looks like one."""
-        return self._kept is not None
+    def _sums(self) -> tuple[int, list[bytes], bytes]:
+        return self.crc64nvme, self._digests, self._md5.digest()
+
+    def losses(self) -> Sequence[Loss]:
+        """Return the loss of an object that is kept although something contradicts its bytes."""
+        fault = self.fault()
+        return (
+            [Loss(self._fetched.summary.name, "ETag", f"the content does not have {fault}")] if fault else []
+        )
 
     def fault(self) -> str | None:
         """Return the source's checksum that contradicts the bytes, None where none does."""

@@ -51,7 +51,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 class LargeCopy(Struct):
     """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two. None is made
     of bytes that contradict what the source says of them: they are read again, for they may have been damaged on the
-    way. ``_proof`` is of what is being read, ``_doubted_crc`` of what came before and was doubted.
+    way. ``_proof`` is of what is being read, ``_doubted`` of what came before and was doubted.
     """
 
     context: SyncContext
@@ -59,7 +59,7 @@ class LargeCopy(Struct):
     uploads: Uploads
     versions: bool = False
     _proof: ContentProof | None = None
-    _doubted_crc: int | None = None
+    _doubted: ContentProof | None = None
 
     def run(self, steps: Sequence[SyncStep]) -> None:
         """Copy the objects one by one. Raises what stops the whole sync."""
@@ -71,7 +71,7 @@ class LargeCopy(Struct):
         """Copy what is there now; what changes while it is read is read again, a few times."""
         fetched = self.context.source.head(source_of(step))
         error: SourceError | None = fetched.error
-        self._doubted_crc = None
+        self._doubted = None
         for _ in range(changed_objects.ATTEMPTS):
             if error is not None and changed_objects.has_changed(error) and not is_null(fetched.summary):
                 fetched = changed_objects.current(self.context.source, fetched.summary)
@@ -119,7 +119,7 @@ class LargeCopy(Struct):
         """Write an object that was small in parts by one request."""
         context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
-        self._check(read_item)
+        self._check()
         described = context.describe(read_item)
         if self.versions:
             written = next(
@@ -149,7 +149,7 @@ class LargeCopy(Struct):
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
             on_begun=lambda upload_id: self.uploads.note(step.key, identity, upload_id),
-            before_end=lambda: self._check(read_item, counted_bytes=row.size_bytes),
+            before_end=lambda: self._check(counted_bytes=row.size_bytes),
         )
         sent: Uploaded = upload.run(partial(self._pieces, read_item))
         self.uploads.end(step.key)
@@ -163,8 +163,7 @@ class LargeCopy(Struct):
         self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False
     ) -> None:
         record_row = read_item.record_row | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
-        fault = self._proof.fault() if self._proof else None
-        doubts = [Loss(read_item.step.name, "ETag", f"the content does not have {fault}")] if fault else []
+        doubts = self._proof.losses() if self._proof else ()
         record_copied(
             self.context,
             self.done,
@@ -174,17 +173,12 @@ class LargeCopy(Struct):
             bytes_counted=bytes_counted,
         )
 
-    def _check(self, read_item: Item, *, counted_bytes: int = 0) -> None:
-        """Raise ``SourceDamagedError`` where what was read contradicts the source's checksum; not where the same came
-        twice, and what contradicts it is an ETag, which only looks like a checksum.
-        """
-        proof = self._proof
-        if proof is None or not (fault := proof.fault()):
-            return
-        if proof.is_certain or proof.crc64nvme != self._doubted_crc:
-            self._doubted_crc = proof.crc64nvme
+    def _check(self, *, counted_bytes: int = 0) -> None:
+        """Raise ``SourceDamagedError`` where what was read is to be read again."""
+        if self._proof is not None and (error := self._proof.error(self._doubted)):
+            self._doubted = self._proof
             self.context.progress.grow(size_bytes=counted_bytes)  # which come once more
-            raise SourceDamagedError(f"{read_item.step.name}: what came does not have {fault}")
+            raise error
 
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         summary = read_item.fetched.summary
