@@ -115,31 +115,25 @@ class _Histories(Struct, frozen=True):
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
         for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
-            chosen = [row for row, reason in self._chosen(rows) if not reason]
-            if chosen and not self._is_own_folder(key, rows):
+            chosen = [row for row, reason in self._chosen(key, rows) if not reason]
+            if chosen:
                 yield self.destination.prefix + key, chosen
 
     def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
         """Yield the versions that are not restored, each with the reason."""
-        for key, rows in islice(
-            histories(object_rows(self.reader, self.source)), 1
-        ):  # by key it is the first
-            if self._is_own_folder(key, rows):
-                yield from ((key, row, OWN_FOLDER) for row in rows)
-        if self.flat or self.markers.refused:
-            for key, rows in histories(object_rows(self.reader, self.source)):
-                for row, reason in self._chosen(rows):
-                    if reason:
-                        yield self.destination.prefix + key, row, reason
+        all_rows = histories(object_rows(self.reader, self.source))
+        # Without these only an own folder is left out, which is the first by key.
+        for key, rows in all_rows if self.flat or self.markers.refused else islice(all_rows, 1):
+            for row, reason in self._chosen(key, rows):
+                if reason:
+                    yield self.destination.prefix + key, row, reason
 
-    def _is_own_folder(self, key: str, rows: Sequence[ObjectRow]) -> bool:
-        return is_own_folder(self.destination.prefix + key, max(row.size_bytes for row in rows))
-
-    def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
-        before: ObjectRow | None = None
+    def _chosen(self, key: str, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
+        name, before = self.destination.prefix + key, None
+        own_folder = OWN_FOLDER if is_own_folder(name, max(row.size_bytes for row in rows)) else ""
         for row in rows:
             not_current = self.flat and (row.is_delete_marker or not row.is_latest)
-            reason = self.flat if not_current else self.markers.refuse(row, before)
+            reason = own_folder or (self.flat if not_current else self.markers.refuse(row, before))
             if not reason:
                 before = row
             yield row, reason
