@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import JustifyMethod
-from rich.table import Table
 
 from exporters.api import Source, SurveyItem
 from exporters.connections.silent_servers import silence
@@ -69,6 +69,7 @@ from migrate.plan.what_if import Alternative, WhatIf, alternative
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.registry import free_bytes, open_location
 
+_Row = tuple[str | Text, ...]
 _WIDE = 74
 """From this width on the tables have all columns."""
 _SHOWN_ITEMS = 12
@@ -194,29 +195,28 @@ def forecast_json(shown: Forecast) -> dict[str, Any]:
 
 def _draw_sources(console: Console, sources: Sequence[SourcePlan]) -> None:
     """Print a row for each source, then what they warn of, once where several say the same."""
-    table, add_row = _fitting_table(
-        console,
-        {"kind", "warnings"},
-        source="left",
-        kind="left",
-        items="right",
-        size="right",
-        warnings="right",
-    )
+    rows: list[_Row] = []
     for source in sources:
         warning_count = len(source.survey.warnings)
         about = "" if all(item.exact for item in source.survey.items) else "~"
-        add_row(
-            source=Text(source.name),
-            kind=source.kind,
-            items=about + count_words(source.items),
-            size=about + bytes_words(source.size_bytes),
-            warnings=Text(count_words(warning_count) if warning_count else "", "yellow"),
+        rows.append(
+            (
+                Text(source.name),
+                source.kind,
+                about + count_words(source.items),
+                about + bytes_words(source.size_bytes),
+                Text(count_words(warning_count) if warning_count else "", "yellow"),
+            )
         )
     items, size_bytes = sum(s.items for s in sources), sum(s.size_bytes for s in sources)
     total = Text(things(len(sources), "source"), "bold")
-    add_row(source=total, items=count_words(items), size=bytes_words(size_bytes))
-    console.print(table)
+    rows.append((total, "", count_words(items), bytes_words(size_bytes), ""))
+    _draw_table(
+        console,
+        {"source": "left", "kind": "left", "items": "right", "size": "right", "warnings": "right"},
+        {"kind", "warnings"},
+        rows,
+    )
     _draw_warnings(console, {source.name: source.survey.warnings for source in sources})
     console.print("  (tables and buckets of each source: -v, or --json)", style="dim")
 
@@ -337,41 +337,42 @@ def _draw_room(console: Console, room: BundleRoom) -> None:
 
 def _draw_stages(console: Console, shown: Forecast, stages: Sequence[StageForecast]) -> None:
     """Print the stages as a table. Where there is little room, what the times come from is below it."""
-    table, add_row = _fitting_table(
-        console, {"basis"}, stage="left", source="left", P50="right", P90="right", basis="left"
-    )
 
-    def add(words: str | Text, source: str, seconds: Interval, why: str) -> None:
-        p50, p90 = duration_words(seconds.p50), duration_words(seconds.p90)
-        add_row(stage=words, source=Text(source), P50=p50, P90=p90, basis=why)
+    def row(words: str | Text, source: str, seconds: Interval, why: str) -> _Row:
+        return words, Text(source), duration_words(seconds.p50), duration_words(seconds.p90), why
 
-    bases: dict[str, list[str]] = {}
-    for stage in stages:
-        add(stage.stage, stage.source or "all", stage.seconds, stage.why)
-        bases.setdefault(stage.why, []).append(f"{stage.stage} {stage.source}".rstrip())
-    table.add_section()
-    add(Text("all has left", "bold"), "", shown.leaves, "if started now")
+    whole = [row(Text("all has left", "bold"), "", shown.leaves, "if started now")]
     if shown.ends != shown.leaves:
-        add(Text("all is done", "bold"), "", shown.ends, "")
-    console.print(table)
+        whole.append(row(Text("all is done", "bold"), "", shown.ends, ""))
+    _draw_table(
+        console,
+        {"stage": "left", "source": "left", "P50": "right", "P90": "right", "basis": "left"},
+        {"basis"},
+        [row(stage.stage, stage.source or "all", stage.seconds, stage.why) for stage in stages],
+        whole,
+    )
     if console.width < _WIDE:
+        bases: dict[str, list[str]] = {}
+        for stage in stages:
+            bases.setdefault(stage.why, []).append(f"{stage.stage} {stage.source}".rstrip())
         for why, named in bases.items():
             console.print(Text(f"{list_words(named)}: {why}", "dim"))
 
 
-def _fitting_table(
-    console: Console, dispensable: Collection[str], **columns: JustifyMethod
-) -> tuple[Table, Callable[..., None]]:
-    """Return an empty table, and what adds a row of cells by their titles. Where there is little room, it has no
-    ``dispensable`` columns.
-    """
-    titles = [title for title in columns if console.width >= _WIDE or title not in dispensable]
-    table = make_table(**{title: columns[title] for title in titles})
-
-    def add_row(**cells: str | Text) -> None:
-        table.add_row(*(cells.get(title, "") for title in titles))
-
-    return table, add_row
+def _draw_table(
+    console: Console,
+    columns: Mapping[str, JustifyMethod],
+    dispensable: Collection[str],
+    *sections: Sequence[_Row],
+) -> None:
+    """Print a table of sections of rows. Where there is little room, it has no ``dispensable`` columns."""
+    is_shown = [console.width >= _WIDE or title not in dispensable for title in columns]
+    table = make_table(**dict(compress(columns.items(), is_shown)))
+    for rows in sections:
+        table.add_section()
+        for row in rows:
+            table.add_row(*compress(row, is_shown))
+    console.print(table)
 
 
 def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -> None:
