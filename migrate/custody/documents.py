@@ -83,6 +83,11 @@ def signed_at(document: Document, log: custody_log.Log, trust: Trust) -> datetim
     return max((moment for moment in (document.moment, recorded) if moment), default=None)
 
 
+def name_of(public: PublicKey, document: Document, log: custody_log.Log, trust: Trust) -> str | None:
+    """Return what a list calls a signer of a document, as of ``signed_at``; None where the signature does not count."""
+    return trust.name(public, signed_at(document, log, trust))
+
+
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:
     """Return a document that nobody signed yet. ``value`` are plain JSON values, ``bundle`` and ``root`` among them."""
     assert kind in KINDS

@@ -246,7 +246,7 @@ def _is_of_others(
     if trust is None or public in by:
         return public not in by
     is_own = any(trust.owners(public) & trust.owners(own) for own in by)
-    return trust.name(public, documents.signed_at(document, log, trust)) is not None and not is_own
+    return documents.name_of(public, document, log, trust) is not None and not is_own
 
 
 def refuse_held(held: Sequence[str]) -> None:

@@ -440,3 +440,4 @@ def test_a_receipt_by_a_stolen_key_counts_no_more_by_an_entry_that_was_dated_bac
     assert (verified.code, f"{document.key}: is signed by nobody" in flat(verified.out)) == (6, True), (
         verified.out
     )
+    assert "acme" not in call("custody", "show", location.location, "--signers", allowed).out

@@ -260,6 +260,9 @@ def test_an_entry_that_was_dated_back_makes_no_key_count(location, provider, cus
             assert ended.code == (0 if is_first_of_list else 6), (thief.public.name, others, ended.out)
     verified = call("custody", "verify", location.location, "--signers", allowed)
     assert (verified.code, verified.out.count("is signed by nobody in")) == (6, 2), verified.out
+    shown = call("custody", "show", location.location, "--signers", allowed, "--json").json["result"]
+    assert [one["known_as"] for one in shown["entries"]] == ["host"] * 3 + [None] * 2
+    assert "acme" not in call("custody", "show", location.location, "--signers", allowed).out
 
 
 def test_a_bundle_that_is_not_as_it_was_sealed_is_not_signed(location, provider):

@@ -52,10 +52,10 @@ app.add_typer(group, name="custody")
 
 
 class RecordedEvent(Struct, frozen=True):
-    """The log at a location, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
+    """The log at a location, and what is wrong with it. ``trust`` has the names of those who signed."""
 
     location: str
-    entries: Sequence[LogEntry]
+    log: Log
     findings: Sequence[Finding]
     notes: Sequence[str]
     trust: Trust | None
@@ -69,9 +69,10 @@ class RecordedEvent(Struct, frozen=True):
 
     def as_json(self) -> dict[str, Any]:
         """Return entries, findings and notes."""
+        times = self._times()
         return {
             "location": self.location,
-            "entries": [self._entry(entry) for entry in self.entries],
+            "entries": [self._entry(entry, times.get(entry.line)) for entry in self.log.entries],
             "findings": [as_dict(finding) for finding in self.findings],
             "notes": list(self.notes),
             "documents": [
@@ -84,21 +85,27 @@ class RecordedEvent(Struct, frozen=True):
             ],
         }
 
-    def _entry(self, entry: LogEntry) -> dict[str, Any]:
+    def _times(self) -> dict[bytes, datetime]:
+        """Return as of when the entries by keys of the list show anything, by their lines."""
+        return {entry.line: at for entry, at in self.log.dated(self.trust)} if self.trust else {}
+
+    def _entry(self, entry: LogEntry, at: datetime | None) -> dict[str, Any]:
         return {
             "number": entry.number,
             "time": entry.time,
             **as_dict(entry.what),
             "name": entry.name,
             "fingerprint": entry.public.fingerprint,
-            "known_as": self.trust.name(entry.public, entry.moment) if self.trust else None,
+            "known_as": self.trust.name(entry.public, at) if self.trust and at else None,
             "hash": entry.hash,
         }
 
     def draw(self, console: Console) -> None:
         """Print an entry a line."""
-        for entry in self.entries if self.shown else ():
-            known = self.trust.label(entry.public, entry.moment) if self.trust else None
+        times = self._times()
+        for entry in self.log.entries if self.shown else ():
+            at = times.get(entry.line)
+            known = self.trust.label(entry.public, at) if self.trust and at else None
             name = known or party_names.shown(entry.name) or "nameless"
             claimed = "" if known else f"(says the key {entry.public.fingerprint})  "
             details = ", ".join(
@@ -110,22 +117,19 @@ class RecordedEvent(Struct, frozen=True):
         for document in self.documents:
             console.print(Text(plain(f"{document.key}: {document.about}")))
             for by in document.signers:
-                console.print(
-                    Text(
-                        f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by, document.moment)) or ''}"
-                    )
-                )
+                known = documents.name_of(by, document, self.log, self.trust) if self.trust else None
+                console.print(Text(f"  signed by {by.fingerprint} {known or ''}"))
         for note in self.notes:
             console.print(Text(f"  {plain(note)}", style="dim"))
         if self.findings:
             console.print(f"The custody log at {self.location} is not in order")
             draw_findings(console, self.findings)
-        elif not self.entries:
+        elif not self.log.entries:
             console.print(
                 f"There is no custody log at {self.location}: no key was named to the commands that worked there"
             )
         elif not self.shown:
-            entries = len(self.entries)
+            entries = len(self.log.entries)
             counted = "1 entry" if entries == 1 else f"{count_words(entries)} entries"
             console.print(
                 f"The custody log at {self.location} is in order: {counted}, each signed and tied to the"
@@ -154,7 +158,7 @@ def show_command(
     documents_kept, wrong, litter = _documents(store, log)
     findings, notes = [*log.findings, *wrong], [*log.notes, *litter]
     trust = load_trust(signers, loaded)
-    return RecordedEvent(store.location, log.entries, findings, notes, trust, documents=documents_kept)
+    return RecordedEvent(store.location, log, findings, notes, trust, documents=documents_kept)
 
 
 def _documents(store: Store, log: Log) -> tuple[list[Document], list[Finding], list[str]]:
@@ -222,9 +226,7 @@ def verify_command(
         strangers, stranger_notes = _strangers(log, documents_kept, trust)
         findings += strangers
         notes += stranger_notes
-    return RecordedEvent(
-        store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
-    )
+    return RecordedEvent(store.location, log, findings, notes, trust, shown=False, documents=documents_kept)
 
 
 def _vault(location: Endpoint) -> ObjectLock | None:
@@ -249,8 +251,9 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
         findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
     notes = []
     for document in documents_kept:
-        at = documents.signed_at(document, log, trust)
-        strangers = [public for public in document.signers if trust.name(public, at) is None]
+        strangers = [
+            public for public in document.signers if documents.name_of(public, document, log, trust) is None
+        ]
         names = ", ".join(public.fingerprint for public in strangers)
         receivers = receipt.receivers(document, log) or document.signers
         if strangers and set(receivers) <= set(strangers):
@@ -341,9 +344,11 @@ def add_command(
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     left_out: Sequence[PublicKey] = ()
     if trust is not None:
-        at = documents.signed_at(document, custody_log.read(store), trust)
+        log = custody_log.read(store)
         signatures, left_out = documents.sort_signatures(
-            document, signatures, lambda public: trust.name(public, at) is not None
+            document,
+            signatures,
+            lambda public: documents.name_of(public, document, log, trust) is not None,
         )
         if not signatures:
             raise NotAllowedError(
