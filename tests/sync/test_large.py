@@ -29,6 +29,7 @@ from tests.tools.counting import Counting
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
+from tests.tools.rotten_proxy import RottenProxy
 from tests.tools.waiting import eventually
 
 __all__ = ["encrypted", "server"]
@@ -298,17 +299,9 @@ def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     )
 
 
-@dataclass(slots=True)
-class SmallPartsProxy(HttpProxy):
-    """Makes no object of more than two parts: as a server that has a least size, which the source's had not."""
-
-    refused: int = 0
-
-    def handle(self, asked: Asked) -> Answer:
-        if asked.method == "POST" and asked.body.count(b"<Part>") > 2:
-            self.refused += 1
-            return refusal(HTTPStatus.BAD_REQUEST, "EntityTooSmall")
-        return self.forward(asked)
+def makes_one_of_many(asked: Asked) -> bool:
+    """A server that has a least size, which the source's had not, makes no object of more than two parts."""
+    return asked.method == "POST" and asked.body.count(b"<Part>") > 2
 
 
 @pytest.mark.parametrize("numbers", [(1, 2, 3), (2, 5, 9)])
@@ -321,7 +314,7 @@ def test_what_the_destination_makes_of_no_such_parts_is_sent_in_others(
     upload_parts(move.source, "video", parts)
     data = b"".join(part for _, part in parts)
     server = move.destination.server
-    with SmallPartsProxy(server.endpoint) as proxy:
+    with RottenProxy(server.endpoint, rotten=makes_one_of_many, status=400, code="EntityTooSmall") as proxy:
         profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
         done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
         assert (done.copied, done.exit_code, proxy.refused > 0) == (1, 0, True), done
@@ -357,25 +350,17 @@ def test_what_the_source_encrypts_by_a_key_is_read_once(
     assert body(move.destination, "of-parts") == data
 
 
-@dataclass(slots=True)
-class RefusingPartProxy(HttpProxy):
-    """Takes no part of so many bytes."""
-
-    size_bytes: int = 0
-
-    def handle(self, asked: Asked) -> Answer:
-        if asked.method == "PUT" and len(asked.body) == self.size_bytes and "partNumber" in asked.query:
-            return refusal(HTTPStatus.BAD_REQUEST, "InvalidArgument")
-        return self.forward(asked)
-
-
 def test_an_upload_whose_parts_are_refused_is_not_left_behind(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nobody would find it: it costs as much as an object."""
     server, part_bytes = move.destination.server, 5 * 2**20 + 1
     upload(move.source, "video", bytes(2 * part_bytes), part_bytes)
-    with RefusingPartProxy(server.endpoint, size_bytes=part_bytes) as proxy:
+
+    def is_part(asked: Asked) -> bool:
+        return asked.method == "PUT" and len(asked.body) == part_bytes and "partNumber" in asked.query
+
+    with RottenProxy(server.endpoint, rotten=is_part, status=400, code="InvalidArgument") as proxy:
         profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
         done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
     assert (done.copied, done.exit_code) == (1, 0), done

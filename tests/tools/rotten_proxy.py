@@ -9,15 +9,17 @@ from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 @dataclass(slots=True)
 class RottenProxy(HttpProxy):
     """``with RottenProxy(server.endpoint, rotten=…, status=500) as proxy:`` answers ``status`` to the requests that
-    ``rotten`` names; ``refused`` counts them.
+    ``rotten`` names, with the ``code`` of the error where it is not the usual one; ``refused`` counts them.
     """
 
     rotten: Callable[[Asked], bool] = lambda asked: False
     status: int = 500
+    code: str = ""
     refused: int = 0
 
     def handle(self, asked: Asked) -> Answer | None:
         if self.rotten(asked):
             self.refused += 1
-            return refusal(self.status, "InternalError" if self.status >= 500 else "AccessDenied")
+            usual = "InternalError" if self.status >= 500 else "AccessDenied"
+            return refusal(self.status, self.code or usual)
         return self.forward(asked)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,7 +34,7 @@ from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.sync.conftest import Move
 from tests.tools.bundles import restore_from
 from tests.tools.counting import Counting
-from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
+from tests.tools.http_proxy import Asked
 from tests.tools.profiles import extra_profile
 from tests.tools.renaming_proxy import RenamingProxy
 from tests.tools.rotten_proxy import RottenProxy
@@ -152,16 +150,6 @@ def test_objects_that_are_there_with_other_metadata_or_tags_are_named(
     assert ["of 2 objects that" in note for note in outcome.notes] == [True]
 
 
-@dataclass(slots=True)
-class HeadlessProxy(HttpProxy):
-    """Says nothing of one object."""
-
-    def handle(self, asked: Asked) -> Answer:
-        if asked.method == "HEAD" and asked.path.endswith("/a"):
-            return refusal(HTTPStatus.FORBIDDEN, "AccessDenied")
-        return self.forward(asked)
-
-
 def test_that_metadata_could_not_be_compared_is_noted(
     shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +158,11 @@ def test_that_metadata_could_not_be_compared_is_noted(
     reader = take_out(shop.url, tmp_path / "bundle")
     destination = make_shop(other_minio)
     destination.put("a", b"1")
-    with HeadlessProxy(other_minio.endpoint) as proxy:
+
+    def asks_of_a(asked: Asked) -> bool:
+        return asked.method == "HEAD" and asked.path.endswith("/a")
+
+    with RottenProxy(other_minio.endpoint, rotten=asks_of_a, status=403) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         outcome = restore(reader, f"s3://{destination.name}?profile={profile}")
     assert ["of 1 object that" in note for note in outcome.notes] == [True]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from itertools import product
 from pathlib import Path
 
@@ -29,8 +27,9 @@ from tests.restore.objects.test_encrypted import Encrypted, encrypted
 from tests.sync.test_large import upload
 from tests.tools.bundles import restore_from
 from tests.tools.clients import boto_client
-from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
+from tests.tools.http_proxy import Asked
 from tests.tools.profiles import extra_profile
+from tests.tools.rotten_proxy import RottenProxy
 
 __all__ = ["encrypted"]
 
@@ -146,25 +145,20 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
     assert [row["item"] for row in rows if row["property"] == "tag"] == ["tagged"]
 
 
-@dataclass(slots=True)
-class NoUploadsProxy(HttpProxy):
-    """Answers as rclone does where a bucket has no unfinished uploads."""
-
-    def handle(self, asked: Asked) -> Answer:
-        if asked.method == "GET" and "uploads" in asked.query:
-            return refusal(HTTPStatus.NOT_FOUND, "NoSuchUpload")
-        return self.forward(asked)
-
-
 def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
     shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were left out, since one looks for uploads of theirs first."""
+    """As rclone answers. They were left out, since one looks for uploads of theirs first."""
     shop, destination = shops
     shop.put("large", bytes(33 * 2**20))
     reader = take_out(shop.url, tmp_path / "bundle")
-    with NoUploadsProxy(destination.server.endpoint) as proxy:
-        profile = extra_profile(monkeypatch, tmp_path, destination.server, endpoint=proxy.endpoint)
+
+    def lists_uploads(asked: Asked) -> bool:
+        return asked.method == "GET" and "uploads" in asked.query
+
+    server = destination.server
+    with RottenProxy(server.endpoint, rotten=lists_uploads, status=404, code="NoSuchUpload") as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
         outcome = restore_from(reader, "shop", f"s3://{destination.name}?profile={profile}")
     assert (outcome.left_out, destination.keys()) == ((), ["large"])
 
