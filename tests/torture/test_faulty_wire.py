@@ -19,6 +19,8 @@ import pytest
 from migrate.storage import inflight_limit
 from migrate.storage.s3.own_objects import SYNC_RECORDS
 from tests.cli.conftest import call
+from tests.exporters.objects.conftest import Shop
+from tests.sync.test_large import upload
 from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import FaultProxy, Planned
 from tests.tools.profiles import extra_profile
@@ -54,7 +56,7 @@ def scene(minio, make_bucket, tmp_path_factory):
     for key, body in bodies.items():
         described = {"Metadata": {"key": key.replace("/", "-")}, "Tagging": "of=scene"}
         if key == "parts":
-            upload({"Bucket": name, "Key": key}, s3, body, described)
+            upload(Shop(minio, name, s3), key, body, 6 * MIB, **described)
         else:
             s3.put_object(Bucket=name, Key=key, Body=body, **described)
     bundle = tmp_path_factory.mktemp("scene") / "bundle"
@@ -62,16 +64,6 @@ def scene(minio, make_bucket, tmp_path_factory):
     at = f"s3://{location}/b?profile={minio.profile}"
     assert call("transfer", bundle, at, "--quiet").code == 0
     return Scene(name, bodies, bundle, f"s3://{location}/b")
-
-
-def upload(location, s3, body, described):
-    """Make an object of parts of six MiB."""
-    location |= {"UploadId": s3.create_multipart_upload(**location, **described)["UploadId"]}
-    parts = []
-    for number, start in enumerate(range(0, len(body), 6 * MIB), 1):
-        sent = s3.upload_part(**location, PartNumber=number, Body=body[start : start + 6 * MIB])
-        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
-    s3.complete_multipart_upload(**location, MultipartUpload={"Parts": parts})
 
 
 class Stage:
