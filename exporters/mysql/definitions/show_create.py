@@ -73,6 +73,9 @@ _NAMED = (
 )
 _TRIES = 5
 """So often definitions are read where views or events have got other names meanwhile: no lock keeps them."""
+_RENAMED = (
+    "some got other names each time that they were read: what is here as one may be another's definition"
+)
 _LISTED = ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event"))
 """Catalogs of what is made when tables and routines exist."""
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
@@ -109,12 +112,15 @@ def read_schema(connection: Connection, tables: Sequence[MysqlTable]) -> Schema:
     control, _ = find_control_tables(connection)
     finished = all(name.endswith(("_left_out", "_follow")) for name in control)
     restored = [of_a_restore(quote_name(name), finished=finished) for name in sorted(control)]
+    now = _views_and_events(connection.address)
     for _ in range(_TRIES):
-        missing = Missing([*restored, *unrepresented_losses(connection)])
-        before = _views_and_events(connection.address)
+        missing, before = Missing([*restored, *unrepresented_losses(connection)]), now
         definitions = read_definitions(connection, tables, missing)
-        if _views_and_events(connection.address) == before:
+        now = _views_and_events(connection.address)
+        if now == before:
             break
+    else:
+        missing.losses.append(Loss("views and events", "definitions", _RENAMED))
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     shown = [
         definition | {"sql": for_people(connection, definition)} if "client" in definition else definition
