@@ -68,6 +68,8 @@ _ENDED = (
     "terminating connection",
 )
 """What libpq and the server say of a connection that there is not, or no more."""
+_LOGIN_REFUSED = re.compile("connection to (server|database) .* failed: FATAL:")
+"""What libpq says of a login that the server has answered: the next one would get the same answer."""
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _AGAIN_SECONDS = (1.0, 5.0)
@@ -197,7 +199,8 @@ def _run(
             return output
         lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
         message = " ".join(lines.split())
-        if pause_seconds is None or not _has_ended(message) or ended.wait(pause_seconds):
+        is_passing = _has_ended(message) and not _LOGIN_REFUSED.search(message)
+        if pause_seconds is None or not is_passing or ended.wait(pause_seconds):
             break
     raise _error(program, message, about)
 

@@ -411,6 +411,21 @@ def test_pg_dump_is_run_again_where_its_session_is_ended(postgres, monkeypatch):
             dumped(kills=2)
 
 
+def test_pg_dump_is_not_run_again_where_its_login_is_refused(postgres, monkeypatch):
+    url, runs, run_once = postgres.database(), [], pg_dump._ran
+
+    def ran(*arguments):
+        runs.append(arguments)
+        return run_once(*arguments)
+
+    monkeypatch.setattr(pg_dump, "_ran", ran)
+    with of_a_snapshot(postgres, url) as dump:
+        postgres.execute(f"ALTER DATABASE {url.rpartition('/')[2]} ALLOW_CONNECTIONS false")
+        with pytest.raises(SourceUnreachableError, match="not currently accepting connections"):
+            dump()
+    assert len(runs) == 1
+
+
 def test_an_idle_feed_whose_session_is_ended_is_tried_again(postgres):
     """The driver has read that it is ended, and not yet the end of the connection."""
     url = postgres.database()
