@@ -303,7 +303,7 @@ def _document_signers(log: Log, signed: bundle_signatures.Signatures, root: str)
             continue
         expected_signers = {entry.public.fingerprint} if entry.what.event != "received" else set()
         if entry.what.event in {"received", "acknowledged"}:
-            expected_signers |= set(str(entry.what.details.get("by")).split(", "))
+            expected_signers |= set(receipt.signers_in(entry))
         for by in sorted(expected_signers - {public.fingerprint for public in signed.of(file)}):
             yield Finding(
                 file, f"lacks the signature by {by} that entry {entry.number} of the custody log records"

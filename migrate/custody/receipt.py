@@ -13,7 +13,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody import documents
 from migrate.custody.documents import Document
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.log.events import need_sealed, new_event
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.bundle_signatures import root_of
@@ -69,7 +69,7 @@ def _sign_recorded(store: Store, signers: Sequence[Signer]) -> None:
         except (DamageError, GoneError):
             continue
         if document.sha256 == sha256:
-            recorded = str(entry.what.details.get("by")).split(", ")
+            recorded = signers_in(entry)
             unsigned = [
                 signer
                 for signer in signers
@@ -165,10 +165,8 @@ def is_for(document: Document, log: custody_log.Log, location: str) -> bool:
     the same, and one location has several. A receipt that does not say whether it was stored goes by its URL.
     """
     is_written_here = any(
-        entry.what.details.get("sha256") == document.sha256
-        and entry.public.fingerprint in str(entry.what.details.get("by")).split(", ")
-        and log.is_of_here(entry, location)
-        for entry in log.find("received", document.root)
+        entry.public.fingerprint in signers_in(entry) and log.is_of_here(entry, location)
+        for entry in _received(document, log)
     )
     receipt_location = str(document.value.get("location"))
     is_unclear = "stored" not in document.value
@@ -177,13 +175,14 @@ def is_for(document: Document, log: custody_log.Log, location: str) -> bool:
 
 def receivers(document: Document, log: custody_log.Log) -> list[PublicKey]:
     """Return those signers of a receipt who have received the bundle, by the log; none where it does not say so."""
-    received = [
-        entry
-        for entry in log.find("received", document.root)
-        if entry.what.details.get("sha256") == document.sha256
-    ]
-    by = {key for entry in received for key in str(entry.what.details.get("by")).split(", ")}
+    by = {key for entry in _received(document, log) for key in signers_in(entry)}
     return [public for public in document.signers if public.fingerprint in by]
+
+
+def _received(document: Document, log: custody_log.Log) -> list[LogEntry]:
+    """Return the entries that a receipt was written."""
+    received = log.find("received", document.root)
+    return [entry for entry in received if entry.what.details.get("sha256") == document.sha256]
 
 
 def is_stored(document: Document) -> bool:
@@ -220,6 +219,11 @@ def happened(document: Document, event: str, location: str, signers: Sequence[Pu
         "findings": document.value.get("findings_total"),
     }
     return CustodyEvent(event, str(document.value.get("bundle")), document.root, location, details)
+
+
+def signers_in(entry: LogEntry) -> list[str]:
+    """Return the fingerprints of the signers of a receipt that an entry of ``happened`` names."""
+    return str(entry.what.details.get("by")).split(", ")
 
 
 def senders_of(document: Document, signatures: Mapping[str, bytes], signer: Signer) -> list[PublicKey]:
