@@ -46,8 +46,8 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         needed_values = {name: quote_literal(_SETTINGS[name]) for name in wrong}
         yield Obstacle(problem, set_statements(connection, needed_values))
-    table = connection.value(_KEEPS_HISTORY) if connection.is_mariadb else None
-    if table is not None and connection.variable("binlog_row_image") == "NOBLOB":
+    lacks_long_values = connection.is_mariadb and connection.variable("binlog_row_image") == "NOBLOB"
+    if lacks_long_values and (table := connection.value(_KEEPS_HISTORY)) is not None:
         problem = f"binlog_row_image is NOBLOB: the history of {quote_name(str(table))} would get NULL for long values"
         yield Obstacle(problem, set_statements(connection, {"binlog_row_image": "'FULL'"}))
     if is_left_out(connection):
