@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate.cli.common.document_files import write_files
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
@@ -145,6 +146,11 @@ def put_hold(there, provider, terms, **details):
 def flat(text: str) -> str:
     """What was printed, without its line breaks."""
     return " ".join(text.split())
+
+
+def mailed(folder, document, *signers):
+    """Write a document and signatures as they come by mail; return the document's file."""
+    return Path(write_files(folder, document, documents.signatures_of(document, signers))[0])
 
 
 def signers_file(path, **keys):

@@ -20,7 +20,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import against_bundle, flat, in_memory, signers_file
+from tests.custody.conftest import against_bundle, flat, in_memory, mailed, signers_file
 
 
 @pytest.fixture
@@ -447,14 +447,6 @@ def test_a_number_that_is_none_for_another_reader_is_no_number(provider, changes
     signed = {**value, "signature": b"".join(armored.splitlines()[1:-1]).decode()}
     with pytest.raises(ValueError, match="is not an entry of version 1"):
         entry.read(canonical_json.encode(signed))
-
-
-def mailed(folder, document, *signers):
-    """Write a document and signatures as they come by mail; return the document's file."""
-    folder.mkdir(exist_ok=True)
-    for key, data in {document.key: document.data, **documents.signatures_of(document, signers)}.items():
-        (folder / key[4:]).write_bytes(data)
-    return folder / document.key[4:]
 
 
 def test_the_signature_of_a_stranger_neither_breaks_a_document_nor_makes_one(

@@ -26,7 +26,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import flat
+from tests.custody.conftest import flat, mailed
 from tests.export.sources import Numbers
 
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -214,9 +214,7 @@ def test_a_key_that_counts_no_more_signs_no_receipt_of_last_year(
     now, allowed = datetime.now(UTC), tmp_path / "allowed"
     value = {**receipt.write(location, GOOD).value, "location": "file:///received"}
     document = documents.make("receipt", "", {**value, "time": (now - timedelta(days=365)).isoformat()})
-    for key, data in {document.key: document.data, **signature(document, customer)}.items():
-        (tmp_path / key[4:]).write_bytes(data)
-    file, own = tmp_path / document.key[4:], make_key.path_of("provider")
+    file, own = mailed(tmp_path, document, customer), make_key.path_of("provider")
     words = ("acknowledge", location.location, file, "--key", own, "--signers", allowed)
 
     def until(moment):
@@ -381,15 +379,8 @@ def test_ones_own_signature_from_before_does_not_make_a_stranger_known(
 ):
     allowed, document = tmp_path / "allowed", receipt.write(location, GOOD)
     allowed.write_text(f"host {provider.public.line}\n")
-    for key, data in {document.key: document.data, **signature(document, customer)}.items():
-        (tmp_path / key[4:]).write_bytes(data)
-    words = (
-        "acknowledge",
-        location.location,
-        tmp_path / document.key[4:],
-        "--key",
-        make_key.path_of("provider"),
-    )
+    file = mailed(tmp_path, document, customer)
+    words = ("acknowledge", location.location, file, "--key", make_key.path_of("provider"))
     assert call(*words, "--signers", allowed).code == 4
     assert call(*words).code == 0
     assert call(*words, "--signers", allowed).code == 4
@@ -402,10 +393,8 @@ def test_a_strangers_signature_does_not_come_in_with_a_receipt(
     stranger, allowed = make_key("stranger"), tmp_path / "allowed"
     allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
     document = receipt.write(location, GOOD)
-    signatures = documents.signatures_of(document, [customer, stranger])
-    for key, data in {document.key: document.data, **signatures}.items():
-        (tmp_path / key[4:]).write_bytes(data)
-    words = ("acknowledge", location.location, tmp_path / document.key[4:], "--signers", allowed)
+    file = mailed(tmp_path, document, customer, stranger)
+    words = ("acknowledge", location.location, file, "--signers", allowed)
     ended = call(*words, "--key", make_key.path_of("provider"), "--json")
     assert (ended.code, ended.json["result"]["signed_by"]) == (0, [customer.public.fingerprint]), ended.err
     assert ended.json["result"]["left_out"] == [stranger.public.fingerprint]

@@ -18,7 +18,7 @@ from migrate.custody.signing import allowed_signers
 from migrate.errors import BusyError, DamageError, UsageError
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call, run
-from tests.custody.conftest import against_bundle, flat, put_hold, release_hold, signers_file, soon
+from tests.custody.conftest import against_bundle, flat, mailed, put_hold, release_hold, signers_file, soon
 
 TERMS = Terms(soon(days=1), "GOVERNANCE", legal=True)
 
@@ -299,11 +299,9 @@ def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
 
 def test_signatures_of_strangers_on_a_release_that_comes_by_mail_are_left_out(held, make_key, provider):
     stranger = make_key("stranger")
-    document, signatures = held.signed("done", held.counsel, stranger, provider)
-    held.exchange.mkdir()
-    for key, data in {document.key: document.data, **signatures}.items():
-        (held.exchange / key[4:]).write_bytes(data)
-    words = ("hold", "release", held.url, "-c", held.case, held.exchange / document.key[4:])
+    document = hold_release.prepare(held.store, "done")
+    file = mailed(held.exchange, document, held.counsel, stranger, provider)
+    words = ("hold", "release", held.url, "-c", held.case, file)
     released = call(*words)
     assert released.code == 0, released.err
     assert f"Left out: a signature by {stranger.public.fingerprint}" in flat(released.out)
