@@ -1,12 +1,10 @@
 """Names and texts that somebody else chose command no terminal: what might be obeyed is shown as an escape."""
 
-import io
 import re
 import sqlite3
 from contextlib import closing
 
 import pytest
-from rich.console import Console as RichConsole
 
 from exporters.api import Gap
 from exporters.discovery import Discovery, FoundSource
@@ -31,6 +29,7 @@ from migrate.discover.servers import ServerAnswer
 from migrate.doctor.run import Examinations, Examined
 from scripts.shelf import shelf
 from tests.cli.conftest import call
+from tests.tools.terminal import console_in_memory
 
 EVIL = "a\x1b[31mred\x9b2J\u202ecod\rover\nnext"
 SHOWN = r"a\x1b[31mred\x9b2J\u202ecod\rover\nnext"
@@ -114,19 +113,15 @@ def test_what_a_log_or_a_server_names_makes_no_line_of_its_own(capsys):
 
 
 def test_the_commands_that_fetch_by_links_are_on_lines_of_their_own():
-    written, script = io.StringIO(), "/srv/grants of customers/fetch-acme.sh"
-    console = Console(
-        RichConsole(file=written, force_terminal=True, color_system=None, width=40, soft_wrap=True)
-    )
+    console, written = console_in_memory(40)
+    script = "/srv/grants of customers/fetch-acme.sh"
     Linked("s3://b/x", "acme", script, "fetch.aria2", "fetch.html", 12, "soon").draw(console)
     assert f"  sh '{script}' DIRECTORY\n  aria2c -i fetch.aria2\n" in written.getvalue()
 
 
 def test_a_path_that_somebody_copies_is_not_broken():
-    written, path = io.StringIO(), "/srv/a folder of objects/with many words in its name/key"
-    console = Console(
-        RichConsole(file=written, force_terminal=True, color_system=None, width=40, soft_wrap=True)
-    )
+    console, written = console_in_memory(40)
+    path = "/srv/a folder of objects/with many words in its name/key"
     Got("bundle", {"a key with words": path}).draw(console)
     assert f"a key with words  → {path}\n" in written.getvalue()
 
@@ -148,11 +143,8 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     lines = [SummaryLine("notes", "no", why, "mkdir -p /srv/new")]
     drawn = {}
     for is_terminal in (True, False):
-        written = io.StringIO()
-        console = RichConsole(
-            file=written, force_terminal=is_terminal, color_system=None, width=60, soft_wrap=True
-        )
-        draw_summary(Console(console), lines)
+        console, written = console_in_memory(60, is_terminal=is_terminal)
+        draw_summary(console, lines)
         drawn[is_terminal] = written.getvalue().splitlines()
     assert drawn[False][1] == f"notes   {why}"
     wrapped = drawn[True]
@@ -160,9 +152,8 @@ def test_a_long_sentence_is_wrapped_below_itself_on_a_terminal_and_is_one_line_e
     assert " ".join(line[8:] for line in wrapped[1:3]) == why
     assert wrapped[2].startswith("        ")
     assert wrapped[3] == "        → mkdir -p /srv/new"
-    written = io.StringIO()
-    narrow = RichConsole(file=written, force_terminal=True, color_system=None, width=50, soft_wrap=True)
-    draw_rows(Console(narrow), [SummaryRow(("notes", "no" * 10, "much to say of it"))])
+    narrow, written = console_in_memory(50)
+    draw_rows(narrow, [SummaryRow(("notes", "no" * 10, "much to say of it"))])
     assert written.getvalue().splitlines() == [f"notes  {'no' * 10}  ", "       much to say of it"]
 
 
@@ -170,10 +161,7 @@ def test_a_number_and_its_unit_stay_on_one_line(tmp_path):
     sentence = "It ends 2026-12-01 17:05 UTC, with 29 h 58 min to spare, after 37 files of 69 MB at 8.8 MB/s"
     whole = ("2026-12-01 17:05 UTC", "29 h 58 min", "37 files", "69 MB", "8.8 MB/s")
     for width in range(30, 80):
-        written = io.StringIO()
-        console = Console(
-            RichConsole(file=written, force_terminal=True, color_system=None, width=width, soft_wrap=True)
-        )
+        console, written = console_in_memory(width)
         console.print(sentence, wrap=True)
         draw_summary(console, [SummaryLine("a", "no", sentence)])
         lines = written.getvalue().splitlines()
@@ -197,10 +185,8 @@ def test_a_fix_that_is_wider_than_the_terminal_begins_on_a_line_of_its_own():
     shown = Diagnosis(
         Examinations([Examined("source", "a", "u", Examination({}, [finding]))]), only_findings=True
     )
-    written = io.StringIO()
-    shown.draw(
-        Console(RichConsole(file=written, force_terminal=True, color_system=None, width=80, soft_wrap=True))
-    )
+    console, written = console_in_memory(80)
+    shown.draw(console)
     assert f"       → on 127.0.0.1:21054: \n         {sql}\n" in written.getvalue()
 
 

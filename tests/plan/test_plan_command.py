@@ -1,12 +1,10 @@
 """``moveout plan`` as it is typed: the order of sources, other means, exit codes."""
 
-import io
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rich.console import Console as RichConsole
 
 from migrate.cli.common.terminal import Console
 from migrate.cli.plan import Alternative, _draw_alternative, _draw_sources, draw_forecast
@@ -18,6 +16,7 @@ from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.plan.plans import source
 from tests.tools.disks import tiny_disk
+from tests.tools.terminal import console_in_memory
 
 __all__ = ["tiny_disk"]
 
@@ -87,10 +86,7 @@ def test_tables_fit_the_terminal_and_break_no_number(width):
         stages, stages, Interval(200.0, 4000.0), Interval(300.0, 5000.0), datetime.now(UTC), None, None
     )
     sources = [source("customers-of-the-shop", size_bytes=123_456_789), source("b")]
-    written = io.StringIO()
-    console = Console(
-        RichConsole(file=written, force_terminal=True, color_system=None, width=width, soft_wrap=True)
-    )
+    console, written = console_in_memory(width)
     draw_forecast(console, shown)
     _draw_sources(console, sources)
     lines = written.getvalue().splitlines()

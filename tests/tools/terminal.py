@@ -1,6 +1,7 @@
-"""A command on a terminal of its own: what it shows, and what somebody types."""
+"""A command on a terminal of its own: what it shows, and what somebody types; and a terminal in memory."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -10,10 +11,22 @@ import termios
 import threading
 import time
 
+from rich.console import Console as RichConsole
+
+from migrate.cli.common.terminal import Console
 from tests.cli.conftest import MOVEOUT
 
 SHARE = re.compile(r"(\d+)%")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def console_in_memory(width, *, is_terminal=True):
+    """Return a console of so many columns, and the text that is written to it."""
+    written = io.StringIO()
+    console = RichConsole(
+        file=written, force_terminal=is_terminal, color_system=None, width=width, soft_wrap=True
+    )
+    return Console(console), written
 
 
 class Terminal:
