@@ -151,29 +151,29 @@ class Writer(Struct, frozen=True):
 
     def upload(self, job: ObjectWrite) -> Done:
         """Write one object in parts. Raises what stops the whole restore."""
-        described = self.terms.describe(job.key, job.row)
+        row, has_own = job.row, has_own_parts(job.row)
         upload = PartsUpload(
             self.destination,
-            described,
-            job.row.size_bytes,
+            self.terms.describe(job.key, row),
+            row.size_bytes,
             self.progress,
-            sizes=job.row.part_sizes if has_own_parts(job.row) else (),
-            numbers=job.row.part_numbers if has_own_parts(job.row) else (),
+            sizes=row.part_sizes if has_own else (),
+            numbers=row.part_numbers if has_own else (),
             before_end=self.go_on,
         )
         try:
             with _LARGE_AT_ONCE:
-                uploaded = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
+                uploaded = upload.run(partial(self._pieces, job), sha256=row.sha256)
         except DamageError as exc:
             return Done(0, 0, (f"{job.key}: {exc}; not restored",))
         except MoveoutError as exc:
             return Done(0, 0, (), refused=(refusal(self.destination, job, exc),))
-        if has_own_parts(job.row) and uploaded.info.etag != job.row.etag and not self.terms.encrypts:
+        if has_own and uploaded.info.etag != row.etag and not self.terms.encrypts:
             self.progress.note(
                 f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
             )
         self.progress.advance(items=1)
-        return Done(1, job.row.size_bytes, ())
+        return Done(1, row.size_bytes, ())
 
     def _pieces(self, job: ObjectWrite, sizes: Sequence[int]) -> Iterator[bytes]:
         row, start = job.row, 0
