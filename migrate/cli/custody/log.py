@@ -247,8 +247,8 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
         for entry in log.uncounted(trust)
     ]
-    if log.head_signer is not None and log.head_signer not in trust.keys:
-        findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head_signer.fingerprint))
+    if log.head is not None and log.head.signer not in trust.keys:
+        findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head.signer.fingerprint))
     notes = []
     for document in documents_kept:
         strangers = [

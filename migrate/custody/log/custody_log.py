@@ -33,9 +33,18 @@ _TRIES = 50
 _NEXT = "moveout custody verify says more; a copy of the log from another location may help to mend it"
 
 
+class Head(Struct, frozen=True):
+    """How many entries a log had, the hash of the last of them, whose word that is, and the bytes that say so."""
+
+    size: int
+    hash: str
+    signer: PublicKey
+    data: bytes
+
+
 class Log(Struct, frozen=True):
     """A log as it lies there. ``etag`` is the file's, None where there is no log. ``notes`` are oddities that are no
-    damage. ``head``: the bytes that say how long it is, which were read before it; ``head_signer``: whose word that is.
+    damage. ``head`` was read before it; None where there is none that holds.
     """
 
     entries: Sequence[LogEntry]
@@ -43,8 +52,7 @@ class Log(Struct, frozen=True):
     notes: Sequence[str]
     data: bytes = b""
     etag: str | None = None
-    head_signer: PublicKey | None = None
-    head: bytes | None = None
+    head: Head | None = None
 
     @property
     def last(self) -> LogEntry | None:
@@ -141,8 +149,7 @@ def is_same_location(location: str, other: str) -> bool:
 
 def read(store: Store) -> Log:
     """Read and check the log at a location; where there is none it is empty."""
-    head_data = _read_head(store)  # first: who writes in between puts the log ahead of it, which is in order
-    head = _head(head_data) if head_data is not None else None
+    head = _read_head(store)  # first: who writes in between puts the log ahead of it, which is in order
     try:
         info = store.stat(layout.CUSTODY_LOG)
         if info.size_bytes > MAX_BYTES:
@@ -152,8 +159,8 @@ def read(store: Store) -> Log:
         return Log([], _behind_head([], head) if head is not None else [], [])
     entries, findings = parse(data)
     findings += _behind_head(entries, head)
-    signer = head.signer if isinstance(head, _Head) else None
-    return Log(entries, findings, list(_notes(entries)), data, info.etag, signer, head_data)
+    signed_head = head if isinstance(head, Head) else None
+    return Log(entries, findings, list(_notes(entries)), data, info.etag, signed_head)
 
 
 def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
@@ -272,12 +279,10 @@ def carry(origin: Store, destination: Store) -> str:
 
 def _carry_head(log: Log, destination: Store) -> None:
     """Write the head of a log at another location, unless a longer one is noted there: that log was cut short."""
-    head_there = _read_head(destination)
-    if log.head is None or log.head == head_there:
+    here, there = log.head, _read_head(destination)
+    if here is None or here == there or (isinstance(there, Head) and there.size > here.size):
         return
-    here, there = (_head(head) if head is not None else None for head in (log.head, head_there))
-    if not (isinstance(here, _Head) and isinstance(there, _Head) and there.size > here.size):
-        destination.put(layout.CUSTODY_HEAD, log.head)
+    destination.put(layout.CUSTODY_HEAD, here.data)
 
 
 def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
@@ -318,22 +323,14 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> No
         return
 
 
-def _read_head(store: Store) -> bytes | None:
+def _read_head(store: Store) -> Head | Finding | None:
     try:
-        return store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES)
+        return _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
     except GoneError:
         return None
 
 
-class _Head(Struct, frozen=True):
-    """How many entries the log had, the hash of the last of them, and whose word that is."""
-
-    size: int
-    hash: str
-    signer: PublicKey
-
-
-def _head(data: bytes) -> _Head | Finding:
+def _head(data: bytes) -> Head | Finding:
     key = layout.CUSTODY_HEAD
     try:
         value = canonical_json.decode(data, key)
@@ -349,10 +346,10 @@ def _head(data: bytes) -> _Head | Finding:
         return Finding(key, "is no head of a log")
     if public is None:
         return Finding(key, "was changed after it was signed")
-    return _Head(size, digest, public)
+    return Head(size, digest, public, data)
 
 
-def _behind_head(entries: Sequence[LogEntry], head: _Head | Finding | None) -> list[Finding]:
+def _behind_head(entries: Sequence[LogEntry], head: Head | Finding | None) -> list[Finding]:
     if head is None:
         return [Finding(layout.CUSTODY_HEAD, "is missing")]
     if isinstance(head, Finding):
