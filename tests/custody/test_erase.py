@@ -30,7 +30,7 @@ from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle
-from tests.custody.test_hold import Broken
+from tests.custody.test_hold import Broken, Removing
 from tests.export.sources import Numbers
 from tests.tools.clients import boto_client
 
@@ -1033,13 +1033,11 @@ def test_whoever_looks_never_sees_an_older_bundle_again(kept, locked, provider):
     store.delete("data/stray")
     removed = []
 
-    class Watched(Broken):
-        def __getattr__(self, name):
-            if name != "remove":
-                return getattr(self._inner, name)
-            return lambda version: (removed.append(version), self._inner.remove(version))
+    def remove(version):
+        removed.append(version)
+        lock.remove(version)
 
-    erase.erase(store, Watched(lock, 0), provider, workers=1, progress=Silent())
+    erase.erase(store, Removing(lock, remove), provider, workers=1, progress=Silent())
     keys = [version.key for version in removed]
     first, *others = [at for at, key in enumerate(keys) if key == layout.TAG_MANIFEST]
     assert (any(one.is_latest for one in removed[: first + 1]), len(others)) == (False, 1)
@@ -1052,13 +1050,8 @@ def test_whoever_looks_never_sees_an_older_bundle_again(kept, locked, provider):
 
 def test_what_is_left_is_named_by_its_version(kept, provider):
     """In a directory there is only one."""
-
-    class Deaf(Broken):
-        def __getattr__(self, name):
-            return (lambda _: None) if name == "remove" else getattr(self._inner, name)
-
     with pytest.raises(DamageError) as refused:
-        do(kept, Deaf(open_object_lock(kept.location), 0), provider)
+        do(kept, Removing(open_object_lock(kept.location), lambda _: None), provider)
     assert "(version only) and " in refused.value.found
 
 

@@ -81,6 +81,16 @@ class Broken:
         return getattr(self._inner, name)
 
 
+class Removing:
+    """An object lock that removes in a way of its own."""
+
+    def __init__(self, inner, remove) -> None:
+        self._inner, self.remove = inner, remove
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
 def test_a_hold_that_broke_off_is_never_called_one_and_the_same_command_finishes_it(there, provider):
     store, object_lock = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
@@ -467,40 +477,31 @@ def test_a_server_that_takes_locks_and_removes_what_is_locked_holds_nothing(ther
     """It names each lock when asked. Only whoever tries to remove something finds out."""
     store, object_lock = there
 
-    class Lax(Broken):
-        def __getattr__(self, name):
-            return self._remove if name == "remove" else getattr(self._inner, name)
+    def unlock_and_remove(version):
+        object_lock.set_legal(version, on=False)
+        object_lock.retain(version, None, "GOVERNANCE")
+        object_lock.remove(version)
 
-        def _remove(self, version):
-            self._inner.set_legal(version, on=False)
-            self._inner.retain(version, None, "GOVERNANCE")
-            self._inner.remove(version)
-
+    lax = Removing(object_lock, unlock_and_remove)
     terms, log = Terms(soon(days=1), "GOVERNANCE", legal=True), custody_log.read(store)
     with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
-        put_hold((store, Lax(object_lock, 0)), provider, terms)
+        put_hold((store, lax), provider, terms)
     assert custody_log.read(store) == log  # it says nothing of a hold, and lacks nothing
     for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD):
         for version in [version for version in object_lock.versions() if version.key == key]:
-            object_lock.set_legal(version, on=False)
-            object_lock.retain(version, None, "GOVERNANCE")
-            object_lock.remove(version)
+            unlock_and_remove(version)
     with pytest.raises(NotAllowedError, match="removes what is locked all the same"):
-        put_hold((store, Lax(object_lock, 0)), provider, terms)  # without a log, too
+        put_hold((store, lax), provider, terms)  # without a log, too
     assert put_hold(there, provider, terms).is_held
 
 
 @pytest.mark.parametrize("error", [UsageError("no such method"), NotAllowedError("locked")])
 def test_a_server_that_refuses_to_remove_what_is_locked_holds_in_whatever_words(there, provider, error):
-    class Refusing(Broken):
-        def __getattr__(self, name):
-            return self._remove if name == "remove" else getattr(self._inner, name)
-
-        def _remove(self, _):
-            raise error
+    def refuse(_):
+        raise error
 
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
-    assert put_hold((there[0], Refusing(there[1], 0)), provider, terms).is_held
+    assert put_hold((there[0], Removing(there[1], refuse)), provider, terms).is_held
 
 
 def test_a_log_that_was_put_back_lifts_no_lock(there, locked, provider, customer, make_key):
