@@ -80,10 +80,10 @@ def release(
             f"the holds at {store.location} have changed meanwhile", next_step="run the same command again"
         )
     documents.keep(store, release_, signers)
-    waiting = {document.key: document for document in _waiting(store, holds)}
-    release_ = waiting.pop(release_.key, release_)
+    releases = {document.key: document for document in _releases_of(store, holds)}
+    release_ = releases.pop(release_.key, release_)
     if missing := _missing(release_, holds, trust):
-        return Released(release_, missing, None, list(waiting.values()))
+        return Released(release_, missing, None, list(releases.values()))
     # Once the holds have ended, locks are of a hold that is being placed.
     has_ended = bundle_hold.release_of(custody_log.read(store), store.location, holds[-1]) is not None
     versions = [version for version in object_lock.versions() if not (has_ended or version.is_marker)]
@@ -136,7 +136,7 @@ def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
 
     return [
         described(document)
-        for document in sorted(_waiting(store, holds), key=partial(_rank, holds), reverse=True)
+        for document in sorted(_releases_of(store, holds), key=partial(_rank, holds), reverse=True)
     ]
 
 
@@ -156,7 +156,7 @@ def prepare(store: Store, reason: str) -> Document:
         "holds": [hold.hash for hold in holds],
     }
     new_release = documents.make("release", _about(event.bundle), value)
-    same = [document for document in _waiting(store, holds) if document.value["reason"] == reason]
+    same = [document for document in _releases_of(store, holds) if document.value["reason"] == reason]
     return max(same, key=partial(_rank, holds), default=None) or documents.resumed(store, new_release)
 
 
@@ -272,7 +272,7 @@ def _missing(document: Document, holds: Sequence[LogEntry], trust: Trust | None)
     return [lacking for hold in holds if (lacking := lacking_keys(hold, by, trust))]
 
 
-def _waiting(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
+def _releases_of(store: Store, holds: Sequence[LogEntry]) -> list[Document]:
     """Return the releases at a location that are for these holds, and are as ``prepare`` makes them."""
     event, releases = new_event(store, "released"), documents.read_all(store, "release")[0]
     return [document for document in releases if _objection(document, event, holds) is None]
