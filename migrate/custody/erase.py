@@ -75,7 +75,7 @@ def objections(
     }
     reasons = [
         *check(store, versions, list(breaches.values()), by, trust),
-        *check_releases(store, now),
+        *check_releases(log, store.location, now),
         *map(str, cross_checks.releases(log, released, documents_kept, trust)),
         *cross_checks.dated_too_early(log, receipts),
         *map(str, cross_checks.against_receipts(log, store.location, receipts)[0]),
@@ -153,21 +153,18 @@ def check_rest(
     return reasons
 
 
-def check_releases(store: MultipartStore, now: datetime) -> list[str]:
-    """Return the holds that stand by the log, also where somebody lifted their locks in another way; and those that
-    an entry of a transfer has made another location's of the same name: no URL tells whether that is so.
+def check_releases(log: Log, location: str, now: datetime) -> list[str]:
+    """Return the holds of a location that stand by its log, also where somebody lifted their locks in another way; and
+    those that an entry of a transfer has made another location's of the same name: no URL tells whether that is so.
     """
-    log = custody_log.read(store)
-    here = log.at(store.location, "held")
+    here = log.at(location, "held")
     untransferred = replace(
         log, entries=[entry for entry in log.entries if entry.what.event != "transferred"]
     )
-    of_namesakes = [
-        hold for hold in bundle_hold.standing(untransferred, store.location, now) if hold not in here
-    ]
+    of_namesakes = [hold for hold in bundle_hold.standing(untransferred, location, now) if hold not in here]
     sentence = "by an entry of a transfer it is another location's of the same name"
     return [
-        *map(_unreleased, bundle_hold.standing(log, store.location, now)),
+        *map(_unreleased, bundle_hold.standing(log, location, now)),
         *(f"{_unreleased(hold)}; {sentence}" for hold in of_namesakes),
     ]
 

@@ -334,9 +334,9 @@ def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
     until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     record(kept, provider, "held", {"until": until, "legal": False})
     now = datetime.now(UTC)
-    (reason,) = erase.check_releases(kept, now)
+    (reason,) = erase.check_releases(custody_log.read(kept), kept.location, now)
     assert "was not released" in reason
-    assert erase.check_releases(kept, now + timedelta(days=2)) == []
+    assert erase.check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
     do(kept, open_object_lock(kept.location), provider)
     (finding,) = against_bundle(kept)
     assert "was erased while the hold of entry 4 stood" in str(finding)
@@ -1062,14 +1062,14 @@ def test_an_entry_of_a_transfer_takes_no_hold_away_in_silence(kept, provider):
     held = CustodyEvent("held", "b", root, former, {"until": until.isoformat(), "legal": False})
     (hold,) = custody_log.append(kept, provider, lambda _: [held])
     now = datetime.now(UTC)
-    assert erase.check_releases(kept, now) == [
+    assert erase.check_releases(custody_log.read(kept), kept.location, now) == [
         f"the hold of entry {hold.number} was not released (moveout hold release)"
     ]
     record(kept, provider, "transferred", {"from": former})
-    (reason,) = erase.check_releases(kept, now)
+    (reason,) = erase.check_releases(custody_log.read(kept), kept.location, now)
     assert f"the hold of entry {hold.number} was not released" in reason
     assert "another location's of the same name" in reason
-    assert erase.check_releases(kept, now + timedelta(days=2)) == []
+    assert erase.check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
 
 
 def test_an_erasure_that_has_ended_elsewhere_is_not_finished_here(kept, provider):
