@@ -23,7 +23,6 @@ from migrate.custody.source_holds.sqlite import SqliteHold
 from migrate.errors import BusyError, DamageError, NotAllowedError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
-from tests.exporters.mysql.databases import fetch, run_sql
 from tests.exporters.postgres.databases import as_role, login
 from tests.tools.mysql_settings import kept_settings
 from tests.tools.waiting import be_impatient, eventually
@@ -245,23 +244,24 @@ def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path
 
 
 def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket, tmp_path):
-    path, change = (
-        tmp_path / "undo.json",
-        {"before": "ON", "after": "OFF", "back": "ON", "says": "", "undo_says": ""},
-    )
-    change["setting"] = "x'; DROP DATABASE app; --"
-    for name in fetch(
-        mariadb.url, "SHOW DATABASES LIKE 'db\\_%'"
-    ):  # of other tests: only a lone database is held
-        run_sql(mariadb.url, f"DROP DATABASE `{name[0]}`")
-    for url in (mariadb.database(), f"s3://{bucket}/?profile={minio.profile}"):
+    path = tmp_path / "undo.json"
+    change = {"before": "ON", "after": "OFF", "back": "ON", "says": "", "undo_says": ""}
+    edited = change | {"setting": "x'; DROP DATABASE app; --"}
+    whole_server = change | {"setting": "read_only", "before": "OFF"}  # else refused for its other databases
+    mariadb.database()
+    for url, changes in (
+        (mariadb.database(), [whole_server, edited]),
+        (f"s3://{bucket}/?profile={minio.profile}", [edited]),
+    ):
         path.unlink(missing_ok=True)
         undo_file.write(path, undo_file.new("asked"))
         value = json.loads(path.read_text())
-        value["sources"] = {"app": {"url": url, "since": None, "changes": [change]}}
+        value["sources"] = {"app": {"url": url, "since": None, "changes": changes}}
         path.write_text(json.dumps(value))
         refused = call("hold", "undo", path, "--yes")
-        assert (refused.code, "is not a setting of" in refused.err) == (2, True), refused.err
+        assert (refused.code, 'DROP DATABASE app; --" is not a setting of' in refused.err) == (2, True), (
+            refused.err
+        )
 
 
 @pytest.mark.parametrize(
