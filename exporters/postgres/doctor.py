@@ -37,7 +37,7 @@ from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.definitions.sequences import read_sequences
-from exporters.postgres.definitions.unrepresented import unreadable
+from exporters.postgres.definitions.unrepresented import hidden_damage, unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import privilege_counts_query
@@ -154,6 +154,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("rights", _sequences(source)),
             ("rights", _large_objects(source)),
             ("rights", _user_mappings(source)),
+            ("damage", _hidden_damage(source)),
             ("locks", _locks(source)),
             ("snapshot", _snapshot(source)),
             ("transactions", _prepared(source)),
@@ -334,6 +335,12 @@ def _user_mappings(source: _ExaminedPostgres) -> Iterator[Finding]:
         yield Finding(
             "loses", "rights", gap.item, "the role may not read them", "They are not exported.", advice
         )
+
+
+def _hidden_damage(source: _ExaminedPostgres) -> Iterator[Finding]:
+    for gap in hidden_damage(source.connection):
+        advice = Fix("advice", "set it off, and restart the server; then an export names the damaged pages")
+        yield Finding("loses", "damage", gap.item, gap.reason, "An export is not complete.", advice)
 
 
 def _locks(source: _ExaminedPostgres) -> Iterator[Finding]:

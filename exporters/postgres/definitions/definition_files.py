@@ -28,7 +28,12 @@ from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, read_refreshes
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.system_schema import FIRST_OID, read_system_objects, undumped
-from exporters.postgres.definitions.unrepresented import labels_of_large_objects, losses_of, unreadable
+from exporters.postgres.definitions.unrepresented import (
+    hidden_damage,
+    labels_of_large_objects,
+    losses_of,
+    unreadable,
+)
 from exporters.postgres.definitions.unwritten_by_pg_dump import read_unwritten
 from exporters.postgres.errors import as_source_errors
 from exporters.postgres.identifiers import quote_name
@@ -189,7 +194,7 @@ def _read(
         additions = _additions(session, tools, [*left_out])
         lists, secrets = _lists(session, sequences, tools)
         losses = [*secrets, *_losses(session, tables)]
-        gaps = unreadable(holder)
+        gaps = unreadable(holder) + hidden_damage(holder)
         globals_sql, losses_of_roles = every_role.result()
         scripts = _scripts(session, tools, dumping.result(), additions, pool)
     losses += [
@@ -206,10 +211,19 @@ def _read(
 
 
 def _environment(session: PostgresSession) -> dict[str, str]:
-    """Return the variables with which pg_dump reaches the database."""
+    """Return the variables with which pg_dump reaches the server on which the snapshot is. It begins, and pg_dumpall
+    ends, under the timeout that the role has; not every pooler takes options, so they go where they are needed.
+    """
+    info = session.holder.info
+    environment = {**os.environ, **session.address.environment(info.password or None)}
+    for name, value in (("PGHOST", info.host), ("PGHOSTADDR", info.hostaddr), ("PGPORT", str(info.port))):
+        if "," in environment.get(name, ""):
+            environment[name] = value
+    if session.position["sessions"]["statement_timeout"] != "0":
+        options = f"{environment.get('PGOPTIONS', '')} -c statement_timeout=0"
+        environment["PGOPTIONS"] = options.lstrip()
     return {
-        **os.environ,
-        **session.address.environment(session.holder.info.password or None),
+        **environment,
         "PGAPPNAME": session.session_limits.application,
         "PGCLIENTENCODING": _spoken(session),
         "LC_ALL": "C",  # its messages are read

@@ -101,6 +101,10 @@ ORDER BY 1
 """The view shows options under these conditions only (pg_user_mappings in src/backend/catalog/system_views.sql), and
 NULL both in place of hidden ones and where there are none.
 """
+_HIDING_DAMAGE = """
+SELECT name FROM (VALUES ('ignore_checksum_failure'), ('zero_damaged_pages')) AS settings(name)
+WHERE current_setting(name)::bool
+"""
 _OF_PARAMETERS = """
 SELECT 'role ' || x.grantee::regrole, 'privilege on a parameter',
   x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the destination'
@@ -132,6 +136,15 @@ def unreadable(holder: psycopg.Connection[Any]) -> list[Gap]:
     """Return what the role may not read of the definitions. Raises what the driver raises."""
     reason = "the role may not read them; a superuser may, and the user himself"
     return [Gap(item, "failed", reason) for (item,) in holder.execute(_UNREADABLE_MAPPINGS)]
+
+
+def hidden_damage(holder: psycopg.Connection[Any]) -> list[Gap]:
+    """Return a gap for each setting under which a damaged page is no error. Such a page stays in the server's memory as
+    it was read, for all sessions. Raises what the driver raises.
+    """
+    reason = "it is on: what they held is missing or wrong here, and no error says so"
+    rows = holder.execute(_HIDING_DAMAGE).fetchall()
+    return [Gap(f"rows in damaged pages ({name})", "failed", reason) for (name,) in rows]
 
 
 def _table_losses(tables: Sequence[PostgresTable]) -> list[Loss]:

@@ -100,9 +100,9 @@ def pin_statement() -> str:
     values = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return (
         "SET statement_timeout = 0;"
-        f" SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
-        " WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL;"
-        " SELECT set_config('client_encoding', 'UTF8', false)"
+        " SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.value, false))"
+        f" FROM (VALUES {values}) AS w(name, value) WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL;"
+        " SELECT pg_catalog.set_config('client_encoding', 'UTF8', false)"
     )
 
 

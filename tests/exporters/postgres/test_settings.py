@@ -2,6 +2,8 @@
 
 import pytest
 
+from exporters.doctor import ExamineRequest
+from exporters.postgres.doctor import examine
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -13,18 +15,19 @@ INSERT INTO apart.odd VALUES (1, '1 year -2 days 03:00', '2024-02-29 12:00+00', 
   '{NULL,"NULL"}', E'back\\slash\'', '{2024-01-02,NULL}'), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 CREATE FUNCTION apart.slash() RETURNS text LANGUAGE sql AS $$SELECT 'a\b'::text$$;
 CREATE INDEX ON apart.odd (length(t));
+CREATE FUNCTION apart.set_config(text, text, bool) RETURNS text LANGUAGE sql AS 'SELECT $2';
 ALTER TABLE apart.odd ENABLE ROW LEVEL SECURITY; ALTER TABLE apart.odd FORCE ROW LEVEL SECURITY;
 """
 VIEW = "CREATE MATERIALIZED VIEW apart.written AS SELECT (o.i, o.d, o.f, o.b)::text AS w FROM apart.odd o"
 ODD = {
-    "statement_timeout": "50ms",
+    "statement_timeout": "1ms",
     "lock_timeout": "50ms",
     "idle_in_transaction_session_timeout": "50ms",
     "default_transaction_read_only": "on",
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
     "row_security": "on",
-    "search_path": "apart",
+    "search_path": "apart, pg_catalog",
     "datestyle": "SQL, DMY",
     "intervalstyle": "sql_standard",
     "timezone": "Asia/Kathmandu",
@@ -47,7 +50,8 @@ def name_of(url: str) -> str:
 
 def set_all(server, url: str, whose: str) -> None:
     for name, value in ODD.items():
-        run_sql(server.url, f"ALTER {whose}DATABASE {name_of(url)} SET {name} = '{value}'")
+        values = ", ".join(f"'{word}'" for word in value.split(", "))
+        run_sql(server.url, f"ALTER {whose}DATABASE {name_of(url)} SET {name} = {values}")
 
 
 @pytest.mark.parametrize("whose", [pytest.param("", marks=pytest.mark.torture), "ROLE postgres IN "])
@@ -62,6 +66,7 @@ def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tm
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.items, row.digest) for row in reader.catalog()] == [(plain.items, plain.digest)]
+    assert (tmp_path / "bundle/data/app/schema/globals.sql").exists()
     restored = restore_from(reader, "app", destination, workers=2)
     assert (restored.findings, restored.left_out) == ((), ())
     for words in ("", "ROLE postgres IN "):
@@ -83,3 +88,32 @@ def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres
     query = "SELECT w FROM apart.written ORDER BY w"
     assert fetch(destination, query) == fetch(url, query)
     assert "29/02/2024" in fetch(destination, query)[0][0]
+
+
+def test_a_server_that_hides_damaged_pages_says_no_more_that_all_rows_are_there(postgres, tmp_path):
+    """It shows none of their rows, and counts none. A page that was read so stays so for sessions of other settings."""
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE damaged AS SELECT 1 AS x; CHECKPOINT")
+    query = "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('damaged')"
+    ((path,),) = fetch(url, query)
+    run_sql(url, f"COPY (SELECT WHERE false) TO PROGRAM 'yes | head -c 8192 >> {path}'")
+    run_sql(postgres.url, f"ALTER DATABASE {name_of(url)} SET zero_damaged_pages = on")
+    assert fetch(url, "SELECT x FROM damaged") == [(1,)]
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.exit_code == 3
+    assert [gap.item for gap in outcome.sources[0].gaps] == ["rows in damaged pages (zero_damaged_pages)"]
+    findings = examine(ExamineRequest(url)).findings
+    assert "rows in damaged pages (zero_damaged_pages)" in {finding.object for finding in findings}
+
+
+def test_definitions_are_read_from_the_host_that_has_the_snapshot(postgres, other_postgres, tmp_path):
+    here = postgres.database()
+    there = other_postgres.database(here.rpartition("/")[2])
+    run_sql(
+        there,
+        f"CREATE TABLE kept (a int); ALTER DATABASE {name_of(there)} SET default_transaction_read_only = on",
+    )
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in (postgres, other_postgres))
+    url = f"postgresql://postgres@{hosts}/{here.rpartition('/')[2]}?target_session_attrs=read-only"
+    assert export_database(url, tmp_path / "bundle").complete
+    run_sql(other_postgres.url, f"DROP DATABASE {name_of(there)} WITH (FORCE)")
