@@ -232,8 +232,9 @@ def releases(
     log: Log, released: Sequence[LogEntry], documents_kept: Sequence[Document], trust: Trust | None
 ) -> Iterator[Finding]:
     """Yield releases, of the entries ``released``, that fewer owners of keys signed than the holds want that they
-    ended. A document releases once, at its location.
+    ended; of a hold that names no key those that ``trust`` does not count. A document releases once, at its location.
     """
+    strangers = log.uncounted(trust) if trust else []
     unused = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in released:
         file = str(entry.what.details.get("file"))
@@ -247,6 +248,8 @@ def releases(
             lacking = hold_release.lacking_keys(held, fingerprints, trust)
             if document and not hold_release.names_hold(document, held):
                 lacking = f"it does not name the hold of entry {held.number}"
+            if trust and entry in strangers and not hold_release.quorum(held):
+                lacking = f"nobody in {trust.source} says so, and the hold of entry {held.number} names no keys"
             if lacking:
                 yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
 

@@ -85,8 +85,11 @@ def release(
     if missing := _missing(release_, holds, trust):
         return Released(release_, missing, None, list(releases.values()))
     # Once the holds have ended, locks are of a hold that is being placed.
-    has_ended = bundle_hold.release_of(custody_log.read(store), store.location, holds[-1]) is not None
-    versions = [version for version in object_lock.versions() if not (has_ended or version.is_marker)]
+    versions = (
+        []
+        if _has_ended(store, holds, trust)
+        else [version for version in object_lock.versions() if not version.is_marker]
+    )
     progress.begin("release", items=len(versions), size_bytes=0)
 
     def unlock(version: FileVersion) -> None:
@@ -207,28 +210,32 @@ def check_form(document: Document) -> None:
         )
 
 
+def quorum(hold: LogEntry) -> int:
+    """Return how many owners have to sign the release of a hold; 0 where anybody may end it."""
+    number = hold.what.details.get("release_quorum")
+    return number if isinstance(number, int) else 0
+
+
 def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | None = None) -> str:
     """Return a sentence where fewer owners of the keys signed that a hold names than it wants; else "". Keys that the
     hold, or ``trust``, has under one name are one owner's. One that ``trust`` does not list at all does not count.
     """
-    quorum_value = hold.what.details.get("release_quorum")
-    quorum = quorum_value if isinstance(quorum_value, int) else 0
     named, owners = _named_keys(hold), _owners(hold, trust)
     listed = {public.fingerprint for public in trust.keys} if trust else set(named)
     signed_with = [key for key in named if key in fingerprints]
     counted = [key for key in signed_with if key in listed]
     count = count_owners(counted, owners)
-    if count >= quorum:
+    if count >= quorum(hold):
         return ""
     words = _key_words(hold, trust)
-    of_owners = ", each of another owner" if quorum > 1 else ""
+    of_owners = ", each of another owner" if quorum(hold) > 1 else ""
     few = f", all of {things(count, 'owner')}" if count < len(counted) else ""
     unlisted = [words[key] for key in signed_with if key not in listed]
     removed = f"; not in {trust.source} any more: {', '.join(unlisted)}" if trust and unlisted else ""
     unsigned = [words[key] for key in named if key not in signed_with]
     open_ = f"; not signed: {', '.join(unsigned)}" if unsigned else ""
     return (
-        f"the hold of entry {hold.number} ends by {quorum} of these keys{of_owners}: {', '.join(words.values())};"
+        f"the hold of entry {hold.number} ends by {quorum(hold)} of these keys{of_owners}: {', '.join(words.values())};"
         f" {len(signed_with)} of them signed{few}{removed}{open_}"
     )
 
@@ -247,6 +254,21 @@ def names_hold(document: Document, hold: LogEntry) -> bool:
     """Tell whether a release is for a hold. One of before releases named their holds is for any."""
     holds = document.value.get("holds")
     return holds is None or (isinstance(holds, list) and hold.hash in holds)
+
+
+def _has_ended(store: Store, holds: Sequence[LogEntry], trust: Trust | None) -> bool:
+    """Tell whether the log has the end of holds, by a release with all its signatures: whoever may write there can
+    write an entry that says so, and their locks would stay.
+    """
+    log = custody_log.read(store)
+    released = bundle_hold.release_of(log, store.location, holds[-1])
+    if released is None or (trust and not any(map(quorum, holds)) and released in log.uncounted(trust)):
+        return False
+    file = released.what.details.get("file")
+    return any(
+        document.key == file and not _missing(document, holds, trust)
+        for document in _releases_of(store, holds)
+    )
 
 
 def _need_holds(store: Store) -> list[LogEntry]:

@@ -8,9 +8,9 @@ import pytest
 
 from migrate.bundle import canonical_json
 from migrate.custody import bundle_hold
-from migrate.custody.log import entry
+from migrate.custody.log import custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
-from migrate.custody.log.events import record, record_seal
+from migrate.custody.log.events import new_event, record, record_seal
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.signing import ssh_signatures
 from migrate.errors import UsageError
@@ -218,6 +218,23 @@ def test_a_clock_that_was_set_back_makes_no_time_to_keep_shorter(told):
     assert clock.would_breach(rules, told((-500, "received"), noted_end), events, THEN + DAY) == []
 
 
+def test_a_clock_that_was_set_back_meets_no_rule(told):
+    """What stands below an entry of March was not written in January; nor was a receipt before the erasure above it."""
+    begun = noted(0, "transition", 0)
+    (late,) = (
+        one
+        for one in clock.judge(
+            rulebook.load("eu-data-act"), told(begun, (90, "verified"), (10, "received")), THEN + 99 * DAY
+        )
+        if one.rule.id == "transition"
+    )
+    assert (late.state, "the log has 2026-05-01 12:00 UTC before that" in late.why) == ("unknown", True), late
+    assert states("eu-data-act", told(begun, (5, "verified"), (10, "received")), 99)["transition"] == "met"
+    turned = told((0, "sealed"), (90, "erased"), (10, "received"))
+    assert states("eu-data-act", turned, 99)["erasure"] == "breached"
+    assert states("eu-data-act", told((0, "sealed"), (10, "received"), (90, "erased")), 99)["erasure"] == "met"
+
+
 def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
     """A breach, or an erasure, of the past allows no other one. A rule may name the erasure's end alone."""
     file = tmp_path / "rules.toml"
@@ -257,17 +274,28 @@ def test_the_command_counts_from_what_was_noted(location, make_key):
     assert call("clock", bundle, "--rules", "no-such").code == 2
 
 
-def test_an_entry_of_a_stranger_is_named(location, provider, make_key, tmp_path):
-    """What it shows may be a stranger's word."""
+def test_an_entry_of_a_stranger_counts_for_nothing(location, provider, make_key, tmp_path):
+    """Nor does what is dated after today count in silence."""
     case = tmp_path / "case.toml"
     case.write_text('[custody]\nsigners = "signers"\n')
     signers_file(tmp_path / "signers", host=(provider,))
     record_seal(location, provider, [provider])
-    words = ("clock", location.location, "-c", case, "--json")
-    assert call(*words).json["result"]["notes"] == []
+    record(location, provider, "noted", {"what": "request", "at": THEN.isoformat()})
+
+    def judged():
+        result = call("clock", location.location, "-c", case, "--at", "2026-02-01", "--json").json["result"]
+        (rule,) = (rule for rule in result["rules"] if rule["article"].startswith("Article 20"))
+        return rule["state"], result["notes"]
+
+    assert judged() == ("due", [])
     record(location, make_key("stranger"), "received", {})
-    (note,) = call(*words).json["result"]["notes"]
-    assert note.startswith("entry 4 is signed by nobody in ")
+    state, (note,) = judged()
+    assert (state, note) == (
+        "due", f"entry 5 is signed by nobody in {tmp_path / 'signers'}, and counts for nothing"
+    )  # fmt: skip
+    ahead = new_event(location, "received")
+    custody_log.append(location, provider, lambda _: [ahead], clock=lambda: datetime.now(UTC) + 9 * DAY)
+    assert any("is dated in the future" in note for note in judged()[1])
 
 
 def test_a_verdict_names_the_events_and_the_entries_that_show_it(told):

@@ -10,7 +10,7 @@ import pytest
 from migrate.bundle import canonical_json
 from migrate.cli.common.terminal import Console
 from migrate.cli.custody.hold import Released
-from migrate.custody import bundle_hold, documents, hold_release
+from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record
@@ -279,6 +279,32 @@ def test_a_release_that_is_repeated_lifts_no_locks_of_a_hold_that_is_being_place
     assert held.is_held()
     held.carry_out(document, [held.host])
     assert held.is_held()
+
+
+def test_an_entry_that_says_a_hold_has_ended_keeps_no_owner_from_ending_it(held, make_key):
+    """Whoever may write there can write it: the locks would stay for ever, and nobody would be told why."""
+    record(held.store, make_key("stranger"), "released", {"file": "sig/release-0123456789abcdef.json"})
+    words = ("hold", "release", held.url, "-c", held.case, "--reason", "done", "--key")
+    assert call(*words, make_key.path_of("host")).code == 3
+    ended = call(*words, make_key.path_of("counsel"))
+    assert (ended.code, "Locked as before" in ended.out) == (0, False), ended.out
+    survey = bundle_hold.survey(held.store, held.object_lock, workers=4)
+    assert (survey.protected, survey.legal) == (0, 0)
+
+
+def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(there, locked, provider, make_key, tmp_path):
+    trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
+    assert put_hold(there, provider, TERMS).is_held
+    stranger = make_key("stranger")
+    document = hold_release.prepare(there[0], "mine now")
+    documents.keep(there[0], document, [stranger])
+    record(there[0], stranger, "released", document.named)
+    log, kept = custody_log.read(there[0]), documents.read_all(there[0])[0]
+    (finding,) = cross_checks.releases(log, log.find("released"), kept, trust)
+    assert f"nobody in {trust.source} says so" in str(finding)
+    assert list(cross_checks.releases(log, log.find("released"), kept, None)) == []
+    assert release_hold(*there, "done", [provider], workers=4, trust=trust).missing == []
+    assert bundle_hold.survey(*there, workers=4).protected == 0
 
 
 def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked, provider, make_key):

@@ -18,6 +18,7 @@ from migrate.cli.common.signing_keys import load_trust
 from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
+from migrate.custody import cross_checks, documents
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.obligations.clock import Verdict
@@ -108,8 +109,9 @@ def clock_command(
 ) -> Judged:
     """Say of each obligation whether it is met, due or breached.
 
-    Names the entry of the custody log that shows it; without an entry the answer is unknown. moveout does not see
-    notices and ends of contracts: record them with `moveout custody note`.
+    Names the entry of the custody log that shows it; without an entry the answer is unknown. With a list of signers
+    only entries by its keys count. moveout does not see notices and ends of contracts: record them with `moveout
+    custody note`.
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
@@ -125,9 +127,11 @@ def clock_command(
             next_step="moveout custody verify says more",
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
-    trust, notes = load_trust(None, loaded), list(log.notes)
+    trust, receipts = load_trust(None, loaded), documents.read_all(store, "receipt")[0]
+    notes, entries = [*log.notes, *cross_checks.clock_notes(log, receipts, datetime.now(UTC))], log.entries
     if trust is not None:
-        strangers = log.uncounted(trust)
-        notes += [f"entry {entry.number} is signed by nobody in {trust.source}" for entry in strangers]
-    judged = [(rule_set, clock.judge(rule_set, log.entries, now)) for rule_set in load_rules(rules)]
+        strangers, entries = log.uncounted(trust), log.counted(trust)
+        sentence = f"is signed by nobody in {trust.source}, and counts for nothing"
+        notes += [f"entry {entry.number} {sentence}" for entry in strangers]
+    judged = [(rule_set, clock.judge(rule_set, entries, now)) for rule_set in load_rules(rules)]
     return Judged(location.shown, judged, notes)

@@ -41,6 +41,10 @@ class _Seen(Struct, frozen=True):
     number: int
     latest: datetime
 
+    def order(self) -> tuple[datetime, int]:
+        """Order events as they happened, by the log."""
+        return self.latest, self.number
+
 
 def judge(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Verdict]:
     """Evaluate every rule at a moment. The moments of the log are its writers' clocks."""
@@ -121,12 +125,12 @@ def _judge(case: _Case) -> Verdict:
 
 
 def _requires(case: _Case) -> Verdict:
-    if case.events and (not case.starts or case.starts[0].moment > case.events[0].moment):
-        return case.verdict(
-            "breached", f"{case.event_names} without {case.names} before it", None, case.events[0]
-        )
-    if case.starts:
-        return case.verdict("met", f"{case.names} is in the log", None, case.starts[0], *case.events[:1])
+    """Judge by the order of the log: a clock that is set back brings nothing before what the log has above it."""
+    starts, events = (sorted(seen, key=_Seen.order) for seen in (case.starts, case.events))
+    if events and (not starts or starts[0].order() > events[0].order()):
+        return case.verdict("breached", f"{case.event_names} without {case.names} before it", None, events[0])
+    if starts:
+        return case.verdict("met", f"{case.names} is in the log", None, starts[0], *events[:1])
     return case.verdict("unknown", f"not in the log yet: {case.names}; {case.event_names}", None)
 
 
@@ -142,8 +146,11 @@ def _within(case: _Case) -> Verdict:
     due, *by = _end(case)
     shown = [case.starts[0], *by]
     if case.after is not None:
-        state: State = "met" if case.after.moment <= due else "breached"
+        state: State = "met" if case.after.latest <= due else "breached"
         reason = f"{case.event_names} at {_shown(case.after.moment)}"
+        if case.after.moment <= due < case.after.latest:
+            state = "unknown"
+            reason += f", and the log has {_shown(case.after.latest)} before that: a clock was wrong"
         return case.verdict(state, reason, due, *shown, case.after)
     if case.now <= due:
         return case.verdict("due", f"{case.event_names} by {_shown(due)}", due, *shown)
