@@ -74,13 +74,13 @@ class Document(Struct, frozen=True):
 
 def signed_at(document: Document, log: custody_log.Log, trust: Trust) -> datetime | None:
     """Return as of when the keys that signed a document count: when the log first named it, and not before its own
-    time. Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back. None,
-    for now, where only entries name it that show nothing.
+    time. None, for now, where no entry shows that it was there.
+
+    Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back. So the log is
+    the proof of existence that ETSI EN 319 102-1 asks for, and without it a signature is judged as of now.
     """
     recorded = log.recorded_at(document.sha256, trust)
-    if recorded is None and log.names(document.sha256):
-        return None
-    return max((moment for moment in (document.moment, recorded) if moment), default=None)
+    return max(recorded, document.moment or recorded) if recorded else None
 
 
 def name_of(public: PublicKey, document: Document, log: custody_log.Log, trust: Trust) -> str | None:

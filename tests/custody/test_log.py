@@ -630,7 +630,7 @@ def test_what_is_added_is_a_document_by_its_name_and_of_its_size(kept, provider,
 
 
 def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, provider, make_key, tmp_path):
-    """A key that is replaced since has signed it. Where a stranger alone has written it down, it counts as of now."""
+    """A key that is replaced since has signed it. Where nobody or a stranger has written it down, it counts as of now."""
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
     made = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root}, now=made)
@@ -639,7 +639,7 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, pr
     def signed_at():
         return documents.signed_at(document, custody_log.read(kept), trust)
 
-    assert signed_at() == made
+    assert signed_at() is None
     custody_log.append(kept, make_key("stranger"), lambda _: [what], clock=lambda: made)
     assert signed_at() is None
     for hours, shown in ((-1, 0), (2, 0)):  # the first entry that shows anything counts
@@ -651,3 +651,28 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, pr
     what = CustodyEvent("audited", "b", document.root, kept.location, later.named)
     custody_log.append(kept, provider, lambda _: [what], clock=lambda: made + timedelta(hours=3))
     assert documents.signed_at(later, custody_log.read(kept), trust) == made + timedelta(hours=3)
+
+
+def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, customer, tmp_path):
+    """Whoever stole it may write any time. What was added while it counted is no damage when it is replaced."""
+    allowed, root = tmp_path / "allowed", custody_log.read(kept).last.what.root
+    year_ago = datetime.now(UTC) - timedelta(days=365)
+    document = documents.make("erasure", "Certificate", {"root": root}, now=year_ago)
+    words = ("custody", "add", kept.location, mailed(tmp_path / "mail", document, customer), "--signers", allowed)
+
+    def until(days):
+        moment = datetime.now(UTC) + timedelta(days=days)
+        end = f'valid-before="{moment:%Y%m%d%H%M%SZ}"'
+        allowed.write_text(f"host {provider.public.line}\nacme {end} {customer.public.line}\n")
+
+    until(-1)
+    refused = call(*words)
+    assert (refused.code, "whose key counts now" in flat(refused.err)) == (4, True), refused.err
+    assert documents.read_all(kept) == ([], [])
+    until(1)
+    assert call(*words).code == 0
+    until(-1)
+    verified = call("custody", "verify", kept.location, "--signers", allowed, "--json")
+    note = f"{document.key} is signed by acme, whose key counts until"
+    assert (verified.code, note in verified.out) == (0, True), verified.out
+    assert "acme" not in call("custody", "show", kept.location, "--signers", allowed).out

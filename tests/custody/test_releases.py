@@ -2,6 +2,8 @@
 
 import os
 import pty
+import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from migrate.bundle import canonical_json
 from migrate.cli.common.terminal import Console
-from migrate.cli.custody.hold import Released
+from migrate.cli.custody.hold import Released, _shell_word
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
@@ -268,6 +270,20 @@ def test_a_reason_makes_no_line_of_its_own(held):
     ended = call("hold", "release", held.url, "-c", held.case, "--reason", "done\nReleased: all of it")
     lines = ended.out.splitlines()
     assert (ended.code, [line for line in lines if line.startswith("Released")]) == (3, []), ended.out
+
+
+def test_the_command_that_is_printed_has_the_very_reason(held):
+    """Another one would begin another release, for all owners to sign again."""
+    reason = "it's done:\n\tthe copy\u00a0is \\whole\x1b, says \u202eOlé"
+    begun = call("hold", "release", held.url, "-c", held.case, "--reason", reason)
+    status = call("hold", "status", held.url, "-c", held.case)
+    for out in (begun.out, status.out):
+        (line,) = (line for line in out.splitlines() if " --reason " in line)
+        assert line.isprintable()
+        word = line.partition(" --reason ")[2].partition(" --key ")[0]
+        shell = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+        assert shell.stdout.decode() == reason
+    assert _shell_word("it's") == shlex.quote("it's")
 
 
 def test_a_release_that_is_repeated_lifts_no_locks_of_a_hold_that_is_being_placed(held):

@@ -77,11 +77,11 @@ def acknowledge_command(
     kept: Mapping[str, bytes] = signatures
     left_out: Sequence[PublicKey] = ()
     if trust is not None:
-        recorded = custody_log.read(store).recorded_at(document.sha256, trust)
+        log = custody_log.read(store)
         kept, left_out = documents.sort_signatures(
             document,
             signatures,
-            lambda public: public == signer.public or trust.name(public, recorded) is not None,
+            lambda public: public == signer.public or documents.name_of(public, document, log, trust) is not None,
         )
     if trust is not None and left_out and not receipt.senders_of(document, kept, signer):
         raise NotAllowedError(

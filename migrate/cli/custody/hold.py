@@ -129,11 +129,29 @@ class HeldBundle(Struct, frozen=True):
             console.print(Text(plain(f"  {lacking}")))
         end = f"ends by itself at {moment_words(release.until)}" if release.until else "has no end of its own"
         console.print(f"  without it the hold {end}")
-        reason = plain(shlex.quote(str(value["reason"])))
+        reason = _shell_word(str(value["reason"]))
         words = ("moveout hold release", shlex.quote(self.location), self.case_option, "--reason", reason)
         does = "signs it, and carries it out with the last signature" if release.missing else "carries it out"
         console.print(Text(f"→ this {does}:"))
         console.print(Text(f"    {' '.join(filter(None, words))} --key KEY"), wrap=False)
+
+
+def _shell_word(text: str) -> str:
+    """Return a text as a word for a shell, on one line: the command that is printed signs the very same reason. Other
+    characters than printable ones stand as escapes of bash, ksh and zsh (POSIX.1-2024, "Dollar-Single-Quotes").
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"\\": "\\\\", "'": "\\'"}
+    characters = (
+        escapes.get(character, character)
+        if character.isprintable()
+        else f"\\x{ord(character):02x}"
+        if character < "\x80"
+        else f"\\U{ord(character):08x}"
+        for character in text
+    )
+    return f"$'{''.join(characters)}'"
 
 
 def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, ObjectLock]:
@@ -361,7 +379,7 @@ class Released(Struct, frozen=True):
 
     def _draw_waiting(self, console: Console) -> None:
         location = shlex.quote(self.location)
-        reason = plain(shlex.quote(str(self.done.document.value["reason"])))
+        reason = _shell_word(str(self.done.document.value["reason"]))
         console.print(Text(f"NOT RELEASED: {self.location}", style="bold red"))
         for sentence in self.done.missing:
             console.print(Text(plain(f"  {sentence}")))

@@ -240,7 +240,8 @@ def _vault(location: Endpoint) -> ObjectLock | None:
 def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tuple[list[Finding], list[str]]:
     """Return findings for entries by a key that the list had not then, for a head by a key that it never has (whoever
     may write there could have cut the log, and signed how long it is now), and for documents that no key of the list
-    stands for. Where one does, the signature of a stranger is a note: anybody can sign anything.
+    stands for. Where one does, the signature of a stranger is a note: anybody can sign anything. So is that of a key
+    that was replaced since, on a document that no entry dates.
     """
     sentence = f"is signed by nobody in {trust.source}"
     findings = [
@@ -256,7 +257,13 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
         ]
         names = ", ".join(public.fingerprint for public in strangers)
         receivers = receipt.receivers(document, log) or document.signers
-        if strangers and set(receivers) <= set(strangers):
+        replaced = [public for public in strangers if public in trust.keys]
+        if replaced and log.recorded_at(document.sha256, trust) is None:
+            notes.append(
+                f"{document.key} is signed by {trust.keys[replaced[0]][0]}, and no entry says that it was there by then:"
+                " it counts for nothing"
+            )
+        elif strangers and set(receivers) <= set(strangers):
             findings.append(Finding(document.key, sentence, "", names))
         elif strangers:
             notes.append(
@@ -352,8 +359,9 @@ def add_command(
         )
         if not signatures:
             raise NotAllowedError(
-                f"{file} is signed by nobody in {trust.source} whose key counted then",
-                next_step="ask the other side for the key, compare its fingerprint, and add its line to the list",
+                f"{file} is signed by nobody in {trust.source} whose key counts now",
+                next_step="ask the other side for the key, compare its fingerprint, and add its line to the list; where"
+                " a key was replaced since, ask for a signature by the new one",
             )
     documents.copy_all(store, document, signatures)
     return Added(store.location, f"{document.key} with {things(len(signatures), 'signature')}", left_out)

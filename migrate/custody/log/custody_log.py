@@ -92,10 +92,6 @@ class Log(Struct, frozen=True):
         dated = self.dated(trust)
         return next((at for entry_, at in dated if entry_.what.details.get("sha256") == sha256), None)
 
-    def names(self, sha256: str) -> bool:
-        """Tell whether any entry names a file by its hash."""
-        return any(entry_.what.details.get("sha256") == sha256 for entry_ in self.entries)
-
     def before(self, entry_: LogEntry) -> Log:
         """Return the log as it was when an entry was written."""
         return replace(self, entries=[earlier for earlier in self.entries if earlier.number < entry_.number])
