@@ -653,7 +653,7 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, pr
     assert documents.signed_at(later, custody_log.read(kept), trust) == made + timedelta(hours=3)
 
 
-def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, make_key, tmp_path):
+def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, customer, make_key, tmp_path):
     """Whoever stole it may write any time. What was added while it counted is no damage when it is replaced."""
     agent = make_key("agent")
     allowed, root = tmp_path / "allowed", custody_log.read(kept).last.what.root
@@ -664,7 +664,8 @@ def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, m
     def until(days):
         moment = datetime.now(UTC) + timedelta(days=days)
         end = f'valid-before="{moment:%Y%m%d%H%M%SZ}"'
-        allowed.write_text(f"host {provider.public.line}\nacme {end} {agent.public.line}\n")
+        signers_file(allowed, host=(provider,), buyer=(customer,))
+        allowed.write_text(f"{allowed.read_text()}acme {end} {agent.public.line}\n")
 
     until(-1)
     refused = call(*words)
