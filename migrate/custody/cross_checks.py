@@ -249,7 +249,9 @@ def releases(
             if document and not hold_release.names_hold(document, held):
                 lacking = f"it does not name the hold of entry {held.number}"
             if trust and entry in strangers and not hold_release.quorum(held):
-                lacking = f"nobody in {trust.source} says so, and the hold of entry {held.number} names no keys"
+                lacking = (
+                    f"nobody in {trust.source} says so, and the hold of entry {held.number} names no keys"
+                )
             if lacking:
                 yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
 

@@ -232,7 +232,9 @@ def test_a_clock_that_was_set_back_meets_no_rule(told):
     assert states("eu-data-act", told(begun, (5, "verified"), (10, "received")), 99)["transition"] == "met"
     turned = told((0, "sealed"), (90, "erased"), (10, "received"))
     assert states("eu-data-act", turned, 99)["erasure"] == "breached"
-    assert states("eu-data-act", told((0, "sealed"), (10, "received"), (90, "erased")), 99)["erasure"] == "met"
+    assert (
+        states("eu-data-act", told((0, "sealed"), (10, "received"), (90, "erased")), 99)["erasure"] == "met"
+    )
 
 
 def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):

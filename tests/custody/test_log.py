@@ -630,7 +630,9 @@ def test_what_is_added_is_a_document_by_its_name_and_of_its_size(kept, provider,
 
 
 def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, provider, make_key, tmp_path):
-    """A key that is replaced since has signed it. Where nobody or a stranger has written it down, it counts as of now."""
+    """A key that is replaced since has signed it. Where nobody has written it down, or a stranger, it counts as of
+    now.
+    """
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
     made = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root}, now=made)
@@ -659,7 +661,14 @@ def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, c
     allowed, root = tmp_path / "allowed", custody_log.read(kept).last.what.root
     year_ago = datetime.now(UTC) - timedelta(days=365)
     document = documents.make("erasure", "Certificate", {"root": root}, now=year_ago)
-    words = ("custody", "add", kept.location, mailed(tmp_path / "mail", document, agent), "--signers", allowed)
+    words = (
+        "custody",
+        "add",
+        kept.location,
+        mailed(tmp_path / "mail", document, agent),
+        "--signers",
+        allowed,
+    )
 
     def until(days):
         moment = datetime.now(UTC) + timedelta(days=days)

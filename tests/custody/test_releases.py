@@ -308,7 +308,9 @@ def test_an_entry_that_says_a_hold_has_ended_keeps_no_owner_from_ending_it(held,
     assert (survey.protected, survey.legal) == (0, 0)
 
 
-def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(there, locked, provider, make_key, tmp_path):
+def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(
+    there, locked, provider, make_key, tmp_path
+):
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
     assert put_hold(there, provider, TERMS).is_held
     stranger = make_key("stranger")

@@ -81,7 +81,9 @@ def acknowledge_command(
         kept, left_out = documents.sort_signatures(
             document,
             signatures,
-            lambda public: public == signer.public or documents.name_of(public, document, log, trust) is not None,
+            lambda public: (
+                public == signer.public or documents.name_of(public, document, log, trust) is not None
+            ),
         )
     if trust is not None and left_out and not receipt.senders_of(document, kept, signer):
         raise NotAllowedError(

@@ -260,7 +260,7 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
         replaced = [public for public in strangers if public in trust.keys]
         if replaced and log.recorded_at(document.sha256, trust) is None:
             notes.append(
-                f"{document.key} is signed by {trust.keys[replaced[0]][0]}, and no entry says that it was there by then:"
+                f"{document.key} is signed by {trust.keys[replaced[0]][0]}, and no entry says that it was there then:"
                 " it counts for nothing"
             )
         elif strangers and set(receivers) <= set(strangers):
