@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from msgspec import Struct
-
 from migrate.case.model import Case, Endpoint
 from migrate.changes.capture_thread import CaptureThread
 from migrate.changes.change_logs import followable
@@ -23,23 +21,6 @@ from migrate.restore.restore_records import read_restore_records
 from migrate.storage.api import Store
 
 
-class NextCommands(Struct, frozen=True):
-    """What to type after the move: what goes on following, and what switches."""
-
-    follow: str
-    cutover: str
-    undo: str
-
-
-def commands_of(case: Case) -> NextCommands:
-    """Return what to type next for a case."""
-    return NextCommands(
-        f"moveout follow {case.option}",
-        f"moveout cutover {case.option} --hold",
-        f"moveout cutover {case.option} --undo",
-    )
-
-
 class FollowedMove:
     """The followed sources of one move. ``location`` is that to which their bundle is exported: the changes lie there,
     also where the bundle is sent somewhere else. ``keeps_following``: until Ctrl-C, or until the cutover.
@@ -50,14 +31,12 @@ class FollowedMove:
         session: Session,
         location: Endpoint,
         case: Case,
-        commands: NextCommands,
         *,
         keeps_following: bool,
     ) -> None:
         self._session = session
         self._location = location
         self._case = case
-        self._commands = commands
         self._keeps_following = keeps_following
         asked = {name: source for name, source in case.sources.items() if source.follow}
         self.names: Sequence[str] = [name for name in followable(asked) if name in case.destinations]
@@ -148,19 +127,21 @@ class FollowedMove:
 
     def sentence(self, followed: Followed | None) -> str:
         """Return what became of it, and what to type next; "" where nothing is to be followed."""
-        commands = self._commands
+        case_option = self._case.option
         if not self.names:
             return ""
         if self.record is not None:
-            return f"The switch was made at {self.record.switched_at}. → {commands.undo} goes back."
+            switched = f"The switch was made at {self.record.switched_at}"
+            return f"{switched}. → moveout cutover {case_option} --undo goes back."
         if followed is not None and followed.handed_over:
             return "A cutover has begun, and goes on from here."
         if followed is None:
             return ""  # the whole command is to be given again
         if any(source.stopped for source in followed.sources):
-            return f"→ once the reasons are gone: {commands.follow}"
+            return f"→ once the reasons are gone: moveout follow {case_option}"
         return (
-            f"→ to keep up: {commands.follow}; to switch, and prove that nothing is lost: {commands.cutover}"
+            f"→ to keep up: moveout follow {case_option}; to switch, and prove that nothing is lost:"
+            f" moveout cutover {case_option} --hold"
         )
 
     def _store(self) -> Store:

@@ -26,7 +26,7 @@ from migrate.cli.common.terminal import Heading
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.follow import Followed
-from migrate.cli.moves.followed_move import FollowedMove, commands_of
+from migrate.cli.moves.followed_move import FollowedMove
 from migrate.cli.moves.move_summary import (
     COLUMNS,
     EXAMINATION,
@@ -61,7 +61,7 @@ from migrate.plan.cost_model import reference
 from migrate.plan.forecast import Forecast
 from migrate.plan.live_forecast import LiveForecast
 from migrate.plan.run_history import add_run, read_history
-from migrate.plan.stage_work import STAGES, StageRecord
+from migrate.plan.stage_work import STAGES
 from migrate.progress.state import COUNTED
 from migrate.storage.registry import open_location
 from migrate.verify import Level
@@ -103,7 +103,7 @@ def run_case(
     if options.create:
         made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
         whole_case = replace(whole_case, destinations=made)
-    followed = FollowedMove(session, bundle, whole_case, commands_of(case), keeps_following=keeps_following)
+    followed = FollowedMove(session, bundle, whole_case, keeps_following=keeps_following)
     move = _Move(
         session,
         whole_case,
@@ -115,35 +115,7 @@ def run_case(
         keeps_bundle=keeps_bundle,
     )
     session.meter.open("run", move.stages())
-    return announced(session, case, status_page, lambda: _evacuate(session, case, move))
-
-
-def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
-    """Do all steps, and print each when it ends."""
-    try:
-        with closing(move.steps()) as steps:
-            for name, work in steps:
-                session.err.print(Heading(name))
-                step = move.do_step(name, work)
-                if step.answer is None:
-                    session.err.print("done before")
-                elif not session.json:
-                    _of_a_step(step.answer, move).draw(session.out)
-                    _refer_to(session, name, step.answer)
-    finally:
-        add_run(move.records())
-    return Evacuated(case.name, tuple(move.finished), move.summary())
-
-
-def _of_a_step(answer: Answer, move: _Move) -> Answer:
-    """Return an answer without what other steps or the summary do, or say as well. A sync of one database does not say
-    what else its server holds: to add that to its case would make it another move.
-    """
-    if isinstance(answer, Exported):
-        return replace(answer, left_behind=None, followed=(), compared=())
-    if isinstance(answer, Planned) and not move.keeps_bundle:
-        return replace(answer, left_behind=None)
-    return answer
+    return announced(session, case, status_page, move.do_all)
 
 
 def _refer_to(session: Session, step: str, answer: Answer) -> None:
@@ -269,7 +241,7 @@ class _Move:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
         self._absent = {line.source: line for line in absent}
         self._followed = followed
-        self.keeps_bundle = keeps_bundle
+        self._keeps_bundle = keeps_bundle
         self._ahead = followed.ahead()
         switched = self._ahead if followed.record is not None else set()
         self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
@@ -287,7 +259,34 @@ class _Move:
         """When this run has sent the last byte; None where it sent nothing."""
         self._forecast: LiveForecast | None = None
         self._order: Sequence[str] = ()
-        self.finished: list[CommandStep] = []
+        self._finished: list[CommandStep] = []
+
+    def do_all(self) -> Evacuated:
+        """Do all steps, and print each when it ends."""
+        session = self._session
+        try:
+            with closing(self._steps()) as steps:
+                for name, work in steps:
+                    session.err.print(Heading(name))
+                    answer = self._do_step(name, work)
+                    if answer is None:
+                        session.err.print("done before")
+                    elif not session.json:
+                        self._of_a_step(answer).draw(session.out)
+                        _refer_to(session, name, answer)
+        finally:
+            add_run(self._forecast.records() if self._forecast else [])
+        return Evacuated(self._case.name, tuple(self._finished), self._summary())
+
+    def _of_a_step(self, answer: Answer) -> Answer:
+        """Return an answer without what other steps or the summary do, or say as well. A sync of one database does not
+        say what else its server holds: to add that to its case would make it another move.
+        """
+        if isinstance(answer, Exported):
+            return replace(answer, left_behind=None, followed=(), compared=())
+        if isinstance(answer, Planned) and not self._keeps_bundle:
+            return replace(answer, left_behind=None)
+        return answer
 
     def stages(self) -> list[str]:
         """Return the names of all steps that the move may take."""
@@ -296,7 +295,7 @@ class _Move:
         follow = [_FOLLOW] if self._followed.names else []
         return [EXAMINATION, FORECAST, "export", *transfer, "verify", *restore, *follow]
 
-    def steps(self) -> Generator[tuple[str, Callable[[], Answer | None]]]:
+    def _steps(self) -> Generator[tuple[str, Callable[[], Answer | None]]]:
         """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
         session, case, destination = self._session, self._case, self._case.transfer_to
         away = destination is not None and _sealed(destination) is SealState.COMPLETE
@@ -304,7 +303,7 @@ class _Move:
         if here is SealState.NOT:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
-            if not self.keeps_bundle:
+            if not self._keeps_bundle:
                 self._refuse_blocked_destinations()
             yield FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
         seal_time = seal_time_before(case.deadline, case.reserve_seconds)
@@ -316,8 +315,8 @@ class _Move:
             yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
-        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self.keeps_bundle)
-        is_read = self.keeps_bundle or self._up_before != self._to_restore.keys()
+        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self._keeps_bundle)
+        is_read = self._keeps_bundle or self._up_before != self._to_restore.keys()
         with self._followed.captured() if is_read else nullcontext():
             yield from self._after_export(destination, away=away, is_read=is_read)
         if self._followed.record is not None:
@@ -329,7 +328,7 @@ class _Move:
         """Raise the error of a destination that takes nothing: where nobody keeps the bundle, it is exported for the
         destination alone.
         """
-        answer = self.finished[-1].answer
+        answer = self._finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else ()
         for entry in examined:
             destination = self._case.destinations.get(entry.name) if entry.kind == "destination" else None
@@ -343,12 +342,12 @@ class _Move:
         session, case, options = self._session, self._case, self._options
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
-            if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
+            if away or self._finished[-1].exit_code in {OK, IncompleteError.exit_code}:
                 self._last, self._is_sent = destination, True
             else:
                 self._set_copy_problem(f"The bundle could not be sent to {destination.shown}")
         yield "verify", lambda: self._verify() if is_read else None
-        copy_fails = self._is_sent and isinstance(self.finished[-1].answer, FailedStep)
+        copy_fails = self._is_sent and isinstance(self._finished[-1].answer, FailedStep)
         if copy_fails and _sealed(self._bundle) is not SealState.NOT:
             self._set_copy_problem(f"The bundle at {self._last.shown} could not be read")
             session.progress.note(f"The bundle at {self._bundle.shown} is used instead")
@@ -365,7 +364,7 @@ class _Move:
                 run_restore(session, last, missing, case, options, signers=self._signers) if missing else None
             ),
         )
-        self._restored = before | _without_failed(missing, self.finished[-1].answer)
+        self._restored = before | _without_failed(missing, self._finished[-1].answer)
         self._ahead |= before.keys() | self._followed.ahead()  # a follow may be at work elsewhere
         equal = self._equal()
         compared = {
@@ -381,7 +380,7 @@ class _Move:
 
     def _plan_options(self) -> PlanOptions:
         """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
-        answer = self.finished[-1].answer
+        answer = self._finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
         deadline = self._case.deadline
         return PlanOptions(
@@ -397,22 +396,24 @@ class _Move:
             Level.FULL,
             {},
             self._case,
-            VerifyOptions(keys=self._signers, values=self.keeps_bundle),
+            VerifyOptions(keys=self._signers, values=self._keeps_bundle),
         )
 
     def _equal(self) -> Mapping[str, SummaryLine]:
         """Return a line for each source that is not compared again: its restore has read all of it back just now."""
-        restored = [step.answer for step in self.finished if isinstance(step.answer, Restored)]
+        restored = [step.answer for step in self._finished if isinstance(step.answer, Restored)]
         return {line.source: line for line in restored[-1].comparisons()} if restored else {}
 
     def _set_copy_problem(self, problem: str) -> None:
         """Keep a problem of the copy, with the error of the last step."""
-        answer = self.finished[-1].answer
+        answer = self._finished[-1].answer
         self._copy_problem = problem
         self._copy_error = answer.error if isinstance(answer, FailedStep) else None
 
-    def do_step(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
-        """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
+    def _do_step(self, name: str, work: Callable[[], Answer | None]) -> Answer | None:
+        """Do one step, and return its answer. Raises ``UsageError`` while nothing has left: then the request is wrong,
+        and no harm is done.
+        """
         self._session.meter.enter_stage(name)
         stage = next((stage for stage in STAGES if stage == name), None)
         if self._forecast is not None and stage is not None:
@@ -428,8 +429,8 @@ class _Move:
             self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
         if isinstance(answer, Planned):
             self._follow_plan(answer)
-        self.finished.append(CommandStep(name, answer))
-        return self.finished[-1]
+        self._finished.append(CommandStep(name, answer))
+        return answer
 
     def _follow_plan(self, plan: Planned) -> None:
         """Export in the plan's order from now on, and renew its forecast by what the steps take."""
@@ -447,10 +448,6 @@ class _Move:
         self._session.meter.weigh_stages(_stage_seconds(plan.forecast))
         self._session.progress = self._forecast
 
-    def records(self) -> list[StageRecord]:
-        """Return how long the work took that was done from its beginning to its end."""
-        return self._forecast.records() if self._forecast else []
-
     def _show_forecast(self, forecast: Forecast) -> None:
         """Show by when all has left, or once it has, by when all is up."""
         what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
@@ -460,7 +457,7 @@ class _Move:
     @property
     def _stopped_early(self) -> bool:
         """Whether the last step is an export that was stopped for the reserve, or its transfer."""
-        exports = [step.answer for step in self.finished if step.name == "export"]
+        exports = [step.answer for step in self._finished if step.name == "export"]
         answer = exports[-1] if exports else None
         if isinstance(answer, FailedStep):
             return isinstance(answer.error, SealTimeError)
@@ -502,7 +499,7 @@ class _Move:
         self._left_at = datetime.now(UTC)
         return answer
 
-    def summary(self) -> Moved:
+    def _summary(self) -> Moved:
         """Return what the steps came to."""
         case = self._case
         exported, restored = list(case.sources), list(self._to_restore)
@@ -514,7 +511,7 @@ class _Move:
             "compared": [name for name in restored if name not in self._ahead],
             "followed": self._followed.names,
         }
-        answers = {step.name: step.answer for step in self.finished}
+        answers = {step.name: step.answer for step in self._finished}
         stages = self._stages(answers)
         stages["exported"] = {**stages["exported"], **self._absent}
         up, followed = answers.get("restore"), answers.get(_FOLLOW)
