@@ -2,40 +2,49 @@
 
 Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings. At the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
-where it was: see ``destination``. A part of it (``--only``) may come into a file that there is: see
-``partial_restore``.
+where it was: see ``destination``.
+
+A part of a source (``--only``) may come into a file that holds other things: it takes plain statements, and nothing
+else in the file is touched. Tables that are there already only get their rows. Their triggers would fire for every row:
+those that are the bundle's own are dropped for as long, and noted, so that any run that ends the restore makes them
+again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SchemaEntry, check_library, read_catalog
 from exporters.sqlite.files.backup import open_file
-from exporters.sqlite.identifiers import label
+from exporters.sqlite.identifiers import label, quote_name
 from exporters.sqlite.live_reader import quiet_tables
+from exporters.sqlite.part_reader import PartRows, read_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.left_out import FinishedRestore, now_there, unique
-from migrate.restore.common.table_parts import REPAIR
+from migrate.restore.common.selection import strange_trigger
+from migrate.restore.common.table_parts import REPAIR, parts_of, readable
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
-from migrate.restore.sqlite.definitions import Definitions
-from migrate.restore.sqlite.destination import SqliteDestination, make_directory, read_files
+from migrate.restore.sqlite.definitions import SEQUENCE, Definitions
+from migrate.restore.sqlite.destination import SqliteDestination, make_directory, mark_done, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
-from migrate.restore.sqlite.partial_restore import complete_part, in_the_way, put_aside
 from migrate.runtime.crash_points import durable
 
+_ASIDE = "aside "
 _NEW_FILE = "name a file that does not exist yet"
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
 """Lines of ``integrity_check`` that concern rows, not pages: they hold for the source, too."""
@@ -160,7 +169,7 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> _Loaded | Moveo
     else:
         run.require_same(state, where=str(job.address.path), how="remove the file")
     if not run.selection.definitions:
-        put_aside(job, connection)
+        _put_aside(job, connection)
     rows, damaged = WrittenRows(0, 0), list[str]()
     if run.selection.rows:
         rows, damaged = bring_rows(job, connection, stand_ins)
@@ -173,12 +182,33 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> _Loaded | Moveo
 
 
 def _in_the_way(job: SqliteRestore, connection: sqlite3.Connection) -> NotEmptyError | None:
-    """Return the error where the file is not ours to write to."""
-    if not job.run.whole:
-        return in_the_way(job, connection)
-    if sqlite_destination.is_fresh(connection):
-        return None
-    return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
+    """Return the error where the file is not ours to write to: where it has anything, or, for a part, where a table is
+    in the way; see ``Selection.conflict``.
+    """
+    run, virtual_of = job.run, job.virtual
+    if run.whole:
+        if sqlite_destination.is_fresh(connection):
+            return None
+        return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
+
+    def has_rows(name: str) -> bool:
+        """A shadow table has some even where its virtual table has none."""
+        if (virtual := virtual_of.get(name)) is not None:
+            with suppress(sqlite3.OperationalError):
+                return _is_filled(connection, virtual)
+        return _is_filled(connection, name)
+
+    names = [table.name for table in run.tables]
+    return run.selection.conflict(names, lambda name: _has(connection, name), has_rows, str(job.address.path))
+
+
+def _has(connection: sqlite3.Connection, name: str) -> bool:
+    query = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND lower(name) = lower(?)"
+    return connection.execute(query, (name,)).fetchone() is not None
+
+
+def _is_filled(connection: sqlite3.Connection, name: str) -> bool:
+    return connection.execute(f"SELECT 1 FROM {quote_name(name)} LIMIT 1").fetchone() is not None
 
 
 def _begin(job: SqliteRestore, connection: sqlite3.Connection, stand_ins: StandIns) -> None:
@@ -190,6 +220,22 @@ def _begin(job: SqliteRestore, connection: sqlite3.Connection, stand_ins: StandI
     if job.run.selection.definitions:
         sqlite_schema.make_tables(connection, job.entries, stand_ins, empty=not job.run.selection.rows)
     with durable("restore.sqlite.tables"):
+        connection.execute("COMMIT")
+
+
+def _put_aside(job: SqliteRestore, connection: sqlite3.Connection) -> None:
+    """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
+    ours = {entry.name: entry for entry in job.definitions.entries if entry.type == "trigger"}
+    cursor = connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")
+    triggers = [row for row in cursor.fetchall() if row[1] in job.names]
+    for name, table, sql in triggers:
+        if name not in ours or ours[name].sql != sql:
+            raise strange_trigger(name, table, str(job.address.path))
+    connection.execute("BEGIN IMMEDIATE")
+    for name, _, _ in triggers:
+        mark_done(connection, _ASIDE + name)
+        connection.execute(f"DROP TRIGGER {quote_name(name)}")
+    with durable("restore.sqlite.triggers_aside"):
         connection.execute("COMMIT")
 
 
@@ -208,11 +254,44 @@ def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequenc
             connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
         sqlite_schema.complete(connection, job.definitions)
     else:
-        left_out = complete_part(job, connection, done)
+        left_out = _complete_part(job, connection, done)
     sqlite_left_out.write(job.address, run.state, FinishedRestore(run.selection.words(), left_out, notes))
     with durable("restore.sqlite.finish"):
         connection.execute("COMMIT")
     return left_out
+
+
+def _complete_part(job: SqliteRestore, connection: sqlite3.Connection, done: AbstractSet[str]) -> list[str]:
+    """Do what comes after the rows, last in the transaction; return what is left out. ``done``: what was noted."""
+    selection, left_out = job.run.selection, list[str]()
+    if selection.definitions:
+        left_out = sqlite_schema.make_indexes(connection, job.entries)
+        sqlite_schema.make_triggers(connection, job.entries)
+    else:
+        aside = [entry for entry in job.definitions.entries if _ASIDE + entry.name in done]
+        sqlite_schema.make_triggers(connection, aside)
+    if selection.rows and _has(connection, SEQUENCE):
+        for name, value in _counters(job).items():
+            connection.execute(f"DELETE FROM {SEQUENCE} WHERE name = ?", (name,))
+            connection.execute(f"INSERT INTO {SEQUENCE} (name, seq) VALUES (?, ?)", (name, value))
+    if selection.definitions:
+        sqlite_schema.add_virtual(connection, job.entries)
+    return left_out
+
+
+def _counters(job: SqliteRestore) -> dict[str, int]:
+    """Return AUTOINCREMENT's counters of the selected tables, from the bundle."""
+    counters: dict[str, int] = {}
+    for part in parts_of([job.counters] if job.counters is not None else []):
+        with job.run.reader.open(part.key) as file:
+            for some in readable(part, read_part(file), READ_ERRORS):
+                assert isinstance(some, PartRows)  # their values are names and numbers
+                columns = dict(
+                    zip(some.shown.names, (column.to_list() for column in some.columns), strict=True)
+                )
+                rows: Iterable[tuple[str, int]] = zip(columns["name"], columns["seq"], strict=True)
+                counters |= {name: value for name, value in rows if name in job.names}
+    return counters
 
 
 def _retry(

@@ -7,7 +7,7 @@ import pytest
 
 from exporters.sqlite.live_reader import digest_tables
 from migrate.errors import NotEmptyError, UsageError
-from migrate.restore.sqlite import partial_restore
+from migrate.restore.sqlite import restore as sqlite_restore
 from tests.exporters.sqlite.databases import (
     everything,
     export_file,
@@ -106,7 +106,7 @@ def test_triggers_that_were_put_aside_are_made_by_the_run_that_ends_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(partial_restore, "_counters", stop)
+        patch.setattr(sqlite_restore, "_counters", stop)
         with pytest.raises(KeyboardInterrupt):
             restore(bundle, destination, "data", "keyed")
     assert names(destination, "trigger") == {"instead"}
