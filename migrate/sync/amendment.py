@@ -10,9 +10,18 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from exporters.bucket_api import Fetched, ObjectSummary
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, moment_of
-from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
-from migrate.storage.s3.version_updates import Change, acl_change, hold_change, retention_change, tags_change
+from migrate.storage.s3.metadata.object_metadata import (
+    LEGAL_HOLD,
+    LOCK_MODE,
+    LOCK_UNTIL,
+    Description,
+    acl_change,
+    hold_change,
+    retention_change,
+    tags_change,
+)
 
 _HEADERS = "the destination has it with other headers or metadata, and those of a version cannot be changed"
 _COMPLIANCE = "COMPLIANCE"
@@ -21,7 +30,7 @@ _COMPLIANCE = "COMPLIANCE"
 class Amendment(Struct, frozen=True):
     """What is to be changed of a version at the destination, each with its name, and what cannot be."""
 
-    changes: Sequence[tuple[str, Change]] = ()
+    changes: Sequence[tuple[str, Request]] = ()
     faults: Sequence[str] = ()
 
 
@@ -57,7 +66,7 @@ def amendment(
     """Decide purely about a version. ``acl``: the canned one that it has, None where ACLs do not count.
     ``locks_itself``: the destination's bucket has a default retention, which may have locked it for longer.
     """
-    changes: list[tuple[str, Change]] = []
+    changes: list[tuple[str, Request]] = []
     faults = [] if has_headers(destination_object, description) else [_HEADERS]
     if not has_tags(destination_object, description):
         changes.append(("tags", tags_change(summary, description.tags)))
@@ -76,7 +85,7 @@ def lock_amendment(
     now: datetime | None = None,
 ) -> Amendment:
     """Decide purely about the retention and the legal hold of a version. ``locks_itself``: see ``amendment``."""
-    changes: list[tuple[str, Change]] = []
+    changes: list[tuple[str, Request]] = []
     faults: list[str] = []
     moment = now or datetime.now(UTC)
     lock = LockChange.of(description.lock_mode, description.lock_until, moment)

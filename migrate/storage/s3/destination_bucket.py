@@ -286,7 +286,7 @@ class DestinationBucket:
         return map(_written, self._requests.run(jobs, window_bytes=0))
 
     def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
-        """Send changes of what is there (see ``version_updates``), many at once; like ``put_all``."""
+        """Send changes of what is there (see ``object_metadata``), many at once; like ``put_all``."""
         jobs = (Job(change.key, change) for change in changes)
         return map(_written, self._requests.run(jobs, window_bytes=0))
 

@@ -1,4 +1,6 @@
-"""An object's metadata, and the headers that send it to a destination."""
+"""An object's metadata, the headers that send it to a destination, and the requests that change what can be changed of
+a version that is there.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 from email.header import Header
+from html import escape
 from urllib.parse import quote
 
 from msgspec import Struct, field
 
-from exporters.bucket_api import STANDARD_HEADERS
+from exporters.bucket_api import STANDARD_HEADERS, ObjectSummary
 from exporters.lossless_text import latin_1_text
 from migrate.storage.checksums import crc64nvme, to_header
 from migrate.storage.s3.http.messages import Request
+from migrate.storage.s3.http.read_responses import which
 
 PUT_BYTES = 32 * 2**20
 """Objects up to this size go by one PUT; their ETag is then their MD5."""
@@ -128,3 +132,49 @@ def sendable(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _tagging(tags: Mapping[str, str]) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in tags.items())
+
+
+# Of a version that is there its tags, locks and ACL can be changed (Amazon S3 API reference: PutObjectTagging,
+# PutObjectRetention, PutObjectLegalHold, PutObjectAcl). Bytes, headers and metadata cannot. All may be sent twice;
+# ``DestinationBucket.amend`` sends them.
+_PRIVATE = "private"
+"""The canned ACL of what is its owner's alone."""
+_XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+
+
+def tags_change(summary: ObjectSummary, tags: Mapping[str, str]) -> Request:
+    """Return the request that gives a version these tags and no others."""
+    query = {"tagging": ""} | which(summary)
+    if not tags:
+        return Request("DeleteObjectTagging", "DELETE", summary.key, query)
+    listed = "".join(
+        f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in tags.items()
+    )
+    body = f"<Tagging {_XMLNS}><TagSet>{listed}</TagSet></Tagging>"
+    return _change("PutObjectTagging", summary, "tagging", body)
+
+
+def retention_change(summary: ObjectSummary, mode: str, until: str) -> Request:
+    """Return the request that locks a version; no lock is shortened by it."""
+    body = f"<Retention {_XMLNS}><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+    return _change("PutObjectRetention", summary, "retention", body)
+
+
+def hold_change(summary: ObjectSummary) -> Request:
+    """Return the request that puts a legal hold on a version."""
+    return _change(
+        "PutObjectLegalHold", summary, "legal-hold", f"<LegalHold {_XMLNS}><Status>ON</Status></LegalHold>"
+    )
+
+
+def acl_change(summary: ObjectSummary, acl: str) -> Request:
+    """Return the request that gives a version a canned ACL; an empty one makes it its owner's alone."""
+    query = {"acl": ""} | which(summary)
+    return Request("PutObjectAcl", "PUT", summary.key, query, {"x-amz-acl": acl or _PRIVATE})
+
+
+def _change(operation: str, summary: ObjectSummary, what: str, text: str) -> Request:
+    body = text.encode()
+    md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+    headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
+    return Request(operation, "PUT", summary.key, {what: ""} | which(summary), headers, body)
