@@ -8,10 +8,10 @@ from typing import Any
 from exporters.api import Loss
 from exporters.bucket_api import Bucket
 from exporters.errors import SourceGoneError
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 
 
-def fill(bucket: Bucket, rows: Iterable[dict[str, Any]], outage: Outage) -> Iterator[Loss]:
+def fill(bucket: Bucket, rows: Iterable[dict[str, Any]], outage: OutageDetector) -> Iterator[Loss]:
     """Put the ACLs into work rows, and yield those that cannot be had. Raises ``SourceUnreachableError`` when the
     source does not answer.
     """

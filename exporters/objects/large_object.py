@@ -19,7 +19,7 @@ from exporters.errors import (
 )
 from exporters.objects import acls, changed_objects, index_rows
 from exporters.objects.listing.inventory import Inventory
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.source_checksums import READS, ContentProof
 from exporters.selection import EVERYTHING, Selection
 
@@ -31,7 +31,7 @@ parts.
 """
 
 
-def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage: Outage) -> Outcome:
+def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage: OutageDetector) -> Outcome:
     """Write a large object's file: the version that was listed, else the one that is there now. An object
     that is gone or cannot be read is a gap. Raises ``SourceUnreachableError`` when the source does not answer.
     """
@@ -75,7 +75,7 @@ def write(
     summary: ObjectSummary,
     name: str,
     sink: Sink,
-    outage: Outage,
+    outage: OutageDetector,
     *,
     selection: Selection = EVERYTHING,
 ) -> Read:

@@ -12,7 +12,7 @@ OUTAGE = 20
 """So many objects in a row without an answer are an outage of the source, even if it lists its objects."""
 
 
-class Outage:
+class OutageDetector:
     """Tells an object that a source cannot read from a source that does not answer: the first is a gap, of the second
     one a gap for each object must not come. One for all threads that read a bucket.
     """

@@ -17,7 +17,7 @@ from exporters.errors import SourceDamagedError, SourceError
 from exporters.objects import acls, changed_objects, index_rows, large_object, pax_headers
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.objects.unit_plan import large_id
 from exporters.selection import Selection
@@ -52,7 +52,7 @@ class Packing(Struct, frozen=True):
     inventory: Inventory
     sink: Sink
     workspace: Workspace
-    outage: Outage
+    outage: OutageDetector
 
     def export(self, unit: Unit) -> Outcome:
         """Write a pack, and its index rows to the workspace."""
@@ -122,7 +122,7 @@ class _Pack(Struct):
     file: BinaryIO
     sink: Sink
     selection: Selection
-    outage: Outage
+    outage: OutageDetector
     rows: list[dict[str, Any]] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)

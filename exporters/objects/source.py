@@ -33,7 +33,7 @@ from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
 from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import PagesAhead, Relisting
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.source_summary import (
     Closing,
     FinishedUnits,
@@ -148,7 +148,7 @@ class ObjectSnapshot:
         self._report = report
         self._workspace = workspace
         self._inventory = listed
-        self._outage = Outage(bucket)
+        self._outage = OutageDetector(bucket)
         self._pages_ahead: PagesAhead | None = None
         self._noted: NotedBucket | None = None
         totals = listed.totals

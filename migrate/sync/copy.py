@@ -18,7 +18,7 @@ from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.selection import Selection
 from migrate.errors import MoveoutError
@@ -51,9 +51,9 @@ class SyncContext(Struct, frozen=True):
     terms: Terms
     selection: Selection
     progress: Progress
-    outage: Outage
+    outage: OutageDetector
     """Of the source."""
-    destination_outage: Outage
+    destination_outage: OutageDetector
     rate_limiter: RateLimiter | None
     overwrite: bool
     locks_itself: bool

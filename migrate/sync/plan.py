@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
 from exporters.objects.key_oddities import OWN_FOLDER, Oddities, is_own_folder
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.scratch_table import scratch_table
 from exporters.selection import Selection
 from migrate.restore.objects.destination_terms import Markers
@@ -182,7 +182,7 @@ class Sides(Struct, frozen=True):
         return begun(iter(source_pages)), without_records(begun(destination_pages), prefix)
 
     def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
-        return Outage(self.source).watch(self.source.heads(summaries))
+        return OutageDetector(self.source).watch(self.source.heads(summaries))
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the destination's names of all keys."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from exporters.api import Loss
 from exporters.objects.key_oddities import NAMELESS
 from exporters.objects.listing.hidden_objects import nothing_under
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import now
 from migrate.bundle.lease import Lease
@@ -304,8 +304,8 @@ class _Sync(Struct):
             terms,
             self.options.selection,
             self.progress,
-            Outage(sides.source),
-            Outage(sides.destination.reader),
+            OutageDetector(sides.source),
+            OutageDetector(sides.destination.reader),
             self.rate_limiter,
             self.options.overwrite,
             locks_itself=bool((sides.destination.object_lock() or {}).get("Rule")),

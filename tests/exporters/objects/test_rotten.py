@@ -14,7 +14,7 @@ import pytest
 from exporters.errors import SourceUnreachableError
 from exporters.objects import outage_detection
 from exporters.objects.acls import fill
-from exporters.objects.outage_detection import Outage
+from exporters.objects.outage_detection import OutageDetector
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.http import concurrent_requests
@@ -156,7 +156,7 @@ class NoAcls:
 def test_an_acl_that_cannot_be_read_costs_the_acl_alone() -> None:
     rows = [{"key": "a", "version_id": None, "disposition": "exported", "is_delete_marker": False}]
     bucket = NoAcls()
-    [loss] = fill(bucket, rows, Outage(bucket))  # type: ignore[arg-type]
+    [loss] = fill(bucket, rows, OutageDetector(bucket))  # type: ignore[arg-type]
     assert (loss.item, loss.property) == ("a", "ACL")
 
 
