@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +18,19 @@ from migrate.discover import buckets
 from migrate.discover.aws.bill import BillLine, costs_without_finds, read_bill
 from migrate.discover.aws.connection import WORKERS, AwsConnection, CallFailedError, Failure
 from migrate.discover.aws.entries import Thing, entries_of, size_of, thing_of
-from migrate.discover.aws.failures import FailedCalls
-from migrate.discover.aws.metrics import newest_values
-from migrate.discover.aws.services import Call, Metric, Resource, Service, resources
+from migrate.discover.aws.services import METRIC_DATA, METRICS, Call, Metric, Resource, Service, resources
 from migrate.number_text import things
 from migrate.storage.s3 import client as s3_client
 
 _BUCKET_SIZE = Metric("AWS/S3", "BucketSizeBytes", "BucketName")
 _BUCKET_OBJECTS = Metric("AWS/S3", "NumberOfObjects", "BucketName")
+POLICY_STEP = "`moveout discover --print-policy` prints the policy that the role needs"
+_PERIOD = timedelta(days=1)
+"""S3 reports its sizes once a day (S3's guide, "Metrics and dimensions")."""
+_LOOK_BACK = timedelta(days=3)
+_QUERIES = 500
+"""As many metrics as one GetMetricData takes (CloudWatch API reference)."""
+_STORAGE_TYPE = "StorageType"
 
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
@@ -166,7 +172,7 @@ class _Inventory:
 
     def _values(self, metric: Metric, region: str) -> dict[str, int] | Failure:
         try:
-            return newest_values(self._connection, metric, region)
+            return _newest_values(self._connection, metric, region)
         except CallFailedError as exc:
             return exc.failure
 
@@ -215,3 +221,100 @@ def _listings() -> dict[Call, list[tuple[Service, Resource]]]:
         if resource.scheme != "s3":
             by_call[resource.call].append((service, resource))
     return dict(by_call)
+
+
+class FailedCalls:
+    """What could not be listed, and where; the same failure in many regions is one sentence. ``regions`` are all
+    regions that were asked.
+    """
+
+    def __init__(self, regions: Sequence[str]) -> None:
+        self._regions = regions
+        self._failures: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._not_offered: dict[str, set[str]] = defaultdict(set)
+        self._closed_listings: dict[str, int] = defaultdict(int)
+
+    def add(self, sentence: str, region: str, failure: Failure) -> None:
+        """Record that something failed in a region (empty: in the whole account); ``sentence`` lacks the reason."""
+        self._failures[sentence, failure.reason].add(region)
+
+    def add_listing(self, services: Collection[str], region: str, failure: Failure) -> None:
+        """Record that services could not be listed in a region."""
+        *most, last = services
+        words = f"{', '.join(most)} and {last}" if most else last
+        self._closed_listings[region] += failure.is_denied or failure.not_offered
+        if failure.not_offered:
+            self._not_offered[words].add(region)
+        else:
+            self.add(f"{words} could not be listed", region, failure)
+
+    def sentences(self, listings: int) -> list[str]:
+        """Return the gaps. A region in which each of the ``listings`` is denied or not offered is one sentence."""
+        closed = {region for region, count in self._closed_listings.items() if region and count >= listings}
+        sentences = []
+        if closed:
+            sentences.append(
+                f"{self._words(closed)}: nothing could be listed: every call is denied; {POLICY_STEP}"
+            )
+        for (sentence, reason), regions in self._failures.items():
+            where = regions - closed
+            if where:
+                prefix = f"{self._words(where)}: " if any(where) else ""
+                sentences.append(f"{prefix}{sentence}: {reason}")
+        return sentences
+
+    def not_offered(self) -> list[str]:
+        """Return what regions do not offer, and what the account has never used: nothing is missing there."""
+        return [
+            f"{self._words(regions)}: {services} is not offered there, or was never used"
+            for services, regions in sorted(self._not_offered.items())
+        ]
+
+    def _words(self, regions: Collection[str]) -> str:
+        if len(regions) > 1 and len(regions) == len(self._regions):
+            return f"all {len(regions)} regions"
+        return ", ".join(sorted(filter(None, regions)))
+
+
+def _newest_values(connection: AwsConnection, metric: Metric, region: str) -> dict[str, int]:
+    """Return the newest value of a metric by the name of the thing; several storage types are added up.
+
+    Raises ``CallFailedError``.
+    """
+    values: dict[str, int] = defaultdict(int)
+    listed = connection.items(METRICS, region, Namespace=metric.namespace, MetricName=metric.name)
+    of_things = list(_of_things(listed, metric.dimension))
+    now = datetime.now(UTC)
+    for first in range(0, len(of_things), _QUERIES):
+        some = of_things[first : first + _QUERIES]
+        results = connection.items(
+            METRIC_DATA,
+            region,
+            MetricDataQueries=[_query(number, metric) for number, (_, metric) in enumerate(some)],
+            StartTime=now - _LOOK_BACK,
+            EndTime=now,
+            ScanBy="TimestampDescending",
+        )
+        newest: dict[str, float] = {}
+        for result in results:
+            if result["Values"]:
+                newest.setdefault(result["Id"], result["Values"][0])
+        for number, (name, _) in enumerate(some):
+            if (value := newest.get(f"m{number}")) is not None:
+                values[name] += int(value)
+    return dict(values)
+
+
+def _of_things(listed: Sequence[Any], dimension: str) -> Iterator[tuple[str, Any]]:
+    """Yield the metrics of single things, with the things' names: others are of groups of things."""
+    for metric in listed:
+        dimensions = {item["Name"]: item["Value"] for item in metric.get("Dimensions", [])}
+        if dimension in dimensions and set(dimensions) <= {dimension, _STORAGE_TYPE}:
+            yield dimensions[dimension], metric
+
+
+def _query(number: int, metric: Any) -> dict[str, Any]:
+    return {
+        "Id": f"m{number}",
+        "MetricStat": {"Metric": metric, "Period": int(_PERIOD.total_seconds()), "Stat": "Average"},
+    }

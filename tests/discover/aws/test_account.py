@@ -18,9 +18,8 @@ from msgspec.structs import replace
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from migrate.case.loader import load
 from migrate.discover.aws import services
-from migrate.discover.aws.account import discover
+from migrate.discover.aws.account import POLICY_STEP, FailedCalls, discover
 from migrate.discover.aws.connection import Failure
-from migrate.discover.aws.failures import POLICY_STEP, FailedCalls
 from migrate.discover.left_behind import ask_case_servers, find_left_behind
 from migrate.errors import UsageError
 from migrate.runtime.progress import Silent
