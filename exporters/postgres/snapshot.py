@@ -33,7 +33,6 @@ from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_li
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.server_counts import Counting
-from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.sql.chunk_plan import Plan, units_of
 from exporters.sql.columns import Layout, ParsedBlock
@@ -370,9 +369,9 @@ class PostgresSnapshot:
         """Note an object that was dropped or renamed since the snapshot, if there is one. Where the server lets nobody
         in for that, nobody looks.
         """
-        session, limits = self._session, self._session.session_limits
+        session = self._session
         try:
-            present = connect(session.address, limits.application, settings=limits.timeouts())
+            present = session.session_limits.connect(session.address)
         except SourceUnreachableError:
             return
         with as_source_errors(session.address.url), closing(present), self._holder_lock:

@@ -90,7 +90,7 @@ class PsycopgFeed:
 
     def __init__(self, address: PostgresAddress, session_limits: SessionLimits) -> None:
         self._where = address.url
-        self._connection = connect(address, session_limits.application, settings=session_limits.timeouts())
+        self._connection = session_limits.connect(address)
 
     def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. By a request each; libpq holds a whole row all the same."""

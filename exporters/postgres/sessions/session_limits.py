@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
+import psycopg
 from msgspec import Struct, field
 
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits, Note
 from exporters.postgres.errors import sqlstate
+from exporters.postgres.sessions.connection import PostgresAddress, connect
 from exporters.postgres.sessions.lock_waits import WaitWatch
 
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -31,6 +34,10 @@ class SessionLimits(Struct, frozen=True):
     def workers(self, requested: int) -> int:
         """Return how many connections may read at once."""
         return self.limits.allowed(_HOLDER + (_WATCH if self.watches else 0), requested=requested)
+
+    def connect(self, address: PostgresAddress) -> psycopg.Connection[Any]:
+        """Return a session of the export, with its name and limits. Raises ``SourceError``."""
+        return connect(address, self.application, settings=self.timeouts())
 
     def timeouts(self) -> str:
         """Return the statement that sets a session's limits."""

@@ -22,7 +22,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import PostgresAddress, connect, session_settings
+from exporters.postgres.sessions.connection import PostgresAddress, session_settings
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -85,8 +85,8 @@ def open_snapshot(
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
         watch = stack.enter_context(_watch(address, session_limits)) if session_limits.watches else None
-        settings = session_limits.timeouts()  # to ask for a table's size is to wait for its lock
-        holder = stack.enter_context(closing(connect(address, session_limits.application, settings=settings)))
+        # It has its limits from the beginning: to ask for a table's size is to wait for its lock.
+        holder = stack.enter_context(closing(session_limits.connect(address)))
         try:
             beginning = _Beginning(holder, log, session_limits, snapshot)
             stack.push(beginning.give_up)
@@ -115,8 +115,7 @@ def join_snapshot(
     """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
     ``SourceError``, among them where that holder is gone.
     """
-    settings = session_limits.timeouts()
-    with closing(connect(address, session_limits.application, settings=settings)) as holder:
+    with closing(session_limits.connect(address)) as holder:
         try:
             holder.execute(begin_statement(ticket["exported"]).encode())
             without = {int(oid): reason for oid, reason in ticket["locked"].items()}
