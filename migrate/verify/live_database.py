@@ -13,7 +13,7 @@ from migrate.engines import registry
 from migrate.number_text import things
 from migrate.runtime.progress import SourceTask
 from migrate.verify.compare import ComparisonRequest, SourceComparison
-from migrate.verify.table_differences import Looker
+from migrate.verify.table_differences import RowSearch
 
 NO_TABLE = 0
 """The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
@@ -41,7 +41,7 @@ def compare_database(request: ComparisonRequest) -> SourceComparison:
         if name in unread
     ]
     with ExitStack() as stack:
-        looker = Looker(live_reader, part_reader, reader, url, request.secrets, stack)
+        search = RowSearch(live_reader, part_reader, reader, url, request.secrets, stack)
         for difference in compare_tables(tables, live):
             digest = live.get(difference.name)
             if difference.name in unread or any(
@@ -51,7 +51,7 @@ def compare_database(request: ComparisonRequest) -> SourceComparison:
             finding = _finding(difference, part_reader.label(*difference.name))
             if finding is not None and digest is not None:
                 progress.note(f"{source}: looking for the rows of {finding.key} that differ")
-                finding = looker.look(difference.table, finding)
+                finding = search.look(difference.table, finding)
             findings += [finding] if finding is not None else []
     findings += _renamed(tables, live_tables, part_reader)
     gaps = {gap.item for gap in reader.failed(source)}

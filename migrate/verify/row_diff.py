@@ -45,7 +45,7 @@ class DifferingRow(Struct, frozen=True):
     part: str = ""
 
 
-class Narrowed(Struct, frozen=True):
+class RowDiff(Struct, frozen=True):
     """What differs. ``changed``: pairs with the same key; ``left``, ``right``: rows of one side only. ``whole``: that
     is all there is; else these are some of many.
     """
@@ -56,7 +56,7 @@ class Narrowed(Struct, frozen=True):
     whole: bool
 
 
-def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narrowed:
+def diff_rows(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> RowDiff:
     """Find the rows of ``left`` that ``right`` has not, and the other way round. ``rows``: how many there are, about.
     ``key_of`` takes the key out of a row's text; without it no row counts as changed.
     """
@@ -72,7 +72,7 @@ def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narro
         return _paired(leftovers.left.rows, leftovers.right.rows, key_of)
     few = leftovers.left.rows[:FEW_ROWS], leftovers.right.rows[:FEW_ROWS]
     if key_of is None:
-        return Narrowed((), *few, whole=False)
+        return RowDiff((), *few, whole=False)
     return _with_partners(left, right, few, key_of, _Among(frozenset(differing), buckets))
 
 
@@ -160,10 +160,10 @@ class _Leftovers:
             self.left.add(DifferingRow(text, self._left_side.part), copies)
 
 
-def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> Narrowed:
+def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> RowDiff:
     """Rows of both sides with the same key are one row that has changed."""
     if key_of is None:
-        return Narrowed((), left, right, whole=True)
+        return RowDiff((), left, right, whole=True)
     by_key = {key_of(row.text): row for row in right}
     changed, rest = [], []
     for row in left:
@@ -172,7 +172,7 @@ def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of:
             rest.append(row)
         else:
             changed.append((row, partner))
-    return Narrowed(changed, rest, list(by_key.values()), whole=True)
+    return RowDiff(changed, rest, list(by_key.values()), whole=True)
 
 
 def _with_partners(
@@ -181,7 +181,7 @@ def _with_partners(
     few: tuple[Sequence[DifferingRow], Sequence[DifferingRow]],
     key_of: KeyOf,
     among: _Among,
-) -> Narrowed:
+) -> RowDiff:
     """Of many differing rows take a few, and look on the other side for rows with their keys."""
     rows_by_key = {key_of(row.text): row for row in few[0]}
     partners = _by_key(right, rows_by_key, key_of, among)
@@ -190,7 +190,7 @@ def _with_partners(
     others = {key: row for row in few[1] if (key := key_of(row.text)) not in known}
     partners = _by_key(left, others, key_of, among)
     changed += [(partner, others.pop(key)) for key, partner in partners.items()]
-    return Narrowed(changed, list(rows_by_key.values()), list(others.values()), whole=False)
+    return RowDiff(changed, list(rows_by_key.values()), list(others.values()), whole=False)
 
 
 def _by_key(

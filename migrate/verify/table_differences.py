@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.repair.row_differences import KeyOf, key_reader
 from migrate.repair.row_sides import BundleRows, TakeTexts
-from migrate.verify.row_diff import DifferingRow, Narrowed, narrow
+from migrate.verify.row_diff import DifferingRow, RowDiff, diff_rows
 
 MOST_TABLES = 50
 """The rows of at most so many differing tables are searched."""
@@ -40,7 +40,7 @@ class LiveSide:
         self._rows.each(self._table.schema, self._table.name, take)
 
 
-class Looker(Struct):
+class RowSearch(Struct):
     """Looks for rows in one live database, which is opened for the first table."""
 
     live_reader: LiveReader
@@ -77,24 +77,24 @@ class Looker(Struct):
         key = list(self._rows.key(table.schema, table.name))
         key_of = key_reader(self.part_reader, columns, key)
         live_side = LiveSide(self._rows, table)
-        narrowed = narrow(bundle_rows, live_side, rows=table.items, key_of=key_of if key else None)
+        diff = diff_rows(bundle_rows, live_side, rows=table.items, key_of=key_of if key else None)
         show = _Show(self.part_reader, columns, key, key_of)
-        what = f"{finding.what}: {_words(narrowed, key=bool(key))}"
-        return replace(finding, what=what, rows=tuple(show.rows(narrowed)[:SHOWN_ROWS]))
+        what = f"{finding.what}: {_words(diff, key=bool(key))}"
+        return replace(finding, what=what, rows=tuple(show.rows(diff)[:SHOWN_ROWS]))
 
 
-def _words(narrowed: Narrowed, *, key: bool) -> str:
+def _words(diff: RowDiff, *, key: bool) -> str:
     counts = {
-        "changed": len(narrowed.changed),
-        "only in the bundle": len(narrowed.left),
-        "only in the database": len(narrowed.right),
+        "changed": len(diff.changed),
+        "only in the bundle": len(diff.left),
+        "only in the database": len(diff.right),
     }
     changes = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     if not changes:
         return "its rows are the bundle's by now: it changed while it was compared"
-    if not narrowed.whole:
+    if not diff.whole:
         changes = f"many rows, among them {changes}"
-    return changes if key or not narrowed.left or not narrowed.right else f"{changes} (it has no key)"
+    return changes if key or not diff.left or not diff.right else f"{changes} (it has no key)"
 
 
 class _Show(Struct, frozen=True):
@@ -105,17 +105,14 @@ class _Show(Struct, frozen=True):
     key: Sequence[str]
     key_of: KeyOf
 
-    def rows(self, narrowed: Narrowed) -> list[RowDifference]:
-        changed = [
-            self._changed(source_row, destination_row) for source_row, destination_row in narrowed.changed
-        ]
+    def rows(self, diff: RowDiff) -> list[RowDifference]:
+        changed = [self._changed(source_row, destination_row) for source_row, destination_row in diff.changed]
         left = [
             RowDifference("only in the bundle", self._key(row), self._all(row), (), row.part)
-            for row in narrowed.left
+            for row in diff.left
         ]
         right = [
-            RowDifference("only in the database", self._key(row), (), self._all(row))
-            for row in narrowed.right
+            RowDifference("only in the database", self._key(row), (), self._all(row)) for row in diff.right
         ]
         most = max(SHOWN_ROWS // 3, SHOWN_ROWS - len(left) - len(right))
         return [*changed[:most], *left[:most], *right[:most], *changed[most:], *left[most:], *right[most:]]

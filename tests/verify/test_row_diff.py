@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate.verify import row_diff as module
-from migrate.verify.row_diff import narrow
+from migrate.verify.row_diff import diff_rows
 
 
 @dataclass
@@ -43,7 +43,7 @@ def test_one_changed_one_missing_and_one_more_row_are_told_apart():
     right.remove(b"7,value 7")
     right[right.index(b"4321,value 4321")] = b"4321,other"
     right.append(b"9999,more")
-    difference = narrow(Rows(left), Rows(right), rows=5000, key_of=key_of)
+    difference = diff_rows(Rows(left), Rows(right), rows=5000, key_of=key_of)
     assert [(one.text, other.text, one.part) for one, other in difference.changed] == [
         (b"4321,value 4321", b"4321,other", "part-432")
     ]
@@ -54,20 +54,20 @@ def test_one_changed_one_missing_and_one_more_row_are_told_apart():
 
 def test_only_the_parts_with_differing_rows_are_read_again():
     left = Rows(table(1000))
-    narrow(left, Rows(table(1000)[:-1]), rows=1000, key_of=None)
+    diff_rows(left, Rows(table(1000)[:-1]), rows=1000, key_of=None)
     assert left.read.count("part-0") == 2
     assert left.read.count("part-99") == 3
 
 
 def test_without_a_key_a_changed_row_is_one_here_and_one_there():
-    difference = narrow(Rows([b"a", b"b", b"b"]), Rows([b"b", b"c", b"b"]), rows=3, key_of=None)
+    difference = diff_rows(Rows([b"a", b"b", b"b"]), Rows([b"b", b"c", b"b"]), rows=3, key_of=None)
     assert (texts(difference.left), texts(difference.right), difference.changed) == ([b"a"], [b"c"], ())
 
 
 def test_rows_that_are_equal_count():
-    difference = narrow(Rows([b"x"] * 5), Rows([b"x"] * 3), rows=5, key_of=None)
+    difference = diff_rows(Rows([b"x"] * 5), Rows([b"x"] * 3), rows=5, key_of=None)
     assert (texts(difference.left), difference.right) == ([b"x", b"x"], [])
-    difference = narrow(Rows([b"x"] * 3), Rows([b"x"] * 5), rows=5, key_of=None)
+    difference = diff_rows(Rows([b"x"] * 3), Rows([b"x"] * 5), rows=5, key_of=None)
     assert (difference.left, texts(difference.right)) == ([], [b"x", b"x"])
 
 
@@ -78,7 +78,7 @@ def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
     monkeypatch.setattr(module, "FEW_ROWS", 20)
     left = table(20_000)
     right = [text + b"!" for text in reversed(left)]
-    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
+    difference = diff_rows(Rows(left), Rows(right), rows=20_000, key_of=key_of)
     assert not difference.whole
     assert 20 <= len(difference.changed) <= 40
     assert (difference.left, difference.right) == ([], [])
@@ -91,7 +91,7 @@ def test_of_very_many_rows_that_only_one_side_has_some_are_named(monkeypatch):
     monkeypatch.setattr(module, "FEW_ROWS", 20)
     rows = table(40_000)
     left, right = rows[:20_000], rows[20_000:]
-    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
+    difference = diff_rows(Rows(left), Rows(right), rows=20_000, key_of=key_of)
     assert (difference.whole, difference.changed) == (False, [])
     assert 0 < len(difference.left) <= 20
     assert 0 < len(difference.right) <= 20
@@ -102,18 +102,18 @@ def test_of_very_many_rows_that_only_one_side_has_some_are_named(monkeypatch):
 def test_where_not_all_buckets_fit_into_memory_the_result_says_so(monkeypatch):
     left = table(20_000)
     right = [text + b"!" for text in left]
-    assert narrow(Rows(left), Rows(right), rows=20_000, key_of=None).whole is False, (
+    assert diff_rows(Rows(left), Rows(right), rows=20_000, key_of=None).whole is False, (
         "texts of a thousand are kept"
     )
     monkeypatch.setattr(module, "KEPT_ROWS", 100_000)
-    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=None)
+    difference = diff_rows(Rows(left), Rows(right), rows=20_000, key_of=None)
     assert (difference.whole, len(difference.left), len(difference.right)) == (True, 20_000, 20_000)
     monkeypatch.setattr(module, "MOST_ROWS", 500)
-    difference = narrow(Rows(left), Rows(right), rows=20_000, key_of=None)
+    difference = diff_rows(Rows(left), Rows(right), rows=20_000, key_of=None)
     assert not difference.whole
     assert 0 < len(difference.left) <= module.FEW_ROWS
     monkeypatch.setattr(module, "MOST_ROWS", 1)
-    difference = narrow(Rows(left), Rows(right), rows=1, key_of=None)
+    difference = diff_rows(Rows(left), Rows(right), rows=1, key_of=None)
     assert difference.left, "one bucket is looked at, whatever it holds"
 
 
@@ -124,9 +124,9 @@ def test_texts_are_kept_up_to_a_number_and_a_size(monkeypatch, rows, size_bytes,
     monkeypatch.setattr(module, "KEPT_ROWS", rows)
     monkeypatch.setattr(module, "KEPT_BYTES", size_bytes)
     left = [b"%010d" % number for number in range(4)] + [b"twice here"] * 2
-    difference = narrow(Rows(left), Rows([]), rows=6, key_of=None)
+    difference = diff_rows(Rows(left), Rows([]), rows=6, key_of=None)
     assert difference.whole is (whole or size_bytes == 59)
-    right = narrow(Rows([]), Rows(left), rows=6, key_of=None)
+    right = diff_rows(Rows([]), Rows(left), rows=6, key_of=None)
     assert right.whole is whole
     if whole:
         assert texts(difference.left) == texts(right.right) == sorted(left)
@@ -140,7 +140,7 @@ def test_texts_are_kept_up_to_a_number_and_a_size(monkeypatch, rows, size_bytes,
 )
 def test_whatever_the_rows_the_difference_is_that_of_the_multisets(key, left, right):
     left, right = ([*{key_of(t): t for t in rows}.values()] if key else rows for rows in (left, right))
-    difference = narrow(Rows(left), Rows(right), rows=1, key_of=key)
+    difference = diff_rows(Rows(left), Rows(right), rows=1, key_of=key)
     rest = list(right)
     missing = [text for text in left if text not in rest or rest.remove(text)]
     assert sorted([*texts(difference.left), *(one.text for one, _ in difference.changed)]) == sorted(missing)

@@ -13,7 +13,7 @@ import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.errors import DamageError
 from migrate.verify import table_differences
-from migrate.verify.row_diff import DifferingRow, Narrowed
+from migrate.verify.row_diff import DifferingRow, RowDiff
 from tests.tools.bundles import differences, read_bundle
 from tests.verify.fresh_databases import (
     MariadbDatabase,
@@ -178,8 +178,8 @@ ROW = DifferingRow(b"1")
     ],
 )
 def test_how_many_rows_differ_is_said(changed, left, right, whole, key, words):
-    narrowed = Narrowed([(ROW, ROW)] * changed, [ROW] * left, [ROW] * right, whole)
-    assert table_differences._words(narrowed, key=key) == words
+    diff = RowDiff([(ROW, ROW)] * changed, [ROW] * left, [ROW] * right, whole)
+    assert table_differences._words(diff, key=key) == words
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, righ
     monkeypatch.setattr(table_differences, "SHOWN_ROWS", 9)
     reader = SimpleNamespace(split=lambda text: [text])
     show = table_differences._Show(reader, ["id"], ["id"], lambda text: (text,))
-    rows = show.rows(Narrowed([(ROW, DifferingRow(b"2"))] * changed, [ROW] * left, [ROW] * right, True))
+    rows = show.rows(RowDiff([(ROW, DifferingRow(b"2"))] * changed, [ROW] * left, [ROW] * right, True))
     assert len(rows) == changed + left + right
     letters = {"changed": "c", "only in the bundle": "b", "only in the database": "d"}
     assert "".join(letters[row.side] for row in rows[:9]) == shown
@@ -200,8 +200,8 @@ def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, righ
 FOUND = Finding("t", "has other values")
 
 
-def looker(columns=("id",)) -> table_differences.Looker:
-    """A looker at a database whose tables have these columns, each with the row 2."""
+def search(columns=("id",)) -> table_differences.RowSearch:
+    """A search in a database whose tables have these columns, each with the row 2."""
     opened = []
     rows = SimpleNamespace(
         columns=lambda *_: columns, key=lambda *_: [], each=lambda *words: words[2]([b"2"])
@@ -213,7 +213,7 @@ def looker(columns=("id",)) -> table_differences.Looker:
         return nullcontext(rows)
 
     part_reader = SimpleNamespace(read_errors=(ZeroDivisionError,), split=lambda text: [text])
-    return table_differences.Looker(
+    return table_differences.RowSearch(
         SimpleNamespace(live_rows=live_rows), part_reader, None, "x://new", {"password": "p"}, ExitStack()
     )
 
@@ -230,7 +230,7 @@ def bundle_with(monkeypatch, columns, each=lambda take, parts=None: take([b"1"])
 def test_rows_are_looked_for_in_so_many_tables(monkeypatch):
     monkeypatch.setattr(table_differences, "MOST_TABLES", 2)
     bundle_with(monkeypatch, ["id"])
-    look = looker().look
+    look = search().look
     first, second, third = (look(TABLE, FOUND) for _ in range(3))
     words = "has other values: 1 only in the bundle, 1 only in the database (it has no key)"
     assert (first.what, first == second, third) == (words, True, FOUND)
@@ -248,7 +248,7 @@ def test_why_the_rows_of_the_bundle_cannot_be_read_is_said(monkeypatch, error):
         raise error
 
     bundle_with(monkeypatch, ["id"], fail)
-    finding = looker().look(TABLE, FOUND)
+    finding = search().look(TABLE, FOUND)
     reason = " ".join(str(error).split())
     assert finding == replace(FOUND, what=f"has other values; the bundle's rows cannot be read ({reason})")
 
@@ -256,7 +256,7 @@ def test_why_the_rows_of_the_bundle_cannot_be_read_is_said(monkeypatch, error):
 @pytest.mark.parametrize(("here", "there"), [([], ["id"]), (["id"], [])])
 def test_a_side_without_columns_says_no_more(monkeypatch, here, there):
     bundle_with(monkeypatch, here)
-    assert looker(there).look(TABLE, FOUND) == FOUND
+    assert search(there).look(TABLE, FOUND) == FOUND
 
 
 @pytest.mark.parametrize(("size", "at"), [(0, 0), (400, 0), (401, 0), (1000, 60), (1000, 61), (1000, 900)])
