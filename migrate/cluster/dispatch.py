@@ -50,11 +50,12 @@ class HeldLock(Protocol):
 
 
 class Dispatch:
-    """Sends pieces of one job. For one thread's use."""
+    """Sends pieces of one job to who is there, under watch until ``close``. For one thread's use."""
 
-    def __init__(self, cluster: Cluster, roster: Roster, job: Job, note: Note) -> None:
-        self._cluster = cluster
-        self._roster = roster
+    def __init__(self, machines: Machines, job: Job, note: Note) -> None:
+        self._cluster = machines.cluster
+        self._roster = Roster(machines.cluster, job.id, note, machines.limit)
+        self._roster.start()
         self._job = job
         self._note = note
         self._batches: dict[str, _Batch] = {}
@@ -112,6 +113,10 @@ class Dispatch:
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
         self._batches.clear()
         return halt(self._cluster, self._job.id)
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        self._roster.stop()
 
     def _result(self, batch: _Batch) -> Iterator[tuple[Json, Json | Exception]]:
         try:
@@ -181,14 +186,6 @@ class Dispatch:
                 del self._batches[key]
                 self._cluster.drop([batch.ticket])
                 self.send(batch.pieces)
-
-
-def begin(machines: Machines, job: Job, note: Note) -> tuple[Roster, Dispatch]:
-    """Return who is there for a job, under watch already, and what sends them its pieces."""
-    roster = Roster(machines.cluster, job.id, note, machines.limit)
-    dispatch = Dispatch(machines.cluster, roster, job, note)
-    roster.start()
-    return roster, dispatch
 
 
 def _is_of_the_worker(error: Exception | None) -> bool:

@@ -11,8 +11,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from migrate.cluster import worker
-from migrate.cluster.bandwidth_share import Allowance
-from migrate.cluster.bandwidth_split import Budget, Use
+from migrate.cluster.bandwidth_shares import Allowance, Budget, Use
 from migrate.cluster.dask_client import Cluster
 from migrate.errors import MoveoutError
 from migrate.quantities import Rates

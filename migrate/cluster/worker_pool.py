@@ -11,7 +11,7 @@ from msgspec import Struct
 from exporters.api import Json
 from exporters.errors import SourceUnreachableError
 from migrate.cluster.available_machines import Machines
-from migrate.cluster.dispatch import HeldLock, begin
+from migrate.cluster.dispatch import Dispatch, HeldLock
 from migrate.cluster.protocol import Job
 from migrate.errors import MoveoutError
 from migrate.runtime.cancellation import CancellationToken
@@ -74,7 +74,7 @@ class ClusterWorkerPool(Generic[Item, Result]):
         self._codec = codec
         self._lease = lease
         self._batching = batching
-        self._roster, self._dispatch = begin(machines, job, note)
+        self._dispatch = Dispatch(machines, job, note)
         self._under_way: dict[str, Item] = {}
         self._following: Item | None = None
         """An item that did not fit into the last batch."""
@@ -124,7 +124,7 @@ class ClusterWorkerPool(Generic[Item, Result]):
             if not self._dispatch.cancel() and error is not None:
                 self._lease.abandon()
         finally:
-            self._roster.stop()
+            self._dispatch.close()
 
     def _batch(self, pull: Callable[[], Item | None]) -> list[Json]:
         pieces: list[Json] = []

@@ -20,7 +20,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.case.model import Endpoint
 from migrate.cluster import protocol
-from migrate.cluster.bandwidth_share import Allowance
+from migrate.cluster.bandwidth_shares import Allowance
 from migrate.cluster.batch_claims import Claims
 from migrate.cluster.dask_client import own_threads
 from migrate.cluster.lease_guard import LOOK_SECONDS, LeaseFence, LockFence

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrate.cluster.bandwidth_share import NOTHING, Allowance, Share
-from migrate.cluster.bandwidth_split import Budget, Use, divide
+from migrate.cluster.bandwidth_shares import NOTHING, Allowance, Budget, Share, Use, divide
 from migrate.quantities import parse_limit
 
 RATE = 1000.0
