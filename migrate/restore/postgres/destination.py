@@ -66,6 +66,13 @@ WHERE state IN ('A', CASE current_setting('session_replication_role') WHEN 'repl
 """
 """The triggers and rules of a table that act in this session."""
 
+_ACTING_ON_EVENTS = """
+SELECT quote_ident(evtname), CASE evtenabled WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END
+FROM pg_catalog.pg_event_trigger WHERE pg_has_role(evtowner, 'USAGE')
+AND evtenabled IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
+"""
+"""The event triggers that act in this session, and that this role may alter."""
+
 
 class PostgresDestination(Struct, frozen=True):
     """The database and the connection on which everything but rows is done; it holds the lock."""
@@ -291,11 +298,28 @@ def without_user_triggers(
     """
     rows = connection.execute(_ACTING.format(table=quote_literal(label)).encode()).fetchall()
     acting = [row for row in rows if row[0] in kinds]
-    for kind, name, _ in acting:
-        connection.execute(f"ALTER TABLE {label} DISABLE {kind} {quote_name(name)}".encode())
+    if not acting:
+        yield
+        return
+    with without_event_triggers(connection):
+        for kind, name, _ in acting:
+            connection.execute(f"ALTER TABLE {label} DISABLE {kind} {quote_name(name)}".encode())
+        yield
+        for kind, name, word in acting:
+            connection.execute(f"ALTER TABLE {label} ENABLE {word} {kind} {quote_name(name)}".encode())
+
+
+@contextlib.contextmanager
+def without_event_triggers(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Within the caller's transaction, keep event triggers from acting on our own statements, such as those that write
+    down each definition that changes. No event trigger acts on a statement about one.
+    """
+    acting = connection.execute(_ACTING_ON_EVENTS.encode()).fetchall()
+    for name, _ in acting:
+        connection.execute(f"ALTER EVENT TRIGGER {name} DISABLE".encode())
     yield
-    for kind, name, word in acting:
-        connection.execute(f"ALTER TABLE {label} ENABLE {word} {kind} {quote_name(name)}".encode())
+    for name, word in acting:
+        connection.execute(f"ALTER EVENT TRIGGER {name} ENABLE {word}".encode())
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from migrate.restore.postgres.definitions.refusals import first_line, is_refusal
 from migrate.restore.postgres.destination import (
     open_destination,
     table_with_triggers,
+    without_event_triggers,
     without_triggers,
     without_user_triggers,
 )
@@ -151,10 +152,13 @@ class PostgresTableWriter:
 
     def _publish(self, changes: Mapping[str, Sequence[str]]) -> None:
         """Set which changes each of these publications publishes."""
-        for name, words in changes.items():
-            self._connection.execute(
-                f"ALTER PUBLICATION {name} SET (publish = '{', '.join(words)}')".encode()
-            )
+        if not changes:
+            return
+        with without_event_triggers(self._connection):
+            for name, words in changes.items():
+                self._connection.execute(
+                    f"ALTER PUBLICATION {name} SET (publish = '{', '.join(words)}')".encode()
+                )
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
         """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""

@@ -28,7 +28,12 @@ from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import compare_definitions
-from migrate.restore.postgres.destination import connect_writer, without_user_triggers
+from migrate.restore.postgres.destination import (
+    connect_writer,
+    without_event_triggers,
+    without_triggers,
+    without_user_triggers,
+)
 from migrate.runtime.crash_points import durable
 
 Name = tuple[str, str]
@@ -121,6 +126,7 @@ class _Remainder(Struct):
 
     def carry(self) -> Carried:
         """Carry all of it, in an order in which each finds what it needs."""
+        without_triggers(self.writer)
         counts = {
             "tables": self._tables(),
             "large objects": self._large_objects(),
@@ -251,7 +257,7 @@ class _Remainder(Struct):
     def _describe(self, statements: str) -> bool:
         """Run the statements that describe an object. Return False where a role is missing, or not ours to give to."""
         try:
-            with self.writer.transaction():
+            with self.writer.transaction(), without_event_triggers(self.writer):
                 self.writer.execute(statements.encode())
         except psycopg.ProgrammingError:
             return False
@@ -286,7 +292,8 @@ class _Remainder(Struct):
             return 0
         first = min(views.index(name) for name in different)
         for schema, name in views[first:]:
-            self.writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
+            with self.writer.transaction(), without_event_triggers(self.writer):
+                self.writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
         self.notes += [
             f"materialized view {schema}.{name} was refreshed, and has other rows than at the source: there it is older"
             for schema, name in self._different(set(different), views=True)

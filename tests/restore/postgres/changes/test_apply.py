@@ -50,6 +50,9 @@ CREATE TRIGGER grow BEFORE INSERT OR UPDATE ON acting FOR EACH ROW EXECUTE FUNCT
 CREATE TRIGGER mirrored BEFORE INSERT OR UPDATE ON acting FOR EACH ROW EXECUTE FUNCTION grow();
 CREATE RULE echo AS ON UPDATE TO acting DO ALSO INSERT INTO echoes VALUES (new.n, new.id);
 ALTER TABLE acting ENABLE ALWAYS TRIGGER grow, ENABLE REPLICA TRIGGER mirrored, ENABLE ALWAYS RULE echo;
+CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.echoes VALUES (0, 0); END';
+CREATE EVENT TRIGGER noted ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION noted();
+ALTER EVENT TRIGGER noted ENABLE ALWAYS;
 CREATE FUNCTION plain(t text) RETURNS text LANGUAGE sql AS 'SELECT t';
 CREATE FUNCTION calls(t text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN plain(t); END';
 CREATE TABLE checked (id int PRIMARY KEY, v text CHECK (calls(v) <> ''));
@@ -188,9 +191,11 @@ def test_changes_arrive(followed, statements, single):
     assert followed.single_changes == single
     query = (
         "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgenabled <> 'O'"
-        " UNION ALL SELECT rulename, ev_enabled::text FROM pg_rewrite WHERE rulename = 'echo' ORDER BY 1"
+        " UNION ALL SELECT rulename, ev_enabled::text FROM pg_rewrite WHERE rulename = 'echo'"
+        " UNION ALL SELECT evtname, evtenabled::text FROM pg_event_trigger ORDER BY 1"
     )
-    assert fetch(followed.destination, query) == [("echo", "A"), ("grow", "A"), ("mirrored", "R")]
+    expected = [("echo", "A"), ("grow", "A"), ("mirrored", "R"), ("noted", "A")]
+    assert fetch(followed.destination, query) == expected
 
 
 CONFLICTS = """

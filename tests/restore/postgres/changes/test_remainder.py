@@ -82,6 +82,23 @@ def test_a_trigger_that_fires_on_replicas_does_not_act_again_for_rows_that_are_c
     assert fetch(destination, "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'seen'") == [("A",)]
 
 
+@pytest.mark.parametrize("state", ["", "ALWAYS"])
+def test_an_event_trigger_does_not_act_on_a_view_that_is_refreshed(sides, state):
+    source, destination, request = sides
+    for url in (source, destination):
+        run_sql(
+            url,
+            "CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS"
+            " 'BEGIN INSERT INTO public.keyed VALUES (0); END'; CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE"
+            f" FUNCTION noted(); ALTER EVENT TRIGGER noted ENABLE {state}",
+        )
+    run_sql(source, "INSERT INTO keyless (n) VALUES (1); REFRESH MATERIALIZED VIEW below")
+    assert carry_remainder(request).counts["materialized views"] == 2
+    assert fetch(destination, "SELECT id FROM keyed") == []
+    query = "SELECT evtenabled::text FROM pg_event_trigger WHERE evtname = 'noted'"
+    assert fetch(destination, query) == [("A" if state else "O",)]
+
+
 def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
     source, destination, request = sides
     known, unknown = (f"{name}_{source[-8:]}" for name in ("app", "only_at_source"))
