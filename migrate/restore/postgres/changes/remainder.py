@@ -180,7 +180,7 @@ class _Remainder(Struct):
             with without_user_triggers(self.writer, table.label):
                 self._empty(table)
                 reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
-                writing = f"COPY {table.label} ({columns}) FROM STDIN"
+                writing = f"COPY {table.label}{f' ({columns})' if columns else ''} FROM STDIN"
                 with (
                     self.reader.cursor().copy(reading.encode()) as rows,
                     self.writer.cursor().copy(writing.encode()) as target,

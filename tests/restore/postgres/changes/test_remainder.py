@@ -11,6 +11,7 @@ from tests.exporters.postgres.databases import fetch, run_sql
 SCHEMA = """
 CREATE TABLE keyed (id int PRIMARY KEY, v text); CREATE TABLE keyless (n int, g int GENERATED ALWAYS AS (n + 1) STORED,
   i int GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE no_columns (); CREATE TABLE all_generated (g int GENERATED ALWAYS AS (1) STORED);
 CREATE SEQUENCE plain; CREATE SEQUENCE "odd "" name" START 5; CREATE SEQUENCE untouched;
 CREATE MATERIALIZED VIEW below AS SELECT count(*) AS n FROM keyless;
 CREATE MATERIALIZED VIEW "a view above" AS SELECT n FROM below; CREATE MATERIALIZED VIEW empty AS SELECT 1 WITH NO DATA;
@@ -40,6 +41,7 @@ def test_all_of_it_arrives_once(sides):
     source, destination, request = sides
     run_sql(
         source,
+        "INSERT INTO no_columns DEFAULT VALUES; INSERT INTO all_generated DEFAULT VALUES;"
         "INSERT INTO keyless (n) VALUES (1), (1), (NULL); SELECT nextval('plain'), nextval('plain');"
         """ SELECT setval('"odd "" name"', 77, false); REFRESH MATERIALIZED VIEW below; INSERT INTO keyed VALUES (1);"""
         " REFRESH MATERIALIZED VIEW \"a view above\"; SELECT lo_from_bytea(4711, repeat('x', 9000000)::bytea);"
@@ -51,10 +53,11 @@ def test_all_of_it_arrives_once(sides):
         "COMMENT ON LARGE OBJECT 4713 IS 'stays'",
     )
     carried = carry_remainder(request)
-    expected = {"tables": 1, "large objects": 4, "materialized views": 2, "sequences": 3}
+    expected = {"tables": 3, "large objects": 4, "materialized views": 2, "sequences": 3}
     assert (dict(carried.counts), carried.notes) == (expected, [])
     for query in (
         "SELECT n, g, i FROM keyless ORDER BY i",
+        "SELECT count(*) FROM no_columns UNION ALL SELECT count(*) FROM all_generated",
         'SELECT last_value, is_called FROM plain UNION ALL SELECT last_value, is_called FROM "odd "" name"',
         'SELECT n FROM "a view above" UNION ALL SELECT n FROM below',
         "SELECT oid, length(lo_get(oid)), md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY 1",
