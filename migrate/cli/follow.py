@@ -33,7 +33,7 @@ from migrate.follow.delta import (
     sources_to_follow,
 )
 from migrate.follow.followed import FollowedSource, followed_sources, reread_tables
-from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
+from migrate.follow.follower import DEFINE_STEP, UNCOMPARED, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.follow.table_digests import table_label
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
@@ -67,14 +67,18 @@ class Followed(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a source has stopped, tables of it are not followed, or its destination lacks what it defines.
-        What has stopped since the cutover has its log or its destination goes on there.
+        """Return 3 where a source has stopped, tables of it are not followed, its destination lacks what it defines, or
+        nobody could say that. What has stopped since the cutover has its log or its destination goes on there, and that
+        compares, too.
         """
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
         is_incomplete = any(
             source.skipped
             or source.undefined
-            or (isinstance(source, FollowState) and source.refusing)
+            or (
+                isinstance(source, FollowState)
+                and (source.refusing or (source.uncompared and not self.handed_over))
+            )
             or [error for error in source.stopped if not isinstance(error, taken_over)]
             for source in self.sources
         )
@@ -134,6 +138,7 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
         "skipped": list(source.skipped),
         "undefined": list(source.undefined),
         "refusing": [as_dict(table) for table in source.refusing],
+        "uncompared": source.uncompared,
     }
 
 
@@ -201,6 +206,9 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
         return SummaryLine(source.source, "in part", f"{table.name}: {table.reason}", table.remedy)
     if source.undefined:
         return _undefined_line(source, DEFINE_STEP)
+    if source.uncompared:
+        happened = f"{UNCOMPARED}: {source.uncompared}"
+        return SummaryLine(source.source, "in part", happened, "run the same command again")
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
 
 

@@ -39,6 +39,7 @@ DEFINE_STEP = (
     "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
     " does"
 )
+UNCOMPARED = "definitions of both sides could not be compared"
 _DEFINITIONS_SECONDS, _DEFINITIONS_SHARE = 30.0, 20
 """So often the definitions of both sides are compared; less often where that takes more than this share of the time."""
 _STALE_SECONDS = 15.0
@@ -52,7 +53,7 @@ class FollowState(Struct, frozen=True):
     become less. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
     ``undefined``: what only the source defines. ``refusing``: the tables that refuse changes to the application since
-    they are followed, and those whose changes are not followed any more.
+    they are followed, and those whose changes are not followed any more. ``uncompared``: why these are not known.
     """
 
     source: str
@@ -69,6 +70,7 @@ class FollowState(Struct, frozen=True):
     undefined: tuple[str, ...] = ()
     refusing: tuple[NotFollowed, ...] = ()
     catch_up_seconds: float | None = None
+    uncompared: str = ""
 
 
 class _Counts(Struct):
@@ -83,6 +85,7 @@ class _Counts(Struct):
     undefined: tuple[str, ...] = ()
     refusing: tuple[NotFollowed, ...] = ()
     is_compared: bool = False
+    uncompared: str = ""
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
     lags: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
@@ -186,6 +189,7 @@ class Follower:
             counts.undefined,
             counts.refusing,
             self._catch_up_seconds(lag_bytes),
+            counts.uncompared,
         )
 
     def _note(self, message: str) -> None:
@@ -246,7 +250,11 @@ class Follower:
             undefined = self.followed.definition_gaps(counts.skipped)
             if fresh := [thing for thing in undefined if thing not in counts.undefined]:
                 self._note(f"not at the destination: {', '.join(fresh)}; {DEFINE_STEP}")
-            counts.undefined = undefined
+            counts.undefined, counts.uncompared = undefined, ""
+        except MoveoutError as exc:
+            if counts.uncompared != str(exc):
+                self._note(f"{UNCOMPARED}: {exc}")
+            counts.uncompared = str(exc)
         finally:
             counts.is_compared = True
 

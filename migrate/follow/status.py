@@ -20,7 +20,7 @@ from migrate.changes.change_logs import open_change_log
 from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
-from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import GoneError, MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words, things
 from migrate.storage.api import MultipartStore, Store, Tidying
@@ -184,10 +184,10 @@ def _status_of(
             followed = base.followed(source, destination)
             mark = followed.applied_mark()
             undefined = followed.definition_gaps(mark.skipped) if mark is not None else ()
-        except (UnreachableError, NotAllowedError) as exc:
+        except GoneError:
+            pass  # nothing is restored yet
+        except MoveoutError as exc:
             problem = problem or f"how far the changes were applied is not known: {exc}"
-        except MoveoutError:
-            pass  # nothing is restored yet, say
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     is_ours = mark is not None and mark.base == base.position

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.changes.segments import SegmentFolder
-from migrate.cli.follow import state_line
+from migrate.cli.follow import Followed, state_line
 from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow import follower as follower_module
 from migrate.follow.follower import Follower, run_guarded
@@ -61,6 +61,8 @@ class Source:
         return self.refusing
 
     def definition_gaps(self, skipped):
+        if isinstance(self.gaps, MoveoutError):
+            raise self.gaps
         return self.gaps
 
     def open_writer(self):
@@ -119,6 +121,20 @@ def test_what_the_destination_lacks_is_noted_once():
     assert len(notes) == 3
     assert notes[2].startswith("app: not at the destination: the table w; ")
     assert list(one.state().undefined) == source.gaps
+
+
+def test_definitions_that_cannot_be_compared_are_no_equal_ones():
+    """A command that ends then has not seen what the destination lacks."""
+    source, notes = Source(), []
+    source.gaps = UnreachableError("no answer")
+    one = follower(source, notes)
+    one._compare_definitions()
+    one._compare_definitions()
+    assert notes == ["app: definitions of both sides could not be compared: no answer"]
+    assert Followed("bundle", [one.state()], 1.0).exit_code == 3
+    source.gaps = []
+    one._compare_definitions()
+    assert Followed("bundle", [one.state()], 1.0).exit_code == 0
 
 
 def test_a_destination_is_written_to_only_where_it_was_restored_from_this_base():
