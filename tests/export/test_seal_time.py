@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -17,6 +18,7 @@ from migrate.changes.change_logs import followable
 from migrate.cli.common.sources import open_sources
 from migrate.export import ExportOptions, export, source_export
 from migrate.export.seal_time import SealTime, SealTimeError
+from migrate.export.source_units import UnitRun
 from migrate.progress.meter import Meter
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -26,6 +28,7 @@ from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.exporters.postgres.databases import run_sql
 from tests.faults import Fault, FaultPlan, Faulty
+from tests.tools.waiting import eventually
 
 START = datetime(2026, 11, 25, 18, tzinfo=UTC)
 
@@ -43,17 +46,30 @@ class Clock:
         self.time += timedelta(hours=1)
 
 
+@pytest.fixture
+def stopped(monkeypatch):
+    """Is set when a run has stopped what is under way: its bytes come to nothing from then on."""
+    event, stop = threading.Event(), UnitRun._stop
+
+    def stop_and_tell(run, error):
+        stop(run, error)
+        event.set()
+
+    monkeypatch.setattr(UnitRun, "_stop", stop_and_tell)
+    return event
+
+
 def go(store, sources, progress=None, **options):
     return export(sources, store, workers=1, progress=progress or Silent(), options=ExportOptions(**options))
 
 
-def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
+def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store, stopped):
     clock = Clock()
 
     def slow(unit):
         if unit.spec["start"] == 50:
             clock.strike()
-            time.sleep(1.5)  # by then the unit is cancelled: its bytes come to nothing
+            assert stopped.wait(60)
 
     big = Numbers("big", "numbers://host/big", item_bytes=10**6, on_export=slow)
     sources = [Numbers("first", "numbers://host/first"), big, Numbers("last", "numbers://host/last")]
@@ -78,14 +94,14 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert big.exported[0] == "chunk/00000050"
 
 
-def test_small_units_that_were_committed_when_the_time_came_are_in_the_bundle(store):
+def test_small_units_that_were_committed_when_the_time_came_are_in_the_bundle(store, stopped):
     """They are committed together, by a worker that is ended then."""
     clock, source = Clock(), Numbers()
 
     def slow(unit):
         if unit.spec["start"] == 50:
             clock.strike()
-            time.sleep(1.5)
+            assert stopped.wait(60)
 
     source.on_export = slow
     sealed = go(store, [source], seal_time=SealTime(START + timedelta(minutes=30), clock))
@@ -96,17 +112,22 @@ def test_small_units_that_were_committed_when_the_time_came_are_in_the_bundle(st
     assert source.exported[0] == "chunk/00000050"
 
 
-def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before(store):
-    clock, failed = Clock(), threading.Event()
+def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before(store, stopped, monkeypatch):
+    clock, is_left, take = Clock(), threading.Event(), UnitRun._take
+
+    def take_and_tell(run, unit, result):
+        take(run, unit, result)
+        if isinstance(result, SourceUnreachableError):
+            is_left.set()
 
     def on_export(unit):
         if unit.spec["start"] == 10:
-            failed.set()
             raise SourceUnreachableError("no answer")
-        assert failed.wait(10)
-        time.sleep(0.5)
+        assert is_left.wait(60)
         clock.strike()
-        time.sleep(1.5)
+        assert stopped.wait(60)
+
+    monkeypatch.setattr(UnitRun, "_take", take_and_tell)
 
     big = Numbers("big", "numbers://host/big", count=20, item_bytes=10**6, on_export=on_export)
     options = ExportOptions(attempts=1, seal_time=SealTime(START + timedelta(minutes=30), clock))
@@ -117,7 +138,13 @@ def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before
 
 
 def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
-    limiter = RateLimiter(2**20)
+    """The time comes when three units of 10 MB each are under way, at 1 MiB a second."""
+    limiter, clock, together, struck_at = RateLimiter(2**20), Clock(), threading.Barrier(3), []
+
+    def strike_when_all_are_under_way(_):
+        if together.wait(60) == 0:
+            struck_at.append(time.monotonic())
+            clock.strike()
 
     def open_store(cancellation):
         return open_location(
@@ -130,11 +157,12 @@ def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
     sources = [
         Numbers("first", "numbers://host/first"),
         Numbers(
-            "big", "numbers://host/big", padding=bytes(10**6), item_bytes=10**6, index_padding=bytes(10**6)
+            "big", "numbers://host/big", padding=bytes(10**6), item_bytes=10**6, index_padding=bytes(10**6),
+            on_export=strike_when_all_are_under_way,
         ),
-    ]
-    cancellation, moment = CancellationToken(), datetime.now(UTC) + timedelta(seconds=1)
-    options = ExportOptions(seal_time=SealTime(moment), open_unit_store=open_store, rate_limiter=limiter)
+    ]  # fmt: skip
+    cancellation, moment = CancellationToken(), SealTime(START + timedelta(minutes=30), clock)
+    options = ExportOptions(seal_time=moment, open_unit_store=open_store, rate_limiter=limiter)
     sealed = export(
         sources,
         open_store(cancellation),
@@ -143,9 +171,8 @@ def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
         options=options,
         cancellation=cancellation,
     )
-    late_seconds = (datetime.now(UTC) - moment).total_seconds()
+    assert time.monotonic() - struck_at[0] < 10
     assert (sealed.stopped_early, sealed.exit_code) == (True, 3)
-    assert 0 < late_seconds < 5, "units of 10 MB each were under way, at 1 MiB a second"
     assert {source.name: source.complete for source in sealed.sources} == {"first": True, "big": False}
     assert verify(open_store(cancellation), Level.FULL, workers=2, progress=Silent()).findings == []
 
@@ -203,12 +230,12 @@ def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
 
 
 @pytest.mark.parametrize("count", [95, 2995])
-def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_complete(store, count):
+def test_a_source_whose_last_unit_is_being_recorded_when_the_time_comes_is_complete(store, count, stopped):
     clock = Clock()
 
     def record(put):
         clock.strike()
-        time.sleep(1.0)  # by then the run has stopped what is under way
+        assert stopped.wait(60)
         return put()
 
     plan = FaultPlan(Fault("put", record, prefix=layout.commit_record("app", f"chunk/{count - 5:08}")))
@@ -229,22 +256,32 @@ def test_nothing_is_sealed_where_nothing_was_read_in_time(store):
 
 def test_a_slot_that_waits_for_a_transaction_of_others_holds_up_no_seal(postgres, store):
     url, slots = postgres.database(), "SELECT slot_name FROM pg_replication_slots WHERE database = %s"
-    endpoint, first = Endpoint(url), Numbers("first", "numbers://host/first")
-    seal_time = SealTime(datetime.now(UTC) + timedelta(seconds=4))
+    endpoint, first, clock = Endpoint(url), Numbers("first", "numbers://host/first"), Clock()
+    seal_time = SealTime(START + timedelta(minutes=30), clock)
     options = ExportOptions(follow=followable({"app": endpoint}), seal_time=seal_time)
-    with psycopg.connect(url) as other:
+
+    def slots_there():
+        with psycopg.connect(url) as connection:
+            return connection.execute(slots, (url.rpartition("/")[2],)).fetchall()
+
+    def strike_when_the_slot_waits():
+        eventually(slots_there)
+        clock.strike()
+        return time.monotonic()
+
+    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as threads:
         other.execute("CREATE TABLE t (id int PRIMARY KEY)")
         other.commit()
         other.execute("INSERT INTO t VALUES (1)")
+        struck_at = threads.submit(strike_when_the_slot_waits)
         with open_sources({"app": endpoint}) as (app,):
             sealed = export([first, app], store, workers=1, progress=Silent(), options=options)
-        assert datetime.now(UTC) < seal_time.moment + timedelta(seconds=10)
+        assert time.monotonic() - struck_at.result() < 10
         assert {source.name: source.items for source in sealed.sources} == {"first": 95, "app": 0}
         (source,) = sealed.broken
         assert isinstance(source.error, SealTimeError)
         other.commit()
-        time.sleep(0.5)
-        assert other.execute(slots, (url.rpartition("/")[2],)).fetchall() == []
+        eventually(lambda: slots_there() == [])
 
 
 def slow_postgres(server, monkeypatch):

@@ -29,6 +29,11 @@ class ArchiveProxy(HttpProxy):
     _ready: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def bring_back(self) -> None:
+        """Have all there that was asked for."""
+        with self._lock:
+            self._ready = dict.fromkeys(self._ready, 0.0)
+
     def handle(self, asked: Asked) -> Answer | None:
         if asked.method == "POST" and "restore" in asked.query:
             return self._restore(asked)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -42,17 +43,22 @@ AUTOMATIC = ("rds:", "rs:")
 
 @pytest.fixture(scope="module")
 def calls():
-    """Every call that boto3 made, as (client, operation)."""
-    made = set()
+    """Every call that boto3 made for ``discovery``, as (client, operation)."""
+    return set()
+
+
+@contextmanager
+def recorded(calls):
+    """Add every call that boto3 makes meanwhile."""
     usual = botocore.client.BaseClient._make_api_call
 
     def record(self, operation_name, api_params):
-        made.add((self.meta.service_model.service_name, botocore.xform_name(operation_name)))
+        calls.add((self.meta.service_model.service_name, botocore.xform_name(operation_name)))
         return usual(self, operation_name, api_params)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.client.BaseClient, "_make_api_call", record)
-        yield made
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def discovery(account, calls, notes):
         ("Amazon Elastic Compute Cloud - Compute", "eu-west-1", "400.00"),
         ("Amazon Neptune", "eu-west-1", "0"),
     )
-    with account.permissions_enforced():
+    with account.permissions_enforced(), recorded(calls):
         return discover("aws://mover", secrets={}, note=notes.append)
 
 

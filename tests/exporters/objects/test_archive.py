@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -121,7 +120,7 @@ def test_the_fake_archive_does_what_s3_does(minio: S3Server, make_shop: MakeShop
     shop = make_shop(minio)
     shop.put("cold", b"x", StorageClass="REDUCED_REDUNDANCY")
     shop.put("warm", b"x")
-    with ArchiveProxy(minio.endpoint, seconds=1, storage_class="DEEP_ARCHIVE") as proxy:
+    with ArchiveProxy(minio.endpoint, seconds=3600, storage_class="DEEP_ARCHIVE") as proxy:
         s3 = boto_client(minio.profile, endpoint_url=proxy.endpoint)
         listed = {one["Key"]: one["StorageClass"] for one in s3.list_objects_v2(Bucket=shop.name)["Contents"]}
         assert listed == {"cold": "DEEP_ARCHIVE", "warm": "STANDARD"}
@@ -136,6 +135,6 @@ def test_the_fake_archive_does_what_s3_does(minio: S3Server, make_shop: MakeShop
         with pytest.raises(botocore.exceptions.ClientError, match="RestoreAlreadyInProgress"):
             s3.restore_object(Bucket=shop.name, Key="cold", RestoreRequest=wish)
         assert s3.head_object(Bucket=shop.name, Key="cold")["Restore"] == 'ongoing-request="true"'
-        while s3.head_object(Bucket=shop.name, Key="cold")["Restore"] == 'ongoing-request="true"':
-            time.sleep(0.05)
+        proxy.bring_back()
+        assert s3.head_object(Bucket=shop.name, Key="cold")["Restore"] == 'ongoing-request="false"'
         assert s3.get_object(Bucket=shop.name, Key="cold")["Body"].read() == b"x"

@@ -20,6 +20,7 @@ from exporters.mysql.changes.log import open_change_log
 from exporters.mysql.connection import parse_url
 from tests.exporters.mysql.databases import fetch, open_database, run_sql
 from tests.tools.mysql_settings import global_settings
+from tests.tools.waiting import eventually
 
 SCRIPT = """
 CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT); CREATE TABLE plain (id INT) ENGINE=MyISAM;
@@ -73,7 +74,7 @@ def test_transactions_of_one_database_arrive_over_files_and_sessions(url, follow
     commits = [message.position for message in messages if message.kind is COMMIT]
     assert shown(received(log, base, commits[0])[0]) == [*one, *one]
     assert shown(received(log, base, commits[-1])[0]) == []
-    time.sleep(0.2)  # the server ends the session of the reader
+    eventually(lambda: not log.state(base.log, end).is_read)  # the server ends the session of the reader
     state = log.state(base.log, end)
     assert (state.lost, state.is_read) == ("", False)
     assert state.retained_bytes == log.distance_bytes(end, state.end)
