@@ -4,7 +4,7 @@ missing is read under a new snapshot at once, and nothing is tried in vain.
 
 import threading
 import time
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -86,7 +86,8 @@ def mariadb_source(server, rows=1000):
                 "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
             )
             for (session,) in cursor.fetchall():
-                cursor.execute(f"KILL {session}")
+                with suppress(pymysql.OperationalError):  # it may have ended since
+                    cursor.execute(f"KILL {session}")
 
     return url, end_sessions, connection
 
@@ -138,8 +139,7 @@ def test_a_session_that_ends_while_the_first_snapshot_begins_costs_a_new_one(
         return [number for (number,) in rows]
 
     def end_whoever_waits():
-        eventually(waiting)
-        session = waiting()[0]
+        session = eventually(waiting)[0]
         run(kill.format(session))
         eventually(lambda: session not in waiting())  # the next one may wait already
         run(unlock)

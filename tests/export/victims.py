@@ -140,7 +140,7 @@ def kill_when(ready: Callable[[], bool], destination, *args) -> None:
         process.join()
 
 
-def wait_for(path: Path, seconds: float = 20) -> None:
+def wait_for(path: Path, seconds: float = 120) -> None:
     """Wait until a file is there."""
     end = time.monotonic() + seconds
     while not path.exists():

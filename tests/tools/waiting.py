@@ -12,11 +12,12 @@ SECONDS = 120.0
 
 
 def eventually(condition, seconds=SECONDS):
-    """Return once the condition holds; fail where that takes too long."""
+    """Return what the condition returns once it holds; fail where that takes too long."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return value
 
 
 def be_impatient(monkeypatch):

@@ -62,33 +62,33 @@ def redone(monkeypatch) -> Counter:
     return counted
 
 
-def slow_export(url: str, location: Path) -> None:
-    """Export in small chunks, each of which takes a while."""
+def slow_export(url: str, location: Path, count: int) -> None:
+    """Export in small chunks, each of which takes a while. Begin none when ``count`` are done."""
     chunk_plan.CHUNK_BYTES = SMALL_CHUNK
     real = PostgresSnapshot.export
 
     def slow(self, unit, sink):
-        time.sleep(0.05)
+        time.sleep(60 if len(recorded_units(location)) >= count else 0.05)
         return real(self, unit, sink)
 
     PostgresSnapshot.export = slow
     export_database(url, location)
 
 
-def slow_restore(location: Path, destination: str) -> None:
-    """Restore parts, each of which takes a while."""
+def slow_restore(location: Path, destination: str, count: int) -> None:
+    """Restore parts. Begin none when ``count`` are done."""
     real = sql_rows.RowWriter._copy
 
     def slow(self, attempt, types):
+        time.sleep(60 if parts_done(destination) >= count else 0.05)
         real(self, attempt, types)
-        time.sleep(0.05)
 
     sql_rows.RowWriter._copy = slow
     restore_from(read_bundle(location), "app", destination, workers=2)
 
 
 def killed_export(url: str, location: Path, *, after: int) -> set[str]:
-    kill_when(lambda: len(recorded_units(location)) >= after, slow_export, url, location)
+    kill_when(lambda: len(recorded_units(location)) >= after, slow_export, url, location, after)
     return recorded_units(location)
 
 
@@ -415,7 +415,7 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     location = tmp_path / "bundle"
     assert export_database(big, location).complete
     destination = other_postgres.database()
-    kill_when(lambda: parts_done(destination) >= after, slow_restore, location, destination)
+    kill_when(lambda: parts_done(destination) >= after, slow_restore, location, destination, after)
     copied: list[str] = []
     real = sql_rows.RowWriter._copy
 

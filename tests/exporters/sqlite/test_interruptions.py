@@ -28,6 +28,7 @@ from tests.exporters.sqlite.databases import (
 )
 from tests.tools.bundles import differences, read_bundle
 from tests.tools.commit_records import recorded_units
+from tests.tools.waiting import eventually
 
 CHUNK = 64 * 1024
 ACCOUNTS, MONEY = 2000, 1000
@@ -59,30 +60,36 @@ CREATE TRIGGER t AFTER INSERT ON big BEGIN INSERT INTO counted (x) VALUES (new.a
 """
 
 
-def slow_export(path: Path, location: Path) -> None:
-    """Export in small chunks, each of which takes a while."""
+def slow_export(path: Path, location: Path, count: int) -> None:
+    """Export in small chunks, each of which takes a while. Begin none when ``count`` are done."""
     chunk_plan.CHUNK_BYTES = CHUNK
     real = SqliteSnapshot.export
 
     def slow(self, unit, sink):
-        time.sleep(0.05)
+        time.sleep(60 if len(recorded_units(location)) >= count else 0.05)
         return real(self, unit, sink)
 
     SqliteSnapshot.export = slow
     export_file(path, location)
 
 
-def slow_restore(location: Path, destination: Path) -> None:
-    """Restore row by row; each part, and each statement after the rows, takes a while."""
+def stopping_restore(location: Path, destination: Path, marker: Path, count: int) -> None:
+    """Restore row by row. Stop after ``count`` parts, and statements after the rows; tell so by a file."""
     sqlite_rows.COMMIT_ROWS = 1
-    write, complete = sqlite_rows._write, sqlite_restore._complete
+    write, complete, steps = sqlite_rows._write, sqlite_restore._complete, []
+
+    def step(*_):
+        if len(steps) == count:
+            marker.touch()
+            time.sleep(60)
+        steps.append(1)
 
     def slow_write(*args):
+        step()
         write(*args)
-        time.sleep(0.06)
 
     def slow_complete(job, connection, notes):
-        connection.set_trace_callback(lambda _: time.sleep(0.05))
+        connection.set_trace_callback(step)
         return complete(job, connection, notes)
 
     sqlite_rows._write, sqlite_restore._complete = slow_write, slow_complete
@@ -145,6 +152,7 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
             ]
             ((count, last),) = fetch(destination, "SELECT count(*), max(n) FROM log")
             assert count == (last + 1 if count else 0)
+        eventually(lambda: writer.poll() is not None or fetch(path, "SELECT count(*) FROM log")[0][0] > count)
         assert writer.poll() is None
     finally:
         writer.kill()
@@ -156,7 +164,7 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location)
+    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location, 3)
     done = recorded_units(location)
     outcome = export_file(big, location)
     assert outcome.complete, outcome.sources
@@ -167,7 +175,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location)
+    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location, 3)
     done = recorded_units(location)
     run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
     assert export_file(big, location).complete
@@ -183,26 +191,17 @@ def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 1, slow_export, big, location)
+    kill_when(lambda: len(recorded_units(location)) >= 1, slow_export, big, location, 1)
     assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
     assert export_file(big, location).complete
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
 
 
-@pytest.mark.parametrize(
-    "seconds", [0.0, 0.4, *(pytest.param(n, marks=pytest.mark.torture) for n in (0.2, 0.6))]
-)
-def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
-    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+@pytest.mark.parametrize("count", [0, 6, *(pytest.param(n, marks=pytest.mark.torture) for n in (3, 14))])
+def test_a_restore_that_was_killed_goes_on(big, tmp_path, count, monkeypatch):
+    location, destination, marker = tmp_path / "bundle", tmp_path / "new.db", tmp_path / "there"
     assert export_file(big, location).complete
-    seen: list[float] = []
-
-    def ready() -> bool:
-        if destination.exists() and not seen:
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() - seen[0] >= seconds
-
-    kill_when(ready, slow_restore, location, destination)
+    kill_when(marker.exists, stopping_restore, location, destination, marker, count)
     written: list[str] = []
     real = sqlite_rows._write
     monkeypatch.setattr(sqlite_rows, "_write", lambda *args: (written.append(args[3].name), real(*args)))
@@ -215,15 +214,11 @@ def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
 
 
 def test_another_bundles_unfinished_restore_is_not_continued(big, tmp_path):
-    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+    location, destination, marker = tmp_path / "bundle", tmp_path / "new.db", tmp_path / "there"
     assert export_file(big, location).complete
     # rows are there: so the transaction that made the tables has ended, and is not undone
-    kill_when(
-        lambda: destination.exists() and destination.stat().st_size > 100_000,
-        slow_restore,
-        location,
-        destination,
-    )
+    kill_when(marker.exists, stopping_restore, location, destination, marker, 3)
+    assert destination.stat().st_size > 100_000
     other = tmp_path / "other"
     assert export_file(run_sql(tmp_path / "o.db", "CREATE TABLE o (a)"), other).complete
     with pytest.raises(Exception, match=r"unfinished restore|something else"):

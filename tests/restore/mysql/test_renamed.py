@@ -60,9 +60,12 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_pat
 
 def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):
     destination = other_mariadb.database(OLD)
-    outcome = restore_from(bundle, "app", destination)
-    assert (outcome.findings, outcome.losses) == ((), 0)
-    assert fetch(destination, "SELECT sum_of()") == [(5,)]
+    try:
+        outcome = restore_from(bundle, "app", destination)
+        assert (outcome.findings, outcome.losses) == ((), 0)
+        assert fetch(destination, "SELECT sum_of()") == [(5,)]
+    finally:  # what names it is to name nothing where it is restored under another name
+        run_sql(other_mariadb.url, f"DROP DATABASE `{OLD}`")
 
 
 def test_a_database_may_have_any_name(mariadb, other_mariadb, tmp_path):

@@ -6,8 +6,8 @@ from exporters.postgres import chunk_plan
 from migrate.report import Later, add_result
 from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
-from tests.exporters.postgres.databases import as_role, export_database, fetch, run_sql
-from tests.exporters.postgres.test_resume import SMALL_CHUNK
+from tests.exporters.postgres.databases import as_role, export_database, run_sql
+from tests.exporters.postgres.test_resume import SMALL_CHUNK, parts_done
 from tests.tools.bundles import read_bundle, restore_from
 
 SOURCE = """
@@ -34,10 +34,11 @@ BY_STEP = {
 }
 _WHILE_ROWS = """
 from migrate.restore.postgres.rows import load_rows as sql_rows
+from tests.exporters.postgres.test_resume import parts_done
 real = sql_rows.RowWriter._copy
 def slow(self, attempt, types):
+    time.sleep(60 if parts_done(sys.argv[2]) >= 6 else 0.2 * (attempt.part.table.name == "big"))
     real(self, attempt, types)
-    time.sleep(0.2 * (attempt.part.table.name == "big"))
 sql_rows.RowWriter._copy = slow
 """
 _WHILE_COMPARING = """
@@ -99,13 +100,8 @@ def names(outcome) -> list[str]:
 
 
 def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(bundle, destination, tmp_path):
-    marks = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
-
-    def copies() -> bool:
-        there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
-        return there and fetch(destination, marks)[0][0] >= 6
-
-    kill_when(copies, execute, _RESTORE.format(slow=_WHILE_ROWS), str(bundle), destination)
+    script = _RESTORE.format(slow=_WHILE_ROWS)
+    kill_when(lambda: parts_done(destination) >= 6, execute, script, str(bundle), destination)
     compares = tmp_path / "compares"
     script = _RESTORE.format(slow=_WHILE_COMPARING)
     kill_when(compares.exists, execute, script, str(bundle), destination, str(compares))
