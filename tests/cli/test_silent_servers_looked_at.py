@@ -102,7 +102,7 @@ def test_ctrl_c_ends_a_command_at_once_whose_threads_wait_for_silent_servers(sil
         lines = iter(process.stdout.readline, "")
         assert any(NAMED in line for line in lines)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == INTERRUPTED
+        assert process.wait(timeout=15) == INTERRUPTED
 
 
 @pytest.fixture
@@ -150,4 +150,4 @@ def test_a_silent_account_of_buckets_is_not_in_the_way_of_ctrl_c():
         lines = iter(process.stdout.readline, "")
         assert any(f"s3://?profile=mute{NAMED}" in line for line in lines)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == INTERRUPTED
+        assert process.wait(timeout=15) == INTERRUPTED

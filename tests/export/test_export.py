@@ -164,7 +164,7 @@ def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path):
             count=600,
             item_bytes=item_bytes,
             on_plan=lambda number, planned=is_planned: planned.set() if number == 59 else None,
-            on_export=lambda _, planned=is_planned: planned.wait(2),  # a slow plan makes smaller groups
+            on_export=lambda _, planned=is_planned: planned.wait(60),  # a slow plan makes smaller groups
         )
         assert export([source], store, workers=4, progress=Silent()).complete
         count = len(store.records)
@@ -177,7 +177,7 @@ def test_large_units_are_done_by_all_workers_at_once(tmp_path):
     pairs = [threading.Barrier(2) for _ in range(8)]
 
     def on_export(unit):
-        pairs[unit.spec["start"] // 20].wait(10)
+        pairs[unit.spec["start"] // 20].wait(60)
 
     source = Numbers(count=160, item_bytes=10**6, on_export=on_export)
     assert export([source], open_location(str(tmp_path)), workers=2, progress=Silent()).complete

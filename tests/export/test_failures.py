@@ -166,7 +166,7 @@ def test_a_location_without_room_for_the_plan_is_full(store):
     faulty = Faulty(store, plan)
     options = {"open_unit_store": lambda token: tokens.append(token) or faulty}
     with pytest.raises(NoSpaceError, match="the location is full, so app was not read to its end: no room"):
-        go(faulty, Numbers(on_export=lambda _: tokens[0].wait(5)), **options)
+        go(faulty, Numbers(on_export=lambda _: tokens[0].wait(60)), **options)
     assert go(store, Numbers()).complete
 
 
@@ -329,7 +329,7 @@ def test_who_has_lost_the_location_begins_nothing_more_and_ends_what_is_under_wa
 
     def lose(unit: Unit) -> None:
         leases[0].abandon()
-        ended.append(token.wait(5))
+        ended.append(token.wait(60))
 
     options = ExportOptions(open_pool=lambda _source, _work, lease, _executor: leases.append(lease))
     source = Numbers(item_bytes=10**6, on_export=lose)
@@ -478,5 +478,5 @@ def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
 
 
 def test_as_many_units_run_at_once_as_there_are_workers(store):
-    meeting = threading.Barrier(10, timeout=10)
+    meeting = threading.Barrier(10, timeout=60)
     assert go(store, Numbers(on_export=lambda _: meeting.wait()), workers=10).complete

@@ -123,7 +123,7 @@ def test_an_error_of_one_source_ends_what_is_done_for_the_others(progress, monke
     def prove(cutover):
         if cutover.followed is SHOP:
             raise BusyError("shop was written to")
-        assert cutover.cancellation.wait(20)
+        assert cutover.cancellation.wait(60)
         cutover.cancellation.check()
 
     monkeypatch.setattr(Cutover, "prove", prove)
@@ -165,7 +165,7 @@ def test_a_source_that_a_follow_is_at_work_on_is_left_to_it(make, monkeypatch):
 
 def test_all_are_compared_at_once_and_closed(make, progress, monkeypatch):
     both, compared, closed = threading.Barrier(2), [], []
-    monkeypatch.setattr(Cutover, "compare_early", lambda _: compared.append(both.wait(10)))
+    monkeypatch.setattr(Cutover, "compare_early", lambda _: compared.append(both.wait(60)))
     monkeypatch.setattr(Cutover, "close", lambda each: closed.append(each.followed.name))
     cutovers = make(APP, SHOP)
     cutovers.compare_early()

@@ -232,7 +232,7 @@ def fail_to(method: str, error: Exception):
 def test_an_error_of_databases_or_buckets_ends_the_proof_of_the_others(monkeypatch, failing):
     def wait(proof: DeltaCutover | CutoverBuckets) -> None:
         cancellation = proof.session.cancellation if isinstance(proof, CutoverBuckets) else proof.cancellation
-        assert cancellation.wait(20), "nobody has ended it"
+        assert cancellation.wait(60), "nobody has ended it"
         cancellation.check()
 
     for kind in (DeltaCutover, CutoverBuckets):

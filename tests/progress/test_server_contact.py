@@ -72,7 +72,7 @@ class Contacted:
         self.is_back.set()
         for thread in threading.enumerate():
             if thread.name == "moveout-contact":
-                thread.join(10)
+                thread.join(60)
 
     def ask_in_vain(self):
         self._answer = self._wait
@@ -82,7 +82,7 @@ class Contacted:
         self._answer()
 
     def _wait(self):
-        assert self.is_back.wait(20)
+        assert self.is_back.wait(60)
 
 
 def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answers():

@@ -59,6 +59,6 @@ def test_a_signal_handler_may_cancel_what_its_own_thread_waits_on():
         with token._changed:  # as within wait() itself
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.05)
-        assert token.wait(10)
+        assert token.wait(60)
     finally:
         signal.signal(signal.SIGUSR1, before)

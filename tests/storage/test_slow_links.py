@@ -176,7 +176,7 @@ class Together(HttpProxy):
 
     meant: Callable[[Asked], bool] = lambda _: False
     alone: bool = False
-    both: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
+    both: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=60))
 
     def handle(self, asked: Asked) -> Answer | None:
         if self.meant(asked):

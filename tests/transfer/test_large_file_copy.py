@@ -62,7 +62,7 @@ class Copy:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(60)
 
     def do_in_order(self) -> int:
         return len([task.do() for task in self.tasks])
@@ -182,7 +182,7 @@ def test_nobody_waits_for_a_part_that_failed(tmp_path):
         assert thread.is_alive()
     with pytest.raises(UnreachableError):
         first.do()
-    thread.join(10)
+    thread.join(60)
     assert (became, copy.ends) == ([None], [])
 
 
@@ -194,7 +194,7 @@ def test_nobody_waits_for_a_part_that_is_gone(tmp_path):
         assert thread.is_alive()
     first.do()
     third.do()
-    thread.join(10)
+    thread.join(60)
     assert (became, copy.ends) == ([None], [Finding("data/a", "is gone at the origin")])
 
 
@@ -204,7 +204,7 @@ def test_a_cancelled_wait_ends():
     hasher.offer(2, b"b")
     thread, became = ended(lambda: hasher.wait(2))
     cancellation.cancel()
-    thread.join(10)
+    thread.join(60)
     assert [type(one) for one in became] == [Cancelled]
 
 
@@ -213,7 +213,7 @@ def test_parts_are_hashed_in_their_order():
     hasher.offer(2, b"b")
     thread, became = ended(lambda: hasher.wait(2))
     hasher.offer(1, b"a")
-    thread.join(10)
+    thread.join(60)
     assert (became, hasher.wait(1)) == ([True], True)
     hasher.offer(3, b"c")
     assert hasher.hexdigest() == hashlib.sha256(b"abc").hexdigest()

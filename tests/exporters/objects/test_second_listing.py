@@ -238,5 +238,5 @@ def test_pages_that_nobody_reads_are_fetched_no_more_once_it_is_closed():
     assert len(fetching) == 2
     begun.close()
     for thread in fetching:
-        thread.join(5)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in fetching)
