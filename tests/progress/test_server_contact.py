@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
@@ -21,6 +20,7 @@ from migrate.progress.server_contact import LOOKING, WORKING, ContactedServer, S
 from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken
 from scripts.process import free_port
+from tests.tools.waiting import eventually
 
 
 class Contacted:
@@ -34,6 +34,7 @@ class Contacted:
         self.lost = []
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
+        self.is_kept_waiting, self._is_asked_again = False, patience.limit_seconds is None
         self.cancellation = CancellationToken()
         server = ContactedServer(
             "postgresql://old",
@@ -66,7 +67,7 @@ class Contacted:
             self.now += 1
             self.quiet = self.quiet + 1 if is_quiet else 0.0
             self.contact.look()
-            time.sleep(0.002)
+            eventually(lambda: self.contact._asking is None or self.is_kept_waiting)
 
     def end(self):
         self.is_back.set()
@@ -79,10 +80,17 @@ class Contacted:
 
     def _ask(self):
         self.asked += 1
-        self._answer()
+        self.is_kept_waiting = False
+        try:
+            self._answer()
+        except UnreachableError:
+            self.is_kept_waiting = self._is_asked_again
+            raise
 
     def _wait(self):
+        self.is_kept_waiting = not self.is_back.is_set()
         assert self.is_back.wait(60)
+        self.is_kept_waiting = False
 
 
 def test_a_silent_server_is_named_after_15_s_then_once_a_minute_and_when_it_answers():
