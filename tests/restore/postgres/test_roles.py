@@ -141,9 +141,9 @@ def test_a_setting_is_written_as_it_was_said(stored, written):
 
 
 OWN = """
-DROP ROLE IF EXISTS freeholder, leaser; CREATE ROLE freeholder; CREATE ROLE leaser;
+DROP ROLE IF EXISTS titleholder, leaser; CREATE ROLE titleholder; CREATE ROLE leaser;
 CREATE TABLE t AS SELECT 1 AS a; COMMENT ON DATABASE {db} IS E'it''s \\ ours';
-ALTER DATABASE {db} OWNER TO freeholder; ALTER DATABASE {db} CONNECTION LIMIT 7;
+ALTER DATABASE {db} OWNER TO titleholder; ALTER DATABASE {db} CONNECTION LIMIT 7;
 REVOKE CONNECT ON DATABASE {db} FROM PUBLIC; GRANT CONNECT ON DATABASE {db} TO leaser WITH GRANT OPTION;
 """
 DATABASE = """
@@ -164,11 +164,11 @@ def test_a_new_database_gets_the_owner_and_privileges_of_the_source_and_another_
     reader = read_bundle(tmp_path / "bundle")
     outcome = restore_from(reader, "app", new)
     assert (outcome.left_out, fetch(new, DATABASE)) == ((), fetch(url, DATABASE))
-    assert fetch(new, DATABASE)[0][0] == "freeholder"
+    assert fetch(new, DATABASE)[0][0] == "titleholder"
     outcome = restore_from(reader, "app", other)
     assert (outcome.left_out, fetch(other, DATABASE)) == ((), kept)
     (note,) = [note for note in outcome.notes if "of its own" in note]
-    assert "owner freeholder" in note
+    assert "owner titleholder" in note
     assert "connection limit 7" in note
 
 
