@@ -207,7 +207,7 @@ def run_doctor(
     written = options.deadline
     until = parse_deadline(written) if written else (case.deadline if case else None)
     is_local = names_no_zone(written) if written else bool(case and case.deadline_is_local)
-    workers = session.workers(default=export_workers(), case=case.workers if case else None)
+    workers = session.workers(case, default=export_workers())
     locations = _locations_of(case) if options.locations is None else options.locations
     destinations = case.destinations if case else {}
     servers = servers_without_sources(case, sources) if case else []

@@ -309,7 +309,7 @@ def run_export(
 
                 cluster = ExportCluster(cluster_machines, location, endpoints, limits)
                 options = replace(options, open_pool=cluster.open_pool)
-            workers = session.workers(default=export_workers(), case=case.workers if case else None)
+            workers = session.workers(case, default=export_workers())
             progress = session.progress
             with open_sources(
                 endpoints, limits=limits, progress=progress, cancellation=cancellation

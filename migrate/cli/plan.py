@@ -437,8 +437,8 @@ def run_plan(
     """Survey the sources, measure the locations, and forecast. A source that cannot be read is named in the plan; its
     error is raised where there is no other.
     """
-    workers = session.workers(default=export_workers(), case=case.workers if case else None)
-    rate_limiter = session.rate_limiter(case.bwlimit if case else None)
+    workers = session.workers(case, default=export_workers())
+    rate_limiter = session.rate_limiter(case)
     limits = case.limits if case else None
     session.meter.expect(endpoints)
     destinations = case.destinations if case else {}

@@ -385,7 +385,7 @@ def _together(first: RestoreOutcome, again: RestoreOutcome) -> RestoreOutcome:
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
     default = TRANSFER_WORKERS if endpoint.engine.contents == "objects" else export_workers()
-    return session.workers(default=default, case=case.workers if case else None)
+    return session.workers(case, default=default)
 
 
 def _open_pool(

@@ -37,7 +37,7 @@ def seal_command(
     signers = signing.load(loaded)
     store = session.store(location)
     started = time.monotonic()
-    workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
+    workers = session.workers(loaded, default=export_workers())
     summary = seal_unasked(store, workers=workers, progress=session.progress)
     signed = sealed_by(store, signers, custody_of(loaded).timestamp)
     detailed = session.is_detailed(len(summary.sources))

@@ -117,12 +117,12 @@ def run_transfer(
         destination_store = session.open(
             destination, rate_limiter, deadline=deadline, cancellation=cancellation
         )
-        workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+        workers = session.workers(case, default=TRANSFER_WORKERS)
         open_pool: OpenPool | None = None
         if cluster_machines is not None:
             from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cluster_options``
 
-            parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
+            parts_at_once = session.workers(case, default=PARTS_AT_ONCE)
             open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
         erasures = erase.count_begun(destination_store)
         if erasures:

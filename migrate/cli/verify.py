@@ -308,8 +308,8 @@ def run_verify(
         session.waiting_for_silent(*compared_endpoints),
     ):
         trust = load_trust(options.signers, case)
-        store = session.store(location, case.bwlimit if case else None)
-        workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+        store = session.store(location, case)
+        workers = session.workers(case, default=TRANSFER_WORKERS)
         started = time.monotonic()
         outcome = verify(store, level, workers=workers, progress=session.progress, values=options.values)
         reader = _readable(store) if against else None

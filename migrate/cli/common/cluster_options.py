@@ -64,7 +64,7 @@ def machines(session: Session, scheduler: str | None, case: Case | None) -> Iter
         return
     from migrate.cluster.available_machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
 
-    with connected(scheduler, session.rates(case.bwlimit if case else None)) as cluster_machines:
+    with connected(scheduler, session.rates(case)) as cluster_machines:
         yield cluster_machines
 
 
@@ -74,4 +74,4 @@ def rate_limiter_of(
     """Return what keeps to the bandwidth limit: this machine's share of it in a cluster, else all of it."""
     if cluster_machines is not None:
         return cluster_machines.rate_limiter
-    return session.rate_limiter(case.bwlimit if case else None)
+    return session.rate_limiter(case)

@@ -83,7 +83,7 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
     """Return the bundle and the words after its location; with a case file the location is the case's."""
     loaded = load_case(case)
     location, rest = _location(words, loaded)
-    return BundleReader(session.store(location, loaded.bwlimit if loaded else None)), rest
+    return BundleReader(session.store(location, loaded)), rest
 
 
 def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[str]]:

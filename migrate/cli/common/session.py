@@ -23,7 +23,7 @@ from msgspec import Struct, field
 from msgspec.structs import fields
 
 from exporters.connections.silent_servers import waiting_for_silent
-from migrate.case.model import Endpoint
+from migrate.case.model import Case, Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import Console, Text, data_output
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
@@ -88,22 +88,22 @@ class Session(Struct):
     facts: dict[str, Any] = field(default_factory=dict)
     """What the JSON of an error says besides."""
 
-    def workers(self, *, default: int, case: int | None = None) -> int:
+    def workers(self, case: Case | None = None, *, default: int) -> int:
         """Return the number of workers: the option, else the case's, else ``default``."""
-        return self.workers_given or case or default
+        return self.workers_given or (case.workers if case else None) or default
 
-    def rates(self, case: str | None = None) -> Timetable | None:
-        """Return the bandwidth limit, or None."""
-        text = self.bwlimit_given or case
+    def rates(self, case: Case | None = None) -> Timetable | None:
+        """Return the bandwidth limit: the option, else the case's, else None."""
+        text = self.bwlimit_given or (case.bwlimit if case else None)
         return parse_limit(text) if text else None
 
-    def rate_limiter(self, case: str | None = None) -> RateLimiter | None:
+    def rate_limiter(self, case: Case | None = None) -> RateLimiter | None:
         """Return what keeps to the bandwidth limit, or None."""
         rates = self.rates(case)
         return RateLimiter(rates, cancellation=self.cancellation) if rates else None
 
-    def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
-        """Return the store of a location, within the bandwidth limit (``case``: the case's); see ``open``."""
+    def store(self, location: Endpoint, case: Case | None = None) -> MultipartStore:
+        """Return the store of a location, within the bandwidth limit; see ``open``."""
         return self.open(location, self.rate_limiter(case))
 
     def open(

@@ -76,7 +76,7 @@ def audit_command(
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     location = known_location(words, loaded)
-    store = session.store(location, loaded.bwlimit if loaded else None)
+    store = session.store(location, loaded)
     audited = sampling_audit.audit(
         store,
         Question(confidence, loss),

@@ -99,7 +99,7 @@ def receive_command(
     loaded = load_case(case)
     own_keys = signing.need(loaded)
     location = known_location(words, loaded)
-    store = session.store(location, loaded.bwlimit if loaded else None)
+    store = session.store(location, loaded)
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )

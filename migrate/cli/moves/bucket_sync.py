@@ -192,9 +192,9 @@ def run_sync(
         sides,
         store,
         replace(options, selection=selection, apart=record is not None, may_be_empty=source.may_be_empty),
-        workers=session.workers(default=_WORKERS, case=case.workers if case else None),
+        workers=session.workers(case, default=_WORKERS),
         progress=session.progress,
-        rate_limiter=session.rate_limiter(case.bwlimit if case else None),
+        rate_limiter=session.rate_limiter(case),
     )
     if outcome.proof is not None:
         for signer in signers:
