@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from exporters.api import Json
 from exporters.errors import SourceError
-from migrate.cluster import error_transport, protocol, worker
+from migrate.cluster import protocol, worker
 from migrate.cluster.available_machines import Machines
 from migrate.cluster.dask_client import Cluster, LostBatchError, Ticket, WorkersDiedError
 from migrate.cluster.members import Roster
@@ -139,11 +139,11 @@ class Dispatch:
             self._note(note)
         unfit = "unfit" in report
         if unfit:
-            self._exclude(report["worker"], error_transport.decode(report["unfit"]))
+            self._exclude(report["worker"], protocol.error_of(report["unfit"]))
         left: list[Json] = []
         for piece in batch.pieces:
             response = report["answers"].get(piece["id"])
-            error = error_transport.decode(response) if response and "error" in response else None
+            error = protocol.error_of(response) if response and "error" in response else None
             if response is None or _is_of_the_worker(error):
                 left.append(piece)
                 if error is not None:

@@ -1,10 +1,12 @@
-"""What a worker is sent: plain JSON with a version, without secrets and without anything that is open."""
+"""What a worker is sent: plain JSON with a version, without secrets and without anything that is open. And errors, on
+their way back: as plain data, and as themselves again.
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from exporters.structs import as_dict
 from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret, redact
-from migrate.errors import UsageError
+from migrate.errors import DamageError, MoveoutError, SourceError, UsageError
 from migrate.export.unit_runner import UnitRules
 from migrate.restore.objects.copy import History
 from migrate.restore.objects.destination_terms import Terms
@@ -225,6 +227,36 @@ _USUAL = {
     for field in fields(ObjectRow)
     if not field.required
 }
+
+
+def error_json(error: Exception) -> Json:
+    """Return an error as plain data."""
+    encoded: dict[str, Any] = {"error": type(error).__name__}
+    if isinstance(error, DamageError):
+        fields = {"key": error.key, "expected": error.expected, "found": error.found}
+        return encoded | fields | {"next": error.next_step}
+    if isinstance(error, MoveoutError):
+        return encoded | {"message": error.explanation, "about": error.about, "next": error.next_step}
+    return encoded | {"message": repr(error), "about": "", "next": ""}
+
+
+def error_of(encoded: Json) -> MoveoutError:
+    """Return the error that was sent. One of no known kind becomes a ``SourceError``, as if it had come up here."""
+    known = {kind.__name__: kind for kind in _kinds_of_errors()}
+    kind = known.get(encoded["error"], SourceError)
+    if issubclass(kind, DamageError):
+        return kind(
+            encoded["key"], expected=encoded["expected"], found=encoded["found"], next_step=encoded["next"]
+        )
+    return kind(encoded["message"], about=encoded["about"], next_step=encoded["next"])
+
+
+def _kinds_of_errors() -> Iterator[type[MoveoutError]]:
+    left: list[type[MoveoutError]] = [MoveoutError]
+    while left:
+        kind = left.pop()
+        yield kind
+        left.extend(kind.__subclasses__())
 
 
 def _row(row: ObjectRow) -> Json:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from exporters.api import Json, Unit
 from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.cluster import error_transport, object_worker, protocol, transfer_worker
+from migrate.cluster import object_worker, protocol, transfer_worker
 from migrate.cluster.dask_client import own_address, sample_no_stacks
 from migrate.cluster.protocol import ExportJob, Job, RestoreJob, RowsJob
 from migrate.cluster.worker_state import (
@@ -49,7 +49,7 @@ def do(text: str) -> str:
     try:
         return _do(order)
     except SourceSnapshotLostError as exc:
-        lost = error_transport.encode(exc)  # for every machine, so this one is as fit as any
+        lost = protocol.error_json(exc)  # for every machine, so this one is as fit as any
         return _encode({piece["id"]: lost for piece in order.pieces})
     except MoveoutError as exc:
         return _encode(unfit=exc)
@@ -118,10 +118,10 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
                 work.do(PlannedUnit(unit, _is_recorded(work.store, work.source, unit)))
             except Exception as exc:
                 if not _is_for_all(exc):
-                    yield unit.id, error_transport.encode(exc)
+                    yield unit.id, protocol.error_json(exc)
                     continue
                 over = exc
-        yield unit.id, error_transport.encode(over) if over else {}
+        yield unit.id, protocol.error_json(over) if over else {}
 
 
 def _is_for_all(error: Exception) -> bool:
@@ -137,7 +137,7 @@ def _carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tu
         yield from transfer_worker.carry(session, files)
     except MoveoutError as exc:
         for file in files:
-            yield file.key, error_transport.encode(exc)
+            yield file.key, protocol.error_json(exc)
 
 
 def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
@@ -146,7 +146,7 @@ def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str
         try:
             yield piece["id"], object_worker.fill(session, piece)
         except MoveoutError as exc:
-            yield piece["id"], error_transport.encode(exc)
+            yield piece["id"], protocol.error_json(exc)
 
 
 def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
@@ -156,7 +156,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
             writer, parts = session.rows()
             written = writer.write(parts[piece["id"]])
         except MoveoutError as exc:
-            yield piece["id"], error_transport.encode(exc)
+            yield piece["id"], protocol.error_json(exc)
         else:
             yield piece["id"], {"written": written}
 
@@ -171,4 +171,4 @@ def _encode(
 ) -> str:
     value: dict[str, Any] = {"version": protocol.VERSION, "worker": own_address()}
     value |= {"answers": responses or {}, "notes": notes or []}
-    return json.dumps(value | ({"unfit": error_transport.encode(unfit)} if unfit else {}))
+    return json.dumps(value | ({"unfit": protocol.error_json(unfit)} if unfit else {}))

@@ -14,7 +14,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
-from migrate.cluster import error_transport, protocol
+from migrate.cluster import protocol
 from migrate.cluster.protocol import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.export.unit_runner import UnitRules
@@ -116,13 +116,13 @@ def every_error():
 
 @pytest.mark.parametrize("error", list(every_error()), ids=lambda error: type(error).__name__)
 def test_errors_arrive_as_they_were(error):
-    found = error_transport.decode(json.loads(json.dumps(error_transport.encode(error))))
+    found = protocol.error_of(json.loads(json.dumps(protocol.error_json(error))))
     assert type(found) is type(error)
     assert (str(found), found.next_step) == (str(error), error.next_step)
 
 
 def test_an_error_of_no_known_kind_becomes_one_of_the_source():
-    error = error_transport.decode(error_transport.encode(ValueError("odd")))
+    error = protocol.error_of(protocol.error_json(ValueError("odd")))
     assert type(error) is SourceError
     assert "ValueError('odd')" in str(error)
     assert not isinstance(error, SourceUnreachableError)
