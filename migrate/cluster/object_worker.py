@@ -15,7 +15,7 @@ from migrate.cluster.batch_claims import Claim
 from migrate.cluster.worker_state import RestoreSession
 from migrate.errors import MoveoutError
 from migrate.restore.common.report import Moved
-from migrate.restore.objects.copy import Done, History, Writing
+from migrate.restore.objects.copy import Done, History, ObjectCopy
 from migrate.restore.objects.existing import begins
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
@@ -34,23 +34,23 @@ def fill(session: RestoreSession, piece: Json) -> Json:
 
 
 def _write(session: RestoreSession, batch: Sequence[History], claim: Claim) -> Done:
-    writing, done_there = session.writing, Done(0, 0, ())
+    copy, done_there = session.copy, Done(0, 0, ())
     if claim.contested:
-        batch, done_there = look(writing, batch)
+        batch, done_there = look(copy, batch)
     if not batch:
         return done_there
-    return done_there + writing.write(batch, session.notes, claim.check)
+    return done_there + copy.write(batch, session.notes, claim.check)
 
 
-def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Done]:
+def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], Done]:
     """Return what of a batch is still to be written, and what was found there; what is there and is another's counts
     as a finding.
     """
     left: list[History] = []
     total = Done(0, 0, ())
     for history in batch:
-        versions = _versions_now(writing, history)
-        if not begins(writing.destination, versions, history.rows):
+        versions = _versions_now(copy, history)
+        if not begins(copy.destination, versions, history.rows):
             finding = f"{history.key}: the bucket holds another object of this key; it was left alone"
             total += Done(0, 0, (finding,))
             continue
@@ -60,7 +60,7 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
             for row, version in zip(rows, versions, strict=True)
         ]
         size_bytes = sum(row.size_bytes for row in rows)
-        total += Done(len(rows), size_bytes, (), tuple(moved_versions) if writing.versions else ())
+        total += Done(len(rows), size_bytes, (), tuple(moved_versions) if copy.versions else ())
         if len(versions) < len(history.rows):
             left.append(
                 replace(history, rows=history.rows[len(versions) :], before=history.before + len(versions))
@@ -68,11 +68,11 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
     return left, total
 
 
-def _versions_now(writing: Writing, history: History) -> Sequence[ObjectSummary]:
+def _versions_now(copy: ObjectCopy, history: History) -> Sequence[ObjectSummary]:
     """Return what has become of a key since the batch was made, oldest first."""
-    if writing.versions:
-        return writing.destination.versions(history.key)[history.before :]
-    return _current(writing.destination, history.key)
+    if copy.versions:
+        return copy.destination.versions(history.key)[history.before :]
+    return _current(copy.destination, history.key)
 
 
 def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:

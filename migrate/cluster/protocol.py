@@ -100,7 +100,7 @@ class TransferJob(Struct, frozen=True):
 
 class RestoreJob(Struct, frozen=True):
     """What all batches of one bucket's restore share: ``origin`` is the bundle, ``location`` where in the
-    ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.copy.Writing``.
+    ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.copy.ObjectCopy``.
     """
 
     id: str

@@ -20,7 +20,7 @@ from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
-from migrate.restore.objects.copy import Done, History, OpenObjectPool, Writing
+from migrate.restore.objects.copy import Done, History, ObjectCopy, OpenObjectPool
 from migrate.restore.objects.lease import Folder
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
@@ -47,19 +47,19 @@ class RestoreCluster(Struct, frozen=True):
     destination: Reach
 
     def open_object_pool(
-        self, writing: Writing, lease: Lease, progress: Progress
+        self, copy: ObjectCopy, lease: Lease, progress: Progress
     ) -> WorkerPool[Sequence[History], Done]:
         """Return the pool that writes batches of objects."""
         job = RestoreJob(
             id=protocol.new_id(),
-            location=Reach(Folder(writing.destination).url, self.destination.secrets),
+            location=Reach(Folder(copy.destination).url, self.destination.secrets),
             lease=lease.id,
             limited=self.machines.limit is not None,
-            name=writing.source,
+            name=copy.source,
             origin=self.bundle,
             destination=self.destination,
-            terms=protocol.terms_json(writing.terms),
-            versions=writing.versions,
+            terms=protocol.terms_json(copy.terms),
+            versions=copy.versions,
         )
         codec = _ObjectCodec(progress, count())
         one_each = Batching(items=1)

@@ -30,7 +30,7 @@ from migrate.export.unit_runner import UnitWork
 from migrate.progress.server_contact import WaitingCommand, noted_silence
 from migrate.restore.common.api import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.objects.copy import Writing
+from migrate.restore.objects.copy import ObjectCopy
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
@@ -194,7 +194,7 @@ class RestoreSession(WorkerSession):
         except BaseException:
             self.close()
             raise
-        self.writing = Writing(job.name, origin, destination, protocol.terms_of(job.terms), job.versions)
+        self.copy = ObjectCopy(job.name, origin, destination, protocol.terms_of(job.terms), job.versions)
         self.claims = Claims(self.store, job.id, self.cancellation)
 
 

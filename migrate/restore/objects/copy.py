@@ -25,10 +25,8 @@ from migrate.errors import (
 )
 from migrate.restore.common.report import Moved
 from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_parts
-from migrate.runtime import malloc
-from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
-from migrate.runtime.worker_pool import ThreadWorkerPool, WorkerPool, run_all
+from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import Store
 from migrate.storage.s3 import tar_upload
 from migrate.storage.s3.capability_probe import stops_all
@@ -44,8 +42,6 @@ WINDOW_BYTES = 8 * 2**20
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 HISTORY_BATCH_BYTES = 8 * 2**20
 """Bytes of a batch of histories, held in memory until its last version is written."""
-_GIVE_BACK_EVERY = 32
-"""After so many batches free memory is given back to the system: it is scattered among memory in use."""
 GoOn = Callable[[], None]
 """Called again and again while something is written; raises where that must end."""
 
@@ -395,7 +391,7 @@ class _Layers(Struct):
             self._bodies[job.row.file, job.row.offset] = body
 
 
-class Writing(Struct, frozen=True):
+class ObjectCopy(Struct, frozen=True):
     """From which bundle, to which bucket, on what terms. ``versions``: the bucket is to have whole histories."""
 
     source: str
@@ -417,31 +413,5 @@ class Writing(Struct, frozen=True):
 
 
 ObjectPool = WorkerPool[Sequence[History], Done]
-OpenObjectPool = Callable[[Writing, Lease, Progress], ObjectPool]
+OpenObjectPool = Callable[[ObjectCopy, Lease, Progress], ObjectPool]
 """Makes the pool of other machines that writes batches, as long as the lease holds."""
-
-
-def write_all(
-    writing: Writing, histories: Iterable[History], pool: ObjectPool, lease: Lease | None
-) -> Iterator[Done]:
-    """Write all of it; yield what batches came to. Raises what stops the whole restore."""
-
-    def batches() -> Iterator[Sequence[History]]:
-        for number, batch in enumerate(writing.batches(histories)):
-            if number % _GIVE_BACK_EVERY == 0:
-                malloc.give_back()
-            yield batch
-
-    for _, done in run_all(pool, batches(), check=lease.check if lease is not None else None):
-        yield done
-
-
-def thread_pool(
-    writing: Writing, workers: int, progress: Progress, cancellation: CancellationToken
-) -> ObjectPool:
-    """Return a pool of threads of this process."""
-
-    def write(batch: Sequence[History]) -> Done:
-        return writing.write(batch, progress, cancellation.check)
-
-    return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 
 from msgspec import Struct, field
@@ -38,17 +39,17 @@ from migrate.restore.objects.bucket_settings import of_bundle
 from migrate.restore.objects.copy import (
     Done,
     History,
+    ObjectCopy,
     ObjectPool,
     OpenObjectPool,
-    Writing,
-    thread_pool,
-    write_all,
 )
 from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
 from migrate.restore.objects.existing import ExistingObjects, why_flat
 from migrate.restore.objects.lease import Folder, lease_of
+from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.capability_probe import ALWAYS, clear_probe_objects, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
@@ -57,6 +58,8 @@ from migrate.storage.s3.own_objects import RESTORES
 
 _LOOKED_AT = 1000
 """Of objects that are there already, so many are asked for their metadata and tags."""
+_GIVE_BACK_EVERY = 32
+"""After so many batches free memory is given back to the system: it is scattered among memory in use."""
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
 
@@ -193,8 +196,8 @@ class _Restore:
                     size_bytes=plan.size_bytes,
                     of=SourceTask(self._source),
                 )
-                writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
-                run = _ObjectWrites(rows, present, writing, self._progress)
+                copy = ObjectCopy(self._source, self._reader.store, self._destination, terms, with_versions)
+                run = _ObjectWrites(rows, present, copy, self._progress)
                 with self._report.versions() as moved:
                     done = run.write(workers, open_pool, lease, moved if with_versions else None)
                 self._progress.end()
@@ -356,16 +359,16 @@ def _not_empty(destination: DestinationBucket, key: str, what: str) -> NotEmptyE
 
 
 class _ObjectWrites:
-    """The writing."""
+    """What is written of the histories, and what is not."""
 
     def __init__(
-        self, rows: _Histories, present: ExistingObjects, writing: Writing, progress: Progress
+        self, rows: _Histories, present: ExistingObjects, copy: ObjectCopy, progress: Progress
     ) -> None:
-        self._rows, self._present, self._writing, self._progress = rows, present, writing, progress
-        self._terms = writing.terms
+        self._rows, self._present, self._copy, self._progress = rows, present, copy, progress
+        self._terms = copy.terms
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
-        self._ours = Folder(writing.destination).prefix
+        self._ours = Folder(copy.destination).prefix
         self._reserved: list[str] = []
         self._looked_at: list[tuple[ObjectSummary, ObjectRow]] = []
         self._not_compared = 0
@@ -379,8 +382,9 @@ class _ObjectWrites:
         findings: list[str] = []
         refused: list[str] = []
         with closing(Oddities(ALWAYS & self._terms.refused_keys.keys())) as kinds:
-            histories = self._pending_histories(moved, kinds)
-            for done in write_all(self._writing, histories, self._pool(workers, open_pool, lease), lease):
+            pool = self._pool(workers, open_pool, lease)
+            check = lease.check if lease is not None else None
+            for _, done in run_all(pool, self._batches(moved, kinds), check=check):
                 items, size_bytes = items + done.items, size_bytes + done.size_bytes
                 findings.extend(done.findings)
                 refused.extend(done.refused)
@@ -393,7 +397,7 @@ class _ObjectWrites:
         """Yield what is wrong with objects that were there: a listing shows their bytes, and no more. Who put them
         there need not have been a restore of this bundle. The first of them are looked at.
         """
-        reader = self._writing.destination.reader
+        reader = self._copy.destination.reader
         fetched = reader.heads(summary for summary, _ in self._looked_at)
         for there, (summary, row) in zip(fetched, self._looked_at, strict=True):
             expected = self._terms.describe(summary.key, row)
@@ -411,9 +415,10 @@ class _ObjectWrites:
     def _pool(self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None) -> ObjectPool:
         """Return who writes: other machines, or threads."""
         if open_pool is not None and lease is not None:
-            return open_pool(self._writing, lease, self._progress)
-        cancellation = self._writing.destination.reader.cancellation
-        return thread_pool(self._writing, workers, self._progress, cancellation)
+            return open_pool(self._copy, lease, self._progress)
+        cancellation = self._copy.destination.reader.cancellation
+        write = partial(self._copy.write, progress=self._progress, go_on=cancellation.check)
+        return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)
 
     def left_out(self) -> Iterator[str]:
         """Yield what the destination does not take, the first keys of each kind by name."""
@@ -430,6 +435,12 @@ class _ObjectWrites:
         self._refused_count[oddity] += 1
         if self._refused_count[oddity] <= _NAMED:
             self._refused_keys.setdefault(oddity, []).append(key)
+
+    def _batches(self, moved: VersionMap | None, kinds: Oddities) -> Iterator[Sequence[History]]:
+        for number, batch in enumerate(self._copy.batches(self._pending_histories(moved, kinds))):
+            if number % _GIVE_BACK_EVERY == 0:
+                malloc.give_back()
+            yield batch
 
     def _pending_histories(self, moved: VersionMap | None, kinds: Oddities) -> Iterator[History]:
         for key, rows in self._rows:
