@@ -167,9 +167,12 @@ class Bucket(Protocol):
         """Whether a listing that begins in the middle and ends soon costs no more than those pages."""
         ...
 
-    def pages(self, *, versions: bool, after: Position = ("", ""), until: Bound) -> Iterator[Page]:
+    def pages(
+        self, *, versions: bool, after: Position = ("", ""), until: Bound, other_pages: bool = False
+    ) -> Iterator[Page]:
         """Yield a listing page by page, of what comes behind ``after``, until a page that reaches to ``until`` or
         beyond; that page is yielded whole. The server is asked for the following page while one is used.
+        ``other_pages``: cut otherwise, for some servers skip rows between two pages.
         """
         ...
 

@@ -117,7 +117,7 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
         progress.advance(items=len(keys))
 
     comparison.on_same = on_same
-    for step in sides.walk(comparison, record, unordered):
+    for step in sides.walk(comparison, record, unordered, sides.listings(other_pages=True)):
         walk.excluded += isinstance(step, SyncStep) and step.do == Action.EXCLUDED
         if isinstance(step, SyncStep) and step.do in {Action.COPY, Action.LOOK, Action.EXTRA, Action.STUCK}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1

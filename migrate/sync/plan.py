@@ -174,11 +174,12 @@ class Sides(Struct, frozen=True):
         )
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
 
-    def listings(self) -> Listings:
-        """Return the listing of the source and that of the destination, both begun."""
+    def listings(self, *, other_pages: bool = False) -> Listings:
+        """Return the listing of the source and that of the destination, both begun; see ``Bucket.pages``."""
         listing, prefix = self.destination.reader.listing, self.destination.prefix
-        source_pages = self.source.pages(versions=self.history, until=no_end)
-        destination_pages = listing.versions(prefix) if self.history else listing.objects(prefix)
+        source_pages = self.source.pages(versions=self.history, until=no_end, other_pages=other_pages)
+        of_destination = listing.versions if self.history else listing.objects
+        destination_pages = of_destination(prefix, other_pages=other_pages)
         return begun(iter(source_pages)), without_records(begun(destination_pages), prefix)
 
     def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:

@@ -42,10 +42,16 @@ class TwoSides:
             "", "", lambda key, _: "a filter" if key == self.left_out else None, lambda _: False
         )
 
+    def listings(self, *, other_pages: bool) -> Lists:
+        """Cut otherwise than what was copied: a server may skip keys between two pages."""
+        assert other_pages
+        return self.walks[0]
+
     def walk(
-        self, comparison: Comparison, record: object, unordered: frozenset[str]
+        self, comparison: Comparison, record: object, unordered: frozenset[str], listings: Lists
     ) -> Iterator[SyncStep | int]:
         del record
+        assert listings is self.walks[0]
         self.unordered.append(unordered)
         if len(self.unordered) <= self.torn:
             raise UnorderedError("source" if not unordered else "destination")

@@ -95,13 +95,13 @@ def test_a_listing_that_is_not_by_key_is_sorted_for_its_side_only(side, history)
 def test_versions_are_listed_for_a_history_only(history):
     asked = []
 
-    def of_source(*, versions: bool, until: object) -> list[Page]:
+    def of_source(*, versions: bool, until: object, other_pages: bool) -> list[Page]:
         asked.append(versions)
         return pages([listed("p/a")])
 
     listing = SimpleNamespace(
-        versions=lambda prefix: iter(pages([listed(f"{prefix}versions")])),
-        objects=lambda prefix: iter(pages([listed(f"{prefix}objects")])),
+        versions=lambda prefix, *, other_pages: iter(pages([listed(f"{prefix}versions")])),
+        objects=lambda prefix, *, other_pages: iter(pages([listed(f"{prefix}objects")])),
     )
     source = SimpleNamespace(prefix="p/", pages=of_source)
     destination = SimpleNamespace(prefix="q/", reader=SimpleNamespace(listing=listing))

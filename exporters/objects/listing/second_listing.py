@@ -17,7 +17,7 @@ from itertools import chain, groupby
 from typing import Protocol
 
 from exporters.api import Gap, Loss
-from exporters.bucket_api import Bucket, ObjectSummary, Page
+from exporters.bucket_api import Bucket, ObjectSummary, Page, no_end
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.scratch_table import scratch_table
@@ -297,8 +297,9 @@ def _second_listing(
 ) -> _SecondListing:
     """Begin it. ``files`` closes what it keeps on disk."""
     if not totals.ordered:
-        listing = bucket.list_versions() if totals.versions else bucket.list()
-        return files.enter_context(closing(_AnyOrder(listing)))
+        listing = bucket.pages(versions=bool(totals.versions), until=no_end, other_pages=True)
+        rows = chain.from_iterable(page.rows() for page in listing)
+        return files.enter_context(closing(_AnyOrder(rows)))
     pages = ahead.pages if ahead else partial(_pages, bucket, totals)
     if not totals.versions:
         return _InOrder(pages(versions=False))
@@ -337,7 +338,7 @@ _TICK_SECONDS = 0.1
 def pages_in_parts(bucket: Bucket, ends: Sequence[str], at_once: int, *, versions: bool) -> Iterator[Page]:
     """Yield all pages, in parts that end with these keys; ``at_once`` parts are in memory. Raises ``SourceError``."""
     if at_once <= 1 or not ends:
-        yield from bucket.pages(versions=versions, until=lambda: None)
+        yield from bucket.pages(versions=versions, until=no_end, other_pages=True)
         return
     with ThreadPoolExecutor(at_once, thread_name_prefix="moveout-listing") as executor:
         pending: deque[Future[list[Page]]] = deque()
@@ -355,7 +356,7 @@ def pages_in_parts(bucket: Bucket, ends: Sequence[str], at_once: int, *, version
 
 def _part(bucket: Bucket, after: str, until: str | None, *, versions: bool) -> list[Page]:
     pages = []
-    for page in bucket.pages(versions=versions, after=(after, ""), until=lambda: until):
+    for page in bucket.pages(versions=versions, after=(after, ""), until=lambda: until, other_pages=True):
         end = len(page.keys) if until is None else bisect_right(page.keys, until)
         pages.append(page if end == len(page.keys) else page.cut(0, end))
     return pages

@@ -250,7 +250,7 @@ class S3Bucket:
             for version in versions
         )
         with as_source_errors(self.url):
-            for answer in self.requests.run(jobs, window_bytes=0):
+            for answer in self.requests.run(jobs, window_bytes=0, patient=False):
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
                 if acl is not None:
                     yield s3_acl.to_text(acl), None
@@ -319,13 +319,20 @@ class S3Bucket:
         """See ``Bucket.lists_from_anywhere``."""
         return not has(self.server, Trait.WALKS_ON)
 
-    def pages(self, *, versions: bool, after: Position = ("", ""), until: Bound = no_end) -> Iterator[Page]:
+    def pages(
+        self,
+        *,
+        versions: bool,
+        after: Position = ("", ""),
+        until: Bound = no_end,
+        other_pages: bool = False,
+    ) -> Iterator[Page]:
         """See ``Bucket.pages``."""
         with as_source_errors(self.url):
             if versions:
-                yield from self.listing.versions(self.prefix, after, until)
+                yield from self.listing.versions(self.prefix, after, until, other_pages=other_pages)
             else:
-                yield from self.listing.objects(self.prefix, after[0], until)
+                yield from self.listing.objects(self.prefix, after[0], until, other_pages=other_pages)
 
     def names(self, directory: str, after: str) -> tuple[Sequence[str], bool]:
         """See ``Bucket.names``."""

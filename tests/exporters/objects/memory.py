@@ -38,7 +38,10 @@ class MemoryListing:
     def keeps_versions(self) -> bool:
         return self._versions
 
-    def pages(self, *, versions: bool, after: Position = ("", ""), until: Bound) -> Iterator[Page]:
+    def pages(
+        self, *, versions: bool, after: Position = ("", ""), until: Bound, other_pages: bool = False
+    ) -> Iterator[Page]:
+        del other_pages
         assert versions == self._versions
         with self._lock:
             self._now += 1

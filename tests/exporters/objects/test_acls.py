@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from migrate.storage.registry import open_location
+from migrate.storage.s3.http import concurrent_requests
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy
 from tests.tools.bundles import restore_from
+from tests.tools.http_proxy import Answer, Asked, refusal
 from tests.tools.profiles import extra_profile
 
 
@@ -56,3 +59,32 @@ def test_servers_without_acls_are_not_asked(shop: Shop, tmp_path: Path) -> None:
     reader = take_out(shop.url, tmp_path / "bundle")
     assert [row["acl"] for batch in reader.index("shop") for row in batch.to_pylist()] == [None]
     assert "ACL" not in {loss.property for _, loss in reader.losses()}
+
+
+@dataclass(slots=True)
+class FailingAcl(AclProxy):
+    """The ACL of one object cannot be had."""
+
+    refused: int = 0
+
+    def handle(self, asked: Asked) -> Answer | None:
+        if asked.path.endswith("/rotten") and "acl" in asked.query:
+            self.refused += 1
+            return refusal(500, "InternalError")
+        return AclProxy.handle(self, asked)
+
+
+def test_an_acl_that_the_server_fails_to_give_is_not_asked_for_as_long_as_an_object(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an object's bytes the same error is waited for two minutes."""
+    monkeypatch.setattr(concurrent_requests, "LITTLE_PATIENCE_SECONDS", 0.0)
+    shop = make_shop(minio)
+    for key in ("good", "rotten"):
+        shop.put(key)
+    with FailingAcl(minio.endpoint, name="AmazonS3") as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        reader = take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle")
+    assert [loss.item for _, loss in reader.losses() if loss.property == "ACL"] == ["rotten"]
+    assert reader.info.complete
+    assert proxy.refused == 2

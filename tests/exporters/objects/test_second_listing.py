@@ -37,9 +37,14 @@ class Listed:
         self.error: Exception | None = None
 
     def pages(
-        self, *, versions: bool, after: tuple[str, str] = ("", ""), until: Any = None
+        self,
+        *,
+        versions: bool,
+        after: tuple[str, str] = ("", ""),
+        until: Any = None,
+        other_pages: bool = False,
     ) -> Iterator[Page]:
-        del after, until
+        del after, until, other_pages
         if self.error is not None:
             raise self.error
         rows = self.rows if versions or not self.plain else self.plain

@@ -29,7 +29,7 @@ from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
-from migrate.storage.s3.http.messages import READING, Request, Response, client_error
+from migrate.storage.s3.http.messages import READING, Request, Response, asked_bytes, client_error, meant
 from migrate.storage.s3.http.signing import Signer
 
 _log = logging.getLogger(__name__)
@@ -151,7 +151,8 @@ class HttpClient:
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
-        return connection.send(head, request.body, answers_body=request.method != "HEAD", body=body)
+        most_bytes = 0 if request.method == "HEAD" else asked_bytes(request)
+        return connection.send(head, request.body, most_bytes=most_bytes, body=body)
 
     def _connection(self) -> Connection:
         """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""
@@ -226,7 +227,9 @@ class PendingResponse:
         self._error = error
 
     def result(self) -> Response:
-        """Return the response, whatever its status. Raises ``OSError``, or why the request cannot be sent."""
+        """Return the response, whatever its status. Raises ``OSError``, or why the request cannot be sent, and what
+        ``meant`` does.
+        """
         if self._error is not None:
             raise self._error
         try:
@@ -235,7 +238,7 @@ class PendingResponse:
             self._connection.close()
             raise
         self._client.release(self._connection)
-        return response
+        return meant(self._request, response)
 
     def wait(self) -> Response:
         """Return a successful response. Raises ``MoveoutError`` like ``HttpClient.call``."""

@@ -22,7 +22,7 @@ from migrate.storage.retry import Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
 from migrate.storage.s3.http.connection import SILENT_SECONDS
-from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket
+from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket, was_answered
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -40,6 +40,10 @@ one succeeds: an outage is noticed once, not once an object.
 """
 LEAST_PATIENCE_SECONDS = 15.0
 """The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
+
+
+LITTLE_PATIENCE_SECONDS = 5.0
+"""The same of what is not worth more (see ``run``)."""
 
 
 class Job(Struct, Generic[Item], frozen=True):
@@ -86,11 +90,17 @@ class Requests:
         return self.retry.ask_once(pending.wait)
 
     def run(
-        self, jobs: Iterable[Job[Item]], *, window_bytes: int, follow_up: FollowUp[Item] | None = None
+        self,
+        jobs: Iterable[Job[Item]],
+        *,
+        window_bytes: int,
+        follow_up: FollowUp[Item] | None = None,
+        patient: bool = True,
     ) -> Iterator[Answer[Item]]:
         """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the credentials have
         expired) is raised; what concerns one object is its answer. At most ``window_bytes`` of bodies are sent ahead,
-        or held because they came before their turn: a response that is late keeps no other connection waiting.
+        or held because they came before their turn: a response that is late keeps no other connection waiting. Without
+        ``patient``, what the server answers with an internal error is not tried again for long.
         """
         run = _Run(self, iter(jobs), window_bytes)
         arrived: deque[tuple[_Sent[Item], PendingResponse | None]] = deque()
@@ -112,7 +122,7 @@ class Requests:
                     if first.error is None and pending is None:
                         yield Answer(first.job.item, first.job.request, first.response)
                     else:
-                        yield self._answer(first, pending, follow_up)
+                        yield self._answer(first, pending, follow_up, patient=patient)
         finally:
             run.close()
             for _, pending in arrived:
@@ -120,7 +130,12 @@ class Requests:
                     pending.cancel()
 
     def _answer(
-        self, sent: _Sent[Item], pending: PendingResponse | None, follow_up: FollowUp[Item] | None
+        self,
+        sent: _Sent[Item],
+        pending: PendingResponse | None,
+        follow_up: FollowUp[Item] | None,
+        *,
+        patient: bool,
     ) -> Answer[Item]:
         """Return the answer to a job that has failed, or has a second request."""
         job, error = sent.job, sent.error
@@ -130,9 +145,16 @@ class Requests:
             except MoveoutError as exc:
                 error = exc
         assert error is not None
-        return self.again(job, follow_up) if error.retryable else self._failed(job, error)
+        if not error.retryable:
+            return self._failed(job, error)
+        if patient or isinstance(error, SlowDownError) or not was_answered(error):
+            return self.again(job, follow_up)
+        policy = RetryPolicy(RetryTimeout(LITTLE_PATIENCE_SECONDS), cancellation=self.cancellation)
+        return self.again(job, follow_up, policy)
 
-    def again(self, job: Job[Item], follow_up: FollowUp[Item] | None) -> Answer[Item]:
+    def again(
+        self, job: Job[Item], follow_up: FollowUp[Item] | None, policy: RetryPolicy | None = None
+    ) -> Answer[Item]:
         """Do one job, trying again. Raises like ``run``."""
 
         def attempt() -> Answer[Item]:
@@ -142,7 +164,7 @@ class Requests:
             return Answer(job.item, job.request, response, answer)
 
         try:
-            return self.retry.run(attempt)
+            return (policy or self.retry).run(attempt)
         except MoveoutError as exc:
             return self._failed(job, exc)
 

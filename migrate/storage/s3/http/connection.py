@@ -34,6 +34,7 @@ _HEAD_END = b"\r\n\r\n"
 _SPACES = " \t"
 """What may stand around a header's value (RFC 9110, section 5.5); spaces of other scripts belong to it."""
 _NO_BODY = {204, 304}
+_REDIRECTS = 300
 
 
 class Endpoint(Struct, frozen=True):
@@ -104,7 +105,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._socket: socket.socket | None = None
-        self._answers_body = True
+        self._most_bytes: int | None = None
         self._send_error: OSError | None = None
         self._asked_at: float | None = None
         self._moved_bytes, self._moved_at = 0, 0.0
@@ -128,13 +129,13 @@ class Connection:
         return self._socket
 
     def send(
-        self, head: bytes, data: bytes = b"", *, answers_body: bool = True, body: Body | None = None
+        self, head: bytes, data: bytes = b"", *, most_bytes: int | None = None, body: Body | None = None
     ) -> int:
-        """Send a request; return the descriptor on which the response comes. ``answers_body``: whether its response has
-        one (not to HEAD). ``body`` notes how far it has left. A fault is kept for ``receive``: the server may have
-        answered before it took all.
+        """Send a request; return the descriptor on which the response comes. ``most_bytes``: a successful response with
+        a larger body comes without it; 0 where it has none (to HEAD). ``body`` notes how far it has left. A fault is
+        kept for ``receive``: the server may have answered before it took all.
         """
-        self._answers_body, self._send_error = answers_body, None
+        self._most_bytes, self._send_error = most_bytes, None
         opened = self.open()
         self._asked_at = time.monotonic()
         try:
@@ -221,13 +222,15 @@ class Connection:
             self._buffer[:filled] = self._buffer[end : end + filled]
         is_kept = headers.get("connection", "").lower() != "close"
         body_start = self._view[end:filled]
-        if not self._answers_body or status in _NO_BODY:
+        if self._most_bytes == 0 or status in _NO_BODY:
             return Response(status, headers, b""), is_kept
         if "chunked" in headers.get("transfer-encoding", "").lower():
             return Response(status, headers, _Chunks(opened, bytes(body_start)).read()), is_kept
         if "content-length" not in headers:
             return Response(status, headers, _to_end(opened, bytes(body_start))), False
         size_bytes = int(headers["content-length"])
+        if self._most_bytes is not None and size_bytes > self._most_bytes and status < _REDIRECTS:
+            return Response(status, headers, b""), False
         self._was_large = size_bytes > _HEAD_BYTES
         if len(body_start) >= size_bytes:
             return Response(status, headers, bytes(body_start[:size_bytes])), is_kept

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -10,7 +12,7 @@ from xml.etree import ElementTree as ET
 import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
-from migrate.errors import MoveoutError
+from migrate.errors import MoveoutError, UnreachableError
 
 Headers = Mapping[str, str]
 READING = {"GET", "HEAD"}
@@ -51,6 +53,59 @@ class Response(Struct, frozen=True):
     def is_success(self) -> bool:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def announced_bytes(self) -> int:
+        """The size of its body, also where the body was not read since it is larger than what was asked for."""
+        return max(len(self.body), int(self.headers.get("content-length", 0)))
+
+
+_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-")
+
+
+def meant(request: Request, response: Response) -> Response:
+    """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
+    before it knows the end. Where a server ignores If-Match, an object of another ETag is a failed precondition. Raises
+    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for.
+    """
+    if not response.is_success:
+        return response
+    if request.operation != "GetObject":
+        if response.body and _ERROR.match(response.body):
+            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, response.headers, response.body)
+    elif "Range" in request.headers:
+        _check_range(request, response)
+    if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
+        other = response.headers.get("etag", etag)
+        if other != etag and other.removeprefix("W/").strip('"') != etag.strip('"'):
+            return Response(HTTPStatus.PRECONDITION_FAILED, response.headers, b"")
+    return response
+
+
+def asked_bytes(request: Request) -> int | None:
+    """Return how many bytes of an object a request asks for; None where it asks for all, or for all from somewhere."""
+    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
+    return int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else None
+
+
+def _check_range(request: Request, response: Response) -> None:
+    """Raise where the answer is another range: its bytes would pass for those that were asked for."""
+    start = request.headers["Range"].removeprefix("bytes=").partition("-")[0]
+    size_bytes, most_bytes = response.announced_bytes, asked_bytes(request)
+    is_longer = most_bytes is not None and size_bytes > most_bytes
+    if is_longer or (response.status == HTTPStatus.OK and start != "0"):
+        raise MoveoutError(
+            f"{size_bytes} bytes come where a part of it is asked for: something ignores Range",
+            about=request.key,
+            next_step="check the endpoint, and what is on the way to it",
+        )
+    came = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if came is not None and came[1] != start:
+        raise UnreachableError(
+            f"bytes from {came[1]} on came where those from {start} on were asked for", about=request.key
+        )
 
 
 def encoded_query(query: Mapping[str, str]) -> str:

@@ -65,6 +65,8 @@ def parse_tags(response: Response, key: str) -> dict[str, str]:
         root = ET.fromstring(response.body)  # noqa: S314 - see s3_pages
     except ET.ParseError as exc:
         raise MoveoutError(f"{key}: its tags cannot be read: {exc}") from exc
+    if root.tag.rpartition("}")[2] != "Tagging":
+        raise MoveoutError(f"{key}: its tags cannot be read: the answer is <{root.tag}>, which is not S3's")
     return {
         tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or "" for tag in root.iter() if _is_tag(tag)
     }

@@ -45,17 +45,19 @@ def parse_objects(body: bytes) -> Page:
 
 def parsed(body: bytes) -> Any:
     """Return the root of an answer. Control characters that XML cannot carry, and that some servers send all the same,
-    are kept. Raises ``ET.ParseError``.
+    are kept. Raises ``ET.ParseError``, also where it is no listing: a page of a proxy would pass for an empty one.
     """
     try:
-        return ET.fromstring(body)  # noqa: S314 - expat expands no external entities
+        root = ET.fromstring(body)  # noqa: S314 - expat expands no external entities
     except ET.ParseError:
         if not _FORBIDDEN.search(body) or _STAND_IN.search(body):
             raise
-    root = ET.fromstring(_FORBIDDEN.sub(_stand_in, body))  # noqa: S314 - as above
-    for element in root.iter():
-        if element.text:
-            element.text = element.text.translate(_MEANT)
+        root = ET.fromstring(_FORBIDDEN.sub(_stand_in, body))  # noqa: S314 - as above
+        for element in root.iter():
+            if element.text:
+                element.text = element.text.translate(_MEANT)
+    if not root.tag.endswith("Result"):
+        raise ET.ParseError(f"it is <{root.tag}>, which is not S3's")
     return root
 
 
@@ -256,8 +258,40 @@ PAGE_KEYS = 1000
 """S3's maximum for one page of a listing."""
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _BREAKS_OFF = "the listing breaks off without saying how to go on"
+_REPEATED = "the listing does not end: it goes on where it has been"
+_ASK = "run the same command again; if it happens again, ask who runs the server"
 _PLAIN = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[^\0-\x1f\x7f-\x9f\ufffd]*", re.DOTALL)
 """Prefixes that every server takes as they are: no empty segments, none of dots, no control characters."""
+
+
+class Course:
+    """Where the pages of a listing of ``what`` begin. Some servers repeat themselves: such a listing would not end."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._seen: Any = None
+        self._steps, self._most_steps = 0, 1
+
+    def goes_on(self, where: Any) -> None:
+        """Note where the next page begins. Raises ``UnreachableError`` where an earlier one has begun there: one is
+        kept, and another after twice as many (Brent's way to find a cycle).
+        """
+        if where == self._seen:
+            raise UnreachableError(_REPEATED, about=self._what, next_step=_ASK)
+        self._steps += 1
+        if self._steps == self._most_steps:
+            self._seen, self._steps, self._most_steps = where, 0, 2 * self._most_steps
+
+
+def _new_rows(page: Page, before: Page | None) -> Page:
+    """Return what of a page was not on the one before it: some servers begin with the last row of that again."""
+    if before is None or not before.keys or not page.keys or page.keys[0] > before.keys[-1]:
+        return page
+    seen = set(zip(before.keys, before.versions or before.keys, strict=True))
+    rows = list(zip(page.keys, page.versions or page.keys, strict=True))
+    if seen.isdisjoint(rows):
+        return page
+    return page.choose([number for number, row in enumerate(rows) if row not in seen])
 
 
 class Pages:
@@ -267,35 +301,47 @@ class Pages:
         self._requests = requests
         self._url = url
 
-    def objects(self, prefix: str, start_after: str = "", until: Bound = no_end) -> Iterator[Page]:
-        """Yield what a plain listing shows: ListObjectsV2; see ``Bucket.pages`` for ``until``."""
+    def objects(
+        self, prefix: str, start_after: str = "", until: Bound = no_end, *, other_pages: bool = False
+    ) -> Iterator[Page]:
+        """Yield what a plain listing shows: ListObjectsV2; see ``Bucket.pages``."""
+        most_keys = PAGE_KEYS - other_pages
         prefix = longest_directory(prefix, start_after, until())
         request = objects_request(
-            prefix, start_after if start_after.startswith(prefix) else "", "", PAGE_KEYS
+            prefix, start_after if start_after.startswith(prefix) else "", "", most_keys
         )
         ahead = self._requests.http.begin(request)
+        course, before = Course(self._url), None
         while True:
             body = self._body(request, ahead)
             token = token_behind(body, self._url)
             if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
                 token = ""
             if token:
-                request = objects_request(prefix, "", token, PAGE_KEYS)
+                course.goes_on(token)
+                request = objects_request(prefix, "", token, most_keys)
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
-            yield parse_objects(body)
+            page = parse_objects(body)
+            yield _new_rows(page, before)
+            before = page
             if not token:
                 return
 
-    def versions(self, prefix: str, after: Position = ("", ""), until: Bound = no_end) -> Iterator[Page]:
+    def versions(
+        self, prefix: str, after: Position = ("", ""), until: Bound = no_end, *, other_pages: bool = False
+    ) -> Iterator[Page]:
         """Yield versions and delete markers, those behind ``after``: ListObjectVersions; see ``Bucket.pages``."""
+        most_keys = PAGE_KEYS - other_pages
         prefix = longest_directory(prefix, after[0], until())
         marker = after if after[0].startswith(prefix) else ("", "")
-        request = versions_request(prefix, marker, PAGE_KEYS)
+        request = versions_request(prefix, marker, most_keys)
         ahead = self._requests.http.begin(request)
+        course, before = Course(self._url), None
         while True:
             root = parsed(self._body(request, ahead))
-            page = parse_versions(root)
+            whole_page = parse_versions(root)
+            page, before = _new_rows(whole_page, before), whole_page
             bound = until()
             if root.findtext("{*}IsTruncated") != "true" or (
                 bound is not None and page.keys and page.keys[-1] > bound
@@ -307,10 +353,10 @@ class Pages:
                 root.findtext("{*}NextVersionIdMarker") or "",
             )
             following = (unquote_plus(key, errors="strict") if encodes(root) else key, version)
-            if following in {marker, ("", "")}:
-                raise self._broken()
-            marker = following
-            request = versions_request(prefix, marker, PAGE_KEYS)
+            if following == ("", ""):
+                raise UnreachableError(_BREAKS_OFF, about=self._url)
+            course.goes_on(following)
+            request = versions_request(prefix, following, most_keys)
             ahead = self._requests.http.begin(request)
             yield page
 
@@ -333,9 +379,6 @@ class Pages:
             return self._requests.wait(ahead).body
         except UnreachableError:
             return self._requests.call(request).body
-
-    def _broken(self) -> UnreachableError:
-        return UnreachableError(_BREAKS_OFF, about=self._url)
 
 
 def token_behind(body: bytes, what: str) -> str:

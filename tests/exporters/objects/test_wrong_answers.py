@@ -1,0 +1,308 @@
+"""Servers, and things on the way to them, that answer otherwise than asked: with another version of an object, other
+bytes of it, an error under 200, the same page of a listing again and again. None of it may pass for what was asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from itertools import count
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+
+from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
+from exporters.objects import large_object
+from migrate.storage.s3.http import concurrent_requests
+from migrate.storage.s3.listing import pages
+from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
+from migrate.storage.s3.store import S3Store
+from scripts.servers import S3Server
+from tests.exporters.objects.conftest import MakeShop, Shop, bodies_of, take_out
+from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
+from tests.tools.profiles import extra_profile
+
+MIB = 2**20
+ERROR = replace(refusal(500, "InternalError"), status=HTTPStatus.OK)
+LOGIN = Answer(HTTPStatus.OK, (("Content-Type", "text/html"),), b"<html><body>Please log in</body></html>")
+
+
+@dataclass(slots=True)
+class Odd(HttpProxy):
+    """Answers what ``answer`` gives; what it gives None for is handed on."""
+
+    answer: Callable[[Asked], Answer | None] = lambda asked: None
+    name: str = "odd"
+
+    def handle(self, asked: Asked) -> Answer:
+        answer = self.answer(asked)
+        return self.forward(asked) if answer is None else answer
+
+
+@dataclass(frozen=True, slots=True)
+class OddShop:
+    """A bucket, and the way to it."""
+
+    shop: Shop
+    proxy: Odd
+    url: str
+
+    def bucket(self) -> S3Bucket:
+        return open_bucket(self.url)
+
+    def careless(self, asked: Asked, **instead: str) -> Answer:
+        """Hand on without If-Match, with other headers; answer without a checksum."""
+        instead = {"if-match": "", **instead}
+        headers = ((name, instead.get(name.lower(), value)) for name, value in asked.headers)
+        kept = replace(asked, headers=tuple((name, value) for name, value in headers if value))
+        answer = self.proxy.forward(kept)
+        return replace(
+            answer, headers=tuple(pair for pair in answer.headers if "checksum" not in pair[0].lower())
+        )
+
+
+@pytest.fixture
+def odd(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[OddShop]:
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    shop = make_shop(minio)
+    with Odd(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        yield OddShop(shop, proxy, f"s3://{shop.name}?profile={profile}")
+
+
+def reads(asked: Asked, key: str) -> bool:
+    return asked.method == "GET" and asked.path.endswith(f"/{key}") and not asked.query
+
+
+def asks(asked: Asked, what: str) -> bool:
+    return asked.method == "GET" and what in asked.query
+
+
+def upload(shop: Shop, key: str, *bodies: bytes) -> None:
+    """Upload an object in parts, which the proxies below do not tell: then no checksum proves its bytes."""
+    which = {"Bucket": shop.name, "Key": key}
+    upload_id = shop.boto.create_multipart_upload(**which)["UploadId"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        part = shop.boto.upload_part(**which, UploadId=upload_id, PartNumber=number, Body=body)
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
+    shop.boto.complete_multipart_upload(**which, UploadId=upload_id, MultipartUpload={"Parts": parts})
+
+
+def test_an_object_that_changes_while_it_is_read_is_not_mixed(
+    odd: OddShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where If-Match is ignored, and nothing but the ETag of each answer tells."""
+    monkeypatch.setattr(large_object, "RANGE_BYTES", 5 * MIB)
+    before, after = [bytes([letter]) * 5 * MIB for letter in b"ab"]
+    upload(odd.shop, "film", before, before)
+    ranges = count(1)
+
+    def answer(asked: Asked) -> Answer | None:
+        if not asked.path.endswith("/film"):
+            return None
+        if asked.query:
+            return refusal(501, "NotImplemented")
+        if reads(asked, "film") and next(ranges) == 2:
+            upload(odd.shop, "film", after, after)
+        return odd.careless(asked)
+
+    odd.proxy.answer = answer
+    take_out(odd.url, tmp_path / "bundle")
+    assert bodies_of(tmp_path / "bundle") == {"film": after + after}
+
+
+def test_a_small_object_has_the_etag_that_came_with_its_bytes(odd: OddShop) -> None:
+    odd.shop.put("note", b"before")
+    bucket = odd.bucket()
+    listed = list(bucket.list())
+    odd.shop.put("note", b"behind")
+    odd.proxy.answer = lambda asked: odd.careless(asked) if reads(asked, "note") else None
+    [fetched] = bucket.fetch(listed, window_bytes=100)
+    assert isinstance(fetched.error, SourceChangedError)
+    odd.proxy.answer = lambda asked: odd.careless(asked) if asked.method == "HEAD" else None
+    assert isinstance(bucket.head(listed[0]).error, SourceChangedError)
+
+
+def test_an_etag_that_a_proxy_has_made_weak_is_the_same(odd: OddShop) -> None:
+    odd.shop.put("note", b"note")
+
+    def answer(asked: Asked) -> Answer | None:
+        answer = odd.proxy.forward(asked)
+        headers = ((name, f"W/{text}" if name == "ETag" else text) for name, text in answer.headers)
+        return replace(answer, headers=tuple(headers))
+
+    odd.proxy.answer = answer
+    bucket = odd.bucket()
+    [fetched] = bucket.fetch(bucket.list(), window_bytes=100)
+    assert (fetched.error, fetched.body) == (None, b"note")
+
+
+def test_another_range_than_was_asked_for_is_asked_for_again(odd: OddShop) -> None:
+    """Its length is right, and no checksum contradicts it."""
+    bodies = [bytes([letter]) * 5 * MIB for letter in b"abc"]
+    upload(odd.shop, "film", *bodies)
+    asked_again = count()
+
+    def answer(asked: Asked) -> Answer | None:
+        if (asked.header("range") or "").startswith("bytes=5242880-") and not next(asked_again):
+            return odd.careless(asked, range="bytes=0-5242879")
+        return None
+
+    odd.proxy.answer = answer
+    bucket = odd.bucket()
+    [film] = bucket.list()
+    assert list(bucket.stream(film, part_bytes=5 * MIB, window_bytes=10 * MIB)) == bodies
+    assert next(asked_again) == 2
+
+
+def test_a_server_that_ignores_ranges_is_named_and_sends_no_whole_object_for_each(odd: OddShop) -> None:
+    odd.shop.put("film", b"x" * 30 * MIB)
+    odd.proxy.answer = lambda asked: odd.careless(asked, range="") if asked.header("range") else None
+    bucket = odd.bucket()
+    [film] = bucket.list()
+    with pytest.raises(SourceItemError, match="something ignores Range"):
+        list(bucket.stream(film, part_bytes=5 * MIB, window_bytes=10 * MIB))
+    store = S3Store(bucket.s3_location)
+    for start in (0, 5 * MIB):
+        with pytest.raises(Exception, match="something ignores Range"):
+            store.read("film", start, 5 * MIB)
+
+
+KINDS: dict[str, Callable[[S3Bucket], Any]] = {
+    "versioning": lambda bucket: bucket.keeps_versions(),
+    "list-type": lambda bucket: [summary.key for summary in bucket.list()],
+    "versions": lambda bucket: [summary.key for summary in bucket.list_versions()],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_under_200_is_an_error(odd: OddShop, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    versioning = {"Status": "Enabled"}
+    odd.shop.boto.put_bucket_versioning(Bucket=odd.shop.name, VersioningConfiguration=versioning)
+    odd.shop.put("note", b"note")
+    ask, impatient = KINDS[kind], odd.bucket()
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 120.0)
+    patient, times = odd.bucket(), count()
+    right = ask(patient)
+    assert right
+    odd.proxy.answer = lambda asked: ERROR if asks(asked, kind) and not next(times) else None
+    assert ask(patient) == right
+    assert next(times) > 1
+    odd.proxy.answer = lambda asked: ERROR if asks(asked, kind) else None
+    with pytest.raises(SourceUnreachableError, match="InternalError"):
+        ask(impatient)
+
+
+def test_an_error_under_200_is_no_object_without_tags(odd: OddShop) -> None:
+    odd.shop.put("note", b"note", Tagging="a=b")
+    bucket = odd.bucket()
+    odd.proxy.answer = lambda asked: ERROR if asks(asked, "tagging") else None
+    [fetched] = bucket.fetch(bucket.list(), window_bytes=100)
+    assert isinstance(fetched.error, SourceUnreachableError)
+
+
+def test_an_object_that_looks_like_an_error_is_an_object(odd: OddShop) -> None:
+    odd.shop.put("answer.xml", ERROR.body)
+    bucket = odd.bucket()
+    [fetched] = bucket.fetch(bucket.list(), window_bytes=1000)
+    assert fetched.body == ERROR.body
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_a_page_of_a_proxy_is_no_empty_listing(odd: OddShop, versions: bool) -> None:
+    odd.shop.put("note", b"note", Tagging="a=b")
+    bucket = odd.bucket()
+    [listed] = bucket.list()
+    odd.proxy.answer = lambda asked: (
+        LOGIN if asked.query.keys() & {"list-type", "versions", "tagging"} else None
+    )
+    with pytest.raises(SourceError, match="it is <html>"):
+        list(bucket.pages(versions=versions))
+    [fetched] = bucket.fetch([listed], window_bytes=100)
+    assert "its tags cannot be read" in str(fetched.error)
+
+
+@dataclass(slots=True)
+class OwnPages:
+    """Answers listings by pages of its own making: ``step`` keys further than the one before, or nowhere."""
+
+    keys: list[str]
+    step: int
+    stuck: bool = False
+
+    def __call__(self, asked: Asked) -> Answer | None:
+        if asked.query.keys() & {"list-type", "versions"}:
+            return self.page(asked)
+        return None
+
+    def page(self, asked: Asked) -> Answer:
+        query = {name: values[0] for name, values in asked.query.items()}
+        kind = "Version" if "versions" in query else "Contents"
+        size = int(query["max-keys"])
+        start = int(query.get("continuation-token") or query.get("version-id-marker") or 0)
+        rows = "".join(
+            f"<{kind}><Key>{escape(key)}</Key><VersionId>{key}</VersionId><IsLatest>true</IsLatest><Size>1</Size>"
+            f'<ETag>"0"</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></{kind}>'
+            for key in self.keys[start : start + size]
+        )
+        ends = start + size >= len(self.keys)
+        following = start if self.stuck and start else start + size + self.step
+        body = (
+            f"<ListBucketResult><IsTruncated>{str(not ends).lower()}</IsTruncated>"
+            f"<NextContinuationToken>{following}</NextContinuationToken>"
+            f"<NextKeyMarker>x</NextKeyMarker><NextVersionIdMarker>{following}</NextVersionIdMarker>{rows}"
+            "</ListBucketResult>"
+        )
+        if ends:
+            body = re.sub(r"<Next.*?>.*?</Next.*?>", "", body)
+        return Answer(HTTPStatus.OK, (("Content-Type", "application/xml"),), body.encode())
+
+
+@pytest.fixture
+def paged(odd: OddShop, monkeypatch: pytest.MonkeyPatch) -> OddShop:
+    """Twelve objects, listed by five."""
+    monkeypatch.setattr(pages, "PAGE_KEYS", 5)
+    for number in range(12):
+        odd.shop.put(f"{number:02d}", b"x")
+    return odd
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_rows_that_a_page_repeats_are_listed_once(paged: OddShop, versions: bool) -> None:
+    keys = paged.shop.keys()
+    paged.proxy.answer = OwnPages(keys, step=-2)
+    listed = paged.bucket().pages(versions=versions)
+    assert [key for page in listed for key in page.keys] == keys
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_a_listing_that_goes_in_circles_ends(paged: OddShop, versions: bool) -> None:
+    keys = paged.shop.keys()
+    bucket = paged.bucket()
+    for step, stuck in ((0, True), (-5, False)):
+        paged.proxy.answer = OwnPages(keys, step, stuck)
+        with pytest.raises(SourceUnreachableError, match="does not end"):
+            list(bucket.pages(versions=versions))
+
+
+def test_a_listing_of_a_location_that_goes_in_circles_ends(paged: OddShop) -> None:
+    store = S3Store(paged.bucket().s3_location)
+    store._page_size = 5
+    paged.proxy.answer = OwnPages(paged.shop.keys(), step=0, stuck=True)
+    with pytest.raises(Exception, match="does not end"):
+        list(store.list())
+
+
+def test_keys_that_are_skipped_between_two_pages_are_noticed(paged: OddShop, tmp_path: Path) -> None:
+    """The second listing has other pages, between which others are skipped."""
+    paged.proxy.answer = OwnPages(paged.shop.keys(), step=1)
+    reader = take_out(paged.url, tmp_path / "bundle")
+    assert not reader.info.complete
+    assert {loss.item for _, loss in reader.losses() if loss.property == "object"} == {"05", "11"}
