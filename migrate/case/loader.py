@@ -25,7 +25,7 @@ from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.limits import gently, parse_limits, parse_seconds
 from migrate.case.model import Case, Custody, Endpoint, LeftOut, Notify, Rank, ServerMove
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
-from migrate.case.server_url import as_url, is_of_server, is_pattern, source_url
+from migrate.case.server_url import address_problem, as_url, is_of_server, is_pattern, source_url
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_size
@@ -138,6 +138,7 @@ class _Reader:
                 self._fail(
                     f"[[destination]] names the source {name!r}, which is not among {', '.join(sources)}"
                 )
+            self._check_kind(name, sources.get(name), destinations[name])
         moves, left_out, servers = self._moves(document), self._left_out(document), self._servers(document)
         known_urls = [entry.url for entry in [*sources.values(), *servers]] + [
             entry.url for entry in left_out
@@ -231,6 +232,14 @@ class _Reader:
             )
         return endpoints
 
+    def _check_kind(self, name: str, source: Endpoint | None, destination: Endpoint) -> None:
+        if source is None or registry.find(source.url) in (None, registry.find(destination.url)):
+            return
+        self._fail(
+            f"[[destination]] of {name!r}: {destination.shown} is of another kind than {source.shown},"
+            " and moveout converts nothing"
+        )
+
     def _flag(self, table: Mapping[str, Any], key: str, section_name: str, *, default: bool = False) -> bool:
         value = table.get(key, default)
         if not isinstance(value, bool):
@@ -260,9 +269,10 @@ class _Reader:
             if not isinstance(new, str):
                 self._fail(f'{section_name} needs to = "…"')
             secrets = self._secrets(table, section_name)
-            moves.append(
-                ServerMove(old, Endpoint(self._resolve_server(new), secrets) if new.strip() else None)
-            )
+            address = self._resolve_server(new) if new.strip() else ""
+            if address and (problem := address_problem(address, old)):
+                self._fail(f"{section_name}: to = {redact(new)!r} for {redact(old)}: {problem}")
+            moves.append(ServerMove(old, Endpoint(address, secrets) if address else None))
         return moves
 
     def _left_out(self, document: Mapping[str, Any]) -> list[LeftOut]:

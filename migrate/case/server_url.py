@@ -124,6 +124,18 @@ def is_of_server(server: str, url: str) -> bool:
     return server_key(server) == server_key(url)
 
 
+def address_problem(new: str, old: str) -> str:
+    """Return why the things of an old server cannot come up at an address under their names; "" where they can."""
+    engine = registry.find(old)
+    if engine is None:
+        return ""
+    if registry.find(new) != engine:
+        return f"it is no {engine.schemes[0]}:// address, and moveout converts nothing"
+    if engine.url_names == "bucket" and not is_pattern(new) and not names_server(new):
+        return f"it names a bucket, and buckets keep their names: write {redact(bare_server(new))}"
+    return ""
+
+
 def names_files(url: str) -> bool:
     """Tell whether a URL names a file or a directory of files."""
     return _names(url) == "file"

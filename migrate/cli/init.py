@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from migrate.case.deadline import parse_deadline
 from migrate.case.model import Endpoint
-from migrate.case.server_url import as_url
+from migrate.case.server_url import address_problem, as_url
 from migrate.case.template import new_text as example_text
 from migrate.cli import app
 from migrate.cli.common.session import Session, verb
@@ -26,7 +27,7 @@ from migrate.errors import OK, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
 
 _QUESTION = """\
-Where is the old host? Its servers, accounts and directories, such as:
+Where is the old host? Its servers, accounts and directories, in one line:
   postgresql://me@old mysql://me@old s3://?profile=old /srv/app
 Enter alone writes an example to fill in"""
 
@@ -87,7 +88,7 @@ def init(
         )
     new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText] = new_case
     if not urls and session.can_ask and not session.json:
-        urls = session.ask(_QUESTION).split()
+        urls = _words(session.ask(_QUESTION))
         if urls:
             deadline = _ask_deadline(session)
             new_text = partial(new_case, deadline=deadline, new_address=partial(_ask_address, session))
@@ -99,6 +100,14 @@ def init(
     except OSError as exc:
         raise translate_os(exc, path) from exc
     return WrittenCase(path)
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of an answer; somebody may have quoted them as in a shell."""
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quotation mark alone
+        return line.split()
 
 
 def _ask_deadline(session: Session) -> datetime:
@@ -121,9 +130,11 @@ def _ask_address(session: Session, old: str) -> str:
         engine.url_names, f"{engine.schemes[0]}://me@new"
     )
     question = f"Where does {old} come up again?\n  Such as {example}; Enter alone: to be filled in"
-    while answer := session.ask(question):
+    while answer := " ".join(_words(session.ask(question))):
         is_address = "://" in answer or (engine.url_names == "file" and answer.startswith("/"))
-        if is_address and registry.find(as_url(answer)) is engine:
+        if not is_address:
+            problem = f"it is no address like {example}"
+        elif not (problem := address_problem(as_url(answer), old)):
             return as_url(answer)
-        question = f"{answer} is no address like {example}.\nWhere does {old} come up again?"
+        question = f"{answer}: {problem}.\nWhere does {old} come up again?"
     return ""

@@ -236,6 +236,9 @@ class Meter:
                 self._task.stopped = stopped or self._task.stopped
             self._end_task()
 
+    def pause_showing(self) -> None:
+        """Draw nothing until the next task begins: somebody is asked a question."""
+
     def break_off(self) -> None:
         """End what is under way before it is done: nothing more will be drawn."""
         with self._lock:

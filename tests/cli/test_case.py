@@ -88,6 +88,23 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
             "[[source]]\nname='a'\nurl='postgresql://old/a'\n[[destination]]\nfrom='postgresql://odl'\nto=''\n",
             "postgresql://odl is the server of no",
         ),
+        (
+            "[[source]]\nname='a'\nurl='mysql://old/a'\n[[destination]]\nfrom='mysql://old'\nto='postgresql://new'\n",
+            "number 1: to = 'postgresql://new' for mysql://old: it is no mysql:// address",
+        ),
+        (
+            "[[source]]\nname='a'\nurl='mysql://old/a'\n[[destination]]\nfrom='mysql://old'\nto='me@new'\n",
+            "to = 'me@new' for mysql://old: it is no mysql:// address",
+        ),
+        (
+            "[[source]]\nname='a'\nurl='s3://a?profile=old'\n"
+            "[[destination]]\nfrom='s3://?profile=old'\nto='s3://b/c?profile=new'\n",
+            r"it names a bucket, and buckets keep their names: write s3://\?profile=new",
+        ),
+        (
+            "[[source]]\nname='a'\nurl='mysql://old/a'\n[[destination]]\nsource='a'\nurl='a.db'\n",
+            "'a': sqlite://.*/a.db is of another kind than mysql://old/a",
+        ),
         ("[source]\nname = 'a'\n", r"\[\[source\]\]"),
         ("[[source]]\nname = 'a'\n", "needs url"),
         ("[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n", "did you mean 'url'"),
@@ -195,11 +212,15 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
     ended = call("init", tmp_path / "a.toml", files)
     assert (ended.code, list(load(tmp_path / "a.toml").sources)) == (0, ["app"]), ended
     terminal = Terminal("init", tmp_path / "b.toml")
-    terminal.answer("Where is the old host?", str(files))
+    terminal.answer("Where is the old host?", f'"{files}"')
     terminal.answer("When does it shut down?", "tomorrow")
     terminal.answer("'tomorrow' is not a time", "2099-01-01 12:00 Europe/Berlin")
-    terminal.answer(f"Where does sqlite://{files} come up again?", "mysql://me@new")
-    terminal.answer("mysql://me@new is no address like /srv/new", f"{tmp_path}/new")
+    terminal.wait_for(f"Where does sqlite://{files} come up again?")
+    terminal.wait_for("to be filled in:")
+    time.sleep(0.6)
+    assert terminal.text.rstrip().endswith("to be filled in:"), "nothing is drawn over the question"
+    terminal.type("mysql://me@new\n")
+    terminal.answer("mysql://me@new: it is no sqlite:// address", f"'{tmp_path}/new'")
     assert terminal.end() == 0
     asked = load(tmp_path / "b.toml")
     assert (list(asked.sources), asked.deadline) == (["app"], datetime(2099, 1, 1, 11, tzinfo=UTC))

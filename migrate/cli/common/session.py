@@ -211,6 +211,7 @@ class Session(Struct):
 
     def ask(self, question: str, *, default: str = "") -> str:
         """Ask for some words on a terminal."""
+        self.meter.pause_showing()
         with _interruptible():
             answer = typer.prompt(question, default=default, show_default=bool(default), err=True)
         return str(answer).strip()
@@ -219,6 +220,7 @@ class Session(Struct):
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
         if not self.can_ask:
             raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to confirm")
+        self.meter.pause_showing()
         with _interruptible():
             return typer.confirm(question, err=True)
 

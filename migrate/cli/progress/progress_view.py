@@ -218,6 +218,10 @@ class _ShownProgress(Meter):
         if is_open and task is not None and ends_with_line(self.state(), task):
             self._print_end(task)
 
+    def pause_showing(self) -> None:
+        """Leave the terminal to a question and its answer: the view would overwrite both."""
+        self._stop_showing()
+
     def close(self) -> None:
         """Stop showing."""
         self.end()
