@@ -127,7 +127,7 @@ class Follower:
         self._log = followed.open_log()
         self._counts = _Counts()
         self._errors: list[MoveoutError] = []
-        self._capture_failed = False
+        self._capture_failed = self._is_gone_noted = False
         loops = {"capture": self._capture, "apply": self._apply, "watch": self._watch}
         self._threads = {
             name: threading.Thread(
@@ -289,7 +289,10 @@ class Follower:
         pauses = RetryPauses(problem, self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while not self._cancellation.is_cancelled:
             try:
+                has_ended = self._capture_failed
                 writer = self._open_writer()
+                if writer is None and has_ended:
+                    return  # nothing more comes: a follow after the restore applies what there is
                 if writer is None:
                     self._cancellation.wait(_RESTORE_SECONDS)
                     continue
@@ -307,12 +310,15 @@ class Follower:
                 return
 
     def _open_writer(self) -> ChangeWriter | None:
-        """Return what writes to the destination; None where that was not restored yet. Raises ``IncompleteError`` where
-        it was restored from another snapshot.
+        """Return what writes to the destination; None where that was not restored yet, which is noted where it is not
+        there at all. Raises ``IncompleteError`` where it was restored from another snapshot.
         """
         try:
             writer = self.followed.open_writer()
-        except GoneError:
+        except GoneError as exc:
+            if not self._is_gone_noted:
+                self._note(f"changes are kept until moveout restore has filled the destination: {exc}")
+            self._is_gone_noted = True
             return None
         try:
             mark = writer.mark()

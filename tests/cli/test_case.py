@@ -97,9 +97,8 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
             "to = 'me@new' for mysql://old: it is no mysql:// address",
         ),
         (
-            "[[source]]\nname='a'\nurl='s3://a?profile=old'\n"
-            "[[destination]]\nfrom='s3://?profile=old'\nto='s3://b/c?profile=new'\n",
-            r"it names a bucket, and buckets keep their names: write s3://\?profile=new",
+            "source = [{name='a', url='s3://a?p=o'}]\ndestination = [{from='s3://?p=o', to='s3://b/c?p=new'}]\n",
+            r"it names a bucket, and buckets keep their names: write s3://\?p=new",
         ),
         (
             "[[source]]\nname='a'\nurl='mysql://old/a'\n[[destination]]\nsource='a'\nurl='a.db'\n",

@@ -347,6 +347,7 @@ def test_definitions_are_compared_as_soon_as_the_destination_was_opened(monkeypa
 def test_a_destination_is_asked_again_until_it_was_restored_and_whatever_passes(monkeypatch):
     answers = [
         GoneError("no such database"),
+        GoneError("no such database"),
         UnreachableError("away"),
         UnreachableError("away"),
         NoSpaceError("full"),
@@ -372,12 +373,28 @@ def test_a_destination_is_asked_again_until_it_was_restored_and_whatever_passes(
     monkeypatch.setattr(Follower, "_apply_by", apply_by)
     one._apply()
     assert notes == [
-        f"app: changes are not applied for now: {reason}"
-        for reason in ("away", "full", "another session", "cut")
+        "app: changes are kept until moveout restore has filled the destination: no such database",
+        *(
+            f"app: changes are not applied for now: {reason}"
+            for reason in ("away", "full", "another session", "cut")
+        ),
     ]
-    assert time.waits == [2.0, 1.0, 2.0, 4.0, 8.0, 10.0]
+    assert time.waits == [2.0, 2.0, 1.0, 2.0, 4.0, 8.0, 10.0]
     assert answers.pop().is_closed
     timed_follower(monkeypatch, source, Time(0))._apply()
+
+
+def test_a_restore_is_not_waited_for_where_no_changes_come_any_more(monkeypatch):
+    source = Source()
+
+    def open_writer():
+        raise GoneError("no such database")
+
+    source.open_writer = open_writer
+    one = timed_follower(monkeypatch, source, time := Time())
+    one._capture_failed = True
+    one._apply()
+    assert time.waits == []
 
 
 def test_another_command_that_applies_the_changes_ends_the_apply(monkeypatch):

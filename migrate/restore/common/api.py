@@ -164,7 +164,10 @@ def naming_create() -> Iterator[None]:
     try:
         yield
     except GoneError as exc:
-        next_step = "add --create, and moveout makes it as the source was; or check the name in the URL"
+        next_step = (
+            "add --create (moveout restore, run and sync take it), and it is made as the source was;"
+            " or check the name in the URL"
+        )
         raise type(exc)(exc.explanation, about=exc.about, next_step=next_step) from exc
 
 
