@@ -124,6 +124,9 @@ def check(
     if other_files := [*unknown_files(store, keys), *unknown_payload(store, payload_keys)]:
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
+    if links := [version.key for version in versions if version.is_link]:
+        number = things(len(links), "file")
+        reasons.append(f"{number} may lie elsewhere, and stay there: {links[0]!r} is a symbolic link")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
     return [*reasons, *_unreceived(store, by, trust)]
 
@@ -456,13 +459,6 @@ def _certificate(
     last = log.find("erasing")[-1].number
     former = {entry.what.details.get("file") for entry in log.find("erased") if entry.number < last}
     entries = [*log.at(store.location, "erasing"), *log.at(store.location, "erased", after=last)]
-    erasers = {signer.public, *(entry.public for entry in entries)}
-    for document in documents.read_all(store, "erasure")[0]:
-        is_of_here = is_same_location(str(document.value.get("location")), store.location)
-        is_own = is_of_here and not erasers.isdisjoint(document.signers)
-        if document.root == erasing.root and document.key not in former and is_own:
-            documents.keep(store, document, [signer])  # who finishes the erasure stands for it, too
-            return document
     about = (
         f"Certificate of erasure: the bundle {erasing.bundle} was removed from {store.location}, and a listing"
         " afterwards named nothing of it"
@@ -480,9 +476,33 @@ def _certificate(
         "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/: they may name"
         " sources and objects, and hold nothing of their content",
     }
-    certificate = documents.resumed(store, documents.make("erasure", about, value))
+    certificate = documents.make("erasure", about, value)
+    erasers = {signer.public, *(entry.public for entry in entries)}
+    for document in documents.read_all(store, "erasure")[0]:
+        is_own = document.key not in former and not erasers.isdisjoint(document.signers)
+        if is_own and _is_same(document, certificate):
+            documents.keep(store, document, [signer])  # who finishes the erasure stands for it, too
+            return document
+    certificate = documents.resumed(store, certificate)
     documents.keep(store, certificate, [signer])
     return certificate
+
+
+def _is_same(document: Document, certificate: Document) -> bool:
+    """Tell whether a certificate that lies there says what ``certificate`` says, by whichever profile the location was
+    reached. A run that died after it may have removed more markers and uploads than are left to count.
+    """
+    here, there = str(certificate.value["location"]), str(document.value.get("location"))
+    renamed = {"location": there, "about": certificate.about.replace(here, there)}
+    fewer = ("delete_markers", "uploads")
+    return (
+        is_same_location(here, there)
+        and document.says(replace(certificate, value={**certificate.value, **renamed}), besides=fewer)
+        and all(
+            type(document.value[name]) is int and document.value[name] >= certificate.value[name]
+            for name in fewer
+        )
+    )
 
 
 def _origins(log: custody_log.Log, location: str, erasing: CustodyEvent) -> list[str]:

@@ -17,13 +17,16 @@ Mode: TypeAlias = Literal["GOVERNANCE", "COMPLIANCE"]
 
 
 class FileVersion(Struct, frozen=True):
-    """One version of a file, or a delete marker. ``id`` is the server's, "" where there are no versions."""
+    """One version of a file, or a delete marker. ``id`` is the server's, "" where there are no versions. ``is_link``:
+    it is a symbolic link, and its bytes lie elsewhere.
+    """
 
     key: str
     id: str
     size_bytes: int
     is_latest: bool
     is_marker: bool
+    is_link: bool = False
 
 
 class Lock(Struct, frozen=True):

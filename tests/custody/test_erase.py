@@ -797,7 +797,7 @@ def test_what_others_keep_among_the_files_of_the_bundle_speaks_against_it(kept, 
         (root / name).symlink_to("/")
     else:
         outside.put(name, b"mine")
-    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    reason, *_ = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == f"1 file that the bundle does not name would go with it, such as {name!r}"
 
 
@@ -813,6 +813,34 @@ def test_the_certificate_of_another_copy_is_not_taken_for_ones_own(kept, provide
     assert done.value["versions"] > 10
     assert do(copy, open_object_lock(copy.location), customer).key == done.key
     assert against_bundle(copy) == []
+
+
+def test_a_strangers_text_is_not_signed_for_a_certificate(kept, provider, customer, make_key):
+    """He writes that he has begun the erasure, too, and puts there what he wants the host to have said."""
+    sign_receipt(kept, provider, customer)
+    stranger, root = make_key("stranger"), root_of(kept)
+    record(kept, stranger, "erasing", {})
+    bundle = custody_log.read(kept).last.what.bundle
+    value = {"bundle": bundle, "root": root, "location": kept.location, "versions": 0, "size_bytes": 0}
+    documents.keep(kept, documents.make("erasure", "Nothing was handed over", value), [stranger])
+    certificate = do(kept, open_object_lock(kept.location), provider)
+    assert certificate.about.startswith("Certificate of erasure")
+    forged = documents.make("erasure", certificate.about, {**certificate.value, "uploads": "none was handed over"})
+    documents.keep(kept, forged, [stranger])
+    for _ in range(2):
+        assert do(kept, open_object_lock(kept.location), provider).key == certificate.key
+    signed = {document.about for document in documents.read_all(kept)[0] if provider.public in document.signers}
+    assert "Nothing was handed over" not in signed
+
+
+def test_a_file_whose_bytes_lie_elsewhere_speaks_against_it(kept, provider, customer, tmp_path):
+    """Its name would go, and a certificate would say that all is gone."""
+    sign_receipt(kept, provider, customer)
+    (file, *_) = Path(kept.location.removeprefix("file://")).glob("data/**/*.parquet")
+    file.rename(tmp_path / file.name)
+    file.symlink_to(tmp_path / file.name)
+    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    assert f"1 file may lie elsewhere, and stay there: 'data/{file.name}' is a symbolic link" == reason
 
 
 def test_who_finishes_an_erasure_with_another_key_signs_the_certificate_too(kept, provider, customer):

@@ -42,11 +42,9 @@ class DirectoryObjectLock:
     def versions(self) -> Iterator[FileVersion]:
         """See ``ObjectLock.versions``. A symbolic link is a file of its own, whatever it leads to."""
         with translated(self._store.root):
-            files = sorted(self._files(self._store.root), key=lambda file: os.fsencode(file[0]))
-        for key, size_bytes in files:
-            yield FileVersion(key, "", size_bytes, is_latest=True, is_marker=False)
+            yield from sorted(self._files(self._store.root), key=lambda file: os.fsencode(file.key))
 
-    def _files(self, directory: Path) -> Iterator[tuple[str, int]]:
+    def _files(self, directory: Path) -> Iterator[FileVersion]:
         try:
             entries = list(os.scandir(directory))
         except FileNotFoundError:
@@ -61,7 +59,8 @@ class DirectoryObjectLock:
             except FileNotFoundError:  # removed meanwhile
                 continue
             if key != LOCK or size_bytes:  # the store's own is empty, and comes and goes
-                yield key, size_bytes
+                is_link = entry.is_symlink()
+                yield FileVersion(key, "", size_bytes, is_latest=True, is_marker=False, is_link=is_link)
 
     def lock(self, version: FileVersion) -> Lock:
         """See ``ObjectLock.lock``."""
