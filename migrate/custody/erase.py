@@ -499,7 +499,7 @@ def _is_same(document: Document, certificate: Document) -> bool:
         is_same_location(here, there)
         and document.says(replace(certificate, value={**certificate.value, **renamed}), besides=fewer)
         and all(
-            type(document.value[name]) is int and document.value[name] >= certificate.value[name]
+            type(number := document.value.get(name)) is int and number >= certificate.value[name]
             for name in fewer
         )
     )

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
+from migrate.bundle.reader import hash_file
 from migrate.custody.log import custody_log
-from migrate.custody.log.events import record_stamp
+from migrate.custody.log.events import record, record_stamp
 from migrate.custody.signing import timestamps
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
 from scripts.shelf import shelf
@@ -32,11 +33,31 @@ def test_openssl_checks_the_token_that_was_asked_for(location, authority):
     assert timestamps.stamps(location) == ([(key, stamp)], [])
 
 
-def test_a_second_time_asks_nobody(location, authority):
-    first = timestamps.stamp(location, authority.url)
+def test_a_second_time_asks_nobody(location, authority, provider):
+    assert len(record_stamp(location, provider, authority.url)) == 1
     before = authority.answers
-    assert timestamps.stamp(location, authority.url) == first
+    assert record_stamp(location, provider, authority.url) == []
     assert authority.answers == before
+
+
+def test_a_token_that_somebody_has_put_there_is_not_recorded_as_the_authoritys(
+    location, authority, provider, make_key, tmp_path
+):
+    """Whoever may write there can make one, of any authority's name and any time."""
+    with serving(Authority(tmp_path / "forger")) as forger:
+        key, stamp = timestamps.stamp(location, forger.url)
+        details = {"file": key, "sha256": hash_file(location, key), "at": "2001-01-01", "by": stamp.authority}
+        record(location, make_key("stranger"), "timestamped", details)
+    before = authority.answers
+    (entry,) = record_stamp(location, provider, authority.url)
+    assert authority.answers == before + 1
+    assert authority.verifies(location.read(entry.what.details["file"]), location.read(layout.TAG_MANIFEST))
+
+
+def test_tokens_of_one_second_do_not_replace_each_other(location, authority):
+    tokens = dict(timestamps.stamp(location, authority.url) for _ in range(8))
+    assert dict(timestamps.stamps(location)[0]) == tokens
+    assert len(tokens) == 8
 
 
 def test_a_token_for_another_manifest_is_found(location, authority):

@@ -15,7 +15,7 @@ from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
-from migrate.errors import MoveoutError, UsageError
+from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.storage.api import Store
 
 
@@ -74,7 +74,16 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
 
 
 def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
-    """Let a timestamp authority say when the bundle was there, and append that."""
+    """Let a timestamp authority say when the bundle was there, and append that, unless this key has done so before. A
+    token that only lies there may be anybody's: who may write there can make one, of any authority's name and any time.
+    """
+    own = [
+        entry
+        for entry in custody_log.read(store).find("timestamped", root_of(store))
+        if entry.public == signer.public and _has(store, entry)
+    ]
+    if own:
+        return []
     key, stamp = timestamps.stamp(store, url)
     details = {
         "file": key,
@@ -82,7 +91,15 @@ def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
         "at": stamp.moment.isoformat(),
         "by": stamp.authority,
     }
-    return record(store, signer, "timestamped", details, once=True)
+    return record(store, signer, "timestamped", details)
+
+
+def _has(store: Store, entry: LogEntry) -> bool:
+    """Tell whether the file that an entry names is there as it was."""
+    try:
+        return hash_file(store, str(entry.what.details.get("file"))) == entry.what.details.get("sha256")
+    except GoneError:
+        return False
 
 
 def record_transfer(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import urllib.error
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -20,7 +21,14 @@ from msgspec import Struct
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody.signing.bundle_signatures import root_of
-from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.errors import (
+    AlreadyExistsError,
+    BusyError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.storage.api import Store
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampRequest, TimeStampResponse
 
 _SECONDS = 30.0
+_TRIES = 50
 MAX_BYTES = 65_536
 _NAME = re.compile(r"sig/tagmanifest-sha256\.txt\.[0-9tz-]+\.tsr")
 _SHA256 = "2.16.840.1.101.3.4.2.1"
@@ -65,17 +74,9 @@ def load_roots(path: Path) -> list[x509.Certificate]:
 
 
 def stamp(store: Store, url: str) -> tuple[str, Stamp]:
-    """Ask the authority for a token over the tag manifest and keep it; return its key and what it says. Where there is
-    a token for this tag manifest by now, that one.
-
-    Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none).
-    """
+    """Ask the authority for a token over the tag manifest and keep it; return its key and what it says. Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none)."""
     request = _request(store.read(layout.TAG_MANIFEST))
     digest = request.message_imprint.message
-    for key in _keys(store):
-        existing = _read(store, key, ())
-        if isinstance(existing, Stamp) and existing.hash == digest:
-            return key, existing
     response = _ask(url, request.as_bytes())
     try:
         new_stamp = parse(response)
@@ -83,9 +84,15 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
         raise UsageError(f"{url} did not answer with a timestamp: {exc}", next_step="check the URL") from exc
     if (new_stamp.hash, new_stamp.nonce) != (digest, request.nonce):
         raise NotAllowedError(f"{url} gave a timestamp for something else", next_step="ask another authority")
-    key = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{new_stamp.moment.strftime('%Y%m%dt%H%M%Sz')}.tsr"
-    store.put(key, response)
-    return key, new_stamp
+    name = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{new_stamp.moment.strftime('%Y%m%dt%H%M%Sz')}"
+    for suffix in (
+        "",
+        *(f"-{number}" for number in range(2, _TRIES)),
+    ):  # others may have asked in the same second
+        with suppress(AlreadyExistsError):
+            store.create(key := f"{name}{suffix}.tsr", response)
+            return key, new_stamp
+    raise BusyError(f"others keep asking for timestamps of {store.location}", next_step="try again later")
 
 
 def stamps(
