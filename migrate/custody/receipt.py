@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import Struct
 
@@ -25,6 +26,10 @@ from migrate.storage.api import CLOCK_SKEW, Store, exists
 _SHOWN = 100
 FULL = "full"
 """The level of a verification that reads every byte: a receipt of another one shows no copy of the bytes."""
+_MEMBERS = {
+    "about", "kind", "version", "time", "bundle", "root", "location", "stored", "complete", "gaps", "level", "files",
+    "size_bytes", "findings_total", "findings", "custody",
+}  # fmt: skip
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -116,7 +121,7 @@ def write(
         "findings": [as_dict(finding) for finding in checked.findings[:_SHOWN]],
         "custody": {"entries": len(log.entries), "hash": log.last.hash if log.last else ""},
     }
-    new_receipt = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+    new_receipt = documents.make("receipt", _about(value), value)
     signed = [
         document for document in documents.read_all(store, "receipt")[0] if set(by) & set(document.signers)
     ]
@@ -197,16 +202,18 @@ def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) ->
     return document.says(new_receipt, besides=("custody",)) and not contradiction(document, log)
 
 
-def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
+def _about(value: Mapping[str, Any]) -> str:
+    """Return the first line that the members of a receipt make."""
+    bundle, findings, complete = value["bundle"], value["findings_total"], value["complete"]
     counts = (
-        f"{things(checked.files, 'file')}, {exact_bytes_words(checked.size_bytes)},"
-        f" checked at level {checked.level}"
+        f"{things(value['files'], 'file')}, {exact_bytes_words(value['size_bytes'])},"
+        f" checked at level {value['level']}"
     )
-    title = _title(len(checked.findings), complete=complete)
-    if checked.findings:
-        return f"{title}: {bundle}, {things(len(checked.findings), 'finding')}; {counts}"
+    title = _title(findings, complete=complete)
+    if findings:
+        return f"{title}: {bundle}, {things(findings, 'finding')}; {counts}"
     if not complete:
-        return f"{title}: {bundle}, {things(gaps, 'item')} missing by its own account; {counts}"
+        return f"{title}: {bundle}, {things(value['gaps'], 'item')} missing by its own account; {counts}"
     return f"{title} {bundle}, complete and whole: {counts}"
 
 
@@ -290,15 +297,20 @@ def _check_form(document: Document) -> None:
     """
     value = document.value
     numbers = (value.get(name) for name in ("gaps", "files", "size_bytes", "findings_total"))
+    log_position = value.get("custody")
     is_formed = (
-        isinstance(value.get("complete"), bool)
+        {*value, "stored"} == _MEMBERS
+        and isinstance(log_position, dict)
+        and set(log_position) == {"entries", "hash"}
+        and isinstance(value.get("complete"), bool)
         and isinstance(value.get("stored", True), bool)
         and all(type(number) is int and number >= 0 for number in numbers)
         and isinstance(value.get("findings"), list)
         and len(value["findings"]) == min(value["findings_total"], _SHOWN)
         and all(isinstance(value.get(name), str) for name in ("about", "time", "location", "level"))
+        and value["level"].isalpha()
         and document.moment is not None
-        and document.about.startswith(_title(value["findings_total"], complete=value["complete"]))
+        and document.about == _about(value)
     )
     if not is_formed:
         raise UsageError(

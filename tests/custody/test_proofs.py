@@ -11,6 +11,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -226,6 +227,20 @@ def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provi
     assert "does not hold, or is by a key" in str(
         bundle_tree.check(location, [provider.public], deep=False)[0]
     )
+
+
+def test_nobody_signs_a_tree_of_things_that_are_not_in_the_bundle(tmp_path, provider, customer):
+    """Whoever may write there puts one before the next party signs: his leaves would be proved by that signature."""
+    location = shelf(str(tmp_path / "b"), 5)
+    bundle_tree.store_tree(location, [provider])
+    tree = bundle_tree.read(location)[0]
+    nodes = merkle_tree.leaf_hashes([b"a letter that nobody has written"])
+    forged = replace(tree, size=1, nodes=nodes, hash=nodes)
+    location.put(layout.TREE, bundle_tree._encode(forged))
+    location.put(layout.TREE_NODES, nodes)
+    assert bundle_tree.store_tree(location, [customer]).hash == tree.hash
+    assert bundle_tree.read(location)[0] == tree
+    assert bundle_tree.check(location, [provider.public, customer.public], deep=True) == []
 
 
 class Rival:

@@ -100,7 +100,8 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
         receipt.acknowledge(location, document, signature(document, provider), provider)
     with pytest.raises(UsageError, match="is for the root"):
         receipt.acknowledge(incomplete, document, signature(document, customer), provider)
-    forged = documents.make("receipt", "all well", {**document.value, "bundle": "another"})
+    about = document.about.replace(document.value["bundle"], "another")
+    forged = documents.make("receipt", "", {**document.value, "bundle": "another", "about": about})
     with pytest.raises(UsageError, match="names the bundle another"):
         receipt.acknowledge(location, forged, signature(forged, customer), provider)
     other = receipt.write(location, receipt.Checked("quick", 3, 100, []))
@@ -124,11 +125,18 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
         {"location": ["here"]},
         {"time": "soon"},
         {"about": "RECEIPT FOR A DAMAGED BUNDLE"},
+        {"about": "Receipt for the bundle, of which half was missing"},
+        {"remark": "half of it was missing"},
+        {"level": "full, but half of it was missing"},
+        {"custody": {"entries": 1, "hash": "", "remark": "half of it was missing"}},
+        {"findings_total": 10**12},
     ],
 )
 def test_a_receipt_that_says_two_things_is_not_counter_signed(location, provider, customer, changes):
     """A customer may write what he likes; who signs below it stands for it."""
     value = {**receipt.write(location, GOOD).value, **changes}
+    if "level" in changes:
+        value["about"] = value["about"].replace("level full", f"level {value['level']}")
     forged = documents.make("receipt", value["about"], value)
     with pytest.raises(UsageError, match="says one thing"):
         receipt.acknowledge(location, forged, signature(forged, customer), provider)

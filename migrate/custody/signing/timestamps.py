@@ -74,7 +74,10 @@ def load_roots(path: Path) -> list[x509.Certificate]:
 
 
 def stamp(store: Store, url: str) -> tuple[str, Stamp]:
-    """Ask the authority for a token over the tag manifest and keep it; return its key and what it says. Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none)."""
+    """Ask the authority for a token over the tag manifest and keep it; return its key and what it says.
+
+    Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none).
+    """
     request = _request(store.read(layout.TAG_MANIFEST))
     digest = request.message_imprint.message
     response = _ask(url, request.as_bytes())

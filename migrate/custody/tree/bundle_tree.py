@@ -43,12 +43,14 @@ class Tree(Struct, frozen=True):
 
 
 def store_tree(store: Store, signers: Sequence[Signer]) -> Checkpoint:
-    """Make the tree of the sealed bundle where there is none of it yet, and let every key sign its root.
+    """Make the tree of the sealed bundle where there is none of it yet, and let every key sign its root. One that lies
+    there is made again and compared, unless these keys have signed it: whoever may write there can put any, and what
+    its leaves say would be proved by these signatures.
 
     Raises ``DamageError`` where index or catalog cannot be read.
     """
-    tree = _stored_tree(store)
-    plain = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
+    tree = _stored_tree(store, [signer.public for signer in signers])
+    plain = _unsigned(tree)
     while True:
         etag, earlier = _checkpoint(store)
         signed = earlier if earlier is not None and earlier.body == plain.body else plain
@@ -64,7 +66,7 @@ def store_tree(store: Store, signers: Sequence[Signer]) -> Checkpoint:
         return signed
 
 
-def _stored_tree(store: Store) -> Tree:
+def _stored_tree(store: Store, by: Sequence[PublicKey]) -> Tree:
     """Return the bundle's tree, made where there is none. Of two runs that make one at once the first one's salts hold,
     and the nodes, which either may have written, are made again where they are of others.
     """
@@ -72,9 +74,11 @@ def _stored_tree(store: Store) -> Tree:
     while True:
         kept_tree = _kept(store)
         matching_tree = kept_tree if kept_tree is not None and kept_tree.root == root else None
-        if matching_tree is not None and merkle_tree.top(matching_tree.nodes) == matching_tree.hash:
+        if matching_tree is not None and _is_signed(store, matching_tree, by):
             return matching_tree
         new_tree = build_tree(store, matching_tree.seed if matching_tree else b"")
+        if new_tree == matching_tree:
+            return new_tree
         store.put(layout.TREE_NODES, new_tree.nodes)
         try:
             if kept_tree is None:
@@ -83,6 +87,23 @@ def _stored_tree(store: Store) -> Tree:
                 store.put(layout.TREE, _encode(new_tree))
         except AlreadyExistsError:
             continue
+        if _kept(store) == new_tree:
+            return new_tree
+
+
+def _is_signed(store: Store, tree: Tree, by: Sequence[PublicKey]) -> bool:
+    """Tell whether a tree is in order, and its root is signed by all these keys."""
+    signed = _checkpoint(store)[1]
+    return (
+        signed is not None
+        and signed.body == _unsigned(tree).body
+        and len(signed.signers(by)) == len(by)
+        and merkle_tree.top(tree.nodes) == tree.hash
+    )
+
+
+def _unsigned(tree: Tree) -> Checkpoint:
+    return Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
 
 
 def build_tree(store: Store, seed: bytes = b"") -> Tree:
