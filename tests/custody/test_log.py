@@ -687,3 +687,16 @@ def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, c
     note = f"{document.key} is signed by acme, whose key counts until"
     assert (verified.code, note in verified.out) == (0, True), verified.out
     assert "acme" not in call("custody", "show", kept.location, "--signers", allowed).out
+
+
+def test_one_clock_that_was_ahead_ends_no_key_sooner(kept, provider, customer, tmp_path):
+    """What is written after an entry of 2099 is of today, for a key that counts until next year."""
+    end = f"{datetime.now(UTC) + timedelta(days=300):%Y%m%d}"
+    allowed = signers_file(tmp_path / "allowed", acme=(customer,))
+    allowed.write_text(f'{allowed.read_text()}host valid-before="{end}" {provider.public.line}\n')
+    root = custody_log.read(kept).last.what.root
+    for signer, ahead in ((customer, 9999), (provider, 0)):
+        what = CustodyEvent("noted", "b", root, kept.location, {"what": "end"})
+        moment = datetime.now(UTC) + timedelta(days=ahead)
+        custody_log.append(kept, signer, lambda _, what=what: [what], clock=lambda moment=moment: moment)
+    assert custody_log.read(kept).uncounted(allowed_signers.load(allowed)) == []

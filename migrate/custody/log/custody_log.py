@@ -70,11 +70,12 @@ class Log(Struct, frozen=True):
     def dated(self, trust: Trust) -> Iterator[tuple[LogEntry, datetime]]:
         """Yield the entries by keys of a list, each with the time as of which it shows anything: its own, and not
         before that of an earlier one whose key counted. Whoever has a key that counts no more dates back what he signs.
+        None is of later than now: one clock that was ahead would make keys end sooner.
         """
-        latest = datetime.min.replace(tzinfo=UTC)
+        latest, now = datetime.min.replace(tzinfo=UTC), datetime.now(UTC)
         for entry_ in self.entries:
             if entry_.public in trust.keys:
-                moment = max(latest, entry_.moment)
+                moment = max(latest, min(entry_.moment, now))
                 latest = latest if trust.name(entry_.public, moment) is None else moment
                 yield entry_, moment
 
