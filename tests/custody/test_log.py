@@ -634,7 +634,7 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, pr
     now.
     """
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
-    made = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    made = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root}, now=made)
     what = CustodyEvent("audited", "b", document.root, kept.location, document.named)
 
