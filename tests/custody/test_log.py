@@ -629,30 +629,32 @@ def test_what_is_added_is_a_document_by_its_name_and_of_its_size(kept, provider,
         documents.parse(large.data, large.key)
 
 
-def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(kept, provider, make_key, tmp_path):
+def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(
+    location, provider, make_key, tmp_path
+):
     """A key that is replaced since has signed it. Where nobody has written it down, or a stranger, it counts as of
     now.
     """
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
     made = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
-    document = documents.make("audit", "An audit", {"root": custody_log.read(kept).last.what.root}, now=made)
-    what = CustodyEvent("audited", "b", document.root, kept.location, document.named)
+    document = documents.make("audit", "An audit", {"root": "r"}, now=made)
+    what = CustodyEvent("audited", "b", document.root, location.location, document.named)
 
     def signed_at():
-        return documents.signed_at(document, custody_log.read(kept), trust)
+        return documents.signed_at(document, custody_log.read(location), trust)
 
     assert signed_at() is None
-    custody_log.append(kept, make_key("stranger"), lambda _: [what], clock=lambda: made)
+    custody_log.append(location, make_key("stranger"), lambda _: [what], clock=lambda: made)
     assert signed_at() is None
     for hours, shown in ((-1, 0), (2, 0)):  # the first entry that shows anything counts
         custody_log.append(
-            kept, provider, lambda _: [what], clock=lambda hours=hours: made + timedelta(hours=hours)
+            location, provider, lambda _: [what], clock=lambda hours=hours: made + timedelta(hours=hours)
         )
         assert signed_at() == made + timedelta(hours=shown)
     later = documents.make("audit", "Another", {"root": document.root}, now=made)
-    what = CustodyEvent("audited", "b", document.root, kept.location, later.named)
-    custody_log.append(kept, provider, lambda _: [what], clock=lambda: made + timedelta(hours=3))
-    assert documents.signed_at(later, custody_log.read(kept), trust) == made + timedelta(hours=3)
+    what = CustodyEvent("audited", "b", document.root, location.location, later.named)
+    custody_log.append(location, provider, lambda _: [what], clock=lambda: made + timedelta(hours=3))
+    assert documents.signed_at(later, custody_log.read(location), trust) == made + timedelta(hours=3)
 
 
 def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, customer, make_key, tmp_path):
