@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +21,8 @@ from exporters.errors import SourceUnreachableError
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import read_status
-from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.errors import as_source_errors, has_ended
+from exporters.mysql.connection import LOCK_SECONDS, Connection, MysqlAddress, connect
+from exporters.mysql.errors import as_source_errors, has_ended, number_of
 from exporters.mysql.rows.row_feed import Feeds
 from exporters.mysql.sessions.server_settings import server_settings
 from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
@@ -30,6 +31,9 @@ from exporters.sql.snapshots import lost_with_sessions
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 _TRIES = 5
+_TOUCH_SECONDS = 2
+"""So long a session waits for a table that the holder has: only behind somebody who waits for the holder."""
+_LOCK_TIMEOUT = 1205
 
 
 class MysqlSession(Struct, frozen=True):
@@ -77,10 +81,12 @@ def open_snapshot(
                     else _begin_apart(opened)
                 )
                 unreadable = unreadable_tables(opened[0], tables)
+                readable = [table for table in tables if table.name not in unreadable]
+                are_kept = not is_one_moment or _keep(begun, opened[1:], readable)
                 listed = read_tables(opened[0])
                 before, now = _shapes(tables), _shapes(listed)
                 is_altered = any(now.get(name, shape) != shape for name, shape in before.items())
-                if before == now or not (
+                if (are_kept and before == now) or not (
                     left or is_altered
                 ):  # some programs make and drop tables all the time
                     break
@@ -100,6 +106,29 @@ def open_snapshot(
             feeds.close()
         for connection in opened:
             connection.close()
+
+
+def _keep(begun: _Begun, readers: Sequence[Connection], tables: Sequence[MysqlTable]) -> bool:
+    """Touch all tables by the sessions that read rows, too: one that came later to a table would wait behind an ALTER
+    TABLE that waits for the holder. False where one waits already.
+    """
+    if begun.consistency == ONE_SESSION:
+        return True
+
+    def touch(reader: Connection) -> bool:
+        reader.run(f"SET SESSION lock_wait_timeout = {_TOUCH_SECONDS}")
+        try:
+            unreadable_tables(reader, tables)
+        except pymysql.Error as exc:
+            if number_of(exc) != _LOCK_TIMEOUT:
+                raise
+            return False
+        finally:
+            reader.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")
+        return True
+
+    with ThreadPoolExecutor(len(readers)) as pool:
+        return all([*pool.map(touch, readers)])
 
 
 def _shapes(tables: Sequence[MysqlTable]) -> Mapping[str, tuple[str, str, Sequence[str]]]:

@@ -64,6 +64,9 @@ _PREPARE = (
 """What a replica says before it asks for the log: that it knows checksums, and MariaDB's numbers of transactions."""
 _STANDALONE_AT = HEADER_BYTES + 12
 _ONE_PHASE_AT = HEADER_BYTES
+_XID = struct.Struct("<iII")
+"""Of a transaction in two phases, behind that: the format of its name, the lengths of both parts of the name."""
+_XA_COMMIT, _XA_ROLLBACK = "XA COMMIT ", "XA ROLLBACK "
 
 
 class LogRequest(Struct, frozen=True):
@@ -110,6 +113,7 @@ class BinlogStream:
         self._begun = False
         self._is_inside = False
         self._maps: dict[int, bytes | None] = {}
+        self._prepared: set[str] = set()
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._ready = threading.Condition()
@@ -261,9 +265,7 @@ class BinlogStream:
             self._open(event)
             self._is_inside = not event[_STANDALONE_AT] & MARIADB_STANDALONE
         elif kind == EventType.XA_PREPARE:
-            if self._begun and not event[_ONE_PHASE_AT]:
-                yield from self._change(event)
-            yield from self._end(event, end)
+            yield from self._prepare(event, end)
         elif kind not in WITHOUT_ROWS and not is_ignorable(event):
             place = self._files.show(self._start_of(event))
             problem = (
@@ -296,8 +298,10 @@ class BinlogStream:
             if self._begin is None:
                 self._open(event)
             self._is_inside = True
-        elif word == "COMMIT" or word.startswith(("XA COMMIT ", "XA ROLLBACK ")):
+        elif word == "COMMIT":
             yield from self._end(event, end)
+        elif word.startswith((_XA_COMMIT, _XA_ROLLBACK)):
+            yield from self._end_of_prepared(word, event, end)
         elif word == "ROLLBACK":
             if self._begun:
                 yield from self._change(event)
@@ -330,6 +334,24 @@ class BinlogStream:
         if self._begun:
             yield Message(MessageKind.COMMIT, make_position(self._file, end), event)
         self._begin, self._begun, self._is_inside = None, False, False
+
+    def _prepare(self, event: bytes, end: int) -> Iterator[Message]:
+        if not event[_ONE_PHASE_AT]:
+            self._prepared.add(_name_of_prepared(event))
+            if self._begun:
+                yield from self._change(event)
+        yield from self._end(event, end)
+
+    def _end_of_prepared(self, word: str, event: bytes, end: int) -> Iterator[Message]:
+        """Yield the end of a transaction in two phases. Where its rows have not come by, its commit is a change."""
+        name = word.removeprefix(_XA_COMMIT).removeprefix(_XA_ROLLBACK)
+        is_seen = name in self._prepared or self._begun or name.endswith(" ONE PHASE")
+        self._prepared.discard(name)
+        if word.startswith(_XA_COMMIT) and not is_seen:
+            if self._begin is None:
+                self._open(event)
+            yield from self._change(event)
+        yield from self._end(event, end)
 
     def _rotate(self, event: bytes) -> None:
         offset = int.from_bytes(event[HEADER_BYTES : HEADER_BYTES + 8], "little")
@@ -382,3 +404,11 @@ class BinlogStream:
     @property
     def _position(self) -> int:
         return make_position(self._file, self._offset)
+
+
+def _name_of_prepared(event: bytes) -> str:
+    """Return the name of a transaction that is prepared, as the statements that end it have it, in capitals."""
+    number, first, second = _XID.unpack_from(event, _ONE_PHASE_AT + 1)
+    start = _ONE_PHASE_AT + 1 + _XID.size
+    parts = event[start : start + first], event[start + first : start + first + second]
+    return ",".join([*(f"X'{part.hex().upper()}'" for part in parts), str(number)])

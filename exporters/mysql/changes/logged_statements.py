@@ -83,6 +83,7 @@ _KEY_MADE = re.compile(
 """A foreign key that changes rows."""
 _SAVEPOINT = re.compile(r"(?:SAVEPOINT\s|ROLLBACK\s+(?:WORK\s+)?TO\s)", re.IGNORECASE)
 _ROLLBACK = re.compile(r"ROLLBACK(?:\s+WORK)?\s*;?$", re.IGNORECASE)
+_COMMIT_PREPARED = re.compile(r"XA\s+COMMIT\s", re.IGNORECASE)
 _HARMLESS = re.compile(
     r"(?:$|(?:CREATE|ALTER|DROP|RENAME|GRANT|REVOKE|SET|ANALYZE|OPTIMIZE|REPAIR|CHECK|FLUSH|INSTALL|UNINSTALL|BEGIN"
     r"|START|COMMIT|XA|RELEASE|LOCK|UNLOCK|USE)\b)",
@@ -103,6 +104,8 @@ class StatementKind(Enum):
     """Rows, by statement: the log does not say which."""
     ROLLBACK = "rollback"
     """What the transaction has logged before is taken back, as where it has made a temporary table, too."""
+    COMMIT_PREPARED = "commit prepared"
+    """Commits what was prepared in two phases, in another place of the log."""
     END = "end"
     """The whole database is dropped."""
 
@@ -180,6 +183,8 @@ def _read(text: str, query: Query, names: Names) -> LoggedStatement | None:
         return LoggedStatement(StatementKind.END, (), text) if is_ours else None
     if _ROLLBACK.match(text):
         return LoggedStatement(StatementKind.ROLLBACK, (), text)
+    if _COMMIT_PREPARED.match(text):
+        return LoggedStatement(StatementKind.COMMIT_PREPARED, (), text)
     if _HARMLESS.match(text) or not (
         names.is_ours(query.database) or names.fold(names.database) in names.fold(text)
     ):

@@ -5,7 +5,7 @@ import secrets
 import signal
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from exporters.engine import Texts
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -27,6 +28,7 @@ from exporters.mysql import consistent_snapshot
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import _from_option_file, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
+from exporters.mysql.live_rows import live_rows
 from exporters.mysql.rows.text_codec import double_text
 from exporters.mysql.sessions import snapshot_locks
 from exporters.mysql.source import MysqlExporter
@@ -38,6 +40,7 @@ from tests.export.victims import Counting, run
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, open_database, run_sql
 from tests.exporters.postgres.databases import NoBuckets
 from tests.tools.bundles import differences, read_bundle, restore_from
+from tests.tools.waiting import eventually
 
 
 def values(reader, table_name, column_name):
@@ -184,6 +187,51 @@ def test_tables_that_are_altered_before_the_snapshot_begins_are_read_as_they_are
     assert export_database(url, tmp_path / "bundle").complete
     assert not changes
     assert differences(read_bundle(tmp_path / "bundle"), url) == []
+
+
+def renaming(url: str) -> threading.Thread:
+    """Begin a RENAME of table ``t``, and return once it waits."""
+
+    def rename() -> None:
+        with suppress(pymysql.err.OperationalError):  # it waits for no longer
+            run_sql(url, "SET SESSION lock_wait_timeout = 10; RENAME TABLE t TO renamed")
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    waiting = (
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'RENAME%' AND STATE LIKE 'Waiting for%'"
+    )
+    eventually(lambda: fetch(url, f"{waiting} AND DB = DATABASE()"))
+    return thread
+
+
+def test_a_definition_that_waits_for_the_export_does_not_keep_it_from_its_rows(mariadb):
+    """A server serves locks in their order: who comes later to a table waits behind it."""
+    url = mariadb.database()
+    run_sql(url, "CREATE TABLE first (id INT); CREATE TABLE t (id INT); INSERT INTO t VALUES (1)")
+    with live_rows(parse_url(url), readers=2) as rows:
+        thread = renaming(url)
+        texts: list[Texts] = []
+        rows.each("", "t", texts.append)
+        assert thread.is_alive()
+    thread.join()
+    assert [b"".join(row) for row in texts] == [b"\x011"]
+
+
+def test_a_definition_that_waits_while_the_snapshot_begins_is_made_first(mariadb, monkeypatch):
+    url, threads = mariadb.database(), []
+    run_sql(url, "CREATE TABLE t (id INT)")
+
+    def touch(connection, tables):
+        unreadable = snapshot_locks.unreadable_tables(connection, tables)
+        if not threads:
+            threads.append(renaming(url))
+        return unreadable
+
+    monkeypatch.setattr(consistent_snapshot, "unreadable_tables", touch)
+    with live_rows(parse_url(url), readers=2) as rows:
+        assert [*rows.tables()] == [("", "renamed")]
+    threads[0].join()
 
 
 @pytest.mark.parametrize(

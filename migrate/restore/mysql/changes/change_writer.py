@@ -264,11 +264,7 @@ class MysqlChangeWriter:
         if kind in ROWS:
             self._take_rows(message)
         elif kind == EventType.XA_PREPARE:
-            where = self._files.show(message.position)
-            raise ChangeConflictError(
-                f"the transaction at {where} was prepared by XA PREPARE: transactions in two phases cannot be followed",
-                next_step=_BASE_AGAIN,
-            )
+            raise self._in_two_phases(message.position, "prepared by XA PREPARE")
         elif (statement := self._statement(message)) is not None:
             self._take_statement(statement, message)
         else:
@@ -337,6 +333,8 @@ class MysqlChangeWriter:
             self._truncate(statement, where)
         elif statement.kind is StatementKind.DEFINITION:
             self._define(statement, message.position)
+        elif statement.kind is StatementKind.COMMIT_PREPARED:
+            raise self._in_two_phases(message.position, "prepared by XA PREPARE before the log was read")
         elif statement.kind is StatementKind.END:
             raise ChangeConflictError(f"the source's database was dropped at {where}", next_step=_BASE_AGAIN)
         else:
@@ -346,6 +344,13 @@ class MysqlChangeWriter:
                 next_step="at the source: SET GLOBAL binlog_format = 'ROW', and let applications connect again; then "
                 + _BASE_AGAIN,
             )
+
+    def _in_two_phases(self, position: int, what: str) -> ChangeConflictError:
+        return ChangeConflictError(
+            f"the transaction at {self._files.show(position)} was {what}: transactions in two phases cannot be"
+            " followed",
+            next_step=_BASE_AGAIN,
+        )
 
     def _take_back(self, where: str) -> None:
         """Undo what the source's transaction has done. Raises ``ChangeConflictError`` where rows of it are written, and

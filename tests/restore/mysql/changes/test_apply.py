@@ -7,10 +7,12 @@ import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.changes.apply import ChangeConflictError
+from migrate.changes.segments import SegmentFolder
 from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.mysql.changes import change_writer
 from migrate.restore.mysql.changes.change_writer import open_change_writer
 from migrate.restore.mysql.changes.follow_marks import run_events, start_events, stop_events
+from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, open_database, run_sql, session
 from tests.restore.mysql.changes.conftest import mark_base
 from tests.tools.mysql_settings import global_settings
@@ -225,3 +227,25 @@ def test_rights_and_a_second_writer_are_named(make_pair, other_mariadb, monkeypa
     pair.capture("INSERT INTO t VALUES (1), (2)")
     pair.apply(url)
     pair.assert_equal()
+
+
+@pytest.mark.parametrize("maker", ["make_pair", pytest.param("make_mysql_pair", marks=pytest.mark.torture)])
+def test_what_was_prepared_before_the_base_stops_where_it_is_committed(maker, request, tmp_path):
+    """Its rows lie before the base in the log, and no snapshot shows them."""
+    pair = request.getfixturevalue(maker)("CREATE TABLE t (id INT PRIMARY KEY)")
+    with open_database(pair.source) as connection, connection.cursor() as cursor:
+        for statement in ("START", "END", "PREPARE"):
+            cursor.execute(f"XA {statement} 'p', 'q', 7")
+            if statement == "START":
+                cursor.execute("INSERT INTO t VALUES (1)")
+        with pair.log.open_base() as base:
+            mark_base(pair.destination, "app", base)
+        pair.base, pair.folder = (
+            base,
+            SegmentFolder(open_location(str(tmp_path)), "app", base.position),
+        )
+        pair.folder.begin()
+        cursor.execute("XA COMMIT 'p', 'q', 7")
+    pair.capture("INSERT INTO t VALUES (2)")
+    with pytest.raises(ChangeConflictError, match="XA PREPARE before the log was read"):
+        pair.apply()
