@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from migrate.storage.s3.http import concurrent_requests
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.exporters.objects.conftest import MakeShop, Shop
@@ -19,15 +20,18 @@ LARGE = bytes(17 * 2**20)
 
 
 class Denying(HttpProxy):
-    """Denies writes of keys with this word in them; a word is in all keys where it is empty."""
+    """Denies writes of keys with this word in them; a word is in all keys where it is empty. Answers ``answer`` to
+    them.
+    """
 
     word = "denied"
+    answer = refusal(403, "AccessDenied")
 
     def handle(self, asked: Asked) -> Answer:
         is_write = asked.method == "PUT" or (asked.method == "POST" and "uploads" in asked.query)
         in_bucket = asked.path.strip("/").partition("/")[2]
         is_denied = is_write and in_bucket and ".moveout" not in in_bucket and self.word in in_bucket
-        return refusal(403, "AccessDenied") if is_denied else super().handle(asked)
+        return self.answer if is_denied else super().handle(asked)
 
 
 def keys_of(shop: Shop) -> list[str]:
@@ -84,6 +88,45 @@ def test_what_is_denied_is_named_and_all_else_arrives(
     assert keys_of(new) == [*(f"a/{number}" for number in range(5)), "a/large"]
     listing = new.boto.list_object_versions(Bucket=new.name)
     assert "moveout-probe" not in str([*listing["Versions"], *listing.get("DeleteMarkers", ())])
+    denying.word = "nothing is denied"
+    again = call(*words)
+    assert again.code == 0, again
+    assert keys_of(new) == old.keys()
+
+
+SILENT = Answer(200)
+"""As a proxy answers that keeps what is sent to it: not S3, which says the ETag."""
+
+
+@pytest.mark.parametrize("answer", [refusal(500, "InternalError"), SILENT], ids=["error", "nothing"])
+@pytest.mark.parametrize("command", ["sync", "restore"])
+def test_an_object_that_the_destination_fails_to_take_is_named_and_all_else_arrives(
+    command: str,
+    answer: Answer,
+    old: Shop,
+    denying: Denying,
+    minio: S3Server,
+    make_shop: MakeShop,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It may never take it: a command that ends at the first such object would never come to the others."""
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 0.5)
+    denying.word, denying.answer = "denied/1", answer
+    new = make_shop(minio)
+    there = (
+        f"s3://{new.name}?profile={extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)}"
+    )
+    words = ["sync", f"shop={old.url}", f"shop={there}"]
+    if command == "restore":
+        assert call("export", f"shop={old.url}", "--to", tmp_path / "bundle").code == 0
+        words = ["restore", str(tmp_path / "bundle"), f"shop={there}"]
+    ended = call(*words)
+    if answer is SILENT:
+        assert (ended.code, "it is not S3's" in ended.err) == (5, True), ended
+    else:
+        assert (ended.code, "denied/1: InternalError" in ended.out) == (3, True), ended
+        assert set(keys_of(new)) == set(old.keys()) - {"denied/1"}
     denying.word = "nothing is denied"
     again = call(*words)
     assert again.code == 0, again

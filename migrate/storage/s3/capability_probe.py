@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
-from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
+from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, SlowDownError, UnreachableError
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.http.messages import Headers, Request, was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -196,10 +196,13 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
 
 
 def stops_all(destination: DestinationBucket, error: MoveoutError) -> bool:
-    """Tell whether what one write ended in stops all others. Access that is denied to one key does not, where the
-    destination takes a key of our own; this is tried every few seconds at most.
+    """Tell whether what one write ended in stops all others. Access that is denied to one key does not, nor an error
+    of the server itself, where the destination takes a key of our own; this is tried every few seconds at most.
     """
-    if not isinstance(error, NotAllowedError):
+    is_of_server = (
+        isinstance(error, UnreachableError) and was_answered(error) and not isinstance(error, SlowDownError)
+    )
+    if not (isinstance(error, NotAllowedError) or is_of_server):
         return isinstance(error, UnreachableError | NoSpaceError)
     with destination.probe_lock:
         if time.monotonic() - destination.took_probe_at < _TRUSTED_SECONDS:

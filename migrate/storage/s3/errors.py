@@ -78,7 +78,7 @@ _PASSING = {
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
 _SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | TimeoutError
-_INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
+INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
 
 
 _UNREACHABLE_NEXT = "check the endpoint and the network, then run the same command again"
@@ -200,7 +200,7 @@ def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
     way has answered instead.
     """
     if name not in answer:
-        raise UnreachableError(f"the answer has no {name}, so it is not S3's", about=what, next_step=_INSTEAD)
+        raise UnreachableError(f"the answer has no {name}, so it is not S3's", about=what, next_step=INSTEAD)
     return answer[name]
 
 
@@ -209,7 +209,7 @@ def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     ``UnreachableError``.
     """
     if not answer.keys() - {"ResponseMetadata"}:
-        raise UnreachableError("the answer is empty, so it is not S3's", about=what, next_step=_INSTEAD)
+        raise UnreachableError("the answer is empty, so it is not S3's", about=what, next_step=INSTEAD)
     return answer
 
 

@@ -13,6 +13,7 @@ import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
 from migrate.errors import MoveoutError, UnreachableError
+from migrate.storage.s3.errors import INSTEAD, needed
 
 Headers = Mapping[str, str]
 READING = {"GET", "HEAD"}
@@ -68,13 +69,16 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 def meant(request: Request, response: Response) -> Response:
     """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
     before it knows the end. Where a server ignores If-Match, an object of another ETag is a failed precondition. Raises
-    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for.
+    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for, or answers to an
+    object that is put as if it was nothing.
     """
     if not response.is_success:
         return response
     if request.operation != "GetObject":
         if response.body and _ERROR.match(response.body):
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, response.headers, response.body)
+        if request.operation == "PutObject":
+            needed(response.headers, "etag", request.key)
     elif "Range" in request.headers:
         _check_range(request, response)
     if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
@@ -99,7 +103,7 @@ def _check_range(request: Request, response: Response) -> None:
         raise MoveoutError(
             f"{size_bytes} bytes come where a part of it is asked for: something ignores Range",
             about=request.key,
-            next_step="check the endpoint, and what is on the way to it",
+            next_step=INSTEAD,
         )
     came = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
     if came is not None and came[1] != start:
