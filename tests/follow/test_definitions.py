@@ -62,6 +62,14 @@ CREATE TABLE place (id int PRIMARY KEY); CREATE TABLE town (PRIMARY KEY (id)) IN
 CREATE TYPE pair AS (a int, b int); CREATE SEQUENCE steps;
 CREATE TRIGGER sent AFTER UPDATE ON bills FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE DOMAIN rate AS int CHECK (VALUE < 100); CREATE POLICY all_of_it ON bills USING (true);
+CREATE POLICY of_some ON bills USING (true); CREATE VIEW shown AS SELECT id FROM bills;
+CREATE TABLE spelled (id int PRIMARY KEY, name text COLLATE "C"); CREATE PUBLICATION sent FOR TABLE spelled;
+CREATE AGGREGATE together(int) (SFUNC = int4pl, STYPE = int);
+CREATE FUNCTION cheap() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere OPTIONS (host 'a');
+CREATE FOREIGN TABLE distant (a int) SERVER far OPTIONS (name 'a'); CREATE FOREIGN TABLE away (a int) SERVER far;
+CREATE FUNCTION heard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER heard ON ddl_command_end EXECUTE FUNCTION heard();
 """
 AGAIN = {
     "column public.bills.total (integer)": "ALTER TABLE bills ALTER total SET DEFAULT 2",
@@ -81,6 +89,17 @@ AGAIN = {
     "index public.of_some": "DROP INDEX of_some;"
     " CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'z')",
     "view public.due": "CREATE OR REPLACE VIEW due AS SELECT id FROM bills WHERE total > 0",
+    "policy of_some of public.bills": "ALTER POLICY of_some ON bills TO pg_monitor",
+    "view public.shown": "ALTER VIEW shown SET (security_barrier)",
+    "column public.spelled.name (text)": 'ALTER TABLE spelled ALTER name TYPE text COLLATE "POSIX"',
+    "publication sent": "ALTER PUBLICATION sent SET (publish = 'insert')",
+    "function public.together(integer)": "DROP AGGREGATE together(int);"
+    " CREATE AGGREGATE together(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1')",
+    "function public.cheap()": "ALTER FUNCTION cheap() COST 7",
+    "server far": "ALTER SERVER far OPTIONS (SET host 'b')",
+    "foreign table public.distant": "ALTER FOREIGN TABLE distant OPTIONS (SET name 'b')",
+    "foreign table public.away": "ALTER FOREIGN TABLE away ADD b int",
+    "event trigger heard": "ALTER EVENT TRIGGER heard DISABLE",
 }
 
 

@@ -110,7 +110,8 @@ definitions(kind, label, stored, printed, made_by) AS (
     FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
   FROM relations r WHERE r.relkind IN ('r', 'p')
   UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
-    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, d.oid IS NULL), pg_get_expr(d.adbin, d.adrelid), d.xmin
+    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, d.oid IS NULL, (SELECT collname FROM
+      pg_catalog.pg_collation l WHERE l.oid = a.attcollation)), pg_get_expr(d.adbin, d.adrelid), d.xmin
   FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
@@ -125,14 +126,18 @@ definitions(kind, label, stored, printed, made_by) AS (
   UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), concat_ws(' ', g.tgtype, g.tgenabled),
     pg_get_triggerdef(g.oid), g.xmin
   FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
-  UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive),
+  UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), concat_ws(' ', p.polcmd, p.polpermissive, (
+      SELECT string_agg(CASE o WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(o)) END, ' '
+        ORDER BY pg_get_userbyid(o)) FROM unnest(p.polroles) AS o)),
     concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid)), p.xmin
   FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
   UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-    concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig),
-    concat_ws(' ', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)), p.xmin
+    concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig, p.proleakproof,
+      p.proparallel, g.aggtransfn, g.aggfinalfn, g.agginitval),
+    concat_ws(' ', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
+      CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END), p.xmin
   FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang LEFT JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = p.oid
   UNION ALL SELECT 'type', format('%I.%I', n.nspname, t.typname),
     concat_ws(' ', format_type(t.typbasetype, t.typtypmod), t.typnotnull, t.typdefault IS NULL, (
       SELECT string_agg(k.conname, ' ' ORDER BY k.conname) FROM pg_catalog.pg_constraint k
@@ -146,13 +151,32 @@ definitions(kind, label, stored, printed, made_by) AS (
   UNION ALL SELECT 'sequence', r.label, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement,
     s.seqmin, s.seqmax, s.seqcache, s.seqcycle), '', NULL
   FROM pg_catalog.pg_sequence s JOIN relations r ON r.oid = s.seqrelid
-  UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, r.label, '',
+  UNION ALL SELECT 'publication', quote_ident(pubname), concat_ws(' ', puballtables, pubinsert, pubupdate, pubdelete,
+    pubtruncate, coalesce(to_jsonb(p) ->> 'pubviaroot', 'false')), '', NULL FROM pg_catalog.pg_publication p
+  UNION ALL SELECT 'publication relation', format('%s in publication %I', r.label, p.pubname), t.columns, t.filter,
+    o.xmin
+  FROM pg_catalog.pg_publication_rel o JOIN relations r ON r.oid = o.prrelid
+  JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
+  CROSS JOIN LATERAL (SELECT max(CASE WHEN to_jsonb(o) ->> 'prattrs' <> '' THEN to_jsonb(t) ->> 'attnames' END),
+      max(to_jsonb(t) ->> 'rowfilter') FROM pg_catalog.pg_publication_tables t
+    WHERE t.pubname = p.pubname AND t.schemaname = r.nspname AND t.tablename = r.relname
+      AND (to_jsonb(o) ->> 'prattrs' <> '' OR to_jsonb(o) ->> 'prqual' <> '')) AS t(columns, filter)
+  UNION ALL SELECT 'event trigger', quote_ident(evtname),
+    concat_ws(' ', evtevent, evtenabled, evtfoid::regproc, evttags), '', NULL FROM pg_catalog.pg_event_trigger
+  UNION ALL SELECT 'server', quote_ident(srvname), '', concat_ws(' ', srvtype, srvversion, srvoptions), xmin
+  FROM pg_catalog.pg_foreign_server
+  UNION ALL SELECT 'foreign table', r.label, (
+      SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+      FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    concat(f.ftoptions), f.xmin FROM pg_catalog.pg_foreign_table f JOIN relations r ON r.oid = f.ftrelid
+  UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, r.label,
+    CASE r.relkind WHEN 'v' THEN concat(r.reloptions) ELSE '' END,
     pg_get_viewdef(r.oid), w.xmin
   FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid AND w.rulename = '_RETURN'
   UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), concat_ws(' ', w.ev_type, w.ev_enabled),
     pg_get_ruledef(w.oid), w.xmin
   FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN')
-SELECT textsend(kind), textsend(label), textsend(stored), textsend(coalesce(printed, '')),
+SELECT textsend(kind), textsend(label), textsend(coalesce(stored, '')), textsend(coalesce(printed, '')),
   textsend((age(made_by) BETWEEN 0 AND {age})::text)
 FROM definitions
 """
