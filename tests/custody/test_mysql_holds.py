@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import pymysql
 import pytest
 
-from exporters.mysql.connection import parse_url
+from exporters.mysql.connection import connect, parse_url
+from exporters.mysql.definitions.event_status import may_be_held
 from migrate.custody.source_holds.mysql import DatabaseHold, Server, ServerHold
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere
-from tests.exporters.mysql.databases import run_sql
-from tests.tools.mysql_settings import kept_settings
+from tests.exporters.mysql.databases import fetch, run_sql
+from tests.tools.bundles import read_bundle
+from tests.tools.mysql_settings import global_settings, kept_settings
 
 _SCRIPT = """
 CREATE TABLE posts (id int PRIMARY KEY, text text);
@@ -151,6 +153,8 @@ def test_a_mariadb_server_becomes_read_only_where_that_is_meant(shop, tmp_path):
             cursor.execute("INSERT INTO posts VALUES (1)")
         assert call(*words).code == 0  # what is meant stands in the file
         assert call("export", f"app={shop.url}", "--to", tmp_path / "bundle").code == 0
+        losses = [(loss.item, loss.property) for _, loss in read_bundle(tmp_path / "bundle").losses()]
+        assert [item for item, kind in losses if kind == "status"] == ["event `idle`", "event `sweep`"]
         assert call("hold", "undo", path, "--yes").code == 0
         with session.cursor() as cursor:
             cursor.execute("INSERT INTO posts VALUES (2)")
@@ -167,24 +171,38 @@ def test_killed_anywhere_it_is_finished_or_undone(shop, tmp_path, late):
 
 @pytest.mark.torture
 def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path):
+    """Its events are disabled before: the first one that is due in it would end the scheduler of the whole server."""
     url, other, path = mysql.database(), mysql.database(), tmp_path / "undo.json"
     name = url.rpartition("/")[2]
-    run_sql(url, "CREATE TABLE posts (id int)")
+    run_sql(url, "CREATE TABLE posts (id int); CREATE EVENT tick ON SCHEDULE EVERY 1 SECOND DO SELECT 1")
     run_sql(other, "CREATE TABLE posts (id int)")
     one = DatabaseHold(Server(parse_url(url)))
     for late in (False, True):
         killed_everywhere(path, one, late=late)
     one.close()
     words = ("hold", "source", f"app={url}", "--reason", "asked", "--undo", path, "--yes")
-    with mysql.connect(name) as session, session.cursor() as cursor:
+    statuses = f"SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = '{name}'"
+    with (
+        global_settings(mysql.url, event_scheduler="ON"),
+        mysql.connect(name) as session,
+        session.cursor() as cursor,
+    ):
         held = call(*words)
         assert (held.code, "READ ONLY = 1" in held.out) == (0, True), held.out + held.err
         with pytest.raises(pymysql.err.Error, match="read only"):
             cursor.execute("INSERT INTO posts VALUES (1)")  # even an administrator's session, opened before
         run_sql(other, "INSERT INTO posts VALUES (1)")
+        assert fetch(url, statuses) == [("DISABLED",)]
+        assert [is_held(database) for database in (url, other)] == [True, False]
         assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
         assert call("hold", "undo", path, "--yes").code == 0
+        assert fetch(url, statuses) == [("ENABLED",)]
         cursor.execute("INSERT INTO posts VALUES (2)")
+
+
+def is_held(url: str) -> bool:
+    with closing(connect(parse_url(url))) as connection:
+        return may_be_held(connection)
 
 
 @pytest.mark.torture

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pymysql
+
+from exporters.mysql.connection import Connection
+from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 
 ENABLED, DISABLED = "ENABLED", "DISABLED"
@@ -13,6 +17,7 @@ _EVENTS = (
     "SELECT EVENT_NAME, STATUS, DEFINER, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.EVENTS"
     " WHERE EVENT_SCHEMA = {}"
 )
+_OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {}"
 Rows = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query, and raises what it raises."""
 
@@ -62,3 +67,18 @@ def set_status(event: Event, status: str, *, run: Callable[[str | bytes], object
 def read_events(rows: Rows, database: str) -> list[Event]:
     """Return the events of a database."""
     return [Event(*map(str, row)) for row in rows(_EVENTS.format(quote_literal(database)))]
+
+
+def may_be_held(connection: Connection) -> bool:
+    """Tell whether a server or a session's database is read-only: then a hold may have disabled its events. Raises the
+    driver's errors.
+    """
+    if connection.value("SELECT @@GLOBAL.read_only"):
+        return True
+    try:
+        options = connection.value(_OPTIONS.format(quote_literal(connection.address.database)))
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return False
+    return "READ ONLY=1" in str(options)

@@ -9,6 +9,7 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.mysql.connection import Connection
+from exporters.mysql.definitions.event_status import DISABLED, may_be_held, read_events
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 
@@ -46,6 +47,16 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
             losses.append(Loss("database", "encryption", reason))
         if any("READ ONLY=1" in str(options) for (options,) in _rows(connection, _OPTIONS)):
             losses.append(Loss("database", "read only", "it takes no changes; the restored one does"))
+    if may_be_held(connection):
+        reason = (
+            "it is disabled while its database is read-only: if a hold has done that, ALTER EVENT … ENABLE at the"
+            " destination"
+        )
+        losses += [
+            Loss(f"event {quote_name(event.name)}", "status", reason)
+            for event in read_events(connection.rows, connection.address.database)
+            if event.status == DISABLED
+        ]
     return losses
 
 

@@ -84,10 +84,28 @@ class Server:
 
 
 class _ServerMode(SourceHold):
-    """What both kinds of holds share: the server binds open sessions at once."""
+    """What both kinds of holds share: the server binds open sessions at once, and events run no more."""
 
     def __init__(self, server: Server) -> None:
         self.url, self._server = server.url, server
+        self._events = _Events(server)
+
+    def read(self, setting: str) -> Any:
+        """See ``SourceHold.read``; None where the server has no such variable or event."""
+        return self._events.read(setting) if self._events.has(setting) else self._read_mode(setting)
+
+    def write(self, setting: str, value: Any) -> None:
+        """See ``SourceHold.write``."""
+        if self._events.has(setting):
+            self._events.write(setting, value)
+        else:
+            self._write_mode(setting, value)
+
+    def _read_mode(self, setting: str) -> Any:
+        raise NotImplementedError
+
+    def _write_mode(self, setting: str, value: Any) -> None:
+        raise NotImplementedError
 
     def mark(self) -> str:
         """See ``SourceHold.mark``."""
@@ -104,21 +122,21 @@ class _ServerMode(SourceHold):
 
 
 class DatabaseHold(_ServerMode):
-    """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1."""
+    """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1. The scheduler of the server ends at
+    the first event that is due in such a database, and those of all others run no more, also after the hold.
+    """
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.changes``."""
+        """See ``SourceHold.changes``. Nobody can change an event in that mode."""
         change = Change(_DATABASE, "0", "1", "0", self._sql("1"), self._sql("0"))
-        return [] if self.read(_DATABASE) == "1" else [change]
+        return [] if self.read(_DATABASE) == "1" else [*self._events.changes(), change]
 
-    def read(self, setting: str) -> Any:
-        """See ``SourceHold.read``."""
+    def _read_mode(self, setting: str) -> Any:
         _need(setting == _DATABASE, setting)
         options = self._server.value(_MODE.format(quote_literal(self._server.name)))
         return "1" if "READ ONLY=1" in str(options) else "0"
 
-    def write(self, setting: str, value: Any) -> None:
-        """See ``SourceHold.write``."""
+    def _write_mode(self, setting: str, value: Any) -> None:
         _need(setting == _DATABASE and value in {"0", "1"}, setting)
         self._server.run(self._sql(value))
 
@@ -132,10 +150,6 @@ class DatabaseHold(_ServerMode):
 
 class ServerHold(_ServerMode):
     """See ``SourceHold``: a server that is read-only as a whole. A value is the text of the variable."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server)
-        self._events = _Events(server)
 
     def changes(self) -> Sequence[Change]:
         """See ``SourceHold.changes``."""
@@ -152,18 +166,11 @@ class ServerHold(_ServerMode):
             if change.setting in _VARIABLES:
                 self._server.run(_sql(change.setting, str(change.before)))
 
-    def read(self, setting: str) -> Any:
-        """See ``SourceHold.read``; None where the server has no such variable."""
-        if self._events.has(setting):
-            return self._events.read(setting)
+    def _read_mode(self, setting: str) -> Any:
         _need(setting in _VARIABLES, setting)
         return self._server.variable(setting)
 
-    def write(self, setting: str, value: Any) -> None:
-        """See ``SourceHold.write``."""
-        if self._events.has(setting):
-            self._events.write(setting, value)
-            return
+    def _write_mode(self, setting: str, value: Any) -> None:
         _need(setting in _VARIABLES and bool(re.fullmatch(r"[A-Za-z0-9_]+", str(value))), setting)
         self._server.run(_sql(setting, value))
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import OWN_TABLE, ControlTables, find_control_tables
-from exporters.mysql.definitions.event_status import DISABLED, ENABLED, read_events, set_status
+from exporters.mysql.definitions.event_status import DISABLED, ENABLED, may_be_held, read_events, set_status
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
@@ -141,12 +141,12 @@ def note_running(
     source: str,
 ) -> None:
     """Write into the mark which events run at the source: some may have been made, ended, enabled or disabled since the
-    export. A server that is read-only may have had its events disabled by a hold, so there the mark stays as it is.
+    export. Where a hold may have disabled events, the mark stays as it is.
     Raises ``SourceError``.
     """
     with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
         table, marked = mark_table(writer), read_mark(writer, source)
-        if table is None or marked is None or reader.value("SELECT @@GLOBAL.read_only"):
+        if table is None or marked is None or may_be_held(reader):
             return
         events = read_events(reader.rows, reader.address.database)
         running = [event.name for event in events if event.status == ENABLED]
