@@ -244,7 +244,9 @@ class CsvRestorer:
         write(state, json.dumps([run.state.bundle, run.state.source]))  # before anything else
         parts = parts_of(run.tables)  # this engine's exporter writes one part a table
         done = {part.name for part in parts if (folder / f"{part.table.name}.csv").exists()}
-        written = run.rows(parts, done, lambda todo, advance: write_tables(run, folder, todo, advance))
+        rows = run.begin_rows(parts, done)
+        write_tables(run, folder, rows.parts, rows.advance)
+        written = rows.end()
         findings = differences(run, request.url)
         state.unlink()
         return run.outcome(written, findings, [])
@@ -255,12 +257,8 @@ class CsvRestorer:
 
 def differences(run, url):
     """Read the destination back; return a sentence for each table that is not the bundle's."""
-
-    def live(advance):
-        request = TablesRequest(run.workers, advance)
-        return CsvLiveReader().live_tables(url, request, secrets={}).digests
-
-    run.compare(live)
+    request = TablesRequest(run.workers, run.begin_comparison())
+    run.end_comparison(CsvLiveReader().live_tables(url, request, secrets={}).digests)
     return run.findings(run.tables, CsvPartReader().label)
 
 

@@ -12,7 +12,6 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
 
 _Item = TypeVar("_Item")
 
@@ -101,19 +100,6 @@ class AttemptProgress:
         self._advance(-sum(self._rows.values()), -self._size_bytes)
         self._rows.clear()
         self._size_bytes = 0
-
-
-class ProgressTotal:
-    """Shows what all workers write as progress, and adds it up: integer addition loses nothing that matters."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.size_bytes = 0
-
-    def add(self, rows: int, size_bytes: int) -> None:
-        """Show more rows, of so many bytes. See ``Advance``."""
-        self.size_bytes += size_bytes
-        self._progress.advance(items=rows, size_bytes=size_bytes)
 
 
 def readable(

@@ -19,7 +19,7 @@ from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
 from migrate.restore.common.environment import note_database_name
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
 from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import REPAIR, PartFile, ProgressTotal, missing_rows, parts_of
+from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
@@ -64,7 +64,7 @@ class TableRestore(Struct, frozen=True):
     selection: Selection = field(default_factory=Selection)
     views: Sequence[CatalogRow] = ()
     destination_digests: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
-    """What ``compare`` has read of the destination."""
+    """What comparisons have read of the destination."""
     refused: frozenset[str] = frozenset()
     """What messages call the definitions that ``earlier`` restores could not make."""
     earlier: Sequence[FinishedRestore] = ()
@@ -267,7 +267,7 @@ class TableRestore(Struct, frozen=True):
         )
 
     def _rows_there(self, table: CatalogRow) -> int:
-        """Return how many rows of a table or view the destination has: of a table all, where ``compare`` was not asked;
+        """Return how many rows of a table or view the destination has: of a table all, where nothing was compared;
         of a view that could not be read there, none.
         """
         digest = self.destination_digests.get(table.key)
@@ -327,10 +327,8 @@ class TableRestore(Struct, frozen=True):
         own = (self.reader.info.id,) if self.selection.left_out else ()
         return (*self.reader.info.continues, *own) if self.earlier else ()
 
-    def rows(
-        self, parts: Sequence[PartFile], done: set[str], write: Callable[[Sequence[PartFile], Advance], None]
-    ) -> WrittenRows:
-        """Let ``write`` load the parts that are not done, and report progress."""
+    def begin_rows(self, parts: Sequence[PartFile], done: AbstractSet[str]) -> RowsToWrite:
+        """Return the parts that are not ``done``, to be written now; their progress is shown until ``end``."""
         todo = [part for part in parts if part.name not in done]
         total = sum(part.rows for part in parts)
         self.progress.begin(
@@ -340,13 +338,10 @@ class TableRestore(Struct, frozen=True):
         if skipped:
             left = sum(part.size_bytes for part in todo)
             self.progress.skip(items=skipped, size_bytes=self.size_bytes - left)
-        shown = ProgressTotal(self.progress)
-        write(todo, shown.add)
-        self.progress.end()
-        return WrittenRows(skipped, shown.size_bytes)
+        return RowsToWrite(todo, skipped, self.progress)
 
-    def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], RowsDigest]]) -> None:
-        """Let ``live`` read the destination's rows, for ``findings``."""
+    def begin_comparison(self) -> Advance:
+        """Return what shows the progress of reading the destination's rows; ``end_comparison`` takes their digests."""
         rows = sum(view.items for view in self.views)
         size_bytes = sum(view.size_bytes for view in self.views)
         with_views = " and its materialized views" if self.views else ""
@@ -356,9 +351,34 @@ class TableRestore(Struct, frozen=True):
             size_bytes=self.size_bytes + size_bytes,
             of=self._task(_INDEXES_END, 1.0),
         )
-        digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
+        return lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes)
+
+    def end_comparison(self, digests: Mapping[tuple[str, str], RowsDigest]) -> None:
+        """Take the digests of the destination's tables, for ``findings``."""
         self.progress.end()
         self.destination_digests.update(digests)
+
+
+class RowsToWrite:
+    """The ``parts`` that a restore has yet to write, and what all workers write of them. Thread-safe as far as it
+    matters: integer addition loses nothing that does.
+    """
+
+    def __init__(self, parts: Sequence[PartFile], skipped_items: int, progress: Progress) -> None:
+        self.parts = parts
+        self._skipped_items = skipped_items
+        self._size_bytes = 0
+        self._progress = progress
+
+    def advance(self, rows: int, size_bytes: int) -> None:
+        """Show more rows, of so many bytes. See ``Advance``."""
+        self._size_bytes += size_bytes
+        self._progress.advance(items=rows, size_bytes=size_bytes)
+
+    def end(self) -> WrittenRows:
+        """Return what was written."""
+        self._progress.end()
+        return WrittenRows(self._skipped_items, self._size_bytes)
 
 
 class DatabaseRestore(Struct, kw_only=True, dict=True):

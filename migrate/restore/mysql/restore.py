@@ -21,7 +21,6 @@ from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIA
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.server_settings import server_settings
-from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import RecordedChanges
@@ -33,7 +32,7 @@ from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
-from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.restore.common.table_parts import parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import restore_state
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
@@ -403,14 +402,11 @@ def _write_rows(job: MysqlRestore) -> WrittenRows:
     run, connection = job.run, job.destination.connection
     parts = parts_of(_tables_to_fill(job))
     done = empty_unfinished(connection, parts, restore_state.read_done(connection))
-
-    def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        ours = run.selection.definitions
-        writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
-        writer.write_all(todo)
-        job.note_damage(writer.damaged, _label)
-
-    return run.rows(parts, done, write)
+    rows, ours = run.begin_rows(parts, done), run.selection.definitions
+    writer = RowWriter(run.reader, connection, workers=run.workers, advance=rows.advance, ours=ours)
+    writer.write_all(rows.parts)
+    job.note_damage(writer.damaged, _label)
+    return rows.end()
 
 
 def _note_engines(job: MysqlRestore) -> None:
@@ -454,11 +450,8 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     ]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None
-    run.compare(
-        lambda advance: (
-            digest_tables(job.destination.address, workers=run.workers, advance=advance, names=names).digests
-        )
-    )
+    address, advance = job.destination.address, run.begin_comparison()
+    run.end_comparison(digest_tables(address, workers=run.workers, advance=advance, names=names).digests)
     return _settled(job, replace(run, tables=run.differing(records)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.live_digests import Name, TablesToRead, digest_tables
+from exporters.postgres.live_digests import TablesToRead, digest_tables
 from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import compare_tables
@@ -49,21 +49,19 @@ def copy_rows(
 ) -> WrittenRows:
     """Copy the parts that are not done, the largest first: the end is reached sooner."""
     _check_triggers(job)
-
-    def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
-        if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
-            job.refused_parts.extend(left)  # an earlier run has made triggers
-            return
-        if job.open_pool is not None:
-            left = _copied_by_others(job, job.open_pool, left, advance)
-        writer = RowWriter(
-            run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
-        )
-        job.refused_parts.extend(writer.write_all(left))
-        job.note_damage(writer.damaged, quote_qualified)
-
-    return run.rows(parts_of(run.tables), done, write)
+    rows = run.begin_rows(parts_of(run.tables), done)
+    left = sorted(rows.parts, key=lambda part: part.size_bytes, reverse=True)
+    if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
+        job.refused_parts.extend(left)  # an earlier run has made triggers
+        return rows.end()
+    if job.open_pool is not None:
+        left = _copied_by_others(job, job.open_pool, left, rows.advance)
+    writer = RowWriter(
+        run.reader, job.destination.address, workers=run.workers, advance=rows.advance, prepared=prepared
+    )
+    job.refused_parts.extend(writer.write_all(left))
+    job.note_damage(writer.damaged, quote_qualified)
+    return rows.end()
 
 
 def _copied_by_others(
@@ -134,15 +132,11 @@ def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     names = {table.key for table in run.tables} if job.selection.is_part else None
     numbers = large_objects.numbers(run, job.damaged.keys())
     to_read = TablesToRead(names, also=job.derived, large_objects=numbers, orders=job.orders)
-
-    def live(advance: Advance) -> Mapping[Name, RowsDigest]:
-        tables = digest_tables(
-            job.destination.address, to_read, workers=run.workers, advance=advance, tolerant=True
-        )
-        job.unread.update(tables.unread)
-        return tables.digests
-
-    run.compare(live)
+    live = digest_tables(
+        job.destination.address, to_read, workers=run.workers, advance=run.begin_comparison(), tolerant=True
+    )
+    run.end_comparison(live.digests)
+    job.unread.update(live.unread)
     job.left_out.extend(
         f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
     )

@@ -48,7 +48,6 @@ def bring_rows(
     """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
     each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
     """
-    damaged: list[str] = []
     run = job.run
     connection.execute("PRAGMA ignore_check_constraints = ON")
     every = read_catalog(connection).tables
@@ -57,12 +56,10 @@ def bring_rows(
     changed = _without_uncomputed(job, tables, stand_ins)
     for name, sql in changed.items():
         set_definition(connection, name, sql)
-
-    def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        damaged.extend(_write_parts(run.reader, connection, tables, todo, advance))
-
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
-    written = run.rows(parts, read_done(connection), write)
+    rows = run.begin_rows(parts, read_done(connection))
+    damaged = _write_parts(run.reader, connection, tables, rows.parts, rows.advance)
+    written = rows.end()
     for entry in job.entries:
         if entry.type == "table" and entry.name in changed:
             set_definition(connection, entry.name, entry.sql or "")

@@ -349,7 +349,8 @@ def _differences(job: SqliteRestore) -> list[str]:
     """Compare the finished file's rows with the bundle's."""
     path, url, workers = job.address.path, job.address.url, job.run.workers
     names = None if job.run.whole else job.names
-    job.run.compare(lambda advance: quiet_tables(path, url, workers=workers, advance=advance, names=names))
+    advance = job.run.begin_comparison()
+    job.run.end_comparison(quiet_tables(path, url, workers=workers, advance=advance, names=names))
     return job.run.findings(job.run.tables, label)
 
 
