@@ -271,17 +271,17 @@ class InterruptibleCount(Protocol):
 
 
 @runtime_checkable
-class Foresighted(Protocol):
+class PreparesFinish(Protocol):
     """A snapshot that can begin what ``finish`` needs while the last units are exported."""
 
     @property
-    def foresees_early(self) -> bool:
+    def prepares_early(self) -> bool:
         """Whether it may begin as soon as little is left, also of units that nobody has begun: what it reads does not
         depend on when they are read.
         """
         ...
 
-    def foresee_finish(self) -> None:
+    def prepare_finish(self) -> None:
         """Take note that the last units are under way. Called at most once, returns at once; what it begins ends with
         ``finish``, or with the snapshot's context.
         """

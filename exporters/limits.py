@@ -41,7 +41,7 @@ class Limits(Struct, frozen=True):
         return max(1, min(requested, self.max_connections - reserved))
 
 
-class Considerate(Protocol):
+class SetsLimits(Protocol):
     """A host that sets limits and takes notes."""
 
     def limits(self) -> Limits:
@@ -53,7 +53,7 @@ class Considerate(Protocol):
         ...
 
 
-class Informed(Protocol):
+class HasInventory(Protocol):
     """A host that has a report about its source."""
 
     def inventory(self) -> str | None:
@@ -63,14 +63,14 @@ class Informed(Protocol):
 
 def limits_of(host: object) -> Limits:
     """Return the limits that a host sets, or the defaults."""
-    return cast("Considerate", host).limits() if hasattr(host, "limits") else Limits()
+    return cast("SetsLimits", host).limits() if hasattr(host, "limits") else Limits()
 
 
 def note_of(host: object) -> Note:
     """Return the function that shows the user a note; it does nothing where the host shows none."""
-    return cast("Considerate", host).note if hasattr(host, "note") else lambda _: None
+    return cast("SetsLimits", host).note if hasattr(host, "note") else lambda _: None
 
 
 def inventory_of(host: object) -> str | None:
     """Return the URL or path of a report for a second count of a source's items, None where there is none."""
-    return cast("Informed", host).inventory() if hasattr(host, "inventory") else None
+    return cast("HasInventory", host).inventory() if hasattr(host, "inventory") else None

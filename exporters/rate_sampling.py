@@ -74,7 +74,7 @@ class MemoryWorkspace:
         """See ``Workspace.listed``; nobody watches."""
 
 
-class _Hole(io.RawIOBase):
+class _DiscardingFile(io.RawIOBase):
     """A file that discards what is written, and counts the bytes."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class DiscardingSink:
     def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
         """See ``Sink.create``."""
         del name, size_bytes
-        file = _Hole()
+        file = _DiscardingFile()
         yield file  # type: ignore[misc]
         self.size_bytes += file.tell()
 

@@ -31,7 +31,7 @@ MARKERS = "delete markers"
 CLASS = "storage class "
 
 
-class Seen(Struct):
+class ListedBucket(Struct):
     """What the listing showed. ``features``: oddities of keys, storage classes and the like, by how often. ``goes_on``:
     it was not listed to its end.
     """
@@ -66,10 +66,12 @@ class Seen(Struct):
             yield f"{name}: {BENEATH}"
 
 
-def take(bucket: Bucket, selection: Selection, *, seconds: float | None = None) -> tuple[Seen, Census]:
+def take(
+    bucket: Bucket, selection: Selection, *, seconds: float | None = None
+) -> tuple[ListedBucket, ObjectTotals]:
     """List a bucket, for ``seconds`` at most, or ``COUNT_SECONDS``. Raises ``SourceError``."""
     most_seconds = COUNT_SECONDS if seconds is None else seconds
-    seen, counted, kinds = Seen(), Census(), Oddities()
+    seen, counted, kinds = ListedBucket(), ObjectTotals(), Oddities()
     versions = not selection.current_only and bucket.keeps_versions()
     start, last, start_time = len(bucket.prefix), "", time.monotonic()
     for page in bucket.pages(versions=bool(versions), until=lambda: None):
@@ -98,7 +100,7 @@ def _is_excluded(summary: ObjectSummary, start: int, selection: Selection) -> bo
     return selection.excludes(summary.key[start:], size_bytes, summary.modified) is not None
 
 
-def _note(seen: Seen, summary: ObjectSummary, kinds: Oddities, last: str) -> None:
+def _note(seen: ListedBucket, summary: ObjectSummary, kinds: Oddities, last: str) -> None:
     if summary.is_delete_marker:
         seen.features[MARKERS] += 1
     elif not summary.is_latest:
@@ -119,7 +121,7 @@ _PACKED_BYTES = 850
 """What a member of a pack takes besides its own bytes: its header, padding, and row of the index."""
 
 
-class Census(Struct, frozen=True):
+class ObjectTotals(Struct, frozen=True):
     """How many small and large objects there are, and their bytes."""
 
     small: int = 0
@@ -137,11 +139,11 @@ class Census(Struct, frozen=True):
         """All bytes."""
         return self.small_bytes + self.large_bytes
 
-    def plus_all(self, sizes: Sequence[int]) -> Census:
-        """Return the census with more objects."""
+    def plus_all(self, sizes: Sequence[int]) -> ObjectTotals:
+        """Return the totals with more objects."""
         large = [size for size in sizes if size > SMALL_BYTES]
         small_bytes = sum(sizes) - sum(large)
-        return Census(
+        return ObjectTotals(
             self.small + len(sizes) - len(large),
             self.small_bytes + small_bytes,
             self.large + len(large),
@@ -155,22 +157,22 @@ class _Sample(Struct, frozen=True):
     seconds: float
 
 
-def estimate(bucket: Bucket, census: Census, *, seconds: float) -> Estimate:
+def estimate(bucket: Bucket, totals: ObjectTotals, *, seconds: float) -> Estimate:
     """Read for about ``seconds``: half of it small objects, half of it ranges of large ones, where there
     are both.
     """
-    kinds = bool(census.small) + bool(census.large)
+    kinds = bool(totals.small) + bool(totals.large)
     if not kinds:
         return Estimate(0.0, 0.0, 0.0)
-    small = _read_small(bucket, seconds / kinds) if census.small else _Sample(0, 0, 0.0)
-    large = _read_large(bucket, seconds / kinds) if census.large else _Sample(0, 0, 0.0)
-    needed = _share(census.small, small.items, small.seconds)
-    needed += _share(census.large_bytes, large.size_bytes, large.seconds)
+    small = _read_small(bucket, seconds / kinds) if totals.small else _Sample(0, 0, 0.0)
+    large = _read_large(bucket, seconds / kinds) if totals.large else _Sample(0, 0, 0.0)
+    needed = _share(totals.small, small.items, small.seconds)
+    needed += _share(totals.large_bytes, large.size_bytes, large.seconds)
     return Estimate(
         seconds=needed,
-        items_rate=census.items / needed if needed else 0.0,
-        bytes_rate=census.size_bytes / needed if needed else 0.0,
-        bundle_share=1 + _PACKED_BYTES * census.small / census.size_bytes if census.size_bytes else None,
+        items_rate=totals.items / needed if needed else 0.0,
+        bytes_rate=totals.size_bytes / needed if needed else 0.0,
+        bundle_share=1 + _PACKED_BYTES * totals.small / totals.size_bytes if totals.size_bytes else None,
     )
 
 

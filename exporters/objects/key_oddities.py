@@ -47,7 +47,7 @@ class Oddities:
 
     def __init__(self, twins: frozenset[str] = frozenset()) -> None:
         self._above: list[str] = []
-        self._twins = {kind: _Twins() for kind in twins}
+        self._twins = {kind: _SeenTexts() for kind in twins}
 
     def close(self) -> None:
         """Drop the files."""
@@ -102,7 +102,7 @@ def _of_segments(segments: list[str], size_bytes: int) -> set[str]:
     return oddities
 
 
-class _Twins:
+class _SeenTexts:
     """Remembers texts by their hashes, in a file that SQLite removes."""
 
     def __init__(self) -> None:

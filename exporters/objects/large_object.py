@@ -55,7 +55,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
     return Outcome(0, 0, gaps=[gap], facts=facts)
 
 
-class Read(Struct, frozen=True):
+class ReadObject(Struct, frozen=True):
     """What reading a large object came to."""
 
     fetched: Fetched
@@ -78,7 +78,7 @@ def write(
     outage: OutageDetector,
     *,
     selection: Selection = EVERYTHING,
-) -> Read:
+) -> ReadObject:
     """Write one object as a file of its own. Raises ``SourceUnreachableError`` when the source does not answer."""
     fetched = bucket.head(summary)
     error: SourceError | None = None
@@ -87,7 +87,7 @@ def write(
         error = fetched.error
         if error is None:
             if selection.tags and (reason := selection.excludes_tags(fetched.tags)) is not None:
-                return Read(fetched, _NOTHING, unwanted=reason)
+                return ReadObject(fetched, _NOTHING, unwanted=reason)
             try:
                 content, proof = _copy(bucket, fetched, name, sink)
             except (SourceItemError, SourceUnreachableError) as exc:
@@ -95,7 +95,7 @@ def write(
             else:
                 error = proof.error(before)
                 if error is None:
-                    return Read(fetched, content, doubts=proof.losses())
+                    return ReadObject(fetched, content, doubts=proof.losses())
                 before = proof
                 continue
         if not changed_objects.has_changed(error):
@@ -105,7 +105,7 @@ def write(
             error = fetched.error
             break
     outage.note(error)
-    return Read(fetched, _NOTHING, error)
+    return ReadObject(fetched, _NOTHING, error)
 
 
 def _copy(bucket: Bucket, fetched: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, ContentProof]:

@@ -27,7 +27,7 @@ from exporters.errors import SourceError, SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import bucket_survey, large_object, pack, unit_plan
 from exporters.objects.archive import ARCHIVED, Thaw
-from exporters.objects.bucket_survey import Census, estimate
+from exporters.objects.bucket_survey import ObjectTotals, estimate
 from exporters.objects.listing import inventory
 from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
@@ -35,9 +35,9 @@ from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import PagesAhead, Relisting
 from exporters.objects.outage_detection import OutageDetector
 from exporters.objects.source_summary import (
-    Closing,
     FinishedUnits,
     NotedBucket,
+    SummaryWriter,
     noted_bucket,
     tags_readable,
 )
@@ -84,12 +84,12 @@ class ObjectSource:
         self._selection = selection
         self._thaw = thaw or Thaw(bucket)
         self._report = report
-        self._census = Census()
+        self._object_totals = ObjectTotals()
 
     def survey(self) -> Survey:
         """See ``Source.survey``."""
-        seen, self._census = bucket_survey.take(self._bucket, self._selection)
-        counted = self._census
+        seen, self._object_totals = bucket_survey.take(self._bucket, self._selection)
+        counted = self._object_totals
         item = SurveyItem(
             self._bucket.name, "bucket", counted.items, counted.size_bytes, exact=not seen.goes_on
         )
@@ -99,7 +99,7 @@ class ObjectSource:
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.api.Measurable``."""
         del survey, workers
-        return estimate(self._bucket, self._census, seconds=seconds)
+        return estimate(self._bucket, self._object_totals, seconds=seconds)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:
@@ -201,8 +201,8 @@ class ObjectSnapshot:
         return bool(done.outcome.facts.get("inventory") == self._inventory.totals.id)
 
     @property
-    def foresees_early(self) -> bool:
-        """See ``exporters.api.Foresighted``: the second listing is to see what has changed meanwhile."""
+    def prepares_early(self) -> bool:
+        """See ``exporters.api.PreparesFinish``: the second listing is to see what has changed meanwhile."""
         return False
 
     def begin_outline(self, workspace: Workspace) -> None:
@@ -223,8 +223,8 @@ class ObjectSnapshot:
         self._noted = noted
         noted.note(workspace)
 
-    def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
+    def prepare_finish(self) -> None:
+        """See ``exporters.api.PreparesFinish``: begins the second listing, for which servers need a while."""
         if self._inventory.totals.ordered:
             self._pages_ahead = PagesAhead(self._bucket, self._inventory.totals)
 
@@ -240,7 +240,7 @@ class ObjectSnapshot:
             relisting = stack.enter_context(closing(Relisting(self._bucket, totals, pages_ahead)))
             report = stack.enter_context(closing(self._report(totals))) if self._report else None
             of_bucket = (self._bucket, self._inventory, self._workspace, finished, relisting, report)
-            return Closing(*of_bucket, noted=self._noted).run(planned, sink)
+            return SummaryWriter(*of_bucket, noted=self._noted).run(planned, sink)
 
     def close(self) -> None:
         """End what is under way."""

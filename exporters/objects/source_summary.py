@@ -95,7 +95,7 @@ class ObjectCounts(Struct):
     gaps: list[Gap] = field(default_factory=list)
 
 
-class Closing(Struct, frozen=True):
+class SummaryWriter(Struct, frozen=True):
     """The end of an export of one bucket. ``relisting``: its second listing; ``report_comparison``: with an inventory
     report, where there is one. ``counts`` fills up. ``noted``: what was noted of the bucket when it had been listed.
     """
@@ -391,4 +391,4 @@ def summary_of_gone(
     planned = unit_plan.cut(listed, bucket.name)
     relisting = Relisting(bucket, listed.totals, refusal=error)
     with closing(FinishedUnits(own_units)) as finished:
-        return Closing(bucket, listed, workspace, finished, relisting, noted=noted).run(planned, sink)
+        return SummaryWriter(bucket, listed, workspace, finished, relisting, noted=noted).run(planned, sink)

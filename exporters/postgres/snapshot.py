@@ -199,8 +199,8 @@ class PostgresSnapshot:
         return (digest.rows, digest.digest) == (outcome.items, outcome.digest)
 
     @property
-    def foresees_early(self) -> bool:
-        """See ``exporters.api.Foresighted``: all is read as of the snapshot."""
+    def prepares_early(self) -> bool:
+        """See ``exporters.api.PreparesFinish``: all is read as of the snapshot."""
         return True
 
     def begin_outline(self, workspace: Workspace) -> None:
@@ -215,8 +215,8 @@ class PostgresSnapshot:
         self._outline(bare_definitions(self._tables), ()).note(workspace)
         self._outline(defining.result(), self._unreadable_objects()).note(workspace)
 
-    def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
+    def prepare_finish(self) -> None:
+        """See ``exporters.api.PreparesFinish``: begins to count, unless that needs connections that are not free."""
         if not self._limited:
             self._begun_counting()
 

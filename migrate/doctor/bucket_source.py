@@ -235,8 +235,8 @@ def _settings(source: _ExaminedBucket) -> Iterator[Finding]:
 
 def _contents(source: _ExaminedBucket, survey: dict[str, Any]) -> Iterator[Finding]:
     """Look at the listing for some seconds. ``survey`` takes what it showed."""
-    seen, census = bucket_survey.take(source.bucket, source.request.selection, seconds=_SURVEY_SECONDS)
-    survey |= {"features": dict(seen.features), "size_bytes": census.size_bytes}
+    seen, totals = bucket_survey.take(source.bucket, source.request.selection, seconds=_SURVEY_SECONDS)
+    survey |= {"features": dict(seen.features), "size_bytes": totals.size_bytes}
     if seen.archived:
         yield Finding(
             "slow",

@@ -16,7 +16,7 @@ from typing import Self
 
 from msgspec import Struct
 
-from exporters.api import Foresighted, Snapshot, Source, Unit
+from exporters.api import PreparesFinish, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, record_ids
@@ -107,7 +107,7 @@ class UnitRun:
         self._error: SourceError | None = None
         self._denied_in_a_row = 0
         self._last_denial: SourceError | None = None
-        self._foreseen = self._plan_reported = False
+        self._is_prepared = self._plan_reported = False
         self._reported = time.monotonic()
 
     def _open_pool(self, source: Source) -> UnitPool:
@@ -172,7 +172,7 @@ class UnitRun:
         if seal_time.is_over:
             self._stop(seal_time.error(self._source))
         self._pool.fill(self._next_group)
-        self._foresee()
+        self._prepare_finish()
         self._report()
         self._settle()
         self._run.lease.check()
@@ -210,21 +210,21 @@ class UnitRun:
                 break
         return group or None
 
-    def _foresee(self) -> None:
+    def _prepare_finish(self) -> None:
         """When the last units are under way, prepare what comes behind them: load the page's template, and notify a
         snapshot that supports it.
         """
-        if self._foreseen:
+        if self._is_prepared:
             return
         snapshot = self._work.snapshot
-        foresighted = snapshot if isinstance(snapshot, Foresighted) else None
-        is_early = foresighted is not None and foresighted.foresees_early
+        prepares_finish = snapshot if isinstance(snapshot, PreparesFinish) else None
+        is_early = prepares_finish is not None and prepares_finish.prepares_early
         is_near = self._plan.has_all if is_early else self._plan.is_drained
         left_bytes = self._plan.totals.size_bytes - self._ended_bytes
         if self._error is None and is_near and left_bytes <= LAST_BYTES:
-            self._foreseen = True
-            if foresighted is not None:
-                foresighted.foresee_finish()
+            self._is_prepared = True
+            if prepares_finish is not None:
+                prepares_finish.prepare_finish()
             self._run.executor.submit(prepare_page)
 
     def _settle(self) -> None:

@@ -25,7 +25,7 @@ _ONE_BYTES = 2**20
 _AT_ONCE = 16
 
 
-class _Knowledge(Struct):
+class _KnownContents(Struct):
     """What is there. ``infos`` is None where that is not known."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,7 +46,7 @@ class KnownFiles(StoreWrapper):
     def __init__(self, store: MultipartStore, ours: Callable[[str], bool] = _any_key) -> None:
         super().__init__(store)
         self._ours = ours
-        self._knowledge = _Knowledge()
+        self._knowledge = _KnownContents()
 
     def over(self, store: MultipartStore) -> KnownFiles:
         """Return the same knowledge over another way to the same location."""

@@ -57,7 +57,7 @@ _EXPORT = (
     "tests/export/test_seal_time.py",
     "tests/export/test_seal_without_source.py",
     "tests/export/test_read_back.py",
-    "tests/export/test_foresight.py",
+    "tests/export/test_prepared_finish.py",
     "tests/export/test_crash.py",
     "tests/export/test_standing_seal.py",
     "tests/export/test_gone_source.py",

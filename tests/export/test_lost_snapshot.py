@@ -11,7 +11,7 @@ import psycopg
 import pymysql
 import pytest
 
-from exporters.api import Foresighted
+from exporters.api import PreparesFinish
 from exporters.changes import FOLLOW
 from exporters.errors import SourceSnapshotLostError, SourceUnreachableError
 from exporters.mysql import consistent_snapshot
@@ -315,8 +315,8 @@ def read_to_the_end(source, store, before_the_end):
     workspace = StoreWorkspace(store, "app")
     with source.snapshot(workspace, workers=1) as snapshot:
         snapshot.begin_outline(workspace)
-        if isinstance(snapshot, Foresighted):
-            snapshot.foresee_finish()
+        if isinstance(snapshot, PreparesFinish):
+            snapshot.prepare_finish()
         snapshot._counting.result()
         snapshot._defining.result()
         before_the_end()

@@ -27,7 +27,7 @@ from exporters.errors import SourceUsageError, reading_state
 from exporters.objects.index_rows import from_state
 from exporters.objects.listing import shards
 from exporters.objects.listing.lister import Listing, OutOfOrderError, Range
-from exporters.objects.listing.shards import CHOICE, Cover
+from exporters.objects.listing.shards import CHOICE, ShardRange
 from exporters.selection import EVERYTHING, Selection
 from exporters.structs import as_dict
 
@@ -177,61 +177,63 @@ def _check_choice(before: str, selection: Selection, bucket: Bucket) -> None:
 def _list(bucket: Bucket, workspace: Workspace, selection: Selection) -> Totals:
     parameters = _begin(bucket, workspace, selection)
     try:
-        tally, covers, at_once = _list_shards(bucket, workspace, selection, parameters)
+        counts, shard_ranges, at_once = _list_shards(bucket, workspace, selection, parameters)
     except OutOfOrderError:
         for name in workspace.names(shards.FOLDER):
             workspace.delete(name)
         parameters = _begin(bucket, workspace, selection, in_order=False)
-        tally, covers, at_once = _list_shards(bucket, workspace, selection, parameters)
+        counts, shard_ranges, at_once = _list_shards(bucket, workspace, selection, parameters)
     return Totals(
         id=parameters["id"],
-        shards=len(covers),
-        objects=tally.objects,
-        size_bytes=tally.size_bytes,
-        small_objects=tally.small_objects,
-        small_bytes=tally.small_bytes,
-        ordered=parameters["in_order"] or tally.ordered,
+        shards=len(shard_ranges),
+        objects=counts.objects,
+        size_bytes=counts.size_bytes,
+        small_objects=counts.small_objects,
+        small_bytes=counts.small_bytes,
+        ordered=parameters["in_order"] or counts.ordered,
         listed_from=parameters["listed_from"],
         listed_to=_now(),
         versions=parameters["versions"],
-        delete_markers=tally.delete_markers,
-        excluded=tally.excluded,
+        delete_markers=counts.delete_markers,
+        excluded=counts.excluded,
         choice=selection.describe(),
-        order=[cover.number for cover in covers],
+        order=[each.number for each in shard_ranges],
         at_once=at_once,
-        ends=[cover.upto[0] for cover in covers if cover.upto and not cover.upto[1]] if at_once > 1 else (),
+        ends=[each.upto[0] for each in shard_ranges if each.upto and not each.upto[1]] if at_once > 1 else (),
     )
 
 
 def _list_shards(
     bucket: Bucket, workspace: Workspace, selection: Selection, parameters: Mapping[str, Any]
-) -> tuple[_Tally, list[Cover], int]:
+) -> tuple[_ListedCounts, list[ShardRange], int]:
     """Go on with what is there; return also how many listings at once were worth it."""
-    tally, covers_before, known = _Tally(), list[Cover](), dict[str, set[str]]()
+    counts, earlier_ranges, known = _ListedCounts(), list[ShardRange](), dict[str, set[str]]()
     for name in workspace.names(shards.FOLDER):
         if name.endswith(".parquet"):
             table = from_state(workspace.read(name) or b"", name)
-            cover = shards.cover_of(table, name)
-            if cover is None:
+            shard_range = shards.range_of(table, name)
+            if shard_range is None:
                 workspace.delete(name)
                 continue
-            covers_before.append(cover)
-            tally.add(table)
-            if cover.upto is not None and cover.upto[1]:
-                known.setdefault(cover.upto[0], set()).update(_versions_of(table, cover.upto[0]))
+            earlier_ranges.append(shard_range)
+            counts.add(table)
+            if shard_range.upto is not None and shard_range.upto[1]:
+                known.setdefault(shard_range.upto[0], set()).update(_versions_of(table, shard_range.upto[0]))
     in_order = bool(parameters["in_order"])
     if in_order:
-        covers_before = shards.ordered(covers_before)
-        left = shards.gaps(covers_before)
+        earlier_ranges = shards.ordered(earlier_ranges)
+        left = shards.gaps(earlier_ranges)
     else:
-        left = [(covers_before[-1].upto or shards.START if covers_before else shards.START, None)]
+        left = [(earlier_ranges[-1].upto or shards.START if earlier_ranges else shards.START, None)]
     ranges = [
         Range(after, until, frozenset(known.get(after[0], ())) if after[1] else frozenset())
         for after, until in left
     ]
-    listing = Listing(bucket, workspace, tally, selection, bool(parameters["versions"]), in_order, SHARD_ROWS)
-    covers = listing.run(covers_before, ranges)
-    return tally, covers, listing.crowd.worth if bucket.lists_from_anywhere else 1
+    listing = Listing(
+        bucket, workspace, counts, selection, bool(parameters["versions"]), in_order, SHARD_ROWS
+    )
+    shard_ranges = listing.run(earlier_ranges, ranges)
+    return counts, shard_ranges, listing.concurrency.worth if bucket.lists_from_anywhere else 1
 
 
 def _versions_of(table: pa.Table, key: str) -> list[str]:
@@ -263,7 +265,7 @@ def _begin(
     return parameters
 
 
-class _Tally:
+class _ListedCounts:
     """Counts shards as they are written or found. Not thread-safe."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from exporters.api import Workspace
 from exporters.bucket_api import Bucket, Page, Position, beginning
 from exporters.objects.listing import shards
-from exporters.objects.listing.shards import Cover
+from exporters.objects.listing.shards import ShardRange
 from exporters.selection import Selection
 
 PAGES = 8
@@ -75,24 +75,24 @@ class Listing(Struct):
     versions: bool
     in_order: bool
     shard_rows: int
-    crowd: Crowd = field(default_factory=lambda: Crowd(MOST_AT_ONCE))
-    covers: list[Cover] = field(default_factory=list)
+    concurrency: ListingConcurrency = field(default_factory=lambda: ListingConcurrency(MOST_AT_ONCE))
+    shard_ranges: list[ShardRange] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _number: int = 0
 
-    def run(self, covers: Sequence[Cover], ranges: Iterable[Range]) -> list[Cover]:
+    def run(self, shard_ranges: Sequence[ShardRange], ranges: Iterable[Range]) -> list[ShardRange]:
         """List these ranges in addition to the shards of an earlier run; return all shards in order. Raises
         ``OutOfOrderError``, ``SourceError`` and what the workspace raises.
         """
-        self.covers = list(covers)
-        self._number = max((cover.number for cover in covers), default=-1) + 1
+        self.shard_ranges = list(shard_ranges)
+        self._number = max((shard_range.number for shard_range in shard_ranges), default=-1) + 1
         waiting, active = list(ranges)[::-1], list[Range]()
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="moveout-listing") as executor:
             try:
                 while waiting or pending:
-                    while waiting and len(pending) < max(self.crowd.target, 1):
+                    while waiting and len(pending) < max(self.concurrency.target, 1):
                         active.append(waiting.pop())
                         pending.add(executor.submit(self._list, active[-1]))
                     finished, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
@@ -101,11 +101,11 @@ class Listing(Struct):
                     active = [key_range for key_range in active if not key_range.ended]
                     if self.in_order and not waiting:
                         with self._lock:
-                            at_once = self.crowd.reconsider(len(pending))
+                            at_once = self.concurrency.reconsider(len(pending))
                         waiting = self._cut(active, at_once - len(pending))
             finally:
                 self._stop.set()
-        return shards.ordered(self.covers) if self.in_order else self.covers
+        return shards.ordered(self.shard_ranges) if self.in_order else self.shard_ranges
 
     def _cut(self, active: Sequence[Range], count: int) -> list[Range]:
         """Cut the range that has been listed for longest, so that ``more`` are listed at once."""
@@ -154,7 +154,7 @@ class Listing(Struct):
         keys = page.keys
         self.workspace.listed(len(keys))
         with self._lock:
-            self.crowd.note(len(keys))
+            self.concurrency.note(len(keys))
             key_range.pages += 1
             if not self.in_order or not keys:
                 return page
@@ -168,12 +168,12 @@ class Listing(Struct):
 
     def _write(self, pages: Sequence[Page], after: Position, upto: Position | None) -> None:
         with self._lock:
-            cover = Cover(self._number, after, upto)
+            shard_range = ShardRange(self._number, after, upto)
             self._number += 1
-        table, data = shards.encode(pages, cover, self.selection, len(self.bucket.prefix))
-        self.workspace.write(shards.name(cover.number), data)
+        table, data = shards.encode(pages, shard_range, self.selection, len(self.bucket.prefix))
+        self.workspace.write(shards.name(shard_range.number), data)
         with self._lock:
-            self.covers.append(cover)
+            self.shard_ranges.append(shard_range)
             self.counter.add(table)
 
 
@@ -239,9 +239,9 @@ class _Held:
         raise IndexError(number)
 
 
-class Crowd:
-    """Twice as many as long as the rate grows with it, then as many as were worth it. Not thread-safe: it is used
-    under a lock.
+class ListingConcurrency:
+    """How many ranges are listed at once: twice as many as long as the rate grows with it, then as many as were worth
+    it. Not thread-safe: it is used under a lock.
     """
 
     def __init__(self, most: int) -> None:

@@ -35,10 +35,10 @@ CHOICE = pa.field("excluded", pa.string())
 """Why a row is excluded; only where there is a selection."""
 FOLDER = "inventory/"
 START: Position = ("", "")
-_COVER = b"moveout.cover"
+_RANGE = b"moveout.cover"
 
 
-class Cover(Struct, frozen=True):
+class ShardRange(Struct, frozen=True):
     """What a shard has: everything behind ``after`` up to ``upto``, to the end where that is None. ``number`` names
     its file; shards in the middle of one key's versions are numbered in their order.
     """
@@ -54,7 +54,7 @@ def name(number: int) -> str:
 
 
 def encode(
-    pages: Iterable[Page], cover: Cover, selection: Selection, prefix_length: int
+    pages: Iterable[Page], shard_range: ShardRange, selection: Selection, prefix_length: int
 ) -> tuple[pa.Table, bytes]:
     """Return the table of these rows, and the file."""
     pages = list(pages)
@@ -64,40 +64,43 @@ def encode(
         rows = chain.from_iterable(page.rows() for page in pages)
         columns.append([_reason(row, selection, prefix_length) for row in rows])
         schema = schema.append(CHOICE)
-    cover_json = json.dumps([cover.after, cover.upto]).encode()
+    range_json = json.dumps([shard_range.after, shard_range.upto]).encode()
     table = pa.table(
-        dict(zip(schema.names, columns, strict=True)), schema=schema.with_metadata({_COVER: cover_json})
+        dict(zip(schema.names, columns, strict=True)), schema=schema.with_metadata({_RANGE: range_json})
     )
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return table, out.getvalue()
 
 
-def cover_of(table: pa.Table, name: str) -> Cover | None:
+def range_of(table: pa.Table, name: str) -> ShardRange | None:
     """Return the part of the keys that the shard of this name records; None where it records none."""
-    cover_json = (table.schema.metadata or {}).get(_COVER)
-    if cover_json is None:
+    range_json = (table.schema.metadata or {}).get(_RANGE)
+    if range_json is None:
         return None
-    after, upto = json.loads(cover_json)
+    after, upto = json.loads(range_json)
     number = int(name.removeprefix(FOLDER).partition(".")[0])
-    return Cover(number, (after[0], after[1]), None if upto is None else (upto[0], upto[1]))
+    return ShardRange(number, (after[0], after[1]), None if upto is None else (upto[0], upto[1]))
 
 
-def ordered(covers: Iterable[Cover]) -> list[Cover]:
+def ordered(shard_ranges: Iterable[ShardRange]) -> list[ShardRange]:
     """Return shards in the order of their keys."""
-    return sorted(covers, key=lambda cover: (cover.after[0], not cover.after[1], cover.number))
+    return sorted(
+        shard_ranges,
+        key=lambda each: (each.after[0], not each.after[1], each.number),
+    )
 
 
-def gaps(covers: Sequence[Cover]) -> list[tuple[Position, str | None]]:
+def gaps(shard_ranges: Sequence[ShardRange]) -> list[tuple[Position, str | None]]:
     """Return what these shards, in order, do not have: from behind a position up to and with all of a key (None: to the
     end).
     """
     ranges: list[tuple[Position, str | None]] = []
     position: Position | None = START
-    for cover in covers:
-        if position is not None and cover.after != position and cover.after[0] >= position[0]:
-            ranges.append((position, cover.after[0]))
-        position = cover.upto
+    for shard_range in shard_ranges:
+        if position is not None and shard_range.after != position and shard_range.after[0] >= position[0]:
+            ranges.append((position, shard_range.after[0]))
+        position = shard_range.upto
     if position is not None:
         ranges.append((position, None))
     return ranges

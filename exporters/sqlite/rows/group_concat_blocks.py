@@ -35,7 +35,7 @@ class _MixedError(Exception):
     """The values of a column are not all of the class that was expected."""
 
 
-class _Way(Struct, frozen=True):
+class _ColumnReader(Struct, frozen=True):
     """How a column of one class is read. ``aggregates`` of ``{}``, its name; ``array`` makes of their values, and the
     number of rows, its values. Raises ``_MixedError``, ``pa.ArrowInvalid``.
     """
@@ -78,10 +78,10 @@ def _lines(of: str, value: str) -> str:
 
 _BYTES = "group_concat({0}, '')"
 _LENGTH = "length(CAST({0} AS BLOB))"
-_WAYS: Mapping[type, _Way] = {
-    int: _Way((_lines("integer", "{0}"),), _integers),
-    str: _Way((_BYTES, _lines("text", _LENGTH)), partial(_strings, of=str)),
-    bytes: _Way((_BYTES, _lines("blob", _LENGTH)), partial(_strings, of=bytes)),
+_WAYS: Mapping[type, _ColumnReader] = {
+    int: _ColumnReader((_lines("integer", "{0}"),), _integers),
+    str: _ColumnReader((_BYTES, _lines("text", _LENGTH)), partial(_strings, of=str)),
+    bytes: _ColumnReader((_BYTES, _lines("blob", _LENGTH)), partial(_strings, of=bytes)),
 }
 
 

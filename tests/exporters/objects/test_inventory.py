@@ -106,11 +106,11 @@ def test_versions_without_a_delete_marker_have_none():
 def test_a_listing_is_in_order_across_its_shards(parts, plain, versions):
     """A plain listing names each key once; one of versions may go on with the key."""
     for expected, column in ((plain, {}), (versions, {"version_id": "1", "is_delete_marker": False})):
-        tally = inventory._Tally()
+        counts = inventory._ListedCounts()
         for keys in parts:
             columns = {"key": list(keys), "size": [1] * len(keys)}
-            tally.add(pa.table(columns | {name: [value] * len(keys) for name, value in column.items()}))
-        assert tally.ordered is expected
+            counts.add(pa.table(columns | {name: [value] * len(keys) for name, value in column.items()}))
+        assert counts.ordered is expected
 
 
 def test_versions_are_listed_once_where_the_one_after_which_it_goes_on_is_gone():
@@ -126,7 +126,7 @@ def test_versions_are_listed_once_where_the_one_after_which_it_goes_on_is_gone()
         listed(Rows(rows), workspace)
     workspace.fail_after = 1 << 60
     names = [name for name in workspace if name.endswith(".parquet")]
-    ends = [shards.cover_of(from_state(workspace[name], name), name).upto for name in names]
+    ends = [shards.range_of(from_state(workspace[name], name), name).upto for name in names]
     key, version = max(ends, key=lambda end: -int(end[1] or 99))
     assert key == "k"
     assert version

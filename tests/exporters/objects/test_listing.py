@@ -49,10 +49,10 @@ def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:
     return [(one.key, one.version_id) for one in rows]
 
 
-def covers(workspace: Workspace) -> list[shards.Cover]:
+def shard_ranges(workspace: Workspace) -> list[shards.ShardRange]:
     names = [name for name in workspace if name.endswith(".parquet")]
     tables = [(from_state(workspace[name], name), name) for name in names]
-    return shards.ordered(one for one in (shards.cover_of(table, name) for table, name in tables) if one)
+    return shards.ordered(one for one in (shards.range_of(table, name) for table, name in tables) if one)
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,7 +97,7 @@ def test_parts_are_listed_at_once() -> None:
     workspace = Workspace()
     assert [key for key, _ in found(bucket, workspace)] == sorted(keys)
     assert bucket.at_once > 4
-    parts = covers(workspace)
+    parts = shard_ranges(workspace)
     assert parts != sorted(parts, key=lambda one: one.number)
     for one, following in pairwise(parts):
         assert one.upto is not None
@@ -112,7 +112,7 @@ def test_a_second_listing_is_not_cut_within_the_versions_of_a_key() -> None:
     workspace = Workspace()
     totals = inventory.take(cast("Bucket", MemoryListing(rows, page_rows=5)), workspace).totals
     inside, ends = (
-        [one.upto[0] for one in covers(workspace) if one.upto and bool(one.upto[1]) == within]
+        [one.upto[0] for one in shard_ranges(workspace) if one.upto and bool(one.upto[1]) == within]
         for within in (True, False)
     )
     assert inside
@@ -184,7 +184,13 @@ def test_versions_of_a_key_are_in_one_shard_unless_they_are_very_many(
 
 def listing_of(bucket: Any, *, versions: bool = False, in_order: bool = True) -> lister.Listing:
     return lister.Listing(
-        cast("Bucket", bucket), Workspace(), inventory._Tally(), EVERYTHING, versions, in_order, shard_rows=7
+        cast("Bucket", bucket),
+        Workspace(),
+        inventory._ListedCounts(),
+        EVERYTHING,
+        versions,
+        in_order,
+        shard_rows=7,
     )
 
 
@@ -271,40 +277,40 @@ def test_a_range_has_ended_however_it_ends() -> None:
     listing._stop.set()
     listing._list(stopped)
     assert (whole.ended, first.ended, stopped.ended) == (True, True, True)
-    assert [(cover.number, cover.after, cover.upto) for cover in listing.covers] == [
+    assert [(shard_range.number, shard_range.after, shard_range.upto) for shard_range in listing.shard_ranges] == [
         (0, ("", ""), None), (1, ("", ""), ("a", "")),
     ]  # fmt: skip
 
 
-def cover(number: int, after: str, upto: str | None) -> shards.Cover:
+def shard_range(number: int, after: str, upto: str | None) -> shards.ShardRange:
     """A shard between two positions: a key, or ``key/version``."""
     start, end = (None if text is None else (*text.split("/"), "")[:2] for text in (after, upto))
-    return shards.Cover(number, start, end)
+    return shards.ShardRange(number, start, end)
 
 
 @pytest.mark.parametrize(
-    ("covers", "left"),
+    ("shard_ranges", "left"),
     [
         ([], [(("", ""), None)]),
-        ([cover(0, "", None)], []),
-        ([cover(0, "", "c"), cover(1, "c", "d")], [(("d", ""), None)]),
-        ([cover(0, "b", "c"), cover(1, "f", None)], [(("", ""), "b"), (("c", ""), "f")]),
-        ([cover(0, "", "k/5"), cover(1, "k/5", "k/2")], [(("k", "2"), None)]),
-        ([cover(0, "", "k/5"), cover(1, "k", None)], [(("k", "5"), "k")]),
-        ([cover(0, "", "m"), cover(1, "c", "z")], [(("z", ""), None)]),  # listed twice
+        ([shard_range(0, "", None)], []),
+        ([shard_range(0, "", "c"), shard_range(1, "c", "d")], [(("d", ""), None)]),
+        ([shard_range(0, "b", "c"), shard_range(1, "f", None)], [(("", ""), "b"), (("c", ""), "f")]),
+        ([shard_range(0, "", "k/5"), shard_range(1, "k/5", "k/2")], [(("k", "2"), None)]),
+        ([shard_range(0, "", "k/5"), shard_range(1, "k", None)], [(("k", "5"), "k")]),
+        ([shard_range(0, "", "m"), shard_range(1, "c", "z")], [(("z", ""), None)]),  # listed twice
     ],
 )
-def test_what_no_shard_has_is_listed(covers: list[shards.Cover], left: list[Any]) -> None:
-    assert shards.gaps(covers) == left
+def test_what_no_shard_has_is_listed(shard_ranges: list[shards.ShardRange], left: list[Any]) -> None:
+    assert shards.gaps(shard_ranges) == left
 
 
 def test_shards_are_in_the_order_of_their_keys_and_within_a_key_of_their_numbers() -> None:
     made = [
-        cover(1, "k", "z"),
-        cover(4, "k/2", "k"),
-        cover(2, "k/9", "k/5"),
-        cover(3, "k/5", "k/2"),
-        cover(9, "", "k/9"),
+        shard_range(1, "k", "z"),
+        shard_range(4, "k/2", "k"),
+        shard_range(2, "k/9", "k/5"),
+        shard_range(3, "k/5", "k/2"),
+        shard_range(9, "", "k/9"),
     ]
     assert [one.number for one in shards.ordered(made)] == [9, 2, 3, 4, 1]
 
@@ -342,29 +348,29 @@ def test_as_many_listings_run_at_once_as_raise_the_rate(
     monkeypatch.setattr(lister, "time", clock)
     monkeypatch.setattr(lister, "PAGES", 2)
     monkeypatch.setattr(lister, "_GROWS", 1.2)
-    crowd = lister.Crowd(8)
+    concurrency = lister.ListingConcurrency(8)
     reached = []
     for rate in rates:
-        active = crowd.target
+        active = concurrency.target
         for _ in range(2 * active - 1):
-            crowd.note(10)
-        assert crowd.reconsider(active) == active  # too few pages to tell
-        crowd.note(10)
+            concurrency.note(10)
+        assert concurrency.reconsider(active) == active  # too few pages to tell
+        concurrency.note(10)
         clock.now += 2 * active * 10 / rate
-        reached.append(crowd.reconsider(active))
-    assert (reached, crowd.worth) == (targets, worth)
+        reached.append(concurrency.reconsider(active))
+    assert (reached, concurrency.worth) == (targets, worth)
 
 
 def test_what_fewer_listings_brought_is_not_counted_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lister, "PAGES", 2)
-    crowd = lister.Crowd(8)
+    concurrency = lister.ListingConcurrency(8)
     for _ in range(2):
-        crowd.note(10)
-    assert crowd.reconsider(1) == 2
+        concurrency.note(10)
+    assert concurrency.reconsider(1) == 2
     for _ in range(9):
-        crowd.note(10)
-    assert crowd.reconsider(1) == 2  # only one ran
-    assert crowd.reconsider(2) == 2  # of what two bring nothing is known yet
+        concurrency.note(10)
+    assert concurrency.reconsider(1) == 2  # only one ran
+    assert concurrency.reconsider(2) == 2  # of what two bring nothing is known yet
 
 
 @settings(max_examples=25, deadline=None)
@@ -406,7 +412,7 @@ def test_shards_of_before_the_order_broke_are_no_part_of_the_listing() -> None:
     with pytest.raises(KeyboardInterrupt):
         found(MemoryListing(rows, page_rows=10), workspace)
     workspace.fail_after = 1 << 60
-    assert len(covers(workspace)) == 3
+    assert len(shard_ranges(workspace)) == 3
     bucket = MemoryListing(rows, page_rows=10, shuffled=shuffled)
     assert [key for key, _ in found(bucket, workspace)] == shuffled
     assert not inventory.take(cast("Bucket", bucket), workspace).totals.ordered
@@ -435,7 +441,9 @@ def test_a_real_bucket_in_parts(
     url, keys = filled
     workspace = Workspace()
     assert [key for key, _ in found(open_bucket(url), workspace)] == keys
-    assert [one.number for one in covers(workspace)] != sorted(one.number for one in covers(workspace))
+    assert [one.number for one in shard_ranges(workspace)] != sorted(
+        one.number for one in shard_ranges(workspace)
+    )
     killed = Workspace()
     killed.fail_after = len(workspace) // 2
     with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from exporters.api import DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import changed_objects, index_rows, source_summary
 from exporters.objects.source_summary import (
-    Closing,
+    SummaryWriter,
     FinishedUnits,
     NotedBucket,
     ObjectCounts,
@@ -30,7 +30,7 @@ from tests.exporters.objects.workspaces import Workspace
 HIDES = "a server that hides"
 
 
-def closing(**changes: Any) -> Closing:
+def closing(**changes: Any) -> SummaryWriter:
     totals = {
         "versions": False,
         "delete_markers": 2,
@@ -43,7 +43,7 @@ def closing(**changes: Any) -> Closing:
     relisting = {"refusal": None, "how": "again", "count": 8}
     for values in (totals, of_bucket, relisting):
         values.update({name: value for name, value in changes.items() if name in values})
-    return Closing(
+    return SummaryWriter(
         SimpleNamespace(**of_bucket),
         SimpleNamespace(totals=SimpleNamespace(**totals)),
         Workspace(),
@@ -91,7 +91,7 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     totals.shards = 1
     inventory = SimpleNamespace(totals=totals, objects=lambda shard, start, count: list("abcd"[:count]))
     files = Files()
-    summary = Closing(bucket, inventory, Workspace(), None, relisting, report).run([], files)
+    summary = SummaryWriter(bucket, inventory, Workspace(), None, relisting, report).run([], files)
     assert ended == ["again", "report"]
     assert summary.gaps == [Gap("a second listing", "failed", "shut")]
     assert [(loss.item, loss.property) for loss in summary.losses] == [
@@ -100,7 +100,7 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     assert json.loads(files.files[source_summary.CONFIGURATION]) == {"denied": ["policy"], "a": 2, "b": 1}
     assert list(files.files) == ["index/objects-000000.parquet", source_summary.CONFIGURATION]
     totals.shards = 0
-    summary = Closing(bucket, inventory, Workspace(), None, relisting).run([], Files())
+    summary = SummaryWriter(bucket, inventory, Workspace(), None, relisting).run([], Files())
     assert "tags" in [loss.property for loss in summary.losses]
 
 
@@ -248,7 +248,7 @@ def missing(**spec: Any) -> tuple[pa.Table, ObjectCounts]:
         ObjectSummary("edge", source_summary.SMALL_BYTES, "e", MOMENT),
         ObjectSummary("large", source_summary.SMALL_BYTES + 1, "e", MOMENT),
     ]
-    one = Closing(
+    one = SummaryWriter(
         SimpleNamespace(name="media"),
         SimpleNamespace(
             included=lambda shard, start, rows: enumerate(summaries[start : start + rows], start)

@@ -24,7 +24,7 @@ class Waiting(NamedTuple):
     change: RowChange
 
 
-class _Fate(Struct):
+class _NetChange(Struct):
     """What happens to the row of one key: the old one is deleted first, then it is updated or inserted, then deleted.
     ``row`` is None where it is neither updated nor inserted.
     """
@@ -50,7 +50,7 @@ class TableChanges:
     def __init__(self, table: DestinationTable) -> None:
         self.table = table
         self.waiting: list[Waiting] = []
-        self._fates: dict[Row, _Fate] = {}
+        self._fates: dict[Row, _NetChange] = {}
         self._inserts: list[Row] = []
 
     def add(self, waiting: Waiting) -> bool:
@@ -91,7 +91,7 @@ class TableChanges:
     def _insert(self, key: Row, row: Row) -> bool:
         fate = self._fates.get(key)
         if fate is None:
-            self._fates[key] = _Fate(row=row, is_insert=True)
+            self._fates[key] = _NetChange(row=row, is_insert=True)
             return True
         if fate.row is not None or fate.is_deleted_last:
             return False
@@ -101,7 +101,7 @@ class TableChanges:
     def _delete(self, key: Row) -> bool:
         fate = self._fates.get(key)
         if fate is None:
-            self._fates[key] = _Fate(is_deleted_first=True)
+            self._fates[key] = _NetChange(is_deleted_first=True)
         elif fate.row is None or fate.is_deleted_last:
             return False
         elif fate.is_insert:
@@ -122,7 +122,7 @@ class TableChanges:
             return False
         fate = self._fates.get(key)
         if fate is None:
-            self._fates[key] = _Fate(row=row)
+            self._fates[key] = _NetChange(row=row)
             return True
         if fate.row is None or fate.is_deleted_last:
             return False

@@ -16,7 +16,7 @@ MIB = 2**20
 
 
 @dataclass
-class Foresighted(Numbers):
+class PreparesFinish(Numbers):
     """Ten units, each too large to be one of a group. ``foreseen``: how many units had begun by then."""
 
     item_bytes: int = MIB
@@ -30,13 +30,13 @@ class Foresighted(Numbers):
 
 
 class ForesightedSnapshot(NumbersSnapshot):
-    source: Foresighted
+    source: PreparesFinish
 
     @property
-    def foresees_early(self):
+    def prepares_early(self):
         return self.source.early
 
-    def foresee_finish(self):
+    def prepare_finish(self):
         self.source.foreseen.append(len(self.source.exported))
 
 
@@ -48,7 +48,7 @@ def go(tmp_path, source):
 
 def test_it_is_told_once_when_little_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
-    source = Foresighted()
+    source = PreparesFinish()
     assert go(tmp_path, source).complete
     (begun,) = source.foreseen
     assert begun >= 7
@@ -56,7 +56,7 @@ def test_it_is_told_once_when_little_is_left(tmp_path, monkeypatch):
 
 def test_it_is_not_told_before_all_is_planned(tmp_path, monkeypatch):
     monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
-    source = Foresighted()
+    source = PreparesFinish()
 
     def wait_for_the_first(number):
         while number == 5 and len(source.exported) < number:
@@ -70,7 +70,7 @@ def test_it_is_not_told_before_all_is_planned(tmp_path, monkeypatch):
 
 
 def test_one_that_may_not_begin_early_is_told_when_all_units_are_handed_out(tmp_path):
-    source = Foresighted(early=False)
+    source = PreparesFinish(early=False)
     assert go(tmp_path, source).complete
     (begun,) = source.foreseen
     assert begun >= 7
@@ -84,6 +84,6 @@ def test_one_whose_source_breaks_off_is_not_told(tmp_path, monkeypatch):
         if unit.spec["start"] >= 50:
             raise SourceGoneError("gone")
 
-    source = Foresighted(on_export=gone)
+    source = PreparesFinish(on_export=gone)
     assert not go(tmp_path, source).complete
     assert source.foreseen == []
