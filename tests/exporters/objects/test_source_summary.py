@@ -18,10 +18,10 @@ from exporters.api import DoneUnit, Enumeration, Gap, Loss, Outcome, Unit
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import changed_objects, index_rows, source_summary
 from exporters.objects.source_summary import (
-    SummaryWriter,
     FinishedUnits,
     NotedBucket,
     ObjectCounts,
+    SummaryWriter,
     noted_bucket,
 )
 from tests.exporters.objects.memory import MOMENT
