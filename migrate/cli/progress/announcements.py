@@ -7,14 +7,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import typer
+from msgspec import Struct
 
 from migrate.case.model import Case
 from migrate.cli.common.session import Answer, Session
-from migrate.cli.progress.listener import Ending, Listener
-from migrate.errors import MoveoutError
+from migrate.errors import OK, IncompleteError, MoveoutError
+from migrate.progress.state import ProgressState
 
 A = TypeVar("A", bound=Answer)
 
@@ -28,6 +29,35 @@ StatusPage = Annotated[
 ]
 _LOOK_SECONDS = 1.0
 _LAST_SECONDS = 15.0
+
+
+class Ending(Struct):
+    """How the command ended."""
+
+    exit_code: int | None = None
+    error: str = ""
+    next_step: str = "run the same command again: it continues"
+    """What helps where it did not end by itself."""
+
+    @property
+    def words(self) -> str:
+        """How the command ended, for people."""
+        if self.exit_code is None:
+            return self.error or "stopped"
+        words = {OK: "done, complete", IncompleteError.exit_code: "done, with gaps"}
+        return words.get(self.exit_code, f"ended with exit code {self.exit_code}")
+
+
+class Listener(Protocol):
+    """Somebody who hears how far a command is."""
+
+    def look(self, state: ProgressState) -> None:
+        """Take the present state; called every second."""
+        ...
+
+    def end(self, state: ProgressState, ending: Ending) -> None:
+        """Take the last state."""
+        ...
 
 
 def announced(session: Session, case: Case | None, status_page: str | None, work: Callable[[], A]) -> A:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from migrate.case.model import Notify
 from migrate.cli.common.session import Session
-from migrate.cli.progress.listener import Ending
+from migrate.cli.progress.announcements import Ending
 from migrate.progress.state import ProgressState
 
 NOTIFY_SECONDS = 10.0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate.cli.common.session import Session
-from migrate.cli.progress.listener import Ending
+from migrate.cli.progress.announcements import Ending
 from migrate.cli.progress.progress_view import stage_words, time_words
 from migrate.errors import OK, MoveoutError, UsageError
 from migrate.progress.state import ProgressState
