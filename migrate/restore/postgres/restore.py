@@ -136,9 +136,9 @@ def _compare(job: PostgresRestore, run: TableRestore, filled: frozenset[Name]) -
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
 
     with row_steps.analyzed(job):
-        compared = row_steps.compared(job, run)
+        compared = row_steps.read_back(job, run)
     damaged = [finding for findings in job.damaged.values() for finding in findings]
-    findings = [*damaged, *row_steps.settled(job, compared)]
+    findings = [*damaged, *row_steps.unexplained_differences(job, compared)]
     row_steps.note_recomputed(job)
     note_other_rows(job, filled)
     return findings
@@ -259,7 +259,7 @@ def _restored_before(job: PostgresRestore) -> RestoreOutcome | None:
     if job.selection.rows and run.tables:
         from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
 
-        differing = row_steps.compared(job, run).differing(records)
+        differing = row_steps.read_back(job, run).differing(records)
         findings = sentences(compare_tables(differing, run.destination_digests), quote_qualified)
         if same or not findings:
             row_steps.note_recomputed(job)

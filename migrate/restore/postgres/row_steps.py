@@ -115,7 +115,7 @@ def analyzed(job: PostgresRestore) -> Iterator[None]:
             raise
 
 
-def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
+def unexplained_differences(job: PostgresRestore, run: TableRestore) -> list[str]:
     """Return the differences that are more than values which the destination holds otherwise: those are losses."""
     otherwise = explained(job, run) if compare_tables(run.tables, run.destination_digests) else {}
     for losses in otherwise.values():
@@ -125,7 +125,7 @@ def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     return run.findings(rest, quote_qualified)
 
 
-def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
+def read_back(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
     does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
 from migrate.browse.table_rows import rows
-from migrate.restore.postgres.rows.source_charset import Apart
+from migrate.restore.postgres.rows.source_charset import EncodingSplitter
 from tests.exporters.postgres.databases import column, dump_bytes, export_database, fetch, run_sql, table
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
 from tests.parquet import check_parquet
@@ -324,10 +324,10 @@ def test_bytes_are_told_from_text_wherever_a_line_is_cut(values, cuts):
     line += b"\n"
     expected.append((b"\n", False))
     locations = sorted({min(cut, len(line)) for cut in cuts} | {0, len(line)})
-    apart = Apart()
+    splitter = EncodingSplitter()
     found: list[tuple[bytes, bool]] = []
     for start, end in pairwise(locations):
-        found += apart.take(line[start:end])
+        found += splitter.take(line[start:end])
     assert _joined(found) == _joined(expected)
 
 

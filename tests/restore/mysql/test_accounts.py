@@ -97,7 +97,7 @@ def test_what_is_taken_from_an_account_is_read():
     )
     grants = Grants.parse(script, "old", "new")
     assert grants.partial == {"`a`@`%`"}
-    assert [one.statement for one in grants.beyond] == [
+    assert [one.statement for one in grants.server_wide] == [
         "GRANT SELECT, INSERT ON *.* TO `a`@`%`",
         "REVOKE INSERT ON `new`.* FROM `a`@`%`",
         "REVOKE INSERT ON `other`.* FROM `a`@`%`",

@@ -4,7 +4,7 @@ import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.mysql.definitions import deferred_keys
-from migrate.restore.mysql.definitions.deferred_keys import take_apart
+from migrate.restore.mysql.definitions.deferred_keys import split_definition
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -25,8 +25,8 @@ HOSTILE = """CREATE TABLE `t` (
 
 
 def test_only_keys_are_taken_out_of_a_definition():
-    apart = take_apart(HOSTILE)
-    assert apart.later == [
+    split = split_definition(HOSTILE)
+    assert split.later == [
         "UNIQUE KEY `u``,` (`a``,(`(5))",
         "KEY `k` (`e`,`id` DESC) COMMENT 'one, two)'",
         "CONSTRAINT `fk``x` FOREIGN KEY (`e`) REFERENCES `o` (`e`) ON DELETE CASCADE",
@@ -35,7 +35,7 @@ def test_only_keys_are_taken_out_of_a_definition():
     kept = [
         line for line in lines if not line.startswith(("  UNIQUE KEY `u", "  KEY `k`", "  CONSTRAINT `fk"))
     ]
-    assert apart.first == "\n".join(kept)
+    assert split.first == "\n".join(kept)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_only_keys_are_taken_out_of_a_definition():
     ],
 )
 def test_keys_that_are_needed_stay(sql):
-    assert take_apart(sql) == deferred_keys.Apart(sql)
+    assert split_definition(sql) == deferred_keys.SplitDefinition(sql)
 
 
 @pytest.fixture

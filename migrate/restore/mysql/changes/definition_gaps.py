@@ -181,10 +181,10 @@ def _rights(
     for account, statements in grants.items():
         own = Grants.parse("\n".join(statements), database, _HERE)
         if not reaching.isdisjoint(
-            {*(grant.account for grant in own.own), *(grant.account for grant in own.beyond)}
+            {*(grant.account for grant in own.own), *(grant.account for grant in own.server_wide)}
         ):
             rights[account] = (
                 frozenset(grant.statement(_HERE) for grant in own.own),
-                frozenset(grant.statement for grant in own.beyond if not grant.empty),
+                frozenset(grant.statement for grant in own.server_wide if not grant.empty),
             )
     return rights

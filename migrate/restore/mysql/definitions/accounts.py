@@ -76,7 +76,7 @@ class Grant(Struct, frozen=True):
         )
 
 
-class Beyond(Struct, frozen=True):
+class ServerWideGrant(Struct, frozen=True):
     """A statement that reaches beyond the database: privileges on everything, membership in ``roles``, the default
     role, how to log in. ``empty``: it gives nothing by itself. ``takes``: from privileges on everything it takes those
     on one database, which MySQL alone can (``partial_revokes``).
@@ -93,7 +93,7 @@ class Grants(Struct, frozen=True):
     """What a script grants on one database. ``elsewhere``: the accounts that may do something in others."""
 
     own: Sequence[Grant]
-    beyond: Sequence[Beyond]
+    server_wide: Sequence[ServerWideGrant]
     elsewhere: AbstractSet[str] = frozenset()
 
     @staticmethod
@@ -108,18 +108,18 @@ class Grants(Struct, frozen=True):
                 own.append(grant)
             else:
                 elsewhere.add(match["account"])
-        beyond = [_beyond(line) or _taken(line, database, now or database) for line in lines]
-        return Grants(own, [grant for grant in beyond if grant is not None], elsewhere)
+        server_wide = [_server_wide(line) or _taken(line, database, now or database) for line in lines]
+        return Grants(own, [grant for grant in server_wide if grant is not None], elsewhere)
 
     @property
     def partial(self) -> set[str]:
         """The accounts that may do something everywhere but in some databases."""
-        return {grant.account for grant in self.beyond if grant.takes}
+        return {grant.account for grant in self.server_wide if grant.takes}
 
     @property
     def granted(self) -> set[str]:
         """The accounts and roles that others are members of: nobody logs in by them."""
-        return {role for grant in self.beyond for role in grant.roles}
+        return {role for grant in self.server_wide for role in grant.roles}
 
     @property
     def accounts(self) -> list[str]:
@@ -127,17 +127,19 @@ class Grants(Struct, frozen=True):
         everything, or as members of such a role; and the roles of these that may do nothing anywhere.
         """
         reaching = dict.fromkeys(grant.account for grant in self.own)
-        reaching |= dict.fromkeys(grant.account for grant in self.beyond if not (grant.empty or grant.roles))
+        reaching |= dict.fromkeys(
+            grant.account for grant in self.server_wide if not (grant.empty or grant.roles)
+        )
         while more := {
             grant.account: None
-            for grant in self.beyond
+            for grant in self.server_wide
             if grant.account not in reaching and not reaching.keys().isdisjoint(grant.roles)
         }:
             reaching |= more
-        idle = {grant.account for grant in self.beyond} - self.elsewhere
+        idle = {grant.account for grant in self.server_wide} - self.elsewhere
         while roles := {
             role: None
-            for grant in self.beyond
+            for grant in self.server_wide
             if grant.account in reaching
             for role in grant.roles
             if role in idle and role not in reaching
@@ -161,23 +163,25 @@ def _own(match: re.Match[str], database: str) -> Grant | None:
     return Grant(*(word or "" for word in words))
 
 
-def _beyond(line: str) -> Beyond | None:
+def _server_wide(line: str) -> ServerWideGrant | None:
     if (match := _EVERYWHERE.fullmatch(line)) is not None:
-        return Beyond(match["account"], match["statement"], empty=match["what"] == _NOTHING)
+        return ServerWideGrant(match["account"], match["statement"], empty=match["what"] == _NOTHING)
     if (match := _MEMBER.fullmatch(line)) is not None:
-        return Beyond(match["account"], match["statement"], tuple(re.findall(_ACCOUNT, match["roles"])))
+        return ServerWideGrant(
+            match["account"], match["statement"], tuple(re.findall(_ACCOUNT, match["roles"]))
+        )
     if (match := _DEFAULT.fullmatch(line) or _LOGIN.fullmatch(line)) is not None:
-        return Beyond(match["account"], match["statement"], empty=True)
+        return ServerWideGrant(match["account"], match["statement"], empty=True)
     return None
 
 
-def _taken(line: str, database: str, now: str) -> Beyond | None:
+def _taken(line: str, database: str, now: str) -> ServerWideGrant | None:
     match = _TAKEN.fullmatch(line)
     if match is None:
         return None
     name = now if match["database"] == quote_name(database) else match["database"][1:-1].replace("``", "`")
     statement = f"REVOKE {match['what']} ON {quote_name(name)}.* FROM {match['account']}"
-    return Beyond(match["account"], statement, empty=True, takes=True)
+    return ServerWideGrant(match["account"], statement, empty=True, takes=True)
 
 
 def read_grants(reader: BundleReader, source: str, database: str, now: str) -> Grants:
@@ -241,16 +245,14 @@ class AccountMaker:
             self._make(account)
         for grant in grants.own:
             self._try(grant.account, grant.statement(self._connection.address.database))
-        harmless = set(self._made) - {grant.account for grant in grants.beyond if not grant.empty}
+        harmless = set(self._made) - {grant.account for grant in grants.server_wide if not grant.empty}
         too_much = set() if self._takes_partly() else grants.partial
-        for beyond in grants.beyond:
-            if beyond.account in too_much and not beyond.roles and (beyond.takes or not beyond.empty):
-                reason = f"{beyond.statement}: the destination has no partial revokes"
-                self._refused[beyond.account, ""] = reason
-            elif beyond.account in self._made or (
-                beyond.account in accounts and _gives_only(beyond, harmless)
-            ):
-                self._try(beyond.account, beyond.statement)
+        for wide in grants.server_wide:
+            if wide.account in too_much and not wide.roles and (wide.takes or not wide.empty):
+                reason = f"{wide.statement}: the destination has no partial revokes"
+                self._refused[wide.account, ""] = reason
+            elif wide.account in self._made or (wide.account in accounts and _gives_only(wide, harmless)):
+                self._try(wide.account, wide.statement)
 
     def retry(self) -> None:
         """Run what was refused again, now that all objects are there."""
@@ -310,6 +312,6 @@ class AccountMaker:
         return [f"privileges that could not be granted (see schema/grants.sql): {'; '.join(refused)}"]
 
 
-def _gives_only(grant: Beyond, roles: AbstractSet[str]) -> bool:
+def _gives_only(grant: ServerWideGrant, roles: AbstractSet[str]) -> bool:
     """Tell whether it gives nothing but membership in these roles, which may only use the database."""
     return bool(grant.roles) and set(grant.roles) <= roles

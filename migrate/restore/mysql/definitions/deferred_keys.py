@@ -44,14 +44,14 @@ _PRIMARY = re.compile(r"PRIMARY KEY \((`(?:[^`]|``)*`)")
 _COUNTER = re.compile(r"(`(?:[^`]|``)*`) .* AUTO_INCREMENT", re.DOTALL)
 
 
-class Apart(Struct, frozen=True):
+class SplitDefinition(Struct, frozen=True):
     """``first`` makes the table; ``later`` are the keys and constraints that complete it."""
 
     first: str
     later: Sequence[str] = ()
 
 
-def take_apart(sql: str, *, foreign_only: bool = False) -> Apart:
+def split_definition(sql: str, *, foreign_only: bool = False) -> SplitDefinition:
     """Return a table's definition without the keys that can be added later. All stay where one of them is needed: by an
     AUTO_INCREMENT column that the primary key does not begin with, or in place of a primary key. ``foreign_only``:
     only those to other tables go.
@@ -63,12 +63,12 @@ def take_apart(sql: str, *, foreign_only: bool = False) -> Apart:
         primary = next((match[1] for item in items if (match := _PRIMARY.match(item))), None)
         counter = next((match[1] for item in items if (match := _COUNTER.match(item))), None)
         if primary is None or counter not in {None, primary} or any(_ODD.match(item) for item in items):
-            return Apart(sql)
+            return SplitDefinition(sql)
         later = [item for item in items if _KEY.match(item) or _UNIQUE.match(item) or _FOREIGN.match(item)]
     if not later:
-        return Apart(sql)
+        return SplitDefinition(sql)
     first_items = ",\n  ".join(item for item in items if item not in later)
-    return Apart(f"{sql[:open_]}(\n  {first_items}\n{sql[close:]}", later)
+    return SplitDefinition(f"{sql[:open_]}(\n  {first_items}\n{sql[close:]}", later)
 
 
 def set_aside(
@@ -84,12 +84,12 @@ def set_aside(
     }
     first_definitions, later = [], {}
     for definition in definitions:
-        apart = Apart("")
+        split = SplitDefinition("")
         if definition["kind"] == "table" and (foreign or definition["name"] in large):
-            apart = take_apart(definition["sql"], foreign_only=definition["name"] not in large)
-        first_definitions.append({**definition, "sql": apart.first} if apart.later else definition)
-        if apart.later:
-            later[definition["name"]] = apart.later
+            split = split_definition(definition["sql"], foreign_only=definition["name"] not in large)
+        first_definitions.append({**definition, "sql": split.first} if split.later else definition)
+        if split.later:
+            later[definition["name"]] = split.later
     return first_definitions, later
 
 

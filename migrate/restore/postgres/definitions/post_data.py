@@ -15,7 +15,7 @@ from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions.index_builds import IndexBuilds, makes_large_b_tree, read_limits
 from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
-from migrate.restore.postgres.definitions.refusals import Aid, ddl_error, first_line, is_refusal
+from migrate.restore.postgres.definitions.refusals import Workaround, ddl_error, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer
 from migrate.restore.postgres.restore_state import mark_done
 from migrate.runtime.crash_points import durable
@@ -88,8 +88,8 @@ class StepRunner:
                         self._make_each(_taken(todo, (), TOGETHER))
 
     def finish(self) -> None:
-        """Try what was refused as long as something of it succeeds, with an aid only if nothing does without."""
-        while self._refused and any(self._retry(aid) for aid in Aid):
+        """Try what was refused as long as something of it succeeds, with a workaround only if nothing does without."""
+        while self._refused and any(self._retry(workaround) for workaround in Workaround):
             pass
         if not self.rows_missing:
             self._for_new_rows()
@@ -112,11 +112,11 @@ class StepRunner:
             if late is None or len(self._refused) > known:
                 self._refused[known:] = [(step, error)]
 
-    def _retry(self, aid: Aid) -> bool:
+    def _retry(self, workaround: Workaround) -> bool:
         waiting, self._refused = self._refused, []
         for number, (step, _) in enumerate(waiting):
-            self._make(step, aid)
-            if aid is not Aid.NONE and len(self._refused) == number:
+            self._make(step, workaround)
+            if workaround is not Workaround.NONE and len(self._refused) == number:
                 self._refused += waiting[number + 1 :]
                 break
         return len(self._refused) < len(waiting)
@@ -243,16 +243,18 @@ class StepRunner:
             self._advance()
         return True
 
-    def _make(self, step: PostDataStep, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
+    def _make(
+        self, step: PostDataStep, workaround: Workaround = Workaround.NONE, left_out: Sequence[str] = ()
+    ) -> None:
         """Make an entry, marked as done together with what is ``left_out`` of it."""
         entry = step.entry
-        notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
+        notes = [f"{entry.label} needs {workaround.value}"] if workaround.value else []
         with self._lent() as connection:
             try:
                 with durable("restore.postgres.post_data"), connection.transaction():
                     if not (self.rows_missing and entry.kind in OF_ROWS):
                         mark_done(connection, mark_of(step))
-                    with aid.given(connection, entry):
+                    with workaround.given(connection, entry):
                         connection.execute(entry.sql)
                     restore_state.add_left_out(connection, mark_of(step), left_out, notes)
             except _IN_EACH_OTHERS_WAY:

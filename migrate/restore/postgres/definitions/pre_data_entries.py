@@ -20,7 +20,13 @@ from migrate.restore.postgres.definitions.optional_clauses import (
     parse_statement,
     with_late_validator,
 )
-from migrate.restore.postgres.definitions.refusals import Aid, ddl_error, first_line, is_refusal, is_superuser
+from migrate.restore.postgres.definitions.refusals import (
+    Workaround,
+    ddl_error,
+    first_line,
+    is_refusal,
+    is_superuser,
+)
 
 _TAKEN = (
     psycopg.errors.DuplicateFunction,
@@ -185,10 +191,10 @@ class EntryMaker:
         return True
 
     def _with_aid(self, entry: DumpEntry) -> psycopg.Error | None:
-        """Make an entry, at last with an aid; return why the server refuses it even so."""
+        """Make an entry, at last with a workaround; return why the server refuses it even so."""
         first: psycopg.Error | None = None
-        for aid in Aid:
-            error = self._error(entry.sql, entry, aid, spare=is_superusers(entry))
+        for workaround in Workaround:
+            error = self._error(entry.sql, entry, workaround, spare=is_superusers(entry))
             if error is None:
                 return None
             first = first or error
@@ -199,7 +205,7 @@ class EntryMaker:
         self,
         sql: bytes,
         entry: DumpEntry | None = None,
-        aid: Aid = Aid.NONE,
+        workaround: Workaround = Workaround.NONE,
         *,
         keep: bool = True,
         spare: bool = False,
@@ -208,7 +214,7 @@ class EntryMaker:
         try:
             with self._connection.transaction(force_rollback=not keep):
                 if entry is not None:
-                    with aid.given(self._connection, entry):
+                    with workaround.given(self._connection, entry):
                         self._connection.execute(sql)
                     self._connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
                 else:

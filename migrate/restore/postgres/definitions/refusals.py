@@ -108,7 +108,7 @@ def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> st
     return ""
 
 
-class Aid(Enum):
+class Workaround(Enum):
     """What helps an entry that the server refuses; the value describes it in messages."""
 
     NONE = ""
@@ -117,9 +117,9 @@ class Aid(Enum):
 
     def given(self, connection: psycopg.Connection[Any], entry: DumpEntry) -> AbstractContextManager[None]:
         """Help, within the caller's transaction."""
-        if self is Aid.RIGHTS:
+        if self is Workaround.RIGHTS:
             return lent(connection, entry)
-        if self is Aid.SCHEMAS:
+        if self is Workaround.SCHEMAS:
             use_every_schema(connection, entry.schema)
         return nullcontext()
 

@@ -34,7 +34,7 @@ def encoding_of(schema: pa.Schema) -> str:
     return encodings[0].decode() if encodings else ""
 
 
-class Apart:
+class EncodingSplitter:
     """Tells text in UTF-8 from values in another encoding, in CSV lines that come in pieces."""
 
     def __init__(self) -> None:
@@ -128,11 +128,11 @@ class OwnEncoding:
                 blocks_of(file, generated=generated) if self.kept else self._valid(file, generated=generated)
             )
             return
-        apart = Apart()
+        splitter = EncodingSplitter()
         self._value = b""
         make = self._as_bytes if self.kept else self._as_text
         for block, rows in blocks_of(file, generated=generated):
-            yield b"".join(make(apart.take(block))), rows
+            yield b"".join(make(splitter.take(block))), rows
 
     def _valid(self, file: ParquetPart, *, generated: bool) -> Iterator[tuple[bytes, int]]:
         """Yield rows with a replacement for bytes that are no UTF-8."""
