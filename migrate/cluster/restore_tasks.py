@@ -81,7 +81,7 @@ class RestoreCluster(Struct, frozen=True):
 
 
 class _DatabaseLock:
-    """The lock in the destination, which the lead's session has as long as that lives. See ``dispatch.HeldLock``."""
+    """The lock in the destination, which the lead's session has as long as that lives. See ``worker_pool.HeldLock``."""
 
     def check(self) -> None:
         """What the lead does next in that session fails by itself."""
