@@ -12,6 +12,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
 
 _Item = TypeVar("_Item")
 
@@ -100,6 +101,35 @@ class AttemptProgress:
         self._advance(-sum(self._rows.values()), -self._size_bytes)
         self._rows.clear()
         self._size_bytes = 0
+
+
+class WrittenRows(Struct, frozen=True):
+    """Rows that were there from an earlier run, and bytes that were written now."""
+
+    skipped_items: int
+    size_bytes: int
+
+
+class RowsToWrite:
+    """The ``parts`` that a restore has yet to write, and what all workers write of them. Thread-safe as far as it
+    matters: integer addition loses nothing that does.
+    """
+
+    def __init__(self, parts: Sequence[PartFile], skipped_items: int, progress: Progress) -> None:
+        self.parts = parts
+        self._skipped_items = skipped_items
+        self._size_bytes = 0
+        self._progress = progress
+
+    def advance(self, rows: int, size_bytes: int) -> None:
+        """Show more rows, of so many bytes. See ``Advance``."""
+        self._size_bytes += size_bytes
+        self._progress.advance(items=rows, size_bytes=size_bytes)
+
+    def end(self) -> WrittenRows:
+        """Return what was written."""
+        self._progress.end()
+        return WrittenRows(self._skipped_items, self._size_bytes)
 
 
 def readable(

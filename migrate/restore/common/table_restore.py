@@ -19,7 +19,14 @@ from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
 from migrate.restore.common.environment import note_database_name
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
 from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
+from migrate.restore.common.table_parts import (
+    REPAIR,
+    PartFile,
+    RowsToWrite,
+    WrittenRows,
+    missing_rows,
+    parts_of,
+)
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
@@ -359,28 +366,6 @@ class TableRestore(Struct, frozen=True):
         self.destination_digests.update(digests)
 
 
-class RowsToWrite:
-    """The ``parts`` that a restore has yet to write, and what all workers write of them. Thread-safe as far as it
-    matters: integer addition loses nothing that does.
-    """
-
-    def __init__(self, parts: Sequence[PartFile], skipped_items: int, progress: Progress) -> None:
-        self.parts = parts
-        self._skipped_items = skipped_items
-        self._size_bytes = 0
-        self._progress = progress
-
-    def advance(self, rows: int, size_bytes: int) -> None:
-        """Show more rows, of so many bytes. See ``Advance``."""
-        self._size_bytes += size_bytes
-        self._progress.advance(items=rows, size_bytes=size_bytes)
-
-    def end(self) -> WrittenRows:
-        """Return what was written."""
-        self._progress.end()
-        return WrittenRows(self._skipped_items, self._size_bytes)
-
-
 class DatabaseRestore(Struct, kw_only=True, dict=True):
     """A restore into one database, and what is gathered on the way. ``merge``: others may use the database."""
 
@@ -421,13 +406,6 @@ class DatabaseRestore(Struct, kw_only=True, dict=True):
         losses, notes = note_database_name(texts, self.run.source_database, now, quote)
         self.losses.extend(losses)
         self.notes.extend(notes)
-
-
-class WrittenRows(Struct, frozen=True):
-    """Rows that were there from an earlier run, and bytes that were written now."""
-
-    skipped_items: int
-    size_bytes: int
 
 
 def sentences(differences: Iterable[TableDifference], label: Label) -> list[str]:

@@ -32,8 +32,8 @@ from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
-from migrate.restore.common.table_parts import parts_of
-from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.common.table_parts import WrittenRows, parts_of
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql import restore_state
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore

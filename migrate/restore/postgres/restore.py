@@ -30,7 +30,8 @@ from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.selection import require_tables
-from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
+from migrate.restore.common.table_parts import WrittenRows
+from migrate.restore.common.table_restore import TableRestore, sentences
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.changes.follow_marks import read_mark

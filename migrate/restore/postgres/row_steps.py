@@ -18,8 +18,8 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import compare_tables
 from migrate.errors import NotAllowedError
 from migrate.restore.common.api import OpenRowPool
-from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.common.table_parts import PartFile, WrittenRows, parts_of
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.post_data import is_mark

@@ -27,8 +27,14 @@ from exporters.sqlite.rows.row_batches import UTF_16_CODECS
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.common.table_parts import AttemptProgress, PartFile, missing_rows, parts_of, readable
-from migrate.restore.common.table_restore import WrittenRows
+from migrate.restore.common.table_parts import (
+    AttemptProgress,
+    PartFile,
+    WrittenRows,
+    missing_rows,
+    parts_of,
+    readable,
+)
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.definitions import set_definition, without_expressions

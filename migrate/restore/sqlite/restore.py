@@ -32,8 +32,8 @@ from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.left_out import FinishedRestore, now_there, unique
 from migrate.restore.common.selection import strange_trigger
-from migrate.restore.common.table_parts import REPAIR, parts_of, readable
-from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.common.table_parts import REPAIR, WrittenRows, parts_of, readable
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
