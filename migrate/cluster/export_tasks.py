@@ -19,7 +19,7 @@ from migrate.cluster import protocol
 from migrate.cluster.available_machines import Machines
 from migrate.cluster.protocol import ExportJob, Reach
 from migrate.cluster.worker_pool import ClusterWorkerPool
-from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork, grow_to
+from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitRunner, grow_to
 
 
 class ExportCluster(Struct, frozen=True):
@@ -30,7 +30,9 @@ class ExportCluster(Struct, frozen=True):
     sources: Mapping[str, Endpoint]
     limits: Limits
 
-    def open_pool(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> UnitPool | None:
+    def open_pool(
+        self, source: Source, runner: UnitRunner, lease: Lease, executor: Executor
+    ) -> UnitPool | None:
         """Return the pool that does the units of a source; None where its snapshot cannot be joined."""
         if not (isinstance(source, Shareable) and source.shareable):
             return None
@@ -44,17 +46,17 @@ class ExportCluster(Struct, frozen=True):
             source=Reach.of(endpoint),
             selection=protocol.selection_json(endpoint.selection),
             limits=protocol.limits_json(self.limits),
-            ticket=cast("Shared", work.snapshot).ticket,
-            rules=work.rules,
+            ticket=cast("Shared", runner.snapshot).ticket,
+            rules=runner.rules,
         )
-        codec = _UnitCodec(work, executor)
+        codec = _UnitCodec(runner, executor)
         return ClusterWorkerPool(
             self.machines,
             job,
             codec,
             lease=lease,
-            note=work.progress.note,
-            cancellation=work.cancellation,
+            note=runner.progress.note,
+            cancellation=runner.cancellation,
         )
 
 
@@ -63,7 +65,7 @@ class _UnitCodec(Struct, frozen=True):
     commit record.
     """
 
-    work: UnitWork
+    runner: UnitRunner
     executor: Executor
 
     def encode(self, item: Sequence[PlannedUnit]) -> Json:
@@ -77,11 +79,11 @@ class _UnitCodec(Struct, frozen=True):
     def decode(
         self, responses: Sequence[tuple[Sequence[PlannedUnit], Json]]
     ) -> Iterator[Sequence[SettledUnit]]:
-        work, units = self.work, [planned for (planned,), _ in responses]
+        runner, units = self.runner, [planned for (planned,), _ in responses]
         ids = [planned.unit.id for planned in units]
-        records = read_records(work.store, work.source, ids, self.executor)
+        records = read_records(runner.store, runner.source, ids, self.executor)
         for planned, record in zip(units, records, strict=True):
-            count = work.progress.skip if planned.recorded else work.progress.advance
-            grow_to(work.progress, planned.unit, record.outcome)
+            count = runner.progress.skip if planned.recorded else runner.progress.advance
+            grow_to(runner.progress, planned.unit, record.outcome)
             count(items=record.outcome.items, size_bytes=record.outcome.size_bytes)
             yield [(planned.unit, record)]

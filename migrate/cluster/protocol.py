@@ -67,7 +67,7 @@ def _reference(secret: Secret) -> str:
 
 class ExportJob(Struct, frozen=True):
     """What all batches of one source share. ``id`` is this run's of them; ``lease`` is the lead's; ``limited``: bytes
-    may only pass by a share of the lead's budget. ``rules``: see ``UnitWork``.
+    may only pass by a share of the lead's budget. ``rules``: see ``UnitRunner``.
     """
 
     id: str

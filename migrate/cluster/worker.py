@@ -25,7 +25,7 @@ from migrate.cluster.worker_state import (
     WorkerSession,
 )
 from migrate.errors import MoveoutError, UsageError
-from migrate.export.unit_runner import PlannedUnit, UnitWork
+from migrate.export.unit_runner import PlannedUnit, UnitRunner
 from migrate.runtime.cancellation import Cancelled
 from migrate.storage.api import Store, exists
 from migrate.transfer.plan import SealedFile
@@ -99,7 +99,7 @@ def _maker(job: Job) -> Callable[[], WorkerSession]:
 
 def _work(session: WorkerSession, order: protocol.Order) -> Answers:
     if isinstance(session, ExportSession):
-        return _export(session.work, [Unit(**piece) for piece in order.pieces])
+        return _export(session.runner, [Unit(**piece) for piece in order.pieces])
     if isinstance(session, RestoreSession):
         return _fill(session, order.pieces)
     if isinstance(session, RowsSession):
@@ -109,13 +109,13 @@ def _work(session: WorkerSession, order: protocol.Order) -> Answers:
     )
 
 
-def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]:
+def _export(runner: UnitRunner, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]:
     """Do units one after the other. What fails for all of them is not tried again with each."""
     over: Exception | None = None
     for unit in units:
         if over is None:
             try:
-                work.do(PlannedUnit(unit, _is_recorded(work.store, work.source, unit)))
+                runner.do(PlannedUnit(unit, _is_recorded(runner.store, runner.source, unit)))
             except Exception as exc:
                 if not _is_for_all(exc):
                     yield unit.id, protocol.error_json(exc)

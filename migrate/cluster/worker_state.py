@@ -26,7 +26,7 @@ from migrate.cluster.dask_client import own_threads
 from migrate.cluster.lease_guard import LOOK_SECONDS, LeaseFence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.export.open_sources import open_source
-from migrate.export.unit_runner import UnitWork
+from migrate.export.unit_runner import UnitRunner
 from migrate.progress.server_contact import WaitingCommand, noted_silence
 from migrate.restore.common.api import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
@@ -155,7 +155,7 @@ class ExportSession(WorkerSession):
         except BaseException:
             self.close()
             raise
-        self.work = UnitWork(
+        self.runner = UnitRunner(
             store=self.store,
             lease=self.fence,
             cancellation=self.cancellation,

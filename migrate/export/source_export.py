@@ -43,7 +43,7 @@ from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
 from migrate.export.open_sources import LostSource
 from migrate.export.outcome import BrokenSource
 from migrate.export.seal_time import counted_in_time, woken_at_the_seal
-from migrate.export.source_units import ExportRun, UnitRun
+from migrate.export.source_units import ExportRun, SourceUnits
 from migrate.export.unit_runner import same_position
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
@@ -118,7 +118,7 @@ class _SourceReading:
     """
 
     def __init__(self, run: ExportRun, source: Source, *, is_finished: bool) -> None:
-        self.units: UnitRun | None = None
+        self.units: SourceUnits | None = None
         self.summary: SourceSummary | None = None
         self.error: SourceError | None = None
         self._run, self._source = run, source
@@ -176,7 +176,7 @@ class _SourceReading:
                 run.store.delete(layout.final_record(source.name))
             if isinstance(snapshot, Outlined):
                 snapshot.begin_outline(self._workspace)
-            self.units = units = UnitRun(run, source, snapshot)
+            self.units = units = SourceUnits(run, source, snapshot)
             error = units.run()
             if isinstance(error, SourceSnapshotLostError):
                 raise error

@@ -35,7 +35,7 @@ from migrate.export.unit_runner import (
     SettledUnit,
     UnitPool,
     UnitRules,
-    UnitWork,
+    UnitRunner,
     failed_items,
     is_of_location,
 )
@@ -76,14 +76,14 @@ class ExportRun(Struct, frozen=True, kw_only=True):
     """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
-class UnitRun:
+class SourceUnits:
     """One source's units in one run. After ``run``, ``failed`` names the units that could not be done."""
 
     def __init__(self, run: ExportRun, source: Source, snapshot: Snapshot) -> None:
         self.failed: list[str] = []
         self._run = run
         self._source = source.name
-        self._work = UnitWork(
+        self._runner = UnitRunner(
             store=run.unit_store,
             lease=run.lease,
             cancellation=run.unit_cancellation,
@@ -113,7 +113,7 @@ class UnitRun:
     def _open_pool(self, source: Source) -> UnitPool:
         run = self._run
         if run.options.open_pool is not None:
-            pool = run.options.open_pool(source, self._work, run.lease, run.executor)
+            pool = run.options.open_pool(source, self._runner, run.lease, run.executor)
             if pool is not None:
                 run.seal.remove()  # other machines write to the location themselves
                 self._together = 1
@@ -131,7 +131,7 @@ class UnitRun:
     def _do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
         """Do units. Where this source alone is read no more, raise why: see ``_stop``."""
         try:
-            return self._work.do_all(units)
+            return self._runner.do_all(units)
         except Cancelled:
             if self._run.cancellation.is_cancelled or self._error is None:
                 raise
@@ -183,7 +183,7 @@ class UnitRun:
         that was left before keeps the error for which it was.
         """
         self._error = self._error or error
-        self._work.cancellation.cancel()
+        self._runner.cancellation.cancel()
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers. A
@@ -216,7 +216,7 @@ class UnitRun:
         """
         if self._is_prepared:
             return
-        snapshot = self._work.snapshot
+        snapshot = self._runner.snapshot
         prepares_finish = snapshot if isinstance(snapshot, PreparesFinish) else None
         is_early = prepares_finish is not None and prepares_finish.prepares_early
         is_near = self._plan.has_all if is_early else self._plan.is_drained

@@ -77,7 +77,7 @@ class UnitRules(Struct, frozen=True, kw_only=True):
     """
 
 
-class UnitWork(Struct, frozen=True, kw_only=True):
+class UnitRunner(Struct, frozen=True, kw_only=True):
     """Does the units of a source, by its ``rules``; called by the workers. ``source`` is its name."""
 
     store: MultipartStore
@@ -282,7 +282,7 @@ class UnitWork(Struct, frozen=True, kw_only=True):
         return proved
 
 
-OpenPool = Callable[[Source, UnitWork, Lease, Executor], UnitPool | None]
+OpenPool = Callable[[Source, UnitRunner, Lease, Executor], UnitPool | None]
 """Makes the pool that does the units of a source, one a group; None where only this machine can. The executor reads
 meanwhile.
 """

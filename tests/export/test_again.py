@@ -25,7 +25,7 @@ from migrate.errors import DamageError, GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
 from migrate.export.open_sources import LostSource
 from migrate.export.status import export_status
-from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
+from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitRunner
 from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import MultipartStore
@@ -327,7 +327,7 @@ def test_the_seal_goes_before_other_machines_begin(store: MultipartStore) -> Non
     """They write to the location themselves."""
     stands: list[bool] = []
 
-    def open_pool(_: Source, work: UnitWork, __: Lease, ___: Executor) -> UnitPool:
+    def open_pool(_: Source, work: UnitRunner, __: Lease, ___: Executor) -> UnitPool:
         def do_all(units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
             stands.append(any(store.list(layout.TAG_MANIFEST)))
             return work.do_all(units)

@@ -16,7 +16,7 @@ from migrate.bundle import layout
 from migrate.export import export
 from migrate.export.plan_totals import read_summary
 from migrate.export.status import export_status
-from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitWork
+from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitRunner
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES, StoreWrapper
@@ -132,7 +132,7 @@ def test_progress_is_told_of_what_is_read_as_it_is_read_and_of_nothing_twice(tmp
 
     size_bytes = 3 * PART_BYTES - 1000
     store = open_location(str(tmp_path))
-    work = UnitWork(
+    work = UnitRunner(
         store=store,
         lease=Free(),
         cancellation=CancellationToken(),

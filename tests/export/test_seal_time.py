@@ -18,7 +18,7 @@ from migrate.changes.change_logs import followable
 from migrate.cli.common.sources import open_sources
 from migrate.export import ExportOptions, export, source_export
 from migrate.export.seal_time import SealTime, SealTimeError
-from migrate.export.source_units import UnitRun
+from migrate.export.source_units import SourceUnits
 from migrate.progress.meter import Meter
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -49,13 +49,13 @@ class Clock:
 @pytest.fixture
 def stopped(monkeypatch):
     """Is set when a run has stopped what is under way: its bytes come to nothing from then on."""
-    event, stop = threading.Event(), UnitRun._stop
+    event, stop = threading.Event(), SourceUnits._stop
 
     def stop_and_tell(run, error):
         stop(run, error)
         event.set()
 
-    monkeypatch.setattr(UnitRun, "_stop", stop_and_tell)
+    monkeypatch.setattr(SourceUnits, "_stop", stop_and_tell)
     return event
 
 
@@ -113,7 +113,7 @@ def test_small_units_that_were_committed_when_the_time_came_are_in_the_bundle(st
 
 
 def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before(store, stopped, monkeypatch):
-    clock, is_left, take = Clock(), threading.Event(), UnitRun._take
+    clock, is_left, take = Clock(), threading.Event(), SourceUnits._take
 
     def take_and_tell(run, unit, result):
         take(run, unit, result)
@@ -127,7 +127,7 @@ def test_units_under_way_end_at_the_seal_also_where_their_source_was_left_before
         clock.strike()
         assert stopped.wait(60)
 
-    monkeypatch.setattr(UnitRun, "_take", take_and_tell)
+    monkeypatch.setattr(SourceUnits, "_take", take_and_tell)
 
     big = Numbers("big", "numbers://host/big", count=20, item_bytes=10**6, on_export=on_export)
     options = ExportOptions(attempts=1, seal_time=SealTime(START + timedelta(minutes=30), clock))

@@ -17,7 +17,7 @@ from migrate.export import unit_runner
 from migrate.export.unit_runner import (
     PlannedUnit,
     UnitRules,
-    UnitWork,
+    UnitRunner,
     _EarlierUnit,
     _HeldGroup,
     _is_better,
@@ -187,11 +187,11 @@ def test_a_unit_that_begins_again_reports_nothing_twice_and_one_that_failed_take
     assert (sums.items, sums.size_bytes) == (0, 0)
 
 
-def work(**changes: Any) -> UnitWork:
+def work(**changes: Any) -> UnitRunner:
     values: dict[str, Any] = dict.fromkeys(
         ("store", "lease", "cancellation", "progress", "source", "url", "snapshot")
     )
-    return UnitWork(**{**values, "rules": UnitRules(attempts=1, sealed_before="2026-01-02"), **changes})
+    return UnitRunner(**{**values, "rules": UnitRules(attempts=1, sealed_before="2026-01-02"), **changes})
 
 
 @pytest.mark.parametrize(
