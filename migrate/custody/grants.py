@@ -26,6 +26,7 @@ from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
 from migrate.custody.log.entry import CustodyEvent, LogEntry, moment_of
 from migrate.custody.log.events import need_sealed, record
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import Signer
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.progress import Progress
@@ -167,13 +168,15 @@ class Granted(Struct, frozen=True):
         return moment_of(self.expires) or _NEVER
 
 
-def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> list[Granted]:
+def listed(
+    store: Store, accounts: Accounts, *, now: datetime | None = None, trust: Trust | None = None
+) -> list[Granted]:
     """Return every grant that the log records, with what the server says of it now; of sessions and links servers say
-    nothing.
+    nothing. With ``trust`` none of these is over by the word of a key that its list does not count.
     """
     now = now or datetime.now(UTC)
     known = custody_log.read(store)
-    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known, trust)
     grants = []
     for entry in known.find("granted"):
         grant_ = _granted(entry)
@@ -196,8 +199,9 @@ def _granted(entry: LogEntry) -> Granted:
     return Granted(str(details.get("to")), access, expires, "open", kind, entry.what.location)
 
 
-def _ended(known: Log) -> set[str]:
-    return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
+def _ended(known: Log, trust: Trust | None = None) -> set[str]:
+    counted = replace(known, entries=known.counted(trust)) if trust else known
+    return {str(entry.what.details.get("access_key")) for entry in counted.find("revoked")}
 
 
 def outlasting(store: Store, root: str) -> list[Granted]:
@@ -225,9 +229,11 @@ class Revoked(Struct, frozen=True):
     why: str = ""
 
 
-def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revoked:
+def revoke(
+    store: Store, accounts: Accounts, name: str, signer: Signer, trust: Trust | None = None
+) -> Revoked:
     """Take back every grant of that name as far as the server can, and write it into the log. An account that a run
-    made that died before it could write it down goes too: nobody has its secret.
+    made that died before it could write it down goes too: nobody has its secret. ``trust`` as in ``listed``.
 
     Raises ``GoneError`` where no grant has this name.
     """
@@ -239,7 +245,7 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
         raise GoneError(
             f"no grant to {name!r} is in the custody log", next_step="moveout grant list LOCATION"
         )
-    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known, trust)
     sessions = [entry for entry in entries if entry in entries_here and _granted(entry).kind == "session"]
     failure = _end_sessions(accounts, name, sessions)
     keys: list[str] = []

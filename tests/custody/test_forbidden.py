@@ -17,7 +17,8 @@ import urllib3
 from migrate.custody import bundle_hold, grants
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
-from migrate.custody.log.events import record_seal
+from migrate.custody.log.events import record, record_seal
+from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import NotAllowedError
 from migrate.export import export
@@ -177,6 +178,22 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     assert open_location(kept.url, secrets=credential).read("bagit.txt")
     revoked = {one.what.details["access_key"] for one in custody_log.read(kept.store).find("revoked")}
     assert credential["access_key_id"] not in revoked
+
+
+def test_a_grant_is_not_over_by_the_word_of_a_stranger(kept, make_key, tmp_path):
+    """He writes that it was revoked: the list and the revocation would say that nobody reads the bundle any more."""
+    credential = kept.session(datetime.now(UTC) + timedelta(hours=1))
+    key = credential["access_key_id"]
+    record(kept.store, make_key("stranger"), "revoked", {"to": "session", "access_key": key})
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"host {kept.signer.public.line}\n")
+    trust, accounts = allowed_signers.load(allowed), kept.accounts
+    states = {one.access_key: one.state for one in grants.listed(kept.store, accounts, trust=trust)}
+    assert states[key] == "open"
+    accounts.user = "somebody-else"
+    for list_, is_named in ((None, False), (trust, True)):
+        done = grants.revoke(kept.store, accounts, "session", kept.signer, list_)
+        assert (key in {one.access_key for one in done.still_open}) == is_named
 
 
 def test_a_link_reads_one_file_and_twenty_other_requests_are_refused(kept):

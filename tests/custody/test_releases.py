@@ -325,6 +325,17 @@ def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(
     assert bundle_hold.survey(*there, workers=4).protected == 0
 
 
+def test_a_hold_is_not_extended_on_the_terms_of_a_stranger(held, make_key):
+    """The host would sign that it ends by his key."""
+    stranger = make_key("stranger")
+    terms = {"until": TERMS.until.isoformat(), "legal": True, "mode": "GOVERNANCE"}
+    keys = {"release_keys": [stranger.public.fingerprint], "release_quorum": 1}
+    record(held.store, stranger, "held", {**terms, **keys})
+    extended = call("hold", "extend", held.url, "--until", "2d", "-c", held.case)
+    assert extended.code == 0, extended.err
+    assert custody_log.read(held.store).find("held")[-1].what.details["release_keys"] == held.keys
+
+
 def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked, provider, make_key):
     assert put_hold(there, provider, TERMS).is_held
     for reason in ("done", "done, and said again", "once more"):

@@ -17,7 +17,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.grant_links import Linked, new_files, write_links
@@ -234,8 +234,9 @@ def _words(entry: Granted) -> str:
 @verb(group, "list", title="grant list")
 def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
     """List the grants of a bundle, and which are open."""
-    store, accounts, _ = open_accounts(session, known_location(words, load_case(case)))
-    return Grants(store.location, grants.listed(store, accounts))
+    loaded = load_case(case)
+    store, accounts, _ = open_accounts(session, known_location(words, loaded))
+    return Grants(store.location, grants.listed(store, accounts, trust=load_trust(None, loaded)))
 
 
 class RevokedGrants(Struct, frozen=True):
@@ -296,7 +297,7 @@ def revoke_command(
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     store, accounts, _ = open_accounts(session, known_location(words, loaded))
-    return RevokedGrants(to, grants.revoke(store, accounts, to, signer))
+    return RevokedGrants(to, grants.revoke(store, accounts, to, signer, load_trust(None, loaded)))
 
 
 class Probed(Struct, frozen=True):

@@ -261,8 +261,9 @@ def extend_command(
     loaded = load_case(case)
     signer = signing.need(loaded)[0]
     store, object_lock = open_both(session, known_location(words, loaded))
-    log = custody_log.read(store)
-    standing = bundle_hold.last_standing(log, store.location)
+    log, trust = custody_log.read(store), load_trust(None, loaded)
+    strangers = log.uncounted(trust) if trust else []
+    standing = [hold for hold in bundle_hold.last_standing(log, store.location) if hold not in strangers]
     if not standing:
         raise UsageError(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
