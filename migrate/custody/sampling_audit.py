@@ -35,7 +35,7 @@ from migrate.number_text import things
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 
-_COLUMNS = ["key", "sha256", "disposition", "pack", "offset", "length", "large", "size"]
+_COLUMNS = ["key", "sha256", "disposition", "pack", "offset", "length", "large"]
 _SHOWN = 100
 
 
@@ -225,7 +225,7 @@ def _located(row: dict[str, Any], source: str) -> _Located | None:
     if row["disposition"] != "exported":
         return None
     name = layout.source_file(source, row["pack"] or row["large"] or "")
-    length = None if row["pack"] is None else row["length"] if row["length"] is not None else row["size"]
+    length = None if row["pack"] is None else row["length"]
     return _Located(f"{row['key']!r} in {name}", name, row["offset"] or 0, length, row["sha256"] or "")
 
 

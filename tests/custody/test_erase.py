@@ -1049,6 +1049,7 @@ def test_what_goes_by_a_manifest_that_cannot_be_read_is_nobody_elses(kept):
     kept.delete(layout.MANIFEST)
     assert location_files.unknown_payload(kept, [*names, "data/x"]) == []
     assert layout.BAG_INFO in location_files.names(kept)
+    assert location_files.unknown_files(kept, ["data/x", layout.BAG_INFO]) == []
 
 
 def test_whoever_looks_never_sees_an_older_bundle_again(kept, locked, provider):

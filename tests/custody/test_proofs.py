@@ -327,6 +327,13 @@ def not_utf8() -> pa.Array:
     return pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])
 
 
+def test_an_index_with_keys_that_are_no_text_is_damaged():
+    table = index_table(1)
+    (batch,) = table.set_column(table.schema.get_field_index("key"), "key", not_utf8()).to_batches()
+    with pytest.raises(DamageError, match="data/media/index/"):
+        leaves.objects(batch, "media")
+
+
 @pytest.mark.parametrize(
     "column",
     [
