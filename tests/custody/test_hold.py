@@ -372,14 +372,14 @@ def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, prov
 
 def test_a_hold_becomes_firmer_and_none_weaker(there, provider):
     store, object_lock = there
-    until = soon(minutes=3)
+    until = soon(minutes=90)
     assert put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True)).is_held
-    outcome = put_hold(there, provider, Terms(soon(minutes=1), "COMPLIANCE", legal=False))
+    outcome = put_hold(there, provider, Terms(soon(minutes=30), "COMPLIANCE", legal=False))
     assert (outcome.is_held, outcome.until) == (True, until)
     assert {object_lock.lock(one).mode for one in object_lock.versions() if one.key.startswith("data/")} == {
         "COMPLIANCE"
     }
-    put_hold(there, provider, Terms(soon(minutes=2), "GOVERNANCE", legal=True))
+    put_hold(there, provider, Terms(soon(minutes=60), "GOVERNANCE", legal=True))
     assert bundle_hold.survey(
         store, object_lock, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)
     ).is_held
@@ -397,7 +397,7 @@ def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key
 @pytest.mark.torture
 def test_compliance_ends_for_nobody_before_its_time(there, provider):
     store, object_lock = there
-    until = soon(minutes=2)
+    until = soon(minutes=60)
     assert put_hold(there, provider, Terms(until, "COMPLIANCE", legal=True)).is_held
     outcome = release_hold(store, object_lock, "try", [provider], workers=4).protection
     assert (outcome.is_held, outcome.legal, outcome.until) == (True, 0, until)

@@ -258,13 +258,13 @@ def carry(origin: Store, destination: Store) -> str:
             return f"the custody log at {origin.location} is not in order, and was not taken along: {found}"
         if log_there.data.startswith(log_here.data):
             if log_there.data == log_here.data:
-                _carry_head(log_here, destination)
+                _keep_head(destination, log_here.head)
             return ""
         if not log_here.data.startswith(log_there.data):
             return f"the custody log at {destination.location} is its own; {origin.location} has another"
         try:
             _put(destination, layout.CUSTODY_LOG, log_here.data, log_there.etag)
-            _carry_head(log_here, destination)
+            _keep_head(destination, log_here.head)
         except (ChangedError, AlreadyExistsError):
             continue
         return ""
@@ -272,14 +272,6 @@ def carry(origin: Store, destination: Store) -> str:
         f"others keep writing to the custody log at {destination.location}",
         next_step="run the same command again",
     )
-
-
-def _carry_head(log: Log, destination: Store) -> None:
-    """Write the head of a log at another location, unless a longer one is noted there: that log was cut short."""
-    here, there = log.head, _read_head(destination)
-    if here is None or here == there or (isinstance(there, Head) and there.size > here.size):
-        return
-    destination.put(layout.CUSTODY_HEAD, here.data)
 
 
 def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
@@ -301,20 +293,28 @@ def _notes(entries: Sequence[LogEntry]) -> Sequence[str]:
 
 
 def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> None:
-    """Write how long the log is, unless a longer one is noted already."""
-    size = len(entries)
-    value = {"version": entry.VERSION, "size": size, "hash": entries[-1].hash if entries else entry.NOBODY}
-    data = entry.sign(signer, value) + b"\n"
+    """Write how long the log is."""
+    size, digest = len(entries), entries[-1].hash if entries else entry.NOBODY
+    data = entry.sign(signer, {"version": entry.VERSION, "size": size, "hash": digest}) + b"\n"
+    _keep_head(store, Head(size, digest, signer.public, data))
+
+
+def _keep_head(store: Store, head: Head | None) -> None:
+    """Put a head at a location, unless one that is as long is noted there, or one that does not hold: what that says of
+    the log is to be seen.
+    """
+    if head is None:
+        return
     for _ in range(_TRIES):
         try:
             etag = store.stat(layout.CUSTODY_HEAD).etag
-            recorded_head = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
-            if isinstance(recorded_head, Finding) or recorded_head.size >= size:
-                return
         except GoneError:
             etag = None
+        there = _read_head(store) if etag else None
+        if isinstance(there, Finding) or (there is not None and there.size >= head.size):
+            return
         try:
-            _put(store, layout.CUSTODY_HEAD, data, etag)
+            _put(store, layout.CUSTODY_HEAD, head.data, etag)
         except (ChangedError, AlreadyExistsError):
             continue
         return
