@@ -147,7 +147,7 @@ def _end_following(
     """Remove what keeps the changes of a bundle's sources, after asking."""
     location = one_location(words, case.bundle if case else None)
     store = open_location(location.url, secrets=location.reveal())
-    destinations = destinations_of(location, case.destinations, case) if case else {}
+    destinations = _destinations(location, case)
     kept = kept_things(store, case.sources if case else {}, destinations, case.name if case else "")
     unfinished = _unfinished_restores(session, destinations)
     names = [thing.what for thing in kept]
@@ -172,6 +172,11 @@ def _end_following(
             except MoveoutError as exc:
                 failed[thing.what] = exc
     return Ended(store.location, removed, failed, absent=absent, unfinished=unfinished)
+
+
+def _destinations(location: Endpoint, case: Case | None) -> Mapping[str, Endpoint]:
+    """Return where the sources of the bundle come up; where the case file has no address yet, nothing was restored."""
+    return destinations_of(location, case.destinations, case, may_lack=True) if case else {}
 
 
 def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint]) -> list[_AtDestination]:
@@ -222,7 +227,7 @@ def clean_command(
     locations = _locations(words or [], loaded)
     stores, leftovers = _look(session, locations)
     code = OK if len(stores) == len(locations) else IncompleteError.exit_code
-    destinations = destinations_of(locations[0], loaded.destinations, loaded) if loaded else {}
+    destinations = _destinations(locations[0], loaded)
     unfinished = _unfinished_restores(session, destinations)
     count = sum(map(len, leftovers.values()))
     if not count or dry_run:

@@ -228,9 +228,15 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
             next_step=f"moveout transfer {shlex.quote(redact(locations[0]))} LOCATION, a directory or"
             " 's3://BUCKET/PREFIX?profile=NAME'",
         )
-    if case is None or case.bundle is None or case.transfer_to is None:
+    if case is None:
         raise UsageError(
             "no locations are named",
             next_step="moveout transfer FROM TO, or a case file with [bundle] and [transfer]",
+        )
+    if case.bundle is None or case.transfer_to is None:
+        lacking = "bundle" if case.bundle is None else "transfer"
+        raise UsageError(
+            f"{case.file} has no [{lacking}]",
+            next_step=f'write into it [{lacking}] location = "…", or: moveout transfer FROM TO',
         )
     return case.bundle, case.transfer_to

@@ -316,6 +316,21 @@ def test_a_sync_to_a_bucket_that_is_missing_names_the_option_that_makes_it(minio
     assert (ended.code, "add --create" in ended.err) == (7, True), ended
 
 
+def test_what_lacks_in_a_case_stops_no_clean_and_is_named_by_a_transfer(tmp_path):
+    make_file(tmp_path / "app.db")
+    case, source = tmp_path / "moveout.toml", f"sqlite://{tmp_path}"
+    case.write_text(
+        f'source = [{{ name = "app", url = "{source}/app.db" }}]\nbundle = {{ location = "bundle" }}\n'
+        f'destination = [{{ from = "{source}", to = "" }}]\n'
+    )
+    assert call("export", "-c", case).code == 0
+    for words in ((), ("--changes",)):
+        cleaned = call("clean", "-c", case, "--yes", *words)
+        assert cleaned.code == 0, cleaned
+    moved = call("transfer", "-c", case)
+    assert (moved.code, "moveout.toml has no [transfer]" in moved.err) == (2, True), moved
+
+
 def test_clean_looks_at_all_locations_of_a_case(tmp_path):
     case, places = tmp_path / "moveout.toml", [tmp_path / "bundle", tmp_path / "copy"]
     case.write_text(f'[bundle]\nlocation = "{places[0]}"\n[transfer]\nlocation = "{places[1]}"\n')

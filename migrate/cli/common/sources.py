@@ -158,17 +158,19 @@ def named_as_begun(
 
 
 def destinations_of(
-    location: Endpoint, endpoints: Mapping[str, Endpoint], case: Case | None
+    location: Endpoint, endpoints: Mapping[str, Endpoint], case: Case | None, *, may_lack: bool = False
 ) -> Mapping[str, Endpoint]:
     """Return where each source of the bundle at a location comes up; nothing where there is no bundle. Raises
-    ``UsageError`` where the address of a new server is still missing. See ``expand_destinations``.
+    ``UsageError`` where the address of a new server is still missing, unless it ``may_lack``. See
+    ``expand_destinations``.
     """
     moves = case.moves if case else ()
     if not moves and not _has_pattern(endpoints):
         return endpoints
     from migrate.discover.expand import expand_destinations  # noqa: PLC0415
 
-    return expand_destinations(recorded_sources(location), endpoints, case).require_all()
+    destinations = expand_destinations(recorded_sources(location), endpoints, case)
+    return destinations.endpoints if may_lack else destinations.require_all()
 
 
 def _recorded_at(location: Endpoint) -> Sequence[SourceName]:
