@@ -24,7 +24,7 @@ DRIVER_ERRORS = (psycopg.Error, OSError, EOFError)
 """What psycopg may raise while it talks to a server, or a socket. What asyncpg raises besides: see ``asyncpg_feed``."""
 
 _LOGIN_STEP = (
-    "check user and password: the case file's, else PGPASSWORD or ~/.pgpass, which only you may read."
+    "check user and password: the case file's, else PGPASSWORD or ~/.pgpass (after chmod 600)."
     " It may have expired, too (VALID UNTIL of the role)"
 )
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"

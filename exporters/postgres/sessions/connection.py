@@ -388,6 +388,7 @@ def _why_not(
             user=keywords.get("user"),
             database=keywords.get("dbname"),
             password=(password.decode(errors="replace") if password else address.password) or None,
+            passfile=f"{os.devnull}/none",  # libpq has read it, and has warned of what is wrong with it
             ssl="prefer",
             target_session_attrs="any",
             timeout=CONNECT_SECONDS,

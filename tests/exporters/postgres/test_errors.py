@@ -63,6 +63,16 @@ def test_no_password_at_all_is_not_allowed(postgres, monkeypatch):
     assert isinstance(open_source(postgres.url), SourceNotAllowedError)
 
 
+def test_a_password_file_that_others_may_read_is_refused_without_a_warning_of_python(
+    postgres, monkeypatch, tmp_path
+):
+    (tmp_path / "pgpass").touch(mode=0o644)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+    error = open_source(postgres.url)
+    assert isinstance(error, SourceNotAllowedError)
+    assert "chmod 600" in error.next_step
+
+
 def test_a_database_that_is_not_there_is_gone(postgres):
     assert isinstance(open_source(postgres.url_of("nothing_here")), SourceGoneError)
 
