@@ -29,8 +29,8 @@ from migrate.doctor.run import Examinations, Examined, MoveEndpoints, examine_al
 from migrate.number_text import things
 
 _STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan"}
-_WIDE, _NARROW = 74, (0, 2, 3)
-"""From this width on the table has all columns; else these."""
+_COLUMNS_FROM = ((74, range(5)), (56, (0, 2, 3)), (0, (0,)))
+"""From which width on the table has which columns."""
 _NAME_WIDTH = 20
 """A longer name takes several lines, so that the words next to it stay whole."""
 _SHOWN = 12
@@ -84,7 +84,7 @@ class Diagnosis(Struct, frozen=True):
         """Print the table, then the findings, the worst first."""
         examined = self.examinations.examined
         if not self.only_findings:
-            console.print(_table(examined, wide=console.width >= _WIDE))
+            console.print(_table(examined, console.width))
             console.print()
             for entry in examined:
                 if entry.kind == "deadline":
@@ -110,9 +110,9 @@ def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
     return [(severity, severities.count(severity)) for severity in SEVERITIES]
 
 
-def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
+def _table(examined: Sequence[Examined], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    shown = range(5) if wide else _NARROW
+    shown = next(columns for least, columns in _COLUMNS_FROM if width >= least)
     table.add_column(overflow="fold", max_width=_NAME_WIDTH)
     for number in range(1, len(shown) + 2):
         table.add_column(overflow="fold", no_wrap=number == 1)

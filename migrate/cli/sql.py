@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 
 from migrate.browse import sql_query
@@ -17,11 +18,13 @@ from migrate.cli import app
 from migrate.cli.common.opened_bundle import open_bundle
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.terminal import Console, Text, data_output
+from migrate.cli.common.terminal import Console, Text, data_output, plain
 from migrate.errors import OK, UsageError
 from migrate.number_text import things
 
 _LIMIT = 1000
+_GAP = 3
+"""Between two columns of a table."""
 
 
 class Selected(Struct, frozen=True):
@@ -44,15 +47,41 @@ class Selected(Struct, frozen=True):
         """Print a table."""
         if self.printed:
             return
+        if console.is_terminal and self._table_width > console.width:
+            self._draw_rows(console)
+        else:
+            self._draw_table(console)
+        console.print(things(len(self.rows), "row"), style="dim")
+        if self.more:
+            console.print("… and more: --limit N shows them, --csv writes all", style="dim")
+
+    @property
+    def _table_width(self) -> int:
+        """How many columns of the terminal all columns take where nothing is folded."""
+        columns = zip(self.names, *self.rows, strict=True)
+        widths = [max(cell_len(str(cell or "NULL")) for cell in column) for column in columns]
+        return sum(widths) + _GAP * (len(widths) - 1)
+
+    def _draw_table(self, console: Console) -> None:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for name in self.names:
             table.add_column(Text(name), overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
+            table.add_row(*(_cell(value) for value in row))
         console.print(table)
-        console.print(things(len(self.rows), "row"), style="dim")
-        if self.more:
-            console.print("… and more: --limit N shows them, --csv writes all", style="dim")
+
+    def _draw_rows(self, console: Console) -> None:
+        """Print a line for each value, where a row is wider than the terminal."""
+        width = max(map(cell_len, self.names))
+        for number, row in enumerate(self.rows, 1):
+            console.print(Text(f"row {number}", style="bold"))
+            for name, value in zip(self.names, row, strict=True):
+                cell = ("NULL", "dim") if value is None else plain(value)
+                console.print(Text.assemble(f"{plain(name).ljust(width)}  ", cell), wrap=False)
+
+
+def _cell(value: Any) -> Text:
+    return Text("NULL", style="dim") if value is None else Text(value)
 
 
 @verb(

@@ -15,11 +15,13 @@ import pytest
 from migrate.browse import sql_query
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
+from migrate.cli.sql import Selected
 from migrate.errors import DamageError
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, result
 from tests.export.test_real_sources import forge
 from tests.tools.clients import boto_client
+from tests.tools.terminal import console_in_memory
 
 POSTS = 3000
 VALUES = """SELECT [1, 2.5] AS l, {'a': 'x'} AS s, 'nan'::DOUBLE AS d, 0.1::DOUBLE AS e, 1.50::DECIMAL(4,2) AS c,
@@ -171,6 +173,20 @@ def test_a_catalog_cannot_name_files_that_the_manifest_does_not_have(alone, tmp_
     forge(store, {**files, layout.CATALOG: out.getvalue()})
     with pytest.raises(DamageError, match="that are in the manifest"), contextlib.ExitStack() as stack:
         stack.enter_context(sql_query.run(BundleReader(store), "FROM posts", as_json=False))
+
+
+def test_a_row_that_is_wider_than_the_terminal_is_shown_by_a_line_for_each_value():
+    rows = [("1", "x" * 30, None), ("2", "two\nlines", "")]
+    selected = Selected("here", ["id", "title", "score"], ["BIGINT"] * 3, rows, more=False)
+    console, written = console_in_memory(40)
+    selected.draw(console)
+    assert written.getvalue().splitlines() == [
+        *("row 1", "id     1", f"title  {'x' * 30}", "score  NULL"),
+        *("row 2", "id     2", "title  two\\nlines", "score  ", "2 rows"),
+    ]
+    wide, shown = console_in_memory(80)
+    selected.draw(wide)
+    assert "row 1" not in shown.getvalue()
 
 
 def test_a_misspelled_table_is_an_error_with_a_suggestion(alone):

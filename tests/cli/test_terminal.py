@@ -190,6 +190,23 @@ def test_a_fix_that_is_wider_than_the_terminal_begins_on_a_line_of_its_own():
     assert f"       → on 127.0.0.1:21054: \n         {sql}\n" in written.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_each_source_that_doctor_examined_is_a_line_on_a_narrow_terminal(width):
+    facts = {
+        "server": "PostgreSQL 15.18",
+        "TLS": "none",
+        "rights": "all",
+        "snapshot": "exact",
+        "changes": "-",
+    }
+    console, written = console_in_memory(width)
+    Diagnosis(Examinations([Examined("source", "shop-media", "u", Examination(facts, []))])).draw(console)
+    assert [line.split()[0] for line in written.getvalue().split("\n\n")[0].splitlines()] == [
+        "source",
+        "shop-media",
+    ]
+
+
 def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):
     source = f"a=sqlite://{tmp_path}/a.db"
     with closing(sqlite3.connect(tmp_path / "a.db")) as made:
