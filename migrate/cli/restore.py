@@ -197,7 +197,7 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
     if outcome.left_out:
         next_step = (
             "what the bundle lacks: export again, then restore again; what the destination refused: mend that, then"
-            " restore again"
+            " restore again; rows of a materialized view: nothing, if it is refreshed anyway"
         )
         happened = f"restored, {restored}, without: {_first_of(outcome.left_out)}"
         return SummaryLine(outcome.source, "in part", happened, next_step)

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from migrate.bundle.export_state import now
+from migrate.number_text import things
 from migrate.runtime.progress import Progress
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.outcome import EqualityProof
@@ -37,7 +38,7 @@ class Walk(Struct):
     destination_digest: str = ""
     different: dict[Action, int] = field(default_factory=dict)
     example: str = ""
-    noun: str = "objects"
+    noun: str = "object"
 
     @property
     def changes(self) -> bool:
@@ -49,11 +50,14 @@ class Walk(Struct):
         """What is not equal."""
         if self.changes:
             count = self.different.get(Action.COPY, 0) + self.different.get(Action.LOOK, 0)
-            return f"{count} {self.noun} are not the same on both sides ({self.example!r})"
+            return f"{self._counted(count)} not the same on both sides ({self.example!r})"
         extra = self.different.get(Action.EXTRA, 0)
         if stuck := self.different.get(Action.STUCK, 0):
-            return f"{stuck} versions cannot come to their location at the destination ({self.example!r})"
-        return f"{extra} {self.noun} are only at the destination ({self.example!r}); --delete removes them"
+            return f"{things(stuck, 'version')} cannot come to their location at the destination ({self.example!r})"
+        return f"{self._counted(extra)} only at the destination ({self.example!r}); --delete removes them"
+
+    def _counted(self, count: int) -> str:
+        return f"{things(count, self.noun)} {'is' if count == 1 else 'are'}"
 
 
 def prove(sides: Sides, record: Record, progress: Progress) -> tuple[EqualityProof | None, Walk]:
@@ -100,7 +104,7 @@ def _walk(sides: Sides, record: Record, progress: Progress) -> Walk:
 
 
 def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozenset[str]) -> Walk:
-    noun = "versions" if sides.history else "objects"
+    noun = "version" if sides.history else "object"
     walk, source, destination = Walk(began=now(), noun=noun), _Digest(), _Digest()
     comparison = sides.comparison()
 

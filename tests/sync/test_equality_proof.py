@@ -159,12 +159,12 @@ def test_it_says_what_is_not_equal(different, sentence):
     assert Walk(different=different, example="k").sentence.startswith(sentence)
 
 
-@pytest.mark.parametrize(("history", "noun"), [(True, "versions"), (False, "objects")])
+@pytest.mark.parametrize(("history", "noun"), [(True, "version"), (False, "object")])
 def test_it_says_of_what_it_is(history, noun):
     sides = TwoSides(changed(1, EQUAL[1][:1]))
     sides.history = history
     _, walk = prove(sides, SimpleNamespace(header=SimpleNamespace(rows=2)), Silent())
-    assert walk.sentence.startswith(f"1 {noun} are not the same")
+    assert walk.sentence.startswith(f"1 {noun} is not the same")
 
 
 def test_the_example_is_what_another_run_can_make_equal():

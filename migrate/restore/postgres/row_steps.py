@@ -159,4 +159,4 @@ def _reason(view: CatalogRow, digest: RowsDigest | None) -> str:
     if digest is None:
         return f"it has none here, for it could not be made or refreshed; the bundle has the source's {view.items}"
     many = "as many" if digest.rows == view.items else f"{digest.rows} instead of {view.items}"
-    return f"REFRESH computes others here than the source had ({many}); the bundle has the source's"
+    return f"REFRESH computes others here than the source had stored ({many}); the bundle has the source's"

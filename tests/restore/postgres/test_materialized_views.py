@@ -20,8 +20,8 @@ CREATE MATERIALIZED VIEW fails AS SELECT 1 / a AS x FROM t;
 INSERT INTO t VALUES (0); REFRESH MATERIALIZED VIEW fresh;
 """
 STALE = (
-    'the rows of materialized view "public"."stale": REFRESH computes others here than the source had (3 instead of 5);'
-    " the bundle has the source's"
+    'the rows of materialized view "public"."stale": REFRESH computes others here than the source had stored'
+    " (3 instead of 5); the bundle has the source's"
 )
 FAILS = (
     'the rows of materialized view "public"."fails": it has none here, for it could not be made or refreshed; the'
