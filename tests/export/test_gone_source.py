@@ -70,7 +70,7 @@ class DyingStore(StoreWrapper):
             raise self._error
         is_unit = "/units/" in key
         if is_unit:
-            assert self._is_noted.wait(30)
+            assert self._is_noted.wait(120)
             self._die_after(0)
         info = super().put(key, data, sha256=sha256)
         if key.endswith(f"/state/{OUTLINE}") and NO_DEFINITIONS.reason.encode() not in data:

@@ -100,7 +100,7 @@ def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(r
             drop_what_comes(number)
             stack.callback(str, owner)  # it lives on
         while not dropped.done():
-            assert time.monotonic() < begun + 20
+            assert time.monotonic() < begun + 35  # signs are late on a busy machine
             assert not open_connections.is_any_unheard(is_other)
             if open_connections.is_any_unheard(is_meant):
                 assert time.monotonic() > begun + 1.5
