@@ -15,6 +15,8 @@ def test_a_wheel_has_every_module_and_every_file_beside_them(tmp_path):
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, tmp_path)
+    project = tmp_path / "pyproject.toml"
+    project.write_text(project.read_text().replace("-O3", "-O0"))  # which takes the compiler half as long
     command = [
         sys.executable,
         "-m",
