@@ -76,7 +76,11 @@ def pytest_configure(config: pytest.Config) -> None:
             " .venv/bin/python -m pip install --no-deps --no-build-isolation -e ."
         )
     settings.register_profile(
-        "loaded", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        "loaded",
+        max_examples=50,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=config.getoption("--hypothesis-seed") is None,  # no run fails by an example of its own
     )
     settings.load_profile("loaded")  # how fast a value is made says nothing on a machine that others use, too
     _prepare_process()
