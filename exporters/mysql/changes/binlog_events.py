@@ -71,6 +71,24 @@ _IGNORABLE = 0x80
 
 MARIADB_STANDALONE = 1
 """In the flags of a MariaDB transaction: one statement that nothing ends."""
+_GROUP_COMMIT, _PREPARED = 2, 64 | 128
+MARIADB_FLAGS_AT = HEADER_BYTES + 12
+_GROUP_BYTES, _FORMAT_BYTES = 8, 4
+_ALTER_BEGUN, _ALTER_UNDONE = 2, 8
+"""In further flags of it."""
+
+
+def is_alter_without_effect(gtid: bytes) -> bool:
+    """Tell whether the ALTER TABLE behind a MariaDB number has only begun, or has failed, where the log has such
+    (binlog_alter_two_phase).
+    """
+    flags, position = gtid[MARIADB_FLAGS_AT], MARIADB_FLAGS_AT + 1
+    if flags & _GROUP_COMMIT:
+        position += _GROUP_BYTES
+    if flags & _PREPARED:
+        position += _FORMAT_BYTES
+        position += 2 + sum(gtid[position : position + 2])
+    return any(extra & (_ALTER_BEGUN | _ALTER_UNDONE) for extra in gtid[position : position + 1])
 
 
 def event_type(event: bytes) -> int:

@@ -22,6 +22,7 @@ from exporters.errors import SourceError, SourceGoneError, SourceStateError
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
     HEADER_BYTES,
+    MARIADB_FLAGS_AT,
     MARIADB_STANDALONE,
     ROWS,
     STATEMENTS,
@@ -30,6 +31,7 @@ from exporters.mysql.changes.binlog_events import (
     end_of_event,
     event_type,
     has_checksums,
+    is_alter_without_effect,
     is_ignorable,
     read_query,
     read_table_map,
@@ -62,7 +64,6 @@ _PREPARE = (
     " @mariadb_slave_capability = 4"
 )
 """What a replica says before it asks for the log: that it knows checksums, and MariaDB's numbers of transactions."""
-_STANDALONE_AT = HEADER_BYTES + 12
 _ONE_PHASE_AT = HEADER_BYTES
 _XID = struct.Struct("<iII")
 """Of a transaction in two phases, behind that: the format of its name, the lengths of both parts of the name."""
@@ -111,7 +112,7 @@ class BinlogStream:
         self._checksum_bytes = 0
         self._begin: Message | None = None
         self._begun = False
-        self._is_inside = False
+        self._is_inside = self._has_no_effect = False
         self._maps: dict[int, bytes | None] = {}
         self._prepared: set[str] = set()
         self._queue: deque[bytes] = deque()
@@ -263,7 +264,8 @@ class BinlogStream:
             self._is_inside = False  # BEGIN comes, or a statement by itself
         elif kind == EventType.MARIADB_GTID:
             self._open(event)
-            self._is_inside = not event[_STANDALONE_AT] & MARIADB_STANDALONE
+            self._is_inside = not event[MARIADB_FLAGS_AT] & MARIADB_STANDALONE
+            self._has_no_effect = is_alter_without_effect(event)
         elif kind == EventType.XA_PREPARE:
             yield from self._prepare(event, end)
         elif kind not in WITHOUT_ROWS and not is_ignorable(event):
@@ -307,7 +309,7 @@ class BinlogStream:
                 yield from self._change(event)
             yield from self._end(event, end)
         else:
-            statement = read_statement(query, self._names)
+            statement = None if self._has_no_effect else read_statement(query, self._names)
             is_alone = not self._is_inside
             if statement is not None and not self._is_apart(statement.tables):
                 if self._begin is None:

@@ -5,6 +5,7 @@ destination has them.
 import contextlib
 import secrets
 
+import pymysql
 import pytest
 
 from exporters.errors import SourceGoneError
@@ -135,6 +136,20 @@ def test_tables_that_have_other_rows_since_must_be_read_again(make_pair):
             writer.begin_again(names)
             writer.end_again(names, pair.log.state(pair.base.log).end)
         pair.follow()
+
+
+def test_an_alter_table_in_two_phases_counts_once_it_is_made(make_pair):
+    pair = make_pair(
+        "CREATE TABLE t (id INT PRIMARY KEY, v INT, c INT); INSERT INTO t VALUES (1, 1, 1), (2, 1, 1)"
+    )
+    two_phases = "SET SESSION binlog_alter_two_phase = ON"
+    with pytest.raises(pymysql.err.IntegrityError):
+        run_sql(pair.source, f"{two_phases}; ALTER TABLE t DROP COLUMN c, ADD UNIQUE (v)")
+    pair.follow("INSERT INTO t VALUES (3, 3, 3)")
+    pair.capture(f"{two_phases}; ALTER TABLE t DROP COLUMN c")
+    assert "ALTER TABLE t DROP COLUMN c" in stop(pair)
+    run_sql(pair.destination, "ALTER TABLE t DROP COLUMN c")
+    pair.follow("INSERT INTO t VALUES (4, 4)")
 
 
 @pytest.mark.parametrize(
