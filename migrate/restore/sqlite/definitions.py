@@ -22,6 +22,7 @@ from migrate.errors import DamageError, UsageError
 from migrate.restore.sqlite.application_functions import StandIns
 
 T = TypeVar("T")
+_THE_INDEX = "the index "
 SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
 _OF_THE_APPLICATION = (
     "no such collation",
@@ -122,6 +123,34 @@ def without_expressions(sql: str, columns: AbstractSet[str]) -> str:
     return sql
 
 
+def without_requirements(sql: str) -> str:
+    """Return a table's definition without NOT NULL and STRICT, under which a row is stored that violates these: SQLite
+    itself adds columns with a default of another type.
+    """
+    tokens = [match for match in _TOKEN.finditer(sql) if match["name"] is not None or match[0] in "(),"]
+    words = [match[0].upper() for match in tokens]
+    depth, spans, is_strict = 0, list[tuple[int, int, str]](), "STRICT" in words[_end_of_columns(words) :]
+    for index, (match, word) in enumerate(zip(tokens, words, strict=True)):
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        following = words[index + 1 : index + 4]
+        if depth == 1 and (word, following[:1]) == ("NOT", ["NULL"]):
+            last = index + (4 if following[1:] == ["ON", "CONFLICT"] else 1)
+            spans.append((match.start(), tokens[last].end(), ""))
+        elif depth == 1 and is_strict and word == "ANY" and words[index - 2] in {"(", ","}:
+            spans.append((match.start(), match.end(), "BLOB"))  # else it would be a type of numbers
+    if is_strict:
+        end = _end_of_columns(words)
+        spans.append((tokens[end - 1].end(), len(sql), " WITHOUT ROWID" if "ROWID" in words[end:] else ""))
+    for first, last, text in reversed(spans):
+        sql = f"{sql[:first]}{text}{sql[last:]}"
+    return sql
+
+
+def _end_of_columns(words: Sequence[str]) -> int:
+    """Return the index behind the parenthesis that closes the list of columns."""
+    return len(words) - [*reversed(words)].index(")") if ")" in words else len(words)
+
+
 def _unquoted(word: str) -> str:
     end = _MARKS.get(word[0])
     return word if end is None else word[1:-1].replace(end * 2, end)
@@ -197,7 +226,12 @@ def make_indexes(connection: sqlite3.Connection, entries: Sequence[SchemaEntry])
 
 
 def _left_out(entry: SchemaEntry) -> str:
-    return f"the index {entry.name} could not be made: "
+    return f"{_THE_INDEX}{entry.name} could not be made: "
+
+
+def is_about_an_index(sentence: str) -> bool:
+    """Tell whether a sentence about what was left out is one of ``make_indexes``."""
+    return sentence.startswith(_THE_INDEX)
 
 
 def indexes_left_out(

@@ -180,9 +180,15 @@ def read_done(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute(query)}
 
 
-def mark_done(connection: sqlite3.Connection, name: str) -> None:
-    """Say, within the transaction that does it, that a part is done."""
-    connection.execute(f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_DONE}', ?, NULL)", (name,))
+def mark_done(connection: sqlite3.Connection, name: str, refused: str | None = None) -> None:
+    """Say, within the transaction that does it, that a part is done, but for what SQLite has ``refused``."""
+    connection.execute(f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_DONE}', ?, ?)", (name, refused))
+
+
+def read_refused(connection: sqlite3.Connection) -> list[str]:
+    """Return what was refused of the parts that are done."""
+    query = f"SELECT note FROM {PROGRESS_TABLE} WHERE kind = '{_DONE}' AND note IS NOT NULL ORDER BY name"
+    return [row[0] for row in connection.execute(query)]
 
 
 def drop_state(connection: sqlite3.Connection) -> None:

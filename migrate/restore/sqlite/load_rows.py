@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from typing import Any
+
+from msgspec import Struct
 
 from exporters.row_digest import Advance
 from exporters.sql.parquet_read import READ_ERRORS
@@ -37,7 +40,7 @@ from migrate.restore.common.table_parts import (
 )
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
-from migrate.restore.sqlite.definitions import set_definition, without_expressions
+from migrate.restore.sqlite.definitions import set_definition, without_expressions, without_requirements
 from migrate.restore.sqlite.destination import mark_done, read_done
 from migrate.runtime.crash_points import durable
 
@@ -62,14 +65,25 @@ def bring_rows(
     changed = _without_uncomputed(job, tables, stand_ins)
     for name, sql in changed.items():
         set_definition(connection, name, sql)
+    made = [entry for entry in job.entries if entry.type == "table" and run.selection.definitions]
+    relaxed = {entry.name: without_requirements(changed.get(entry.name, entry.sql or "")) for entry in made}
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
     rows = run.begin_rows(parts, read_done(connection))
-    damaged = _write_parts(run.reader, connection, tables, rows.parts, rows.advance)
+    damaged = _write_parts(run.reader, connection, _Tables(tables, relaxed), rows.parts, rows.advance)
     written = rows.end()
+    present = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
     for entry in job.entries:
-        if entry.type == "table" and entry.name in changed:
+        is_changed = entry.name in changed or (entry.name in relaxed and present.get(entry.name) != entry.sql)
+        if entry.type == "table" and entry.name in tables and is_changed:
             set_definition(connection, entry.name, entry.sql or "")
     return written, damaged
+
+
+class _Tables(Struct, frozen=True):
+    """The tables by name; of those that this restore has made, definitions that take rows which the own one refuses."""
+
+    tables: Mapping[str, SqliteTable]
+    relaxed: Mapping[str, str]
 
 
 def _without_uncomputed(
@@ -92,7 +106,7 @@ def _without_uncomputed(
 def _write_parts(
     reader: BundleReader,
     connection: sqlite3.Connection,
-    tables: Mapping[str, SqliteTable],
+    tables: _Tables,
     parts: Sequence[PartFile],
     advance: Advance,
 ) -> list[str]:
@@ -103,16 +117,12 @@ def _write_parts(
     damaged: list[str] = []
     connection.execute("BEGIN IMMEDIATE")
     for part in parts:
-        if part.table.name not in tables:
+        if part.table.name not in tables.tables:
             raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
         shown = AttemptProgress(advance)
         connection.execute("SAVEPOINT part")
         try:
-            mark_done(connection, part.name)
-            # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
-            if part.first and (is_own(part.table.name) or part.table.details.get("shadow_of")):
-                connection.execute(f"DELETE FROM {quote_name(part.table.name)}")
-            _write(reader, connection, tables[part.table.name], part, shown)
+            _write_part(reader, connection, tables, part, shown)
         except DamageError as exc:
             connection.execute("ROLLBACK TO part")
             shown.take_back()
@@ -130,37 +140,93 @@ def _write_parts(
     return damaged
 
 
+def _write_part(
+    reader: BundleReader,
+    connection: sqlite3.Connection,
+    tables: _Tables,
+    part: PartFile,
+    shown: AttemptProgress,
+) -> None:
+    """Insert a part. Where its table refuses a row, it gets a definition that requires less; where that refuses rows,
+    too, as two of one key, they are left out.
+    """
+    name, refused = part.table.name, list[str]()
+    # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
+    if part.first and (is_own(name) or part.table.details.get("shadow_of")):
+        connection.execute(f"DELETE FROM {quote_name(name)}")
+    connection.execute("SAVEPOINT rows_of_part")
+    for definition, refusals in (("", None), (tables.relaxed.get(name, ""), None), ("", refused)):
+        if definition:
+            set_definition(connection, name, definition)
+        try:
+            _write(reader, connection, tables.tables[name], part, shown, refusals)
+        except sqlite3.IntegrityError:
+            connection.execute("ROLLBACK TO rows_of_part")
+            shown.take_back()
+        else:
+            break
+    connection.execute("RELEASE rows_of_part")
+    sentence = f"{label(SCHEMA, name)}: {len(refused)} of {part.rows} rows in {part.key} were refused: "
+    mark_done(connection, part.name, sentence + refused[0] if refused else None)
+
+
 def _write(
     reader: BundleReader,
     connection: sqlite3.Connection,
     table: SqliteTable,
     part: PartFile,
     shown: AttemptProgress,
+    refused: list[str] | None,
 ) -> None:
+    """Insert the rows of a part. With ``refused``, that gets the reason of each that SQLite does not take."""
     with reader.open(part.key) as file:
         for rows in readable(part, read_part(file), READ_ERRORS):
             is_stored = [not generated for generated in rows.shown.generated]
             names = list(compress(rows.shown.names, is_stored))
             if isinstance(rows, PartLong):
-                write_long(connection, table, names, list(compress(rows.row.cells, is_stored)))
+                cells = list(compress(rows.row.cells, is_stored))
+                with _refusing(connection, refused):
+                    write_long(connection, table, names, cells)
             else:
-                insert_rows(connection, table, names, list(compress(rows.columns, is_stored)))
+                insert_rows(connection, table, names, list(compress(rows.columns, is_stored)), refused)
             shown.add(part, rows.rows)
 
 
+@contextmanager
+def _refusing(connection: sqlite3.Connection, refused: list[str] | None) -> Iterator[None]:
+    """Write a row; with ``refused``, that gets the reason where SQLite does not take it."""
+    if refused is None:
+        yield
+        return
+    connection.execute("SAVEPOINT refused_row")
+    try:
+        yield
+    except sqlite3.IntegrityError as exc:
+        connection.execute("ROLLBACK TO refused_row")
+        refused.append(str(exc))
+    connection.execute("RELEASE refused_row")
+
+
 def insert_rows(
-    connection: sqlite3.Connection, table: SqliteTable, names: Names, columns: Sequence[SqliteColumn]
+    connection: sqlite3.Connection,
+    table: SqliteTable,
+    names: Names,
+    columns: Sequence[SqliteColumn],
+    refused: list[str] | None = None,
 ) -> None:
-    """Insert rows, given by columns: by one statement for all, or, where text is not valid, by one each."""
+    """Insert rows, given by columns: by one statement for all, or, where text is not valid, by one each; so, too, with
+    ``refused``, that gets the reason of each row that SQLite does not take.
+    """
     codec = codec_of(connection)
     values = [column.to_list() for column in columns]
     if codec is not None:
         values = [[kept(value, codec) for value in column] for column in values]
     rows = zip(*values, strict=True)
-    if any(RawText in map(type, column) for column in values):
+    if refused is not None or any(RawText in map(type, column) for column in values):
         for row in rows:
             bound = [value for value in row if type(value) is not RawText]
-            connection.execute(_insert(table, names, row), bound)
+            with _refusing(connection, refused):
+                connection.execute(_insert(table, names, row), bound)
     else:
         connection.executemany(_insert(table, names, [None] * len(names)), rows)
 
@@ -260,9 +326,9 @@ def _values(some: Sequence[tuple[Any, str]]) -> list[Any]:
 
 
 def insert_into(table: SqliteTable, names: Names) -> str:
-    """Return the statement up to the values."""
+    """Return the statement up to the values. ABORT overrides what a table does at a conflict: IGNORE, or REPLACE."""
     columns = ", ".join(table.rowid if name is None else quote_name(name) for name in names)
-    return f"INSERT INTO {quote_name(table.name)} ({columns})"
+    return f"INSERT OR ABORT INTO {quote_name(table.name)} ({columns})"
 
 
 def _whole(cell: Cell) -> bytearray:

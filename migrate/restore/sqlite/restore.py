@@ -242,19 +242,19 @@ def _put_aside(job: SqliteRestore, connection: sqlite3.Connection) -> None:
 def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction with the end of the state; return what is left out."""
     run, pragmas = job.run, job.definitions.pragmas
-    done = sqlite_destination.read_done(connection)
+    done, refused = sqlite_destination.read_done(connection), sqlite_destination.read_refused(connection)
     if run.whole and pragmas.get("journal_mode") == "wal":
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     sqlite_destination.drop_state(connection)
     if run.whole:
-        left_out = sqlite_schema.make_indexes(connection, job.entries)
+        left_out = [*refused, *sqlite_schema.make_indexes(connection, job.entries)]
         for name in ("user_version", "application_id"):
             connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
         sqlite_schema.complete(connection, job.definitions)
     else:
-        left_out = _complete_part(job, connection, done)
+        left_out = [*refused, *_complete_part(job, connection, done)]
     sqlite_left_out.write(job.address, run.state, FinishedRestore(run.selection.words(), left_out, notes))
     with durable("restore.sqlite.finish"):
         connection.execute("COMMIT")
@@ -304,7 +304,8 @@ def _retry(
         present = read_catalog(connection).entries
         entries = sqlite_schema.indexes_left_out(job.definitions.entries, before, present)
         connection.execute("BEGIN IMMEDIATE")
-        still = sqlite_schema.make_indexes(connection, entries)
+        refused = [sentence for sentence in before if not sqlite_schema.is_about_an_index(sentence)]
+        still = [*refused, *sqlite_schema.make_indexes(connection, entries)]
         with durable("restore.sqlite.retry"):
             connection.execute("COMMIT")
     records = [record.with_left_out(still) for record in records]
