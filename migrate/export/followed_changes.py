@@ -114,7 +114,7 @@ class FollowedChanges:
             f"! {source}: its log cannot be followed, so moveout follow compares its tables in delta passes: {reason}"
         )
 
-    def go_on(self, source: str, positions: Sequence[Json]) -> None:
+    def resume(self, source: str, positions: Sequence[Json]) -> None:
         """Capture the changes of a source that an earlier run has finished."""
         if source in self._requests and positions and (base := positions[-1].get(FOLLOW)):
             self._capture(source, self._open_log(source), base)

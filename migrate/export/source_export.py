@@ -76,7 +76,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     _separate_groups(run, source.name)
     before = _finished_before(run, source, final.result())
     if before is not None and _is_finished(run, before):
-        run.followed.go_on(source.name, before.summary.positions)
+        run.followed.resume(source.name, before.summary.positions)
         _show_done(run.progress, before)
         return ExportedSource(before)
     if before is not None and not before.totals.items and not isinstance(source, LostSource):

@@ -226,7 +226,7 @@ class _VersionsInOrder:
 
     def take(self, key: str, version: str) -> str | None:
         while not self._ended and self._key < key:
-            self._go_on()
+            self._next_key()
         match = self._versions.pop(version, None) if self._key == key else None
         return None if match is None else match.etag
 
@@ -234,10 +234,10 @@ class _VersionsInOrder:
         while not self._ended:
             yield from self._new
             self._new = []
-            self._go_on()
+            self._next_key()
         yield from self._new
 
-    def _go_on(self) -> None:
+    def _next_key(self) -> None:
         self._new += self._versions.values()
         self._key, group = next(self._keys, ("", iter(())))
         self._versions = {version.version_id: version for version in group}

@@ -42,7 +42,7 @@ WINDOW_BYTES = 8 * 2**20
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 HISTORY_BATCH_BYTES = 8 * 2**20
 """Bytes of a batch of histories, held in memory until its last version is written."""
-GoOn = Callable[[], None]
+Check = Callable[[], None]
 """Called again and again while something is written; raises where that must end."""
 
 
@@ -112,7 +112,7 @@ class Writer(Struct, frozen=True):
     destination: DestinationBucket
     progress: Progress
     terms: Terms
-    go_on: GoOn
+    check: Check
 
     def write(self, batch: Sequence[ObjectWrite]) -> Done:
         """Write one batch."""
@@ -155,7 +155,7 @@ class Writer(Struct, frozen=True):
             self.progress,
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
-            before_end=self.go_on,
+            before_end=self.check,
         )
         try:
             with _LARGE_AT_ONCE:
@@ -174,7 +174,7 @@ class Writer(Struct, frozen=True):
     def _pieces(self, job: ObjectWrite, sizes: Sequence[int]) -> Iterator[bytes]:
         row, start = job.row, 0
         for size_bytes in sizes:
-            self.go_on()
+            self.check()
             try:
                 piece = self.store.read(row.file, row.offset + start, size_bytes)
             except GoneError as exc:
@@ -221,7 +221,7 @@ class Writer(Struct, frozen=True):
     def _members(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes | None]]:
         """Yield the objects with their bytes, None where these are not those of the index."""
         for job, body in self.bodies(batch):
-            self.go_on()
+            self.check()
             yield job, body if is_intact(job, body) else None
 
     def bodies(self, batch: Iterable[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
@@ -313,7 +313,7 @@ class _Layers(Struct):
 
     def _write_layer(self, depth: int) -> None:
         """Write the version that is ``depth``-th of those to be written, of every key that has one."""
-        self.writer.go_on()
+        self.writer.check()
         layer = [
             ObjectWrite(history.key, history.rows[depth])
             for history in self.batch
@@ -340,7 +340,7 @@ class _Layers(Struct):
     def _intact(self, jobs: Sequence[ObjectWrite]) -> Iterator[tuple[ObjectWrite, bytes]]:
         """Yield the objects whose bytes are those of the index, with these. The others are findings."""
         for job in jobs:
-            self.writer.go_on()
+            self.writer.check()
             body = self._body(job)
             if not is_intact(job, body):
                 self.findings.append(damaged(job))
@@ -404,9 +404,9 @@ class ObjectCopy(Struct, frozen=True):
         """Gather what is to be written into batches."""
         return batches(histories, HISTORY_BATCH_BYTES if self.versions else BATCH_BYTES)
 
-    def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn) -> Done:
-        """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
-        writer = Writer(self.store, self.destination, progress, self.terms, go_on)
+    def write(self, batch: Sequence[History], progress: Progress, check: Check) -> Done:
+        """Write one batch. Thread-safe, as long as no key is in two of them. ``check`` raises where it must end."""
+        writer = Writer(self.store, self.destination, progress, self.terms, check)
         if self.versions:
             return _Layers(writer, batch).write()
         return writer.write([ObjectWrite(history.key, history.rows[-1]) for history in batch])

@@ -417,7 +417,7 @@ class _ObjectWrites:
         if open_pool is not None and lease is not None:
             return open_pool(self._copy, lease, self._progress)
         cancellation = self._copy.destination.reader.cancellation
-        write = partial(self._copy.write, progress=self._progress, go_on=cancellation.check)
+        write = partial(self._copy.write, progress=self._progress, check=cancellation.check)
         return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)
 
     def left_out(self) -> Iterator[str]:

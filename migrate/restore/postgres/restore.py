@@ -102,7 +102,7 @@ def _restore(job: PostgresRestore) -> RestoreOutcome:
         _note_locale(job)
     done = restore_state.read_done(destination)
     if selection.definitions:
-        pre_data.go_on(job, done)
+        pre_data.resume(job, done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepare_parts``
     from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
 

@@ -61,7 +61,7 @@ def define(job: PostgresRestore) -> None:
         raise ddl_error(exc, "pre-data.sql") from exc
 
 
-def go_on(job: PostgresRestore, done: AbstractSet[str]) -> None:
+def resume(job: PostgresRestore, done: AbstractSet[str]) -> None:
     """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
     if _PRE_DATA in done:
         return
