@@ -45,10 +45,10 @@ _here = threading.local()
 class Body:
     """One body on its way. ``gone_bytes`` have left, as far as this machine reports it before the answer comes."""
 
-    __slots__ = ("_cancellation", "_flow", "among_bytes", "begun", "gone_bytes", "size_bytes")
+    __slots__ = ("_cancellation", "_limiter", "among_bytes", "begun", "gone_bytes", "size_bytes")
 
-    def __init__(self, flow: InflightLimiter, size_bytes: int, cancellation: CancellationToken) -> None:
-        self._flow = flow
+    def __init__(self, limiter: InflightLimiter, size_bytes: int, cancellation: CancellationToken) -> None:
+        self._limiter = limiter
         self._cancellation = cancellation
         self.size_bytes = size_bytes
         self.gone_bytes = 0
@@ -59,7 +59,7 @@ class Body:
     @property
     def piece_bytes(self) -> int:
         """How much to send before ``left`` is called."""
-        return max(SMALL_BYTES, min(int(self._flow.rate * _PIECE_SECONDS), _LARGEST_PIECE_BYTES))
+        return max(SMALL_BYTES, min(int(self._limiter.rate * _PIECE_SECONDS), _LARGEST_PIECE_BYTES))
 
     def begin(self) -> None:
         """Note that it is sent from its beginning, perhaps again."""
@@ -74,7 +74,7 @@ class Body:
         remaining = size_bytes - self.gone_bytes
         if remaining > 0:
             self.gone_bytes = size_bytes
-            self._flow.count(remaining)
+            self._limiter.count(remaining)
 
 
 def leaving() -> Body | None:
@@ -243,13 +243,13 @@ class InflightLimiter:
 
 
 def inflight_limiter_of(server: str) -> InflightLimiter:
-    """Return the flow to a server, which all of this process share, by the URL of its endpoint."""
-    return _flows.setdefault(server, InflightLimiter())
+    """Return the limiter of a server, which all of this process share, by the URL of its endpoint."""
+    return _limiters.setdefault(server, InflightLimiter())
 
 
-_flows: dict[str, InflightLimiter] = {}
+_limiters: dict[str, InflightLimiter] = {}
 
 
 def gone_bytes() -> int:
     """Return what has left, to all servers, of bodies that are not answered yet."""
-    return sum(flow.gone_bytes() for flow in list(_flows.values()))
+    return sum(limiter.gone_bytes() for limiter in list(_limiters.values()))

@@ -68,7 +68,7 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
     monkeypatch.setattr(inflight_limit, "SMALL_BYTES", 0)
     cancellation, begun, end = CancellationToken(), threading.Event(), threading.Event()
     store = S3Store(parse(url), cancellation=cancellation)
-    upload, flowing = store.begin("big"), store._http.flow
+    upload, flowing = store.begin("big"), store._http.inflight
 
     def hold() -> None:
         with flowing.sending(MIN_PART_BYTES, CancellationToken()):
@@ -91,7 +91,7 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
 def test_small_objects_keep_to_what_the_link_carries(url):
     """However many may be under way at once: a MiB of them, where nothing faster was seen."""
     destination = open_destination_bucket(url)
-    flowing = destination.reader.http.flow
+    flowing = destination.reader.http.inflight
     most = 0
     begin = flowing.begin
 
@@ -156,7 +156,7 @@ def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeyp
 
 def test_parts_are_small_where_the_link_is_slow(url):
     store = open_location(url)
-    flowing = store._store._http.flow
+    flowing = store._store._http.inflight
     large = 100 * 2**30
     assert store.part_bytes(2**30) == HALF_PART_BYTES
     flowing._rate = 125_000.0

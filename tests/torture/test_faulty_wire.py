@@ -86,7 +86,7 @@ class Stage:
     def run(self):
         """As a process of its own does, which knows nothing of the link, by which parts are cut."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(inflight_limit, "_flows", {})
+            patch.setattr(inflight_limit, "_limiters", {})
             return call(*self.words, "--workers", "2", "--quiet")
 
     def run_again(self):

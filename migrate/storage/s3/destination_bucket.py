@@ -184,7 +184,7 @@ class DestinationBucket:
             if sent and (earlier := self._earlier(described, body)) is not None:
                 return Response(HTTPStatus.OK, earlier, b"")
             sent = True
-            with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
+            with self._requests.http.inflight.sending(len(body or b""), self._requests.cancellation):
                 return self._requests.retry.ask_once(lambda: self._requests.http.call(request))
 
         try:

@@ -179,7 +179,7 @@ class S3Store(BaseStore):
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``: a part takes a few seconds, where it can."""
-        rate = self._http.flow.rate
+        rate = self._http.inflight.rate
         if not rate:
             return part_bytes_for(size_bytes, HALF_PART_BYTES)
         return part_bytes_for(size_bytes, PART_BYTES if rate >= _FAST else MIN_PART_BYTES)
@@ -305,7 +305,7 @@ class S3Store(BaseStore):
 
     def _send(self, request: Request) -> Response:
         """Send a request about a whole key, or about the bucket. Raises what is yet to be translated."""
-        with self._http.flow.sending(len(request.body), self._cancellation):
+        with self._http.inflight.sending(len(request.body), self._cancellation):
             response = self._http.exchange(request)
             if not has_succeeded(request, response):
                 raise client_error(request, response)

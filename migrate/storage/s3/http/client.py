@@ -77,7 +77,7 @@ class HttpClient:
         self.boto = boto
         self.bucket, self.url = location.bucket, location.url
         self.service = boto.meta.service_model
-        self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))
+        self.inflight = inflight_limiter_of(str(boto.meta.endpoint_url))
         self._location = location
         self._session = session_of_location or session(location)
         self._aim(boto)

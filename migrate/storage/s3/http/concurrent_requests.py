@@ -82,7 +82,7 @@ class Requests:
 
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
-        with self.http.flow.sending(len(request.body), self.cancellation):
+        with self.http.inflight.sending(len(request.body), self.cancellation):
             return self.retry.run(lambda: self.http.call(request))
 
     def wait(self, pending: PendingResponse) -> Response:
@@ -223,7 +223,7 @@ class _Run(Generic[Item]):
         self.sent: deque[_Sent[Item]] = deque()
         self.held_bytes = 0
         self._requests, self._http, self._limiter = requests, requests.http, requests.limiter
-        self._flow = requests.http.flow
+        self._inflight = requests.http.inflight
         self._window_bytes = window_bytes
         self._jobs = jobs
         self._next: Job[Item] | None = None
@@ -247,7 +247,7 @@ class _Run(Generic[Item]):
             body = None
             if size_bytes:
                 # Where nothing is under way there is always room in the end.
-                take_room = self._flow.begin if self._busy else self._flow.begin_patiently
+                take_room = self._inflight.begin if self._busy else self._inflight.begin_patiently
                 body = take_room(size_bytes, self._requests.cancellation)
                 if body is None:
                     return
@@ -273,7 +273,7 @@ class _Run(Generic[Item]):
             if sent.pending is not None:
                 sent.pending.cancel()
             if sent.body is not None:
-                self._flow.end(sent.body, arrived=False)
+                self._inflight.end(sent.body, arrived=False)
 
     def _begin(self, sent: _Sent[Item], size_bytes: int) -> None:
         self.sent.append(sent)
@@ -312,7 +312,7 @@ class _Run(Generic[Item]):
         self._sent_bytes -= len(request.body)
         self.held_bytes += sent.held_bytes
         if sent.body is not None:
-            self._flow.end(sent.body, arrived=response is not None)
+            self._inflight.end(sent.body, arrived=response is not None)
         if response is not None and response.status < 429:
             self._limiter.succeeded()
         elif isinstance(sent.error, UnreachableError):
