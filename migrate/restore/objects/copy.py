@@ -281,8 +281,8 @@ def damaged(job: ObjectWrite) -> str:
     return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"
 
 
-class _Layers(Struct):
-    """A batch of histories on its way, in layers: the next version of every key at once, then the one after it."""
+class _HistoryWriter(Struct):
+    """Writes a batch of histories, in layers: the next version of every key at once, then the one after it."""
 
     writer: Writer
     batch: Sequence[History]
@@ -408,7 +408,7 @@ class ObjectCopy(Struct, frozen=True):
         """Write one batch. Thread-safe, as long as no key is in two of them. ``check`` raises where it must end."""
         writer = Writer(self.store, self.destination, progress, self.terms, check)
         if self.versions:
-            return _Layers(writer, batch).write()
+            return _HistoryWriter(writer, batch).write()
         return writer.write([ObjectWrite(history.key, history.rows[-1]) for history in batch])
 
 
