@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -86,8 +87,10 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
     import tomllib  # noqa: PLC0415  2 ms of a start, and many commands have no case file
 
     _log.info("case file %s", path)
+    text = ""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(
             f"there is no case file {path}",
@@ -109,7 +112,8 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
         ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise UsageError(
-            f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes"
+            f"{path} is not TOML: {exc}{_key_at(text, str(exc))}",
+            next_step="texts stand in quotes, and times with a space in them; compare with what `moveout init` writes",
         ) from exc
     if not document and not may_be_empty:
         raise UsageError(
@@ -117,6 +121,14 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
             next_step="moveout init writes one; name the bundle itself where there is no case file",
         )
     return _Reader(path).case(document)
+
+
+def _key_at(text: str, complaint: str) -> str:
+    """Return the key of the line that a complaint of TOML's parser names; not its value, which may be a secret."""
+    number = re.search(r"at line (\d+)", complaint)
+    line = text.splitlines()[int(number[1]) - 1 :][:1] if number else []
+    key = re.match(r"\s*([\w-]+)\s*=", line[0]) if line else None
+    return f", at {key[1]!r}" if key else ""
 
 
 class _Reader:

@@ -159,6 +159,10 @@ class Exported(Struct, frozen=True):
             if not summary.complete:
                 state, rest = ", INCOMPLETE", "nothing came to it now, so it stays as it is"
             console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}")
+            if summary.complete and not self.followed:
+                console.print(
+                    "→ what the sources have written since is not in it: export that to another location"
+                )
         else:
             state = "complete" if summary.complete else "INCOMPLETE"
             console.print(

@@ -112,7 +112,7 @@ def test_a_run_explains_a_dead_server_once_however_many_of_its_databases_it_name
         f'[bundle]\nlocation = "{tmp_path}/bundle"\n'
         f'[[source]]\nname = "file"\nurl = "sqlite://{tmp_path}/file.db"\n'
         + "".join(f'[[source]]\nname = "{name}"\nurl = "{dead}/{name}"\n' for name in ("a", "b"))
-        + f'[[destination]]\nsource = "a"\nurl = "sqlite://{tmp_path}/new.db"\n'
+        + f'[[destination]]\nsource = "file"\nurl = "sqlite://{tmp_path}/new.db"\n'
     )
     ended = call("run", "-c", case)
     assert ended.code == 3, ended.err

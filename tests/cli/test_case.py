@@ -83,6 +83,7 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
     ("text", "complaint"),
     [
         ("[case\n", "is not TOML"),
+        ("[case]\nname = 'a'\ndeadline = 2026-12-02 18:00\n", r"is not TOML: .* line 3.*, at 'deadline'"),
         ("[sources]\n", "did you mean 'source'"),
         (
             "[[source]]\nname='a'\nurl='postgresql://old/a'\n[[destination]]\nfrom='postgresql://odl'\nto=''\n",

@@ -2,8 +2,10 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -58,7 +60,7 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert verified == "Verified: 2 of 3 sources; not: three."
     assert up == "Up on the new host: 1 of 3 sources; not: two, three."
     assert any("The only bundle lies at" in sentence for sentence in rest)
-    assert "not everything is out yet" in rest[-1]
+    assert "not everything is out yet" in rest[-3]
 
     make_file(tmp_path / "three.db")
     second = call("run", "-c", case, "--create")
@@ -69,6 +71,26 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert re.search(r"Everything was up and compared [\d,]+ h [\d min]*before the deadline\.", second.out)
     again = call("run", "-c", case)
     assert "Everything was up before this run, and was compared again " in " ".join(again.out.split())
+
+
+def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_is_named(tmp_path):
+    case, old, new = tmp_path / "moveout.toml", tmp_path / "one.db", tmp_path / "new"
+    new.mkdir()
+    text = CASE.format(deadline="2099-01-01T00:00:00Z")
+    case.write_text(text + MOVE.format(name="one", folder=tmp_path, new="new"))
+    make_file(old)
+    moved = call("run", "-c", case, "--json")
+    *_, since, step = moved.json["result"]["sentences"]
+    assert (moved.code, since.startswith("What was written at the sources since 20")) == (0, True), since
+    command = f"moveout follow -c {case} --delta --until-caught-up"
+    assert step == f"→ stop what writes there, and bring that too: {command}"
+    with closing(sqlite3.connect(old)) as written, written:
+        written.execute("INSERT INTO t VALUES (77)")
+    exported = call("export", "-c", case)
+    assert (exported.code, "have written since is not in it" in exported.out) == (0, True), exported.out
+    assert call(*command.split()[1:]).code == 0
+    with closing(sqlite3.connect(new / "one.db")) as brought:
+        assert brought.execute("SELECT count(*) FROM t WHERE x = 77").fetchone() == (1,)
 
 
 def test_damage_costs_its_own_source(case, tmp_path):

@@ -61,6 +61,10 @@ class Moved(Struct, frozen=True):
     """That the bundle is not where it is transferred to, or cannot be read there."""
     copy_error: MoveoutError | None = None
     """Why."""
+    read_at: datetime | None = None
+    """Since when the sources of the bundle were read; None where what they have written since follows."""
+    later_commands: Sequence[str] = ()
+    """The commands that bring what the sources have written since."""
     follow_sentence: str = ""
     """What became of the followed sources, and what to type next; "" where none is followed."""
     case_option: str = ""
@@ -132,6 +136,15 @@ class Moved(Struct, frozen=True):
             yield self._of_deadline(self.deadline)
             if self.up_at is not None:
                 yield self._up_sentence(self.deadline, self.up_at)
+        yield from self._sentences_of_later_writes()
+
+    def _sentences_of_later_writes(self) -> Iterator[str]:
+        if self.read_at is None:
+            return
+        read_at = local_moment_words(self.read_at)
+        yield f"What was written at the sources since {read_at} may be missing: they were read from then on."
+        if self.later_commands:
+            yield f"→ stop what writes there, and bring that too: {'; '.join(self.later_commands)}"
 
     def _sentences_of_destinations(self) -> Iterator[str]:
         if self.expected["restored"]:

@@ -44,6 +44,7 @@ from migrate.cli.verify import REPAIR_STEP, Verified, VerifyOptions, run_verify
 from migrate.discover.expand import Destinations
 from migrate.discover.left_behind import unlisted_servers
 from migrate.doctor.run import blocking_error
+from migrate.engines import registry
 from migrate.errors import (
     OK,
     DamageError,
@@ -542,9 +543,27 @@ class _Move:
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
             case_option=case.option,
+            read_at=datetime.fromisoformat(seal.created) if seal and self._unfollowed() else None,
+            later_commands=self._later_commands(stages),
             unlisted=unlisted_servers(case, seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
+
+    def _unfollowed(self) -> Sequence[str]:
+        """Return the sources whose later writes nothing brings; none once a switch was made."""
+        if self._followed.record is not None:
+            return []
+        return [name for name in self._case.sources if name not in self._followed.names]
+
+    def _later_commands(self, stages: Mapping[str, Mapping[str, SummaryLine]]) -> Sequence[str]:
+        """Return the commands that bring what such sources have written since, where they are up."""
+        up = [name for name in self._unfollowed() if name in stages.get("restored", {})]
+        are_buckets = {registry.holds_objects(self._case.sources[name].url) for name in up}
+        option = self._case.option
+        return [
+            *([f"moveout follow {option} --delta --until-caught-up"] if False in are_buckets else []),
+            *([f"moveout sync {option} --overwrite"] if True in are_buckets else []),
+        ]
 
     def _stages(self, answers: Mapping[str, Answer | None]) -> dict[str, Mapping[str, SummaryLine]]:
         """Return what became of each source at each stage."""
