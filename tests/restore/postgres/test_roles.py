@@ -126,6 +126,26 @@ def test_settings_with_which_sessions_begin_otherwise_are_named(postgres, other_
     assert note.endswith(f"results: timezone = Asia/Tokyo (there {there})")
 
 
+def test_privileges_that_the_destination_grants_on_all_that_is_made_are_named(
+    postgres, other_postgres, tmp_path
+):
+    """What nobody could read at the source, everybody reads here."""
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url, "CREATE TABLE secret AS SELECT 1 AS a; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    run_sql(destination, "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    for there, named in ((destination, 1), (other_postgres.database(), 0)):
+        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", there, workers=1)
+        notes = [
+            note for note in outcome.notes if note.startswith('tables of "postgres" have other privileges')
+        ]
+        acl = "SELECT relacl FROM pg_class WHERE relname = 'secret'"
+        query = f"SELECT count(*) FROM aclexplode(({acl})) WHERE grantee = 0"
+        assert (len(notes), fetch(there, query)) == (named, [(named,)])
+
+
 @pytest.mark.parametrize(
     ("stored", "written"),
     [

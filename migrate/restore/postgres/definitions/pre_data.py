@@ -23,7 +23,13 @@ from migrate.restore.postgres.definitions.dump_script import (
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser
-from migrate.restore.postgres.definitions.roles import logging_in, make_roles, missing_roles, note_kept
+from migrate.restore.postgres.definitions.roles import (
+    logging_in,
+    make_roles,
+    missing_roles,
+    note_default_privileges,
+    note_kept,
+)
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import absent_tables, has_schema
 from migrate.runtime.crash_points import durable
@@ -101,11 +107,14 @@ def _begin(job: PostgresRestore, notes: Sequence[str]) -> None:
     roles = [] if job.portable else job.definitions.roles()
     missing = missing_roles(connection, roles)
     kept = note_kept(connection, [role for role in roles if role["name"] not in set(missing)])
+    granted = note_default_privileges(connection)
     refused = make_roles(connection, roles, missing)
     if job.alone and not job.portable:
         begin_as_dumped(connection, job.section("pre-data"))
     passwordless = logging_in([role for role in roles if role["name"] in missing])
-    restore_state.add_left_out(connection, _ROLES, refused, [*notes, *kept], passwordless=passwordless)
+    restore_state.add_left_out(
+        connection, _ROLES, refused, [*notes, *kept, *granted], passwordless=passwordless
+    )
 
 
 class _Missing(Struct, frozen=True):

@@ -26,6 +26,11 @@ _SUPERUSERS_ATTRIBUTES = (
     ("replication", "REPLICATION", "NOREPLICATION"),
     ("bypassrls", "BYPASSRLS", "NOBYPASSRLS"),
 )
+_DEFAULT_PRIVILEGES = """
+SELECT DISTINCT CASE defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
+  WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END, current_user::text
+FROM pg_catalog.pg_default_acl WHERE pg_get_userbyid(defaclrole) = current_user ORDER BY 1
+"""
 _OPTIONS_VERSION = 160000
 """From this version on each membership has its own INHERIT and SET options."""
 _LISTS = frozenset(
@@ -87,6 +92,14 @@ def note_kept(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, 
             )
             notes.append(f"{words}: {', '.join(lacking)}")
     return notes
+
+
+def note_default_privileges(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return a note about what else is granted, or not, on all that this role makes: no definition says otherwise."""
+    rows = connection.execute(_DEFAULT_PRIVILEGES).fetchall()
+    kinds = ", ".join(kind for kind, _ in rows)
+    words = "have other privileges than at the source, since ALTER DEFAULT PRIVILEGES was set here before"
+    return [f"{kinds} of {quote_name(rows[0][1])} {words}: compare them (\\dp)"] if rows else []
 
 
 def _lacking(role: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
