@@ -95,11 +95,13 @@ COMPOSITES = """(c.relkind = 'c' OR EXISTS (SELECT FROM pg_depend d WHERE d.refc
   AND d.deptype = 'n' AND d.refobjid IN (c.reltype, (SELECT t.typarray FROM pg_type t WHERE t.oid = c.reltype))))"""
 """Which relations are types of values, by pg_class ``c``: composite types, and tables that serve as one."""
 _DEFINED_TYPES = f"""
-SELECT 'label ' || oid AS part, md5(enumlabel::text) AS definition FROM pg_enum UNION ALL
+SELECT 'label ' || oid AS part, concat_ws(' ', xmin, md5(enumlabel::text)) AS definition FROM pg_enum UNION ALL
 SELECT 'attributes ' || c.oid, string_agg(concat_ws(' ', a.attnum, a.atttypid, a.attisdropped), ',' ORDER BY a.attnum)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND {COMPOSITES} GROUP BY c.oid
 """
-"""What the text of values of all types of users depends on: the labels of enums, the attributes of composite types."""
+"""What the text of values of all types of users depends on: the labels of enums, the attributes of composite types. Of
+a label also when it was set: it may be the same again after rows were read.
+"""
 _USER_TYPES = f"""
 SELECT md5(coalesce(string_agg(concat_ws(' ', part, definition), ',' ORDER BY part), '')) AS definitions
 FROM ({_DEFINED_TYPES}) AS types

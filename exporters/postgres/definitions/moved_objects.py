@@ -43,32 +43,40 @@ _OTHERS = (
 )
 _COLUMN = "column"
 _COLUMNS = f"""
-SELECT o.oid, pg_catalog.format('%s (%I.%I.%I)', a.attnum, n.nspname, o.relname, a.attname) AS name
+SELECT o.oid, pg_catalog.format('%s (%I.%I.%I)', a.attnum, n.nspname, o.relname, a.attname) AS name, a.xmin AS made
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
 WHERE o.oid >= {FIRST_OID} AND o.relkind IN ('v', 'c') AND o.relpersistence <> 't' AND n.nspname !~ '^pg_'
   AND a.attnum > 0 AND NOT a.attisdropped
 """
 """Of views, and attributes of composite types: two of them may have exchanged their names."""
+_MADE = {
+    "relation": "(SELECT t.xmin FROM pg_catalog.pg_type t WHERE t.oid = o.reltype)",
+    "type": "o.xmin",
+}
+"""What is another one where an object of a kind has got back a name that others had meanwhile: CREATE OR REPLACE VIEW
+leaves the type of a view as it was.
+"""
+_DIGEST = "pg_catalog.md5(pg_catalog.concat_ws(' ', made, name))"
+"""Names as digests: a server may have cut one within a character, so that it is no text."""
 _SELECTS = {
     _COLUMN: _COLUMNS,
     **{
-        what: f"SELECT o.oid, pg_catalog.format('%I.%I', n.nspname, o.{word}name) AS name"
+        what: f"SELECT o.oid, pg_catalog.format('%I.%I', n.nspname, o.{word}name) AS name, {_MADE.get(what, 0)} AS made"
         f" FROM pg_catalog.pg_{catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.{word}namespace"
         f" WHERE o.oid >= {FIRST_OID} AND n.nspname !~ '^pg_' AND {condition}"
         for what, catalog, word, condition in _IN_SCHEMAS
     },
     **{
-        what: f"SELECT oid, pg_catalog.quote_ident({word}name) AS name"
+        what: f"SELECT oid, pg_catalog.quote_ident({word}name) AS name, 0 AS made"
         f" FROM pg_catalog.pg_{catalog} WHERE oid >= {FIRST_OID} AND {word}name !~ '^pg_'"
         for what, catalog, word in _OTHERS
     },
 }
 _OBJECTS = " UNION ALL ".join(
-    f"SELECT oid::pg_catalog.int8, '{what}', pg_catalog.md5(name) FROM ({select}) AS objects"
+    f"SELECT oid::pg_catalog.int8, '{what}', {_DIGEST} FROM ({select}) AS objects"
     for what, select in _SELECTS.items()
 )
-"""The names as digests: a server may have cut one within a character, so that it is no text."""
 
 
 def moved_object(snapshot: psycopg.Connection[Any], present: psycopg.Connection[Any]) -> str:
@@ -83,7 +91,7 @@ def moved_object(snapshot: psycopg.Connection[Any], present: psycopg.Connection[
     # A column last: its relation may have moved.
     oid, what, digest = min(gone, key=lambda moved: (moved[1] == _COLUMN, *moved))
     with suppress(psycopg.Error, UnicodeError), snapshot.transaction():
-        where = f"oid = {oid} AND pg_catalog.md5(name) = '{digest}'"
+        where = f"oid = {oid} AND {_DIGEST} = '{digest}'"
         row = snapshot.execute(
             f"SELECT name FROM ({_SELECTS[what]}) AS objects WHERE {where}".encode()
         ).fetchone()

@@ -2,6 +2,8 @@
 fit together.
 """
 
+import re
+
 import pytest
 
 from migrate.bundle.reader import BundleReader
@@ -44,7 +46,12 @@ def exported(url, location, *on_export):
     [
         ("DROP VIEW w", "relation public.w"),
         ("ALTER TYPE mood RENAME TO humour", "type public.mood"),
-        (EXCHANGED, "column 1 (public.pair.a)"),
+        (EXCHANGED, r"column [12] \(public\.pair\.[ab]\)"),
+        ("ALTER VIEW v RENAME TO u; ALTER VIEW u RENAME TO v", "relation public.v"),
+        ("ALTER TYPE mood RENAME TO humour; ALTER TYPE humour RENAME TO mood", "type public.mood"),
+        pytest.param(
+            f"{EXCHANGED}; {EXCHANGED}", r"column [12] \(public\.pair\.[ab]\)", marks=pytest.mark.torture
+        ),
         pytest.param("DROP SEQUENCE s", "relation public.s", marks=pytest.mark.torture),
         pytest.param("DROP TABLE parts", "relation public.parts", marks=pytest.mark.torture),
         pytest.param("ALTER VIEW v RENAME TO u", "relation public.v", marks=pytest.mark.torture),
@@ -59,7 +66,7 @@ def test_definitions_are_read_again_under_a_new_snapshot(postgres, other_postgre
     outcome, notes = exported(url, tmp_path / "bundle", lambda: run_sql(url, statement), lambda: None)
     assert outcome.complete, outcome.broken
     (note,) = [note for note in notes if "new snapshot" in note]
-    assert f"{item} was dropped or renamed while definitions were read" in note
+    assert re.search(f"{item} was dropped or renamed while definitions were read", note), note
     assert call("restore", tmp_path / "bundle", new).code == 0
     assert sorted(dump(new).splitlines()) == sorted(dump(url).splitlines())
 
