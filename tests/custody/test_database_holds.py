@@ -157,6 +157,31 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
     one.close()
 
 
+def test_a_subscription_is_named_until_it_is_disabled(database, tmp_path):
+    """Its worker writes rows without looking at what is read-only."""
+    url, _ = database
+    path, one = tmp_path / "undo.json", PostgresHold(url)
+    with contextlib.closing(one), psycopg.connect(url, autocommit=True) as owner:
+        owner.execute("SET default_transaction_read_only = off")
+        owner.execute(
+            "CREATE SUBSCRIPTION taken_in CONNECTION 'host=127.0.0.1 port=1' PUBLICATION p WITH (connect = false)"
+        )
+        try:
+            owner.execute("ALTER SUBSCRIPTION taken_in ENABLE")
+            (standing,) = place(path, {"app": one})
+            assert [finding.key for finding in standing.findings if "session" not in finding.key] == [
+                "app: subscription taken_in"
+            ]
+            owner.execute("ALTER SUBSCRIPTION taken_in DISABLE")
+            (standing,) = source_hold.survey({"app": one}, undo_file.read(path))
+            assert not [finding.key for finding in standing.findings if "session" not in finding.key]
+        finally:
+            owner.execute("ALTER SUBSCRIPTION taken_in DISABLE")
+            owner.execute("ALTER SUBSCRIPTION taken_in SET (slot_name = NONE)")
+            owner.execute("DROP SUBSCRIPTION taken_in")
+        take_back(path, {"app": one})
+
+
 def test_a_session_that_began_before_a_hold_and_is_seen_after_it_is_ended(database, tmp_path):
     """It reads its settings, then waits for a second; no view of the server has it before it is ready."""
     url, _ = database

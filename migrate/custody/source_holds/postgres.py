@@ -50,6 +50,10 @@ WHERE locktype = 'object' AND classid = 'pg_catalog.pg_database'::regclass AND m
 (postinit.c, InitPostgres), so it may have the settings of before.
 """
 _PREPARED = "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
+_SUBSCRIPTIONS = """
+SELECT quote_ident(s.subname) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+WHERE d.datname = current_database() AND s.subenabled ORDER BY 1
+"""
 _OWNERS = """
 SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_has_role(datdba, 'USAGE')
 FROM pg_catalog.pg_database WHERE datname = current_database()
@@ -164,8 +168,8 @@ class PostgresHold(SourceHold):
         return " ".join((_MARK, *marked))
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_write_paths``: what a new session begins with, sessions from before, and
-        prepared transactions.
+        """See ``SourceHold.open_write_paths``: what a new session begins with, sessions from before, prepared
+        transactions, and subscriptions.
         """
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
@@ -184,18 +188,25 @@ class PostgresHold(SourceHold):
         ]
         if len(older) > _SHOWN:
             findings.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
-        return findings + self._prepared()
+        return findings + self._prepared() + self._subscriptions()
 
     def _prepared(self) -> list[Finding]:
         """Return the transactions that are prepared: COMMIT PREPARED writes, also where all is read-only."""
-        with self._translated():
-            rows = self._connection.execute(_PREPARED.encode()).fetchall()
         return [
             Finding(
                 f"prepared transaction {gid}",
                 "is neither committed nor rolled back, and may still be; end it",
             )
-            for (gid,) in rows
+            for (gid,) in self._rows(_PREPARED)
+        ]
+
+    def _subscriptions(self) -> list[Finding]:
+        """Return the subscriptions that are enabled: what they get is written, also where all is read-only."""
+        return [
+            Finding(
+                f"subscription {name}", f"goes on writing what it gets: ALTER SUBSCRIPTION {name} DISABLE"
+            )
+            for (name,) in self._rows(_SUBSCRIPTIONS)
         ]
 
     def _older(self, since: str) -> list[tuple[str, str, str]]:
