@@ -4,6 +4,7 @@ import gc
 import os
 import secrets
 import signal
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -55,6 +56,16 @@ GO_SETTINGS = {"GOMAXPROCS": "1"}
 """What MinIO and other servers in Go are told. With one thread they take a sixth less processor time for the small
 requests of tests.
 """
+OF_A_TERMINAL = (
+    "COLUMNS",
+    "LINES",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "GITHUB_ACTIONS",
+    "TTY_COMPATIBLE",
+)
+"""Variables of whoever starts the tests that would decide how commands print."""
 TOGETHER = ("tests/cluster/", "tests/discover/test_")
 """How the files begin that share what takes long to start: a cluster, an old host."""
 
@@ -149,9 +160,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _prepare_process() -> None:
     """Collect garbage as seldom as the command does. Take Ctrl-C even where a shell has started the run in the
-    background: it ignores it then, as would every process that a test interrupts.
+    background: it ignores it then, as would every process that a test interrupts. Print as without a terminal, at UTC.
     """
     gc.set_threshold(100_000, 20, 50)
+    for name in OF_A_TERMINAL:
+        os.environ.pop(name, None)
+    os.environ["TZ"] = "UTC"
+    time.tzset()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
