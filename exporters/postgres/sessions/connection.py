@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import closing, suppress
@@ -388,7 +389,6 @@ def _why_not(
             user=keywords.get("user"),
             database=keywords.get("dbname"),
             password=(password.decode(errors="replace") if password else address.password) or None,
-            passfile=f"{os.devnull}/none",  # libpq has read it, and has warned of what is wrong with it
             ssl="prefer",
             target_session_attrs="any",
             timeout=CONNECT_SECONDS,
@@ -396,7 +396,10 @@ def _why_not(
         await connection.close()
 
     try:
-        asyncio.run(probe())
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # libpq has warned of a password file that others may read
+            asyncio.run(probe())
         log_in().close()
     except (psycopg.Error, ValueError):
         return SourceUsageError(in_one_line(error), about=address.url, next_step=_SETTINGS_STEP)
