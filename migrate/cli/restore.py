@@ -40,7 +40,7 @@ from migrate.restore.source_restore import restore_source
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
-    from migrate.cluster.available_machines import Machines
+    from migrate.cluster.machines import Machines
     from migrate.custody.signing.keys import Signer
 
 _NAMED = 4

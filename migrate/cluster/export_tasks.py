@@ -16,7 +16,7 @@ from migrate.bundle.commit_records import read_records
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.cluster import protocol
-from migrate.cluster.available_machines import Machines
+from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import ExportJob, Reach
 from migrate.cluster.worker_pool import ClusterWorkerPool
 from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitRunner, grow_to

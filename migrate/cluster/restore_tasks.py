@@ -15,7 +15,7 @@ from exporters.api import Json
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.cluster import object_worker, protocol
-from migrate.cluster.available_machines import Machines
+from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.restore.common.api import OpenRowPool

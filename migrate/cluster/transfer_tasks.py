@@ -9,7 +9,7 @@ from msgspec import Struct
 from exporters.api import Json
 from migrate.case.model import Endpoint
 from migrate.cluster import protocol, transfer_worker
-from migrate.cluster.available_machines import Machines
+from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import Reach, TransferJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.runtime.worker_pool import WorkerPool

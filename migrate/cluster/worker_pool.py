@@ -19,9 +19,8 @@ from msgspec import Struct
 from exporters.api import Json
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.cluster import protocol, worker
-from migrate.cluster.available_machines import Machines
 from migrate.cluster.dask_client import Cluster, LostBatchError, Ticket, WorkersDiedError
-from migrate.cluster.members import Roster
+from migrate.cluster.machines import Machines, Roster
 from migrate.cluster.protocol import Job, Order
 from migrate.errors import BusyError, MoveoutError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken

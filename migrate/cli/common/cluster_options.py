@@ -15,7 +15,7 @@ from migrate.errors import UsageError
 from migrate.storage.rate_limit import RateLimiter
 
 if TYPE_CHECKING:
-    from migrate.cluster.available_machines import Machines
+    from migrate.cluster.machines import Machines
 
 THREADS, DASK = "threads", "dask"
 
@@ -62,7 +62,7 @@ def machines(session: Session, scheduler: str | None, case: Case | None) -> Iter
     if scheduler is None:
         yield None
         return
-    from migrate.cluster.available_machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
+    from migrate.cluster.machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
 
     with connected(scheduler, session.rates(case)) as cluster_machines:
         yield cluster_machines

@@ -1,20 +1,24 @@
-"""Who is at work in a cluster just now, who is not fit for it, and what share of the bandwidth each has."""
+"""The machines of a cluster that a command can use: who is at work just now, who is not fit for it, and what share of
+the bandwidth each has.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 
 from msgspec import Struct, field
 
 from migrate.cluster import worker
 from migrate.cluster.bandwidth_shares import Allowance, Budget, Use
-from migrate.cluster.dask_client import Cluster
+from migrate.cluster.dask_client import Cluster, connect
 from migrate.errors import MoveoutError
 from migrate.quantities import Rates
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.retry import Note
 
 TICK_SECONDS = 1.0
@@ -37,6 +41,31 @@ class Limit(Struct, frozen=True):
     def all_here(self) -> None:
         """Give all of it to the lead: nobody else is at work."""
         self.here.share.follow(self.rates)
+
+
+class Machines(Struct, frozen=True):
+    """A cluster, and the limit that holds for all of it together, the lead included."""
+
+    cluster: Cluster
+    limit: Limit | None
+
+    @property
+    def rate_limiter(self) -> RateLimiter | None:
+        """What the lead's own bytes count against."""
+        return self.limit.here.rate_limiter if self.limit else None
+
+
+@contextmanager
+def connected(scheduler: str, rates: Rates | None) -> Iterator[Machines]:
+    """Lend the machines of a scheduler. Raises what ``connect`` raises."""
+    cluster = connect(scheduler)
+    try:
+        limit = Limit(rates) if rates is not None else None
+        if limit is not None:
+            limit.all_here()
+        yield Machines(cluster, limit)
+    finally:
+        cluster.close()
 
 
 class Roster:
