@@ -1,22 +1,45 @@
-"""A bundle's tables against a live database, whichever engine it is of."""
+"""A bundle's tables against a live database, whichever engine it is of; and where a table differs, which rows: by their
+keys, with both values and the part that holds them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
-from exporters.engine import LiveReader, LiveTables, PartReader, TablesRequest, live_reader_of, part_reader_of
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporters.engine import (
+    LiveReader,
+    LiveRows,
+    LiveTables,
+    PartReader,
+    TablesRequest,
+    live_reader_of,
+    part_reader_of,
+)
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.findings import Finding
+from migrate.bundle.findings import Finding, RowDifference, Values
+from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
 from migrate.engines import registry
+from migrate.errors import DamageError
 from migrate.number_text import things
+from migrate.repair.row_differences import KeyOf, key_reader
+from migrate.repair.row_sides import BundleRows, TakeTexts
 from migrate.runtime.progress import SourceTask
 from migrate.verify.compare import ComparisonRequest, SourceComparison
-from migrate.verify.table_differences import RowSearch
+from migrate.verify.row_diff import DifferingRow, RowDiff, diff_rows
 
 NO_TABLE = 0
 """The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
+MOST_TABLES = 50
+"""The rows of at most so many differing tables are searched."""
+SHOWN_ROWS = 100
+"""At most so many rows of a table are reported."""
+_LONG, _BEFORE, _AROUND = 400, 60, 200
 
 
 def compare_database(request: ComparisonRequest) -> SourceComparison:
@@ -121,14 +144,14 @@ def _finding(difference: TableDifference, label: str) -> Finding | None:
     if derived := _derived(table):
         # Other rows of what a server fills by itself are no damage, but not the bundle's.
         words = "has no rows" if difference.what == "missing" else _WORDS[difference.what]
-        expected, found = _shown(difference, "none")
+        expected, found = _expected_and_found(difference, "none")
         return Finding(label, f"is a {derived} that {words}", expected, found, incomplete=True)
     if difference.what == "missing" and table.number == NO_TABLE and not table.items:
         return None
-    return Finding(label, _WORDS[difference.what], *_shown(difference, "no table"))
+    return Finding(label, _WORDS[difference.what], *_expected_and_found(difference, "no table"))
 
 
-def _shown(difference: TableDifference, nothing: str) -> tuple[str, str]:
+def _expected_and_found(difference: TableDifference, nothing: str) -> tuple[str, str]:
     if difference.what == "missing":
         return f"{difference.expected} rows", nothing
     return difference.expected, difference.found
@@ -140,3 +163,151 @@ def _derived(table: CatalogRow) -> str:
         return "materialized view"
     extension = table.details.get("extension")
     return f"table of the extension {extension}" if extension else ""
+
+
+class LiveSide:
+    """A table of the live database."""
+
+    part = ""
+
+    def __init__(self, rows: LiveRows, table: CatalogRow) -> None:
+        self._rows = rows
+        self._table = table
+
+    def each(self, take: TakeTexts, parts: frozenset[str] | None = None) -> None:
+        """Read the table."""
+        del parts
+        self._rows.each(self._table.schema, self._table.name, take)
+
+
+class RowSearch(Struct):
+    """Looks for rows in one live database, which is opened for the first table."""
+
+    live_reader: LiveReader
+    part_reader: PartReader
+    reader: BundleReader
+    url: str
+    secrets: Mapping[str, str]
+    stack: ExitStack
+    looked_at: int = 0
+    _rows: LiveRows | None = None
+
+    def look(self, table: CatalogRow, finding: Finding) -> Finding:
+        """Return the finding with the rows that make it, as far as they can be read. Raises ``SourceError``."""
+        if self.looked_at >= MOST_TABLES:
+            return finding
+        self.looked_at += 1
+        unreadable: tuple[type[Exception], ...] = (DamageError, *self.part_reader.read_errors)
+        try:
+            return self._look(table, finding)
+        except unreadable as exc:
+            reason = " ".join(str(exc).split())[:200]
+            return replace(finding, what=f"{finding.what}; the bundle's rows cannot be read ({reason})")
+
+    def _look(self, table: CatalogRow, finding: Finding) -> Finding:
+        if self._rows is None:
+            self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
+        bundle_rows = BundleRows(self.part_reader, self.reader, table)
+        columns = self._rows.columns(table.schema, table.name)
+        if not columns or not bundle_rows.columns:
+            return finding
+        if list(columns) != list(bundle_rows.columns):
+            names = (", ".join(bundle_rows.columns), ", ".join(columns))
+            return replace(finding, what="has other columns", expected=names[0], found=names[1])
+        key = list(self._rows.key(table.schema, table.name))
+        key_of = key_reader(self.part_reader, columns, key)
+        live_side = LiveSide(self._rows, table)
+        diff = diff_rows(bundle_rows, live_side, rows=table.items, key_of=key_of if key else None)
+        show = _Show(self.part_reader, columns, key, key_of)
+        what = f"{finding.what}: {_words(diff, key=bool(key))}"
+        return replace(finding, what=what, rows=tuple(show.rows(diff)[:SHOWN_ROWS]))
+
+
+def _words(diff: RowDiff, *, key: bool) -> str:
+    counts = {
+        "changed": len(diff.changed),
+        "only in the bundle": len(diff.left),
+        "only in the database": len(diff.right),
+    }
+    changes = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if not changes:
+        return "its rows are the bundle's by now: it changed while it was compared"
+    if not diff.whole:
+        changes = f"many rows, among them {changes}"
+    return changes if key or not diff.left or not diff.right else f"{changes} (it has no key)"
+
+
+class _Show(Struct, frozen=True):
+    """Formats values for users from rows' texts."""
+
+    part_reader: PartReader
+    columns: Sequence[str]
+    key: Sequence[str]
+    key_of: KeyOf
+
+    def rows(self, diff: RowDiff) -> list[RowDifference]:
+        changed = [self._changed(source_row, destination_row) for source_row, destination_row in diff.changed]
+        left = [
+            RowDifference("only in the bundle", self._key(row), self._all(row), (), row.part)
+            for row in diff.left
+        ]
+        right = [
+            RowDifference("only in the database", self._key(row), (), self._all(row)) for row in diff.right
+        ]
+        most = max(SHOWN_ROWS // 3, SHOWN_ROWS - len(left) - len(right))
+        return [*changed[:most], *left[:most], *right[:most], *changed[most:], *left[most:], *right[most:]]
+
+    def _changed(self, source_row: DifferingRow, destination_row: DifferingRow) -> RowDifference:
+        expected: list[tuple[str, str | None]] = []
+        cells: list[tuple[str, str | None]] = []
+        pairs = zip(
+            self.columns,
+            self.part_reader.split(source_row.text),
+            self.part_reader.split(destination_row.text),
+            strict=True,
+        )
+        for name, left, right in pairs:
+            if left != right:
+                at = _first_difference(left, right)
+                expected.append((_name(name), _shown(left, at)))
+                cells.append((_name(name), _shown(right, at)))
+        return RowDifference("changed", self._key(source_row), tuple(expected), tuple(cells), source_row.part)
+
+    def _key(self, row: DifferingRow) -> Values:
+        return tuple(
+            (_name(name), _shown(value)) for name, value in zip(self.key, self.key_of(row.text), strict=True)
+        )
+
+    def _all(self, row: DifferingRow) -> Values:
+        values = zip(self.columns, self.part_reader.split(row.text), strict=True)
+        return tuple((_name(name), _shown(value)) for name, value in values)
+
+
+def _name(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _first_difference(left: bytes | None, right: bytes | None) -> int:
+    """Return where two values begin to differ."""
+    if left is None or right is None:
+        return 0
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _shown(value: bytes | None, at: int = 0) -> str | None:
+    """Return a value as text; of a long one what is around ``at``, its length and its SHA-256."""
+    if value is None:
+        return None
+    if len(value) <= _LONG:
+        return value.decode("utf-8", "backslashreplace")
+    start = max(0, at - _BEFORE)
+    cut = value[start : start + _AROUND].decode("utf-8", "backslashreplace")
+    before = "…" if start else ""
+    return f"{before}{cut}… ({len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()[:16]}…)"

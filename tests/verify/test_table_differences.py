@@ -12,7 +12,7 @@ import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.errors import DamageError
-from migrate.verify import table_differences
+from migrate.verify import live_database
 from migrate.verify.row_diff import DifferingRow, RowDiff
 from tests.tools.bundles import differences, read_bundle
 from tests.verify.fresh_databases import (
@@ -149,8 +149,8 @@ def test_another_column_is_named_instead_of_every_row(database):
     ],
 )
 def test_of_long_values_what_is_around_their_difference_is_shown(left, right, place):
-    assert table_differences._first_difference(left, right) == place
-    assert table_differences._first_difference(right, left) == place
+    assert live_database._first_difference(left, right) == place
+    assert live_database._first_difference(right, left) == place
 
 
 def test_where_long_values_begin_to_differ_is_found_at_every_place():
@@ -158,7 +158,7 @@ def test_where_long_values_begin_to_differ_is_found_at_every_place():
         for place in range(size):
             left, right = bytearray(size), bytearray(size)
             right[place] = 1
-            assert table_differences._first_difference(bytes(left), bytes(right)) == place, (size, place)
+            assert live_database._first_difference(bytes(left), bytes(right)) == place, (size, place)
 
 
 ROW = DifferingRow(b"1")
@@ -179,7 +179,7 @@ ROW = DifferingRow(b"1")
 )
 def test_how_many_rows_differ_is_said(changed, left, right, whole, key, words):
     diff = RowDiff([(ROW, ROW)] * changed, [ROW] * left, [ROW] * right, whole)
-    assert table_differences._words(diff, key=key) == words
+    assert live_database._words(diff, key=key) == words
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_how_many_rows_differ_is_said(changed, left, right, whole, key, words):
     [(9, 9, 9, "cccbbbddd"), (9, 1, 1, "cccccccbd"), (1, 9, 1, "cbbbdbbbb"), (4, 3, 2, "ccccbbbdd")],
 )
 def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, right, shown):
-    monkeypatch.setattr(table_differences, "SHOWN_ROWS", 9)
+    monkeypatch.setattr(live_database, "SHOWN_ROWS", 9)
     reader = SimpleNamespace(split=lambda text: [text])
-    show = table_differences._Show(reader, ["id"], ["id"], lambda text: (text,))
+    show = live_database._Show(reader, ["id"], ["id"], lambda text: (text,))
     rows = show.rows(RowDiff([(ROW, DifferingRow(b"2"))] * changed, [ROW] * left, [ROW] * right, True))
     assert len(rows) == changed + left + right
     letters = {"changed": "c", "only in the bundle": "b", "only in the database": "d"}
@@ -200,7 +200,7 @@ def test_some_rows_of_each_kind_are_shown_first(monkeypatch, changed, left, righ
 FOUND = Finding("t", "has other values")
 
 
-def search(columns=("id",)) -> table_differences.RowSearch:
+def search(columns=("id",)) -> live_database.RowSearch:
     """A search in a database whose tables have these columns, each with the row 2."""
     opened = []
     rows = SimpleNamespace(
@@ -213,7 +213,7 @@ def search(columns=("id",)) -> table_differences.RowSearch:
         return nullcontext(rows)
 
     part_reader = SimpleNamespace(read_errors=(ZeroDivisionError,), split=lambda text: [text])
-    return table_differences.RowSearch(
+    return live_database.RowSearch(
         SimpleNamespace(live_rows=live_rows), part_reader, None, "x://new", {"password": "p"}, ExitStack()
     )
 
@@ -223,12 +223,12 @@ TABLE = SimpleNamespace(schema="public", name="t", items=1)
 
 def bundle_with(monkeypatch, columns, each=lambda take, parts=None: take([b"1"])):
     rows = SimpleNamespace(columns=columns, each=each, part="data/app/1")
-    monkeypatch.setattr(table_differences, "BundleRows", lambda *_: rows)
-    monkeypatch.setattr(table_differences, "key_reader", lambda *_: lambda text: ())
+    monkeypatch.setattr(live_database, "BundleRows", lambda *_: rows)
+    monkeypatch.setattr(live_database, "key_reader", lambda *_: lambda text: ())
 
 
 def test_rows_are_looked_for_in_so_many_tables(monkeypatch):
-    monkeypatch.setattr(table_differences, "MOST_TABLES", 2)
+    monkeypatch.setattr(live_database, "MOST_TABLES", 2)
     bundle_with(monkeypatch, ["id"])
     look = search().look
     first, second, third = (look(TABLE, FOUND) for _ in range(3))
@@ -262,7 +262,7 @@ def test_a_side_without_columns_says_no_more(monkeypatch, here, there):
 @pytest.mark.parametrize(("size", "at"), [(0, 0), (400, 0), (401, 0), (1000, 60), (1000, 61), (1000, 900)])
 def test_of_a_long_value_some_is_shown(size, at):
     value = bytes(48 + number % 10 for number in range(size))
-    shown = table_differences._shown(value, at)
+    shown = live_database._shown(value, at)
     if size <= 400:
         assert shown == value.decode()
         return
