@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.lossless_text import path_of
 from migrate.bundle import layout
@@ -28,6 +29,7 @@ from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
 from migrate.errors import OK, GoneError, IncompleteError, UsageError
 from migrate.report import Checked, Event, Later, add_result, gather, page
+from migrate.restore.restore_records import UP, RestoreRecord, read_restore_records
 from migrate.storage.api import Store
 from migrate.storage.local.whole_file import write_whole
 from migrate.verify import Level
@@ -120,12 +122,26 @@ def report_command(
     later = _custody(store)
     for command, result_value in _results(result or []):
         later = add_result(later, command, result_value, reader.info.id)
+    later = _with_restores(later, read_restore_records([store]), reader.info.id)
     verified = None
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
     write_whole(out, page(gather(reader, later)), crash_point="report.page")
     return Reported(store.location, out, verified, reader.info.complete, missing)
+
+
+def _with_restores(later: Later, records: Sequence[RestoreRecord], bundle: str) -> Later:
+    """Return ``later`` with the restores of a bundle that are recorded next to it, but for those that it has."""
+    checks, compared = [*later.checks], dict(later.compared)
+    for record in records:
+        what = f"{record.source} restored to {record.destination}"
+        if record.bundle != bundle or any(check.what == what for check in checks):
+            continue
+        checks.append(Checked(what, record.at, left_out=() if record.result == UP else (record.happened,)))
+        if record.is_up:
+            compared.setdefault(record.source, record.at)
+    return replace(later, checks=checks, compared=compared)
 
 
 def _where_it_lies(session: Session, location: Endpoint, case: Case | None) -> tuple[Endpoint, str]:

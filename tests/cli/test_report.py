@@ -58,6 +58,10 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     assert ended.code == 0, ended.err
     (tmp_path / "run.json").write_text(ended.out)
     page = tmp_path / "page.html"
+    assert call("report", "-c", case, "--out", page).code == 0
+    report = parse(page.read_bytes())
+    assert f"a restored to sqlite://{tmp_path}/new.db" in report.text, "recorded next to the bundle"
+    assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
     assert call("report", "-c", case, "--result", tmp_path / "run.json", "--out", page).code == 0
     report = parse(page.read_bytes())
     assert report.text.count("all well") == 2
