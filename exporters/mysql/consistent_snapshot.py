@@ -22,7 +22,7 @@ from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import LOCK_SECONDS, Connection, MysqlAddress, connect
-from exporters.mysql.errors import as_source_errors, has_ended, number_of
+from exporters.mysql.errors import LOCK_TIMEOUT, as_source_errors, has_ended, number_of
 from exporters.mysql.rows.row_feed import Feeds
 from exporters.mysql.sessions.server_settings import server_settings
 from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
@@ -33,7 +33,6 @@ _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 _TRIES = 5
 _TOUCH_SECONDS = 2
 """So long a session waits for a table that the holder has: only behind somebody who waits for the holder."""
-_LOCK_TIMEOUT = 1205
 
 
 class MysqlSession(Struct, frozen=True):
@@ -120,7 +119,7 @@ def _keep(begun: _Begun, readers: Sequence[Connection], tables: Sequence[MysqlTa
         try:
             unreadable_tables(reader, tables)
         except pymysql.Error as exc:
-            if number_of(exc) != _LOCK_TIMEOUT:
+            if number_of(exc) != LOCK_TIMEOUT:
                 raise
             return False
         finally:

@@ -52,7 +52,13 @@ _TOO_MANY_STEP = (
     "add --workers 1, or end other sessions of the account, or raise its limits"
     " (MAX_USER_CONNECTIONS); then run the same command again: finished work is kept"
 )
+LOCK_TIMEOUT = 1205
+_LOCKED_STEP = (
+    "another session has a lock: SHOW FULL PROCESSLIST lists all. End it, then run the same command again: finished"
+    " work is kept"
+)
 _AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
+_STEPS = {**dict.fromkeys(_TOO_MANY, _TOO_MANY_STEP), LOCK_TIMEOUT: _LOCKED_STEP}
 
 
 def number_of(error: BaseException) -> int:
@@ -131,6 +137,6 @@ def translate(error: BaseException, source: str) -> SourceError:
     if number in {0, _NOT_CONNECTED} and silence is not None:
         return silence(message, about=source, next_step=_AGAIN_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, _ANSWERS):
-        step = _TOO_MANY_STEP if number in _TOO_MANY else _AGAIN_STEP
+        step = _STEPS.get(number, _AGAIN_STEP)
         return SourceUnreachableError(message, about=source, next_step=step)
     return SourceError(message, about=source, next_step="the server's log says more")

@@ -170,7 +170,7 @@ def test_killed_anywhere_it_is_finished_or_undone(shop, tmp_path, late):
 
 
 @pytest.mark.torture
-def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path):
+def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path, monkeypatch):
     """Its events are disabled before: the first one that is due in it would end the scheduler of the whole server."""
     url, other, path = mysql.database(), mysql.database(), tmp_path / "undo.json"
     name = url.rpartition("/")[2]
@@ -187,6 +187,12 @@ def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path):
         mysql.connect(name) as session,
         session.cursor() as cursor,
     ):
+        monkeypatch.setattr("migrate.custody.source_holds.mysql._LOCK_SECONDS", 1)
+        session.begin()
+        cursor.execute("SELECT * FROM posts")
+        refused = call(*words)
+        assert (refused.code, f"(KILL {session.thread_id()};)" in refused.err) == (5, True), refused.err
+        session.rollback()
         held = call(*words)
         assert (held.code, "READ ONLY = 1" in held.out) == (0, True), held.out + held.err
         with pytest.raises(pymysql.err.Error, match="read only"):

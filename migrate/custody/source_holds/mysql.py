@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events, set_status
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, LOCK_TIMEOUT, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
 from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold, translated
@@ -41,6 +41,12 @@ _MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
 _SHOWN = 10
+_LOCK_SECONDS = 15
+_TRANSACTIONS = """
+SELECT DISTINCT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_HOST FROM performance_schema.metadata_locks
+JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
+WHERE OBJECT_SCHEMA = {} AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID() ORDER BY 1
+"""
 
 
 class Server:
@@ -137,8 +143,31 @@ class DatabaseHold(_ServerMode):
         return "1" if "READ ONLY=1" in str(options) else "0"
 
     def _write_mode(self, setting: str, value: Any) -> None:
+        """Set the mode. It waits for all transactions in the database, and new ones wait behind it. Raises
+        ``SourceUnreachableError`` where that takes too long.
+        """
         _need(setting == _DATABASE and value in {"0", "1"}, setting)
-        self._server.run(self._sql(value))
+        self._server.run(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
+        try:
+            self._server.run(self._sql(value))
+        except SourceUnreachableError as exc:
+            if exc.__cause__ is None or number_of(exc.__cause__) != LOCK_TIMEOUT:
+                raise
+            raise self._not_ended() from exc
+
+    def _not_ended(self) -> SourceUnreachableError:
+        """Return the error for transactions that do not end, with the sessions as far as the account may list them."""
+        try:
+            rows = self._server.rows(_TRANSACTIONS.format(quote_literal(self._server.name)))
+        except SourceError:
+            rows = []
+        sessions = [f"{user}@{host} (KILL {number};)" for number, user, host in rows]
+        whose = f": {list_words(sessions, _SHOWN)}" if sessions else ""
+        return SourceUnreachableError(
+            f"transactions in the database have not ended within {_LOCK_SECONDS} s{whose}",
+            about=self.url,
+            next_step="let the application end them, or end these sessions; then run the same command again",
+        )
 
     def _sql(self, value: str) -> str:
         return f"ALTER DATABASE {quote_name(self._server.name)} READ ONLY = {value}"
