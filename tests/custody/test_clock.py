@@ -237,6 +237,26 @@ def test_a_clock_that_was_set_back_meets_no_rule(told):
     )
 
 
+def test_a_receipt_that_names_damage_meets_no_rule(told):
+    """It starts the time anew for which what is there is kept."""
+    begun, damaged = [(0, "sealed"), noted(0, "transition", 0)], {"findings": 2}
+    for more, expected in (
+        (
+            [(5, "received", damaged), (6, "acknowledged", damaged)],
+            {"transition": "breached", "erasure": "unknown"},
+        ),
+        (
+            [(5, "received", damaged), (7, "received", {"findings": 0})],
+            {"transition": "met", "erasure": "met"},
+        ),
+    ):
+        verdicts = states("eu-data-act", told(*begun, *more), 99)
+        assert {name: verdicts[name] for name in expected} == expected
+    entries = told(*begun, (5, "received"), (60, "received", damaged))
+    breaches = clock.would_breach(rulebook.load("eu-data-act"), entries, {"erasing"}, THEN + 70 * DAY)
+    assert [one.rule.id for one in breaches] == ["retrieval"]
+
+
 def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
     """A breach, or an erasure, of the past allows no other one. A rule may name the erasure's end alone."""
     file = tmp_path / "rules.toml"

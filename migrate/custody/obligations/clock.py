@@ -40,6 +40,8 @@ class _Seen(Struct, frozen=True):
     moment: datetime
     number: int
     latest: datetime
+    is_damaged: bool = False
+    """Whether it is a receipt that names damage."""
 
     def order(self) -> tuple[datetime, int]:
         """Order events as they happened, by the log."""
@@ -71,21 +73,34 @@ def _cases(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> Iterat
     latest = datetime.min.replace(tzinfo=UTC)
     for entry in entries:
         latest = max(latest, entry.moment)
-        event, seen = entry.what.event, _Seen(entry.moment, entry.number, latest)
+        event, seen = entry.what.event, _Seen(entry.moment, entry.number, latest, _is_damaged(entry))
         if event == "noted":
             event = f"noted:{entry.what.details.get('what')}"
             seen = _Seen(_noted(entry), entry.number, _noted(entry))
         seen_by_event.setdefault(event, []).append(seen)
 
-    def of(names: Sequence[str]) -> list[_Seen]:
+    def of(names: Sequence[str], *, damaged: bool = False) -> list[_Seen]:
         return sorted(
-            (seen_event for name in names for seen_event in seen_by_event.get(name, ())),
+            (
+                seen_event
+                for name in names
+                for seen_event in seen_by_event.get(name, ())
+                if damaged or not seen_event.is_damaged
+            ),
             key=lambda seen_event: seen_event.moment,
         )
 
     for rule in rules.rules:
         notes = [of(longer.until) for longer in rule.longer]
-        yield _Case(rules.id, rule, of(rule.start), of(rule.event), now, notes)
+        starts = of(rule.start, damaged=rule.kind == "not-before")
+        yield _Case(rules.id, rule, starts, of(rule.event), now, notes)
+
+
+def _is_damaged(entry: LogEntry) -> bool:
+    """Tell whether an entry is of a receipt that names damage: nothing was handed over by it. It makes a time to keep
+    longer, and meets nothing.
+    """
+    return entry.what.event in {"received", "acknowledged"} and bool(entry.what.details.get("findings"))
 
 
 class _Case(Struct, frozen=True):
