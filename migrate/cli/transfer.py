@@ -27,13 +27,14 @@ from migrate.cli.common.cluster_options import (
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody import erase
 from migrate.custody.log.events import record_transfer
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
 from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
@@ -126,7 +127,7 @@ def run_transfer(
             open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
         erasures = erase.count_begun(destination_store)
         if erasures:
-            _refuse_old_grants(source, destination_store)
+            _refuse_old_grants(source, destination_store, load_trust(None, case))
         outcome = transfer(
             source,
             destination_store,
@@ -153,13 +154,13 @@ def run_transfer(
         return Transferred(source.location, destination_store.location, outcome, complete)
 
 
-def _refuse_old_grants(source: Store, destination: Store) -> None:
+def _refuse_old_grants(source: Store, destination: Store, trust: Trust | None) -> None:
     """Raise ``NotAllowedError`` where somebody may still read the location by a grant of another bundle, which was
-    erased there.
+    erased there. With ``trust`` no grant has ended by the word of a key that its list does not count.
     """
     from migrate.custody import grants  # noqa: PLC0415  its accounts need MinIO's SDK
 
-    if open_grants := grants.outlasting(destination, root_of(source)):
+    if open_grants := grants.outlasting(destination, root_of(source), trust):
         last = max(open_grants, key=lambda grant: grant.end)
         raise NotAllowedError(
             f"the grant to {last.name!r} at {destination.location} is open until {moment_words(last.end)}: it is of"

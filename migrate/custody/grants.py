@@ -204,13 +204,13 @@ def _ended(known: Log, trust: Trust | None = None) -> set[str]:
     return {str(entry.what.details.get("access_key")) for entry in counted.find("revoked")}
 
 
-def outlasting(store: Store, root: str) -> list[Granted]:
+def outlasting(store: Store, root: str, trust: Trust | None = None) -> list[Granted]:
     """Return grants of bundles that were erased at a location which are open, by the log alone: they would read the
-    bundle of ``root``, too, if it came there, and it is another one.
+    bundle of ``root``, too, if it came there, and it is another one. ``trust`` as in ``listed``.
     """
     log, now = custody_log.read(store), datetime.now(UTC)
     erased = max((entry.number for entry in log.at(store.location, "erased")), default=0)
-    ended_keys = _ended(log)
+    ended_keys = _ended(log, trust)
     grants = [
         _granted(entry)
         for entry in log.at(store.location, "granted")

@@ -661,8 +661,10 @@ def test_who_waited_long_with_the_answer_is_not_asked_for_the_first_time(
     assert custody_log.read(kept).find("erasing") == []
 
 
-def test_a_grant_of_a_bundle_that_was_erased_opens_no_other_one(kept, provider, customer, tmp_path):
-    """The reader of the former bundle would read the next customer's. The same bundle may come back."""
+def test_a_grant_of_a_bundle_that_was_erased_opens_no_other_one(kept, provider, customer, make_key, tmp_path):
+    """The reader of the former bundle would read the next customer's. The same bundle may come back. That the grant was
+    revoked is not taken from a stranger.
+    """
     until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     record(kept, provider, "granted", {"to": "acme", "access_key": "mo1", "expires": until})
     same = shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "same")
@@ -680,7 +682,14 @@ def test_a_grant_of_a_bundle_that_was_erased_opens_no_other_one(kept, provider, 
     )
     assert call("transfer", same, kept.location).code == 0
     do(kept, open_object_lock(kept.location), provider)
-    custody_log.append(kept, provider, lambda _: [revoked])
+    custody_log.append(kept, make_key("stranger"), lambda _: [revoked])
+    case = tmp_path / "case.toml"
+    case.write_text(f'[bundle]\nlocation = "{other}"\n[transfer]\nlocation = "{kept.location}"\n')
+    (tmp_path / "signers").write_text(f"host {provider.public.line}\n")
+    with case.open("a") as file:
+        file.write('[custody]\nsigners = "signers"\n')
+    assert call("transfer", "-c", case).code == 4
+    custody_log.append(kept, customer, lambda _: [revoked])
     assert call("transfer", other, kept.location).code == 0
 
 
