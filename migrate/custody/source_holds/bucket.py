@@ -17,7 +17,12 @@ from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHol
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import S3Location
-from migrate.storage.s3.metadata.bucket_configuration import HOLD_SID, BucketSettings, same_setting
+from migrate.storage.s3.metadata.bucket_configuration import (
+    HOLD_SID,
+    BucketSettings,
+    same_setting,
+    statements,
+)
 
 VERSIONING, LIFECYCLE, POLICY = "versioning", "lifecycle", "policy"
 _DENIAL, _USER = "the policy for users", "the user "
@@ -85,10 +90,9 @@ class BucketHold(SourceHold):
         before = self.read(POLICY)
         policy = json.loads(before.get("Policy", "{}")) or {"Version": "2012-10-17"}
         hold_statements = _statements(self._settings.bucket, self._settings.prefix, _BUCKET)
-        statements = policy.get("Statement", [])
         other_statements = [
             statement_
-            for statement_ in (statements if isinstance(statements, list) else [statements])
+            for statement_ in statements(policy)
             if statement_.get("Sid") not in {statement["Sid"] for statement in hold_statements}
         ]
         after = {"Policy": json.dumps({**policy, "Statement": [*other_statements, *hold_statements]})}

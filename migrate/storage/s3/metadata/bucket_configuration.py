@@ -291,9 +291,8 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
     if name != "policy" or "Policy" not in value:
         return value
     policy = json.loads(value["Policy"])
-    statements = _listed(policy.get("Statement", []))
-    kept = [statement for statement in statements if not _is_of_hold(statement)]
-    if len(kept) == len(statements) and old_bucket == new_bucket:
+    kept = [statement for statement in statements(policy) if not _is_of_hold(statement)]
+    if len(kept) == len(statements(policy)) and old_bucket == new_bucket:
         return value
     if not kept:
         return {}
@@ -312,7 +311,12 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
 
 def is_held(policy: Mapping[str, Any]) -> bool:
     """Tell whether a bucket's policy has what a hold denies."""
-    return any(map(_is_of_hold, _listed(json.loads(policy.get("Policy", "{}")).get("Statement", []))))
+    return any(map(_is_of_hold, statements(json.loads(policy.get("Policy", "{}")))))
+
+
+def statements(policy: Mapping[str, Any]) -> list[Any]:
+    """Return the statements of a policy's JSON, where one may stand without a list."""
+    return _listed(policy.get("Statement", []))
 
 
 def _is_of_hold(statement: Mapping[str, Any]) -> bool:
@@ -336,7 +340,7 @@ def _comparable(name: str, value: Any) -> Any:
         return sorted(grants(plain))  # who the owner is, is the host's affair
     if name == "policy":
         plain = json.loads(plain.get("Policy", "{}"))
-        for statement in _listed(plain.get("Statement", [])):
+        for statement in statements(plain):
             if statement.get("Principal") == "*":  # which servers write as the same in more words
                 statement["Principal"] = {"AWS": "*"}
     return _ordered(plain)
