@@ -253,7 +253,10 @@ def releases(
                     f"nobody in {trust.source} says so, and the hold of entry {held.number} names no keys"
                 )
             if lacking:
-                yield Finding(file, f"released the bundle at entry {entry.number}, though {lacking}")
+                yield Finding(
+                    file if document else layout.CUSTODY_LOG,
+                    f"released the bundle at entry {entry.number}, though {lacking}",
+                )
 
 
 def _early_erasures(log: Log) -> Iterator[Finding]:

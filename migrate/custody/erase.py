@@ -59,10 +59,10 @@ def objections(
     """Return what is held, and what else speaks against an erasure by the keys ``by``: see ``check``, and for what is
     left of one that was begun ``check_rest``.
     """
-    versions, now = removable(object_lock), object_lock.now()
-    if is_begun(store):
-        return [], check_rest(store, versions, now, trust)
-    log, documents_kept = custody_log.read(store), documents.read_all(store)[0]
+    versions, now, log = removable(object_lock), object_lock.now(), custody_log.read(store)
+    if _begun(store, log) is not None:
+        return [], check_rest(store, log, versions, now, trust)
+    documents_kept = documents.read_all(store)[0]
     receipts = [document for document in documents_kept if document.kind == "receipt"]
     released = log.at(store.location, "released")
     # A stranger's entry allows nothing, and a notice that puts the end off counts whoever has written it.
@@ -74,7 +74,7 @@ def objections(
         for breach in clock.would_breach(rules, entries, ("erasing", "erased"), now)
     }
     reasons = [
-        *check(store, versions, list(breaches.values()), by, trust),
+        *check(store, versions, list(breaches.values()), by, trust, log=log),
         *check_releases(log, store.location, now),
         *map(str, cross_checks.releases(log, released, documents_kept, trust)),
         *cross_checks.dated_too_early(log, receipts),
@@ -108,14 +108,18 @@ def check(
     breaches: Sequence[Verdict],
     by: Collection[PublicKey],
     trust: Trust | None = None,
+    *,
+    log: Log | None = None,
 ) -> list[str]:
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
     there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
     With ``trust`` only receipts by its keys count, and none by a key that has the same owner as ``by``.
 
-    Where an erasure was begun at another location, and its rest is here, that alone speaks against it.
+    Where an erasure was begun at another location, and its rest is here, that alone speaks against it. ``log``: the one
+    that lies there, where it was read before.
     """
-    if (begun := _begun_elsewhere(store)) is not None:
+    log = log or custody_log.read(store)
+    if (begun := _begun_elsewhere(store, log)) is not None:
         sentence = f"its erasure was begun at {begun.location}, and not here"
         return [f"{sentence} (where the directory was renamed, rename it back, and erase it there)"]
     reasons = []
@@ -128,16 +132,15 @@ def check(
         number = things(len(links), "file")
         reasons.append(f"{number} may lie elsewhere, and stay there: {links[0]!r} is a symbolic link")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
-    return [*reasons, *_unreceived(store, by, trust)]
+    return [*reasons, *_unreceived(store, log, by, trust)]
 
 
 def check_rest(
-    store: MultipartStore, versions: Sequence[FileVersion], now: datetime, trust: Trust | None = None
+    store: MultipartStore, log: Log, versions: Sequence[FileVersion], now: datetime, trust: Trust | None
 ) -> list[str]:
     """Return why what is left of a bundle whose erasure has begun must not be removed without a reason: holds that were
     placed since, files that the bundle has not, and that ``trust`` does not count the key that began it.
     """
-    log = custody_log.read(store)
     begun = log.at(store.location, "erasing")[-1]
     newer = [hold for hold in bundle_hold.standing(log, store.location, now) if hold.number > begun.number]
     reasons = [_unreleased(hold) for hold in newer]
@@ -176,7 +179,7 @@ def _unreleased(hold: LogEntry) -> str:
     return f"the hold of entry {hold.number} was not released (moveout hold release)"
 
 
-def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
+def _unreceived(store: MultipartStore, log: Log, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
     read, and all was well. Of several for one location the newest counts.
     """
@@ -185,7 +188,7 @@ def _unreceived(store: MultipartStore, by: Collection[PublicKey], trust: Trust |
         return [
             f"{sentence}: nobody can say whose receipts are another's, and its certificate is worth nothing"
         ]
-    log, root = custody_log.read(store), new_event(store, "erasing").root
+    root = new_event(store, "erasing").root
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
     recorded = {entry.what.details.get("sha256"): entry.number for entry in reversed(entries)}
     receipts = [
@@ -274,7 +277,7 @@ def is_begun(store: MultipartStore) -> bool:
     """Tell whether an erasure has begun to remove what is at the location, and nothing has come there since: it may be
     finished, or be asked for its certificate again. As long as the bundle is whole nothing of it is taken for granted.
     """
-    return _begun(store) is not None
+    return _begun(store, custody_log.read(store)) is not None
 
 
 def erase(
@@ -294,12 +297,12 @@ def erase(
     ``DamageError`` (something is still there after all).
     """
     lease.refuse_live(store, progress=progress)
-    last = custody_log.check_order(store).last
-    erasing = _begun(store)
+    log = custody_log.check_order(store)
+    erasing = _begun(store, log)
     refuse(reasons, override)
     if erasing is None:
         erasing = _begin(
-            store, object_lock, signer, _details(override, reasons), after=last.number if last else 0
+            store, object_lock, signer, _details(override, reasons), after=log.last.number if log.last else 0
         )
         lease.refuse_live(store, progress=progress)  # who began meanwhile, and may not have seen that entry
     elif reasons:
@@ -333,7 +336,8 @@ def _begin(
     """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since the entry
     ``after``, it is his erasure that goes on. What a run that died had counted counts: it may have removed some.
     """
-    begun = _begun_elsewhere(store)
+    log = custody_log.read(store)
+    begun = _begun_elsewhere(store, log)
     here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
     versions = [version for version in object_lock.versions() if not is_kept(version)]
     counts: dict[str, Any] = {
@@ -342,7 +346,7 @@ def _begin(
         "size_bytes": sum(version.size_bytes for version in versions),
         "uploads": sum(1 for _ in store.uploads()),
     }
-    for former in custody_log.read(store).unended(store.location, "erasing", "erased"):
+    for former in log.unended(store.location, "erasing", "erased"):
         if former.what.root == here.root:
             counts = {name: max(number, _count(former.what, name)) for name, number in counts.items()}
     if begun:
@@ -359,14 +363,13 @@ def _begin(
     return by_others[0].what if by_others else event
 
 
-def _begun(store: MultipartStore) -> CustodyEvent | None:
+def _begun(store: MultipartStore, log: Log) -> CustodyEvent | None:
     """Return the erasure that was begun last. One that has ended counts as long as nothing else lies there: a run may
     have died between the log's last line and its head.
 
     A log travels with its bundle, and says of another location what is not so here; and before the tag manifest is
     gone, which goes first, nothing has been removed.
     """
-    log = custody_log.read(store)
     erasing_entries = log.at(store.location, "erasing")
     if not erasing_entries or _has_bundle(store):
         return None
@@ -376,11 +379,10 @@ def _begun(store: MultipartStore) -> CustodyEvent | None:
     return erasing_entries[-1].what
 
 
-def _begun_elsewhere(store: MultipartStore) -> CustodyEvent | None:
+def _begun_elsewhere(store: MultipartStore, log: Log) -> CustodyEvent | None:
     """Return the erasure that the log says was begun last, at another location, and that has not ended: what is here
     is the rest of that, if the directory was renamed. But it may also be a damaged copy.
     """
-    log = custody_log.read(store)
     begun = [*log.find("erasing"), *log.find("erased")]
     if not begun or _has_bundle(store):
         return None
