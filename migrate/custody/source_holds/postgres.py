@@ -67,6 +67,8 @@ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {_IS_CLIE
 ORDER BY 1
 """
 _NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
+_GUARDS_LARGE_OBJECTS = 160000
+"""From this version on a read-only transaction writes no large objects (PostgreSQL 16 release notes)."""
 _ENDING_SECONDS = 10.0
 _BEGINNING_SECONDS = 10.0
 _MARK = "sessions"
@@ -244,10 +246,12 @@ class PostgresHold(SourceHold):
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
+        is_guarded = self._connection.info.server_version >= _GUARDS_LARGE_OBJECTS
+        unguarded = "temporary tables" if is_guarded else "temporary tables and large objects"
         return (
             "it is a default: a session that says SET default_transaction_read_only = off, or READ WRITE, may write",
             "so it stops programs that go on as before, not somebody who means to write",
-            "temporary tables can still be written; nextval() cannot be called",
+            f"{unguarded} can still be written; nextval() cannot be called",
         )
 
     def close(self) -> None:
