@@ -41,8 +41,10 @@ class RepairDestination(Protocol):
         """The rows as of the moment of opening."""
         ...
 
-    def obstacle(self, schema: str, name: str) -> str:
-        """Return why the rows of a table that is there cannot be repaired, "" where they can."""
+    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
+        """Return why the rows of a table that is there cannot be compared, or, where it ``differs``, not written; ""
+        where they can.
+        """
         ...
 
     def writing(self, schema: str, name: str) -> AbstractContextManager[TableWriter]:
@@ -184,12 +186,17 @@ def _changes_of(
             f"it has other columns ({', '.join(columns)}) than the source ({', '.join(table.columns)})"
         )
     else:
-        result.reason = destination.obstacle(table.schema, table.name)
+        result.reason = destination.obstacle(table.schema, table.name, differs=False)
     if result.reason:
         return
     key = destination.rows.key(table.schema, table.name)
     key_of = key_reader(part_reader, table.columns, key) if key else None
-    yield from row_differences(*table.open_sides(), rows=table.rows, key_of=key_of)
+    for changes in row_differences(*table.open_sides(), rows=table.rows, key_of=key_of):
+        if not result.rows:
+            result.reason = destination.obstacle(table.schema, table.name, differs=True)
+            if result.reason:
+                return
+        yield changes
 
 
 def _write_again(writer: TableWriter, refused: RowFile, result: TableRepair) -> None:

@@ -50,9 +50,9 @@ class MysqlRepair:
             self._rows = self._snapshot.enter_context(live_rows(self._address))
         return self._rows
 
-    def obstacle(self, schema: str, name: str) -> str:
+    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
         """See ``RepairDestination``."""
-        del schema
+        del schema, differs
         if self.rows.table(name).history:
             return "it keeps the history of its rows (SYSTEM VERSIONING), which cannot be changed"
         return ""

@@ -28,8 +28,9 @@ class SqliteRepair:
         self._address = address
         self.rows = rows
 
-    def obstacle(self, schema: str, name: str) -> str:
+    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
         """See ``RepairDestination``."""
+        del differs
         is_found = self.rows.table(schema, name).hidden_rowid or self.rows.key(schema, name)
         return "" if is_found else "nothing tells its equal rows apart"
 

@@ -92,6 +92,7 @@ def test_a_rule_that_acts_on_replicas_is_named_and_waits_for_nobody(postgres, ot
             " CREATE TABLE noted (a int); CREATE RULE noting AS ON INSERT TO noted DO INSTEAD NOTHING;"
             " ALTER TABLE kept ENABLE ALWAYS RULE forever; ALTER TABLE noted ENABLE ALWAYS RULE noting",
         )
+    assert repair_from_source(Endpoint(source), Endpoint(destination)).tables == [], "both are equal"
     run_sql(destination, "INSERT INTO kept VALUES (1)")
     run_sql(source, "COPY noted FROM PROGRAM 'echo 7'")
     repaired = repair_from_source(Endpoint(source), Endpoint(destination))
