@@ -7,6 +7,7 @@ every run. So the object is asked what it is now, and the pin moves to that: wha
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 from msgspec.structs import replace
@@ -87,12 +88,13 @@ def gaps(
 
 
 def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
-    headers = head.headers
-    modified = headers.get("last-modified")
+    headers, modified = head.headers, listed.modified
+    with suppress(ValueError):  # what some proxy has made of it
+        modified = parsedate_to_datetime(headers.get("last-modified", ""))
     return replace(
         listed,
         size_bytes=int(headers.get("content-length", listed.size_bytes)),
         etag=headers.get("etag", "").strip('"'),
-        modified=parsedate_to_datetime(modified) if modified else listed.modified,
+        modified=modified,
         storage_class=headers.get("x-amz-storage-class") or "STANDARD",
     )

@@ -19,6 +19,7 @@ from exporters.errors import SourceDamagedError
 READS = 4
 """How often an object is read before bytes that contradict the source's checksum count as damaged at the source."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_EIGHT_BYTES = re.compile(r"[A-Za-z0-9+/]{11}=")
 _CRC = "x-amz-checksum-crc64nvme"
 
 
@@ -75,7 +76,7 @@ class ContentProof:
     def __init__(self, bucket: Bucket, fetched: Fetched, parts: Sequence[int]) -> None:
         self.crc64nvme = 0
         self._bucket, self._fetched = bucket, fetched
-        self._kept = _kept_crc(fetched)
+        self._kept = kept_crc64nvme(fetched.headers)
         is_complete = sum(parts) == fetched.summary.size_bytes and _is_of_content(fetched.headers)
         self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
         self._digests: list[bytes] = []
@@ -128,11 +129,7 @@ class ContentProof:
         """Return the source's checksum that contradicts the bytes, None where none does."""
         etag = self._fetched.summary.etag
         if self._kept is not None:
-            return (
-                None
-                if self._kept == f"{self.crc64nvme:016x}"
-                else "the CRC64NVME that the server keeps for it"
-            )
+            return None if self._kept == self.crc64nvme else "the CRC64NVME that the server keeps for it"
         if self._ends:
             parts_md5 = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
             return (
@@ -145,8 +142,8 @@ class ContentProof:
         return None
 
 
-def _kept_crc(fetched: Fetched) -> str | None:
-    """Return the CRC64NVME of the whole that the server keeps, as hex digits."""
-    crc = fetched.headers.get(_CRC, "")
-    is_whole = fetched.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
-    return base64.b64decode(crc).hex() if crc and is_whole and "-" not in crc else None
+def kept_crc64nvme(headers: Mapping[str, str]) -> int | None:
+    """Return the CRC64NVME of the whole that the server keeps, None where it keeps none that can be read."""
+    crc = headers.get(_CRC, "")
+    is_whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+    return int.from_bytes(base64.b64decode(crc), "big") if is_whole and _EIGHT_BYTES.fullmatch(crc) else None

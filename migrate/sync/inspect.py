@@ -14,8 +14,9 @@ from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError
 from exporters.objects.index_rows import Content
+from exporters.objects.source_checksums import kept_crc64nvme
 from migrate.storage.s3.destination_bucket import VERSION, Written
-from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, kept_crc64nvme
+from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags
 from migrate.storage.s3.metadata.object_metadata import is_md5
 from migrate.sync.amendment import lock_amendment
 from migrate.sync.copy import SyncContext, acls, as_read, is_small, source_of

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
-from exporters.objects.source_checksums import is_md5_of
+from exporters.objects.source_checksums import is_md5_of, kept_crc64nvme
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import Content, crc64nvme
@@ -40,7 +40,6 @@ from migrate.storage.s3.metadata.bucket_configuration import (
     remove_setting,
     write_setting,
 )
-from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 from migrate.storage.s3.metadata.object_metadata import Description, described_headers, is_md5, put_request
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store

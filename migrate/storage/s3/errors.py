@@ -294,5 +294,5 @@ def as_source_errors(what: str) -> Iterator[None]:
         yield
     except MoveoutError as exc:
         raise source_error(exc) from exc
-    except (UnicodeDecodeError, ET.ParseError, KeyError) as exc:
+    except (ValueError, ET.ParseError, KeyError) as exc:
         raise SourceError(f"the listing cannot be read: {exc}", about=what) from exc

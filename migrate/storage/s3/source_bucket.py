@@ -94,6 +94,7 @@ _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
 _AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
+_VERSIONING = b"VersioningConfiguration"
 
 
 class S3Bucket:
@@ -163,9 +164,10 @@ class S3Bucket:
             return ""
         try:
             response = self.boto.list_buckets()
-        except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError):
-            return ""
-        made = next((item["CreationDate"] for item in response["Buckets"] if item["Name"] == self.name), None)
+        except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError, TypeError):
+            return ""  # TypeError: botocore 1.43 cannot follow a redirect of this call
+        buckets = response.get("Buckets", ())
+        made = next((item["CreationDate"] for item in buckets if item["Name"] == self.name), None)
         owner = response.get("Owner", {}).get("ID")
         return f"s3:{owner}/{self.name} of {made.isoformat()}" if made and owner else ""
 
@@ -359,20 +361,24 @@ class S3Bucket:
         with as_source_errors(self.url):
             try:
                 response = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
-            except NotAllowedError:
-                return self._shows_versions()
             except UnreachableError:
                 raise
-            except MoveoutError:  # the server supports no versions
-                return False
+            except MoveoutError:
+                return self._shows_versions()
+            if _VERSIONING not in response.body:
+                return self._shows_versions()
         return b"<Status>" in response.body
 
     def _shows_versions(self) -> bool | None:
-        """Look at the listing of versions where the setting may not be read."""
+        """Look at the listing of versions where the setting may not or cannot be read."""
         try:
             response = self.requests.call(versions_request(self.prefix, ("", ""), PAGE_KEYS))
         except NotAllowedError:
             return None
+        except UnreachableError:
+            raise
+        except MoveoutError:  # the server supports no versions
+            return False
         page = parse_versions(parsed(response.body))
         return any(version != NULL_VERSION for version in page.versions)
 

@@ -18,6 +18,7 @@ import botocore.exceptions as boto_errors
 from msgspec.structs import replace
 
 from exporters.bucket_api import Page
+from exporters.objects.source_checksums import kept_crc64nvme
 from migrate.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -48,7 +49,6 @@ from migrate.storage.s3.errors import (
 from migrate.storage.s3.http.client import HttpClient, has_succeeded
 from migrate.storage.s3.http.messages import Request, Response, client_error, error_code, plain
 from migrate.storage.s3.listing.pages import Course, objects_request, parse_objects, parsed, token_behind
-from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 SHA256_METADATA = "moveout-sha256"

@@ -16,9 +16,10 @@ from xml.sax.saxutils import escape
 import pytest
 
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
-from exporters.objects import large_object
+from exporters.objects import changed_objects, large_object
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.listing import pages
+from migrate.storage.s3.metadata import bucket_configuration
 from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from migrate.storage.s3.store import S3Store
 from scripts.servers import S3Server
@@ -227,6 +228,89 @@ def test_a_page_of_a_proxy_is_no_empty_listing(odd: OddShop, versions: bool) -> 
         list(bucket.pages(versions=versions))
     [fetched] = bucket.fetch([listed], window_bytes=100)
     assert "its tags cannot be read" in str(fetched.error)
+
+
+@pytest.mark.parametrize("answer", [LOGIN, Answer(HTTPStatus.OK, (), b"<ListBucketResult><Con")])
+def test_a_page_that_is_not_whole_is_asked_for_again(odd: OddShop, answer: Answer) -> None:
+    odd.shop.put("note", b"note")
+    bucket, times = odd.bucket(), count()
+    odd.proxy.answer = lambda asked: answer if asks(asked, "list-type") and not next(times) else None
+    assert [summary.key for summary in bucket.list()] == ["note"]
+    assert next(times) == 2
+
+
+@pytest.mark.parametrize("field", ["LastModified", "Size"])
+def test_a_listing_that_says_what_cannot_be_read_is_an_error_of_the_source(odd: OddShop, field: str) -> None:
+    odd.shop.put("note", b"note")
+    bucket = odd.bucket()
+
+    def answer(asked: Asked) -> Answer | None:
+        if not asks(asked, "list-type"):
+            return None
+        answer = odd.proxy.forward(asked)
+        body = re.sub(f"<{field}>[^<]*", f"<{field}>many", answer.body.decode()).encode()
+        return replace(answer, body=body, size_bytes=len(body))
+
+    odd.proxy.answer = answer
+    with pytest.raises(SourceError, match="the listing cannot be read"):
+        list(bucket.list())
+
+
+def test_headers_that_say_nothing_are_passed_over(odd: OddShop, tmp_path: Path) -> None:
+    """A small object and one in parts: the ETag is empty, the checksum and the date cannot be read."""
+    upload(odd.shop, "film", b"a" * 5 * MIB, b"b" * 4 * MIB)
+    odd.shop.put("note", b"note")
+    instead = {"etag": "", "last-modified": "yesterday", "x-amz-checksum-crc64nvme": "abc"}
+
+    def answer(asked: Asked) -> Answer | None:
+        if asked.method == "GET" and asked.query:
+            return Answer(HTTPStatus.OK, (), b"<html") if "attributes" in asked.query else None
+        answer = odd.proxy.forward(asked)
+        headers = ((name, text) for name, text in answer.headers if name.lower() not in instead)
+        return replace(answer, headers=(*headers, *instead.items()))
+
+    odd.proxy.answer = answer
+    assert take_out(odd.url, tmp_path / "bundle").info.complete
+    assert bodies_of(tmp_path / "bundle") == {"film": b"a" * 5 * MIB + b"b" * 4 * MIB, "note": b"note"}
+    bucket = odd.bucket()
+    summaries = list(bucket.list())
+    assert changed_objects.current(bucket, summaries[0]).summary.modified == summaries[0].modified
+
+
+@pytest.mark.parametrize("answer", [LOGIN, Answer(HTTPStatus.OK), refusal(400, "BadRequest")])
+def test_versions_are_looked_for_where_it_is_not_said_whether_they_are_kept(
+    odd: OddShop, answer: Answer
+) -> None:
+    """It was taken for no, and a bundle had the newest versions only."""
+    odd.shop.put("note", b"note")
+    bucket = odd.bucket()
+    odd.proxy.answer = lambda asked: answer if asks(asked, "versioning") else None
+    assert bucket.keeps_versions() is False
+    versioning = {"Status": "Enabled"}
+    odd.shop.boto.put_bucket_versioning(Bucket=odd.shop.name, VersioningConfiguration=versioning)
+    odd.shop.put("note", b"newer")
+    assert bucket.keeps_versions() is True
+
+
+@pytest.mark.parametrize("body", [b"\0\xff", b"<Cors"])
+def test_a_setting_that_cannot_be_read_is_named_and_holds_nothing_up(
+    odd: OddShop, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was waited for, five minutes, as a server that does not answer; then the export ended."""
+    monkeypatch.setattr(bucket_configuration, "_FAILING_SECONDS", 0.0)
+    bucket = odd.bucket()
+    odd.proxy.answer = lambda asked: (
+        Answer(HTTPStatus.OK, (), body) if asked.query.keys() & {"cors", "policy"} else None
+    )
+    failing = bucket.configuration()["failing"]
+    assert "cors" in failing
+
+
+def test_a_server_that_does_not_list_its_buckets_has_no_name_of_its_own(odd: OddShop) -> None:
+    odd.proxy.name = "MinIO"
+    bucket = odd.bucket()
+    odd.proxy.answer = lambda asked: Answer(HTTPStatus.OK) if asked.path == "/" else None
+    assert bucket.own_name == ""
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def meant(request: Request, response: Response) -> Response:
         _check_range(request, response)
     if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
         other = response.headers.get("etag", etag)
-        if other != etag and other.removeprefix("W/").strip('"') != etag.strip('"'):
+        if other != etag and other.removeprefix("W/").strip('"') not in {"", etag.strip('"')}:
             return Response(HTTPStatus.PRECONDITION_FAILED, response.headers, b"")
     return response
 

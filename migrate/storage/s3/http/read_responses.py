@@ -12,8 +12,9 @@ from xml.etree import ElementTree as ET
 from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectPart, ObjectSummary
+from exporters.objects.source_checksums import kept_crc64nvme
 from migrate.errors import ChangedError, DamageError, MoveoutError
-from migrate.storage.checksums import crc64nvme, from_header, to_header
+from migrate.storage.checksums import crc64nvme, to_header
 from migrate.storage.s3.http.concurrent_requests import Requests
 from migrate.storage.s3.http.messages import Request, Response
 
@@ -51,12 +52,15 @@ def parts_request(summary: ObjectSummary, after: int) -> Request:
 
 
 def parse_parts(response: Response) -> list[ObjectPart]:
-    """Return the parts of an answer to GetObjectAttributes, in order; none where it has none."""
-    return [
-        ObjectPart(int(part.findtext("{*}PartNumber") or 0), int(part.findtext("{*}Size") or 0))
-        for part in ET.fromstring(response.body).iter()  # noqa: S314 - see s3_pages
-        if part.tag.rpartition("}")[2] == "Part"
-    ]
+    """Return the parts of an answer to GetObjectAttributes, in order; none where it has none, or cannot be read."""
+    try:
+        return [
+            ObjectPart(int(part.findtext("{*}PartNumber") or 0), int(part.findtext("{*}Size") or 0))
+            for part in ET.fromstring(response.body).iter()  # noqa: S314 - see s3_pages
+            if part.tag.rpartition("}")[2] == "Part"
+        ]
+    except (ET.ParseError, ValueError):
+        return []
 
 
 def parse_tags(response: Response, key: str) -> dict[str, str]:
@@ -94,13 +98,15 @@ def checked(response: Response, summary: ObjectSummary) -> int | None:
     """
     if len(response.body) != summary.size_bytes:
         raise other_length(response.body, summary, summary.size_bytes)
-    stored_crc = response.headers.get("x-amz-checksum-crc64nvme")
+    stored_crc = kept_crc64nvme(response.headers)
     if stored_crc is None:
         return None
     crc = crc64nvme(response.body)
-    if from_header(stored_crc) != crc:
+    if stored_crc != crc:
         raise DamageError(
-            summary.key, expected=f"the CRC64NVME {stored_crc} that the server keeps", found=to_header(crc)
+            summary.key,
+            expected=f"the CRC64NVME {to_header(stored_crc)} that the server keeps",
+            found=to_header(crc),
         )
     return crc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from html import unescape
@@ -257,6 +258,7 @@ def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
 PAGE_KEYS = 1000
 """S3's maximum for one page of a listing."""
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
+_END_BYTES = 40
 _BREAKS_OFF = "the listing breaks off without saying how to go on"
 _REPEATED = "the listing does not end: it goes on where it has been"
 _ASK = "run the same command again; if it happens again, ask who runs the server"
@@ -375,10 +377,12 @@ class Pages:
         return keys[0] if keys and (until is None or keys[0] <= until) else None
 
     def _body(self, request: Request, ahead: PendingResponse) -> bytes:
-        try:
-            return self._requests.wait(ahead).body
-        except UnreachableError:
-            return self._requests.call(request).body
+        """Return a page, asked for again where it is not whole, or is somebody else's."""
+        with suppress(UnreachableError):
+            body = self._requests.wait(ahead).body
+            if body[-_END_BYTES:].rstrip().endswith(b"Result>"):
+                return body
+        return self._requests.call(request).body
 
 
 def token_behind(body: bytes, what: str) -> str:

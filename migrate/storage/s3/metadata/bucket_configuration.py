@@ -57,6 +57,7 @@ _WRITE_SECONDS = 5.0
 HOLD_SID = "MoveoutHold"
 """What the ids of statements begin with by which a hold on a source denies deletion."""
 _LISTING, _BEGINNING_BYTES = b"<ListBucketResult", 200
+_UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParserError)
 _FAILING_SECONDS = 2.0
 _UNSET_STATUS = (404, 405, 501)
 """Not set: S3 answers 404 with a code of the setting's own, such as NoSuchLifecycleConfiguration. Or not known."""
@@ -160,6 +161,9 @@ def read_setting(http: HttpClient, name: str, cancellation: CancellationToken) -
 
 
 def _fails(cause: BaseException | None) -> bool:
+    """Tell whether the server has answered, with an error of its own or what cannot be read."""
+    if isinstance(cause, _UNREADABLE):
+        return True
     if not isinstance(cause, boto_errors.ClientError):
         return False
     return bool(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 500)
@@ -181,7 +185,7 @@ def _read(http: HttpClient, name: str) -> Mapping[str, Any]:
         return {}  # a server without such a setting may answer with its listing, odd keys included
     try:
         fields = _fields(operation, response)
-    except (ET.ParseError, botocore.parsers.ResponseParserError) as exc:
+    except _UNREADABLE as exc:
         raise translate(exc, what) from exc
     setting = {field: value for field, value in fields.items() if field != "ResponseMetadata" and value}
     lock = setting.get("ObjectLockConfiguration", {})

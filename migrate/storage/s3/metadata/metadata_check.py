@@ -9,7 +9,6 @@ from email.header import decode_header, make_header
 
 from exporters.bucket_api import Fetched
 from exporters.lossless_text import latin_1_text
-from migrate.storage.checksums import from_header
 from migrate.storage.s3.metadata.object_metadata import (
     LEGAL_HOLD,
     LOCK_MODE,
@@ -49,13 +48,6 @@ def _equal(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
     return {name: as_text(value) for name, value in left.items()} == {
         name: as_text(value) for name, value in right.items()
     }
-
-
-def kept_crc64nvme(headers: Mapping[str, str]) -> int | None:
-    """Return the CRC64NVME of the whole that the server keeps, None where it keeps none."""
-    checksum = headers.get("x-amz-checksum-crc64nvme")
-    composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
-    return None if checksum is None or composite or "-" in checksum else from_header(checksum)
 
 
 def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
