@@ -205,6 +205,8 @@ def _explain(error: Any, arguments: Sequence[str]) -> None:
     elif getattr(error, "option_name", "") == "--to" and arguments[0] in _TO_FOLLOWS:
         error.possibilities = None
         error.message = f"{error.message}. Where it goes follows without it: {_without_to(arguments)}"
+    elif error.message.startswith("No such command 'evacuate'"):
+        error.message = "No such command 'evacuate'. It is a target of make: moveout run -c moveout.toml"
     elif context.parent is not None and error.message.startswith("No such command"):
         sentence, _, word = error.message.partition(". Did you mean ")
         if not word or os.path.exists(sentence.partition("'")[2].rstrip("'")):  # noqa: PTH110  a bundle, and no typing error

@@ -248,8 +248,8 @@ def follow_command(
 ) -> Followed:
     """Apply what the sources have written since their export.
 
-    Needs export --follow, or follow = true in the case. Runs until Ctrl-C, or until moveout cutover begins; repeat
-    the command to continue. Tables are compared again and again where the server's log cannot be read.
+    Needs export --follow, or follow = true in the case; else give --delta. Runs until Ctrl-C, or until moveout cutover
+    begins; repeat the command to continue. Tables are compared again and again where the server's log cannot be read.
     """
     loaded = load_case(case)
     locations, source_words = locations_and_sources(words or [])

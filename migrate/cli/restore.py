@@ -35,8 +35,9 @@ from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.restore_records import RestoreRecord
+from migrate.restore.restore_records import RestoreRecord, read_restore_records
 from migrate.restore.source_restore import restore_source
+from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -208,6 +209,13 @@ def _first_of(sentences: Sequence[str]) -> str:
     return sentences[0] + (f"; and {len(sentences) - 1:,} more" if len(sentences) > 1 else "")
 
 
+def _last_up(store: Store, bundle: str, name: str, endpoint: Endpoint) -> RestoreRecord | None:
+    """Return the record of the last restore to a destination, where that brought up all of a bundle's source."""
+    records = read_restore_records([store])
+    of_it = [record for record in records if (record.source, record.destination) == (name, endpoint.shown)]
+    return next((record for record in of_it if record.bundle == bundle and record.is_up), None)
+
+
 class RestoreOptions(Struct, frozen=True):
     """How to restore. ``report_to``, ``snowball`` and ``create``: see the options. ``scheduler``: of the cluster that
     writes.
@@ -272,6 +280,7 @@ def run_restore(
                 pack_small_objects=options.snowball,
                 others=_others(destinations, name),
             )
+            was_up = None
             try:
                 if not options.merge:
                     _refuse_overlap(endpoint, location)
@@ -282,12 +291,18 @@ def run_restore(
                 session.progress.end(stopped=True)
                 if isinstance(exc, NotEmptyError) and endpoint.engine.row_repair and not options.only:
                     exc.next_step += _step_where_filled(store.location, name, endpoint)
+                if isinstance(exc, NotEmptyError) and (
+                    was_up := _last_up(store, reader.info.id, name, endpoint)
+                ):
+                    used = f"nothing, if the application uses it by now: it was up at {was_up.at}"
+                    exc.next_step = f"{used}. Else {exc.next_step}"
                 if len(destinations) > 1:  # else the command ends with this error
                     session.progress.note_error(f"{name} could not be restored", exc)
                 failures.append(SourceFailure(name, endpoint.shown, exc))
                 line = failures[-1].summary(_NOT_RESTORED)
             records.write(
-                RestoreRecord(
+                was_up
+                or RestoreRecord(
                     bundle=reader.info.id,
                     source=name,
                     destination=endpoint.shown,

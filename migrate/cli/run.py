@@ -20,7 +20,13 @@ from migrate.cli.restore import RestoreOptions
 from migrate.errors import UsageError
 
 
-@verb(app, "run", workers=True, bwlimit=True)
+@verb(
+    app,
+    "run",
+    workers=True,
+    bwlimit=True,
+    examples=("run -c moveout.toml", "run -c moveout.toml --status-page status.html"),
+)
 def run_command(
     session: Session,
     case: Annotated[

@@ -212,6 +212,10 @@ def test_a_misspelt_word_is_answered_by_those_that_look_like_it(line, meant):
     assert f"Did you mean {meant}" in call(*line.split()).err
 
 
+def test_the_word_of_the_makefile_is_answered_by_the_command():
+    assert "moveout run -c moveout.toml" in call("evacuate").err
+
+
 def test_an_option_that_looks_like_none_is_not_guessed():
     assert "Did you mean" not in call("export", "--deadline", "30h").err
     assert "Did you mean '--workers'?" in call("export", "--worker", "3").err

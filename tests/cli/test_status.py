@@ -154,6 +154,14 @@ def test_an_address_that_was_wrong_is_forgotten_when_the_source_is_up_elsewhere(
     state = call("status", bundle)
     assert (state.code, "nowhere" in state.out) == (0, False), state
     assert "on the new host: 1 source up" in state.out
+    with closing(sqlite3.connect(tmp_path / "new.db")) as used, used:
+        used.execute("INSERT INTO t VALUES (2)")
+    again = call("restore", bundle, f"one=sqlite://{tmp_path}/new.db")
+    assert (again.code, "→ nothing, if the application uses it by now: it was up at 20" in again.err) == (
+        2,
+        True,
+    ), again
+    assert "on the new host: 1 source up" in call("status", bundle).out
 
 
 CASE = """
