@@ -21,7 +21,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
 default_pool_size = 50
-ignore_startup_parameters = extra_float_digits,options
+ignore_startup_parameters = {ignored}
 logfile = {directory}/log
 """
 
@@ -31,9 +31,13 @@ def program() -> str | None:
 
 
 class PgBouncer:
-    """``with PgBouncer(server.port, server.password) as pooler:`` is at ``pooler.port`` of loopback."""
+    """``with PgBouncer(server.port, server.password) as pooler:`` is at ``pooler.port`` of loopback. It refuses a login
+    with parameters that it neither keeps track of nor has among the ``ignored``.
+    """
 
-    def __init__(self, target: int, password: str, mode: str = "session") -> None:
+    def __init__(
+        self, target: int, password: str, mode: str = "session", ignored: str = "extra_float_digits,options"
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             self.port: int = unused.getsockname()[1]
         self._target = target
@@ -41,7 +45,12 @@ class PgBouncer:
         self._settings = self._directory / "pgbouncer.ini"
         self._settings.write_text(
             _SETTINGS.format(
-                target=target, password=password, port=self.port, directory=self._directory, mode=mode
+                target=target,
+                password=password,
+                port=self.port,
+                directory=self._directory,
+                mode=mode,
+                ignored=ignored,
             )
         )
 

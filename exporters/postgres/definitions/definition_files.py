@@ -212,7 +212,7 @@ def _read(
 
 def _environment(session: PostgresSession) -> dict[str, str]:
     """Return the variables with which pg_dump reaches the server on which the snapshot is. It begins, and pg_dumpall
-    ends, under the timeout that the role has; not every pooler takes options, so they go where they are needed.
+    ends, under the timeout that the role has.
     """
     info = session.holder.info
     environment = {**os.environ, **session.address.environment(info.password or None)}
@@ -220,8 +220,7 @@ def _environment(session: PostgresSession) -> dict[str, str]:
         if "," in environment.get(name, ""):
             environment[name] = value
     if session.position["sessions"]["statement_timeout"] != "0":
-        options = f"{environment.get('PGOPTIONS', '')} -c statement_timeout=0"
-        environment["PGOPTIONS"] = options.lstrip()
+        environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {pg_dump.NO_TIMEOUT}"
     return {
         **environment,
         "PGAPPNAME": session.session_limits.application,

@@ -70,6 +70,8 @@ _ENDED = (
 """What libpq and the server say of a connection that there is not, or no more."""
 _LOGIN_REFUSED = re.compile("connection to (server|database) .* failed: FATAL:")
 """What libpq says of a login that the server has answered: the next one would get the same answer."""
+NO_TIMEOUT = "-c statement_timeout=0"
+"""At the end of PGOPTIONS it ends the timeout of a role. Most poolers refuse options; then it is done without."""
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _AGAIN_SECONDS = (1.0, 5.0)
@@ -199,7 +201,12 @@ def _run(
             return output
         lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
         message = " ".join(lines.split())
-        is_passing = _has_ended(message) and not _LOGIN_REFUSED.search(message)
+        is_refused = _LOGIN_REFUSED.search(message)
+        options = environment.get("PGOPTIONS", "")
+        if is_refused and options.endswith(NO_TIMEOUT):
+            environment = {**environment, "PGOPTIONS": options.removesuffix(NO_TIMEOUT).strip()}
+            return _run(arguments, environment, stdin, about=about, stop=stop)
+        is_passing = _has_ended(message) and not is_refused
         if pause_seconds is None or not is_passing or ended.wait(pause_seconds):
             break
     raise _error(program, message, about)

@@ -64,6 +64,17 @@ def test_a_pooler_that_shares_sessions_is_refused_before_settings_reach_the_appl
         assert fetch(url, "SELECT current_setting('search_path')") == [('"$user", public',)]
 
 
+@needs_pgbouncer
+def test_a_timeout_of_the_role_costs_no_export_by_a_pooler_that_refuses_options(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE a AS SELECT 1 AS x")
+    name = url.rpartition("/")[2]
+    run_sql(postgres.url, f"ALTER ROLE postgres IN DATABASE {name} SET statement_timeout = '1min'")
+    with pgbouncer.PgBouncer(postgres.port, postgres.password, ignored="extra_float_digits") as pooler:
+        assert export_database(pooler.url(url), tmp_path / "bundle").complete
+    assert (tmp_path / "bundle/data/app/schema/globals.sql").exists()
+
+
 class LimitedHost(NoBuckets):
     """A host with limits that keeps the notes."""
 
