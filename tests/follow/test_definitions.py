@@ -26,6 +26,9 @@ CREATE TYPE mood AS ENUM ('good'); CREATE TABLE moods (id int PRIMARY KEY, v moo
 CREATE TABLE printed_otherwise (a varchar(5) CHECK (a IN ('x', 'y')), b char(3) DEFAULT 'z');
 CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'y');
 CREATE VIEW of_those AS SELECT a FROM printed_otherwise WHERE a NOT IN ('x', 'y');
+CREATE VIEW guarded WITH (check_option = local, security_barrier = true) AS SELECT id FROM fees;
+CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere OPTIONS (host 'a', dbname 'b');
+CREATE PUBLICATION "Sent out" FOR TABLE fees WITH (publish = 'insert');
 """
 LATER = {
     "schema later": "CREATE SCHEMA later",
@@ -43,6 +46,7 @@ LATER = {
     "function public.f(a integer)": "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'",
     "rule quiet of public.moods": "CREATE RULE quiet AS ON DELETE TO moods DO ALSO NOTIFY moods",
     "policy mine of public.notes": "CREATE POLICY mine ON notes USING (true)",
+    "publication namespace later in publication Sent out": 'ALTER PUBLICATION "Sent out" ADD TABLES IN SCHEMA later',
 }
 ROWS = """
 INSERT INTO later.made VALUES (1); INSERT INTO keyless VALUES (1); INSERT INTO moods VALUES (1, 'bad');
@@ -63,10 +67,9 @@ CREATE TYPE pair AS (a int, b int); CREATE SEQUENCE steps;
 CREATE TRIGGER sent AFTER UPDATE ON bills FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE DOMAIN rate AS int CHECK (VALUE < 100); CREATE POLICY all_of_it ON bills USING (true);
 CREATE POLICY of_some ON bills USING (true); CREATE VIEW shown AS SELECT id FROM bills;
-CREATE TABLE spelled (id int PRIMARY KEY, name text COLLATE "C"); CREATE PUBLICATION sent FOR TABLE spelled;
+CREATE TABLE spelled (id int PRIMARY KEY, name text COLLATE "C"); CREATE PUBLICATION mailed FOR TABLE spelled;
 CREATE AGGREGATE together(int) (SFUNC = int4pl, STYPE = int);
 CREATE FUNCTION cheap() RETURNS int LANGUAGE sql AS 'SELECT 1';
-CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere OPTIONS (host 'a');
 CREATE FOREIGN TABLE distant (a int) SERVER far OPTIONS (name 'a'); CREATE FOREIGN TABLE away (a int) SERVER far;
 CREATE FUNCTION heard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE EVENT TRIGGER heard ON ddl_command_end EXECUTE FUNCTION heard();
@@ -92,7 +95,8 @@ AGAIN = {
     "policy of_some of public.bills": "ALTER POLICY of_some ON bills TO pg_monitor",
     "view public.shown": "ALTER VIEW shown SET (security_barrier)",
     "column public.spelled.name (text)": 'ALTER TABLE spelled ALTER name TYPE text COLLATE "POSIX"',
-    "publication sent": "ALTER PUBLICATION sent SET (publish = 'insert')",
+    "publication mailed": "ALTER PUBLICATION mailed SET (publish = 'insert')",
+    "publication relation public.fees in publication Sent out": 'ALTER PUBLICATION "Sent out" SET TABLE fees (id)',
     "function public.together(integer)": "DROP AGGREGATE together(int);"
     " CREATE AGGREGATE together(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1')",
     "function public.cheap()": "ALTER FUNCTION cheap() COST 7",

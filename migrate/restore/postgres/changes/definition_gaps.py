@@ -27,6 +27,8 @@ from migrate.changes.remainder import DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
+_ARGUMENTS = r"regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', '\1', 'g')"
+"""From PostgreSQL 14 on it is printed that an argument of a procedure is for input."""
 _OBJECTS = """
 WITH schemas AS (
   SELECT oid, nspname FROM pg_catalog.pg_namespace
@@ -63,7 +65,7 @@ objects(kind, label, part_of, class, oid) AS (
   FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
   UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
   FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
-  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), '',
+  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, {arguments}), '',
     'pg_catalog.pg_proc'::regclass, p.oid
   FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
   UNION ALL SELECT 'type', label, '', 'pg_catalog.pg_type'::regclass, oid FROM types
@@ -83,21 +85,18 @@ _OTHERS = (
     "pg_ts_template",
 )  # fmt: skip
 """Catalogs of objects that the server itself names, by their types and identities."""
+_SINCE_15 = "pg_publication_namespace"
+_VERSION_15 = 150000
 _FIRST_OID = 16384
 """Numbers below are of objects that come with the server (FirstNormalObjectId)."""
 _OBJECTS = (
     _OBJECTS.replace("{own}", PROGRESS_SCHEMA)
     .replace("{first_oid}", str(_FIRST_OID))
     .replace("{our_publications}", rf"(^| in publication )\"?{PREFIX}")
-    .replace(
-        "{others}",
-        " UNION ALL ".join(
-            f"SELECT 'pg_catalog.{name}'::regclass, oid FROM pg_catalog.{name}" for name in _OTHERS
-        ),
-    )
+    .replace("{arguments}", _ARGUMENTS)
 )
 """Objects by their kinds and names, and of what each is a part; those of extensions come with these."""
-_DEFINITIONS = """
+_DEFINITIONS = r"""
 WITH schemas AS (
   SELECT oid, nspname FROM pg_catalog.pg_namespace
   WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{own}')),
@@ -131,11 +130,11 @@ definitions(kind, label, stored, printed, made_by) AS (
         ORDER BY pg_get_userbyid(o)) FROM unnest(p.polroles) AS o)),
     concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid)), p.xmin
   FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
-  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, {arguments}),
     concat_ws(' ', l.lanname, p.prosrc, p.provolatile, p.proisstrict, p.prosecdef, p.proconfig, p.proleakproof,
       p.proparallel, g.aggtransfn, g.aggfinalfn, g.agginitval),
-    concat_ws(' ', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
-      CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END), p.xmin
+    regexp_replace(concat_ws(' ', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
+      CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END), '(^|\(|, )IN ', '\1', 'g'), p.xmin
   FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang LEFT JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = p.oid
   UNION ALL SELECT 'type', format('%I.%I', n.nspname, t.typname),
@@ -153,24 +152,24 @@ definitions(kind, label, stored, printed, made_by) AS (
   FROM pg_catalog.pg_sequence s JOIN relations r ON r.oid = s.seqrelid
   UNION ALL SELECT 'publication', quote_ident(pubname), concat_ws(' ', puballtables, pubinsert, pubupdate, pubdelete,
     pubtruncate, coalesce(to_jsonb(p) ->> 'pubviaroot', 'false')), '', NULL FROM pg_catalog.pg_publication p
-  UNION ALL SELECT 'publication relation', format('%s in publication %I', r.label, p.pubname), t.columns, t.filter,
-    o.xmin
+  UNION ALL SELECT 'publication relation', format('%s in publication %s', r.label, p.pubname),
+    CASE WHEN to_jsonb(o) ->> 'prattrs' <> '' THEN to_jsonb(t) ->> 'attnames' END, to_jsonb(t) ->> 'rowfilter', o.xmin
   FROM pg_catalog.pg_publication_rel o JOIN relations r ON r.oid = o.prrelid
   JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
-  CROSS JOIN LATERAL (SELECT max(CASE WHEN to_jsonb(o) ->> 'prattrs' <> '' THEN to_jsonb(t) ->> 'attnames' END),
-      max(to_jsonb(t) ->> 'rowfilter') FROM pg_catalog.pg_publication_tables t
-    WHERE t.pubname = p.pubname AND t.schemaname = r.nspname AND t.tablename = r.relname
-      AND (to_jsonb(o) ->> 'prattrs' <> '' OR to_jsonb(o) ->> 'prqual' <> '')) AS t(columns, filter)
+  LEFT JOIN pg_catalog.pg_publication_tables t
+    ON t.pubname = p.pubname AND t.schemaname = r.nspname AND t.tablename = r.relname
   UNION ALL SELECT 'event trigger', quote_ident(evtname),
     concat_ws(' ', evtevent, evtenabled, evtfoid::regproc, evttags), '', NULL FROM pg_catalog.pg_event_trigger
-  UNION ALL SELECT 'server', quote_ident(srvname), '', concat_ws(' ', srvtype, srvversion, srvoptions), xmin
+  UNION ALL SELECT 'server', quote_ident(srvname), '', concat_ws(' ', srvtype, srvversion,
+    array_to_string(ARRAY(SELECT unnest(srvoptions) ORDER BY 1), ' ')), xmin
   FROM pg_catalog.pg_foreign_server
   UNION ALL SELECT 'foreign table', r.label, (
       SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
       FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
-    concat(f.ftoptions), f.xmin FROM pg_catalog.pg_foreign_table f JOIN relations r ON r.oid = f.ftrelid
+    array_to_string(ARRAY(SELECT unnest(f.ftoptions) ORDER BY 1), ' '), f.xmin
+  FROM pg_catalog.pg_foreign_table f JOIN relations r ON r.oid = f.ftrelid
   UNION ALL SELECT CASE r.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, r.label,
-    CASE r.relkind WHEN 'v' THEN concat(r.reloptions) ELSE '' END,
+    CASE r.relkind WHEN 'v' THEN array_to_string(ARRAY(SELECT unnest(r.reloptions) ORDER BY 1), ' ') END,
     pg_get_viewdef(r.oid), w.xmin
   FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid AND w.rulename = '_RETURN'
   UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), concat_ws(' ', w.ev_type, w.ev_enabled),
@@ -180,8 +179,9 @@ SELECT textsend(kind), textsend(label), textsend(coalesce(stored, '')), textsend
   textsend((age(made_by) BETWEEN 0 AND {age})::text)
 FROM definitions
 """
+_DEFINITIONS = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{arguments}", _ARGUMENTS)
 """What each object is: as the server stores it, and as it prints it. What was printed and read back may be printed
-otherwise, though it means the same. Whether it was made since the base says the number of its transaction.
+otherwise, though it means the same; options also in another order. Whether it was made since the base says the number of its transaction.
 """
 _TABLES = """
 SELECT textsend(n.nspname || '.' || c.relname), textsend(format('DROP TABLE %I.%I', n.nspname, c.relname)),
@@ -311,7 +311,7 @@ def _definitions(
 ) -> dict[tuple[str, str], _Definition]:
     """Return what each object is, by kind and name. ``transaction``: those from there on have made new ones."""
     age = "-1" if transaction is None else f"age('{transaction % 2**32}'::xid)"
-    query = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{age}", age)
+    query = _DEFINITIONS.replace("{age}", age)
     return {
         (kind, label): _Definition(stored, printed, is_new == "true")
         for kind, label, stored, printed, is_new in read_texts(connection, query)
@@ -379,4 +379,7 @@ def _dropped(
 
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
     """Return of what each object is a part, by kind and name."""
-    return {(kind, label): part_of for kind, label, part_of in read_texts(connection, _OBJECTS)}
+    catalogs = (*_OTHERS, _SINCE_15) if connection.info.server_version >= _VERSION_15 else _OTHERS
+    others = (f"SELECT 'pg_catalog.{name}'::regclass, oid FROM pg_catalog.{name}" for name in catalogs)
+    query = _OBJECTS.replace("{others}", " UNION ALL ".join(others))
+    return {(kind, label): part_of for kind, label, part_of in read_texts(connection, query)}
