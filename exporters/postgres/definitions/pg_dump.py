@@ -57,8 +57,10 @@ _ENDS_WHEN_DROPPED = (
 """Where the network drops a connection without a word, libpq ends it after a minute or a little more (libpq, "Parameter
 Key Words"). The other system answers, not the server, so a statement may take hours.
 """
+_NO_LOGIN = "could not connect"
+"""What pg_dumpall says of any login that has failed, without the reason."""
 _ENDED = (
-    "could not connect",
+    _NO_LOGIN,
     "connection to server",
     "could not receive data from server",
     "could not send data to server",
@@ -201,9 +203,8 @@ def _run(
             return output
         lines = errors.decode(errors="replace").replace(f"{program}: error: ", "").replace(f"{program}: ", "")
         message = " ".join(lines.split())
-        is_refused = _LOGIN_REFUSED.search(message)
-        options = environment.get("PGOPTIONS", "")
-        if is_refused and options.endswith(NO_TIMEOUT):
+        is_refused, options = _LOGIN_REFUSED.search(message), environment.get("PGOPTIONS", "")
+        if options.endswith(NO_TIMEOUT) and (is_refused or _NO_LOGIN in message):
             environment = {**environment, "PGOPTIONS": options.removesuffix(NO_TIMEOUT).strip()}
             return _run(arguments, environment, stdin, about=about, stop=stop)
         is_passing = _has_ended(message) and not is_refused
