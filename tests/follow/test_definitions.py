@@ -8,12 +8,14 @@ import pytest
 
 from exporters.postgres.definitions.object_access import (
     ACCESS,
+    TRANSACTION,
     digests_of,
     read_access,
     state_at,
     without_newer,
 )
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
+from scripts.postgres_versions import find_postgres_of
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.exporters.postgres.test_charset import make_databases, run_bytes
@@ -227,6 +229,18 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
     assert followed.json["result"]["sources"][0]["undefined"] == []
     again = call("cutover", "-c", "moveout.toml")
     assert again.code == 0, again
+
+
+@pytest.mark.torture
+def test_a_procedure_is_the_same_where_a_newer_server_prints_it_otherwise(servers, postgres):
+    older = servers.postgres("before-14", find_postgres_of(13))
+    urls = [server.database() for server in (older, postgres)]
+    try:
+        for url in urls:
+            run_sql(url, "CREATE PROCEDURE pay(a int, INOUT b text) LANGUAGE plpgsql AS 'BEGIN END'")
+        assert definition_gaps(urls[0], {}, urls[1], {}, (), {TRANSACTION: 3}) == []
+    finally:
+        servers.end(older)
 
 
 def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are_named(

@@ -181,7 +181,8 @@ FROM definitions
 """
 _DEFINITIONS = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{arguments}", _ARGUMENTS)
 """What each object is: as the server stores it, and as it prints it. What was printed and read back may be printed
-otherwise, though it means the same; options also in another order. Whether it was made since the base says the number of its transaction.
+otherwise, though it means the same; options also in another order. Whether it was made since the base says the number
+of its transaction.
 """
 _TABLES = """
 SELECT textsend(n.nspname || '.' || c.relname), textsend(format('DROP TABLE %I.%I', n.nspname, c.relname)),
