@@ -467,8 +467,8 @@ def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
     wait_for(marker)
     began = time.monotonic()
     victim.send_signal(signal.SIGINT)
-    _, output = victim.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    _, output = victim.communicate(timeout=60)
+    assert time.monotonic() - began < 15
     assert b"KeyboardInterrupt" in output
     store = open_location(str(tmp_path / "location"))
     assert not any(info.key == layout.LEASE for info in store.list())

@@ -106,7 +106,7 @@ def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_p
     news = [note for note in progress.notes if "new snapshot" in note]
     assert len(news) == 1, progress.notes
     assert "what is missing of app is read under a new snapshot" in news[0]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 WAITING = {
@@ -294,7 +294,7 @@ def test_a_source_is_waited_for_until_it_begins_anew_but_not_for_ever(tmp_path, 
     with ended:
         assert export([source], open_location(str(tmp_path)), workers=1, progress=Silent()).complete
     assert source.opened > 3
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])

@@ -74,7 +74,7 @@ def test_an_error_of_one_side_and_a_signal_end_the_reading_of_the_other(ends_by)
         raise UnreachableError("the network is cut")
 
     def read_for_long(request):
-        for _ in range(2000):
+        for _ in range(20_000):
             time.sleep(0.01)
             request.advance(1, 1)
 
@@ -86,7 +86,7 @@ def test_an_error_of_one_side_and_a_signal_end_the_reading_of_the_other(ends_by)
     if ends_by == "a signal":
         with pytest.raises(Cancelled):
             read_digests(read_for_long, read_for_long, workers=1, cancellation=cancellation)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_each_difference_is_named():

@@ -155,12 +155,11 @@ def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fail
     address = parse_url(account_of(mariadb, url, "SELECT ON {database}.*", rights))
     with closing(connect(address)) as connection:
         tables = read_tables(connection)
-    stack = ExitStack()
+    stack, begun = ExitStack(), time.monotonic()
     lock = stack.enter_context(snapshot_locks.snapshot_lock(address, tables))
     assert lock.name != snapshot_locks.ONE_SESSION
-    begun = time.monotonic()
     run_sql(url, "INSERT INTO t VALUES (1)")
-    assert 0.5 < time.monotonic() - begun < 10
+    assert 0.5 < time.monotonic() - begun < 30
     with pytest.raises(DRIVER_ERRORS):
         stack.close()
 

@@ -97,7 +97,7 @@ def test_a_count_that_is_under_way_is_cancelled(postgres):
             time.sleep(0.02)
         began = time.monotonic()
         counted.close()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert fetch(url, f"{asked} AND state = 'active' AND pid <> pg_backend_pid()") == [(0,)]
         other.cancel_safe()
         altering.join()
