@@ -313,7 +313,7 @@ def test_a_bucket_whose_versions_may_not_be_listed_loses_them(minio, bucket, mon
     assert "s3:ListBucketVersions" in json.loads(finding["fix"]["text"])["Statement"][0]["Action"]
 
 
-def test_dead_servers_and_wrong_passwords_stop_nobody(postgres, minio, bucket, tmp_path):
+def test_dead_servers_and_wrong_passwords_stop_nobody(postgres, other_postgres, tmp_path):
     url = postgres.database()
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
     case = case_of(
@@ -324,7 +324,7 @@ def test_dead_servers_and_wrong_passwords_stop_nobody(postgres, minio, bucket, t
             ("locked", as_role(url, "nobody_at_all")),
             ("file", f"sqlite://{tmp_path}/none.db"),
         ],
-        [("app", f"s3://{bucket}?profile={minio.profile}")],
+        [("app", other_postgres.database())],
         deadline="2030-11-29T06:00:00",
     )
     result = doctor("-c", case)
