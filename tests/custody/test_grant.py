@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from migrate.bundle import layout
 from migrate.cli.custody.grant_links import bundle_files, new_files
 from migrate.custody import erase, grants
 from migrate.custody.log import custody_log
@@ -267,6 +268,14 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     assert (
         verify(open_location(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
     )
+    tagged, manifest = store.read(layout.TAG_MANIFEST), store.read(layout.MANIFEST)
+    line, *_ = manifest.splitlines(keepends=True)
+    store.put(line.split()[1].decode(), b"other")
+    store.put(layout.MANIFEST, other := manifest.replace(line[:64], sha256(b"other").hexdigest().encode()))
+    digests = [sha256(data).hexdigest().encode() for data in (manifest, other)]
+    store.put(layout.TAG_MANIFEST, tagged.replace(*digests))
+    fetched = subprocess.run(["sh", script, tmp_path / "other"], capture_output=True, text=True, check=False)
+    assert (fetched.returncode != 0, fetched.stdout) == (True, "tagmanifest-sha256.txt: FAILED\n"), fetched
     assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
     assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
     assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2

@@ -326,7 +326,7 @@ def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(
 
 
 def test_a_hold_is_not_extended_on_the_terms_of_a_stranger(held, make_key):
-    """The host would sign that it ends by his key."""
+    """The host would sign that it ends by his key. Nor is it over by his word."""
     stranger = make_key("stranger")
     terms = {"until": TERMS.until.isoformat(), "legal": True, "mode": "GOVERNANCE"}
     keys = {"release_keys": [stranger.public.fingerprint], "release_quorum": 1}
@@ -334,6 +334,11 @@ def test_a_hold_is_not_extended_on_the_terms_of_a_stranger(held, make_key):
     extended = call("hold", "extend", held.url, "--until", "2d", "-c", held.case)
     assert extended.code == 0, extended.err
     assert custody_log.read(held.store).find("held")[-1].what.details["release_keys"] == held.keys
+    record(held.store, stranger, "released")
+    assert call("hold", "extend", held.url, "--until", "3d", "-c", held.case).code == 0
+    record(held.store, held.host, "released")
+    extended = call("hold", "extend", held.url, "--until", "4d", "-c", held.case)
+    assert (extended.code, "was released on" in flat(extended.err)) == (2, True), extended.err
 
 
 def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked, provider, make_key):

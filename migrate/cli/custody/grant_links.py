@@ -128,10 +128,15 @@ def bundle_files(store: Store) -> list[tuple[str, int, str]]:
 
 
 def _script(files: Sequence[Link], expires: str) -> Iterator[str]:
-    """Yield a script for sh that needs curl and sha256sum."""
+    """Yield a script for sh that needs curl and sha256sum. It checks the tag manifest, which has the hashes of all
+    else, by its hash of now: whoever may write at the location could put another bundle there.
+    """
     yield _SCRIPT.format(expires=expires)
     for file in files:
         yield f"get {shlex.quote(file.key)} {shlex.quote(file.link)}\n"
+    for file in files:
+        if file.key == layout.TAG_MANIFEST:
+            yield f"echo '{file.sha256}  {file.key}' | sha256sum --strict --quiet -c -\n"
     yield f'{_CHECK}\necho "the bundle is whole"\n'
 
 

@@ -269,7 +269,8 @@ def extend_command(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
         )
     before = standing[-1].what.details
-    if (released := bundle_hold.release_of(log, store.location, standing[-1])) is not None:
+    released = bundle_hold.release_of(log, store.location, standing[-1])
+    if released is not None and released not in strangers:
         raise UsageError(
             f"the hold at {store.location} was released on {moment_words(released.moment)}"
             f" ({released.what.details.get('reason', 'no reason is recorded')}), so there is none to extend",
