@@ -268,6 +268,9 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     assert (
         verify(open_location(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
     )
+    assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
+    assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
+    assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2
     tagged, manifest = store.read(layout.TAG_MANIFEST), store.read(layout.MANIFEST)
     line, *_ = manifest.splitlines(keepends=True)
     store.put(line.split()[1].decode(), b"other")
@@ -276,9 +279,6 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     store.put(layout.TAG_MANIFEST, tagged.replace(*digests))
     fetched = subprocess.run(["sh", script, tmp_path / "other"], capture_output=True, text=True, check=False)
     assert (fetched.returncode != 0, fetched.stdout) == (True, "tagmanifest-sha256.txt: FAILED\n"), fetched
-    assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
-    assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
-    assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2
     link = presigned_urls.links(client.parse(url), ["bagit.txt"], timedelta(seconds=1))
     address = dict(link)["bagit.txt"]
     time.sleep(2.1)
