@@ -376,7 +376,10 @@ def _login(address: MysqlAddress, **tls: Any) -> Any:
         raw = _connect_driver(address, password or "", **limits, **tls)
     except pymysql.OperationalError as exc:
         if isinstance(exc.__context__, TimeoutError):
-            silence = f"the server took the connection, and then sent nothing for {GREETING_SECONDS} s"
+            silence = (
+                f"the server took the connection, and then sent nothing for {GREETING_SECONDS} s,"
+                " as one of another kind does"
+            )
             raise TimeoutError(silence) from exc
         raise
     raw._read_timeout = None  # noqa: SLF001  a statement may take hours

@@ -27,6 +27,8 @@ _LOGIN_STEP = (
     "check user and password: the case file's, else PGPASSWORD or ~/.pgpass (after chmod 600)."
     " It may have expired, too (VALID UNTIL of the role)"
 )
+_OTHER_PROTOCOL = "invalid response to SSL negotiation"
+_OTHER_SERVER_STEP = "a server that is no PostgreSQL listens there: check the port"
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
 LOCKS_STEP = (
     "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
@@ -98,8 +100,7 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     if state == "53400" and "replication slots" in message:
         return SourceUnreachableError(message, about=source, next_step=_SLOTS_STEP)
     if is_passing or _is_passing(error, state):
-        step = _TOO_MANY_STEP if state == "53300" else _AGAIN_STEP
-        return SourceUnreachableError(message, about=source, next_step=step)
+        return SourceUnreachableError(message, about=source, next_step=_passing_step(state, message))
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
     other = SourceError(message, about=source, next_step="the server's log says more")
     return snapshot_lost(source, message) if is_lost else other
@@ -128,6 +129,13 @@ def silent_error(
 ) -> SourceSilentError:
     """Return the source error of a new connection that has had no answer."""
     return kind(f"no answer from the server: {in_one_line(error)}", about=source, next_step=_AGAIN_STEP)
+
+
+def _passing_step(state: str, message: str) -> str:
+    """Return what to do about an error that may pass."""
+    if _OTHER_PROTOCOL in message:
+        return _OTHER_SERVER_STEP
+    return _TOO_MANY_STEP if state == "53300" else _AGAIN_STEP
 
 
 def _is_passing(error: BaseException, state: str) -> bool:

@@ -81,6 +81,12 @@ def test_a_server_that_is_not_there_is_unreachable():
     assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
 
 
+def test_the_port_of_a_server_that_is_no_postgresql_is_said_to_be_wrong():
+    error = translate(psycopg.OperationalError("received invalid response to SSL negotiation: h"), "app")
+    assert isinstance(error, SourceUnreachableError)
+    assert error.next_step == "a server that is no PostgreSQL listens there: check the port"
+
+
 def test_a_role_that_may_have_few_sessions_is_sent_to_fewer_workers(postgres, monkeypatch):
     url = login(postgres, "few_at_once", "CONNECTION LIMIT 1")
     monkeypatch.setenv("PGPASSWORD", postgres.password)
