@@ -175,6 +175,9 @@ def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "
     """Return roles and their memberships, without passwords; ``about``: the source, for errors. Raises
     ``SourceNotAllowedError`` if that is not permitted.
     """
+    database = environment.get("PGDATABASE", "postgres")
+    for special in ("\\", "'"):
+        database = database.replace(special, f"\\{special}")
     arguments = [
         tools.pg_dumpall,
         "--globals-only",
@@ -182,7 +185,7 @@ def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "
         "--no-tablespaces",
         f"--dbname={_ENDS_WHEN_DROPPED}",
         "--no-password",
-        f"--database={environment.get('PGDATABASE', 'postgres')}",
+        f"--database=dbname='{database}'",  # it would take a name with "=" for a server to connect to
     ]
     return with_steady_key(without_secrets(_run(arguments, environment, about=about)))
 

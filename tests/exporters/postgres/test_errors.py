@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from exporters.postgres.definitions.dump_programs import Tools, find_tools
 from exporters.postgres.definitions.pg_dump import dump_definitions, section_of
 from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.copy_feed import open_feed
 from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
@@ -137,6 +139,21 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
     outcome = export_database(as_role(url, "limited"), tmp_path / "bundle")
     assert (outcome.exit_code, outcome.sources[0].items) == (3, 1)
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."secret"']
+
+
+@pytest.mark.parametrize("name", ["host=127.0.0.1 port=1 dbname=x", 'it\'s \\ "odd"'])
+def test_a_database_whose_name_looks_like_a_server_sends_no_program_there(postgres, tmp_path, name):
+    """Whoever names a database would get the password of the one who exports it."""
+    quoted = quote_name(name)
+    run_sql(postgres.url, f"DROP DATABASE IF EXISTS {quoted}")
+    run_sql(postgres.url, f"CREATE DATABASE {quoted} TEMPLATE template0")
+    url = postgres.url_of(quote(name, safe=""))
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        assert (tmp_path / "bundle/data/app/schema/globals.sql").exists()
+    finally:
+        run_sql(postgres.url, f"DROP DATABASE {quoted} WITH (FORCE)")
 
 
 def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_postgres, tmp_path):
