@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 _VALUE = rb"E?'(?:[^']|'')*'"
 _OPTION = rb'    (?:"(?:[^"]|"")+"|\w+) ' + _VALUE
 _OPTIONS = re.compile(
-    rb"^CREATE (?:USER MAPPING FOR|SERVER) [^\n]* OPTIONS \(\n"
+    rb"^-- Name: [^\n]*; Type: (?:SERVER|USER MAPPING); [^\n]*\n--\n\n"
+    rb"CREATE (?:USER MAPPING FOR|SERVER) [^\n]* OPTIONS \(\n"
     + _OPTION
     + rb"(?:,\n"
     + _OPTION
@@ -164,16 +165,15 @@ def _is_text(name: bytes) -> bool:
 
 
 def without_secrets(script: bytes) -> bytes:
-    """Return a script of pg_dump's with the passwords of foreign servers and of their users emptied, and without
-    settings that are secret.
+    """Return a script of pg_dump's with the passwords of foreign servers and of their users emptied: where they are
+    made, and not where the code of a function does the same.
     """
-    emptied = _OPTIONS.sub(lambda match: _SECRET.sub(rb"\1 ''", match[0]), script)
-    return _SETTING.sub(b"", emptied)
+    return _OPTIONS.sub(lambda match: _SECRET.sub(rb"\1 ''", match[0]), script)
 
 
 def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "") -> bytes:
-    """Return roles and their memberships, without passwords; ``about``: the source, for errors. Raises
-    ``SourceNotAllowedError`` if that is not permitted.
+    """Return roles and their memberships, without passwords and settings that are secret; ``about``: the source, for
+    errors. Raises ``SourceNotAllowedError`` if that is not permitted.
     """
     database = environment.get("PGDATABASE", "postgres")
     for special in ("\\", "'"):
@@ -187,7 +187,7 @@ def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "
         "--no-password",
         f"--database=dbname='{database}'",  # it would take a name with "=" for a server to connect to
     ]
-    return with_steady_key(without_secrets(_run(arguments, environment, about=about)))
+    return with_steady_key(_SETTING.sub(b"", _run(arguments, environment, about=about)))
 
 
 def _run(

@@ -373,6 +373,20 @@ def test_no_secret_is_in_the_bundle(postgres, tmp_path, monkeypatch):
     assert [gap.item for gap in outcome.sources[0].gaps] == [f"the options of the {item}"]
 
 
+def test_code_that_gives_passwords_keeps_its_text(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url,
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE FUNCTION mapped() RETURNS text LANGUAGE sql AS $$ SELECT '\n"
+        "CREATE USER MAPPING FOR me SERVER s OPTIONS (\n    password ''x''\n);\n"
+        "ALTER ROLE me SET app.password TO ''x'';\n' $$",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    assert restore_from(read_bundle(tmp_path / "bundle"), "app", destination).left_out == ()
+    query = "SELECT prosrc FROM pg_proc WHERE proname = 'mapped'"
+    assert fetch(destination, query) == fetch(url, query)
+
+
 def test_pg_dump_ends_when_the_export_does(tmp_path):
     """It runs while rows are read, and a server may let it wait for long."""
     program = tmp_path / "pg_dump"
