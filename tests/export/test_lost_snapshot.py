@@ -3,7 +3,6 @@ missing is read under a new snapshot at once, and nothing is tried in vain.
 """
 
 import threading
-import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
@@ -98,7 +97,6 @@ def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_p
     url, end_sessions, connection = make(request.getfixturevalue(kind))
     progress = Watching([end_sessions, lambda: None])
     store = open_location(str(tmp_path / "bundle"))
-    began = time.monotonic()
     with connection, open_sources({"app": Endpoint(url)}) as opened:
         outcome = export(opened, store, workers=2, progress=progress, options=ExportOptions())
     assert outcome.complete, outcome.broken
@@ -106,7 +104,6 @@ def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_p
     news = [note for note in progress.notes if "new snapshot" in note]
     assert len(news) == 1, progress.notes
     assert "what is missing of app is read under a new snapshot" in news[0]
-    assert time.monotonic() - began < 60
 
 
 WAITING = {
@@ -290,11 +287,9 @@ def test_a_source_is_waited_for_until_it_begins_anew_but_not_for_ever(tmp_path, 
     monkeypatch.setattr(source_export_module, "OPEN_AGAIN_SECONDS", 0.02)
     source = Restarting(refusals=refusals)
     source.on_export = source.lose_first
-    began = time.monotonic()
     with ended:
         assert export([source], open_location(str(tmp_path)), workers=1, progress=Silent()).complete
     assert source.opened > 3
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
