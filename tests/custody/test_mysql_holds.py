@@ -4,12 +4,14 @@ an undo puts every setting back as it was.
 
 import re
 import secrets
-from contextlib import closing, contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import pymysql
 import pytest
 
+from exporters.errors import SourceUnreachableError
 from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.definitions.event_status import may_be_held
 from migrate.custody.source_holds.mysql import DatabaseHold, Server, ServerHold
@@ -18,6 +20,7 @@ from tests.custody.holding import killed_everywhere
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import read_bundle
 from tests.tools.mysql_settings import global_settings, kept_settings
+from tests.tools.waiting import eventually
 
 _SCRIPT = """
 CREATE TABLE posts (id int PRIMARY KEY, text text);
@@ -159,6 +162,34 @@ def test_a_mariadb_server_becomes_read_only_where_that_is_meant(shop, tmp_path):
         with session.cursor() as cursor:
             cursor.execute("INSERT INTO posts VALUES (2)")
         assert shop.grants() == before
+
+
+def test_a_statement_that_keeps_a_server_from_becoming_read_only_is_named(shop, monkeypatch):
+    """Whoever writes meanwhile waits behind the hold."""
+    monkeypatch.setattr("migrate.custody.source_holds.mysql._LOCK_SECONDS", 1)
+    shop.run("INSERT INTO notes VALUES (1, '')")
+    with (
+        kept_settings(shop.url, names=["read_only"]),
+        closing(ServerHold(Server(parse_url(shop.url)))) as one,
+        shop.server.connect(shop.name) as session,
+    ):
+        number = session.thread_id()
+
+        def write_slowly():
+            with suppress(pymysql.err.OperationalError), session.cursor() as cursor:
+                cursor.execute("UPDATE notes SET text = SLEEP(60)")
+
+        writing = threading.Thread(target=write_slowly)
+        writing.start()
+        eventually(
+            lambda: fetch(
+                shop.url, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {number} AND TIME >= 1"
+            )
+        )
+        with pytest.raises(SourceUnreachableError, match=rf"\(KILL {number};\)"):
+            one.write("read_only", "ON")
+        run_sql(shop.url, f"KILL {number}")
+        writing.join()
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -42,6 +42,10 @@ _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
 _SHOWN = 10
 _LOCK_SECONDS = 15
+_STATEMENTS = """
+SELECT ID, USER, HOST FROM information_schema.PROCESSLIST
+WHERE COMMAND = 'Query' AND TIME >= {} AND ID <> CONNECTION_ID() ORDER BY 1
+"""
 _TRANSACTIONS = """
 SELECT DISTINCT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_HOST FROM performance_schema.metadata_locks
 JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
@@ -113,6 +117,31 @@ class _ServerMode(SourceHold):
     def _write_mode(self, setting: str, value: Any) -> None:
         raise NotImplementedError
 
+    def _run(self, statement: str, in_the_way: str) -> None:
+        """Run a statement that waits for others, and new ones behind it. ``in_the_way`` lists their sessions, as far
+        as the account may see them. Raises ``SourceUnreachableError`` where that takes too long.
+        """
+        self._server.run(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
+        try:
+            self._server.run(statement)
+        except SourceUnreachableError as exc:
+            if exc.__cause__ is None or number_of(exc.__cause__) != LOCK_TIMEOUT:
+                raise
+            raise self._not_ended(in_the_way) from exc
+
+    def _not_ended(self, in_the_way: str) -> SourceUnreachableError:
+        try:
+            rows = self._server.rows(in_the_way)
+        except SourceError:
+            rows = []
+        sessions = [f"{user}@{host} (KILL {number};)" for number, user, host in rows]
+        whose = f": {list_words(sessions, _SHOWN)}" if sessions else ""
+        return SourceUnreachableError(
+            f"transactions or statements that write have not ended within {_LOCK_SECONDS} s{whose}",
+            about=self.url,
+            next_step="let the application end them, or end these sessions; then run the same command again",
+        )
+
     def mark(self) -> str:
         """See ``SourceHold.mark``."""
         return str(self._server.value("SELECT UTC_TIMESTAMP(6)"))
@@ -143,31 +172,8 @@ class DatabaseHold(_ServerMode):
         return "1" if "READ ONLY=1" in str(options) else "0"
 
     def _write_mode(self, setting: str, value: Any) -> None:
-        """Set the mode. It waits for all transactions in the database, and new ones wait behind it. Raises
-        ``SourceUnreachableError`` where that takes too long.
-        """
         _need(setting == _DATABASE and value in {"0", "1"}, setting)
-        self._server.run(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
-        try:
-            self._server.run(self._sql(value))
-        except SourceUnreachableError as exc:
-            if exc.__cause__ is None or number_of(exc.__cause__) != LOCK_TIMEOUT:
-                raise
-            raise self._not_ended() from exc
-
-    def _not_ended(self) -> SourceUnreachableError:
-        """Return the error for transactions that do not end, with the sessions as far as the account may list them."""
-        try:
-            rows = self._server.rows(_TRANSACTIONS.format(quote_literal(self._server.name)))
-        except SourceError:
-            rows = []
-        sessions = [f"{user}@{host} (KILL {number};)" for number, user, host in rows]
-        whose = f": {list_words(sessions, _SHOWN)}" if sessions else ""
-        return SourceUnreachableError(
-            f"transactions in the database have not ended within {_LOCK_SECONDS} s{whose}",
-            about=self.url,
-            next_step="let the application end them, or end these sessions; then run the same command again",
-        )
+        self._run(self._sql(value), _TRANSACTIONS.format(quote_literal(self._server.name)))
 
     def _sql(self, value: str) -> str:
         return f"ALTER DATABASE {quote_name(self._server.name)} READ ONLY = {value}"
@@ -201,7 +207,7 @@ class ServerHold(_ServerMode):
 
     def _write_mode(self, setting: str, value: Any) -> None:
         _need(setting in _VARIABLES and bool(re.fullmatch(r"[A-Za-z0-9_]+", str(value))), setting)
-        self._server.run(_sql(setting, value))
+        self._run(_sql(setting, value), _STATEMENTS.format(_LOCK_SECONDS))
 
     def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
