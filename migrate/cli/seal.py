@@ -14,6 +14,7 @@ from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of
 from migrate.cli.common.sources import load_case
 from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
+from migrate.cli.progress.progress_reports import reported
 from migrate.export import seal_unasked
 
 
@@ -38,7 +39,8 @@ def seal_command(
     store = session.store(location)
     started = time.monotonic()
     workers = session.workers(loaded, default=export_workers())
-    summary = seal_unasked(store, workers=workers, progress=session.progress)
+    with reported(session, "export", location, loaded):  # in place of what that says of itself still
+        summary = seal_unasked(store, workers=workers, progress=session.progress)
     signed = sealed_by(store, signers, custody_of(loaded).timestamp)
     detailed = session.is_detailed(len(summary.sources))
     return Exported(summary, time.monotonic() - started, signed, detailed=detailed)

@@ -120,6 +120,7 @@ class LargeCopy(Struct):
         context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
         self._check()
+        assert self._proof is not None, "its bytes were read"
         described = context.describe(read_item)
         if self.versions:
             written = next(
@@ -129,8 +130,7 @@ class LargeCopy(Struct):
             written = context.destination.put(described, body)
         if written.error is not None:
             raise written.error
-        crc = context.source.crc64nvme(body)
-        self._arrived(read_item, written, hashlib.sha256(body).hexdigest(), crc)
+        self._arrived(read_item, written, hashlib.sha256(body).hexdigest(), self._proof.crc64nvme)
 
     def _send(self, read_item: Item) -> None:
         context, step, row = self.context, read_item.step, read_item.row

@@ -1,17 +1,21 @@
 """``moveout seal``: what an export left is sealed without its sources, and called complete only where it is."""
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
 from migrate.export import export, seal_unasked
 from migrate.export.unit_runner import SMALL_BYTES
+from migrate.progress.progress_file import encode, read_reports
+from migrate.runtime.process_identity import this_process
 from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.faults import Fault, FaultPlan, Faulty, fail
+from tests.progress.test_progress_file import begun_meter
 
 
 def seal(store):
@@ -67,5 +71,8 @@ def test_where_nothing_was_exported_nothing_is_sealed(store, tmp_path):
 
 def test_the_command(store, tmp_path):
     stopped(store, Numbers(), at=layout.TAG_MANIFEST)
+    dead = replace(this_process(), started="1")
+    store.put(layout.progress_file("export"), encode(begun_meter().state(), dead))
     sealed = call("seal", tmp_path / "location", "--json")
     assert (sealed.code, sealed.json["result"]["complete"]) == (0, True), sealed.err
+    assert read_reports([store]) == [], "status would show the export that died"
