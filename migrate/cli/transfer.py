@@ -52,6 +52,8 @@ class Transferred(Struct, frozen=True):
     outcome: TransferOutcome
     complete: bool = True
     """Whether the bundle says of itself that it is."""
+    rechecked: bool = False
+    """Whether what lay at the destination was hashed, too."""
 
     @property
     def exit_code(self) -> int:
@@ -86,7 +88,12 @@ class Transferred(Struct, frozen=True):
             draw_findings(console, outcome.findings)
             console.print("→ repair these files at the origin, then run the same command again")
         else:
-            console.print(f"The bundle lies whole at {self.destination}; every file was hashed on the way")
+            hashed = "every file was hashed on the way"
+            if outcome.files_skipped and not self.rechecked:
+                hashed = (
+                    "what was moved was hashed on the way, the rest taken by its size (--recheck hashes it)"
+                )
+            console.print(f"The bundle lies whole at {self.destination}; {hashed}")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
             if outcome.findings:
@@ -151,7 +158,7 @@ def run_transfer(
                     session.progress.note(why)
         sealed = reading.result()
         complete = sealed is None or sealed.complete
-        return Transferred(source.location, destination_store.location, outcome, complete)
+        return Transferred(source.location, destination_store.location, outcome, complete, recheck)
 
 
 def _refuse_old_grants(source: Store, destination: Store, trust: Trust | None) -> None:
@@ -193,7 +200,11 @@ def transfer_command(
     case: CaseFile = None,
     recheck: Annotated[
         bool,
-        typer.Option("--recheck", help="Hash all files at the destination, and replace those that differ."),
+        typer.Option(
+            "--recheck",
+            help="Hash all files at the destination, and replace those that differ."
+            " Else a file of the right size there counts as moved.",
+        ),
     ] = False,
     signing: SigningOptions = NO_KEYS,
     executor: Executor = THREADS,
@@ -202,7 +213,7 @@ def transfer_command(
 ) -> Transferred:
     """Copy a sealed bundle to another location.
 
-    If it was interrupted, repeat the command to continue. Nothing is copied that is there already.
+    If it was interrupted, repeat the command to continue. A file that is there already, by its size, is not copied.
     """
     loaded = load_case(case)
     origin, destination = _ends(locations or [], loaded)

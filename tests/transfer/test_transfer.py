@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle import layout
+from migrate.cli.transfer import Transferred
 from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
@@ -23,6 +24,7 @@ from migrate.transfer.plan import SealedFile
 from migrate.transfer.run import FileMoves
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.tools.profiles import extra_profile
+from tests.tools.terminal import console_in_memory
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
 
 LARGE = "data/app/packs/pack-000000.tar"
@@ -580,3 +582,12 @@ def test_a_signature_that_changed_and_kept_its_size_travels_again(origin, destin
 def test_a_full_disk_ends_the_run_with_its_name(origin, tiny_disk):
     with pytest.raises(NoSpaceError, match="tiny"):
         move(origin, open_location(str(tiny_disk / "destination")))
+
+
+@pytest.mark.parametrize(("rechecked", "is_hashed"), [(False, False), (True, True)])
+def test_what_was_taken_by_its_size_is_not_called_hashed(rechecked: bool, is_hashed: bool) -> None:
+    console, written = console_in_memory(200)
+    Transferred("from", "to", TransferOutcome(2, 20, 1, 1, 10, 10, 1.0), rechecked=rechecked).draw(console)
+    text = written.getvalue()
+    assert ("every file was hashed" in text) is is_hashed
+    assert ("by its size (--recheck hashes it)" in text) is not is_hashed
