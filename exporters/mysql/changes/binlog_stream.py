@@ -74,6 +74,8 @@ class LogRequest(Struct, frozen=True):
     """What of a binary log is asked for: after a position the changes of the database of ``names``, but not those of
     the tables ``apart``. ``files``: those of the log. ``replica`` is the number of this reader at the server.
     ``origin``: what ``BinlogStream.origin`` was when the position was captured, "" where that is not known.
+    ``prepared``: the transactions in two phases that had been prepared, and not ended, at the base; None where that is
+    not known.
     """
 
     files: BinlogFiles
@@ -82,6 +84,7 @@ class LogRequest(Struct, frozen=True):
     replica: int
     after: int
     origin: str = ""
+    prepared: Collection[str] | None = None
 
 
 def _parse_origin(origin: str) -> dict[int, int]:
@@ -115,6 +118,7 @@ class BinlogStream:
         self._is_inside = self._has_no_effect = False
         self._maps: dict[int, bytes | None] = {}
         self._prepared: set[str] = set()
+        self._prepared_before = request.prepared
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._ready = threading.Condition()
@@ -339,17 +343,23 @@ class BinlogStream:
 
     def _prepare(self, event: bytes, end: int) -> Iterator[Message]:
         if not event[_ONE_PHASE_AT]:
-            self._prepared.add(_name_of_prepared(event))
+            number, first, second = _XID.unpack_from(event, _ONE_PHASE_AT + 1)
+            self._prepared.add(
+                name_of_prepared(event[_ONE_PHASE_AT + 1 + _XID.size :], first, second, number)
+            )
             if self._begun:
                 yield from self._change(event)
         yield from self._end(event, end)
 
     def _end_of_prepared(self, word: str, event: bytes, end: int) -> Iterator[Message]:
-        """Yield the end of a transaction in two phases. Where its rows have not come by, its commit is a change."""
+        """Yield the end of a transaction in two phases. Where its rows lie before the base, its commit is a change.
+        Where they only lie before what this stream reads, another stream has read them.
+        """
         name = word.removeprefix(_XA_COMMIT).removeprefix(_XA_ROLLBACK)
         is_seen = name in self._prepared or self._begun or name.endswith(" ONE PHASE")
+        is_older = self._prepared_before is None or name in self._prepared_before
         self._prepared.discard(name)
-        if word.startswith(_XA_COMMIT) and not is_seen:
+        if word.startswith(_XA_COMMIT) and is_older and not is_seen:
             if self._begin is None:
                 self._open(event)
             yield from self._change(event)
@@ -408,9 +418,10 @@ class BinlogStream:
         return make_position(self._file, self._offset)
 
 
-def _name_of_prepared(event: bytes) -> str:
-    """Return the name of a transaction that is prepared, as the statements that end it have it, in capitals."""
-    number, first, second = _XID.unpack_from(event, _ONE_PHASE_AT + 1)
-    start = _ONE_PHASE_AT + 1 + _XID.size
-    parts = event[start : start + first], event[start + first : start + first + second]
+def name_of_prepared(data: bytes | str, first: int, second: int, number: int) -> str:
+    """Return the name of a transaction in two phases, as the statements that end it have it, in capitals. ``data``
+    begins with both parts of it, of so many bytes; ``number``: the format of its name.
+    """
+    name = data if isinstance(data, bytes) else data.encode(errors="surrogateescape")
+    parts = name[:first], name[first : first + second]
     return ",".join([*(f"X'{part.hex().upper()}'" for part in parts), str(number)])

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Annotated, Any
 
+import pymysql
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
@@ -35,7 +36,7 @@ from exporters.errors import (
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
-from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
+from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest, name_of_prepared
 from exporters.mysql.changes.log_requirements import is_left_out, obstacles
 from exporters.mysql.changes.logged_statements import Names
 from exporters.mysql.changes.touched_rows import touched_rows
@@ -43,7 +44,7 @@ from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_
 from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.definitions.definition_digests import DEFINITIONS, read_digests
 from exporters.mysql.discovery import server_identity
-from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors, is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
@@ -66,7 +67,8 @@ _KEYS_OF_ENGINE = "innodb_native_foreign_keys"
 
 class LogBase(Struct, frozen=True):
     """What ``ChangeBase.log`` has: which server and database it was, where the log stood, and how its files are called;
-    the tables ``apart``, which are not followed; ``folds``: see ``Names``; ``definitions``: see ``DEFINITIONS``.
+    the tables ``apart``, which are not followed; ``folds``: see ``Names``; ``definitions``: see ``DEFINITIONS``;
+    ``prepared``: see ``LogRequest``.
     """
 
     server: str
@@ -76,6 +78,7 @@ class LogBase(Struct, frozen=True):
     apart: list[str]
     folds: bool = False
     definitions: dict[str, str] = field(default_factory=dict)
+    prepared: list[str] | None = None
 
 
 def _names(log: Mapping[str, Any]) -> Names:
@@ -94,6 +97,22 @@ def _connected(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
             if other not in connected
         ]
     return connected
+
+
+def _prepared(control: Connection) -> list[str] | None:
+    """Return the names of the transactions in two phases that wait for their end; None where the account may not see
+    them. Raises the driver's errors.
+    """
+    try:
+        rows = control.named("XA RECOVER")
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return None
+    return [
+        name_of_prepared(row["data"], row["gtrid_length"], row["bqual_length"], row["formatid"])
+        for row in rows
+    ]
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -275,7 +294,9 @@ class MysqlChangeLog:
                 about=url,
                 next_step=BASE_AGAIN,
             )
-        request = LogRequest(self._files, _names(log), log["apart"], self._replica, after, origin)
+        request = LogRequest(
+            self._files, _names(log), log["apart"], self._replica, after, origin, log.get("prepared")
+        )
         return BinlogStream(connection, request)
 
     def _end_reader(self, session: int | None = None) -> None:
@@ -298,6 +319,7 @@ class MysqlChangeLog:
             "stem": self._files.stem,
             "position": self._files.end,
             "apart": [*(table.name for table in apart), *sequences],
+            "prepared": _prepared(control),
         }
         not_followed = [
             NotFollowed(

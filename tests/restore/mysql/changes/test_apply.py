@@ -229,6 +229,31 @@ def test_rights_and_a_second_writer_are_named(make_pair, other_mariadb, monkeypa
     pair.assert_equal()
 
 
+@pytest.mark.parametrize("is_permitted", [True, False])
+def test_what_another_database_commits_after_a_new_start_stops_nothing(
+    make_pair, followed_mariadb, monkeypatch, is_permitted
+):
+    """Its rows had come by, and were not ours."""
+    pair, other = make_pair("CREATE TABLE t (id INT PRIMARY KEY)"), followed_mariadb.database()
+    run_sql(other, "CREATE TABLE t (id INT PRIMARY KEY)")
+    if not is_permitted:
+        pair.base.log["prepared"] = None
+    with open_database(other) as connection, connection.cursor() as cursor:
+        for statement in ("START", "END", "PREPARE"):
+            cursor.execute(f"XA {statement} 'r', '', 1")
+            if statement == "START":
+                cursor.execute("INSERT INTO t VALUES (1)")
+        pair.capture("INSERT INTO t VALUES (1)")
+        cursor.execute("XA COMMIT 'r', '', 1")
+    pair.capture("INSERT INTO t VALUES (2)")
+    if is_permitted:
+        pair.apply()
+        pair.assert_equal()
+    else:
+        with pytest.raises(ChangeConflictError, match="XA PREPARE before the log was read"):
+            pair.apply()
+
+
 @pytest.mark.parametrize("maker", ["make_pair", pytest.param("make_mysql_pair", marks=pytest.mark.torture)])
 def test_what_was_prepared_before_the_base_stops_where_it_is_committed(maker, request, tmp_path):
     """Its rows lie before the base in the log, and no snapshot shows them."""
