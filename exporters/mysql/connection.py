@@ -244,6 +244,12 @@ class Connection:
         rows = self.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
         return str(rows[0][1]) if rows else None
 
+    def is_on(self, name: str) -> bool:
+        """Tell whether a global variable is there, and is not off. ``read_only`` has more words than these from
+        MariaDB 12 on, of which only OFF is none.
+        """
+        return (self.variable(name) or "OFF").upper() not in {"0", "OFF"}
+
     def longest_statement_bytes(self) -> int:
         """Return how long a statement may be at most. No session can change that of its own."""
         if not self._longest_statement_bytes:

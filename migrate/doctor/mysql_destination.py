@@ -165,7 +165,7 @@ def _contents(destination: _Destination) -> Iterator[Finding]:
 
 
 def _read_only(destination: _Destination) -> Iterator[Finding]:
-    if destination.variable("read_only") in {"ON", "1"}:
+    if destination.connection.is_on("read_only"):
         fix = destination.set("read_only", "OFF")
         problem = "the server takes no changes (read_only)"
         yield Finding("blocks", "read only", destination.server, problem, _NOTHING, fix)

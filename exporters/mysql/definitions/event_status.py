@@ -73,7 +73,7 @@ def may_be_held(connection: Connection) -> bool:
     """Tell whether a server or a session's database is read-only: then a hold may have disabled its events. Raises the
     driver's errors.
     """
-    if connection.value("SELECT @@GLOBAL.read_only"):
+    if connection.is_on("read_only"):
         return True
     try:
         options = connection.value(_OPTIONS.format(quote_literal(connection.address.database)))
