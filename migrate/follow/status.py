@@ -22,6 +22,7 @@ from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
 from migrate.errors import GoneError, MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
+from migrate.follow.follower import UNCOMPARED
 from migrate.number_text import bytes_words, things
 from migrate.storage.api import MultipartStore, Store, Tidying
 
@@ -187,7 +188,8 @@ def _status_of(
         except GoneError:
             pass  # nothing is restored yet
         except MoveoutError as exc:
-            problem = problem or f"how far the changes were applied is not known: {exc}"
+            unknown = UNCOMPARED if mark is not None else "how far the changes were applied is not known"
+            problem = problem or f"{unknown}: {exc}"
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     is_ours = mark is not None and mark.base == base.position

@@ -133,6 +133,8 @@ class Servers:
         return [SimpleNamespace(sentence=sentence) for sentence in self.refusing]
 
     def definition_gaps(self, skipped):
+        if isinstance(self.gaps, MoveoutError):
+            raise self.gaps
         return (*self.gaps, *skipped)
 
     def drop(self, objects):
@@ -272,6 +274,13 @@ def test_the_first_problem_is_named(store, servers, changes, problem):
     app = the_status(store)
     assert (app.problem, app.lost) == (problem, problem == "the slot is gone")
     assert (app.applied, app.undefined) == (("", ()) if "marks" in changes else ("at 110", ("the view v",)))
+
+
+def test_definitions_that_cannot_be_compared_leave_known_how_far_the_changes_were_applied(store, servers):
+    servers.gaps = UnreachableError("away")
+    app = the_status(store)
+    assert app.problem == "definitions of both sides could not be compared: away"
+    assert (app.applied, app.undefined) == ("at 110", ())
 
 
 def test_a_server_that_keeps_nearly_too_much_is_a_problem(store, servers):
