@@ -68,6 +68,7 @@ PINNED: Mapping[str, str] = {
     "transaction_timeout": "0",
     "row_security": "off",
     "synchronize_seqscans": "off",
+    "exit_on_error": "off",
     "jit": "off",
 }
 """Settings on which the text of a value, or the life of a long session, depends. ``row_security = off``

@@ -90,6 +90,21 @@ def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres
     assert "29/02/2024" in fetch(destination, query)[0][0]
 
 
+def test_a_refused_definition_ends_no_session_that_would_end_with_each_error(
+    postgres, other_postgres, tmp_path
+):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url,
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE FOREIGN DATA WRAPPER refused OPTIONS (debug 'x');"
+        "ALTER FOREIGN DATA WRAPPER refused VALIDATOR postgresql_fdw_validator",
+    )  # no server takes the option together with the validator
+    assert export_database(url, tmp_path / "bundle").complete
+    run_sql(other_postgres.url, f"ALTER DATABASE {name_of(destination)} SET exit_on_error = on")
+    assert restore_from(read_bundle(tmp_path / "bundle"), "app", destination).findings == ()
+    assert fetch(destination, "SELECT x FROM t") == [(1,)]
+
+
 def test_a_server_that_hides_damaged_pages_says_no_more_that_all_rows_are_there(postgres, tmp_path):
     """It shows none of their rows, and counts none. A page that was read so stays so for sessions of other settings."""
     url = postgres.database()
