@@ -242,7 +242,8 @@ def follow_command(
         bool,
         typer.Option(
             "--delta",
-            help="Compare tables again and again, for sources that were exported without --follow.",
+            help="Compare tables again and again, for sources that were exported without --follow. What was written"
+            " at the new side is lost.",
         ),
     ] = False,
 ) -> Followed:

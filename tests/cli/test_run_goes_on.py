@@ -60,7 +60,7 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert verified == "Verified: 2 of 3 sources; not: three."
     assert up == "Up on the new host: 1 of 3 sources; not: two, three."
     assert any("The only bundle lies at" in sentence for sentence in rest)
-    assert "not everything is out yet" in rest[-3]
+    assert "not everything is out yet" in rest[-4]
 
     make_file(tmp_path / "three.db")
     second = call("run", "-c", case, "--create")
@@ -80,10 +80,11 @@ def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_i
     case.write_text(text + MOVE.format(name="one", folder=tmp_path, new="new"))
     make_file(old)
     moved = call("run", "-c", case, "--json")
-    *_, since, step = moved.json["result"]["sentences"]
+    *_, since, step, unless = moved.json["result"]["sentences"]
+    assert unless.startswith("NOT once the new side is in use")
     assert (moved.code, since.startswith("What was written at the sources since 20")) == (0, True), since
     command = f"moveout follow -c {case} --delta --until-caught-up"
-    assert step == f"→ stop what writes there, and bring that too: {command}"
+    assert step == f"→ stop what writes there, then bring that, too: {command}"
     with closing(sqlite3.connect(old)) as written, written:
         written.execute("INSERT INTO t VALUES (77)")
     exported = call("export", "-c", case)

@@ -144,7 +144,8 @@ class Moved(Struct, frozen=True):
         read_at = local_moment_words(self.read_at)
         yield f"What was written at the sources since {read_at} may be missing: they were read from then on."
         if self.later_commands:
-            yield f"→ stop what writes there, and bring that too: {'; '.join(self.later_commands)}"
+            yield f"→ stop what writes there, then bring that, too: {'; '.join(self.later_commands)}"
+            yield "NOT once the new side is in use: it is made equal to the sources, and loses what was written there."
 
     def _sentences_of_destinations(self) -> Iterator[str]:
         if self.expected["restored"]:

@@ -557,7 +557,8 @@ class _Move:
 
     def _later_commands(self, stages: Mapping[str, Mapping[str, SummaryLine]]) -> Sequence[str]:
         """Return the commands that bring what such sources have written since, where they are up."""
-        up = [name for name in self._unfollowed() if name in stages.get("restored", {})]
+        restored = stages.get("restored", {})
+        up = [name for name in self._unfollowed() if name in restored and restored[name].word != "no"]
         are_buckets = {registry.holds_objects(self._case.sources[name].url) for name in up}
         option = self._case.option
         return [
