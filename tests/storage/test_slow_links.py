@@ -45,8 +45,8 @@ def url(proxy, minio, make_bucket, monkeypatch, tmp_path) -> str:
 
 
 def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, monkeypatch):
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1.0)
-    proxy.add("bandwidth", stream="upstream", rate=8_000)  # kB/s
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 3.0)
+    proxy.add("bandwidth", stream="upstream", rate=5_000)  # kB/s
     store = S3Store(parse(url))
     upload, data = store.begin("big"), os.urandom(24 * MB)
     before = metrics.received_bytes(minio.endpoint)
