@@ -98,7 +98,7 @@ def note_default_privileges(connection: psycopg.Connection[Any]) -> list[str]:
     """Return a note about what else is granted, or not, on all that this role makes: no definition says otherwise."""
     rows = connection.execute(_DEFAULT_PRIVILEGES).fetchall()
     kinds = ", ".join(kind for kind, _ in rows)
-    words = "have other privileges than at the source, since ALTER DEFAULT PRIVILEGES was set here before"
+    words = "may have other privileges than at the source, since ALTER DEFAULT PRIVILEGES was set here before"
     return [f"{kinds} of {quote_name(rows[0][1])} {words}: compare them (\\dp)"] if rows else []
 
 
