@@ -106,6 +106,14 @@ def test_a_refusal_without_words_is_the_clocks_where_the_servers_date_is_another
     assert step in translate(ClientError(answer, "HeadBucket"), "s3://b").next_step
 
 
+def test_a_redirect_says_which_endpoint_to_name():
+    headers = {"location": "https://someone:word@s3.eu.example.org:8443/bucket/key?X-Amz-Signature=1"}
+    metadata = {"HTTPStatusCode": 307, "HTTPHeaders": headers}
+    answer = {"Error": {"Code": "TemporaryRedirect"}, "ResponseMetadata": metadata}
+    step = translate(ClientError(answer, "GetObject"), "key").next_step
+    assert step == "the server sends to https://s3.eu.example.org:8443: name that as the endpoint"
+
+
 def test_what_only_its_owner_can_read_is_named(minio, monkeypatch, tmp_path):
     """An answer to HEAD has no body, and so no reason."""
 

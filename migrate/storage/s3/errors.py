@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
@@ -170,7 +171,17 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
         return NoSpaceError(message, about=what, next_step="make room there, then run the same command again")
     if code in _PASSING or status >= 500:
         return UnreachableError(message, about=what, next_step="run the same command again")
-    return MoveoutError(message, about=what)
+    return MoveoutError(message, about=what, next_step=_of_redirect(metadata.get("HTTPHeaders", {})))
+
+
+def _of_redirect(headers: Mapping[str, str]) -> str:
+    """Return what to do where the server sends a request to another one; empty where it does not."""
+    there = urlsplit(headers.get("location", ""))
+    if not there.hostname:
+        return ""
+    return (
+        f"the server sends to {there.scheme}://{there.netloc.rpartition('@')[2]}: name that as the endpoint"
+    )
 
 
 def _is_skewed(date: str | None) -> bool:
