@@ -292,7 +292,11 @@ class _Remainder(Struct):
             return 0
         first = min(views.index(name) for name in different)
         for schema, name in views[first:]:
-            with self.writer.transaction(), without_event_triggers(self.writer):
+            with (
+                durable("cutover.postgres.materialized_view"),
+                self.writer.transaction(),
+                without_event_triggers(self.writer),
+            ):
                 self.writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
         self.notes += [
             f"materialized view {schema}.{name} was refreshed, and has other rows than at the source: there it is older"
