@@ -14,9 +14,11 @@ from tests.exporters.postgres.databases import fetch, run_sql
 from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
 
+OTHERS = "CREATE SEQUENCE tickets START 7; CREATE MATERIALIZED VIEW notes AS SELECT note FROM orders"
 SINCE = """
 UPDATE orders SET note = 'paid' WHERE id < 10; DELETE FROM orders WHERE id = 39; INSERT INTO shops VALUES (3, 'shop 3');
 INSERT INTO orders VALUES (40, 3, 'new'); UPDATE orders SET id = 41 WHERE id = 11; SELECT nextval('tickets');
+REFRESH MATERIALIZED VIEW notes;
 """
 DAMAGE = """
 UPDATE orders SET note = 'other' WHERE id < 10; DELETE FROM orders WHERE id = 39;
@@ -33,7 +35,7 @@ class Restored(Move):
         server = self.servers["postgres"]
         self._forget()
         self.old, self.new = server.database(), server.database()
-        run_sql(self.old, f"{TABLES}{ROWS}CREATE SEQUENCE tickets START 7; SELECT nextval('tickets')")
+        run_sql(self.old, f"{TABLES}{ROWS}{OTHERS}; SELECT nextval('tickets')")
         self.folder = self.directory / f"move-{number}"
         self.folder.mkdir()
         write_move_case(self.folder, self.old, self.new, follow=self.follow)
@@ -48,9 +50,9 @@ class Restored(Move):
             succeed("clean", *self.case, "--changes", "--yes")
 
     def equal(self) -> tuple[bool, object]:
-        """Return whether the rows are the same, and where the sequence stands."""
+        """Return whether the rows are the same, where the sequence stands, and the rows of a view."""
         return live_tables(self.old) == live_tables(self.new), fetch(
-            self.new, "SELECT last_value FROM tickets"
+            self.new, "SELECT last_value, array(SELECT note FROM notes ORDER BY 1) FROM tickets"
         )
 
 
@@ -100,7 +102,7 @@ class SyncPostgres(Restored):
         server = self.servers["postgres"]
         self._forget()
         self.old, self.new = server.database(), server.database()
-        run_sql(self.old, f"{TABLES}{ROWS}CREATE SEQUENCE tickets START 7")
+        run_sql(self.old, TABLES + ROWS + OTHERS)
         work = self.directory / f"work-{number}"
         self.case = ["-c", str(work / "moveout.toml")]
         self.words = ["sync", f"app={self.old}", f"app={self.new}", "--work", str(work)]
