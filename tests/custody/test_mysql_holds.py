@@ -251,3 +251,24 @@ def test_what_servers_before_that_mode_have_works_on_mysql_too(mysql, tmp_path, 
         killed_everywhere(tmp_path / "undo.json", one, late=late)
         one.close()
         assert shop.grants() == before
+
+
+@pytest.mark.torture
+def test_what_an_account_lacks_for_events_of_others_is_named(mysql, tmp_path, monkeypatch):
+    url = mysql.database()
+    name, account = url.rpartition("/")[2], f"few_{url[-8:]}"
+    run_sql(
+        url,
+        "CREATE TABLE posts (id int); CREATE EVENT tick ON SCHEDULE EVERY 1 DAY DO SELECT 1;"
+        f" CREATE USER {account} IDENTIFIED BY 'Few-rights-1';"
+        f" GRANT ALL ON {name}.* TO {account}",
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("MYSQL_PWD", "Few-rights-1")
+        few = url.replace("//moveout@", f"//{account}@")
+        held = call(
+            "hold", "source", f"app={few}", "--reason", "asked", "--undo", tmp_path / "undo.json", "--yes"
+        )
+    assert held.code == 4, held
+    assert "SET_ANY_DEFINER (MySQL)" in held.err
+    run_sql(url, f"DROP USER {account}; INSERT INTO posts VALUES (1)")

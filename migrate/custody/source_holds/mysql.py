@@ -39,7 +39,10 @@ AND 'Y' IN (insert_priv, update_priv, delete_priv, create_priv, drop_priv, alter
 _MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
 
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
-_NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
+_NEEDS = (
+    "use an account with the privilege SUPER; else with READ_ONLY ADMIN (MariaDB), or ALTER on the database (MySQL)."
+    " Events of other accounts need SET USER (MariaDB), SET_ANY_DEFINER (MySQL) or SET_USER_ID (before 8.2), too"
+)
 _SHOWN = 10
 _LOCK_SECONDS = 15
 _STATEMENTS = """
