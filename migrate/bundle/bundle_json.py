@@ -63,7 +63,7 @@ class CaseInfo(Struct, frozen=True):
 
 class BundleInfo(Struct, frozen=True):
     """Identity of a sealed bundle. Times in UTC, ISO 8601. ``continues``: ids of incomplete predecessors at
-    this location.
+    this location; ``begun``: when the first of them was created.
     """
 
     id: str
@@ -80,6 +80,7 @@ class BundleInfo(Struct, frozen=True):
     left_out: Sequence[LeftOutSource] = ()
     case: CaseInfo | None = None
     """None where no case file said what to export."""
+    begun: str = ""
 
     def source(self, name: str) -> SourceInfo:
         """Return the source of that name. Raises ``UsageError`` with the names there are."""
@@ -110,6 +111,7 @@ def encode(info: BundleInfo) -> bytes:
     value |= {"left_behind": info.left_behind.as_json()} if info.left_behind else {}
     value |= {"left_out": [as_dict(source) for source in info.left_out]} if info.left_out else {}
     value |= {"case": as_dict(info.case)} if info.case else {}
+    value |= {"begun": info.begun} if info.begun else {}
     return canonical_json.encode_pretty(value)
 
 

@@ -57,7 +57,8 @@ class SourceName(Struct, frozen=True):
 
 class ExportState(Struct, frozen=True):
     """The bundle in the making. ``created`` in UTC, ISO 8601; ``continues`` the ids of its incomplete
-    predecessors. ``left_out``: sources that were taken out on purpose.
+    predecessors, of which the first was created when ``begun`` says ("" without one): what they have finished is not
+    read again. ``left_out``: sources that were taken out on purpose.
     """
 
     id: str
@@ -65,6 +66,7 @@ class ExportState(Struct, frozen=True):
     sources: Sequence[SourceName]
     continues: Sequence[str] = []
     left_out: Sequence[LeftOutSource] = []
+    begun: str = ""
 
 
 class LocationKind(Enum):
@@ -80,7 +82,8 @@ def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = N
     """Return the state of a new bundle, or of the one that continues ``predecessor``."""
     continues = [*predecessor.continues, predecessor.id] if predecessor else []
     left_out = predecessor.left_out if predecessor else []
-    return ExportState(str(uuid.uuid4()), now(), list(sources), continues, left_out)
+    begun = (predecessor.begun or predecessor.created) if predecessor else ""
+    return ExportState(str(uuid.uuid4()), now(), list(sources), continues, left_out, begun)
 
 
 def followed_name(case: str, state: ExportState) -> str:
@@ -123,6 +126,7 @@ def encode_state(state: ExportState) -> bytes:
             "continues": list(state.continues),
         }
         | ({"left_out": [as_dict(source) for source in state.left_out]} if state.left_out else {})
+        | ({"begun": state.begun} if state.begun else {})
     )
 
 

@@ -117,6 +117,7 @@ def seal(
         left_behind=exported.left_behind,
         left_out=state.left_out,
         case=exported.case,
+        begun=state.begun,
     )
     if page is not None:  # made while those are written
         contents = SealedTables(

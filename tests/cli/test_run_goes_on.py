@@ -1,5 +1,6 @@
 """A whole move does every stage for whatever is there, and its last words are true."""
 
+import json
 import os
 import re
 import sqlite3
@@ -92,6 +93,20 @@ def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_i
     assert call(*command.split()[1:]).code == 0
     with closing(sqlite3.connect(new / "one.db")) as brought:
         assert brought.execute("SELECT count(*) FROM t WHERE x = 77").fetchone() == (1,)
+
+
+def test_what_an_earlier_run_has_read_may_lack_writes_since_that_run(case, tmp_path):
+    """The sources that it finished are not read again, and the moment of the second run was named for them, too."""
+    assert call("run", "-c", case, "--quiet").code == 3
+    record = tmp_path / "bundle/_work/export.json"
+    text = record.read_text()
+    record.write_text(text.replace(json.loads(text)["created"], "2026-01-02T03:04:05Z"))
+    make_file(tmp_path / "three.db")
+    second = call("run", "-c", case, "--create", "--json")
+    assert second.code == 0, second.err
+    since = "What was written at the sources since 2026-01-02 03:04 UTC"
+    sentences = second.json["result"]["sentences"]
+    assert any(sentence.startswith(since) for sentence in sentences), sentences
 
 
 def test_damage_costs_its_own_source(case, tmp_path):

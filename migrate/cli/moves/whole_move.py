@@ -543,7 +543,9 @@ class _Move:
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
             case_option=case.option,
-            read_at=datetime.fromisoformat(seal.created) if seal and self._unfollowed() else None,
+            read_at=datetime.fromisoformat(seal.begun or seal.created)
+            if seal and self._unfollowed()
+            else None,
             later_commands=self._later_commands(stages),
             unlisted=unlisted_servers(case, seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),

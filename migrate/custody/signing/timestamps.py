@@ -88,12 +88,10 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
     if (new_stamp.hash, new_stamp.nonce) != (digest, request.nonce):
         raise NotAllowedError(f"{url} gave a timestamp for something else", next_step="ask another authority")
     name = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{new_stamp.moment.strftime('%Y%m%dt%H%M%Sz')}"
-    for suffix in (
-        "",
-        *(f"-{number}" for number in range(2, _TRIES)),
-    ):  # others may have asked in the same second
+    for number in range(1, _TRIES):  # others may have asked in the same second
+        key = f"{name}-{number}.tsr" if number > 1 else f"{name}.tsr"
         with suppress(AlreadyExistsError):
-            store.create(key := f"{name}{suffix}.tsr", response)
+            store.create(key, response)
             return key, new_stamp
     raise BusyError(f"others keep asking for timestamps of {store.location}", next_step="try again later")
 

@@ -29,7 +29,7 @@ from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Note, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import translate
+from migrate.storage.s3.errors import INSTEAD, translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, Response, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
@@ -48,6 +48,8 @@ _ATTEMPT_SECONDS = 5.0
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
 VERSION = "x-amz-version-id"
+_VERSIONING_ANSWERS = ("VersioningConfiguration", "ListBucketResult")
+"""A server without versions may answer with its listing."""
 
 
 class Written(Struct, frozen=True):
@@ -311,7 +313,17 @@ class DestinationBucket:
             raise
         except MoveoutError:
             return ""
-        return ET.fromstring(body).findtext("{*}Status") or ""  # noqa: S314 - see s3_pages
+        try:
+            root = ET.fromstring(body)  # noqa: S314 - see s3_pages
+        except ET.ParseError:
+            root = None
+        if root is None or not root.tag.endswith(_VERSIONING_ANSWERS):
+            raise UnreachableError(
+                "whether it keeps versions cannot be read, so the answer is not S3's",
+                about=self.url,
+                next_step=INSTEAD,
+            )
+        return root.findtext("{*}Status") or ""
 
     def acl(self, key: str, version_id: str = "") -> str:
         """Return the canned ACL that an object has, or a version of it; empty where it has another one or the server

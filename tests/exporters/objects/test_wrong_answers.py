@@ -17,6 +17,8 @@ import pytest
 
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
 from exporters.objects import changed_objects, large_object
+from migrate.errors import UnreachableError
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata import bucket_configuration
@@ -290,6 +292,18 @@ def test_versions_are_looked_for_where_it_is_not_said_whether_they_are_kept(
     odd.shop.boto.put_bucket_versioning(Bucket=odd.shop.name, VersioningConfiguration=versioning)
     odd.shop.put("note", b"newer")
     assert bucket.keeps_versions() is True
+
+
+@pytest.mark.parametrize("body", [LOGIN.body, b"", b"<Versioning"])
+def test_a_destination_that_does_not_say_whether_it_keeps_versions_is_not_taken_for_one_that_keeps_none(
+    odd: OddShop, body: bytes
+) -> None:
+    """Older versions were left out of a restore then."""
+    answer = Answer(HTTPStatus.OK, (), body)
+    odd.proxy.answer = lambda asked: answer if asks(asked, "versioning") else None
+    destination = open_destination_bucket(odd.url)
+    with pytest.raises(UnreachableError, match="whether it keeps versions cannot be read"):
+        destination.versioning()
 
 
 @pytest.mark.parametrize("body", [b"\0\xff", b"<Cors"])
