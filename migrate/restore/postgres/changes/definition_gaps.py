@@ -103,6 +103,10 @@ WITH schemas AS (
 relations AS (
   SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS label
   FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'),
+published AS MATERIALIZED (
+  SELECT t.* FROM pg_catalog.pg_publication_tables t WHERE t.pubname IN (
+    SELECT p.pubname FROM pg_catalog.pg_publication_rel o JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
+    WHERE to_jsonb(o) ->> 'prattrs' <> '' OR to_jsonb(o) ->> 'prqual' <> '')),
 definitions(kind, label, stored, printed, made_by) AS (
   SELECT 'table', label, concat_ws(' ', relrowsecurity, relforcerowsecurity, pg_get_expr(relpartbound, r.oid), (
     SELECT string_agg(h.inhparent::regclass::text, ' ' ORDER BY h.inhseqno)
@@ -156,8 +160,7 @@ definitions(kind, label, stored, printed, made_by) AS (
     CASE WHEN to_jsonb(o) ->> 'prattrs' <> '' THEN to_jsonb(t) ->> 'attnames' END, to_jsonb(t) ->> 'rowfilter', o.xmin
   FROM pg_catalog.pg_publication_rel o JOIN relations r ON r.oid = o.prrelid
   JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
-  LEFT JOIN pg_catalog.pg_publication_tables t
-    ON t.pubname = p.pubname AND t.schemaname = r.nspname AND t.tablename = r.relname
+  LEFT JOIN published t ON t.pubname = p.pubname AND t.schemaname = r.nspname AND t.tablename = r.relname
   UNION ALL SELECT 'event trigger', quote_ident(evtname),
     concat_ws(' ', evtevent, evtenabled, evtfoid::regproc, evttags), '', NULL FROM pg_catalog.pg_event_trigger
   UNION ALL SELECT 'server', quote_ident(srvname), '', concat_ws(' ', srvtype, srvversion,
