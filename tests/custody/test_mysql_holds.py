@@ -165,31 +165,36 @@ def test_a_mariadb_server_becomes_read_only_where_that_is_meant(shop, tmp_path):
 
 
 def test_a_statement_that_keeps_a_server_from_becoming_read_only_is_named(shop, monkeypatch):
-    """Whoever writes meanwhile waits behind the hold."""
+    """Whoever writes meanwhile waits behind the hold. Who only reads is in nobody's way, and not to be ended."""
     monkeypatch.setattr("migrate.custody.source_holds.mysql._LOCK_SECONDS", 1)
     shop.run("INSERT INTO notes VALUES (1, '')")
     with (
         kept_settings(shop.url, names=["read_only"]),
         closing(ServerHold(Server(parse_url(shop.url)))) as one,
         shop.server.connect(shop.name) as session,
+        shop.server.connect(shop.name) as reader,
     ):
-        number = session.thread_id()
+        number, other = session.thread_id(), reader.thread_id()
 
-        def write_slowly():
-            with suppress(pymysql.err.OperationalError), session.cursor() as cursor:
-                cursor.execute("UPDATE notes SET text = SLEEP(60)")
+        def run_slowly(connection, statement):
+            with suppress(pymysql.err.OperationalError), connection.cursor() as cursor:
+                cursor.execute(statement)
 
-        writing = threading.Thread(target=write_slowly)
-        writing.start()
-        eventually(
-            lambda: fetch(
-                shop.url, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {number} AND TIME >= 1"
-            )
-        )
-        with pytest.raises(SourceUnreachableError, match=rf"\(KILL {number};\)"):
+        running = [
+            threading.Thread(target=run_slowly, args=(reader, "SELECT SLEEP(60) FROM notes")),
+            threading.Thread(target=run_slowly, args=(session, "UPDATE notes SET text = SLEEP(60)")),
+        ]
+        for thread in running:
+            thread.start()
+        listed = f"FROM information_schema.PROCESSLIST WHERE ID IN ({number}, {other}) AND TIME >= 1"
+        eventually(lambda: len(fetch(shop.url, f"SELECT ID {listed}")) == len(running))
+        with pytest.raises(SourceUnreachableError, match=rf"\(KILL {number};\)") as refused:
             one.write("read_only", "ON")
+        assert f"KILL {other};" not in str(refused.value)
         run_sql(shop.url, f"KILL {number}")
-        writing.join()
+        run_sql(shop.url, f"KILL {other}")
+        for thread in running:
+            thread.join()
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -47,8 +47,10 @@ _SHOWN = 10
 _LOCK_SECONDS = 15
 _STATEMENTS = """
 SELECT ID, USER, HOST FROM information_schema.PROCESSLIST
-WHERE COMMAND = 'Query' AND TIME >= {} AND ID <> CONNECTION_ID() ORDER BY 1
+WHERE COMMAND IN ('Query', 'Execute') AND TIME >= {} AND ID <> CONNECTION_ID()
+AND (INFO NOT LIKE 'SELECT%' OR INFO LIKE '%FOR UPDATE%') ORDER BY 1
 """
+"""A statement that only reads is not waited for."""
 _TRANSACTIONS = """
 SELECT DISTINCT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_HOST FROM performance_schema.metadata_locks
 JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
@@ -140,7 +142,7 @@ class _ServerMode(SourceHold):
         sessions = [f"{user}@{host} (KILL {number};)" for number, user, host in rows]
         whose = f": {list_words(sessions, _SHOWN)}" if sessions else ""
         return SourceUnreachableError(
-            f"transactions or statements that write have not ended within {_LOCK_SECONDS} s{whose}",
+            f"transactions, statements that write or LOCK TABLES have not ended within {_LOCK_SECONDS} s{whose}",
             about=self.url,
             next_step="let the application end them, or end these sessions; then run the same command again",
         )
