@@ -228,6 +228,10 @@ def test_a_page_of_a_proxy_is_no_empty_listing(odd: OddShop, versions: bool) -> 
     )
     with pytest.raises(SourceError, match="it is <html>"):
         list(bucket.pages(versions=versions))
+    destination = open_destination_bucket(f"s3://{odd.shop.name}?profile={odd.shop.server.profile}")
+    destination.reader.listing = bucket.listing
+    with pytest.raises(UnreachableError, match="it is <html>"):
+        list(destination.list_versions() if versions else destination.list())
     [fetched] = bucket.fetch([listed], window_bytes=100)
     assert "its tags cannot be read" in str(fetched.error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from html import unescape
@@ -296,6 +296,14 @@ def _new_rows(page: Page, before: Page | None) -> Page:
     return page.choose([number for number, row in enumerate(rows) if row not in seen])
 
 
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ET.ParseError, ValueError) as exc:
+        raise UnreachableError(f"the listing cannot be read: {exc}", about=what) from exc
+
+
 class Pages:
     """The listings of one bucket, each one page ahead of its reader. Raises ``MoveoutError``."""
 
@@ -316,7 +324,8 @@ class Pages:
         course, before = Course(self._url), None
         while True:
             body = self._body(request, ahead)
-            token = token_behind(body, self._url)
+            with _readable(self._url):
+                token, page = token_behind(body, self._url), parse_objects(body)
             if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
                 token = ""
             if token:
@@ -324,7 +333,6 @@ class Pages:
                 request = objects_request(prefix, "", token, most_keys)
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
-            page = parse_objects(body)
             yield _new_rows(page, before)
             before = page
             if not token:
@@ -341,8 +349,10 @@ class Pages:
         ahead = self._requests.http.begin(request)
         course, before = Course(self._url), None
         while True:
-            root = parsed(self._body(request, ahead))
-            whole_page = parse_versions(root)
+            body = self._body(request, ahead)
+            with _readable(self._url):
+                root = parsed(body)
+                whole_page = parse_versions(root)
             page, before = _new_rows(whole_page, before), whole_page
             bound = until()
             if root.findtext("{*}IsTruncated") != "true" or (
