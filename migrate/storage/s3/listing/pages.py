@@ -325,7 +325,7 @@ class Pages:
         while True:
             body = self._body(request, ahead)
             with _readable(self._url):
-                token, page = token_behind(body, self._url), parse_objects(body)
+                token = token_behind(body, self._url)
             if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
                 token = ""
             if token:
@@ -333,6 +333,8 @@ class Pages:
                 request = objects_request(prefix, "", token, most_keys)
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
+            with _readable(self._url):
+                page = parse_objects(body)
             yield _new_rows(page, before)
             before = page
             if not token:
