@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.custody import bundle_hold, documents
 from migrate.custody.bundle_hold import Protection
@@ -74,7 +75,7 @@ def release(
     Raises ``DamageError`` where the server holds on to what was released, ``BusyError`` where somebody places a hold
     meanwhile.
     """
-    holds = bundle_hold.last_standing(custody_log.read(store), store.location)
+    holds = bundle_hold.last_standing(_believed(store, custody_log.read(store), trust), store.location)
     if release_.value["holds"] != [hold.hash for hold in holds]:
         raise BusyError(
             f"the holds at {store.location} have changed meanwhile", next_step="run the same command again"
@@ -124,7 +125,7 @@ def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
     """Return the releases of the holds that stand at a location by its log, those that most owners have signed first;
     none where all of these have ended by themselves. Raises like ``new_event``.
     """
-    log = custody_log.read(store)
+    log = _believed(store, custody_log.read(store), trust)
     holds = bundle_hold.standing(log, store.location)
     if not bundle_hold.standing(log, store.location, datetime.now(UTC)):
         return []
@@ -143,13 +144,14 @@ def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
     ]
 
 
-def prepare(store: Store, reason: str) -> Document:
+def prepare(store: Store, reason: str, trust: Trust | None = None) -> Document:
     """Return the release of the holds that stand at a location for this reason: of those that lie there what most
-    owners have signed, or a new one. What says anything else, such as another location, is not taken.
+    owners have signed, or a new one. What says anything else, such as another location, is not taken. With ``trust`` no
+    hold has ended by the word of a key that its list does not count.
 
     Raises ``UsageError`` where nothing was held, ``DamageError`` where the log, which names the keys, is not in order.
     """
-    holds = _need_holds(store)
+    holds = _need_holds(store, trust)
     event = new_event(store, "released")
     value = {
         "bundle": event.bundle,
@@ -172,7 +174,7 @@ def accept(
     Raises like ``prepare``, and ``UsageError`` where it is another bundle's, location's or hold's, ``DamageError``
     where a signature does not hold.
     """
-    holds = _need_holds(store)
+    holds = _need_holds(store, trust)
     if (objection := _objection(document, new_event(store, "released"), holds)) is not None:
         raise objection
     named, listed = set(_named_keys(*holds)), set(trust.keys if trust else ())
@@ -260,9 +262,9 @@ def _has_ended(store: Store, holds: Sequence[LogEntry], trust: Trust | None) -> 
     """Tell whether the log has the end of holds, by a release with all its signatures: whoever may write there can
     write an entry that says so, and their locks would stay.
     """
-    log = custody_log.read(store)
+    log = _believed(store, custody_log.read(store), trust)
     released = bundle_hold.release_of(log, store.location, holds[-1])
-    if released is None or (trust and not any(map(quorum, holds)) and released in log.uncounted(trust)):
+    if released is None:
         return False
     file = released.what.details.get("file")
     return any(
@@ -271,8 +273,33 @@ def _has_ended(store: Store, holds: Sequence[LogEntry], trust: Trust | None) -> 
     )
 
 
-def _need_holds(store: Store) -> list[LogEntry]:
-    holds = bundle_hold.last_standing(custody_log.check_order(store), store.location)
+def _believed(store: Store, log: Log, trust: Trust | None) -> Log:
+    """Return a log without the ends of holds that a key has written which ``trust`` does not count, unless as many
+    owners have signed the release as the holds say.
+    """
+    strangers = [entry for entry in log.uncounted(trust) if entry.what.event == "released"] if trust else []
+    if not strangers:
+        return log
+    releases = {document.key: document for document in documents.read_all(store, "release")[0]}
+
+    believed: list[LogEntry] = []
+    for entry in log.entries:
+        document = releases.get(str(entry.what.details.get("file")))
+        holds = bundle_hold.standing(replace(log, entries=believed), store.location)
+        is_signed = (
+            document is not None
+            and any(map(quorum, holds))
+            and all(names_hold(document, hold) for hold in holds)
+            and not _missing(document, holds, trust)
+        )
+        if is_signed or entry not in strangers:
+            believed.append(entry)
+    return replace(log, entries=believed)
+
+
+def _need_holds(store: Store, trust: Trust | None) -> list[LogEntry]:
+    log = _believed(store, custody_log.check_order(store), trust)
+    holds = bundle_hold.last_standing(log, store.location)
     if not holds:
         raise UsageError(
             f"no hold is in the custody log at {store.location}",

@@ -325,6 +325,20 @@ def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(
     assert bundle_hold.survey(*there, workers=4).protected == 0
 
 
+def test_a_stranger_who_ends_a_hold_and_places_another_spares_no_owner_the_signature(held, make_key):
+    """The locks of the hold were lifted by whoever may end the other: one owner, of two."""
+    stranger = make_key("stranger")
+    terms = {"until": TERMS.until.isoformat(), "legal": True, "mode": "GOVERNANCE"}
+    record(held.store, stranger, "released", {"file": "sig/release-0123456789abcdef.json"})
+    record(held.store, stranger, "held", terms)
+    assert call("hold", "extend", held.url, "--until", "2d", "-c", held.case).code == 0
+    words = ("hold", "release", held.url, "-c", held.case, "--reason", "done", "--key")
+    assert call(*words, make_key.path_of("host")).code == 3
+    assert held.is_held()
+    ended = call(*words, make_key.path_of("counsel"))
+    assert (ended.code, held.is_held()) == (0, False), ended.err
+
+
 def test_a_hold_is_not_extended_on_the_terms_of_a_stranger(held, make_key):
     """The host would sign that it ends by his key. Nor is it over by his word."""
     stranger = make_key("stranger")

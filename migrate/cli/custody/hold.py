@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.bundle.reader import require_files
@@ -262,15 +263,18 @@ def extend_command(
     signer = signing.need(loaded)[0]
     store, object_lock = open_both(session, known_location(words, loaded))
     log, trust = custody_log.read(store), load_trust(None, loaded)
-    strangers = log.uncounted(trust) if trust else []
-    standing = [hold for hold in bundle_hold.last_standing(log, store.location) if hold not in strangers]
+    # A stranger's entry neither ends a hold nor has terms that would be signed.
+    log = replace(log, entries=log.counted(trust)) if trust else log
+    standing = bundle_hold.last_standing(log, store.location)
     if not standing:
+        by = f" by a key that {trust.source} counts" if trust else ""
         raise UsageError(
-            f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
+            f"no hold is in the custody log at {store.location}{by}",
+            next_step="moveout hold place LOCATION …",
         )
     before = standing[-1].what.details
     released = bundle_hold.release_of(log, store.location, standing[-1])
-    if released is not None and released not in strangers:
+    if released is not None:
         raise UsageError(
             f"the hold at {store.location} was released on {moment_words(released.moment)}"
             f" ({released.what.details.get('reason', 'no reason is recorded')}), so there is none to extend",
@@ -442,7 +446,7 @@ def release_command(
         document, left_out = hold_release.accept(store, *read_files(file), trust)
         show_release(session, document)
     else:
-        document = hold_release.prepare(store, reason)
+        document = hold_release.prepare(store, reason, trust)
     done = hold_release.release(
         store,
         object_lock,
