@@ -274,10 +274,11 @@ def _has_ended(store: Store, holds: Sequence[LogEntry], trust: Trust | None) -> 
 
 
 def _believed(store: Store, log: Log, trust: Trust | None) -> Log:
-    """Return a log without the ends of holds that a key has written which ``trust`` does not count, unless as many
-    owners have signed the release as the holds say.
+    """Return a log without what a key has written that ``trust`` does not count: transfers, which make holds another
+    location's, and ends of holds, unless as many owners have signed the release as these say.
     """
-    strangers = [entry for entry in log.uncounted(trust) if entry.what.event == "released"] if trust else []
+    ending = {"released", "transferred"}
+    strangers = [entry for entry in log.uncounted(trust) if entry.what.event in ending] if trust else []
     if not strangers:
         return log
     releases = {document.key: document for document in documents.read_all(store, "release")[0]}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from migrate.bundle import canonical_json
 from migrate.cli.common.terminal import Console
@@ -15,7 +16,7 @@ from migrate.cli.custody.hold import Released, _shell_word
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
-from migrate.custody.log.events import record
+from migrate.custody.log.events import new_event, record
 from migrate.custody.signing import allowed_signers
 from migrate.errors import BusyError, DamageError, UsageError
 from migrate.runtime.progress import Silent
@@ -337,6 +338,25 @@ def test_a_stranger_who_ends_a_hold_and_places_another_spares_no_owner_the_signa
     assert held.is_held()
     ended = call(*words, make_key.path_of("counsel"))
     assert (ended.code, held.is_held()) == (0, False), ended.err
+
+
+def test_a_stranger_makes_no_hold_another_locations_to_spare_owners_their_signatures(held, make_key):
+    """An entry of a transfer between two URLs of one location had made it so."""
+    url = held.store.location.replace("profile=minio", "profile=another")
+    terms = {"until": TERMS.until.isoformat(), "legal": True, "mode": "GOVERNANCE"}
+    came = new_event(held.store, "transferred", {"from": held.store.location})
+    events = [replace(event, location=url) for event in (came, new_event(held.store, "held", terms))]
+    custody_log.append(held.store, make_key("stranger"), lambda _: events)
+    words = ("hold", "release", held.url, "-c", held.case, "--reason", "done", "--key")
+    assert call(*words, make_key.path_of("host")).code == 3
+    assert held.is_held()
+    document = hold_release.prepare(held.store, "done, whatever the list says")
+    documents.keep(held.store, document, [held.host])
+    record(held.store, held.host, "released", document.named)
+    log, kept = custody_log.read(held.store), documents.read_all(held.store)[0]
+    trust = allowed_signers.load(held.case.with_name("signers"))
+    findings = list(map(str, cross_checks.releases(log, log.find("released"), kept, trust)))
+    assert any("does not name the hold" in finding for finding in findings), findings
 
 
 def test_a_hold_is_not_extended_on_the_terms_of_a_stranger(held, make_key):
