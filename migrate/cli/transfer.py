@@ -132,9 +132,10 @@ def run_transfer(
 
             parts_at_once = session.workers(case, default=PARTS_AT_ONCE)
             open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
-        erasures = erase.count_begun(destination_store)
+        trust = load_trust(None, case)
+        erasures = erase.count_begun(destination_store, trust)
         if erasures:
-            _refuse_old_grants(source, destination_store, load_trust(None, case))
+            _refuse_old_grants(source, destination_store, trust)
         outcome = transfer(
             source,
             destination_store,
@@ -144,7 +145,7 @@ def run_transfer(
             open_pool=open_pool,
             cancellation=cancellation,
         )
-        if erase.count_begun(destination_store) != erasures:
+        if erase.count_begun(destination_store, trust) != erasures:
             raise BusyError(
                 f"an erasure was begun at {destination_store.location} meanwhile",
                 next_step="wait until it has ended, then run the same command again",

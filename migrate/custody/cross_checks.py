@@ -235,9 +235,7 @@ def releases(
     ended; of a hold that names no key those that ``trust`` does not count. A document releases once, at its location.
     """
     strangers = log.uncounted(trust) if trust else []
-    # No hold becomes another location's by an entry of theirs.
-    counted = [entry for entry in log.entries if entry.what.event != "transferred" or entry not in strangers]
-    log = replace(log, entries=counted)
+    log = log.without({"transferred"}, trust)
     unused = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in released:
         file = str(entry.what.details.get("file"))

@@ -172,11 +172,11 @@ def listed(
     store: Store, accounts: Accounts, *, now: datetime | None = None, trust: Trust | None = None
 ) -> list[Granted]:
     """Return every grant that the log records, with what the server says of it now; of sessions and links servers say
-    nothing. With ``trust`` none of these is over by the word of a key that its list does not count.
+    nothing. ``trust``: see ``_read``.
     """
     now = now or datetime.now(UTC)
-    known = custody_log.read(store)
-    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known, trust)
+    known = _read(store, trust)
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
     grants = []
     for entry in known.find("granted"):
         grant_ = _granted(entry)
@@ -199,18 +199,24 @@ def _granted(entry: LogEntry) -> Granted:
     return Granted(str(details.get("to")), access, expires, "open", kind, entry.what.location)
 
 
-def _ended(known: Log, trust: Trust | None = None) -> set[str]:
-    counted = replace(known, entries=known.counted(trust)) if trust else known
-    return {str(entry.what.details.get("access_key")) for entry in counted.find("revoked")}
+def _read(store: Store, trust: Trust | None) -> Log:
+    """Return the log. With ``trust`` no grant in it is over, or another location's, by the word of a key that its list
+    does not count.
+    """
+    return custody_log.read(store).without({"revoked", "transferred"}, trust)
+
+
+def _ended(known: Log) -> set[str]:
+    return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
 
 
 def outlasting(store: Store, root: str, trust: Trust | None = None) -> list[Granted]:
     """Return grants of bundles that were erased at a location which are open, by the log alone: they would read the
     bundle of ``root``, too, if it came there, and it is another one. ``trust`` as in ``listed``.
     """
-    log, now = custody_log.read(store), datetime.now(UTC)
+    log, now = _read(store, trust), datetime.now(UTC)
     erased = max((entry.number for entry in log.at(store.location, "erased")), default=0)
-    ended_keys = _ended(log, trust)
+    ended_keys = _ended(log)
     grants = [
         _granted(entry)
         for entry in log.at(store.location, "granted")
@@ -238,14 +244,14 @@ def revoke(
     Raises ``GoneError`` where no grant has this name.
     """
     now = datetime.now(UTC)
-    known = custody_log.read(store)
+    known = _read(store, trust)
     entries = [entry for entry in known.find("granted") if entry.what.details.get("to") == name]
     unrecorded_keys = _unwritten(accounts, known, store.location, name)
     if not entries and not unrecorded_keys:
         raise GoneError(
             f"no grant to {name!r} is in the custody log", next_step="moveout grant list LOCATION"
         )
-    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known, trust)
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
     sessions = [entry for entry in entries if entry in entries_here and _granted(entry).kind == "session"]
     failure = _end_sessions(accounts, name, sessions)
     keys: list[str] = []

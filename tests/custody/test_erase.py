@@ -682,14 +682,18 @@ def test_a_grant_of_a_bundle_that_was_erased_opens_no_other_one(kept, provider, 
     )
     assert call("transfer", same, kept.location).code == 0
     do(kept, open_object_lock(kept.location), provider)
-    custody_log.append(kept, make_key("stranger"), lambda _: [revoked])
+    came = CustodyEvent(
+        "transferred", "b", event.root, f"{event.location}?profile=x", {"from": event.location}
+    )
+    custody_log.append(kept, make_key("stranger"), lambda _: [revoked, came])
     case = tmp_path / "case.toml"
     case.write_text(f'[bundle]\nlocation = "{other}"\n[transfer]\nlocation = "{kept.location}"\n')
     (tmp_path / "signers").write_text(f"host {provider.public.line}\n")
     with case.open("a") as file:
         file.write('[custody]\nsigners = "signers"\n')
     assert call("transfer", "-c", case).code == 4
-    custody_log.append(kept, customer, lambda _: [revoked])
+    custody_log.append(kept, provider, lambda _: [revoked])
+    assert call("transfer", "-c", case).code == 0
     assert call("transfer", other, kept.location).code == 0
 
 

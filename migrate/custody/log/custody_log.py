@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -87,6 +87,16 @@ class Log(Struct, frozen=True):
         """Return the entries that are not ``counted``."""
         counted = {entry_.line for entry_ in self.counted(trust)}
         return [entry_ for entry_ in self.entries if entry_.line not in counted]
+
+    def without(self, events: Collection[str], trust: Trust | None) -> Log:
+        """Return the log without entries of these kinds that a list does not count; all of it without a list. A
+        transfer of a stranger's would make what was written here another location's.
+        """
+        strangers = self.uncounted(trust) if trust else []
+        kept = [
+            entry_ for entry_ in self.entries if entry_.what.event not in events or entry_ not in strangers
+        ]
+        return replace(self, entries=kept)
 
     def recorded_at(self, sha256: str, trust: Trust) -> datetime | None:
         """Return when the log first named a file by its hash, as ``dated`` has it; None where it does not."""
