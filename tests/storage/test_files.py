@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from migrate.storage.api import MIN_PART_BYTES, StoreWrapper
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.file_reader import RandomAccess
 from migrate.storage.file_writer import FileWriter
+from migrate.storage.registry import open_location
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 
@@ -204,3 +207,27 @@ def test_an_answer_that_was_cut_is_asked_for_again_and_a_file_that_is_short_is_n
     cutting.cut = 2
     with pytest.raises(DamageError, match=r"file: expected .* bytes from byte 0 on, found"):
         RandomAccess(cutting, "file").read()
+
+
+def test_an_upload_ends_while_others_are_written(tmp_path):
+    """The parts of all were looked through meanwhile, and a transfer ended by that."""
+    store, interval = open_location(str(tmp_path / "there")), sys.getswitchinterval()
+    others = [store.begin(f"other-{number}") for number in range(4)]
+    for upload in others:
+        for number in range(1, 1001):
+            store.put_part(f"other-{others.index(upload)}", upload, number, b"x")
+
+    def write(number):
+        for part in range(1001, 1501):
+            store.put_part(f"other-{number}", others[number], part, b"x")
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(others)) as threads:
+            writing = [threads.submit(write, number) for number in range(len(others))]
+            while not all(future.done() for future in writing):
+                store.abort("ended", store.begin("ended"))
+            for future in writing:
+                future.result()
+    finally:
+        sys.setswitchinterval(interval)

@@ -37,8 +37,8 @@ class Uploads:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._checked: dict[tuple[str, int], tuple[int, int]] = {}
-        """(upload, number) -> (size, crc) of parts that this process wrote or read again."""
+        self._checked: dict[str, dict[int, tuple[int, int]]] = {}
+        """upload -> number -> (size, crc) of parts that this process wrote or read again."""
 
     def begin(self, key: str, *, sha256: str | None, part_bytes: int) -> str:
         """Return the id of a new upload."""
@@ -78,7 +78,7 @@ class Uploads:
         parts = []
         for number, (size, crc) in sorted(self._journal(upload).items()):
             if self._computed(upload, meta, number, size) == crc:
-                self._checked[upload, number] = (size, crc)
+                self._note(upload, number, size, crc)
                 parts.append(_part(number, size, crc))
         return parts
 
@@ -98,7 +98,7 @@ class Uploads:
         finally:
             os.close(descriptor)
         _write_durably(directory / "journal", f"\n{number} {len(data)} {crc:016x}\n".encode(), os.O_APPEND)
-        self._checked[upload, number] = (len(data), crc)
+        self._note(upload, number, len(data), crc)
         return _part(number, len(data), crc)
 
     def finish(self, key: str, upload: str, parts: list[UploadedPart], *, crc64nvme: int) -> Path:
@@ -129,12 +129,14 @@ class Uploads:
             with suppress(FileNotFoundError):
                 (self.directory / upload / "meta.json").unlink()
             shutil.rmtree(self.directory / upload, ignore_errors=True)
-            for key in [key for key in self._checked if key[0] == upload]:
-                self._checked.pop(key, None)
+            self._checked.pop(upload, None)
+
+    def _note(self, upload: str, number: int, size_bytes: int, crc: int) -> None:
+        self._checked.setdefault(upload, {})[number] = (size_bytes, crc)
 
     def _check_part(self, key: str, upload: str, meta: _Meta, part: UploadedPart) -> tuple[int, int]:
         """Return (crc, size) of a part, read again unless this process has done so before."""
-        size, crc = self._checked.get((upload, part.number)) or (
+        size, crc = self._checked.get(upload, {}).get(part.number) or (
             part.size_bytes,
             self._computed(upload, meta, part.number, part.size_bytes),
         )
