@@ -22,15 +22,15 @@ THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def told(provider):
+def log_of(provider):
     """Make the entries of a log from (days after THEN, event, details)."""
 
     def make(*happened):
-        found = []
+        entries = []
         for days, event, *details in happened:
             what = CustodyEvent(event, "b", "r", "p", details[0] if details else {})
-            found.append(entry.write(provider, what, found[-1] if found else None, THEN + days * DAY))
-        return found
+            entries.append(entry.write(provider, what, entries[-1] if entries else None, THEN + days * DAY))
+        return entries
 
     return make
 
@@ -43,16 +43,16 @@ def noted(days: float, what: str, at: float):
     return (days, "noted", {"what": what, "at": (THEN + at * DAY).isoformat()})
 
 
-def test_nothing_known_is_unknown_and_not_met(told):
-    assert set(states("eu-data-act", told((0, "created"), (0, "sealed")), 500).values()) == {"unknown"}
+def test_nothing_known_is_unknown_and_not_met(log_of):
+    assert set(states("eu-data-act", log_of((0, "created"), (0, "sealed")), 500).values()) == {"unknown"}
 
 
 @pytest.mark.parametrize(
     "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01", "x" * 5000, [], None]
 )
-def test_a_moment_beyond_the_calendar_is_none_and_breaks_nothing(told, provider, at):
+def test_a_moment_beyond_the_calendar_is_none_and_breaks_nothing(log_of, provider, at):
     """A log may come from anywhere."""
-    entries = told((0, "sealed"), (1, "noted", {"what": "notice", "at": at}), (2, "held", {"until": at}))
+    entries = log_of((0, "sealed"), (1, "noted", {"what": "notice", "at": at}), (2, "held", {"until": at}))
     assert set(states("eu-data-act", entries, 10)) == {"notice", "transition", "retrieval", "erasure"}
     assert bundle_hold.end_of(entries[-1]).tzinfo is UTC
     line = entries[0].line
@@ -67,7 +67,7 @@ def test_a_moment_beyond_the_calendar_is_none_and_breaks_nothing(told, provider,
         entry.read(canonical_json.encode(value))
 
 
-def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
+def test_a_switch_by_the_data_act_from_notice_to_erasure(log_of):
     switch = [
         (0, "sealed"),
         noted(0, "notice", 0),
@@ -75,32 +75,32 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
         (25, "received"),
         (26, "acknowledged"),
     ]
-    assert states("eu-data-act", told(*switch[:2]), 10)["notice"] == "due"
-    assert states("eu-data-act", told(*switch[:2]), 70)["notice"] == "breached"
-    assert states("eu-data-act", told(*switch[:3]), 51)["transition"] == "breached"
-    verdicts = states("eu-data-act", told(*switch), 30)
+    assert states("eu-data-act", log_of(*switch[:2]), 10)["notice"] == "due"
+    assert states("eu-data-act", log_of(*switch[:2]), 70)["notice"] == "breached"
+    assert states("eu-data-act", log_of(*switch[:3]), 51)["transition"] == "breached"
+    verdicts = states("eu-data-act", log_of(*switch), 30)
     assert verdicts == {"notice": "met", "transition": "met", "retrieval": "due", "erasure": "met"}
-    assert states("eu-data-act", told(*switch), 57)["retrieval"] == "met"
-    assert states("eu-data-act", told(*switch, (40, "erased")), 57)["retrieval"] == "breached"
-    assert states("eu-data-act", told(*switch, (57, "erasing")), 58)["retrieval"] == "met"
+    assert states("eu-data-act", log_of(*switch), 57)["retrieval"] == "met"
+    assert states("eu-data-act", log_of(*switch, (40, "erased")), 57)["retrieval"] == "breached"
+    assert states("eu-data-act", log_of(*switch, (57, "erasing")), 58)["retrieval"] == "met"
 
 
-def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(told):
-    entries = told((0, "sealed"))
+def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(log_of):
+    entries = log_of((0, "sealed"))
     rules = rulebook.load("eu-data-act")
     assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + DAY)] == [
         "retrieval", "erasure"
     ]  # fmt: skip
-    assert states("eu-data-act", told((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
-    entries = told((0, "sealed"), (1, "received"))
+    assert states("eu-data-act", log_of((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
+    entries = log_of((0, "sealed"), (1, "received"))
     assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 2 * DAY)] == [
         "retrieval"
     ]
     assert clock.would_breach(rules, entries, {"erasing"}, THEN + 32 * DAY) == []
 
 
-def test_the_entry_that_shows_it_is_named(told):
-    entries = told((0, "sealed"), noted(0, "transition", 0), (5, "received"))
+def test_the_entry_that_shows_it_is_named(log_of):
+    entries = log_of((0, "sealed"), noted(0, "transition", 0), (5, "received"))
     verdict = next(
         one for one in clock.judge(rulebook.load("eu-data-act"), entries, THEN) if one.rule.id == "transition"
     )
@@ -108,11 +108,11 @@ def test_the_entry_that_shows_it_is_named(told):
     assert (verdict.entries, verdict.state, verdict.due) == ([2, 3], "met", end)
 
 
-def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(told):
+def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(log_of):
     begun = noted(0, "transition", 0)
 
     def state(days, *more):
-        return states("eu-data-act", told((0, "sealed"), begun, *more), days)["transition"]
+        return states("eu-data-act", log_of((0, "sealed"), begun, *more), days)["transition"]
 
     assert (state(30), state(32)) == ("due", "breached")
     named = noted(2, "alternative", 100)
@@ -128,19 +128,19 @@ def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(
     assert state(99, noted(2, "alternative", 5)) == "breached", "an earlier end is none"
 
 
-def test_data_can_be_fetched_for_thirty_days_after_an_extension_that_is_still_to_come(told):
-    entries = told((0, "sealed"), noted(0, "transition", 0), (5, "received"), noted(6, "extension", 100))
+def test_data_can_be_fetched_for_thirty_days_after_an_extension_that_is_still_to_come(log_of):
+    entries = log_of((0, "sealed"), noted(0, "transition", 0), (5, "received"), noted(6, "extension", 100))
     rules = rulebook.load("eu-data-act")
     breach = [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 120 * DAY)]
     assert breach == ["retrieval"]
     assert clock.would_breach(rules, entries, {"erasing"}, THEN + 131 * DAY) == []
 
 
-def test_an_answer_to_a_request_is_due_in_one_month_or_in_three(told):
+def test_an_answer_to_a_request_is_due_in_one_month_or_in_three(log_of):
     request = noted(0, "request", 0)
-    assert states("gdpr", told(request), 30)["portability"] == "breached"
-    assert states("gdpr", told(request, noted(1, "postponed", 60)), 59)["portability"] == "due"
-    assert states("gdpr", told(request, noted(1, "postponed", 400)), 91)["portability"] == "breached"
+    assert states("gdpr", log_of(request), 30)["portability"] == "breached"
+    assert states("gdpr", log_of(request, noted(1, "postponed", 60)), 59)["portability"] == "due"
+    assert states("gdpr", log_of(request, noted(1, "postponed", 400)), 91)["portability"] == "breached"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,14 @@ def test_days_are_whole_and_months_are_the_calendars(period, expected):
     assert clock.later(THEN, period) == expected
 
 
-def test_six_years_are_kept(told):
-    assert states("sec-17a-4", told((0, "sealed"), (1, "held")), 365 * 5) == {
+def test_six_years_are_kept(log_of):
+    assert states("sec-17a-4", log_of((0, "sealed"), (1, "held")), 365 * 5) == {
         "not-rewriteable": "met",
         "six-years": "due",
     }
     assert (
-        states("sec-17a-4", told((0, "sealed"), (1, "held"), (900, "erased")), 900)["six-years"] == "breached"
+        states("sec-17a-4", log_of((0, "sealed"), (1, "held"), (900, "erased")), 900)["six-years"]
+        == "breached"
     )
 
 
@@ -202,42 +203,42 @@ def test_rules_that_make_no_sense_are_refused_with_the_location(tmp_path, text, 
         rulebook.load(str(file))
 
 
-def test_what_is_kept_from_an_event_on_is_not_erased_before_the_log_has_it(told):
+def test_what_is_kept_from_an_event_on_is_not_erased_before_the_log_has_it(log_of):
     """Else a receipt that nobody acknowledged lets a bundle go on the day it was signed."""
     rules = rulebook.load("sec-17a-4")
-    (breach,) = clock.would_breach(rules, told((0, "received")), {"erasing"}, THEN + 9999 * DAY)
+    (breach,) = clock.would_breach(rules, log_of((0, "received")), {"erasing"}, THEN + 9999 * DAY)
     assert (breach.rule.id, breach.why) == ("six-years", "the log does not say when it began (sealed)")
 
 
-def test_a_clock_that_was_set_back_makes_no_time_to_keep_shorter(told):
+def test_a_clock_that_was_set_back_makes_no_time_to_keep_shorter(log_of):
     rules, events = rulebook.load("eu-data-act"), {"erasing"}
-    entries = told((0, "sealed"), (-400, "received"), (-400, "acknowledged"))
+    entries = log_of((0, "sealed"), (-400, "received"), (-400, "acknowledged"))
     assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + DAY)] == ["retrieval"]
     assert clock.would_breach(rules, entries, events, THEN + 32 * DAY) == []
     noted_end = noted(1, "transition-end", -400)
-    assert clock.would_breach(rules, told((-500, "received"), noted_end), events, THEN + DAY) == []
+    assert clock.would_breach(rules, log_of((-500, "received"), noted_end), events, THEN + DAY) == []
 
 
-def test_a_clock_that_was_set_back_meets_no_rule(told):
+def test_a_clock_that_was_set_back_meets_no_rule(log_of):
     """What stands below an entry of March was not written in January; nor was a receipt before the erasure above it."""
     begun = noted(0, "transition", 0)
     (late,) = (
         one
         for one in clock.judge(
-            rulebook.load("eu-data-act"), told(begun, (90, "verified"), (10, "received")), THEN + 99 * DAY
+            rulebook.load("eu-data-act"), log_of(begun, (90, "verified"), (10, "received")), THEN + 99 * DAY
         )
         if one.rule.id == "transition"
     )
     assert (late.state, "the log has 2026-05-01 12:00 UTC before that" in late.why) == ("unknown", True), late
-    assert states("eu-data-act", told(begun, (5, "verified"), (10, "received")), 99)["transition"] == "met"
-    turned = told((0, "sealed"), (90, "erased"), (10, "received"))
+    assert states("eu-data-act", log_of(begun, (5, "verified"), (10, "received")), 99)["transition"] == "met"
+    turned = log_of((0, "sealed"), (90, "erased"), (10, "received"))
     assert states("eu-data-act", turned, 99)["erasure"] == "breached"
     assert (
-        states("eu-data-act", told((0, "sealed"), (10, "received"), (90, "erased")), 99)["erasure"] == "met"
+        states("eu-data-act", log_of((0, "sealed"), (10, "received"), (90, "erased")), 99)["erasure"] == "met"
     )
 
 
-def test_a_receipt_that_names_damage_meets_no_rule(told):
+def test_a_receipt_that_names_damage_meets_no_rule(log_of):
     """It starts the time anew for which what is there is kept."""
     begun, damaged = [(0, "sealed"), noted(0, "transition", 0)], {"findings": 2}
     for more, expected in (
@@ -250,14 +251,14 @@ def test_a_receipt_that_names_damage_meets_no_rule(told):
             {"transition": "met", "erasure": "met"},
         ),
     ):
-        verdicts = states("eu-data-act", told(*begun, *more), 99)
+        verdicts = states("eu-data-act", log_of(*begun, *more), 99)
         assert {name: verdicts[name] for name in expected} == expected
-    entries = told(*begun, (5, "received"), (60, "received", damaged))
+    entries = log_of(*begun, (5, "received"), (60, "received", damaged))
     breaches = clock.would_breach(rulebook.load("eu-data-act"), entries, {"erasing"}, THEN + 70 * DAY)
     assert [one.rule.id for one in breaches] == ["retrieval"]
 
 
-def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
+def test_what_was_erased_once_is_kept_again_when_it_came_back(log_of, tmp_path):
     """A breach, or an erasure, of the past allows no other one. A rule may name the erasure's end alone."""
     file = tmp_path / "rules.toml"
     text = (Path(__file__).parents[2] / "docs/reference/clock-rules.md").read_text(encoding="utf-8")
@@ -265,23 +266,23 @@ def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
     file.write_text(contract.replace('["erasing", "erased"]', '["erased"]'))
     rules, events = rulebook.load(str(file)), {"erasing", "erased"}
     for first in (95, 50):  # in time, and not
-        entries = told((0, "received"), (first, "erasing"), (first, "erased"), (100, "received"))
+        entries = log_of((0, "received"), (first, "erasing"), (first, "erased"), (100, "received"))
         breaches = clock.would_breach(rules, entries, events, THEN + 120 * DAY)
         assert [one.rule.id for one in breaches] == ["keep"]
         assert clock.would_breach(rules, entries, events, THEN + 200 * DAY) == []
     file.write_text(contract.replace("90 days", "9999 years"))
-    rules, entries = rulebook.load(str(file)), told((0, "received"))
+    rules, entries = rulebook.load(str(file)), log_of((0, "received"))
     assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + 200 * DAY)] == ["keep"]
 
 
-def test_the_contract_in_the_docs_is_one(told, tmp_path):
+def test_the_contract_in_the_docs_is_one(log_of, tmp_path):
     text = (Path(__file__).parents[2] / "docs/reference/clock-rules.md").read_text(encoding="utf-8")
     file = tmp_path / "contract.toml"
     file.write_text(text.partition("```toml\n")[2].partition("```")[0])
     begun = [noted(0, "notice", 0), (5, "received")]
-    assert states(str(file), told(*begun), 30) == {"handover": "met", "keep": "due"}
-    assert states(str(file), told(begun[0]), 30) == {"handover": "breached", "keep": "unknown"}
-    assert states(str(file), told(begun[0], noted(3, "later", 50)), 30)["handover"] == "due"
+    assert states(str(file), log_of(*begun), 30) == {"handover": "met", "keep": "due"}
+    assert states(str(file), log_of(begun[0]), 30) == {"handover": "breached", "keep": "unknown"}
+    assert states(str(file), log_of(begun[0], noted(3, "later", 50)), 30)["handover"] == "due"
 
 
 def test_the_command_counts_from_what_was_noted(location, make_key):
@@ -297,7 +298,7 @@ def test_the_command_counts_from_what_was_noted(location, make_key):
 
 
 def test_an_entry_of_a_stranger_counts_for_nothing(location, provider, make_key, tmp_path):
-    """Nor does what is dated after today count in silence."""
+    """What is dated after today is noted, too."""
     case = tmp_path / "case.toml"
     case.write_text('[custody]\nsigners = "signers"\n')
     signers_file(tmp_path / "signers", host=(provider,))
@@ -320,13 +321,13 @@ def test_an_entry_of_a_stranger_counts_for_nothing(location, provider, make_key,
     assert any("is dated in the future" in note for note in judged()[1])
 
 
-def test_a_verdict_names_the_events_and_the_entries_that_show_it(told):
+def test_a_verdict_names_the_events_and_the_entries_that_show_it(log_of):
     def judged(kind, *happened):
         rule = rulebook.Rule(
             "r", "9", "says", kind, ["received"], ["erased"], (1, "day") if kind == "within" else None
         )
         rules = rulebook.RuleSet("c", "title", "source", "applies", "checked", [rule])
-        (verdict,) = clock.judge(rules, told(*happened), THEN + 5 * DAY)
+        (verdict,) = clock.judge(rules, log_of(*happened), THEN + 5 * DAY)
         return verdict.state, verdict.why, verdict.entries
 
     begun, ended = (0, "received"), (0.5, "erased")

@@ -312,9 +312,9 @@ def test_an_erasure_that_is_only_claimed_is_found(kept, provider, left):
     do(kept, open_object_lock(kept.location), provider)
     assert call("custody", "verify", kept.location).code == 0
     kept.put(left, data)
-    said = call("custody", "verify", kept.location)
-    assert (said.code, f"{left}: is " in said.out) == (6, True), said.out
-    assert "says that the bundle was erased" in said.out
+    verified = call("custody", "verify", kept.location)
+    assert (verified.code, f"{left}: is " in verified.out) == (6, True), verified.out
+    assert "says that the bundle was erased" in verified.out
 
 
 def test_older_versions_that_an_erasure_left_are_found(kept, locked, provider):

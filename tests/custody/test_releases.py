@@ -299,7 +299,7 @@ def test_a_release_that_is_repeated_lifts_no_locks_of_a_hold_that_is_being_place
 
 
 def test_an_entry_that_says_a_hold_has_ended_keeps_no_owner_from_ending_it(held, make_key):
-    """Whoever may write there can write it: the locks would stay for ever, and nobody would be told why."""
+    """Whoever may write there can write it: the locks would stay for ever, and no error would say why."""
     record(held.store, make_key("stranger"), "released", {"file": "sig/release-0123456789abcdef.json"})
     words = ("hold", "release", held.url, "-c", held.case, "--reason", "done", "--key")
     assert call(*words, make_key.path_of("host")).code == 3
