@@ -301,9 +301,7 @@ def erase(
     erasing = _begun(store, log)
     refuse(reasons, override)
     if erasing is None:
-        erasing = _begin(
-            store, object_lock, signer, _details(override, reasons), after=log.last.number if log.last else 0
-        )
+        erasing = _begin(store, object_lock, signer, log, _details(override, reasons))
         lease.refuse_live(store, progress=progress)  # who began meanwhile, and may not have seen that entry
     elif reasons:
         erasing = replace(erasing, details={**erasing.details, **_details(override, reasons)})
@@ -331,12 +329,12 @@ def _details(override: str, reasons: Sequence[str]) -> dict[str, Any]:
 
 
 def _begin(
-    store: MultipartStore, object_lock: ObjectLock, signer: Signer, details: dict[str, Any], *, after: int
+    store: MultipartStore, object_lock: ObjectLock, signer: Signer, log: Log, details: dict[str, Any]
 ) -> CustodyEvent:
-    """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since the entry
-    ``after``, it is his erasure that goes on. What a run that died had counted counts: it may have removed some.
+    """Write into the log that the erasure begins; return that entry. Where somebody else has begun it since ``log`` was
+    read, it is his erasure that goes on. What a run that died had counted counts: it may have removed some.
     """
-    log = custody_log.read(store)
+    after = log.last.number if log.last else 0
     begun = _begun_elsewhere(store, log)
     here = replace(begun, location=store.location) if begun else new_event(store, "erasing")
     versions = [version for version in object_lock.versions() if not is_kept(version)]
@@ -353,10 +351,10 @@ def _begin(
         counts |= {**begun.details, "begun_at": begun.location}
     event = replace(here, details=counts | details)
 
-    def choose(log: custody_log.Log) -> Sequence[CustodyEvent]:
-        if log.at(store.location, "erasing", after=after):
+    def choose(newest: Log) -> Sequence[CustodyEvent]:
+        if newest.at(store.location, "erasing", after=after):
             return []
-        return custody_log.once(event, undone_by="erased")(log)
+        return custody_log.once(event, undone_by="erased")(newest)
 
     custody_log.append(store, signer, choose)
     by_others = custody_log.read(store).at(store.location, "erasing", after=after)
