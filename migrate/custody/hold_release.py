@@ -285,16 +285,18 @@ def _believed(store: Store, log: Log, trust: Trust | None) -> Log:
 
     believed: list[LogEntry] = []
     for entry in log.entries:
-        document = releases.get(str(entry.what.details.get("file")))
-        holds = bundle_hold.standing(replace(log, entries=believed), store.location)
-        is_signed = (
-            document is not None
-            and any(map(quorum, holds))
-            and all(names_hold(document, hold) for hold in holds)
-            and not _missing(document, holds, trust)
-        )
-        if is_signed or entry not in strangers:
-            believed.append(entry)
+        if entry in strangers:
+            document = releases.get(str(entry.what.details.get("file")))
+            holds = bundle_hold.standing(replace(log, entries=believed), store.location)
+            is_signed = (
+                document is not None
+                and any(map(quorum, holds))
+                and all(names_hold(document, hold) for hold in holds)
+                and not _missing(document, holds, trust)
+            )
+            if not is_signed:
+                continue
+        believed.append(entry)
     return replace(log, entries=believed)
 
 
