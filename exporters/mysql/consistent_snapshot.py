@@ -80,8 +80,8 @@ def open_snapshot(
                     else _begin_apart(opened)
                 )
                 unreadable = unreadable_tables(opened[0], tables)
-                readable = [table for table in tables if table.name not in unreadable]
-                are_kept = not is_one_moment or _keep(begun, opened[1:], readable)
+                readable = [t for t in tables if not t.elsewhere and t.name not in unreadable]
+                are_kept = begun.consistency in {ONE_SESSION, NO_LOCK} or _keep(opened[1:], readable)
                 listed = read_tables(opened[0])
                 before, now = _shapes(tables), _shapes(listed)
                 is_altered = any(now.get(name, shape) != shape for name, shape in before.items())
@@ -107,12 +107,10 @@ def open_snapshot(
             connection.close()
 
 
-def _keep(begun: _Begun, readers: Sequence[Connection], tables: Sequence[MysqlTable]) -> bool:
+def _keep(readers: Sequence[Connection], tables: Sequence[MysqlTable]) -> bool:
     """Touch all tables by the sessions that read rows, too: one that came later to a table would wait behind an ALTER
     TABLE that waits for the holder. False where one waits already.
     """
-    if begun.consistency == ONE_SESSION:
-        return True
 
     def touch(reader: Connection) -> bool:
         reader.run(f"SET SESSION lock_wait_timeout = {_TOUCH_SECONDS}")
@@ -155,10 +153,7 @@ def _session(
         "not_transactional": [t.name for t in tables if not t.transactional and not t.elsewhere],
         **begun.followed,
     }
-    is_single = begun.consistency == ONE_SESSION
-    feeds = Feeds(
-        address.url, opened if is_single and len(opened) == 1 else _readers(opened, begun.consistency)
-    )
+    feeds = Feeds(address.url, _readers(opened, begun.consistency))
     return MysqlSession(
         address, holder, feeds, begun.consistency, begun.refusals, position, server, unreadable
     )
