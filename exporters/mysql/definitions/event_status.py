@@ -73,8 +73,11 @@ def may_be_held(connection: Connection) -> bool:
     """Tell whether a server or a session's database is read-only: then a hold may have disabled its events. Raises the
     driver's errors.
     """
-    if connection.is_on("read_only"):
-        return True
+    return connection.is_on("read_only") or is_read_only(connection)
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Tell whether a session's database is read-only, by MySQL's own mode. Raises the driver's errors."""
     try:
         options = connection.value(_OPTIONS.format(quote_literal(connection.address.database)))
     except pymysql.Error as exc:

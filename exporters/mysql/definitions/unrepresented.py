@@ -9,7 +9,7 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.mysql.connection import Connection
-from exporters.mysql.definitions.event_status import DISABLED, may_be_held, read_events
+from exporters.mysql.definitions.event_status import DISABLED, is_read_only, may_be_held, read_events
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 
@@ -21,7 +21,6 @@ _OF_MYSQL = (
 _ENCRYPTION = "SELECT DEFAULT_ENCRYPTION FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _LOADED = "SELECT name, dl FROM mysql.func ORDER BY 1"
 _SERVERS = "SELECT Server_name, Wrapper FROM mysql.servers ORDER BY 1"
-_OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {schema}"
 
 
 def unrepresented_losses(connection: Connection) -> list[Loss]:
@@ -45,7 +44,7 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
         if _rows(connection, _ENCRYPTION) == [("YES",)]:
             reason = "new tables are encrypted by default; on the destination as its own settings say"
             losses.append(Loss("database", "encryption", reason))
-        if any("READ ONLY=1" in str(options) for (options,) in _rows(connection, _OPTIONS)):
+        if is_read_only(connection):
             losses.append(Loss("database", "read only", "it takes no changes; the restored one does"))
     if may_be_held(connection):
         reason = (
