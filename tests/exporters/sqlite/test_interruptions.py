@@ -73,6 +73,11 @@ def slow_export(path: Path, location: Path, count: int) -> None:
     export_file(path, location)
 
 
+def killed_export(path: Path, location: Path, *, after: int) -> set[str]:
+    kill_when(lambda: len(recorded_units(location)) >= after, slow_export, path, location, after)
+    return recorded_units(location)
+
+
 def stopping_restore(location: Path, destination: Path, marker: Path, count: int) -> None:
     """Restore row by row. Stop after ``count`` parts, and statements after the rows; tell so by a file."""
     sqlite_rows.COMMIT_ROWS = 1
@@ -164,8 +169,7 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location, 3)
-    done = recorded_units(location)
+    done = killed_export(big, location, after=3)
     outcome = export_file(big, location)
     assert outcome.complete, outcome.sources
     assert redone
@@ -175,8 +179,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location, 3)
-    done = recorded_units(location)
+    done = killed_export(big, location, after=3)
     run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
     assert export_file(big, location).complete
     first, *_, last = sorted(unit for unit in done | redone.keys() if ".big/" in unit)
@@ -191,7 +194,7 @@ def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     location = tmp_path / "bundle"
-    kill_when(lambda: len(recorded_units(location)) >= 1, slow_export, big, location, 1)
+    killed_export(big, location, after=1)
     assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
     assert export_file(big, location).complete
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
