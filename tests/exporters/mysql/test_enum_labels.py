@@ -29,11 +29,21 @@ def column(reader, name):
     return pq.ParquetFile(part).read([name]).column(0).to_pylist()
 
 
-def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_exported, other_mariadb):
-    url, reader = my_exported(SCRIPT)
-    destination = other_mariadb.database()
+def kinds_of_columns(reader):
+    return {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
+
+
+def restored(reader, server):
+    """Restore to a fresh database of a server, and return its URL."""
+    destination = server.database()
     outcome = restore_from(reader, "app", destination)
     assert (outcome.findings, outcome.left_out) == ((), ())
+    return destination
+
+
+def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_exported, other_mariadb):
+    url, reader = my_exported(SCRIPT)
+    destination = restored(reader, other_mariadb)
     assert fetch(destination, NUMBERS) == fetch(url, NUMBERS)
     assert checksums(destination) == checksums(url)
     assert column(reader, "e") == [1, 0, 2, 3, 0, 2, None, 3]
@@ -53,9 +63,7 @@ INSERT INTO t (c, d, e, s) VALUES (1, 2, 1, 1), (4, 3, 2, 5), (7, 0, 3, 7)
 
 def test_labels_that_the_server_prints_as_question_marks_come_back(my_exported, other_mariadb):
     url, reader = my_exported(UNPRINTED)
-    destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    destination = restored(reader, other_mariadb)
     query = f"SELECT {', '.join(f'HEX({name}), {name}+0' for name in 'cdes')} FROM t ORDER BY id"
     assert fetch(destination, query) == fetch(url, query)
     assert fetch(destination, query)[0][::2] == ("F09F9880", "F09F918D", "FF41", "FE")
@@ -67,14 +75,11 @@ def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
         " c ENUM('x','\u0080'), o ENUM('a','A') COLLATE utf8mb4_bin);"
         "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,3,2,2), (3,3,7,0,0), (4,0,2,NULL,1)"
     )
-    destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    destination = restored(reader, other_mariadb)
     query = "SELECT id, e+0, CAST(s AS UNSIGNED), c+0, o+0 FROM twice ORDER BY id"
     assert fetch(destination, query) == fetch(url, query)
     assert fetch(url, query)[1] == (2, 2, 3, 2, 2)
-    kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
-    assert kinds == {"id": "int", "e": "int", "s": "int", "c": "int", "o": "text"}
+    assert kinds_of_columns(reader) == {"id": "int", "e": "int", "s": "int", "c": "int", "o": "text"}
 
 
 def test_labels_that_are_equal_but_for_what_is_printed_by_a_backslash_stay_apart(my_exported, other_mariadb):
@@ -84,10 +89,7 @@ def test_labels_that_are_equal_but_for_what_is_printed_by_a_backslash_stay_apart
         r" n ENUM('b','\0'), o ENUM('\\','\\\\','0')) COLLATE utf8mb4_unicode_ci;"
         "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,2,2,2), (3,0,3,0,3)"
     )
-    destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    destination = restored(reader, other_mariadb)
     query = "SELECT id, e+0, CAST(s AS UNSIGNED), n+0, o+0 FROM twice ORDER BY id"
     assert fetch(destination, query) == fetch(url, query)
-    kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
-    assert kinds == {"id": "int", "e": "int", "s": "int", "n": "int", "o": "text"}
+    assert kinds_of_columns(reader) == {"id": "int", "e": "int", "s": "int", "n": "int", "o": "text"}
