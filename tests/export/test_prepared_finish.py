@@ -16,28 +16,28 @@ MIB = 2**20
 
 
 @dataclass
-class PreparesFinish(Numbers):
-    """Ten units, each too large to be one of a group. ``foreseen``: how many units had begun by then."""
+class PreparingNumbers(Numbers):
+    """Ten units, each too large to be one of a group. ``prepared_at``: how many units had begun by then."""
 
     item_bytes: int = MIB
     early: bool = True
-    foreseen: list[int] = field(default_factory=list)
+    prepared_at: list[int] = field(default_factory=list)
 
     @contextmanager
     def snapshot(self, workspace, *, workers):
         with super().snapshot(workspace, workers=workers):
-            yield ForesightedSnapshot(self)
+            yield PreparingSnapshot(self)
 
 
-class ForesightedSnapshot(NumbersSnapshot):
-    source: PreparesFinish
+class PreparingSnapshot(NumbersSnapshot):
+    source: PreparingNumbers
 
     @property
     def prepares_early(self):
         return self.source.early
 
     def prepare_finish(self):
-        self.source.foreseen.append(len(self.source.exported))
+        self.source.prepared_at.append(len(self.source.exported))
 
 
 def go(tmp_path, source):
@@ -48,15 +48,15 @@ def go(tmp_path, source):
 
 def test_it_is_told_once_when_little_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
-    source = PreparesFinish()
+    source = PreparingNumbers()
     assert go(tmp_path, source).complete
-    (begun,) = source.foreseen
+    (begun,) = source.prepared_at
     assert begun >= 7
 
 
 def test_it_is_not_told_before_all_is_planned(tmp_path, monkeypatch):
     monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
-    source = PreparesFinish()
+    source = PreparingNumbers()
 
     def wait_for_the_first(number):
         while number == 5 and len(source.exported) < number:
@@ -65,14 +65,14 @@ def test_it_is_not_told_before_all_is_planned(tmp_path, monkeypatch):
 
     source.on_plan = wait_for_the_first
     assert go(tmp_path, source).complete
-    (begun,) = source.foreseen
+    (begun,) = source.prepared_at
     assert begun >= 7
 
 
 def test_one_that_may_not_begin_early_is_told_when_all_units_are_handed_out(tmp_path):
-    source = PreparesFinish(early=False)
+    source = PreparingNumbers(early=False)
     assert go(tmp_path, source).complete
-    (begun,) = source.foreseen
+    (begun,) = source.prepared_at
     assert begun >= 7
 
 
@@ -84,6 +84,6 @@ def test_one_whose_source_breaks_off_is_not_told(tmp_path, monkeypatch):
         if unit.spec["start"] >= 50:
             raise SourceGoneError("gone")
 
-    source = PreparesFinish(on_export=gone)
+    source = PreparingNumbers(on_export=gone)
     assert not go(tmp_path, source).complete
-    assert source.foreseen == []
+    assert source.prepared_at == []
