@@ -85,9 +85,8 @@ def open_snapshot(
                 listed = read_tables(opened[0])
                 before, now = _shapes(tables), _shapes(listed)
                 is_altered = any(now.get(name, shape) != shape for name, shape in before.items())
-                if (are_kept and before == now) or not (
-                    left or is_altered
-                ):  # some programs make and drop tables all the time
+                # Some programs make and drop tables all the time.
+                if (are_kept and before == now) or not (left or is_altered):
                     break
                 tables = listed
                 for connection in opened:

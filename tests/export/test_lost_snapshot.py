@@ -345,9 +345,8 @@ def test_a_statement_that_is_ended_in_place_of_a_count_does_not_end_the_holder(m
 def test_a_mariadb_table_that_was_truncated_once_the_holder_had_ended_is_read_under_a_new_snapshot(
     mariadb, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        consistent_snapshot, "_keep", lambda *_: True
-    )  # others would wait for the readers, too
+    # Others would wait for the readers, too.
+    monkeypatch.setattr(consistent_snapshot, "_keep", lambda *_: True)
     url, _, connection = mariadb_source(mariadb)
     with connection, open_sources({"app": Endpoint(url)}) as (source,):
         workspace, store = MemoryWorkspace(), open_location(str(tmp_path / "bundle"))

@@ -397,9 +397,8 @@ def _why_not(
         await connection.close()
 
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # libpq has warned of a password file that others may read
+        # libpq has warned of a password file that others may read.
+        with warnings.catch_warnings(action="ignore"):
             asyncio.run(probe())
         log_in().close()
     except (psycopg.Error, ValueError):
