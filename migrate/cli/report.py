@@ -28,7 +28,7 @@ from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
 from migrate.errors import OK, GoneError, IncompleteError, UsageError
-from migrate.report import Checked, Event, Later, add_result, gather, page
+from migrate.report import Checked, Event, Later, add_result, gather, page, restore_name
 from migrate.restore.restore_records import UP, RestoreRecord, read_restore_records
 from migrate.storage.api import Store
 from migrate.storage.local.whole_file import write_whole
@@ -135,7 +135,7 @@ def _with_restores(later: Later, records: Sequence[RestoreRecord], bundle: str) 
     """Return ``later`` with the restores of a bundle that are recorded next to it, but for those that it has."""
     checks, compared = [*later.checks], dict(later.compared)
     for record in records:
-        what = f"{record.source} restored to {record.destination}"
+        what = restore_name(record.source, record.destination)
         if record.bundle != bundle or any(check.what == what for check in checks):
             continue
         checks.append(Checked(what, record.at, left_out=() if record.result == UP else (record.happened,)))

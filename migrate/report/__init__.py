@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.report.after_seal import add_result
+from migrate.report.after_seal import add_result, restore_name
 from migrate.report.bundle_page import page, prepare_page
 from migrate.report.facts import Checked, Contents, Event, Later, gather
 from migrate.report.links import Link, Offer, links_page
@@ -19,6 +19,7 @@ __all__ = [
     "links_page",
     "page",
     "prepare_page",
+    "restore_name",
     "sealed_page",
 ]
 

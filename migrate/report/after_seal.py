@@ -74,11 +74,16 @@ def _restored(later: Later, result: Mapping[str, Any]) -> Later:
     for outcome in result["restored"]:
         if outcome.get("equal"):
             compared[str(outcome["source"])] = moment
-        check_name = f"{outcome['source']} restored to {outcome['url']}"
+        check_name = restore_name(outcome["source"], outcome["url"])
         findings, left_out = _sentences(outcome["findings"]), _sentences(outcome.get("left_out", ()))
         checks.append(Checked(check_name, moment, findings, left_out))
         destination |= _digests(outcome["tables"])
     return replace(later, checks=[*later.checks, *checks], destination=destination, compared=compared)
+
+
+def restore_name(source: str, destination: str) -> str:
+    """Return what the check of a restore is called."""
+    return f"{source} restored to {destination}"
 
 
 def _sentences(values: Sequence[Any]) -> list[str]:
