@@ -65,25 +65,26 @@ def bring_rows(
     changed = _without_uncomputed(job, tables, stand_ins)
     for name, sql in changed.items():
         set_definition(connection, name, sql)
-    made = [entry for entry in job.entries if entry.type == "table" and run.selection.definitions]
-    relaxed = {entry.name: without_requirements(changed.get(entry.name, entry.sql or "")) for entry in made}
+    entries = [entry for entry in job.entries if entry.type == "table" and entry.name in tables]
+    definitions = {entry.name: entry.sql or "" for entry in entries}
+    made = {**definitions, **changed} if run.selection.definitions else {}
+    targets = {name: _Target(table, made.get(name, "")) for name, table in tables.items()}
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
     rows = run.begin_rows(parts, read_done(connection))
-    damaged = _write_parts(run.reader, connection, _Tables(tables, relaxed), rows.parts, rows.advance)
+    damaged = _write_parts(run.reader, connection, targets, rows.parts, rows.advance)
     written = rows.end()
     present = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-    for entry in job.entries:
-        is_changed = entry.name in changed or (entry.name in relaxed and present.get(entry.name) != entry.sql)
-        if entry.type == "table" and entry.name in tables and is_changed:
-            set_definition(connection, entry.name, entry.sql or "")
+    for name in made or changed:
+        if present.get(name) != definitions[name]:
+            set_definition(connection, name, definitions[name])
     return written, damaged
 
 
-class _Tables(Struct, frozen=True):
-    """The tables by name; of those that this restore has made, definitions that take rows which the own one refuses."""
+class _Target(Struct, frozen=True):
+    """A table that gets rows. ``made_by``: its definition, where this restore has made it; else ""."""
 
-    tables: Mapping[str, SqliteTable]
-    relaxed: Mapping[str, str]
+    table: SqliteTable
+    made_by: str
 
 
 def _without_uncomputed(
@@ -106,7 +107,7 @@ def _without_uncomputed(
 def _write_parts(
     reader: BundleReader,
     connection: sqlite3.Connection,
-    tables: _Tables,
+    targets: Mapping[str, _Target],
     parts: Sequence[PartFile],
     advance: Advance,
 ) -> list[str]:
@@ -117,12 +118,12 @@ def _write_parts(
     damaged: list[str] = []
     connection.execute("BEGIN IMMEDIATE")
     for part in parts:
-        if part.table.name not in tables.tables:
+        if part.table.name not in targets:
             raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
         shown = AttemptProgress(advance)
         connection.execute("SAVEPOINT part")
         try:
-            _write_part(reader, connection, tables, part, shown)
+            _write_part(reader, connection, targets[part.table.name], part, shown)
         except DamageError as exc:
             connection.execute("ROLLBACK TO part")
             shown.take_back()
@@ -143,28 +144,26 @@ def _write_parts(
 def _write_part(
     reader: BundleReader,
     connection: sqlite3.Connection,
-    tables: _Tables,
+    target: _Target,
     part: PartFile,
     shown: AttemptProgress,
 ) -> None:
-    """Insert a part. Where its table refuses a row, it gets a definition that requires less; where that refuses rows,
-    too, as two of one key, they are left out.
+    """Insert a part. Where its table refuses a row, it gets a definition that requires less, if this restore has made
+    it; rows that are refused even so, as the second of one key, are left out.
     """
     name, refused = part.table.name, list[str]()
     # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
     if part.first and (is_own(name) or part.table.details.get("shadow_of")):
         connection.execute(f"DELETE FROM {quote_name(name)}")
     connection.execute("SAVEPOINT rows_of_part")
-    for definition, refusals in (("", None), (tables.relaxed.get(name, ""), None), ("", refused)):
-        if definition:
-            set_definition(connection, name, definition)
-        try:
-            _write(reader, connection, tables.tables[name], part, shown, refusals)
-        except sqlite3.IntegrityError:
-            connection.execute("ROLLBACK TO rows_of_part")
-            shown.take_back()
-        else:
-            break
+    try:
+        _write(reader, connection, target.table, part, shown, None)
+    except sqlite3.IntegrityError:
+        connection.execute("ROLLBACK TO rows_of_part")
+        shown.take_back()
+        if target.made_by:
+            set_definition(connection, name, without_requirements(target.made_by))
+        _write(reader, connection, target.table, part, shown, refused)
     connection.execute("RELEASE rows_of_part")
     sentence = f"{label(SCHEMA, name)}: {len(refused)} of {part.rows} rows in {part.key} were refused: "
     mark_done(connection, part.name, sentence + refused[0] if refused else None)

@@ -54,6 +54,18 @@ def test_of_several_rows_of_one_key_the_others_are_left_out_and_named(tmp_path):
         assert connection.execute("SELECT * FROM t NOT INDEXED").fetchall() == [(1, 1), (3, 2)]
 
 
+def test_a_row_that_its_definition_refuses_comes_also_where_another_is_left_out_for_its_key(tmp_path):
+    rows = "CREATE TABLE t (a PRIMARY KEY, b, c); INSERT INTO t VALUES (1, 1, 1), (2, 1, 1), (3, 2, NULL);"
+    source = make(
+        tmp_path / "old.db", rows + REDEFINED.format("CREATE TABLE t (a, b PRIMARY KEY, c NOT NULL)")
+    )
+    export_file(source, tmp_path / "bundle")
+    assert "1 of 3 rows" in restore_file(tmp_path / "bundle", tmp_path / "new.db").left_out[0]
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
+        assert connection.execute("SELECT * FROM t NOT INDEXED").fetchall() == [(1, 1, 1), (3, 2, None)]
+    assert schema_of(tmp_path / "new.db") == schema_of(source)
+
+
 @pytest.mark.parametrize(
     ("definition", "relaxed"),
     [
