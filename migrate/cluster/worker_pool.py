@@ -196,14 +196,9 @@ class _Dispatch:
         return not self._batches
 
     @property
-    def threads(self) -> int:
-        """How many batches are done at once just now."""
-        return sum(self._roster.fit.values())
-
-    @property
     def has_room(self) -> bool:
         """Whether another batch should be sent."""
-        threads = self.threads
+        threads = sum(self._roster.fit.values())
         return len(self._batches) < threads + max(2, int(threads * MORE_THAN_THREADS))
 
     def send(self, pieces: Sequence[Json]) -> None:
@@ -239,7 +234,7 @@ class _Dispatch:
         """Take everything back and stop who has begun; tell whether all have come to their end."""
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
         self._batches.clear()
-        return halt(self._cluster, self._job.id)
+        return _halt(self._cluster, self._job.id)
 
     def close(self) -> None:
         """Watch nobody any more."""
@@ -320,7 +315,7 @@ def _is_of_the_worker(error: Exception | None) -> bool:
     return isinstance(error, UnreachableError) and not isinstance(error, BusyError | SourceError)
 
 
-def halt(cluster: Cluster, job: str) -> bool:
+def _halt(cluster: Cluster, job: str) -> bool:
     """Stop all that is done for a job at any worker; tell whether everything has come to its end."""
     try:
         left = list(cluster.threads())
