@@ -6,7 +6,6 @@ cannot be brought down is refused; then what waits has to be written first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -39,7 +38,7 @@ class NetChanges(Struct, frozen=True):
     """What changes do together, in the order in which it is written. ``updates`` are by the columns sent."""
 
     first_deletes: list[Row]
-    updates: Mapping[tuple[int, ...], list[Row]]
+    updates: dict[tuple[int, ...], list[Row]]
     inserts: list[Row]
     last_deletes: list[Row]
 
@@ -50,7 +49,7 @@ class TableChanges:
     def __init__(self, table: DestinationTable) -> None:
         self.table = table
         self.waiting: list[Waiting] = []
-        self._fates: dict[Row, _NetChange] = {}
+        self._net_changes: dict[Row, _NetChange] = {}
         self._inserts: list[Row] = []
 
     def add(self, waiting: Waiting) -> bool:
@@ -62,19 +61,18 @@ class TableChanges:
 
     def net(self) -> NetChanges:
         """Return what the changes do together."""
-        net = NetChanges([], {}, self._inserts, [])
-        updates: dict[tuple[int, ...], list[Row]] = {}
-        for key, fate in self._fates.items():
-            if fate.is_deleted_first:
-                net.first_deletes.append(key)
-            if fate.row is not None:
-                if fate.is_insert:
-                    net.inserts.append(fate.row)
+        total = NetChanges([], {}, self._inserts, [])
+        for key, net in self._net_changes.items():
+            if net.is_deleted_first:
+                total.first_deletes.append(key)
+            if net.row is not None:
+                if net.is_insert:
+                    total.inserts.append(net.row)
                 else:
-                    updates.setdefault(_sent(fate.row), []).append(fate.row)
-            if fate.is_deleted_last:
-                net.last_deletes.append(key)
-        return NetChanges(net.first_deletes, updates, net.inserts, net.last_deletes)
+                    total.updates.setdefault(_sent(net.row), []).append(net.row)
+            if net.is_deleted_last:
+                total.last_deletes.append(key)
+        return total
 
     def _take(self, change: RowChange) -> bool:
         if not self.table.key:
@@ -89,25 +87,25 @@ class TableChanges:
         return self._update(change)
 
     def _insert(self, key: Row, row: Row) -> bool:
-        fate = self._fates.get(key)
-        if fate is None:
-            self._fates[key] = _NetChange(row=row, is_insert=True)
+        net = self._net_changes.get(key)
+        if net is None:
+            self._net_changes[key] = _NetChange(row=row, is_insert=True)
             return True
-        if fate.row is not None or fate.is_deleted_last:
+        if net.row is not None or net.is_deleted_last:
             return False
-        fate.row, fate.is_insert = row, True
+        net.row, net.is_insert = row, True
         return True
 
     def _delete(self, key: Row) -> bool:
-        fate = self._fates.get(key)
-        if fate is None:
-            self._fates[key] = _NetChange(is_deleted_first=True)
-        elif fate.row is None or fate.is_deleted_last:
+        net = self._net_changes.get(key)
+        if net is None:
+            self._net_changes[key] = _NetChange(is_deleted_first=True)
+        elif net.row is None or net.is_deleted_last:
             return False
-        elif fate.is_insert:
-            fate.is_deleted_last = True
+        elif net.is_insert:
+            net.is_deleted_last = True
         else:
-            fate.row, fate.is_deleted_first = None, True
+            net.row, net.is_deleted_first = None, True
         return True
 
     def _update(self, change: Update) -> bool:
@@ -120,22 +118,22 @@ class TableChanges:
         key = self.table.key_of(row)
         if UNCHANGED in key:
             return False
-        fate = self._fates.get(key)
-        if fate is None:
-            self._fates[key] = _NetChange(row=row)
+        net = self._net_changes.get(key)
+        if net is None:
+            self._net_changes[key] = _NetChange(row=row)
             return True
-        if fate.row is None or fate.is_deleted_last:
+        if net.row is None or net.is_deleted_last:
             return False
-        fate.row = _merged(fate.row, row)
+        net.row = _merged(net.row, row)
         return True
 
     def _move(self, before: Row, row: Row) -> bool:
         """A row gets another key."""
         key = self.table.key_of(row)
-        there, fate = self._fates.get(key), self._fates.get(before)
+        there, net = self._net_changes.get(key), self._net_changes.get(before)
         if UNCHANGED in row or (there and (there.row is not None or there.is_deleted_last)):
             return False
-        if fate and (fate.row is None or fate.is_deleted_last):
+        if net and (net.row is None or net.is_deleted_last):
             return False
         return self._delete(before) and self._insert(key, row)
 

@@ -157,7 +157,7 @@ class EntryMaker:
         if len(entries) == 1:
             if special and self._in_order(entries[0]):
                 return []
-            error = self._with_aid(entries[0])
+            error = self._with_workaround(entries[0])
             return [] if error is None else [Refusal(entries[0], error)]
         spare = any(map(is_superusers, entries))
         if not special and self._error(b"".join(entry.sql for entry in entries), spare=spare) is None:
@@ -190,7 +190,7 @@ class EntryMaker:
             )
         return True
 
-    def _with_aid(self, entry: DumpEntry) -> psycopg.Error | None:
+    def _with_workaround(self, entry: DumpEntry) -> psycopg.Error | None:
         """Make an entry, at last with a workaround; return why the server refuses it even so."""
         first: psycopg.Error | None = None
         for workaround in Workaround:
