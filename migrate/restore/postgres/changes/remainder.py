@@ -219,8 +219,8 @@ class _Remainder(Struct):
                     self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
                 self._copy_object(oid, [start for start, _ in source_pieces[oid]])
                 if oid in new and oid in descriptions:
-                    made = _Description.of(oid, maker, None, None)
-                    refused += not self._describe(descriptions[oid].instead_of(made))
+                    statements = descriptions[oid].instead_of(_Description.of(oid, maker, None, None))
+                    refused += bool(statements) and not self._describe(statements)
         if refused:
             self.missing.append(f"owner, privileges or comment of {things(refused, 'new large object')}")
         return len({*different, *self._describe_again(source_pieces.keys() & destination_pieces.keys())})
