@@ -85,6 +85,11 @@ class Server:
         with self._translated():
             return self._connection.variable(name)
 
+    def is_on(self, name: str) -> bool:
+        """Tell whether a global variable is there, and is not off."""
+        with self._translated():
+            return self._connection.is_on(name)
+
     def neighbours(self) -> list[str]:
         """Return the other databases of the server, without its own."""
         rows = self.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")
@@ -235,7 +240,7 @@ class ServerHold(_ServerMode):
         return texts
 
     def _privileged_accounts(self) -> list[str]:
-        if (self._server.variable("super_read_only") or "OFF").upper() not in _OFF:
+        if self._server.is_on("super_read_only"):
             return []
         privileges = ", ".join(f"'{privilege}'" for privilege in _MAY_WRITE)
         try:
@@ -313,9 +318,10 @@ def open_hold(url: str, secrets: Mapping[str, str], request: HoldRequest) -> Sou
     server = Server(parse_url(url, secrets))
     if server.value(_HAS_MODE):
         return DatabaseHold(server)
-    is_on = (server.variable("read_only") or "OFF").upper() not in _OFF
     is_server_wide = (
-        request.whole_server or is_on or any(setting in _VARIABLES for setting in request.settings)
+        request.whole_server
+        or server.is_on("read_only")
+        or any(setting in _VARIABLES for setting in request.settings)
     )
     other_databases = [] if is_server_wide else server.neighbours()
     if not other_databases:
