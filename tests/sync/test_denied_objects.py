@@ -40,6 +40,14 @@ def keys_of(shop: Shop) -> list[str]:
     return [key for key in keys if not key.startswith(".moveout")]
 
 
+def prepared(command: str, old: Shop, there: str, bundle: Path) -> list[str]:
+    """Return the arguments of a sync, or of a restore of a bundle that is exported first."""
+    if command == "sync":
+        return ["sync", f"shop={old.url}", f"shop={there}"]
+    assert call("export", f"shop={old.url}", "--to", bundle).code == 0
+    return ["restore", str(bundle), f"shop={there}"]
+
+
 @pytest.fixture
 def old(minio: S3Server, make_shop: MakeShop) -> Shop:
     shop = make_shop(minio)
@@ -76,11 +84,9 @@ def test_what_is_denied_is_named_and_all_else_arrives(
         old.put("a/1", b"newer")
         old.put("denied/1", b"newer")
     profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)
-    there = f"s3://{new.name}?profile={profile}"
-    words = ["sync", f"shop={old.url}", f"shop={there}", *(["--history"] if history else [])]
-    if command == "restore":
-        assert call("export", f"shop={old.url}", "--to", tmp_path / "bundle").code == 0
-        words = ["restore", str(tmp_path / "bundle"), f"shop={there}"]
+    words = prepared(command, old, f"s3://{new.name}?profile={profile}", tmp_path / "bundle")
+    if history and command == "sync":
+        words.append("--history")
     ended = call(*words)
     assert ended.code == 3, ended
     for key in (*(f"denied/{number}" for number in range(5)), "denied/large"):
@@ -114,13 +120,8 @@ def test_an_object_that_the_destination_fails_to_take_is_named_and_all_else_arri
     monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 0.5)
     denying.word, denying.answer = "denied/1", answer
     new = make_shop(minio)
-    there = (
-        f"s3://{new.name}?profile={extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)}"
-    )
-    words = ["sync", f"shop={old.url}", f"shop={there}"]
-    if command == "restore":
-        assert call("export", f"shop={old.url}", "--to", tmp_path / "bundle").code == 0
-        words = ["restore", str(tmp_path / "bundle"), f"shop={there}"]
+    profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=denying.endpoint)
+    words = prepared(command, old, f"s3://{new.name}?profile={profile}", tmp_path / "bundle")
     ended = call(*words)
     if answer is SILENT:
         assert (ended.code, "it is not S3's" in ended.err) == (5, True), ended
