@@ -206,7 +206,7 @@ def retry_after(value: str | None) -> float | None:
         return None
 
 
-def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
+def required_field(answer: Mapping[str, Any], name: str, what: str) -> Any:
     """Return a field that every S3 server sends. Raises ``UnreachableError`` where it is missing: something on the
     way has answered instead.
     """
@@ -215,7 +215,7 @@ def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
     return answer[name]
 
 
-def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+def not_empty(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     """Return an answer that has any content: an empty one would pass for an empty list, or for no lock. Raises
     ``UnreachableError``.
     """

@@ -15,7 +15,7 @@ from migrate.errors import GoneError, MoveoutError, NotAllowedError, Unreachable
 from migrate.storage.object_lock import FileVersion, Lock, Mode
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import spoken, translate
+from migrate.storage.s3.errors import not_empty, translate
 
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
@@ -193,7 +193,7 @@ class S3ObjectLock:
                 raise NotAllowedError(str(translated_error), next_step=_HELD) from exc
             raise translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
         if operation in _TELLING:
-            spoken(response, f"s3://{self._bucket}/{self._prefix}{key}")
+            not_empty(response, f"s3://{self._bucket}/{self._prefix}{key}")
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         self._server = headers.get("server", "")
         self._look_at_clock(headers.get("date"))

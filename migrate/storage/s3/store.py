@@ -41,14 +41,20 @@ from migrate.storage.s3.errors import (
     asked_range,
     http_date,
     is_invalid_part,
-    needed,
+    not_empty,
     part_of,
-    spoken,
+    required_field,
     translate,
 )
 from migrate.storage.s3.http.client import HttpClient, has_succeeded
 from migrate.storage.s3.http.messages import Request, Response, client_error, error_code, plain
-from migrate.storage.s3.listing.pages import Course, objects_request, parse_objects, parsed, token_behind
+from migrate.storage.s3.listing.pages import (
+    LoopDetector,
+    objects_request,
+    parse_objects,
+    parsed,
+    token_behind,
+)
 
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 SHA256_METADATA = "moveout-sha256"
@@ -147,7 +153,7 @@ class S3Store(BaseStore):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``; one page in memory."""
-        skip, token, course = len(self.s3_location.prefix), "", Course(self.location)
+        skip, token, loops = len(self.s3_location.prefix), "", LoopDetector(self.location)
         first = self.s3_location.prefix + start_after if start_after else ""
         while True:
             page, token = self._page(self.s3_location.prefix + prefix, first, token)
@@ -158,7 +164,7 @@ class S3Store(BaseStore):
                     yield FileInfo(key[skip:], size_bytes, etag, modified)
             if not token:
                 return
-            course.goes_on(token)
+            loops.note(token)
 
     def _page(self, whole_prefix: str, start_after: str, token: str) -> tuple[Page, str]:
         """Return a page of a listing, and where the next one begins. An answer that says nothing is no empty list."""
@@ -168,7 +174,7 @@ class S3Store(BaseStore):
             try:
                 page = parse_objects(body)
                 if not page.keys:
-                    spoken(plain(parsed(body)), self._named(""))
+                    not_empty(plain(parsed(body)), self._named(""))
                 return page, token_behind(body, self._named(""))
             except (ET.ParseError, ValueError) as exc:
                 raise UnreachableError(f"the answer is not a listing ({exc})", about=self._named("")) from exc
@@ -196,7 +202,7 @@ class S3Store(BaseStore):
             response = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
         if response.get("ChecksumAlgorithm") != "CRC64NVME":
             self.checksums = "none"
-        return str(needed(response, "UploadId", self._named(key)))
+        return str(required_field(response, "UploadId", self._named(key)))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
@@ -214,16 +220,16 @@ class S3Store(BaseStore):
         """See ``MultipartStore.parts``."""
         parts: Parts = []
         request: dict[str, Any] = {"UploadId": upload, "MaxParts": self._page_size}
-        course = Course(self._named(key))
+        loops = LoopDetector(self._named(key))
         while True:
             with self._translated(key):
                 page = self._call("list_parts", key, **request)
-            spoken(page, self._named(key))
+            not_empty(page, self._named(key))
             parts.extend(part_of(row) for row in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted(parts, key=lambda part: part.number)
             request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
-            course.goes_on(request["PartNumberMarker"])
+            loops.note(request["PartNumberMarker"])
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
@@ -231,7 +237,7 @@ class S3Store(BaseStore):
         headers = {_CHECKSUM: to_header(crc)} if self.checksums == "crc64nvme" else {}
         query = {"partNumber": str(number), "uploadId": upload}
         response = self._exchange(Request("UploadPart", "PUT", key, query, headers, data))
-        etag = needed(response.headers, "etag", self._named(key)).strip('"')
+        etag = required_field(response.headers, "etag", self._named(key)).strip('"')
         return UploadedPart(number, len(data), etag, crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
@@ -314,7 +320,7 @@ class S3Store(BaseStore):
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
         if headers.get(_CHECKSUM) != crc:
             self.checksums = "none"
-        etag = needed(headers, "etag", self._named(key)).strip('"')
+        etag = required_field(headers, "etag", self._named(key)).strip('"')
         return FileInfo(key, size_bytes, etag, http_date(headers.get("date", "")))
 
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
@@ -325,7 +331,7 @@ class S3Store(BaseStore):
         info = FileInfo(
             key=key,
             size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
-            etag=needed(headers, "etag", self._named(key)).strip('"'),
+            etag=required_field(headers, "etag", self._named(key)).strip('"'),
             modified=http_date(headers.get("last-modified", "")),
             sha256=headers.get(f"x-amz-meta-{SHA256_METADATA}"),
         )
@@ -349,7 +355,7 @@ class S3Store(BaseStore):
 
     def _uploads(self, whole_prefix: str) -> Iterator[Upload]:
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": whole_prefix, "EncodingType": "url"}
-        course = Course(self._named(""))
+        loops = LoopDetector(self._named(""))
         while True:
             try:
                 with self._translated(""):
@@ -358,7 +364,7 @@ class S3Store(BaseStore):
                 if error_code(exc) == _NO_UPLOAD:
                     return
                 raise
-            spoken(page, self._named(""))
+            not_empty(page, self._named(""))
             decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
             for row in page.get("Uploads", ()):
                 key = decode(row["Key"])
@@ -370,7 +376,7 @@ class S3Store(BaseStore):
                 return
             request["KeyMarker"] = decode(page["NextKeyMarker"])
             request["UploadIdMarker"] = page["NextUploadIdMarker"]
-            course.goes_on((request["KeyMarker"], request["UploadIdMarker"]))
+            loops.note((request["KeyMarker"], request["UploadIdMarker"]))
 
     def _algorithm(self) -> dict[str, str]:
         if self.checksums == "none":

@@ -29,7 +29,14 @@ from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
-from migrate.storage.s3.http.messages import READING, Request, Response, asked_bytes, client_error, meant
+from migrate.storage.s3.http.messages import (
+    READING,
+    Request,
+    Response,
+    checked_response,
+    client_error,
+    requested_bytes,
+)
 from migrate.storage.s3.http.signing import Signer
 
 _log = logging.getLogger(__name__)
@@ -151,7 +158,7 @@ class HttpClient:
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
-        most_bytes = 0 if request.method == "HEAD" else asked_bytes(request)
+        most_bytes = 0 if request.method == "HEAD" else requested_bytes(request)
         return connection.send(head, request.body, most_bytes=most_bytes, body=body)
 
     def _connection(self) -> Connection:
@@ -228,7 +235,7 @@ class PendingResponse:
 
     def result(self) -> Response:
         """Return the response, whatever its status. Raises ``OSError``, or why the request cannot be sent, and what
-        ``meant`` does.
+        ``checked_response`` does.
         """
         if self._error is not None:
             raise self._error
@@ -238,7 +245,7 @@ class PendingResponse:
             self._connection.close()
             raise
         self._client.release(self._connection)
-        return meant(self._request, response)
+        return checked_response(self._request, response)
 
     def wait(self) -> Response:
         """Return a successful response. Raises ``MoveoutError`` like ``HttpClient.call``."""

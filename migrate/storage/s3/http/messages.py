@@ -13,7 +13,7 @@ import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.s3.errors import INSTEAD, needed
+from migrate.storage.s3.errors import INSTEAD, required_field
 
 Headers = Mapping[str, str]
 READING = {"GET", "HEAD"}
@@ -66,7 +66,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
 
-def meant(request: Request, response: Response) -> Response:
+def checked_response(request: Request, response: Response) -> Response:
     """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
     before it knows the end. Where a server ignores If-Match, an object of another ETag is a failed precondition. Raises
     ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for, or answers to an
@@ -78,7 +78,7 @@ def meant(request: Request, response: Response) -> Response:
         if response.body and _ERROR.match(response.body):
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, response.headers, response.body)
         if request.operation == "PutObject":
-            needed(response.headers, "etag", request.key)
+            required_field(response.headers, "etag", request.key)
     elif "Range" in request.headers:
         _check_range(request, response)
     if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
@@ -88,7 +88,7 @@ def meant(request: Request, response: Response) -> Response:
     return response
 
 
-def asked_bytes(request: Request) -> int | None:
+def requested_bytes(request: Request) -> int | None:
     """Return how many bytes of an object a request asks for; None where it asks for all, or for all from somewhere."""
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
     return int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else None
@@ -97,7 +97,7 @@ def asked_bytes(request: Request) -> int | None:
 def _check_range(request: Request, response: Response) -> None:
     """Raise where the answer is another range: its bytes would pass for those that were asked for."""
     start = request.headers["Range"].removeprefix("bytes=").partition("-")[0]
-    size_bytes, most_bytes = response.announced_bytes, asked_bytes(request)
+    size_bytes, most_bytes = response.announced_bytes, requested_bytes(request)
     is_longer = most_bytes is not None and size_bytes > most_bytes
     if is_longer or (response.status == HTTPStatus.OK and start != "0"):
         raise MoveoutError(

@@ -266,15 +266,15 @@ _PLAIN = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[^\0-\x1f\x7f-\x9f\ufffd]*", re.DOTAL
 """Prefixes that every server takes as they are: no empty segments, none of dots, no control characters."""
 
 
-class Course:
-    """Where the pages of a listing of ``what`` begin. Some servers repeat themselves: such a listing would not end."""
+class LoopDetector:
+    """Notices where the pages of a listing of ``what`` repeat themselves, as some servers do: it would not end."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._seen: Any = None
         self._steps, self._most_steps = 0, 1
 
-    def goes_on(self, where: Any) -> None:
+    def note(self, where: Any) -> None:
         """Note where the next page begins. Raises ``UnreachableError`` where an earlier one has begun there: one is
         kept, and another after twice as many (Brent's way to find a cycle).
         """
@@ -321,7 +321,7 @@ class Pages:
             prefix, start_after if start_after.startswith(prefix) else "", "", most_keys
         )
         ahead = self._requests.http.begin(request)
-        course, before = Course(self._url), None
+        loops, before = LoopDetector(self._url), None
         while True:
             body = self._body(request, ahead)
             with _readable(self._url):
@@ -329,7 +329,7 @@ class Pages:
             if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
                 token = ""
             if token:
-                course.goes_on(token)
+                loops.note(token)
                 request = objects_request(prefix, "", token, most_keys)
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
@@ -349,7 +349,7 @@ class Pages:
         marker = after if after[0].startswith(prefix) else ("", "")
         request = versions_request(prefix, marker, most_keys)
         ahead = self._requests.http.begin(request)
-        course, before = Course(self._url), None
+        loops, before = LoopDetector(self._url), None
         while True:
             body = self._body(request, ahead)
             with _readable(self._url):
@@ -369,7 +369,7 @@ class Pages:
             following = (unquote_plus(key, errors="strict") if encodes(root) else key, version)
             if following == ("", ""):
                 raise UnreachableError(_BREAKS_OFF, about=self._url)
-            course.goes_on(following)
+            loops.note(following)
             request = versions_request(prefix, following, most_keys)
             ahead = self._requests.http.begin(request)
             yield page
