@@ -43,6 +43,17 @@ def _is_of_content(headers: Mapping[str, str]) -> bool:
     return encryption == "AES256" and "x-amz-server-side-encryption-customer-algorithm" not in headers
 
 
+def only_parts_prove(fetched: Fetched) -> bool:
+    """Tell whether the ETag has the form of one made of MD5s of parts, and no CRC64NVME is kept."""
+    has_form = "-" in fetched.summary.etag and _is_of_content(fetched.headers)
+    return has_form and kept_crc64nvme(fetched.headers) is None
+
+
+def etag_of_parts(md5s: Sequence[bytes]) -> str:
+    """Return the ETag of an object of parts that have these MD5s."""
+    return f"{md5_of(b''.join(md5s))}-{len(md5s)}"
+
+
 def read_again(bucket: Bucket, fetched: Fetched) -> Fetched:
     """Read a small object once more whose bytes contradict what the source says of them: they may have been damaged on
     the way. Return the first read that the source's ETag confirms or that gives the same bytes as the one before;
@@ -131,12 +142,8 @@ class ContentProof:
         if self._kept is not None:
             return None if self._kept == self.crc64nvme else "the CRC64NVME that the server keeps for it"
         if self._ends:
-            parts_md5 = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
-            return (
-                None
-                if etag == f"{parts_md5}-{len(self._ends)}"
-                else "the MD5 of parts that its ETag looks like"
-            )
+            is_same = etag == etag_of_parts(self._digests)
+            return None if is_same else "the MD5 of parts that its ETag looks like"
         if promises_md5(self._fetched) and self.md5 != etag:
             return "the MD5 that its ETag looks like"
         return None

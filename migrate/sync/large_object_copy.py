@@ -26,14 +26,15 @@ from exporters.errors import (
 )
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
-from exporters.objects.source_checksums import ContentProof
+from exporters.objects.source_checksums import ContentProof, etag_of_parts, only_parts_prove
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.restore.objects.destination_terms import has_own_parts, in_parts
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, UploadedPart
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
+from migrate.storage.s3.metadata.object_metadata import is_md5
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
 from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal, source_of
 from migrate.sync.diff import SyncStep
@@ -51,7 +52,8 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 class LargeCopy(Struct):
     """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two. None is made
     of bytes that contradict what the source says of them: they are read again, for they may have been damaged on the
-    way. ``_proof`` is of what is being read, ``_doubted`` of what came before and was doubted.
+    way. ``_proof`` is of what is being read, None where the destination computes the MD5s of the source's own parts:
+    they need not be computed here, too. ``_doubted`` is of what came before and was doubted.
     """
 
     context: SyncContext
@@ -119,7 +121,7 @@ class LargeCopy(Struct):
         """Write an object that was small in parts by one request."""
         context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
-        self._check()
+        self._check(read_item)
         assert self._proof is not None, "its bytes were read"
         described = context.describe(read_item)
         if self.versions:
@@ -149,7 +151,7 @@ class LargeCopy(Struct):
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
             on_begun=lambda upload_id: self.uploads.note(step.key, identity, upload_id),
-            before_end=lambda: self._check(counted_bytes=row.size_bytes),
+            before_end=partial(self._check, read_item, counted_bytes=row.size_bytes),
         )
         sent: Uploaded = upload.run(partial(self._pieces, read_item))
         self.uploads.end(step.key)
@@ -173,21 +175,40 @@ class LargeCopy(Struct):
             bytes_counted=bytes_counted,
         )
 
-    def _check(self, *, counted_bytes: int = 0) -> None:
-        """Raise ``SourceDamagedError`` where what was read is to be read again."""
-        if self._proof is not None and (error := self._proof.error(self._doubted)):
-            self._doubted = self._proof
+    def _check(self, read_item: Item, parts: Sequence[UploadedPart] = (), *, counted_bytes: int = 0) -> None:
+        """Raise ``SourceDamagedError`` where what was read, and has arrived as ``parts``, is to be read again."""
+        proof = self._proof
+        error = self._parts_error(read_item, parts) if proof is None else proof.error(self._doubted)
+        if error is not None:
+            self._doubted = proof
             self.context.progress.grow(size_bytes=counted_bytes)  # which come once more
             raise error
 
+    def _parts_error(self, read_item: Item, parts: Sequence[UploadedPart]) -> SourceDamagedError | None:
+        """Compare the source's ETag with what the destination's of parts, in order, come to."""
+        etags = [part.etag for part in parts]
+        if all(map(is_md5, etags)) and etag_of_parts([*map(bytes.fromhex, etags)]) == read_item.row.etag:
+            return None
+        self.context.destination.has_md5_etags = False
+        return SourceDamagedError(
+            f"{read_item.step.name}: its parts arrive with other ETags than at the source"
+        )
+
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
-        summary = read_item.fetched.summary
-        self._proof = proof = ContentProof(self.context.source, read_item.fetched, read_item.row.part_sizes)
-        proof.update(b"")  # of an object that is one empty part nothing else comes
-        for body in self.context.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
-            self.context.source.cancellation.check()
-            self.context.take(len(body))
-            proof.update(body)
+        fetched, row, context = read_item.fetched, read_item.row, self.context
+        is_proved_there = (
+            has_own_parts(row) and list(sizes) == list(row.part_sizes) and only_parts_prove(fetched)
+        )
+        if is_proved_there and context.destination.has_md5_etags and not context.terms.encrypts:
+            self._proof = None
+        else:
+            self._proof = ContentProof(context.source, fetched, row.part_sizes)
+            self._proof.update(b"")  # of an object that is one empty part nothing else comes
+        for body in context.source.stream_parts(fetched.summary, sizes, window_bytes=WINDOW_BYTES):
+            context.source.cancellation.check()
+            context.take(len(body))
+            if self._proof is not None:
+                self._proof.update(body)
             yield body
 
 

@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.sync import large_object_copy
 from migrate.sync.large_object_copy import Uploads
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
@@ -297,6 +298,53 @@ def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     assert "Contents" not in move.destination.boto.list_objects_v2(
         Bucket=move.destination.name, Prefix="video"
     )
+
+
+def test_md5s_of_parts_that_the_destination_computes_are_not_computed_here(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are most of the work."""
+    data = random.Random(1).randbytes(2 * PART)
+    upload(move.source, "video", data, PART)
+    monkeypatch.setattr(large_object_copy, "ContentProof", None)
+    assert move.run().copied == 1
+    assert body(move.destination, "video") == data
+    assert move.contents(move.source) == move.contents(move.destination)
+
+
+@dataclass(slots=True)
+class OtherETagsProxy(HttpProxy):
+    """Answers to parts with ETags that are no MD5s of them."""
+
+    parts: int = 0
+
+    def handle(self, asked: Asked) -> Answer:
+        answer = self.forward(asked)
+        if asked.method != "PUT" or "partNumber" not in asked.query:
+            return answer
+        self.parts += 1
+        headers = ((name, text[::-1] if name.lower() == "etag" else text) for name, text in answer.headers)
+        return replace(answer, headers=tuple(headers))
+
+
+def test_where_the_etags_of_parts_are_no_md5s_they_are_computed_here(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first object is read again therefore, no other one."""
+    data = random.Random(2).randbytes(11 * 2**20)
+    for key in ("a", "b", "c"):
+        upload(move.source, key, data, 5 * 2**20)
+    old, new = move.source.server, move.destination.server
+    with CountingProxy(old.endpoint) as counting, OtherETagsProxy(new.endpoint) as proxy:
+        profiles = [
+            extra_profile(monkeypatch, tmp_path, server, endpoint=there.endpoint)
+            for server, there in ((old, counting), (new, proxy))
+        ]
+        done = replace(move, profiles=tuple(profiles), opened={}).run(workers=1)
+    assert (done.copied, done.exit_code, proxy.parts > 0) == (3, 0, True), done
+    assert 4 * len(data) <= counting.received < 4.5 * len(data)
+    assert not [loss for row in move.record_rows() for loss in row["losses"]]
+    assert move.contents(move.source) == move.contents(move.destination)
 
 
 def makes_one_of_many(asked: Asked) -> bool:

@@ -155,7 +155,7 @@ class Writer(Struct, frozen=True):
             self.progress,
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
-            before_end=self.check,
+            before_end=lambda _: self.check(),
         )
         try:
             with _LARGE_AT_ONCE:

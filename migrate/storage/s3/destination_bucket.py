@@ -112,6 +112,8 @@ class DestinationBucket:
         self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
         self.refuses_small_parts = False
         """Once it has refused an object since parts of it were too small."""
+        self.has_md5_etags = True
+        """Until the ETags of parts that it took were others than those that the source has made an ETag of."""
 
     @property
     def server(self) -> str:

@@ -64,8 +64,8 @@ class _RefusedError(Exception):
 class PartsUpload(Struct):
     """One object on its way. ``named`` is the upload to continue, where the caller has it. Else, with ``resumes``, it
     is the unfinished one of the key that has most bytes. If others had begun that, it shows in what becomes of it.
-    ``on_begun`` is called with a new one before the first part is sent; ``before_end`` raises where the object must not
-    be made.
+    ``on_begun`` is called with a new one before the first part is sent; ``before_end`` gets all parts in order, and
+    raises where the object must not be made of them.
     """
 
     destination: DestinationBucket
@@ -81,7 +81,7 @@ class PartsUpload(Struct):
     numbers: Sequence[int] = ()
     """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
-    before_end: Callable[[], None] = lambda: None
+    before_end: Callable[[Sequence[UploadedPart]], None] = lambda _: None
     _counted: list[int] = field(default_factory=list)
     """The sizes of the parts that the progress has counted, by any thread."""
 
@@ -193,12 +193,13 @@ class PartsUpload(Struct):
         if sha256 and sha256_hash.hexdigest() != sha256:
             patient.abort(key, upload.id)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
-        self.before_end()
+        sent.sort(key=lambda part: part.number)
+        self.before_end(sent)
         by_number = {part.number: part for part in sent}
         # Of the parts in the order in which they were read: that is the object, however they are numbered.
         crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
         try:
-            info = patient.complete(key, upload.id, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
+            info = patient.complete(key, upload.id, sent, crc64nvme=crc)
         except MoveoutError as exc:
             strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError):
