@@ -21,9 +21,9 @@ from msgspec import Struct, field
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
-from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, SlowDownError, UnreachableError
+from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
-from migrate.storage.s3.http.messages import Headers, Request, was_answered
+from migrate.storage.s3.http.messages import Headers, Request, is_server_fault, was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
 
 LONGEST_KEY_BYTES = 1024
@@ -199,10 +199,7 @@ def stops_all(destination: DestinationBucket, error: MoveoutError) -> bool:
     """Tell whether what one write ended in stops all others. Access that is denied to one key does not, nor an error
     of the server itself, where the destination takes a key of our own; this is tried every few seconds at most.
     """
-    is_of_server = (
-        isinstance(error, UnreachableError) and was_answered(error) and not isinstance(error, SlowDownError)
-    )
-    if not (isinstance(error, NotAllowedError) or is_of_server):
+    if not isinstance(error, NotAllowedError) and not is_server_fault(error):
         return isinstance(error, UnreachableError | NoSpaceError)
     with destination.probe_lock:
         if time.monotonic() - destination.took_probe_at < _TRUSTED_SECONDS:

@@ -22,7 +22,7 @@ from migrate.storage.retry import Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
 from migrate.storage.s3.http.connection import SILENT_SECONDS
-from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket, was_answered
+from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket, is_server_fault
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -147,7 +147,7 @@ class Requests:
         assert error is not None
         if not error.retryable:
             return self._failed(job, error)
-        if patient or isinstance(error, SlowDownError) or not was_answered(error):
+        if patient or not is_server_fault(error):
             return self.again(job, follow_up)
         policy = RetryPolicy(RetryTimeout(LITTLE_PATIENCE_SECONDS), cancellation=self.cancellation)
         return self.again(job, follow_up, policy)

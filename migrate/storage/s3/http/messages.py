@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
-from migrate.errors import MoveoutError, UnreachableError
+from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.storage.s3.errors import INSTEAD, required_field
 
 Headers = Mapping[str, str]
@@ -156,6 +156,12 @@ def error_code(error: MoveoutError) -> str:
 def was_answered(error: MoveoutError) -> bool:
     """Tell whether the server gave the error itself, rather than the way to it."""
     return isinstance(error.__cause__, boto_errors.ClientError)
+
+
+def is_server_fault(error: MoveoutError) -> bool:
+    """Tell whether the server answered with an error of its own, other than that it is asked too much."""
+    is_passing = isinstance(error, UnreachableError) and not isinstance(error, SlowDownError)
+    return is_passing and was_answered(error)
 
 
 def plain(elements: Iterable[Any]) -> dict[str, str]:
