@@ -6,6 +6,7 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from exporters.postgres.live_digests import live_tables
+from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_each, script
@@ -95,3 +96,44 @@ def test_a_virtual_column_with_another_expression_has_other_values(server, tmp_p
     run_each(url, "ALTER TABLE t ALTER v SET EXPRESSION AS (n * 3);\n")
     assert export_database(url, tmp_path).complete
     assert differences(read_bundle(tmp_path), url) == []
+
+
+@pytest.mark.torture
+def test_virtual_columns_are_stored_at_a_server_that_has_none(server, other_postgres, tmp_path):
+    major, started = server
+    if major < 18 or int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) >= 180000:
+        pytest.skip("both or none have such columns")
+    url, destination = started.database(), other_postgres.database()
+    columns = "a int, v int GENERATED ALWAYS AS (a * 2), s int GENERATED ALWAYS AS (a * 3) STORED"
+    run_each(url, f"CREATE TABLE t ({columns});\nINSERT INTO t VALUES (1), (NULL);\n")
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    restored = restore_from(reader, "app", destination)
+    assert (restored.findings, restored.left_out) == ((), ())
+    (note,) = [note for note in restored.notes if "virtual" in note]
+    assert note.startswith("TABLE public.t: v stored")
+    run_each(destination, "INSERT INTO t VALUES (2);\n")
+    assert fetch(destination, "SELECT * FROM t ORDER BY a") == [(1, 2, 3), (2, 4, 6), (None, None, None)]
+    run_each(destination, "DELETE FROM t WHERE a = 2;\n")
+    assert differences(reader, destination) == []
+    assert definition_gaps(url, {}, destination, {}, (), None) == []
+
+
+@pytest.mark.torture
+def test_virtual_columns_stay_virtual_where_a_table_is_made_with_its_columns_in_another_order(
+    server, tmp_path
+):
+    major, started = server
+    if major < 18:
+        pytest.skip("it has no virtual columns")
+    url, destination = started.database(), started.database()
+    run_each(
+        url,
+        "CREATE TABLE above (a int);\nCREATE TABLE t (x int, v int GENERATED ALWAYS AS (x * 2), a int);\n"
+        "ALTER TABLE t INHERIT above;\nINSERT INTO t VALUES (1, DEFAULT, 2);\n",
+    )
+    assert export_database(url, tmp_path).complete
+    restored = restore_from(read_bundle(tmp_path), "app", destination)
+    assert (restored.findings, restored.left_out) == ((), ())
+    query = "SELECT attname::text, attgenerated::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"
+    assert fetch(destination, query) == fetch(url, query) == [("x", ""), ("v", "v"), ("a", "")]

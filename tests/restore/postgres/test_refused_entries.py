@@ -1,7 +1,7 @@
 """What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.optional_clauses import parse_statement
+from migrate.restore.postgres.definitions.optional_clauses import parse_statement, with_stored_columns
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from
 
@@ -118,3 +118,23 @@ def test_statements_hold_without_their_optional_clauses():
         assert statement.without(statement.optional()) == bare
         more = ["ALTER COLUMN a SET COMPRESSION pglz"] * (kind == "TABLE")
         assert [clause.label for clause in statement.optional()] == [*labels, *more]
+
+
+VIRTUAL = b"""CREATE TABLE public.t (
+    a integer,
+    "b, )" integer GENERATED ALWAYS AS ((a * 2)) NOT NULL,
+    c text DEFAULT 'GENERATED ALWAYS AS (1)'::text,
+    d integer GENERATED ALWAYS AS ((a * 3)) STORED,
+    e text GENERATED ALWAYS AS ((c || ')'::text))
+);
+"""
+
+
+def test_virtual_columns_are_stored_where_the_server_has_none():
+    entry = DumpEntry(0, "TABLE", "t", "public", VIRTUAL)
+    stored, names = with_stored_columns(entry)
+    assert names == ['"b, )"', "e"]
+    assert stored.sql == VIRTUAL.replace(b"2)) N", b"2)) STORED N").replace(b"text))", b"text)) STORED")
+    assert with_stored_columns(stored) == (stored, [])
+    plain = DumpEntry(0, "TABLE", "t", "public", TABLE)
+    assert with_stored_columns(plain) == (plain, ())

@@ -113,7 +113,7 @@ definitions(kind, label, stored, printed, made_by) AS (
     FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
   FROM relations r WHERE r.relkind IN ('r', 'p')
   UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
-    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated, d.oid IS NULL, (SELECT collname FROM
+    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated <> '', d.oid IS NULL, (SELECT collname FROM
       pg_catalog.pg_collation l WHERE l.oid = a.attcollation)), pg_get_expr(d.adbin, d.adrelid), d.xmin
   FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

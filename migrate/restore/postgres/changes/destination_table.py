@@ -188,12 +188,13 @@ def _check_shape(
                 f"the column {quote_name(name)} is {declared}, at the destination {columns[name].declared}"
             )
             steps.append(f"ALTER COLUMN {quote_name(name)} TYPE {declared}")
+    computed = "; a column that the source computes (GENERATED) is then to be added again, as it has it"
     if differences:
         raise ChangeConflictError(
             f"from {position} on the source has another definition of {label}: {'; '.join(differences)}",
             next_step="give the source's ALTER TABLE at the destination, too, such as"
-            f" ALTER TABLE {label} {', '.join(steps)}; then run the same command again, or first moveout"
-            " resync, if the source's ALTER TABLE has rewritten its rows",
+            f" ALTER TABLE {label} {', '.join(steps)}{computed if extra else ''}; then run the same command again, or"
+            " first moveout resync, if the source's ALTER TABLE has rewritten its rows",
         )
 
 

@@ -33,7 +33,8 @@ _COLUMNS = """
 SELECT a.attname, pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
   || coalesce(' COLLATE ' || pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname), '')
   || CASE WHEN d.oid IS NULL THEN ''
-    WHEN {generated} THEN ' GENERATED ALWAYS AS (' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) || ') STORED'
+    WHEN {generated} <> '' THEN ' GENERATED ALWAYS AS (' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) || ')'
+      || CASE {generated} WHEN 's' THEN ' STORED' ELSE '' END
     ELSE ' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) END
   || CASE WHEN a.attnotnull AND NOT {named} THEN ' NOT NULL' ELSE '' END, a.attislocal
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -84,7 +85,7 @@ def reordered(
     label = quote_qualified(entry.schema, entry.name)
     version = connection.info.server_version
     query = _COLUMNS.format(
-        generated="a.attgenerated <> ''" if version >= _GENERATED_VERSION else "false",
+        generated="a.attgenerated" if version >= _GENERATED_VERSION else "''",
         named="true" if version >= _NAMED_VERSION else "false",
     )
     rows = connection.execute(query.encode(), (label,)).fetchall()

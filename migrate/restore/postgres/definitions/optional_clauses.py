@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, tokens
 
 GENERATED = "generation expression"
 """What the labels of such clauses begin with."""
+_VIRTUAL = re.compile(rb"GENERATED ALWAYS AS \(.*\)(?=\s*\Z)", re.DOTALL)
+"""A generation expression whose values are not stored. pg_dump writes no word for that."""
 
 _TABLE = re.compile(rb"^CREATE (?:UNLOGGED |FOREIGN )?TABLE " + QUALIFIED, re.MULTILINE)
 _RANGE = re.compile(rb"^CREATE TYPE " + QUALIFIED + rb" AS RANGE", re.MULTILINE)
@@ -95,6 +98,25 @@ def with_late_validator(entry: DumpEntry) -> bytes | None:
     late = rb"\1\4" + b"\n\nALTER FOREIGN DATA WRAPPER " + rb"\2\3;"
     sql, count = _VALIDATOR.subn(late, entry.sql, count=1)
     return sql if count and entry.kind == "FOREIGN DATA WRAPPER" else None
+
+
+def with_stored_columns(entry: DumpEntry) -> tuple[DumpEntry, Sequence[str]]:
+    """Return a table's entry with stored columns in place of virtual ones, and the names of these in it: servers before
+    18 take no others.
+    """
+    statement = parse_statement(entry) if b" GENERATED ALWAYS AS (" in entry.sql else None
+    if statement is None:
+        return entry, ()
+    names: list[str] = []
+
+    def stored(clause: Clause) -> Clause:
+        if not (clause.label.startswith(GENERATED) and _VIRTUAL.match(clause.sql)):
+            return clause
+        names.append(clause.label.removeprefix(f"{GENERATED} of column "))
+        return replace(clause, sql=_VIRTUAL.sub(rb"\g<0> STORED", clause.sql))
+
+    elements = [[stored(clause) for clause in element] for element in statement.elements]
+    return replace(entry, sql=replace(statement, elements=elements).without(())), names
 
 
 def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -> Statement | None:

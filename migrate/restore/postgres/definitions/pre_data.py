@@ -21,6 +21,7 @@ from migrate.restore.postgres.definitions.dump_script import (
     under_settings,
 )
 from migrate.restore.postgres.definitions.extensions import members, with_versions
+from migrate.restore.postgres.definitions.optional_clauses import with_stored_columns
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser
 from migrate.restore.postgres.definitions.roles import (
@@ -47,6 +48,8 @@ SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_functiondef(oid), '^CREATE OR
 FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid >= 16384 AND prokind <> 'a'
 """
 """Functions that somebody has made in pg_catalog, as ``exporters.postgres.definitions.system_schema`` writes them."""
+_VIRTUAL_VERSION = 180000
+"""From this version on generated columns may be virtual."""
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
@@ -82,6 +85,7 @@ def _define(job: PostgresRestore, notes: Sequence[str] = ()) -> None:
     try:
         missing = _find_missing(job)
         script = _script(job, missing)
+        notes = [*notes, *_stored_here(connection, script.entries)]
         try:
             with durable("restore.postgres.pre_data"), connection.transaction():
                 _begin(job, notes)
@@ -168,6 +172,18 @@ def _without_present(
     )
 
 
+def _stored_here(connection: psycopg.Connection[Any], entries: Sequence[DumpEntry]) -> list[str]:
+    """Return notes about columns that are virtual at the source, and are made as stored ones here."""
+    if connection.info.server_version >= _VIRTUAL_VERSION:
+        return []
+    names = ((entry.label, with_stored_columns(entry)[1]) for entry in entries)
+    return [
+        f"{label}: {', '.join(columns)} stored, virtual at the source: PostgreSQL has that from 18 on"
+        for label, columns in names
+        if columns
+    ]
+
+
 def _make_all(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
     """Run all entries, with what was added to extensions behind these; return what was left out."""
     extensions = job.definitions.extensions()
@@ -191,7 +207,10 @@ def _make(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
     privileged = job.portable or is_superuser(connection)
     alone = job.alone or job.selection.left_out
     maker = EntryMaker(connection, alone=alone, privileged=privileged, orders=job.orders)
-    return maker.make(_without_present(connection, entries))
+    entries = _without_present(connection, entries)
+    if connection.info.server_version < _VIRTUAL_VERSION:
+        entries = [with_stored_columns(entry)[0] for entry in entries]
+    return maker.make(entries)
 
 
 def _make_in_batches(job: PostgresRestore, script: Script, done: AbstractSet[str]) -> None:
