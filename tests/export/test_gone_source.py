@@ -56,7 +56,8 @@ MANY_ROWS = (
 
 class DyingStore(StoreWrapper):
     """A location that calls ``die`` once so many units are committed, and the outline of their source is there. Each
-    unit is committed alone; what ``die`` raises, all later writes raise.
+    unit is committed alone; what ``die`` raises, later writes and removals of units raise, too. The
+    lease is given back.
     """
 
     def __init__(self, store, die, *, units):
@@ -66,8 +67,7 @@ class DyingStore(StoreWrapper):
         self._error = None
 
     def put(self, key, data, *, sha256=None):
-        if self._error is not None:
-            raise self._error
+        self._require_life()
         is_unit = "/units/" in key
         if is_unit:
             assert self._is_noted.wait(120)
@@ -78,6 +78,15 @@ class DyingStore(StoreWrapper):
         if is_unit:
             self._die_after(1)
         return info
+
+    def delete(self, key):
+        if "/units/" in key:
+            self._require_life()
+        super().delete(key)
+
+    def _require_life(self):
+        if self._error is not None:
+            raise self._error
 
     def _die_after(self, units):
         self._left -= units
