@@ -219,7 +219,7 @@ def test_what_keeps_a_followed_source_from_arriving_is_a_warning(other_postgres,
     assert {problem: finding["severity"] for problem, finding in problems.items()} == {
         "wal_level is replica": "slow",
         '1 table cannot be followed ("public"."keyless"): it has no primary key and no replica identity: once'
-        " published, it would refuse UPDATE and DELETE": "slow",
+        " published, it refuses UPDATE and DELETE": "slow",
         'the role "doctor_new" may not keep triggers and foreign keys from firing': "loses",
     }
     assert "delta passes" in problems["wal_level is replica"]["consequence"]

@@ -27,36 +27,34 @@ _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
 _LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
 """So long a lock is waited for at once, while others wait behind it, and in all."""
-_GENERATED_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 180000
+_GENERATED_VERSION, _ROOT_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 130000, 180000
+_REFUSES = "once published, it refuses UPDATE and DELETE"
+_OTHER_KEY = "moveout cutover then reads it again. Or make a key without such columns its replica identity"
+_ALTERED = "it was altered since the base, so it sends other changes, or others of their columns"
+_IN_PART = "only some of its rows or columns are published since the base"
+_WRITTEN_MEANWHILE = "then moveout resync of each table that was written to meanwhile"
+_LEFT = "it was made anew since the base, or has left the publication, so its changes are not followed"
+_READ_AGAIN = "moveout resync reads it again, else moveout cutover does"
 
 _IDENTITIES = """
-SELECT c.oid::int8 AS oid, c.relreplident AS identity, pg_has_role(c.relowner, 'USAGE') AS owned,
-  pg_get_userbyid(c.relowner)::text AS owner, current_user::text AS role, i.indexrelid IS NOT NULL AS has_index,
+SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relreplident AS identity,
+  pg_has_role(c.relowner, 'USAGE') AS owned, pg_get_userbyid(c.relowner)::text AS owner, current_user::text AS role,
+  i.indexrelid IS NOT NULL AS has_index,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND {stored})
     AS has_generated_key,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {stored}) AS has_stored,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {virtual}) AS has_virtual
-FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND {identifies}
-WHERE c.oid = ANY (%(oids)s::oid[])
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+  AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
+WHERE c.oid = ANY (%(oids)s::oid[]) ORDER BY 2, 3
 """
-_IDENTIFIES = """i.indimmediate AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-  AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)"""
 """The index that identifies rows is chosen as the server does it (RelationGetIndexList in
 src/backend/utils/cache/relcache.c): a deferrable primary key is none.
 """
-
-
 _PUBLISHED = """
-SELECT r.prrelid::int8 AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-WHERE p.pubname = %(publication)s
-"""
-_REFUSING = f"""
-SELECT n.nspname::text AS schema, c.relname::text AS name
-FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE p.pubname = %(publication)s AND c.relreplident <> 'f'
-  AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND {_IDENTIFIES})
-ORDER BY 1, 2
+SELECT r.prrelid::int8 AS oid, to_jsonb(r) ->> 'prqual' IS NOT NULL OR to_jsonb(r) ->> 'prattrs' IS NOT NULL AS is_part
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = %(publication)s
 """
 _UNPUBLISHED = """
 SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -65,11 +63,19 @@ WHERE c.relkind = 'r' AND n.nspname || '.' || c.relname = ANY (%(names)s) AND NO
   WHERE p.pubname = %(publication)s AND r.prrelid = c.oid)
 ORDER BY 1, 2
 """
-_SENDS = "SELECT FROM pg_publication p WHERE pubname = %(publication)s AND to_jsonb(p) ->> 'pubgencols' = 's'"
-_PUBLISHED_NAMES = (
-    "SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables"
-    " WHERE pubname = %(publication)s"
-)
+_SENT = """
+SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AS is_all,
+  coalesce(to_jsonb(p) ->> 'pubviaroot', 'false')::bool AS by_root,
+  coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's' AS with_generated
+FROM pg_publication p WHERE pubname = %(publication)s
+"""
+_PUBLISHED_NAMES = """
+SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_publication p
+JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE pubname = %(publication)s AND pubinsert AND pubupdate AND pubdelete AND pubtruncate
+  AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL
+"""
 
 
 class BaseTable(Struct, frozen=True):
@@ -111,13 +117,8 @@ def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[Postgr
     their own; what this role may not read is not in the base either.
     """
     version = connection.info.server_version
-    generated = "a.attgenerated = '{}'" if version >= _GENERATED_VERSION else "false"
-    query = _IDENTITIES.format(
-        identifies=_IDENTIFIES, stored=generated.format("s"), virtual=generated.format("v")
-    )
     candidates = [table for table in tables if not table.view and (table.exported or table.locked)]
-    rows = fetch(connection, query, {"oids": [table.oid for table in candidates]})
-    identities = {row["oid"]: row for row in rows}
+    identities = _identities(connection, [table.oid for table in candidates])
     followed: list[PostgresTable] = []
     not_followed: list[NotFollowed] = []
     for table in candidates:
@@ -134,11 +135,19 @@ def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[Postgr
     return FollowedTables(followed, not_followed, with_generated)
 
 
+def _identities(connection: psycopg.Connection[Any], oids: Sequence[int]) -> dict[int, Mapping[str, Any]]:
+    """Return what identifies the rows of tables, by their numbers."""
+    generated = (
+        "a.attgenerated = '{}'" if connection.info.server_version >= _GENERATED_VERSION else "'{}' = ''"
+    )
+    query = _IDENTITIES.format(stored=generated.format("s"), virtual=generated.format("v"))
+    return {row["oid"]: row for row in fetch(connection, query, {"oids": [*oids]})}
+
+
 def _obstacle(
     table: PostgresTable, identity: Mapping[str, Any] | None, version: int
 ) -> tuple[str, str] | None:
     """Return why a table cannot be published, and the statement that removes the reason."""
-    full = f"ALTER TABLE {table.label} REPLICA IDENTITY FULL;"
     if table.locked:
         return f"another session keeps it locked: {table.locked}", ""
     if identity is None:
@@ -148,17 +157,29 @@ def _obstacle(
     if not identity["owned"]:
         owner, role = quote_name(identity["owner"]), quote_name(identity["role"])
         return f"only its owner {owner} may publish it", f"GRANT {owner} TO {role};"
+    can_send = version >= _PUBLISHED_GENERATED_VERSION
+    return _unidentified(table.label, identity, version, sends_generated=can_send)
+
+
+def _unidentified(
+    label: str, identity: Mapping[str, Any], version: int, *, sends_generated: bool
+) -> tuple[str, str] | None:
+    """Return why nothing in the log identifies the rows of a table once it is published, and the statement that ends
+    that. ``sends_generated``: the publication sends the values of stored generated columns.
+    """
+    full = f"ALTER TABLE {label} REPLICA IDENTITY FULL;"
+    is_checked = version >= _PUBLISHED_GENERATED_VERSION
     if identity["identity"] == "f":
         if identity["has_virtual"]:
-            reason = "the server refuses UPDATE and DELETE of a published table that has REPLICA IDENTITY FULL and a"
-            return f"{reason} virtual generated column", ""
+            return f"it has REPLICA IDENTITY FULL and a virtual generated column: {_REFUSES}", ""
+        if is_checked and identity["has_stored"] and not sends_generated:
+            return f"it has REPLICA IDENTITY FULL and a generated column that is not sent: {_REFUSES}", ""
         return None
     if not identity["has_index"]:
-        reason = (
-            "it has no primary key and no replica identity: once published, it would refuse UPDATE and DELETE"
-        )
-        return reason, full
-    if identity["has_generated_key"] and version < _PUBLISHED_GENERATED_VERSION:
+        return f"it has no primary key and no replica identity: {_REFUSES}", full
+    if identity["has_generated_key"] and not sends_generated:
+        if is_checked:
+            return f"a generated column that is not sent is part of its key: {_REFUSES}", ""
         return "a generated column is part of its key, and the log has no values of generated columns", full
     return None
 
@@ -175,7 +196,7 @@ def are_covered(
 
 
 def published_tables(connection: psycopg.Connection[Any], publication: str) -> frozenset[tuple[str, str]]:
-    """Return schema and name of the tables of a publication."""
+    """Return schema and name of the tables of a publication that sends all of their changes."""
     rows = fetch(connection, _PUBLISHED_NAMES, {"publication": publication})
     return frozenset((row["schema"], row["name"]) for row in rows)
 
@@ -186,27 +207,38 @@ def base_tables(log: Mapping[str, Any]) -> Mapping[str, BaseTable]:
 
 
 def troubled_tables(connection: psycopg.Connection[Any], log: Mapping[str, Any]) -> list[NotFollowed]:
-    """Return the tables of a publication that have lost what identifies their rows: they refuse UPDATE and DELETE. Then
-    those of the base that are not in the publication any more.
+    """Return the publication where it sends other things than at the base. Then the tables of it whose rows nothing in
+    the log identifies any more, and those of the base that are not in it any more, or only in part.
     """
-    publication = {"publication": log["publication"]}
-
-    def labels(query: str, **names: Any) -> list[str]:
-        rows = fetch(connection, query, {**publication, **names})
-        return [quote_qualified(row["schema"], row["name"]) for row in rows]
-
-    lost = "it has lost its key since, so the source refuses UPDATE and DELETE as long as it is followed"
-    anew = "it was made anew since the base, or has left the publication, so its changes are not followed"
-    return [
-        *(
-            NotFollowed(label, lost, f"at the source: ALTER TABLE {label} REPLICA IDENTITY FULL;")
-            for label in labels(_REFUSING)
-        ),
-        *(
-            NotFollowed(label, anew, "moveout resync reads it again, else moveout cutover does")
-            for label in labels(_UNPUBLISHED, names=[*base_tables(log)])
-        ),
+    publication, version = log["publication"], connection.info.server_version
+    name = quote_name(publication)
+    sends_generated = bool(log.get(SENDS_GENERATED))
+    published = {
+        row["oid"]: row["is_part"] for row in fetch(connection, _PUBLISHED, {"publication": publication})
+    }
+    left = {"publication": publication, "names": [*base_tables(log)]}
+    troubled = [
+        NotFollowed(
+            f"publication {name}",
+            _ALTERED,
+            f"at the source: ALTER PUBLICATION {name} SET"
+            f" ({_options(version, with_generated=sends_generated)}); {_WRITTEN_MEANWHILE}",
+        )
+        for sent in fetch(connection, _SENT, {"publication": publication})
+        if not sent["is_all"] or sent["by_root"] or sent["with_generated"] != sends_generated
     ]
+    for oid, identity in _identities(connection, [*published]).items():
+        label = quote_qualified(identity["schema"], identity["name"])
+        drop = f"at the source: ALTER PUBLICATION {name} DROP TABLE {label};"
+        trouble = _unidentified(label, identity, version, sends_generated=sends_generated)
+        if trouble is not None:
+            reason, statement = trouble
+            remedy = f"at the source: {statement}" if statement else f"{drop} {_OTHER_KEY}"
+            troubled.append(NotFollowed(label, reason, remedy))
+        elif published[oid]:
+            troubled.append(NotFollowed(label, _IN_PART, f"{drop} {_READ_AGAIN}"))
+    labels = [quote_qualified(row["schema"], row["name"]) for row in fetch(connection, _UNPUBLISHED, left)]
+    return [*troubled, *(NotFollowed(label, _LEFT, _READ_AGAIN) for label in labels)]
 
 
 def publish_table(connection: psycopg.Connection[Any], publication: str, table: PostgresTable) -> str:
@@ -218,7 +250,8 @@ def publish_table(connection: psycopg.Connection[Any], publication: str, table: 
         return "; ".join(
             f"{item.reason} ({item.remedy})" if item.remedy else item.reason for item in followed.not_followed
         )
-    if followed.with_generated and not fetch(connection, _SENDS, {"publication": publication}):
+    sent = fetch(connection, _SENT, {"publication": publication})
+    if followed.with_generated and not any(row["with_generated"] for row in sent):
         return "its generated columns identify rows, and the base's publication does not send them"
     if not are_covered(connection, publication, [table]):
         connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
@@ -234,9 +267,7 @@ def make_publication(connection: psycopg.Connection[Any], name: str, followed: F
     are waited for shorter than that, and then the tables are added one by one.
     Raises ``SourceUnreachableError`` where others keep a table locked.
     """
-    options = "publish = 'insert, update, delete, truncate'"
-    if followed.with_generated:
-        options += ", publish_generated_columns = stored"
+    options = _options(connection.info.server_version, with_generated=followed.with_generated)
     connection.execute(f"CREATE PUBLICATION {name} WITH ({options})".encode())
     connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
     for start in range(0, len(followed.tables), _BATCH):
@@ -244,6 +275,16 @@ def make_publication(connection: psycopg.Connection[Any], name: str, followed: F
         if not _are_added(connection, name, batch):
             for table in batch:
                 _add(connection, name, table)
+
+
+def _options(version: int, *, with_generated: bool) -> str:
+    """Return the options of a publication as it is made: each of those that decide what it sends."""
+    options = "publish = 'insert, update, delete, truncate'"
+    if version >= _ROOT_VERSION:
+        options += ", publish_via_partition_root = false"
+    if version >= _PUBLISHED_GENERATED_VERSION:
+        options += f", publish_generated_columns = {'stored' if with_generated else 'none'}"
+    return options
 
 
 def _add(connection: psycopg.Connection[Any], name: str, table: PostgresTable) -> None:

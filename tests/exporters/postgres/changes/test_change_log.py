@@ -191,6 +191,49 @@ def test_tables_that_are_not_followed_any_more_are_named(postgres):
     assert "so its changes are not followed → moveout resync reads it again" in named[0].sentence
 
 
+LATER = """
+ALTER TABLE by_generated REPLICA IDENTITY USING INDEX by_generated_g_key;
+ALTER TABLE by_nothing REPLICA IDENTITY NOTHING;
+ALTER TABLE by_all REPLICA IDENTITY FULL;
+ALTER PUBLICATION {name} SET (publish = 'insert, delete', publish_via_partition_root);
+"""
+TROUBLES = {
+    "by_generated": "a generated column is part of its key, and the log has no values of generated columns",
+    "by_nothing": "it has no primary key and no replica identity: once published, it refuses UPDATE and DELETE",
+}
+
+
+def test_a_publication_or_a_replica_identity_that_was_altered_since_the_base_is_named_with_what_mends_it(
+    postgres,
+):
+    url = postgres.database()
+    if int(fetch(url, "SHOW server_version_num")[0][0]) >= 180000:
+        pytest.skip("it refuses UPDATE and DELETE of such a table, and has words of its own")
+    columns = "id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED UNIQUE NOT NULL"
+    run_sql(url, "".join(f"CREATE TABLE {name} ({columns});" for name in (*TROUBLES, "by_all", "same")))
+    with log_of(url) as (log, base):
+        name = f'"{base.log["publication"]}"'
+        every = {("public", table) for table in (*TROUBLES, "by_all", "same")}
+        assert (log.troubled_tables(base.log), log.logged_tables(base.log)) == ([], every)
+        run_sql(url, LATER.format(name=name))
+        publication, *tables = log.troubled_tables(base.log)
+        assert {table.name: table.reason for table in tables} == {
+            f'"public"."{table}"': reason for table, reason in TROUBLES.items()
+        }
+        assert (publication.name, log.logged_tables(base.log)) == (f"publication {name}", frozenset())
+        assert "moveout resync of each table" in publication.remedy
+        for trouble in (publication, *tables):
+            run_sql(url, trouble.remedy.removeprefix("at the source: ").partition(";")[0])
+        assert (log.troubled_tables(base.log), log.logged_tables(base.log)) == ([], every)
+        if fetch(url, "SELECT current_setting('server_version_num')::int >= 150000")[0][0]:
+            run_sql(
+                url, f"ALTER PUBLICATION {name} DROP TABLE same; ALTER PUBLICATION {name} ADD TABLE same (id)"
+            )
+            (part,) = log.troubled_tables(base.log)
+            assert "only some of its rows or columns" in part.sentence
+            assert log.logged_tables(base.log) == every - {("public", "same")}
+
+
 def test_a_gap_in_the_log_is_an_error(postgres):
     """The server would go on behind the gap without a word."""
     url = postgres.database()
