@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -154,6 +154,13 @@ class Bucket(Protocol):
     def identity(self) -> str:
         """The endpoint, the bucket and the prefix. Where the server says which bucket it is, a second line has that and
         the prefix: it is the same whatever host name or port leads there.
+        """
+        ...
+
+    @property
+    def not_utf_8(self) -> Collection[str]:
+        """The keys, percent-encoded, that listings have shown so far and do not yield: neither JSON nor Parquet holds
+        what is not UTF-8.
         """
         ...
 

@@ -25,7 +25,11 @@ def latin_1_text(text: str) -> str:
 
 def is_utf_8(text: str) -> bool:
     """Tell whether the bytes of a text are UTF-8."""
-    return text.isascii() or not any("\udc80" <= char <= "\udcff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(text: str) -> str:

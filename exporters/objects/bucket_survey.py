@@ -62,6 +62,8 @@ class ListedBucket(Struct):
             yield f"{name}: older versions ({old}) and delete markers ({markers}) leave too"
         if self.excluded:
             yield f"{name}: objects that are not selected and stay: {self.excluded}"
+        if odd_keys := bucket.not_utf_8:
+            yield f"{name}: keys that are not UTF-8: {len(odd_keys)}, such as {min(odd_keys)}; these objects stay"
         if lists_no_keys_beneath(bucket.server):
             yield f"{name}: {BENEATH}"
 

@@ -208,7 +208,9 @@ class ObjectSnapshot:
     def begin_outline(self, workspace: Workspace) -> None:
         """See ``exporters.api.Outlined``: some requests at once, to a server that has just listed the bucket."""
         bucket = self._bucket
-        noted = NotedBucket(bucket.name, bucket.prefix, bucket.server)
+        noted = NotedBucket(
+            bucket.name, bucket.prefix, bucket.server, not_utf_8=tuple(sorted(bucket.not_utf_8))
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-noted") as aside:
             asked = aside.submit(noted_bucket, workspace)
             with suppress(SourceError):
@@ -219,7 +221,8 @@ class ObjectSnapshot:
             if (earlier := asked.result()) and noted.settings is None:
                 noted = earlier  # which has more
             elif earlier:
-                noted = replace(noted, changed=earlier.changed_until(noted.settings or {}))
+                keys = tuple(sorted({*earlier.not_utf_8, *noted.not_utf_8}))
+                noted = replace(noted, changed=earlier.changed_until(noted.settings or {}), not_utf_8=keys)
         self._noted = noted
         noted.note(workspace)
 

@@ -33,7 +33,7 @@ from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceError, reading_state
 from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing import inventory
-from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
+from exporters.objects.listing.hidden_objects import BENEATH, gaps_not_utf_8, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Relisting
@@ -117,6 +117,7 @@ class SummaryWriter(Struct, frozen=True):
             _write_index(self._tables(planned), sink, self.counts)
             self.relisting.end()
             self.counts.gaps.extend(self.relisting.gaps())
+            self.counts.gaps.extend(gaps_not_utf_8(self.bucket, self.inventory.selection))
             configuration = settings.result()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
@@ -206,13 +207,16 @@ class SummaryWriter(Struct, frozen=True):
             },
         )
         kind = "versions" if totals.versions else "objects"
-        enumerations = [] if relisting.refusal else [Enumeration(kind, relisting.how, relisting.count)]
+        unnamed = len(self.bucket.not_utf_8)  # of which there are no rows anywhere
+        enumerations = (
+            [] if relisting.refusal else [Enumeration(kind, relisting.how, relisting.count + unnamed)]
+        )
         enumerations += [report_comparison.enumeration()] if report_comparison else []
         return SourceSummary(
             entries=[entry],
             enumerations=[
-                Enumeration(kind, "the listing", totals.objects),
-                Enumeration(kind, "rows of the index", counts.rows),
+                Enumeration(kind, "the listing", totals.objects + unnamed),
+                Enumeration(kind, "rows of the index", counts.rows + unnamed),
                 *enumerations,
             ],
             gaps=counts.gaps,
@@ -328,6 +332,7 @@ class NotedBucket(Struct, frozen=True):
     settings: dict[str, Any] | None = None
     are_tags_readable: bool = True
     changed: tuple[str, ...] = ()
+    not_utf_8: tuple[str, ...] = ()
 
     def configuration(self) -> dict[str, Any]:
         """See ``Bucket.configuration``."""

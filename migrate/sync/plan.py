@@ -35,7 +35,7 @@ from migrate.sync.versions.version_filter import by_tags, judged, steps_by_tags
 
 _RESERVED = "it lies where moveout keeps the records of syncs, so no sync copies it"
 _REPORTED_AT_ONCE = 5000
-_EXAMPLES = 20
+EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 TAG_SAMPLES = 3
 """So many objects show whether tags may be read."""
@@ -47,7 +47,7 @@ class Plan(Struct):
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
     ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied. ``reserved``:
-    the first few that lie where the records of syncs are, and are none.
+    the first few that lie where the records of syncs are, and are none; ``not_utf_8``: objects that cannot be named.
     """
 
     run: str
@@ -62,6 +62,7 @@ class Plan(Struct):
     examples: dict[Action, list[str]] = field(default_factory=dict)
     samples: list[ObjectSummary] = field(default_factory=list)
     reserved: list[Gap] = field(default_factory=list)
+    not_utf_8: list[Gap] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -177,6 +178,8 @@ class Sides(Struct, frozen=True):
     def listings(self, *, other_pages: bool = False) -> Listings:
         """Return the listing of the source and that of the destination, both begun; see ``Bucket.pages``."""
         listing, prefix = self.destination.reader.listing, self.destination.prefix
+        for pages in (self.source.listing, listing):
+            pages.not_utf_8.clear()
         source_pages = self.source.pages(versions=self.history, until=no_end, other_pages=other_pages)
         of_destination = listing.versions if self.history else listing.objects
         destination_pages = of_destination(prefix, other_pages=other_pages)
@@ -249,10 +252,10 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     plan.steps[step.do] += 1
     plan.known[step.do] += step.known
     examples = plan.examples.setdefault(step.do, [])
-    if len(examples) < _EXAMPLES:
+    if len(examples) < EXAMPLES:
         examples.append(step.key)
     is_reserved = step.why == _RESERVED and not is_record(step.source.key if step.source else step.key)
-    if is_reserved and len(plan.reserved) < _EXAMPLES:
+    if is_reserved and len(plan.reserved) < EXAMPLES:
         plan.reserved.append(Gap(step.name, "excluded", step.why))
     if step.do not in {Action.COPY, Action.LOOK} or step.source is None:
         return step

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.objects.key_oddities import NAMELESS
-from exporters.objects.listing.hidden_objects import nothing_under
+from exporters.objects.listing.hidden_objects import gaps_not_utf_8, nothing_under
 from exporters.objects.outage_detection import OutageDetector
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import now
@@ -38,12 +38,13 @@ from migrate.sync.large_object_copy import Uploads
 from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
-from migrate.sync.plan import Listings, Plan, Sides, make_plan
+from migrate.sync.plan import EXAMPLES, Listings, Plan, Sides, make_plan
 from migrate.sync.record.sync_record import HEADER, Header, Record
 from migrate.sync.report import PAGE, PROOF, SyncReport
 from migrate.sync.versions.hidden_keys import HiddenKeys
 
 _AHEAD = 16
+_NOT_REMOVED = "its key, which is percent-encoded here, is not UTF-8; it was not removed at the destination"
 CUTOVER_TRIES = 5
 """So often what has changed since is copied before a cutover is given up: then the source is still written to."""
 
@@ -185,8 +186,9 @@ class _Sync(Struct):
 
     def foresee(self) -> SyncOutcome:
         """Say what would be done; write nothing."""
-        plan = make_plan(self.sides, self.record, "", self.progress)
-        return replace(self._outcome(plan, Done(), Removal()), planned=self._planned(plan))
+        plan = self._plan("")
+        outcome = self._outcome(plan, Done(gaps=plan.not_utf_8), Removal())
+        return replace(outcome, planned=self._planned(plan))
 
     def _markers(self) -> Markers:
         """Return which delete markers the destination does not make; tried out once."""
@@ -203,6 +205,8 @@ class _Sync(Struct):
                 return replace(outcome, unproven="not every object is at the destination")
             self._wait()
             proof, walk = prove(self.sides, self.record, self.progress)
+            if proof is not None and (unproven := self._unnamed()):
+                return replace(outcome, unproven=unproven)
             if proof is not None:
                 report.write_json(PROOF, proof.as_json())
                 return replace(outcome, proof=proof)
@@ -217,20 +221,23 @@ class _Sync(Struct):
         """Bring the destination to where the source is now."""
         run = self.record.begin_run()
         listings, self.listings = self.listings, None
-        plan = make_plan(self.sides, self.record, run, self.progress, listings)
+        plan = self._plan(run, listings)
         self._wait()
         extra = (step.key for step in self._steps(plan, Action.EXTRA))
         if plan.strangers and self._clear_probe_objects(extra):
-            plan = make_plan(self.sides, self.record, self.record.begin_run(), self.progress)
+            plan = self._plan(self.record.begin_run())
         other_objects = plan.strangers > 0
         if self.settings.result().write_first(other_objects=other_objects):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
         outcome = self._copy(report, plan) if plan.to_do else Done()
+        outcome.gaps += plan.not_utf_8
         if self.sides.hidden is not None:
             self.sides.hidden.settle(outcome.hidden)
         removal = Removal()
         if self.options.delete and plan.extra:
             self._remove(report, plan, removal)
+        if self.options.delete:
+            removal.kept |= dict.fromkeys(self._extra_not_utf_8, _NOT_REMOVED)
         other_objects = (other_objects and not self.options.delete) or any(
             gap.reason.startswith(FOREIGN) for gap in outcome.gaps
         )
@@ -245,6 +252,13 @@ class _Sync(Struct):
         report.write_extra(self._steps(plan, Action.EXTRA), removed)
         self._later(self.record.sweep)
         return self._outcome(plan, outcome, removal)
+
+    def _plan(self, run: str, listings: Listings | None = None) -> Plan:
+        """Return what ``make_plan`` does, with the objects that cannot be named."""
+        plan = make_plan(self.sides, self.record, run, self.progress, listings)
+        plan.not_utf_8 = list(gaps_not_utf_8(self.sides.source, self.sides.selection))
+        plan.listed += len(plan.not_utf_8)
+        return plan
 
     def _clear_probe_objects(self, keys: Iterable[str]) -> bool:
         """Remove what a killed sync had written to try the destination out, or a server did not remove at once; tell
@@ -376,18 +390,35 @@ class _Sync(Struct):
             newer=batch_outcome.newer,
             excluded=plan.excluded + excluded,
             failed=len(gaps) - excluded + plan.steps[Action.STUCK],
-            extra=plan.extra,
+            extra=plan.extra + len(self._extra_not_utf_8),
             deleted=len(removal.removed),
             losses=self.record.header.losses,
             rows=self.record.header.rows,
             gaps=(*plan.reserved, *gaps),
             damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
-            extras=tuple(removal.kept if self.options.delete else plan.examples.get(Action.EXTRA, ())),
+            extras=tuple(removal.kept) if self.options.delete else self._examples_of_extra(plan),
             reasons=(*_reconciled(plan, batch_outcome), *self._emptiness(plan)),
             history=sides.history,
             settings=self.settings.result().outcome_by_setting,
         )
+
+    def _unnamed(self) -> str:
+        """Return what the proof does not speak of: objects whose keys are not UTF-8, on either side."""
+        gaps = gaps_not_utf_8(self.sides.source, self.sides.selection)
+        selected = [gap.item for gap in gaps if gap.disposition == "failed"]
+        if not selected and not self._extra_not_utf_8:
+            return ""
+        side, keys = ("source", selected) if selected else ("destination", self._extra_not_utf_8)
+        return f"the {side} has keys that are not UTF-8: {len(keys)}, such as {keys[0]} (percent-encoded)"
+
+    @property
+    def _extra_not_utf_8(self) -> list[str]:
+        """The destination's keys that are not UTF-8, so the source's listing is not compared with them."""
+        return sorted(self.sides.destination.reader.not_utf_8)
+
+    def _examples_of_extra(self, plan: Plan) -> tuple[str, ...]:
+        return (*plan.examples.get(Action.EXTRA, ()), *self._extra_not_utf_8)[:EXAMPLES]
 
     def _emptiness(self, plan: Plan) -> Iterator[str]:
         """Yield what is wrong where nothing was listed."""

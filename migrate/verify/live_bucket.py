@@ -165,6 +165,10 @@ def _extra(destination: DestinationBucket, listed: Listed | ListedVersions) -> I
         yield Finding(key, "is in the bucket, but not in the bundle")
     if len(extra) > _NAMED_EXTRA:
         yield Finding("…", f"more than {_NAMED_EXTRA} objects are in the bucket, but not in the bundle")
+    for key in sorted(destination.reader.not_utf_8)[:_NAMED_EXTRA]:
+        yield Finding(
+            key, "is in the bucket, but not in the bundle; its key is not UTF-8, and percent-encoded here"
+        )
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -102,8 +102,9 @@ def test_versions_are_listed_for_a_history_only(history):
     listing = SimpleNamespace(
         versions=lambda prefix, *, other_pages: iter(pages([listed(f"{prefix}versions")])),
         objects=lambda prefix, *, other_pages: iter(pages([listed(f"{prefix}objects")])),
+        not_utf_8=set(),
     )
-    source = SimpleNamespace(prefix="p/", pages=of_source)
+    source = SimpleNamespace(prefix="p/", pages=of_source, listing=listing)
     destination = SimpleNamespace(prefix="q/", reader=SimpleNamespace(listing=listing))
     keys = [
         [key for page in side for key in page.keys]

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from exporters.api import Gap
 from exporters.bucket_api import Bucket
+from exporters.lossless_text import path_of
 from exporters.objects.server_quirks import Trait, has
+from exporters.selection import Selection
 
 BENEATH = (
     "this server lists no key below the name of another object (a/b where a is an object too);"
     " whether there are any cannot be found out, they can only be read by their names"
 )
+
+NOT_UTF_8 = (
+    "its key, which is percent-encoded here, is not UTF-8, so neither a bundle nor a sync can name it; copy it to"
+    " another key at the source, or fetch it by another program"
+)
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def gaps_not_utf_8(bucket: Bucket, selection: Selection) -> Iterator[Gap]:
+    """Yield the keys that listings have shown and that are not UTF-8; sizes and times of the selection do not count."""
+    names = Selection(include=selection.include, exclude=selection.exclude)
+    for key in sorted(bucket.not_utf_8):
+        reason = names.excludes(path_of(key)[len(bucket.prefix) :], None, _NO_TIME)
+        yield Gap(key, "excluded", reason) if reason else Gap(key, "failed", NOT_UTF_8)
 
 
 def lists_no_keys_beneath(server: str) -> bool:

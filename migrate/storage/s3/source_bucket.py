@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -310,6 +310,11 @@ class S3Bucket:
         bodies = read_ranges(self.requests, request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
             yield of_length(body, summary, length)
+
+    @property
+    def not_utf_8(self) -> Collection[str]:
+        """See ``Bucket.not_utf_8``."""
+        return self.listing.not_utf_8
 
     @property
     def lists_in_order(self) -> bool:

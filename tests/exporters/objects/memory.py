@@ -23,6 +23,7 @@ class MemoryListing:
 
     name, prefix, url, server = "memory", "", "s3://memory", "memory"
     lists_in_order = lists_from_anywhere = True
+    not_utf_8 = ()
 
     def __init__(
         self, rows: dict[str, Sequence[str]], *, page_rows: int, shuffled: Sequence[str] | None = None

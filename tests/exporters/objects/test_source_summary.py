@@ -84,6 +84,7 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
         losses=lambda: [Loss("r", "S3 Inventory", "lacks it")],
     )  # fmt: skip
     bucket = SimpleNamespace(
+        not_utf_8=(),
         name="media", prefix="", server="memory",
         configuration=lambda: {"denied": ["policy"], "b": 1, "a": 2}, tags_readable=bool,
     )  # fmt: skip
@@ -249,7 +250,7 @@ def missing(**spec: Any) -> tuple[pa.Table, ObjectCounts]:
         ObjectSummary("large", source_summary.SMALL_BYTES + 1, "e", MOMENT),
     ]
     one = SummaryWriter(
-        SimpleNamespace(name="media"),
+        SimpleNamespace(name="media", not_utf_8=()),
         SimpleNamespace(
             included=lambda shard, start, rows: enumerate(summaries[start : start + rows], start)
         ),

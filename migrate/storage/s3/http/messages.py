@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
+from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.storage.s3.errors import INSTEAD, required_field
 
@@ -114,7 +115,7 @@ def _check_range(request: Request, response: Response) -> None:
 
 def encoded_query(query: Mapping[str, str]) -> str:
     """Return a query as it is sent and signed: percent-encoded, ordered by name."""
-    pairs = [quote(name) + "=" + quote(value, safe="") for name, value in sorted(query.items())]
+    pairs = [quote(name) + "=" + quote(bytes_of(value), safe="") for name, value in sorted(query.items())]
     return "&".join(pairs)
 
 

@@ -10,10 +10,11 @@ from functools import lru_cache
 from html import unescape
 from itertools import pairwise
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree as ET
 
 from exporters.bucket_api import NULL_VERSION, Bound, ObjectSummary, Page, Position, beginning, no_end
+from exporters.lossless_text import bytes_of, is_utf_8, text_of
 from migrate.errors import UnreachableError
 from migrate.storage.s3.http.client import PendingResponse
 from migrate.storage.s3.http.concurrent_requests import Requests
@@ -37,8 +38,8 @@ _CONTROLS = bytes({*range(32)} - {9, 10})
 
 def parse_objects(body: bytes) -> Page:
     """Return the objects on a page of ListObjectsV2. Keys are decoded where the server says that they are
-    encoded (as in a query: ``+`` is a space); versitygw is asked for that and does not. Raises what unreadable
-    pages raise.
+    encoded (as in a query: ``+`` is a space); versitygw is asked for that and does not. What of them is not UTF-8 is
+    as ``text_of`` has it. Raises what unreadable pages raise.
     """
     page = _by_pattern(body)
     return _objects(parsed(body)) if page is None else page
@@ -80,7 +81,7 @@ def parse_names(root: Any) -> list[str]:
     return sorted(
         keys
         + (
-            [unquote_plus(directory, errors="strict") for directory in directories]
+            [unquote_plus(directory, errors="surrogateescape") for directory in directories]
             if encoded
             else directories
         )
@@ -149,7 +150,7 @@ def _pattern(tags: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], tuple[bytes, .
 
 def _texts(values: Sequence[bytes], *, without: str = "") -> list[str]:
     """Decode many values at once, and leave out a character; XML holds no NUL."""
-    joined = b"\0".join(values).decode()
+    joined = text_of(b"\0".join(values))
     if "&" in joined:
         for quote in (
             _QUOTES
@@ -166,7 +167,9 @@ def _decoder(body: bytes) -> Callable[[Sequence[bytes]], list[str]]:
 
     def decode(values: Sequence[bytes]) -> list[str]:
         texts = _texts(values)
-        return [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in texts]
+        return [
+            unquote_plus(key, errors="surrogateescape") if "%" in key or "+" in key else key for key in texts
+        ]
 
     return decode
 
@@ -210,7 +213,7 @@ def _fields(row: Any, *, encoded: bool) -> dict[str, str]:
     """Return what a row of a listing says, by name, its key decoded."""
     fields = {element.tag.rpartition("}")[2]: element.text or "" for element in row}
     if encoded:
-        fields["Key"] = unquote_plus(fields["Key"], errors="strict")
+        fields["Key"] = unquote_plus(fields["Key"], errors="surrogateescape")
     return fields
 
 
@@ -262,6 +265,7 @@ _END_BYTES = 40
 _BREAKS_OFF = "the listing breaks off without saying how to go on"
 _REPEATED = "the listing does not end: it goes on where it has been"
 _ASK = "run the same command again; if it happens again, ask who runs the server"
+_MOST_NOTED = 100_000
 _PLAIN = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[^\0-\x1f\x7f-\x9f\ufffd]*", re.DOTALL)
 """Prefixes that every server takes as they are: no empty segments, none of dots, no control characters."""
 
@@ -305,11 +309,14 @@ def _readable(what: str) -> Iterator[None]:
 
 
 class Pages:
-    """The listings of one bucket, each one page ahead of its reader. Raises ``MoveoutError``."""
+    """The listings of one bucket, each one page ahead of its reader. ``not_utf_8``: see ``Bucket.not_utf_8``. Raises
+    ``MoveoutError``.
+    """
 
     def __init__(self, requests: Requests, url: str) -> None:
         self._requests = requests
         self._url = url
+        self.not_utf_8: set[str] = set()
 
     def objects(
         self, prefix: str, start_after: str = "", until: Bound = no_end, *, other_pages: bool = False
@@ -334,7 +341,7 @@ class Pages:
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
             with _readable(self._url):
-                page = parse_objects(body)
+                page = self._named(parse_objects(body))
             yield _new_rows(page, before)
             before = page
             if not token:
@@ -354,7 +361,7 @@ class Pages:
             body = self._body(request, ahead)
             with _readable(self._url):
                 root = parsed(body)
-                whole_page = parse_versions(root)
+                whole_page = self._named(parse_versions(root))
             page, before = _new_rows(whole_page, before), whole_page
             bound = until()
             if root.findtext("{*}IsTruncated") != "true" or (
@@ -366,7 +373,7 @@ class Pages:
                 root.findtext("{*}NextKeyMarker") or "",
                 root.findtext("{*}NextVersionIdMarker") or "",
             )
-            following = (unquote_plus(key, errors="strict") if encodes(root) else key, version)
+            following = (unquote_plus(key, errors="surrogateescape") if encodes(root) else key, version)
             if following == ("", ""):
                 raise UnreachableError(_BREAKS_OFF, about=self._url)
             loops.note(following)
@@ -378,15 +385,24 @@ class Pages:
         """See ``Bucket.names``."""
         request = objects_request(directory, after if after.startswith(directory) else "", "", PAGE_KEYS, "/")
         root = parsed(self._requests.call(request).body)
-        names = [name for name in parse_names(root) if name > after]
+        names = [name for name in parse_names(root) if name > after and is_utf_8(name)]
         return names, root.findtext("{*}IsTruncated") != "true"
 
     def first_behind(self, prefix: str, after: str, until: str | None) -> str | None:
         """See ``Bucket.first_behind``; within a prefix."""
         prefix = longest_directory(prefix, after, until)
         request = objects_request(prefix, after if after.startswith(prefix) else "", "", 1)
-        keys = parse_objects(self._requests.call(request).body).keys
+        keys = self._named(parse_objects(self._requests.call(request).body)).keys
         return keys[0] if keys and (until is None or keys[0] <= until) else None
+
+    def _named(self, page: Page) -> Page:
+        """Return the rows whose keys are UTF-8; the other keys are noted."""
+        if is_utf_8("".join(page.keys)):
+            return page
+        odd_keys = [key for key in page.keys if not is_utf_8(key)]
+        if len(self.not_utf_8) < _MOST_NOTED:
+            self.not_utf_8.update(quote(bytes_of(key)) for key in odd_keys)
+        return page.choose([number for number, key in enumerate(page.keys) if is_utf_8(key)])
 
     def _body(self, request: Request, ahead: PendingResponse) -> bytes:
         """Return a page, asked for again where it is not whole, or is somebody else's."""
