@@ -22,9 +22,11 @@ class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
     ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
     ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
-    ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``). ``defined``: what is
-    known of its definitions before the first pass (``exporters.engine.Engine.definition_state``), None before that is
-    asked for.
+    ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``). ``left``: what was
+    left in tables of the destination by label: how digests are computed there, rows, and digest in hex. ``unsettled``:
+    tables to which a pass has begun to write, and of which it is not known what it has left. ``defined``: what is known
+    of its definitions before the first pass (``exporters.engine.Engine.definition_state``), None before that is asked
+    for.
     """
 
     source: str
@@ -36,6 +38,8 @@ class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
     tables_read: int = 0
     unequal: Sequence[str] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, tuple[str, int, str]] = field(default_factory=dict)
+    unsettled: Sequence[str] = ()
     defined: Mapping[str, Any] | None = None
 
 

@@ -242,8 +242,15 @@ def follow_command(
         bool,
         typer.Option(
             "--delta",
-            help="Compare tables again and again, for sources that were exported without --follow. What was written"
-            " at the new side is lost.",
+            help="Compare tables again and again, for sources that were exported without --follow.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="The first comparison replaces what others have written at the new side. Without it such a table stops"
+            " its source.",
         ),
     ] = False,
 ) -> Followed:
@@ -260,7 +267,9 @@ def follow_command(
     destinations = chosen_destinations(location, source_words, loaded)
     check_kinds(reader, destinations)
     sources = _sources(session, reader, loaded, location)
-    followed = sources_to_follow(store, sources, destinations, every=delta)
+    followed = sources_to_follow(store, sources, destinations, every=delta, overwrites=overwrite)
+    if overwrite and not any(isinstance(source, DeltaSource) for source in followed):
+        raise UsageError("--overwrite is for delta passes, and no source has them", next_step="leave it out")
     others = sorted(destinations.keys() - {source.name for source in followed})
     if others:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")

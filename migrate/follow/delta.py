@@ -42,6 +42,7 @@ from migrate.follow.followed import (
     recorded_bases,
 )
 from migrate.follow.follower import run_guarded
+from migrate.follow.own_rows import OwnRows
 from migrate.follow.table_digests import (
     Digests,
     as_recorded,
@@ -64,9 +65,12 @@ DEFINE_DELTA_STEP = (
 
 
 class DeltaSource(DatabasePair, frozen=True):
-    """A source that is kept up by delta passes."""
+    """A source that is kept up by delta passes. ``overwrites``: they replace what others have written at the
+    destination, too.
+    """
 
     store: Store
+    overwrites: bool = False
 
     def is_at_work(self) -> bool:
         """Tell whether another moveout writes to the destination. Raises errors of its server."""
@@ -79,23 +83,39 @@ class DeltaSource(DatabasePair, frozen=True):
     def note_running(self) -> None:
         """Do nothing: nothing waits at the destination."""
 
+    def guarded(self) -> DeltaSource:
+        """Return the same source, whose passes replace nothing that others have written."""
+        return DeltaSource(self.name, self.source, self.destination, self.store)
+
     def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
-        """Make the destination equal to the source as it is now, and record that. Raises errors of both servers and of
-        the location.
+        """Make the destination equal to the source as it is now, and record that. Raises ``NotEqualError`` where others
+        have written to a table that differs, and errors of both servers and of the location.
         """
         before = self._recorded()
         if before.defined is None:
             before = replace(before, defined=definition_state(self.source, self._exported(), self.name))
+        own_rows = OwnRows(
+            self.name,
+            self.destination,
+            before,
+            open_bundle=self._restored,
+            overwrites=self.overwrites,
+            save=self._record,
+        )
         at, begun = datetime.now(UTC), time.monotonic()
         try:
             repaired = repair_from_source(
-                self.source, self.destination, cancellation=cancellation, states=before.states
+                self.source,
+                self.destination,
+                cancellation=cancellation,
+                states=before.states,
+                guard=own_rows,
             )
         except GoneError:
             self._require_restored()
             raise
         record = replace(
-            before,
+            own_rows.noted_in(before),
             passes=before.passes + 1,
             at=at.isoformat(timespec="milliseconds"),
             seconds=round(time.monotonic() - begun, 3),
@@ -104,9 +124,13 @@ class DeltaSource(DatabasePair, frozen=True):
             unequal=[f"{table.table}: {table.reason}" for table in repaired.tables if table.reason],
             states=repaired.states,
         )
+        self._record(record)
+        return record
+
+    def _record(self, record: DeltaRecord) -> None:
+        """Write a record where there is one. Raises ``UnreachableError`` where there is none."""
         self._recorded()
         write_delta(self.store, record)
-        return record
 
     def _exported(self) -> BundleReader | None:
         """Return the bundle, None where there is none with this source. Raises ``DamageError`` and errors of the
@@ -116,6 +140,13 @@ class DeltaSource(DatabasePair, frozen=True):
             reader = BundleReader(self.store)
             return reader if self.name in reader.sources else None
         return None
+
+    def _restored(self) -> BundleReader | None:
+        """Return the bundle that was restored; None also where a log was followed since, which has changed rows. Raises
+        as ``_exported`` does.
+        """
+        reader = self._exported()
+        return None if reader is None or reader.changes(self.name) is not None else reader
 
     def last_pass(self) -> DeltaRecord | None:
         """Return the last pass that is recorded, None where there is none. Raises errors of the location."""
@@ -152,10 +183,11 @@ def sources_to_follow(
     destinations: Mapping[str, Endpoint],
     *,
     every: bool = False,
+    overwrites: bool = False,
 ) -> list[FollowedSource | DeltaSource]:
     """Return the sources of a bundle that have a destination, and either a base, or delta passes since their log cannot
     be followed. ``every``: others get delta passes, too, but buckets, which have none; so do, for good, those with a
-    base whose log is gone. Raises ``UsageError`` where there is no such source.
+    base whose log is gone. ``overwrites``: see ``DeltaSource``. Raises ``UsageError`` where there is no such source.
     """
     bases = {base.source: base for base in recorded_bases(store)}
     recorded = {record.source for record in recorded_deltas(store)}
@@ -164,7 +196,7 @@ def sources_to_follow(
         has_log = name in bases and name not in recorded
         if has_log and not (every and _is_log_gone(store, bases[name], sources[name])):
             continue
-        source = DeltaSource(name, sources[name], destinations[name], store)
+        source = DeltaSource(name, sources[name], destinations[name], store, overwrites)
         if (every or name in recorded) and source.destination.engine.row_repair:
             deltas.append(source)
             if name not in recorded:
@@ -263,6 +295,7 @@ class DeltaFollower:
                 pauses.failed(exc)
                 continue
             pauses.succeeded()
+            self.source = self.source.guarded()
             state, begun = self._state, time.monotonic()
             self._compare_definitions(record)
             compared_seconds = time.monotonic() - begun

@@ -60,9 +60,14 @@ class OpenRepair(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class TablePair(Struct, frozen=True):
     """A table at both sides. ``columns``: of the source, in the order of its rows' texts. ``rows``: how many there are,
-    about. ``open_sides`` returns the source's and the destination's.
+    about. ``open_sides`` returns the source's and the destination's. ``before_writing`` is called before the first row
+    is written, ``when_equal`` once all rows are equal.
     """
 
     schema: str
@@ -71,6 +76,8 @@ class TablePair(Struct, frozen=True):
     columns: Sequence[str]
     rows: int
     open_sides: Callable[[], tuple[RowSide, RowSide]]
+    before_writing: Callable[[], None] = _nothing
+    when_equal: Callable[[], None] = _nothing
 
 
 class TableRepair(Struct):
@@ -127,12 +134,16 @@ def repair_tables(
                 refused = _repair_table(changes, write, result, files, cancellation)
             if refused is not None:
                 waiting.append((table, result, refused))
+            elif not result.reason:
+                table.when_equal()
             if result.rows or result.reason:
                 results.append(result)
         for table, result, refused in waiting:
             # A row may have been refused for one that is removed by now.
             with destination.writing(table.schema, table.name) as writer:
                 _write_again(writer, refused, result)
+            if not result.reason:
+                table.when_equal()
     return results
 
 
@@ -168,6 +179,7 @@ def _writing(
             if dry_run:
                 return ""
             if writer is None:
+                table.before_writing()
                 writer = stack.enter_context(destination.writing(table.schema, table.name))
             return writer.write(changes)
 

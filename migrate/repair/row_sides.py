@@ -15,6 +15,7 @@ from msgspec import Struct
 from xxhash import xxh3_128_intdigest
 
 from exporters.engine import HashedRows, LiveRows, LocatedRows, PartReader, Texts
+from exporters.row_digest import MODULUS, RowsDigest
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -45,6 +46,11 @@ class BucketSums(Struct):
     def of(buckets: int) -> BucketSums:
         """Return those of no rows."""
         return BucketSums([0] * buckets, [0] * buckets)
+
+    @property
+    def total(self) -> RowsDigest:
+        """Rows and digest of all buckets."""
+        return RowsDigest(sum(self.rows), sum(self.sums) % MODULUS)
 
     def differing(self, other: BucketSums) -> list[int]:
         """Return the buckets that do not hold the same rows, in order."""
@@ -162,10 +168,18 @@ def located_side(rows: LocatedRows, schema: str, name: str) -> RowSide:
     return HashedSide(lambda take: rows.each_located(schema, name, take))
 
 
-def live_sides(source: LiveRows, destination: LocatedRows, schema: str, name: str) -> tuple[RowSide, RowSide]:
-    """Return a table at two live databases as sides, hashed by the servers where both can do the same."""
+def live_sides(
+    source: LiveRows, destination: LocatedRows, schema: str, name: str
+) -> tuple[RowSide, RowSide, str]:
+    """Return a table at two live databases as sides, hashed by the servers where both can do the same; and the name of
+    their hash, "" where rows are hashed here.
+    """
     if isinstance(source, HashedRows) and isinstance(destination, HashedRows):
         hash_name = source.hash_name(schema, name)
         if hash_name and hash_name == destination.hash_name(schema, name):
-            return ServerSide(source, schema, name), ServerSide(destination, schema, name)
-    return HashedSide.of_texts(partial(source.each, schema, name)), located_side(destination, schema, name)
+            return ServerSide(source, schema, name), ServerSide(destination, schema, name), hash_name
+    return (
+        HashedSide.of_texts(partial(source.each, schema, name)),
+        located_side(destination, schema, name),
+        "",
+    )

@@ -82,7 +82,9 @@ def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_i
     make_file(old)
     moved = call("run", "-c", case, "--json")
     *_, since, step, unless = moved.json["result"]["sentences"]
-    assert unless.startswith("NOT once the new side is in use")
+    assert unless == (
+        "Do that before the new side is in use: a table that was written to there stops the follow."
+    )
     assert (moved.code, since.startswith("What was written at the sources since 20")) == (0, True), since
     command = f"moveout follow -c {case} --delta --until-caught-up"
     assert step == f"→ stop what writes there, then bring that, too: {command}"

@@ -15,7 +15,15 @@ from exporters.row_digest import RowsDigest
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
-from migrate.errors import BusyError, DamageError, GoneError, IncompleteError, NoSpaceError, UnreachableError
+from migrate.errors import (
+    BusyError,
+    DamageError,
+    GoneError,
+    IncompleteError,
+    NoSpaceError,
+    NotEqualError,
+    UnreachableError,
+)
 from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
 from migrate.follow.followed import RecordedBase
@@ -150,6 +158,38 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     (table,) = undone.json["result"]["written_since"]["app"]
     assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
+    refused = call("follow", *case, "--until-caught-up")
+    assert (refused.code, "quiet" in refused.out, "--overwrite replaces them" in refused.err) == (
+        3,
+        True,
+        True,
+    )
+    assert engine.fetch(new, "SELECT * FROM quiet ORDER BY id") == [(7,), (9,)]
+    assert call("follow", *case, "--until-caught-up", "--overwrite").code == 0
+    assert engine.fetch(new, "SELECT * FROM quiet ORDER BY id") == [(7,), (8,)]
+
+
+def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):
+    engine, old, new = sides
+    for statement in MAKE:
+        engine.run_sql(old, statement)
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, old, new, follow=False)
+    case = ("-c", "moveout.toml")
+    assert call("export", *case).code == call("restore", *case).code == 0
+    engine.run_sql(new, "INSERT INTO log VALUES ('of the new side')")
+    for url in (old, new):
+        engine.run_sql(url, "CREATE TABLE later (id int PRIMARY KEY)")
+        engine.run_sql(url, "ALTER TABLE accounts ADD COLUMN note varchar(9) DEFAULT 'x'")
+    engine.run_sql(old, "INSERT INTO later VALUES (1)")
+    engine.run_sql(old, "UPDATE accounts SET balance = 0 WHERE id = 1")
+    refused = call("follow", *case, "--delta", "--until-caught-up")
+    assert (refused.code, "log" in refused.out) == (3, True), refused
+    assert ("of the new side",) in engine.fetch(new, "SELECT * FROM log")
+    engine.run_sql(new, "DELETE FROM log WHERE entry = 'of the new side'")
+    assert call("follow", *case, "--delta", "--until-caught-up").code == 0
+    assert engine.fetch(new, "SELECT * FROM later") == [(1,)]
+    assert (1, 0, "x") in engine.fetch(new, "SELECT * FROM accounts")
 
 
 OTHERWISE = {
@@ -352,6 +392,27 @@ def test_each_pass_is_recorded(files):
     assert unequal == '"main"."accounts": it is not at the destination'
 
 
+def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
+    """Of the table to which it wrote nobody knows what it has left; of the next pass it is known again."""
+    token, repair = CancellationToken(), delta.repair_from_source
+
+    def kill(*sides, **more):
+        repair(*sides, **more)
+        raise KeyboardInterrupt
+
+    assert files.take_pass(token).rows == 3
+    Files().run_sql(files.source.url, CHANGE[0])
+    monkeypatch.setattr(delta, "repair_from_source", kill)
+    with pytest.raises(KeyboardInterrupt):
+        files.take_pass(token)
+    monkeypatch.setattr(delta, "repair_from_source", repair)
+    Files().run_sql(files.source.url, CHANGE[1])
+    assert files.take_pass(token).rows == 1
+    Files().run_sql(files.destination.url, CHANGE[2])
+    with pytest.raises(NotEqualError, match="of app has other rows at"):
+        files.take_pass(token)
+
+
 def test_a_location_that_goes_away_during_a_pass_gets_no_record(files, tmp_path, monkeypatch):
     repair = delta.repair_from_source
 
@@ -453,6 +514,9 @@ class Passes:
         if isinstance(self.last, Exception):
             raise self.last
         return self.last
+
+    def guarded(self):
+        return self
 
     def take_pass(self, cancellation):
         taken = self.passes.pop(0)

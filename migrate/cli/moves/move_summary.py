@@ -145,7 +145,12 @@ class Moved(Struct, frozen=True):
         yield f"What was written at the sources since {read_at} may be missing: they were read from then on."
         if self.later_commands:
             yield f"→ stop what writes there, then bring that, too: {'; '.join(self.later_commands)}"
-            yield "NOT once the new side is in use: it is made equal to the sources, and loses what was written there."
+            effects = {
+                "follow": "a table that was written to there stops the follow",
+                "sync": "sync --overwrite replaces objects that were written there",
+            }
+            verbs = [command.split()[1] for command in self.later_commands]
+            yield f"Do that before the new side is in use: {', and '.join(effects[verb] for verb in verbs)}."
 
     def _sentences_of_destinations(self) -> Iterator[str]:
         if self.expected["restored"]:
