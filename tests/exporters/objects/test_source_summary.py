@@ -24,6 +24,7 @@ from exporters.objects.source_summary import (
     SummaryWriter,
     noted_bucket,
 )
+from exporters.selection import Selection
 from tests.exporters.objects.memory import MOMENT
 from tests.exporters.objects.workspaces import Workspace
 
@@ -39,7 +40,7 @@ def closing(**changes: Any) -> SummaryWriter:
         "listed_from": "1",
         "listed_to": "2",
     }
-    of_bucket = {"name": "media", "prefix": "", "server": "memory"}
+    of_bucket = {"name": "media", "prefix": "", "server": "memory", "not_utf_8": ()}
     relisting = {"refusal": None, "how": "again", "count": 8}
     for values in (totals, of_bucket, relisting):
         values.update({name: value for name, value in changes.items() if name in values})
@@ -90,7 +91,9 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     )  # fmt: skip
     totals = closing().inventory.totals
     totals.shards = 1
-    inventory = SimpleNamespace(totals=totals, objects=lambda shard, start, count: list("abcd"[:count]))
+    inventory = SimpleNamespace(
+        totals=totals, selection=Selection(), objects=lambda shard, start, count: list("abcd"[:count])
+    )
     files = Files()
     summary = SummaryWriter(bucket, inventory, Workspace(), None, relisting, report).run([], files)
     assert ended == ["again", "report"]
