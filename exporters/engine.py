@@ -129,6 +129,8 @@ class Engine(Struct, frozen=True):
     """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied,
     and waits until all of it is durable: for ``cutover``.
     """
+    deactivation: str = ""
+    """A function ``(url, secrets, source)`` that stops these again: for ``cutover --undo``."""
 
 
 def load_part(reference: str) -> Any:

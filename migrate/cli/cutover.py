@@ -443,7 +443,7 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
         )
     with session.waiting_for_silent(*endpoints_of(followed), may_end=False, is_held=lambda: True):
         undone = _release(followed, file)
-        written, notes = _written_since(session, followed, record) if record else ({}, [])
+        written, notes = _written_since(session, followed, record)
     details = {
         "at": record.switched_at if record else "",
         "written": {name: [str(finding) for finding in findings] for name, findings in written.items()},
@@ -479,19 +479,26 @@ def _release(followed: Sequence[SwitchedSource], file: Path) -> list[str]:
 
 
 def _written_since(
-    session: Session, followed: Sequence[SwitchedSource], record: CutoverRecord
+    session: Session, followed: Sequence[SwitchedSource], record: CutoverRecord | None
 ) -> tuple[dict[str, Sequence[Finding]], list[str]]:
-    """Return by source the tables of the new side that were written to since the switch, and notes about those new
-    databases that cannot be read: one goes back because of them.
+    """Stop what runs at the new side by itself. Return by source the tables of the new side that were written to since
+    the switch, and notes about those new databases that do not answer: one goes back because of them.
     """
     workers = session.workers(default=export_workers())
     written: dict[str, Sequence[Finding]] = {}
     notes = []
     for source in followed:
         try:
+            source.deactivate()
+            if record is None:
+                continue
             written[source.name] = written_since(record, source.name, source.destination, workers=workers)
         except MoveoutError as error:
-            notes.append(f"what the new side of {source.name} has since could not be read: {error}")
+            notes.append(
+                f"what the new side of {source.name} has since could not be read, and its events run on: {error}"
+                if source.destination.engine.deactivation
+                else f"what the new side of {source.name} has since could not be read: {error}"
+            )
     return written, notes
 
 

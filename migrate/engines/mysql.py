@@ -27,5 +27,6 @@ ENGINE = Engine(
     remainder="migrate.restore.mysql.changes.remainder:carry_remainder",
     note_running="migrate.restore.mysql.changes.follow_marks:note_running",
     activation="migrate.restore.mysql.changes.follow_marks:start_events",
+    deactivation="migrate.restore.mysql.changes.follow_marks:end_events",
     destination_doctor="migrate.doctor.mysql_destination:examine",
 )

@@ -36,6 +36,11 @@ class DatabasePair(Struct, frozen=True):
         if reference := self.destination.engine.activation:
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
+    def deactivate(self) -> None:
+        """Stop that again. Raises ``SourceError``."""
+        if reference := self.destination.engine.deactivation:
+            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+
     def gaps_since(self, known: Mapping[str, Any], skipped: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the objects that the source defines and the destination lacks, or otherwise since ``known`` was noted
         of its definitions, but for the tables ``skipped``; none where engines do not say so. Raises ``SourceError``.

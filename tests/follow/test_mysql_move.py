@@ -85,7 +85,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     back = call("cutover", "-c", "moveout.toml", "--undo")
     assert back.code == 0, back
     assert "  ticks: was written to since" in back.out
-    assert fetch(old, EVENT) == [("ENABLED",)]
+    assert (fetch(old, EVENT), fetch(new, EVENT)) == ([("ENABLED",)], [("DISABLED",)])
     run_sql(old, "INSERT INTO log (writer, number) VALUES (99, 1)")
     cleaned = call("clean", "--changes", "-c", "moveout.toml", "--yes")
     assert cleaned.code == 0, cleaned

@@ -133,6 +133,14 @@ def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
             run_events(connection, marked[1].events)
 
 
+def end_events(url: str, secrets: Mapping[str, str], source: str) -> None:
+    """Let these events run no more: the engine's part ``deactivation``. Raises ``SourceError``."""
+    address = parse_url(url, secrets)
+    with closing(connect(address)) as connection, as_source_errors(address.url):
+        if marked := read_mark(connection, source):
+            stop_events(connection, marked[1].events)
+
+
 def note_running(
     source_url: str,
     source_secrets: Mapping[str, str],
