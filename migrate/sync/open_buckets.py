@@ -14,9 +14,10 @@ from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.restore.common.api import naming_create
 from migrate.restore.objects.existing import why_flat
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
 from migrate.storage.retry import Note
 from migrate.storage.s3 import client
-from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
+from migrate.storage.s3.destination_bucket import DestinationBucket, make_bucket_like, open_destination_bucket
 from migrate.storage.s3.own_objects import SYNC_RECORDS
 from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket, open_bucket
 from migrate.sync.plan import Sides
@@ -127,7 +128,7 @@ def record_url(sides: Sides, chosen: str | None) -> str:
                 f"{destination.url} locks all that is written to it; a sync writes its record again and again",
                 next_step="name another location for it: --record LOCATION",
             )
-        return replace(destination.reader.s3_location, prefix=_folder(sides)).url
+        return _own_record(destination)
     if urlsplit(chosen).scheme == "s3":
         for side in (destination.reader, sides.source):
             _check_apart(chosen, side.s3_location, side.prefix)
@@ -142,7 +143,7 @@ def clear_versions(sides: Sides) -> str:
     if not destination.versioning():
         return ""
     try:
-        for version in destination.list_versions(prefix=_folder(sides)):
+        for version in destination.list_versions(prefix=_folder(destination)):
             if not version.is_latest or version.is_delete_marker:
                 destination.delete(version.key, version.version_id)
     except MoveoutError as exc:
@@ -150,8 +151,25 @@ def clear_versions(sides: Sides) -> str:
     return ""
 
 
-def _folder(sides: Sides) -> str:
-    folder = hashlib.sha256(sides.destination.prefix.encode()).hexdigest()[:16]
+def has_synced(source: Endpoint, destination: Endpoint) -> bool:
+    """Tell whether a sync has brought objects from one bucket to the other, by its record in the other. The source need
+    not be there any more. Raises ``UsageError``, ``DamageError``, and errors of the destination.
+    """
+    from migrate.sync.record.sync_record import read_header  # noqa: PLC0415  it imports Arrow
+
+    bucket = open_destination_bucket(destination.url, secrets=destination.reveal())
+    record = open_location(_own_record(bucket), secrets=destination.reveal(), part_of=bucket.url)
+    header, old = read_header(record), client.parse(source.url)
+    return header is not None and (header.source_bucket, header.source_prefix) == (old.bucket, old.prefix)
+
+
+def _own_record(destination: DestinationBucket) -> str:
+    """Return where the record of a sync lies in its destination."""
+    return replace(destination.reader.s3_location, prefix=_folder(destination)).url
+
+
+def _folder(destination: DestinationBucket) -> str:
+    folder = hashlib.sha256(destination.prefix.encode()).hexdigest()[:16]
     return f"{SYNC_RECORDS}{folder}/"
 
 

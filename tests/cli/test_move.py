@@ -79,6 +79,33 @@ def test_run_moves_everything_and_a_second_run_moves_nothing(moved):
     assert all(one["items"] == one["skipped_items"] for one in steps["restore"]["restored"])
 
 
+def test_a_bucket_that_is_synced_since_is_not_restored_again(tmp_path, minio, other_minio, make_bucket):
+    """What the sync has put there is no stranger's: the run took the bucket for one in use, and stopped."""
+    old, new, case = make_bucket(minio), make_bucket(other_minio), tmp_path / "moveout.toml"
+    client = boto_client(minio.profile)
+    client.put_object(Bucket=old, Key="a", Body=b"1")
+    case.write_text(
+        f"""[case]
+name = "media"
+[[source]]
+name = "media"
+url = "s3://{old}?profile={minio.profile}"
+[bundle]
+location = "bundle"
+[[destination]]
+source = "media"
+url = "s3://{new}?profile={other_minio.profile}"
+"""
+    )
+    assert call("run", "-c", case).code == 0
+    for key in ("a", "b"):
+        client.put_object(Bucket=old, Key=key, Body=b"22")
+    assert call("sync", "-c", case, "--overwrite").code == 0
+    again = call("run", "-c", case)
+    assert (again.code, "Up on the new host: media." in again.out) == (0, True), again
+    assert boto_client(other_minio.profile).get_object(Bucket=new, Key="a")["Body"].read() == b"22"
+
+
 def test_what_arrives_is_what_left(moved):
     text = moved[0].read_text()
     old, new = (line.split('"')[1] for line in text.splitlines() if line.startswith('url = "postgresql'))

@@ -13,6 +13,7 @@ from migrate.changes.segments import START
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import SummaryLine
 from migrate.cli.follow import Followed, run_follow
+from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.follow.cutover import CutoverRecord, read_record
 from migrate.follow.delta import sources_to_follow
@@ -62,12 +63,12 @@ class FollowedMove:
 
     def brought_up(self, *, by_marks: bool) -> set[str]:
         """Return the sources that an earlier run has restored whole, and that are not to be restored again: delta
-        passes have begun since. ``by_marks``: also those whose destination has the mark of this bundle's base. The last
-        transaction of a restore writes it, once all was compared.
+        passes have begun since, or a sync of their bucket. ``by_marks``: also those whose destination has the mark of
+        this bundle's base. The last transaction of a restore writes it, once all was compared.
         """
         with suppress(MoveoutError):  # there is no location yet, or a destination is away
             shown = {name: endpoint.shown for name, endpoint in self._case.destinations.items()}
-            records = read_restore_records([self._store()])
+            records = read_restore_records(self._stores())
             whole = {
                 record.source
                 for record in records
@@ -80,8 +81,19 @@ class FollowedMove:
                 and (mark := source.applied_mark()) is not None
                 and mark.base == source.base
             }
-            return marked | (whole & self._passed())
+            return marked | (whole & self._passed()) | {name for name in whole if self._is_synced(name)}
         return set()
+
+    def _is_synced(self, name: str) -> bool:
+        """Tell whether a source is a bucket that ``moveout sync`` keeps up."""
+        source, destination = self._case.sources.get(name), self._case.destinations[name]
+        if source is None or not registry.holds_objects(source.url):
+            return False
+        from migrate.sync.open_buckets import has_synced  # noqa: PLC0415  it imports botocore
+
+        with suppress(MoveoutError):  # the restore says what is wrong
+            return has_synced(source, destination)
+        return False
 
     def _passed(self) -> set[str]:
         """Return the sources that delta passes keep up."""
@@ -143,6 +155,11 @@ class FollowedMove:
             f"→ to keep up: moveout follow {case_option}; to switch, and prove that nothing is lost:"
             f" moveout cutover {case_option} --hold"
         )
+
+    def _stores(self) -> list[Store]:
+        """Return the locations next to which restores are recorded."""
+        locations = [self._location, *([self._case.transfer_to] if self._case.transfer_to else [])]
+        return [self._session.open(location) for location in locations]
 
     def _store(self) -> Store:
         return self._session.open(self._location)

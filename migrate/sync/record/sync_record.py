@@ -36,7 +36,7 @@ from exporters.sql.whole_parquet import whole_batches
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, Store
 from migrate.sync.diff import SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage, microseconds
 from migrate.sync.record.record_rows import (
@@ -94,7 +94,7 @@ class Record:
 
     def __init__(self, store: MultipartStore, fresh: Header, threads: Executor | None = None) -> None:
         self.store = store
-        self.header = _read_header(store, fresh) or fresh
+        self.header = _header_of(store, fresh) or fresh
         self._threads = threads
         self._being_written: deque[Future[None]] = deque()
         self._done_being_written: dict[str, tuple[bytes, Future[object]]] = {}
@@ -293,16 +293,24 @@ class Record:
             raise _damage(self.store, name, f"something else ({exc})") from exc
 
 
-def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
+def read_header(store: Store) -> Header | None:
+    """Return which sync has its record at a location, None where there is none. Raises ``DamageError``."""
     try:
         data = store.read(HEADER)
     except GoneError:
         return None
     step = _damage(store, HEADER, "").next_step
     try:
-        header = msgspec.convert(canonical_json.decode(data, HEADER, version=VERSION, next_step=step), Header)
+        return msgspec.convert(canonical_json.decode(data, HEADER, version=VERSION, next_step=step), Header)
     except ValueError as exc:
         raise _damage(store, HEADER, f"a malformed one ({exc})") from exc
+
+
+def _header_of(store: MultipartStore, fresh: Header) -> Header | None:
+    """Return the header of a sync like the ``fresh`` one; see ``read_header``. Raises ``UsageError``, too."""
+    header = read_header(store)
+    if header is None:
+        return None
     if _which(header) != _which(fresh):
         before = f"s3://{header.source_bucket}/{header.source_prefix}"
         raise UsageError(
@@ -321,7 +329,7 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
     return header
 
 
-def _damage(store: MultipartStore, name: str, found: str) -> DamageError:
+def _damage(store: Store, name: str, found: str) -> DamageError:
     return DamageError(
         name,
         expected="a file of the record",
