@@ -7,7 +7,8 @@
     ├── NotAllowedError           4   authentication failed, or a permission is missing
     ├── UnreachableError          5   no answer; the same command may succeed later
     │   ├── BusyError             5   another run holds the lease
-    │   └── SlowDownError         5   the server asks for fewer requests
+    │   ├── SlowDownError         5   the server asks for fewer requests
+    │   └── WrongAnswerError      5   what came is not what such a server answers
     ├── DamageError               6   bytes differ from the manifest
     │   └── DamagedOnTheWayError  6   the server received other bytes than were sent
     ├── NotEqualError             6   both sides of a cutover cannot be made equal
@@ -139,6 +140,13 @@ class SlowDownError(UnreachableError):
     ) -> None:
         super().__init__(explanation, about=about, next_step=next_step)
         self.wait_seconds = wait_seconds
+
+
+class WrongAnswerError(UnreachableError):
+    """What came is not what such a server answers: something on the way, or another server, has answered instead."""
+
+    code = "wrong-answer"
+    usual_step = "check the endpoint, and what is on the way to it; then run the same command again"
 
 
 class DamageError(MoveoutError):

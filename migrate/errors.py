@@ -32,6 +32,7 @@ from exporters.errors import (
     SourceUsageError,
     UnreachableError,
     UsageError,
+    WrongAnswerError,
 )
 
 OK = 0
@@ -69,4 +70,5 @@ __all__ = [
     "SourceUsageError",
     "UnreachableError",
     "UsageError",
+    "WrongAnswerError",
 ]

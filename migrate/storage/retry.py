@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,7 @@ from migrate.errors import (
     GoneError,
     MoveoutError,
     SlowDownError,
+    WrongAnswerError,
 )
 from migrate.number_text import duration_words
 from migrate.runtime.cancellation import CancellationToken
@@ -57,8 +59,9 @@ FIRST_CONTACT_SECONDS = 10.0
 NOTE_AFTER_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """So long a call waits for an answer before it fails."""
-DAMAGED_ATTEMPTS = 5
-"""How often bytes are sent that arrive damaged each time."""
+SAME_ATTEMPTS = 5
+"""How often bytes are sent that arrive damaged each time, or a request whose answer is a wrong one each time."""
+_NO_ACCIDENT = (DamagedOnTheWayError, WrongAnswerError)
 
 
 class RetryTimeout(Struct, frozen=True):
@@ -166,6 +169,7 @@ class RetryPolicy:
         import tenacity  # noqa: PLC0415  takes tornado along where that is installed; most commands try nothing again
 
         error: MoveoutError | None = first
+        failures = Counter[type]()
         jitter = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
         def attempt() -> T:
@@ -178,7 +182,7 @@ class RetryPolicy:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_passes),
             wait=lambda state: _wait(state, jitter(state)),
-            stop=lambda state: self._is_over(state, started),
+            stop=lambda state: self._is_over(state, started) or _is_hopeless(state, failures),
             sleep=self.cancellation.sleep,
             before_sleep=self._note_failure,
             reraise=True,
@@ -190,7 +194,7 @@ class RetryPolicy:
         passed = max(now - started, self._outage.seconds) + state.upcoming_sleep
         limit = self._limit_seconds
         is_late = self._until is not None and now + state.upcoming_sleep > self._until
-        return self.cancellation.is_cancelled or passed > limit or is_late or _is_hopeless(state)
+        return self.cancellation.is_cancelled or passed > limit or is_late
 
     @property
     def _limit_seconds(self) -> float:
@@ -243,10 +247,11 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, MoveoutError) and error.retryable
 
 
-def _is_hopeless(state: tenacity.RetryCallState) -> bool:
-    """Tell whether bytes have been damaged so often that it is no accident."""
+def _is_hopeless(state: tenacity.RetryCallState, failures: Counter[type]) -> bool:
+    """Count a failed attempt; tell whether all has gone wrong in the same way so often that it is no accident."""
     error = state.outcome.exception() if state.outcome else None
-    return isinstance(error, DamagedOnTheWayError) and state.attempt_number >= DAMAGED_ATTEMPTS
+    failures[type(error)] += 1
+    return isinstance(error, _NO_ACCIDENT) and failures[type(error)] >= SAME_ATTEMPTS
 
 
 def _ignore(_: str) -> None:

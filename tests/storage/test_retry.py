@@ -25,9 +25,9 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.outage import Outage
 from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import (
-    DAMAGED_ATTEMPTS,
     FIRST_CONTACT_SECONDS,
     LONGEST_WAIT_SECONDS,
+    SAME_ATTEMPTS,
     TOTAL_SECONDS,
     Retrying,
     RetryPolicy,
@@ -290,7 +290,7 @@ def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
     store, plan, waits = retrying(local, Fault("put", fail(damage), times=100))
     with pytest.raises(DamageError):
         store.put("b", b"3")
-    assert len(waits.seconds) == DAMAGED_ATTEMPTS - 1
+    assert len(waits.seconds) == SAME_ATTEMPTS - 1
 
 
 class Clock(CancellationToken):

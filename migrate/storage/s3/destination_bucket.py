@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -23,13 +24,13 @@ from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of, kept_crc64nvme
-from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, WrongAnswerError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Note, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import INSTEAD, translate
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, Response, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
@@ -82,9 +83,11 @@ class ObjectParts(S3Store):
         response = self._requests.call(request)
         if response.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
             self.checksums = "none"
-        upload_id = ET.fromstring(response.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
+        upload_id = None
+        with suppress(ET.ParseError):
+            upload_id = ET.fromstring(response.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
         if not upload_id:
-            raise UnreachableError(f"{described.key}: the server began an upload and does not say which")
+            raise WrongAnswerError("the answer to CreateMultipartUpload cannot be read", about=described.key)
         return upload_id
 
     def _whole(self, key: str) -> str:
@@ -320,10 +323,8 @@ class DestinationBucket:
         except ET.ParseError:
             root = None
         if root is None or not root.tag.endswith(_VERSIONING_ANSWERS):
-            raise UnreachableError(
-                "whether it keeps versions cannot be read, so the answer is not S3's",
-                about=self.url,
-                next_step=INSTEAD,
+            raise WrongAnswerError(
+                "whether it keeps versions cannot be read, so the answer is not S3's", about=self.url
             )
         return root.findtext("{*}Status") or ""
 

@@ -35,6 +35,7 @@ from migrate.errors import (
     SlowDownError,
     UnreachableError,
     UsageError,
+    WrongAnswerError,
 )
 from migrate.storage.api import CLOCK_SKEW, Parts, UploadedPart
 from migrate.storage.checksums import from_header
@@ -79,7 +80,7 @@ _PASSING = {
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
 _SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | TimeoutError
-INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
+INSTEAD = WrongAnswerError.usual_step
 
 
 _UNREACHABLE_NEXT = "check the endpoint and the network, then run the same command again"
@@ -207,20 +208,18 @@ def retry_after(value: str | None) -> float | None:
 
 
 def required_field(answer: Mapping[str, Any], name: str, what: str) -> Any:
-    """Return a field that every S3 server sends. Raises ``UnreachableError`` where it is missing: something on the
-    way has answered instead.
-    """
+    """Return a field that every S3 server sends. Raises ``WrongAnswerError`` where it is missing."""
     if name not in answer:
-        raise UnreachableError(f"the answer has no {name}, so it is not S3's", about=what, next_step=INSTEAD)
+        raise WrongAnswerError(f"the answer has no {name}, so it is not S3's", about=what)
     return answer[name]
 
 
 def not_empty(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     """Return an answer that has any content: an empty one would pass for an empty list, or for no lock. Raises
-    ``UnreachableError``.
+    ``WrongAnswerError``.
     """
     if not answer.keys() - {"ResponseMetadata"}:
-        raise UnreachableError("the answer is empty, so it is not S3's", about=what, next_step=INSTEAD)
+        raise WrongAnswerError("the answer is empty, so it is not S3's", about=what)
     return answer
 
 

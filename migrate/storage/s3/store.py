@@ -26,7 +26,7 @@ from migrate.errors import (
     DamageError,
     GoneError,
     MoveoutError,
-    UnreachableError,
+    WrongAnswerError,
 )
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
@@ -177,7 +177,7 @@ class S3Store(BaseStore):
                     not_empty(plain(parsed(body)), self._named(""))
                 return page, token_behind(body, self._named(""))
             except (ET.ParseError, ValueError) as exc:
-                raise UnreachableError(f"the answer is not a listing ({exc})", about=self._named("")) from exc
+                raise WrongAnswerError(f"the answer is not a listing ({exc})", about=self._named("")) from exc
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""

@@ -13,8 +13,8 @@ import botocore.exceptions as boto_errors
 from msgspec import Struct, field
 
 from exporters.lossless_text import bytes_of
-from migrate.errors import MoveoutError, SlowDownError, UnreachableError
-from migrate.storage.s3.errors import INSTEAD, required_field
+from migrate.errors import MoveoutError, SlowDownError, UnreachableError, WrongAnswerError
+from migrate.storage.s3.errors import INSTEAD
 
 Headers = Mapping[str, str]
 READING = {"GET", "HEAD"}
@@ -64,22 +64,22 @@ class Response(Struct, frozen=True):
 
 _ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_UPLOAD_ID = re.compile(rb"UploadId>\s*[^<\s]")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
 
 def checked_response(request: Request, response: Response) -> Response:
     """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
     before it knows the end. Where a server ignores If-Match, an object of another ETag is a failed precondition. Raises
-    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for, or answers to an
-    object that is put as if it was nothing.
+    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for;
+    ``WrongAnswerError`` where the answer to what was written does not say what S3 says.
     """
     if not response.is_success:
         return response
     if request.operation != "GetObject":
         if response.body and _ERROR.match(response.body):
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, response.headers, response.body)
-        if request.operation == "PutObject":
-            required_field(response.headers, "etag", request.key)
+        _check_written(request, response)
     elif "Range" in request.headers:
         _check_range(request, response)
     if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
@@ -87,6 +87,18 @@ def checked_response(request: Request, response: Response) -> Response:
         if other != etag and other.removeprefix("W/").strip('"') not in {"", etag.strip('"')}:
             return Response(HTTPStatus.PRECONDITION_FAILED, response.headers, b"")
     return response
+
+
+def _check_written(request: Request, response: Response) -> None:
+    lacking = ""
+    if request.operation in {"PutObject", "UploadPart"} and "etag" not in response.headers:
+        lacking = "ETag"
+    elif request.operation == "CreateMultipartUpload" and not _UPLOAD_ID.search(response.body):
+        lacking = "UploadId"
+    if lacking:
+        server = response.headers.get("server") or "the server"
+        answer = f"{server} answers {response.status} to {request.operation}, without {lacking}"
+        raise WrongAnswerError(f"{answer}, so that is not S3's answer", about=request.key)
 
 
 def requested_bytes(request: Request) -> int | None:
@@ -108,7 +120,7 @@ def _check_range(request: Request, response: Response) -> None:
         )
     came = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
     if came is not None and came[1] != start:
-        raise UnreachableError(
+        raise WrongAnswerError(
             f"bytes from {came[1]} on came where those from {start} on were asked for", about=request.key
         )
 
@@ -155,12 +167,14 @@ def error_code(error: MoveoutError) -> str:
 
 
 def was_answered(error: MoveoutError) -> bool:
-    """Tell whether the server gave the error itself, rather than the way to it."""
-    return isinstance(error.__cause__, boto_errors.ClientError)
+    """Tell whether there was an answer, which is the error, rather than none."""
+    return isinstance(error, WrongAnswerError) or isinstance(error.__cause__, boto_errors.ClientError)
 
 
 def is_server_fault(error: MoveoutError) -> bool:
-    """Tell whether the server answered with an error of its own, other than that it is asked too much."""
+    """Tell whether the server answered with an error of its own, or otherwise than S3 does. That it is asked too much
+    is no such error.
+    """
     is_passing = isinstance(error, UnreachableError) and not isinstance(error, SlowDownError)
     return is_passing and was_answered(error)
 
