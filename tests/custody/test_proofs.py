@@ -318,6 +318,10 @@ def test_the_commands(tmp_path, make_key):
     rows = call("prove", bundle, "--table", "public.people", "--row", "id=12", "--to", tmp_path, "--json")
     assert [one["item"]["file"][-8:] for one in rows.json["result"]["proofs"]] == [".parquet"], rows.err
     assert "part-000001" in rows.out
+    absent = call("prove", bundle, "--table", "public.people", "--row", "id=4711", "--to", tmp_path)
+    assert (absent.code, "has no row with id=4711" in " ".join(absent.err.split())) == (7, True), absent
+    unlisted = call("prove", bundle, "--table", "public.nobody", "--row", "id=12", "--to", tmp_path)
+    assert "does not list a part of the table public.nobody" in " ".join(unlisted.err.split()), unlisted
     allowed.write_text(f"acme {make_key('provider').public.line}\n")
     assert call("verify", bundle, "--signers", allowed).code == 0
 

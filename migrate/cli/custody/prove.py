@@ -25,6 +25,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody.tree import bundle_tree, leaves
 from migrate.errors import OK, DamageError, GoneError, UsageError
+from migrate.number_text import things
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
 from migrate.storage.local.whole_file import write_whole
@@ -85,7 +86,8 @@ def prove_command(
             "name the objects, or --table with perhaps --row",
             next_step="moveout prove LOCATION photos/1.jpg",
         )
-    is_asked = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
+    parts = _TableParts(store, table, row, source) if table else None
+    is_asked = parts.are_asked if parts else _of_keys(set(keys or ()), source)
     needle = leaves.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
     for proof in bundle_tree.prove(store, is_asked, needle):
@@ -93,6 +95,12 @@ def prove_command(
         write_whole(file, proof.encode(), crash_point="prove.file")
         written.append((str(file), proof.item))
     missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
+    if not written and parts and parts.without_row:
+        raise GoneError(
+            f"the table {table} of the bundle at {store.location} has no row with {row}:"
+            f" {things(parts.without_row, 'part')} looked through",
+            next_step=f'write the value as the bundle has it: moveout sql LOCATION "FROM {table}" shows rows',
+        )
     if missing or not written:
         missing_item = repr(missing[0]) if missing else f"a part of the table {table}"
         raise GoneError(
@@ -106,23 +114,33 @@ def _of_keys(keys: set[str], source: str | None) -> Callable[[Item], bool]:
     return lambda item: item.get("key") in keys and source in {None, item["source"]}
 
 
-def _of_table(store: Store, table: str, row: str | None, source: str | None) -> Callable[[Item], bool]:
-    def named(item: Item) -> bool:
-        return item["kind"] == "part" and table in _names_of(item) and source in {None, item["source"]}
+class _TableParts:
+    """The parts of a table, or those of them that hold a row. ``without_row``: how many parts do not. Raises
+    ``UsageError`` where the row is not given as it should be.
+    """
 
-    if row is None:
-        return named
-    column, equals, value = row.partition("=")
-    if not equals or any("\ud800" <= character <= "\udfff" for character in row):
-        raise UsageError(f"--row {row!r} is not COLUMN=VALUE", next_step="write both as UTF-8: --row id=12")
+    def __init__(self, store: Store, table: str, row: str | None, source: str | None) -> None:
+        self._store, self._table, self._row, self._source = store, table, row, source
+        self._column, equals, self._value = (row or "=").partition("=")
+        self.without_row = 0
+        if not equals or any("\ud800" <= character <= "\udfff" for character in row or ""):
+            raise UsageError(
+                f"--row {row!r} is not COLUMN=VALUE", next_step="write both as UTF-8: --row id=12"
+            )
 
-    def holds_row(item: Item) -> bool:
-        if not named(item) or not part_with(store, str(item["file"]), column, value):
+    def are_asked(self, item: Item) -> bool:
+        """Tell whether an item is one of them."""
+        is_named = item["kind"] == "part" and self._table in _names_of(item)
+        if not is_named or self._source not in {None, item["source"]}:
             return False
-        check_hash(store, str(item["file"]), str(item["sha256"]))  # the row was seen in these bytes
+        if self._row is None:
+            return True
+        file = str(item["file"])
+        if not part_with(self._store, file, self._column, self._value):
+            self.without_row += 1
+            return False
+        check_hash(self._store, file, str(item["sha256"]))  # the row was seen in these bytes
         return True
-
-    return holds_row
 
 
 def _names_of(item: Item) -> set[object]:
