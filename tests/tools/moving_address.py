@@ -8,12 +8,12 @@ from typing import Self
 
 class MovingAddress:
     """``with MovingAddress(port) as address:`` forwards ``address.port`` of loopback to a port; ``move`` chooses
-    another one, and ends all connections. ``at``: its own port.
+    another one, and ends all connections. ``at``: its own port, of ``host``.
     """
 
-    def __init__(self, target: int, at: int = 0) -> None:
+    def __init__(self, target: int, at: int = 0, *, host: str = "127.0.0.1") -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", at))
+        self._listener = socket.create_server((host, at))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()

@@ -85,6 +85,7 @@ from exporters.postgres.sessions.connection import (
     PostgresAddress,
     connect,
     parse_url,
+    pinned,
     system_identifier,
 )
 from exporters.postgres.sessions.lock_timeouts import holder, kept_locked, stays_locked
@@ -278,7 +279,8 @@ class PostgresChangeLog:
                     moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
                     with WaitWatch(self._address, limits.application, note) as watch:
                         position, snapshot = _patiently(replication, f'"{moment}" TEMPORARY', table, watch)
-            rows = stack.enter_context(live_rows(self._address, snapshot))
+            server = pinned(self._address, lock if replication is None else replication)
+            rows = stack.enter_context(live_rows(server, snapshot))
             if replication is None:
                 lock.close()  # the snapshot is held by the sessions of the rows from here on
             yield RereadSnapshot(position, rows, [(schema, name)])

@@ -214,11 +214,8 @@ def _environment(session: PostgresSession) -> dict[str, str]:
     """Return the variables with which pg_dump reaches the server on which the snapshot is. It begins, and pg_dumpall
     ends, under the timeout that the role has.
     """
-    info = session.holder.info
-    environment = {**os.environ, **session.address.environment(info.password or None)}
-    for name, value in (("PGHOST", info.host), ("PGHOSTADDR", info.hostaddr), ("PGPORT", str(info.port))):
-        if "," in environment.get(name, ""):
-            environment[name] = value
+    password = session.holder.info.password or None
+    environment = {**os.environ, **session.address.environment(password)}
     if session.position["sessions"]["statement_timeout"] != "0":
         environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {pg_dump.NO_TIMEOUT}"
     return {

@@ -73,6 +73,11 @@ class AsyncpgFeed:
     def _file_number(self) -> int:
         return int(self._connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001  nothing else has it
 
+    def is_at(self, address: str) -> bool:
+        """Tell whether it has reached this IP address. True of "", which is a socket of this machine."""
+        peer = self._connection._transport.get_extra_info("peername")  # noqa: SLF001  as above
+        return not address or bool(peer and peer[0] == address)
+
     def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""
         if _rows.core is None and not in_pieces:

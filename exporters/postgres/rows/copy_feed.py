@@ -160,7 +160,11 @@ def open_feed(session: PostgresSession) -> Feed:
     address, session_limits = session.address, session.session_limits
     for _ in range(2):
         try:
-            return AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
+            feed = AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
+            if feed.is_at(session.holder.info.hostaddr):
+                return feed
+            feed.close()  # the name has several addresses, and only libpq takes one of them along with the name
+            break
         except TimeoutError:
             connect(
                 address, session_limits.application

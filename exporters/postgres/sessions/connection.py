@@ -220,6 +220,16 @@ def connect(
     return connected(address.url, lambda: connect_once(address, application, settings=settings, **own))
 
 
+def pinned(address: PostgresAddress, connection: psycopg.Connection[Any]) -> PostgresAddress:
+    """Return the address of the one server that a connection has reached, where a name has several addresses. Its
+    certificate is still compared with the name.
+    """
+    info = connection.info
+    server = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+    others = {word: value for word, value in address.keywords.items() if word not in server}
+    return replace(address, keywords={**others, **{word: value for word, value in server.items() if value}})
+
+
 def file_number(connection: psycopg.Connection[Any]) -> int:
     """Return the number of the file of a connection's socket."""
     return connection.fileno()

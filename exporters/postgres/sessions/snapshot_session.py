@@ -22,7 +22,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, has_ended, translate
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import PostgresAddress, session_settings
+from exporters.postgres.sessions.connection import PostgresAddress, pinned, session_settings
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -44,8 +44,8 @@ _TRIES = 5
 
 
 class PostgresSession(Struct, frozen=True):
-    """An exported snapshot. ``exported`` is its name for other sessions; ``position`` what the bundle says
-    about it.
+    """An exported snapshot. ``address`` is that of the one server that has it; ``exported`` its name for other
+    sessions; ``position`` what the bundle says about it.
     """
 
     address: PostgresAddress
@@ -84,9 +84,10 @@ def open_snapshot(
     """
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
-        watch = stack.enter_context(_watch(address, session_limits)) if session_limits.watches else None
         # It has its limits from the beginning: to ask for a table's size is to wait for its lock.
         holder = stack.enter_context(closing(session_limits.connect(address)))
+        address = pinned(address, holder)
+        watch = stack.enter_context(_watch(address, session_limits)) if session_limits.watches else None
         try:
             beginning = _Beginning(holder, log, session_limits, snapshot)
             stack.push(beginning.give_up)
@@ -116,6 +117,7 @@ def join_snapshot(
     ``SourceError``, among them where that holder is gone.
     """
     with closing(session_limits.connect(address)) as holder:
+        address = pinned(address, holder)
         try:
             holder.execute(begin_statement(ticket["exported"]).encode())
             without = {int(oid): reason for oid, reason in ticket["locked"].items()}
