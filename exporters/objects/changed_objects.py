@@ -36,6 +36,14 @@ def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
 
 
+def pinned(fetched: Fetched) -> ObjectSummary:
+    """Return an object to be read by several requests: with the ETag that came with its headers, where its listing has
+    none.
+    """
+    etag = fetched.headers.get("etag", "").strip('"')
+    return fetched.summary if fetched.summary.etag else replace(fetched.summary, etag=etag)
+
+
 def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
     """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
     for _ in range(ATTEMPTS):

@@ -113,7 +113,9 @@ def _copy(bucket: Bucket, fetched: Fetched, name: str, sink: Sink) -> tuple[inde
     parts = bucket.parts(summary) if "-" in summary.etag else ()
     sha256, proof = hashlib.sha256(), ContentProof(bucket, fetched, [part.size_bytes for part in parts])
     with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
-        for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
+        for body in bucket.stream(
+            changed_objects.pinned(fetched), part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES
+        ):
             sha256.update(body)
             proof.update(body)
             file.write(body)

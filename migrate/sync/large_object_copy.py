@@ -204,7 +204,8 @@ class LargeCopy(Struct):
         else:
             self._proof = ContentProof(context.source, fetched, row.part_sizes)
             self._proof.update(b"")  # of an object that is one empty part nothing else comes
-        for body in context.source.stream_parts(fetched.summary, sizes, window_bytes=WINDOW_BYTES):
+        pinned = changed_objects.pinned(fetched)
+        for body in context.source.stream_parts(pinned, sizes, window_bytes=WINDOW_BYTES):
             context.source.cancellation.check()
             context.take(len(body))
             if self._proof is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +65,7 @@ class Response(Struct, frozen=True):
 
 
 _ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
+_ROUNDED = timedelta(seconds=2)
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _UPLOAD_ID = re.compile(rb"UploadId>\s*[^<\s]")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
@@ -70,7 +73,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
 def checked_response(request: Request, response: Response) -> Response:
     """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
-    before it knows the end. Where a server ignores If-Match, an object of another ETag is a failed precondition. Raises
+    before it knows the end. Where a server ignores If-Match or If-Unmodified-Since, an object of another ETag, or time,
+    is a failed precondition. Raises
     ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for;
     ``WrongAnswerError`` where the answer to what was written does not say what S3 says.
     """
@@ -82,11 +86,29 @@ def checked_response(request: Request, response: Response) -> Response:
         _check_written(request, response)
     elif "Range" in request.headers:
         _check_range(request, response)
-    if request.method in READING and (etag := request.headers.get("If-Match")) is not None:
-        other = response.headers.get("etag", etag)
-        if other != etag and other.removeprefix("W/").strip('"') not in {"", etag.strip('"')}:
-            return Response(HTTPStatus.PRECONDITION_FAILED, response.headers, b"")
+    if request.method in READING and (
+        _has_other_etag(request, response) or _has_other_time(request, response)
+    ):
+        return Response(HTTPStatus.PRECONDITION_FAILED, response.headers, b"")
     return response
+
+
+def _has_other_etag(request: Request, response: Response) -> bool:
+    etag = request.headers.get("If-Match")
+    if etag is None:
+        return False
+    other = response.headers.get("etag", etag)
+    return other != etag and other.removeprefix("W/").strip('"') not in {"", etag.strip('"')}
+
+
+def _has_other_time(request: Request, response: Response) -> bool:
+    since, modified = request.headers.get("If-Unmodified-Since"), response.headers.get("last-modified")
+    if since is None or modified is None:
+        return False
+    try:
+        return not timedelta(0) <= parsedate_to_datetime(since) - parsedate_to_datetime(modified) < _ROUNDED
+    except ValueError:  # what some proxy has made of it
+        return False
 
 
 def _check_written(request: Request, response: Response) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from email.utils import formatdate
 from itertools import accumulate
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -26,11 +28,14 @@ def acl_query(version: str) -> dict[str, str]:
 
 def read_request(summary: ObjectSummary, *, body: bool = True, whole: bool = True) -> Request:
     """Return the request for the version of an object that was listed, with its checksum; without ``body`` for its
-    headers. Not ``whole``: for ranges of it, which the caller names.
+    headers. Not ``whole``: for ranges of it, which the caller names; where it has no ETag they are of the object of its
+    time, which is rounded up to whole seconds, as some servers compare.
     """
     headers = {"x-amz-checksum-mode": "ENABLED"} if whole else {}
     if summary.etag:
         headers["If-Match"] = f'"{summary.etag}"'
+    elif not whole:
+        headers["If-Unmodified-Since"] = formatdate(math.ceil(summary.modified.timestamp()), usegmt=True)
     operation, method = ("GetObject", "GET") if body else ("HeadObject", "HEAD")
     return Request(operation, method, summary.key, which(summary), headers)
 
