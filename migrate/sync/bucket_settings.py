@@ -38,7 +38,6 @@ SUSPEND_LATER = (
 )
 """Why a destination keeps versions although the source does not any more."""
 _OF_HOLD = "a hold on the source sets it there; what a sync wrote before stays"
-_SET_BY_HOLD = ("versioning", "lifecycle")
 _GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the destination"
 _STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
 
@@ -113,7 +112,7 @@ class Rules(Struct, frozen=True):
             return _LOCKS
         if name == "versioning" and self.history:
             return SUSPEND_LATER
-        if self.held and name in _SET_BY_HOLD and written and same_setting(name, current, written):
+        if self.held and name == "versioning" and written and same_setting(name, current, written):
             return _OF_HOLD
         if self.policy == SettingsPolicy.REPLACE:
             return ""

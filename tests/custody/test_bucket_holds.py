@@ -88,6 +88,29 @@ def reading(shop, what):
     return {"Version": "2012-10-17", "Statement": [allowed]}
 
 
+def test_a_bucket_that_was_exported_under_a_hold_gets_its_lifecycle_rules_as_they_were(
+    minio, make_bucket, tmp_path
+):
+    old, new, client = make_bucket(minio), make_bucket(minio), boto_client(minio.profile)
+    urls = [f"s3://{name}?profile={minio.profile}" for name in (old, new)]
+    client.put_bucket_lifecycle_configuration(Bucket=old, LifecycleConfiguration=LIFECYCLE)
+    client.put_object(Bucket=old, Key="kept", Body=b"one")
+    path, one = tmp_path / "undo.json", bucket.BucketHold(urls[0])
+    place(path, {"media": one})
+    assert call("export", f"media={urls[0]}", "--to", tmp_path / "bundle").code == 0
+    restored = call("restore", tmp_path / "bundle", f"media={urls[1]}")
+    assert restored.code == 0, restored
+
+    def rules(name):
+        response = client.get_bucket_lifecycle_configuration(Bucket=name)
+        return {rule["ID"]: rule["Status"] for rule in response["Rules"]}
+
+    assert rules(old) == {"moveout-hold:old": "Disabled", "off": "Disabled"}
+    assert rules(new) == {"old": "Enabled", "off": "Disabled"}
+    take_back(path, {"media": one})
+    assert rules(old) == rules(new)
+
+
 def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):
     shop, path = minio_shop, tmp_path / "undo.json"
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)

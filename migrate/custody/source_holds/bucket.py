@@ -22,6 +22,7 @@ from migrate.storage.s3.metadata.bucket_configuration import (
     BucketSettings,
     same_setting,
     statements,
+    suspended_rule,
 )
 
 VERSIONING, LIFECYCLE, POLICY = "versioning", "lifecycle", "policy"
@@ -75,7 +76,7 @@ class BucketHold(SourceHold):
         running = [rule for rule in rules if rule.get("Status") == "Enabled"]
         if not running:
             return None
-        after = {**before, "Rules": [{**rule, "Status": "Disabled"} for rule in rules]}
+        after = {**before, "Rules": [suspended_rule(rule) for rule in rules]}
         names = ", ".join(str(rule.get("ID", "unnamed")) for rule in running)
         return Change(
             LIFECYCLE,

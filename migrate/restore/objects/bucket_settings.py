@@ -22,8 +22,8 @@ FIRST = ("encryption",)
 UNREAD = ("denied", "failing")
 """Entries next to the settings: the names of those that could not be read."""
 _HELD = (
-    "the source was held: what moveout hold source denies is left out. A hold also switches versioning on and lifecycle"
-    " rules off: look at both"
+    "the source was held: what moveout hold source denies is left out, and lifecycle rules that it has switched off are"
+    " on. A hold also switches versioning on: look at that"
 )
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""

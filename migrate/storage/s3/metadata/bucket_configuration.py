@@ -56,6 +56,8 @@ _AT_ONCE = 21
 _WRITE_SECONDS = 5.0
 HOLD_SID = "MoveoutHold"
 """What the ids of statements begin with by which a hold on a source denies deletion."""
+_HOLD_RULE, _LONGEST_RULE_ID = "moveout-hold:", 255
+"""What the ids of lifecycle rules begin with that a hold on a source has switched off."""
 _LISTING, _BEGINNING_BYTES = b"<ListBucketResult", 200
 _UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParserError)
 _FAILING_SECONDS = 2.0
@@ -290,8 +292,11 @@ def remove_setting(client: Any, bucket: str, name: str) -> bool:
 
 def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
     """Return a setting as it must be in a bucket of another name: a policy names its bucket. What a hold on the old one
-    denies is not denied in the new one; empty where nothing else is left.
+    denies is not denied in the new one; empty where nothing else is left. Lifecycle rules that it has switched off are
+    on again.
     """
+    if name == "lifecycle" and "Rules" in value:
+        return {**value, "Rules": [_resumed_rule(rule) for rule in value["Rules"]]}
     if name != "policy" or "Policy" not in value:
         return value
     policy = json.loads(value["Policy"])
@@ -311,6 +316,23 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
                 ]
                 statement[field] = renamed_names[0] if isinstance(named, str) else renamed_names
     return {**value, "Policy": json.dumps({**policy, "Statement": kept})}
+
+
+def suspended_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a lifecycle rule as a hold leaves it: switched off, and marked where it was on before."""
+    name = f"{_HOLD_RULE}{rule.get('ID', '')}"
+    if rule.get("Status") == "Disabled" or len(name) > _LONGEST_RULE_ID:
+        name = str(rule.get("ID", ""))
+    return {**rule, "Status": "Disabled"} | ({"ID": name} if name else {})
+
+
+def _resumed_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a rule as it was before a hold."""
+    name = str(rule.get("ID", ""))
+    if not name.startswith(_HOLD_RULE):
+        return dict(rule)
+    before = {key: value for key, value in rule.items() if key != "ID"} | {"Status": "Enabled"}
+    return before | ({"ID": own} if (own := name.removeprefix(_HOLD_RULE)) else {})
 
 
 def is_held(policy: Mapping[str, Any]) -> bool:
