@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.structs import as_dict
+from migrate.errors import OK, IncompleteError
 
 State = Literal["waiting", "running", "done", "stopped"]
 
@@ -138,6 +139,23 @@ class ProgressState(Struct, frozen=True, kw_only=True):
             for task in self.tasks
         ]
         return as_dict(replace(self, tasks=())) | {"tasks": derived, "stage": self.stage}
+
+
+class Ending(Struct):
+    """How the command ended."""
+
+    exit_code: int | None = None
+    error: str = ""
+    next_step: str = "run the same command again: it continues"
+    """What helps where it did not end by itself."""
+
+    @property
+    def words(self) -> str:
+        """How the command ended, for people."""
+        if self.exit_code is None:
+            return self.error or "stopped"
+        words = {OK: "done, complete", IncompleteError.exit_code: "done, with gaps"}
+        return words.get(self.exit_code, f"ended with exit code {self.exit_code}")
 
 
 def from_json(value: dict[str, Any]) -> ProgressState:

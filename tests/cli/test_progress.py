@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console as RichConsole
 
 from migrate.cli.common.terminal import Console
-from migrate.cli.progress.announcements import Ending
 from migrate.cli.progress.progress_view import LineProgress, draw_state, state_line, task_line
 from migrate.cli.progress.status_page_file import StatusPageFile, shown_state
 from migrate.number_text import bytes_words, duration_words
 from migrate.progress.meter import Meter
+from migrate.progress.state import Ending
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import SourceTask
 

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from typing import Annotated, Protocol, TypeVar
 
 import typer
-from msgspec import Struct
 
 from migrate.case.model import Case
 from migrate.cli.common.session import Answer, Session
-from migrate.errors import OK, IncompleteError, MoveoutError
-from migrate.progress.state import ProgressState
+from migrate.errors import MoveoutError
+from migrate.progress.state import Ending, ProgressState
 
 A = TypeVar("A", bound=Answer)
 
@@ -29,23 +28,6 @@ StatusPage = Annotated[
 ]
 _LOOK_SECONDS = 1.0
 _LAST_SECONDS = 15.0
-
-
-class Ending(Struct):
-    """How the command ended."""
-
-    exit_code: int | None = None
-    error: str = ""
-    next_step: str = "run the same command again: it continues"
-    """What helps where it did not end by itself."""
-
-    @property
-    def words(self) -> str:
-        """How the command ended, for people."""
-        if self.exit_code is None:
-            return self.error or "stopped"
-        words = {OK: "done, complete", IncompleteError.exit_code: "done, with gaps"}
-        return words.get(self.exit_code, f"ended with exit code {self.exit_code}")
 
 
 class Listener(Protocol):

@@ -17,8 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from migrate.case.model import Notify
 from migrate.cli.common.session import Session
-from migrate.cli.progress.announcements import Ending
-from migrate.progress.state import ProgressState
+from migrate.progress.state import Ending, ProgressState
 
 NOTIFY_SECONDS = 10.0
 """How long one notification may take."""

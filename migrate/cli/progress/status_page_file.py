@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate.cli.common.session import Session
-from migrate.cli.progress.announcements import Ending
 from migrate.cli.progress.progress_view import stage_words, time_words
 from migrate.errors import OK, MoveoutError, UsageError
-from migrate.progress.state import ProgressState
+from migrate.progress.state import Ending, ProgressState
 from migrate.report.status_page import REFRESH_SECONDS, ShownRun, capital, status_page
 from migrate.storage.local.whole_file import replace_file
 from migrate.storage.registry import open_location
