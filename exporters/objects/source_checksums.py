@@ -80,8 +80,9 @@ def md5_of(body: bytes) -> str:
 
 
 class ContentProof:
-    """Takes an object's bytes in order. ``md5`` is of the whole, None where something else proves them: the CRC64NVME
-    that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is made.
+    """Takes an object's bytes in order. ``md5`` is of the whole, None where the ETag is no such MD5, or something else
+    proves them: the CRC64NVME that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is
+    made.
     """
 
     def __init__(self, bucket: Bucket, fetched: Fetched, parts: Sequence[int]) -> None:
@@ -90,6 +91,7 @@ class ContentProof:
         self._kept = kept_crc64nvme(fetched.headers)
         is_complete = sum(parts) == fetched.summary.size_bytes and _is_of_content(fetched.headers)
         self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
+        self._takes_md5 = self._kept is None and (bool(self._ends) or promises_md5(fetched))
         self._digests: list[bytes] = []
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._at = 0
@@ -97,7 +99,7 @@ class ContentProof:
     def update(self, body: bytes) -> None:
         """Take the next bytes."""
         self.crc64nvme = self._bucket.crc64nvme(body, self.crc64nvme)
-        if self._kept is not None:
+        if not self._takes_md5:
             return
         rest = memoryview(body)
         for end in self._ends[len(self._digests) :]:
@@ -113,7 +115,7 @@ class ContentProof:
     @property
     def md5(self) -> str | None:
         """The MD5 of all, where it was taken."""
-        return None if self._kept is not None or self._ends else self._md5.hexdigest()
+        return self._md5.hexdigest() if self._takes_md5 and not self._ends else None
 
     def error(self, before: ContentProof | None) -> SourceDamagedError | None:
         """Return why the bytes are to be read again. None where nothing contradicts them, or only an ETag, which need
@@ -144,7 +146,7 @@ class ContentProof:
         if self._ends:
             is_same = etag == etag_of_parts(self._digests)
             return None if is_same else "the MD5 of parts that its ETag looks like"
-        if promises_md5(self._fetched) and self.md5 != etag:
+        if self._takes_md5 and self.md5 != etag:
             return "the MD5 that its ETag looks like"
         return None
 

@@ -26,11 +26,12 @@ from exporters.errors import (
 )
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
-from exporters.objects.source_checksums import ContentProof, etag_of_parts, only_parts_prove
+from exporters.objects.source_checksums import ContentProof, etag_of_parts, kept_crc64nvme, only_parts_prove
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.restore.objects.destination_terms import has_own_parts, in_parts
 from migrate.storage.api import MultipartStore, UploadedPart
+from migrate.storage.checksums import combine
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
@@ -52,8 +53,8 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 class LargeCopy(Struct):
     """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two. None is made
     of bytes that contradict what the source says of them: they are read again, for they may have been damaged on the
-    way. ``_proof`` is of what is being read, None where the destination computes the MD5s of the source's own parts:
-    they need not be computed here, too. ``_doubted`` is of what came before and was doubted.
+    way. ``_proof`` is of what is being read, None where the checksums of the parts that arrive are enough for it.
+    ``_doubted`` is of what came before and was doubted.
     """
 
     context: SyncContext
@@ -185,7 +186,13 @@ class LargeCopy(Struct):
             raise error
 
     def _parts_error(self, read_item: Item, parts: Sequence[UploadedPart]) -> SourceDamagedError | None:
-        """Compare the source's ETag with what the destination's of parts, in order, come to."""
+        """Compare the source's CRC64NVME, or its ETag, with what the checksums of parts, in order, come to."""
+        if (kept := kept_crc64nvme(read_item.fetched.headers)) is not None:
+            if kept == combine((part.crc64nvme or 0, part.size_bytes) for part in parts):
+                return None
+            return SourceDamagedError(
+                f"{read_item.step.name}: what came does not have the CRC64NVME that the server keeps for it"
+            )
         etags = [part.etag for part in parts]
         if all(map(is_md5, etags)) and etag_of_parts([*map(bytes.fromhex, etags)]) == read_item.row.etag:
             return None
@@ -194,14 +201,21 @@ class LargeCopy(Struct):
             f"{read_item.step.name}: its parts arrive with other ETags than at the source"
         )
 
+    def _do_parts_prove(self, read_item: Item, sizes: Sequence[int]) -> bool:
+        """Tell whether the CRC64NVMEs of the parts that are sent prove what was read, or the MD5s that the destination
+        computes of the source's own parts.
+        """
+        fetched, row, context = read_item.fetched, read_item.row, self.context
+        if kept_crc64nvme(fetched.headers) is not None:
+            return in_parts(row)
+        has_same_parts = has_own_parts(row) and list(sizes) == list(row.part_sizes)
+        is_proved_there = has_same_parts and only_parts_prove(fetched)
+        return is_proved_there and context.destination.has_md5_etags and not context.terms.encrypts
+
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         fetched, row, context = read_item.fetched, read_item.row, self.context
-        is_proved_there = (
-            has_own_parts(row) and list(sizes) == list(row.part_sizes) and only_parts_prove(fetched)
-        )
-        if is_proved_there and context.destination.has_md5_etags and not context.terms.encrypts:
-            self._proof = None
-        else:
+        self._proof = None
+        if not self._do_parts_prove(read_item, sizes):
             self._proof = ContentProof(context.source, fetched, row.part_sizes)
             self._proof.update(b"")  # of an object that is one empty part nothing else comes
         pinned = changed_objects.pinned(fetched)

@@ -300,12 +300,16 @@ def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     )
 
 
-def test_md5s_of_parts_that_the_destination_computes_are_not_computed_here(
-    move: Move, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("algorithm", ["", "CRC64NVME"])
+def test_checksums_of_parts_that_are_computed_anyway_are_not_computed_again(
+    move: Move, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
-    """They are most of the work."""
-    data = random.Random(1).randbytes(2 * PART)
-    upload(move.source, "video", data, PART)
+    """MD5s are most of the work: the destination computes them of the same parts."""
+    data = random.Random(1).randbytes(5 * PART // 2)
+    if algorithm:
+        move.source.put("video", data, ChecksumAlgorithm=algorithm)
+    else:
+        upload(move.source, "video", data, PART)
     monkeypatch.setattr(large_object_copy, "ContentProof", None)
     assert move.run().copied == 1
     assert body(move.destination, "video") == data

@@ -115,6 +115,21 @@ def test_a_sync_to_a_destination_that_encrypts_loses_nothing(
     assert "ETag" not in lost["property"].to_pylist()
 
 
+def test_an_md5_that_nothing_can_be_compared_with_is_not_computed(
+    encrypting_minio: S3Server, make_shop: MakeShop, encrypted: Encrypted, tmp_path: Path
+) -> None:
+    """It would be half of the work."""
+    shop = encrypted(make_shop(encrypting_minio))
+    plain = boto3.Session(profile_name=encrypting_minio.profile).client(
+        "s3", config=Config(request_checksum_calculation="when_required")
+    )
+    plain.put_object(Bucket=shop.name, Key="large", Body=bytes(9 * 2**20))
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert reader.info.complete
+    [row] = pq.read_table(tmp_path / "bundle/data/shop/index").to_pylist()
+    assert (row["md5"], row["sha256"]) == (None, hashlib.sha256(bytes(9 * 2**20)).hexdigest())
+
+
 @pytest.mark.parametrize(
     ("headers", "is_md5"),
     [
