@@ -34,8 +34,11 @@ from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, Response, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
+from migrate.storage.s3.listing.pages import versioning_status
 from migrate.storage.s3.metadata import acl as s3_acl
 from migrate.storage.s3.metadata.bucket_configuration import (
+    BEGINNING_BYTES,
+    LISTING,
     read_configuration,
     read_setting,
     remove_setting,
@@ -49,8 +52,6 @@ _ATTEMPT_SECONDS = 5.0
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
 VERSION = "x-amz-version-id"
-_VERSIONING_ANSWERS = ("VersioningConfiguration", "ListBucketResult")
-"""A server without versions may answer with its listing."""
 
 
 class Written(Struct, frozen=True):
@@ -318,15 +319,12 @@ class DestinationBucket:
             raise
         except MoveoutError:
             return ""
-        try:
-            root = ET.fromstring(body)  # noqa: S314 - see s3_pages
-        except ET.ParseError:
-            root = None
-        if root is None or not root.tag.endswith(_VERSIONING_ANSWERS):
+        status = versioning_status(body)
+        if status is None and LISTING not in body[:BEGINNING_BYTES]:
             raise WrongAnswerError(
                 "whether it keeps versions cannot be read, so the answer is not S3's", about=self.url
             )
-        return root.findtext("{*}Status") or ""
+        return status or ""  # a server without versions may answer with its listing
 
     def acl(self, key: str, version_id: str = "") -> str:
         """Return the canned ACL that an object has, or a version of it; empty where it has another one or the server

@@ -70,6 +70,7 @@ from migrate.storage.s3.listing.pages import (
     parse_objects,
     parse_versions,
     parsed,
+    versioning_status,
     versions_request,
 )
 from migrate.storage.s3.metadata import acl as s3_acl
@@ -94,7 +95,6 @@ _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
 _AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
-_VERSIONING = b"VersioningConfiguration"
 
 
 class S3Bucket:
@@ -370,9 +370,8 @@ class S3Bucket:
                 raise
             except MoveoutError:
                 return self._shows_versions()
-            if _VERSIONING not in response.body:
-                return self._shows_versions()
-        return b"<Status>" in response.body
+            status = versioning_status(response.body)
+            return self._shows_versions() if status is None else bool(status)
 
     def _shows_versions(self) -> bool | None:
         """Look at the listing of versions where the setting may not or cannot be read."""

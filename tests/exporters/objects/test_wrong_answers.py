@@ -329,6 +329,30 @@ def test_versions_are_looked_for_where_it_is_not_said_whether_they_are_kept(
     assert bucket.keeps_versions() is True
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (
+            '<s:VersioningConfiguration xmlns:s="x"><s:Status>Enabled</s:Status></s:VersioningConfiguration>',
+            "Enabled",
+        ),
+        ("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>", "Suspended"),
+        ("<VersioningConfiguration><Status></Status></VersioningConfiguration>", ""),
+        ("<VersioningConfiguration><MfaDelete>Disabled</MfaDelete></VersioningConfiguration>", ""),
+        ("<ListBucketResult><Prefix>VersioningConfiguration &lt;Status&gt;</Prefix></ListBucketResult>", ""),
+    ],
+)
+def test_what_is_said_of_versioning_is_read_by_one_rule_on_both_sides(
+    odd: OddShop, body: str, status: str
+) -> None:
+    """A source kept versions where it said nothing of its status, and none where it named it by a prefix."""
+    odd.proxy.answer = lambda asked: (
+        Answer(HTTPStatus.OK, (), body.encode()) if asks(asked, "versioning") else None
+    )
+    assert odd.bucket().keeps_versions() is bool(status)
+    assert open_destination_bucket(odd.url).versioning() == status
+
+
 @pytest.mark.parametrize("body", [LOGIN.body, b"", b"<Versioning"])
 def test_a_destination_that_does_not_say_whether_it_keeps_versions_is_not_taken_for_one_that_keeps_none(
     odd: OddShop, body: bytes

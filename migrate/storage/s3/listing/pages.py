@@ -413,6 +413,18 @@ class Pages:
         return self._requests.call(request).body
 
 
+def versioning_status(body: bytes) -> str | None:
+    """Return ``Enabled``, ``Suspended`` or nothing, as an answer to GetBucketVersioning says; None where it is another
+    answer, which says nothing about versions.
+    """
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - as above
+    except ET.ParseError:
+        return None
+    is_asked_for = root.tag.rpartition("}")[2] == "VersioningConfiguration"
+    return root.findtext("{*}Status") or "" if is_asked_for else None
+
+
 def token_behind(body: bytes, what: str) -> str:
     """Return the token by which a listing of ``what`` goes on after a page of ListObjectsV2, empty after the last.
     Raises ``UnreachableError`` where it does not say, and what unreadable pages raise.

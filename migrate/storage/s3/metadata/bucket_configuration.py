@@ -58,7 +58,7 @@ HOLD_SID = "MoveoutHold"
 """What the ids of statements begin with by which a hold on a source denies deletion."""
 _HOLD_RULE, _LONGEST_RULE_ID = "moveout-hold:", 255
 """What the ids of lifecycle rules begin with that a hold on a source has switched off."""
-_LISTING, _BEGINNING_BYTES = b"<ListBucketResult", 200
+LISTING, BEGINNING_BYTES = b"<ListBucketResult", 200
 _UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParserError)
 _FAILING_SECONDS = 2.0
 _UNSET_STATUS = (404, 405, 501)
@@ -183,7 +183,7 @@ def _read(http: HttpClient, name: str) -> Mapping[str, Any]:
         if _is_unset(error):
             return {}
         raise translate(error, what) from error
-    if _LISTING in response.body[:_BEGINNING_BYTES]:
+    if LISTING in response.body[:BEGINNING_BYTES]:
         return {}  # a server without such a setting may answer with its listing, odd keys included
     try:
         fields = _fields(operation, response)
