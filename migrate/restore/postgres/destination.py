@@ -72,6 +72,10 @@ FROM pg_catalog.pg_event_trigger WHERE pg_has_role(evtowner, 'USAGE')
 AND evtenabled IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
 """
 """The event triggers that act in this session, and that this role may alter."""
+_ONE_AT_A_TIME = f"SELECT pg_catalog.pg_advisory_xact_lock({0x6D6F7667})"
+"""Of two transactions that alter one event trigger the server refuses the later one: "tuple concurrently updated". So
+it waits for the end of the first one ("movg").
+"""
 
 
 class PostgresDestination(Struct, frozen=True):
@@ -315,6 +319,8 @@ def without_event_triggers(connection: psycopg.Connection[Any]) -> Iterator[None
     down each definition that changes. No event trigger acts on a statement about one.
     """
     acting = connection.execute(_ACTING_ON_EVENTS.encode()).fetchall()
+    if acting:
+        connection.execute(_ONE_AT_A_TIME.encode())
     for name, _ in acting:
         connection.execute(f"ALTER EVENT TRIGGER {name} DISABLE".encode())
     yield

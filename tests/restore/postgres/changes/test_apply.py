@@ -1,16 +1,20 @@
 """Changes of a source come to its destination, whatever they are; what does not fit is named."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from exporters.changes import MessageKind
+from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import Applying, ChangeConflictError
 from migrate.changes.segments import START, Place
 from migrate.errors import BusyError, NotAllowedError, UsageError
 from migrate.restore.postgres.changes.change_writer import open_change_writer
+from migrate.restore.postgres.destination import connect_writer, without_triggers, without_user_triggers
 from migrate.runtime.cancellation import CancellationToken
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
+from tests.tools.waiting import eventually
 
 SCRIPT = """
 CREATE EXTENSION citext;
@@ -305,6 +309,42 @@ def test_a_column_that_only_the_source_computes_is_to_be_dropped_and_added_as_it
     run_sql(pair.destination, computed)
     pair.apply()
     pair.assert_equal()
+
+
+TWO_SOURCES = """
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+CREATE TRIGGER acts BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION nothing();
+CREATE TRIGGER acts BEFORE INSERT ON b FOR EACH ROW EXECUTE FUNCTION nothing();
+ALTER TABLE a ENABLE ALWAYS TRIGGER acts; ALTER TABLE b ENABLE ALWAYS TRIGGER acts;
+CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER seen ON ddl_command_end EXECUTE FUNCTION seen(); ALTER EVENT TRIGGER seen ENABLE ALWAYS
+"""
+
+
+def test_changes_of_two_sources_keep_the_same_event_trigger_still_one_after_the_other(make_pair):
+    pair = make_pair(TWO_SOURCES)
+
+    @contextlib.contextmanager
+    def still(table):
+        with contextlib.closing(connect_writer(parse_url(pair.destination))) as connection:
+            without_triggers(connection)
+            with connection.transaction(), without_user_triggers(connection, table):
+                yield connection
+
+    def insert_into_b():
+        with still("public.b") as connection:
+            connection.execute("INSERT INTO public.b VALUES (1)")
+
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as pool:
+        with still("public.a") as connection:
+            connection.execute("INSERT INTO public.a VALUES (1)")
+            other = pool.submit(insert_into_b)
+            eventually(lambda: fetch(pair.destination, waiting))
+        other.result()
+    assert fetch(pair.destination, "SELECT FROM a, b") == [()]
+    assert fetch(pair.destination, "SELECT evtenabled FROM pg_event_trigger") == [("A",)]
 
 
 def test_changes_of_a_table_that_has_taken_the_name_of_another_one_stop_before_they_meet_its_rows(make_pair):
