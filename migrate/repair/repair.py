@@ -41,9 +41,13 @@ class RepairDestination(Protocol):
         """The rows as of the moment of opening."""
         ...
 
-    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
-        """Return why the rows of a table that is there cannot be compared, or, where it ``differs``, not written; ""
-        where they can.
+    def incomparable(self, schema: str, name: str) -> str:
+        """Return why the rows of a table that is there cannot be compared; "" where they can."""
+        ...
+
+    def unwritable(self, schema: str, name: str) -> str:
+        """Return why the rows of a table that differs cannot be written; "" where they can. Not asked of others: it may
+        take a query.
         """
         ...
 
@@ -198,14 +202,14 @@ def _changes_of(
             f"it has other columns ({', '.join(columns)}) than the source ({', '.join(table.columns)})"
         )
     else:
-        result.reason = destination.obstacle(table.schema, table.name, differs=False)
+        result.reason = destination.incomparable(table.schema, table.name)
     if result.reason:
         return
     key = destination.rows.key(table.schema, table.name)
     key_of = key_reader(part_reader, table.columns, key) if key else None
     for changes in row_differences(*table.open_sides(), rows=table.rows, key_of=key_of):
         if not result.rows:
-            result.reason = destination.obstacle(table.schema, table.name, differs=True)
+            result.reason = destination.unwritable(table.schema, table.name)
             if result.reason:
                 return
         yield changes

@@ -50,11 +50,16 @@ class MysqlRepair:
             self._rows = self._snapshot.enter_context(live_rows(self._address))
         return self._rows
 
-    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
+    def incomparable(self, schema: str, name: str) -> str:
         """See ``RepairDestination``."""
-        del schema, differs
+        del schema
         if self.rows.table(name).history:
             return "it keeps the history of its rows (SYSTEM VERSIONING), which cannot be changed"
+        return ""
+
+    def unwritable(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        del schema, name
         return ""
 
     @contextmanager

@@ -65,7 +65,7 @@ class PostgresRepair:
         self._has_triggers_off = without_triggers(connection)
         self.rows = rows
 
-    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
+    def incomparable(self, schema: str, name: str) -> str:
         """See ``RepairDestination``."""
         table = self.rows.table(schema, name)
         if table.oid == large_objects.OID:
@@ -74,8 +74,11 @@ class PostgresRepair:
             return "it is a materialized view: REFRESH MATERIALIZED VIEW fills it anew"
         if table.refusal:
             return f"the server plans no query of it: {table.refusal}"
-        if not differs:
-            return ""
+        return ""
+
+    def unwritable(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        table = self.rows.table(schema, name)
         with as_source_errors(self._address.url):
             rule = self._connection.execute(_RULE.encode(), (table.label, not table.columns)).fetchone()
         if rule is not None:

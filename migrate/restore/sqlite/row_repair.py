@@ -28,11 +28,15 @@ class SqliteRepair:
         self._address = address
         self.rows = rows
 
-    def obstacle(self, schema: str, name: str, *, differs: bool) -> str:
+    def incomparable(self, schema: str, name: str) -> str:
         """See ``RepairDestination``."""
-        del differs
         is_found = self.rows.table(schema, name).hidden_rowid or self.rows.key(schema, name)
         return "" if is_found else "nothing tells its equal rows apart"
+
+    def unwritable(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        del schema, name
+        return ""
 
     @contextmanager
     def writing(self, schema: str, name: str) -> Iterator[SqliteTableWriter]:
