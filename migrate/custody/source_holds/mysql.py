@@ -13,7 +13,14 @@ from typing import Any
 
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
-from exporters.mysql.definitions.event_status import DISABLED, ENABLED, Event, read_events, set_status
+from exporters.mysql.definitions.event_status import (
+    DISABLED,
+    ENABLED,
+    Event,
+    is_read_only,
+    read_events,
+    set_status,
+)
 from exporters.mysql.errors import DRIVER_ERRORS, LOCK_TIMEOUT, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
@@ -36,7 +43,6 @@ SELECT DISTINCT user, host FROM mysql.db WHERE {name} LIKE db AND host <> ''
 AND 'Y' IN (insert_priv, update_priv, delete_priv, create_priv, drop_priv, alter_priv, execute_priv) ORDER BY user, host
 """
 """Accounts with privileges on the database; its name there is a pattern of LIKE's. Roles have no host."""
-_MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
 
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = (
@@ -89,6 +95,11 @@ class Server:
         """Tell whether a global variable is there, and is not off."""
         with self._translated():
             return self._connection.is_on(name)
+
+    def is_read_only(self) -> bool:
+        """Tell whether its database is read-only, by MySQL's own mode."""
+        with self._translated():
+            return is_read_only(self._connection)
 
     def neighbours(self) -> list[str]:
         """Return the other databases of the server, without its own."""
@@ -178,8 +189,7 @@ class DatabaseHold(_ServerMode):
 
     def _read_mode(self, setting: str) -> Any:
         _need(setting == _DATABASE, setting)
-        options = self._server.value(_MODE.format(quote_literal(self._server.name)))
-        return "1" if "READ ONLY=1" in str(options) else "0"
+        return "1" if self._server.is_read_only() else "0"
 
     def _write_mode(self, setting: str, value: Any) -> None:
         _need(setting == _DATABASE and value in {"0", "1"}, setting)
