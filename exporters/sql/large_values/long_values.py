@@ -43,6 +43,11 @@ class LongRow(Struct, frozen=True):
     long: Mapping[str, LongValue]
 
 
+def batch_of(rows: pa.RecordBatch | LongRow) -> pa.RecordBatch:
+    """Return rows without long values."""
+    return rows.batch if isinstance(rows, LongRow) else rows
+
+
 class Spooled(Struct, frozen=True):
     """A value in a spool: its bytes, and where its frames lie there."""
 

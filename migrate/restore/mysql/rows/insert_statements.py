@@ -18,7 +18,7 @@ from exporters.mysql.identifiers import quote_name
 from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
-from exporters.sql.large_values.long_values import LongRow, LongValue
+from exporters.sql.large_values.long_values import LongRow, LongValue, batch_of
 from migrate.restore.mysql.rows.json_decimals import with_decimals, with_paths
 
 _BEGIN, _END = b"(", b"),"
@@ -68,8 +68,9 @@ def literals_of(
     rows: pa.RecordBatch | LongRow, without: Sequence[str], *, decimals: bool
 ) -> Iterator[Values | LongValues]:
     """Yield rows as ``…,…``, those with long values alone. ``decimals``: whether the server keeps decimals in JSON."""
-    batch = rows.batch if isinstance(rows, LongRow) else rows
-    for never_set, part in _by_set(batch, {*without, *(rows.long if isinstance(rows, LongRow) else ())}):
+    for never_set, part in _by_set(
+        batch_of(rows), {*without, *(rows.long if isinstance(rows, LongRow) else ())}
+    ):
         if not part.num_rows:
             continue
         if isinstance(rows, LongRow):

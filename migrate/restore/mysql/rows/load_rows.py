@@ -25,7 +25,7 @@ from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.mysql.sessions.driver_connection import BulkInsert, send
 from exporters.row_digest import Advance, RowsDigest, digest_pieces, digest_texts
-from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.large_values.long_values import LongRow, batch_of
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -362,7 +362,7 @@ class _Opened(Struct, frozen=True):
         """Return the condition for these rows among those that hold: that finds them by the key, if there is one."""
         if not key:
             return b""
-        batch = rows.batch if isinstance(rows, LongRow) else rows
+        batch = batch_of(rows)
         others = [field.name for field in self.file.schema_arrow if field.name not in key]
         literals = [
             row

@@ -13,7 +13,7 @@ from itertools import groupby
 import pyarrow as pa
 
 from exporters import arrow_functions as pc
-from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.large_values.long_values import LongRow, batch_of
 from migrate.bundle.catalog import CatalogRow
 
 FOREVER = [
@@ -33,20 +33,20 @@ def holding_still(rows: pa.RecordBatch | LongRow, history: Sequence[str]) -> pa.
     """Return the rows that hold still: all of a table that has no ``history``."""
     if not history:
         return rows
-    until = _batch(rows).column(history[-1])
+    until = batch_of(rows).column(history[-1])
     return _filtered(rows, pc.is_in(until, value_set=pa.array(FOREVER, until.type)))
 
 
 def lasting(rows: pa.RecordBatch | LongRow, history: Sequence[str]) -> pa.RecordBatch | LongRow:
     """Return the rows that held for some time: all of a table that has no ``history``."""
-    return _filtered(rows, pc.invert(_never_held(_batch(rows), history))) if history else rows
+    return _filtered(rows, pc.invert(_never_held(batch_of(rows), history))) if history else rows
 
 
 def momentary(
     rows: pa.RecordBatch | LongRow, history: Sequence[str]
 ) -> Iterator[tuple[str, pa.RecordBatch | LongRow]]:
     """Yield the rows that never held, by the time at which they began, as seconds since 1970."""
-    batch = _batch(rows)
+    batch = batch_of(rows)
     batch = batch.filter(_never_held(batch, history))
     batch = batch.take(pc.sort_indices(batch.column(history[0])))
     begins = batch.column(history[0]).cast(pa.int64()).to_pylist()
@@ -58,12 +58,8 @@ def momentary(
         yield time, LongRow(some, rows.long) if isinstance(rows, LongRow) else some
 
 
-def _batch(rows: pa.RecordBatch | LongRow) -> pa.RecordBatch:
-    return rows.batch if isinstance(rows, LongRow) else rows
-
-
 def _filtered(rows: pa.RecordBatch | LongRow, mask: pa.Array) -> pa.RecordBatch | LongRow:
-    batch = _batch(rows).filter(mask)
+    batch = batch_of(rows).filter(mask)
     return LongRow(batch, rows.long) if isinstance(rows, LongRow) else batch
 
 

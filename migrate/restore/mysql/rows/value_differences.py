@@ -19,7 +19,7 @@ from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.row_digest import RowsDigest, digest_pieces, digest_texts
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, sides_of
-from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.large_values.long_values import LongRow, batch_of
 from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -67,9 +67,8 @@ def _as_held(
     for part in parts_of([table]):
         try:
             for batch_or_row in rows_of(open_part(reader.open(part.key))):
-                batch = batch_or_row.batch if isinstance(batch_or_row, LongRow) else batch_or_row
                 long = batch_or_row.long if isinstance(batch_or_row, LongRow) else {}
-                batch = _held(_narrowed(batch, without), counts, long, mariadb=mariadb)
+                batch = _held(_narrowed(batch_of(batch_or_row), without), counts, long, mariadb=mariadb)
                 if isinstance(batch_or_row, LongRow):
                     digest += digest_pieces(payload_pieces(LongRow(batch, batch_or_row.long)))
                 else:

@@ -20,7 +20,7 @@ from exporters.postgres.part_reader import digest_part
 from exporters.postgres.rows.csv_rows import digest_block
 from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.columns import OWN, sides_of
-from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.large_values.long_values import LongRow, batch_of
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle.catalog import CatalogRow
@@ -130,7 +130,7 @@ def _own_values(file: ParquetPart, encoding: str) -> Mapping[str, int]:
     """Return how many values of each column stand in the source's own encoding (``OWN``)."""
     counts: Counter[str] = Counter()
     for batch_or_row in rows_of(file):
-        batch = batch_or_row.batch if isinstance(batch_or_row, LongRow) else batch_or_row
+        batch = batch_of(batch_or_row)
         for column, side in sides_of(batch.schema).items():
             if isinstance(batch_or_row, LongRow) and side in batch_or_row.long:
                 counts[column] += next(iter(batch_or_row.long[side].pieces())).startswith(OWN)
