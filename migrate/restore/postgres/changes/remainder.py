@@ -175,18 +175,20 @@ class _Remainder(Struct):
     def _read_again(self, table: PostgresTable) -> None:
         """Replace the rows of a table by the source's, in one transaction."""
         columns = ", ".join(quote_name(column.name) for column in table.columns if not column.generated)
-        with durable("cutover.postgres.table_again"), self.writer.transaction():
-            self.writer.execute("SET LOCAL session_replication_role = replica")
-            with without_user_triggers(self.writer, table.label):
-                self._empty(table)
-                reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
-                writing = f"COPY {table.label}{f' ({columns})' if columns else ''} FROM STDIN"
-                with (
-                    self.reader.cursor().copy(reading.encode()) as rows,
-                    self.writer.cursor().copy(writing.encode()) as target,
-                ):
-                    for data in rows:
-                        target.write(data)
+        with (
+            durable("cutover.postgres.table_again"),
+            self.writer.transaction(),
+            without_user_triggers(self.writer, table.label),
+        ):
+            self._empty(table)
+            reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
+            writing = f"COPY {table.label}{f' ({columns})' if columns else ''} FROM STDIN"
+            with (
+                self.reader.cursor().copy(reading.encode()) as rows,
+                self.writer.cursor().copy(writing.encode()) as target,
+            ):
+                for data in rows:
+                    target.write(data)
 
     def _empty(self, table: PostgresTable) -> None:
         """Remove all rows. Where a publication of the application came along, a table without replica identity refuses
