@@ -33,7 +33,7 @@ from migrate.follow.delta import (
     sources_to_follow,
 )
 from migrate.follow.followed import FollowedSource, followed_sources, reread_tables
-from migrate.follow.follower import DEFINE_STEP, UNCOMPARED, Follower, FollowState
+from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.follow.table_digests import table_label
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
@@ -207,8 +207,7 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     if source.undefined:
         return _undefined_line(source, DEFINE_STEP)
     if source.uncompared:
-        happened = f"{UNCOMPARED}: {source.uncompared}"
-        return SummaryLine(source.source, "in part", happened, "run the same command again")
+        return SummaryLine(source.source, "in part", source.uncompared, "run the same command again")
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
 
 

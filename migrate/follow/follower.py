@@ -40,6 +40,7 @@ DEFINE_STEP = (
     " does"
 )
 UNCOMPARED = "definitions of both sides could not be compared"
+_UNASKED = f"the source could not be asked which tables refuse changes, and {UNCOMPARED}"
 _DEFINITIONS_SECONDS, _DEFINITIONS_SHARE = 30.0, 20
 """So often the definitions of both sides are compared; less often where that takes more than this share of the time."""
 _STALE_SECONDS = 15.0
@@ -53,7 +54,8 @@ class FollowState(Struct, frozen=True):
     become less. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
     ``undefined``: what only the source defines. ``refusing``: the tables that refuse changes to the application since
-    they are followed, and those whose changes are not followed any more. ``uncompared``: why these are not known.
+    they are followed, and those whose changes are not followed any more. ``uncompared``: which of these
+    are not known, and why.
     """
 
     source: str
@@ -240,21 +242,22 @@ class Follower:
 
     def _compare_definitions(self) -> None:
         """Note what the source defines and the destination lacks, and the tables that refuse changes, each once."""
-        counts = self._counts
+        counts, unknown = self._counts, _UNASKED
         try:
             refusing = tuple(self._log.troubled_tables(self.followed.log))
             for table in refusing:
                 if table not in counts.refusing:
                     self._note(table.sentence)
-            counts.refusing = refusing
+            counts.refusing, unknown = refusing, UNCOMPARED
             undefined = self.followed.definition_gaps(counts.skipped)
             if fresh := [thing for thing in undefined if thing not in counts.undefined]:
                 self._note(f"not at the destination: {', '.join(fresh)}; {DEFINE_STEP}")
             counts.undefined, counts.uncompared = undefined, ""
         except MoveoutError as exc:
-            if counts.uncompared != str(exc):
-                self._note(f"{UNCOMPARED}: {exc}")
-            counts.uncompared = str(exc)
+            uncompared = f"{unknown}: {exc}"
+            if counts.uncompared != uncompared:
+                self._note(uncompared)
+            counts.uncompared = uncompared
         finally:
             counts.is_compared = True
 

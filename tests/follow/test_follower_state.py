@@ -58,6 +58,8 @@ class Source:
         return end - start
 
     def troubled_tables(self, log):
+        if isinstance(self.refusing, Exception):
+            raise self.refusing
         return self.refusing
 
     def definition_gaps(self, skipped):
@@ -132,6 +134,11 @@ def test_definitions_that_cannot_be_compared_are_no_equal_ones():
     one._compare_definitions()
     assert notes == ["app: definitions of both sides could not be compared: no answer"]
     assert Followed("bundle", [one.state()], 1.0).exit_code == 3
+    source.refusing = UnreachableError("the source is silent")
+    one._compare_definitions()
+    assert one.state().uncompared.startswith("the source could not be asked which tables refuse changes")
+    assert notes[1] == f"app: {one.state().uncompared}"
+    source.refusing = []
     source.gaps = []
     one._compare_definitions()
     assert Followed("bundle", [one.state()], 1.0).exit_code == 0
