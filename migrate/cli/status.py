@@ -473,7 +473,7 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         transfer = transfer_status(store)
         if transfer:
             return LocationStatus(store.location, reports, transfer)
-        if (erasing := _unfinished_erasure(store)) is not None:
+        if (erasing := _unfinished_erasure(store, case)) is not None:
             return LocationStatus(store.location, reports, erasing=str(erasing), next_step=erasing.next_step)
         followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
         record = read_record(store)
@@ -495,14 +495,17 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         return LocationStatus(endpoint.shown, error=str(exc))
 
 
-def _unfinished_erasure(store: Store) -> BusyError | None:
-    """Return the error by which a transfer is refused where an erasure has not ended; None where there is none."""
+def _unfinished_erasure(store: Store, case: Case | None) -> BusyError | None:
+    """Return the error by which a transfer is refused where an erasure has not ended, by the case's list of signers;
+    None where there is none.
+    """
     if exists(store, layout.TAG_MANIFEST) or not exists(store, layout.CUSTODY_LOG):
         return None
-    from migrate.custody import erase  # noqa: PLC0415  only where a log lies without its bundle
+    from migrate.cli.common.signing_keys import load_trust  # noqa: PLC0415  only where a log lies without its bundle
+    from migrate.custody import erase  # noqa: PLC0415  as above
 
     try:
-        erase.count_begun(store)
+        erase.count_begun(store, load_trust(None, case))
     except BusyError as exc:
         return exc
     return None

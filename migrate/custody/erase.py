@@ -396,7 +396,7 @@ def _has_bundle(store: Store) -> bool:
     return any(exists(store, key) for key in (layout.TAG_MANIFEST, *_UNDER_WAY))
 
 
-def count_begun(store: Store, trust: Trust | None = None) -> int:
+def count_begun(store: Store, trust: Trust | None) -> int:
     """Return how many erasures the log says were begun at a location. Raises ``BusyError`` where the last of them has
     removed something and has not ended: what is there now may be gone in a moment. With ``trust`` none was another
     location's by the word of a key that its list does not count.

@@ -556,7 +556,7 @@ def test_an_erasure_that_died_before_it_removed_anything_is_not_finished_upon_an
     kept.put(state, b"{}")
     kept.delete(layout.TAG_MANIFEST)  # as who continues a bundle does first
     assert not erase.is_begun(kept)
-    assert erase.count_begun(kept) == 1
+    assert erase.count_begun(kept, None) == 1
     count = len(list(kept.list()))
     with pytest.raises(UsageError, match="holds no sealed bundle"):
         do(kept, open_object_lock(kept.location), provider)
@@ -695,6 +695,25 @@ def test_a_grant_of_a_bundle_that_was_erased_opens_no_other_one(kept, provider, 
     custody_log.append(kept, provider, lambda _: [revoked])
     assert call("transfer", "-c", case).code == 0
     assert call("transfer", other, kept.location).code == 0
+
+
+def test_an_erasure_is_not_ended_by_the_word_of_a_stranger_in_status_either(
+    kept, provider, make_key, tmp_path
+):
+    """A stranger's entry of a transfer makes it the erasure of another location, but for a case with signers."""
+    half_erased(kept, provider)
+    (event,) = [entry.what for entry in custody_log.read(kept).find("erasing")]
+    came = CustodyEvent(
+        "transferred", "b", event.root, f"{event.location}?profile=x", {"from": event.location}
+    )
+    custody_log.append(kept, make_key("stranger"), lambda _: [came])
+    case = tmp_path / "case.toml"
+    case.write_text(f'[bundle]\nlocation = "{kept.location}"\n')
+    (tmp_path / "signers").write_text(f"host {provider.public.line}\n")
+    assert "an erasure was begun at" not in call("status", "-c", case).out
+    with case.open("a") as file:
+        file.write('[custody]\nsigners = "signers"\n')
+    assert "an erasure was begun at" in call("status", "-c", case).out
 
 
 class Paused(Broken):
