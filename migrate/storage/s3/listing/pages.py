@@ -259,7 +259,11 @@ def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
 
 
 PAGE_KEYS = 1000
-"""S3's maximum for one page of a listing."""
+"""S3's maximum for one page of a listing; some servers have a lower one."""
+OTHER_FIRST_KEYS = 7
+"""With so short a first page all others are cut otherwise, whatever the server's maximum: no two ends of pages of the
+two listings are the same.
+"""
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _END_BYTES = 40
 _BREAKS_OFF = "the listing breaks off without saying how to go on"
@@ -322,11 +326,9 @@ class Pages:
         self, prefix: str, start_after: str = "", until: Bound = no_end, *, other_pages: bool = False
     ) -> Iterator[Page]:
         """Yield what a plain listing shows: ListObjectsV2; see ``Bucket.pages``."""
-        most_keys = PAGE_KEYS - other_pages
         prefix = longest_directory(prefix, start_after, until())
-        request = objects_request(
-            prefix, start_after if start_after.startswith(prefix) else "", "", most_keys
-        )
+        after = start_after if start_after.startswith(prefix) else ""
+        request = objects_request(prefix, after, "", OTHER_FIRST_KEYS if other_pages else PAGE_KEYS)
         ahead = self._requests.http.begin(request)
         loops, before = LoopDetector(self._url), None
         while True:
@@ -337,7 +339,7 @@ class Pages:
                 token = ""
             if token:
                 loops.note(token)
-                request = objects_request(prefix, "", token, most_keys)
+                request = objects_request(prefix, "", token, PAGE_KEYS)
                 # The server works on it while this page is parsed and used.
                 ahead = self._requests.http.begin(request)
             with _readable(self._url):
@@ -351,10 +353,9 @@ class Pages:
         self, prefix: str, after: Position = ("", ""), until: Bound = no_end, *, other_pages: bool = False
     ) -> Iterator[Page]:
         """Yield versions and delete markers, those behind ``after``: ListObjectVersions; see ``Bucket.pages``."""
-        most_keys = PAGE_KEYS - other_pages
         prefix = longest_directory(prefix, after[0], until())
         marker = after if after[0].startswith(prefix) else ("", "")
-        request = versions_request(prefix, marker, most_keys)
+        request = versions_request(prefix, marker, OTHER_FIRST_KEYS if other_pages else PAGE_KEYS)
         ahead = self._requests.http.begin(request)
         loops, before = LoopDetector(self._url), None
         while True:
@@ -377,7 +378,7 @@ class Pages:
             if following == ("", ""):
                 raise UnreachableError(_BREAKS_OFF, about=self._url)
             loops.note(following)
-            request = versions_request(prefix, following, most_keys)
+            request = versions_request(prefix, following, PAGE_KEYS)
             ahead = self._requests.http.begin(request)
             yield page
 
