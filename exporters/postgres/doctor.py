@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporters.changes import NotFollowed, reason_words
 from exporters.doctor import (
@@ -56,6 +57,10 @@ _TIMEOUTS = "SET lock_timeout = '3s'; SET statement_timeout = '20s'"
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """PostgreSQL documentation, "Message Formats": SSLRequest."""
 _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"')
+_READS_ALL_VERSION = 140000
+"""From this version on there is ``pg_read_all_data``."""
+_FEW = 8
+"""So many tables and sequences that may not be read are named one by one."""
 _UNLOCKED = "let that session end, or export later"
 
 _SESSION = """
@@ -149,9 +154,8 @@ def examine(request: ExamineRequest) -> Examination:
             ("TLS", tls_findings(connection, certificate, request.deadline)),
             ("clock", clock_finding(source.server, skew, source.server)),
             ("pg_dump", _pg_dump(source)),
+            ("rights", _relations(source)),
             ("rights", _tables(source)),
-            ("rights", _partitioned(source)),
-            ("rights", _sequences(source)),
             ("rights", _large_objects(source)),
             ("rights", _user_mappings(source)),
             ("damage", _hidden_damage(source)),
@@ -246,12 +250,43 @@ def _pg_dump(source: _ExaminedPostgres) -> Iterator[Finding]:
         )
 
 
+def _relations(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield a finding for each table and sequence that the role may not read; where there are many, one for all. From
+    PostgreSQL 14 on one privilege is enough for all of them.
+    """
+    forbidden = [*_forbidden_tables(source), *_partitioned(source), *_sequences(source)]
+    if not forbidden or source.connection.info.server_version < _READS_ALL_VERSION:
+        yield from forbidden
+        return
+    grant = f"GRANT pg_read_all_data TO {source.role};"
+    if len(forbidden) <= _FEW:
+        first, *others = forbidden
+        least = first.fix.text if first.fix else ""
+        yield replace(first, fix=source.sql(f"{least}\n-- Or for all tables and sequences: {grant}"))
+        yield from others
+        return
+    names = ", ".join(finding.object for finding in forbidden[:_FEW])
+    problem = f"the role {source.role} may not read {len(forbidden)} tables and sequences ({names}, …)"
+    consequence = "Their definitions, and their rows or next numbers, are not exported."
+    yield Finding("loses", "rights", str(source.facts["database"]), problem, consequence, source.sql(grant))
+
+
+def _forbidden_tables(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield a finding for each table that the role may not read."""
+    tables = {
+        table.oid: table for table in source.tables if table.gap and not (table.foreign or table.readable)
+    }
+    for right in fetch(source.connection, _RIGHTS, {"oids": [*tables]}):
+        table = tables[right["oid"]]
+        consequence = "Its definition and its rows are not exported."
+        yield _forbidden(source, table.item, table.label, right, consequence)
+
+
 def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
-    """Yield a finding for each table that is not exported whole."""
-    faulty = [table for table in source.tables if table.gap or table.foreign]
-    rights = {row["oid"]: row for row in fetch(source.connection, _RIGHTS, {"oids": [t.oid for t in faulty]})}
-    for table in faulty:
-        right = rights.get(table.oid)
+    """Yield a finding for each table that is not exported whole for another reason than that the role may not read
+    it.
+    """
+    for table in source.tables:
         if table.foreign:
             yield Finding(
                 "info",
@@ -261,10 +296,8 @@ def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
                 "Only its definition leaves.",
                 Fix("advice", "name the other server's database as a source of its own"),
             )
-        elif not table.readable and right is not None:
-            yield _forbidden(
-                source, table.item, table.label, right, "Its definition and its rows are not exported."
-            )
+        elif not table.gap or not table.readable:
+            continue
         elif table.hidden:
             problem = f"row-level security hides rows of it from {source.role}"
             fix = source.sql(f"ALTER ROLE {source.role} BYPASSRLS;")

@@ -18,7 +18,7 @@ from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
 from scripts.process import free_port
 from tests.cli.conftest import call
-from tests.exporters.postgres.databases import as_role, login, run_sql
+from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import HttpProxy, refusal
 from tests.tools.profiles import extra_profile
@@ -104,6 +104,29 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(other_postgre
     second = doctor(*words, env=env)
     assert (second.code, second.findings("app")) == (0, {})
     assert not (tmp_path / "bundle").exists()
+
+
+def test_many_tables_that_may_not_be_read_have_one_fix(other_postgres):
+    url = login(other_postgres, "doctor_many")
+    if int(fetch(url, "SHOW server_version_num")[0][0]) < 140000:
+        pytest.skip("there is no pg_read_all_data")
+    env = {"PGPASSWORD": other_postgres.password, "PGPASSFILE": "/dev/null"}
+    source = f"app={as_role(url, 'doctor_many')}"
+    grant = 'GRANT pg_read_all_data TO "doctor_many";'
+    run_sql(url, "CREATE TABLE t0 (id serial); CREATE TABLE t1 (id int)")
+    few = doctor(source, env=env).fixes("app")
+    assert few['"public"."t0"'].split("\n") == [
+        'GRANT SELECT ON TABLE "public"."t0" TO "doctor_many";',
+        f"-- Or for all tables and sequences: {grant}",
+    ]
+    assert few['"public"."t1"'] == 'GRANT SELECT ON TABLE "public"."t1" TO "doctor_many";'
+    run_sql(url, "".join(f"CREATE TABLE t{number} (id serial);" for number in range(2, 9)))
+    (many,) = doctor(source, env=env).findings("app").values()
+    assert "may not read 17 tables and sequences (" in many["problem"]
+    assert many["fix"]["text"] == grant
+    run_sql(url, grant)
+    assert doctor(source, env=env).findings("app") == {}
+    run_sql(url, "REVOKE pg_read_all_data FROM doctor_many")
 
 
 def test_a_locked_table_and_a_prepared_transaction_are_named(postgres, tmp_path):
