@@ -206,9 +206,29 @@ def last_standing(log: Log, location: str) -> list[LogEntry]:
     """Return the holds of a location, by its log, that no release has ended; where all are released those that a
     release has ended last, for it may have to be finished.
     """
-    releases = reversed(log.at(location, "released"))
-    ended = (standing(log.before(entry), location) for entry in releases)
-    return standing(log, location) or next(filter(None, ended), [])
+    if holds := standing(log, location):
+        return holds
+    here = {entry.line for entry in log.at(location, "released")}
+    ended = [holds for entry, holds in standing_at_releases(log) if holds and entry.line in here]
+    return ended[-1] if ended else []
+
+
+def standing_at_releases(log: Log) -> Iterator[tuple[LogEntry, list[LogEntry]]]:
+    """Yield each release of a log with the holds of its location that stood before it. The log is not searched for each
+    of them, but for the first one of a location, and the first after a transfer, which says whose the entries are.
+    """
+    by_location: dict[str, list[LogEntry]] = {}
+    for index, entry in enumerate(log.entries):
+        location = entry.what.location.partition("?")[0]
+        if entry.what.event == "transferred":
+            by_location.clear()
+        elif entry.what.event == "held" and location in by_location:
+            by_location[location] = [*by_location[location], entry]
+        elif entry.what.event == "released":
+            if location not in by_location:
+                by_location[location] = standing(replace(log, entries=log.entries[:index]), location)
+            yield entry, by_location[location]
+            by_location[location] = []
 
 
 def standing(log: Log, location: str, moment: datetime | None = None) -> list[LogEntry]:

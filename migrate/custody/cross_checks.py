@@ -234,8 +234,9 @@ def releases(
     """Yield releases, of the entries ``released``, that fewer owners of keys signed than the holds want that they
     ended; of a hold that names no key those that ``trust`` does not count. A document releases once, at its location.
     """
-    strangers = log.uncounted(trust) if trust else []
+    strangers = log.uncounted(trust) if trust else {}
     log = log.without({"transferred"}, trust)
+    held_at = {entry.line: holds for entry, holds in bundle_hold.standing_at_releases(log)}
     unused = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in released:
         file = str(entry.what.details.get("file"))
@@ -245,11 +246,11 @@ def releases(
             and is_same_location(str(document.value.get("location")), entry.what.location)
         )
         fingerprints = {public.fingerprint for public in document.signers} if document and is_meant else set()
-        for held in bundle_hold.standing(log.before(entry), entry.what.location):
+        for held in held_at.get(entry.line, ()):
             lacking = hold_release.lacking_keys(held, fingerprints, trust)
             if document and not hold_release.names_hold(document, held):
                 lacking = f"it does not name the hold of entry {held.number}"
-            if trust and entry in strangers and not hold_release.quorum(held):
+            if trust and entry.line in strangers and not hold_release.quorum(held):
                 lacking = (
                     f"nobody in {trust.source} says so, and the hold of entry {held.number} names no keys"
                 )

@@ -74,7 +74,7 @@ def objections(
         for breach in clock.would_breach(rules, entries, ("erasing", "erased"), now)
     }
     reasons = [
-        *check(store, versions, list(breaches.values()), by, trust, log=log),
+        *check(store, versions, list(breaches.values()), by, trust, log=log, receipts=receipts),
         *check_releases(log, store.location, now),
         *map(str, cross_checks.releases(log, released, documents_kept, trust)),
         *cross_checks.dated_too_early(log, receipts),
@@ -107,18 +107,18 @@ def check(
     versions: Sequence[FileVersion],
     breaches: Sequence[Verdict],
     by: Collection[PublicKey],
-    trust: Trust | None = None,
+    trust: Trust | None,
     *,
-    log: Log | None = None,
+    log: Log,
+    receipts: Sequence[Document],
 ) -> list[str]:
     """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
     there is no receipt by another than ``by``, who erases it, that what is another's would go with it.
     With ``trust`` only receipts by its keys count, and none by a key that has the same owner as ``by``.
 
-    Where an erasure was begun at another location, and its rest is here, that alone speaks against it. ``log``: the one
-    that lies there, where it was read before.
+    Where an erasure was begun at another location, and its rest is here, that alone speaks against it. ``log`` and
+    ``receipts`` are those that lie there.
     """
-    log = log or custody_log.read(store)
     if (begun := _begun_elsewhere(store, log)) is not None:
         sentence = f"its erasure was begun at {begun.location}, and not here"
         return [f"{sentence} (where the directory was renamed, rename it back, and erase it there)"]
@@ -132,7 +132,7 @@ def check(
         number = things(len(links), "file")
         reasons.append(f"{number} may lie elsewhere, and stay there: {links[0]!r} is a symbolic link")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
-    return [*reasons, *_unreceived(store, log, by, trust)]
+    return [*reasons, *_unreceived(store, log, receipts, by, trust)]
 
 
 def check_rest(
@@ -144,7 +144,7 @@ def check_rest(
     begun = log.at(store.location, "erasing")[-1]
     newer = [hold for hold in bundle_hold.standing(log, store.location, now) if hold.number > begun.number]
     reasons = [_unreleased(hold) for hold in newer]
-    if trust is not None and begun in log.uncounted(trust):
+    if trust is not None and begun.line in log.uncounted(trust):
         reasons.append(f"its erasure was begun (entry {begun.number}) by nobody in {trust.source}")
     if begun.what.details.get("override"):
         return reasons
@@ -179,7 +179,13 @@ def _unreleased(hold: LogEntry) -> str:
     return f"the hold of entry {hold.number} was not released (moveout hold release)"
 
 
-def _unreceived(store: MultipartStore, log: Log, by: Collection[PublicKey], trust: Trust | None) -> list[str]:
+def _unreceived(
+    store: MultipartStore,
+    log: Log,
+    all_receipts: Sequence[Document],
+    by: Collection[PublicKey],
+    trust: Trust | None,
+) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
     read, and all was well. Of several for one location the newest counts.
     """
@@ -192,9 +198,7 @@ def _unreceived(store: MultipartStore, log: Log, by: Collection[PublicKey], trus
     entries = [*log.find("received", root), *log.find("acknowledged", root)]
     recorded = {entry.what.details.get("sha256"): entry.number for entry in reversed(entries)}
     receipts = [
-        document
-        for document in documents.read_all(store, "receipt")[0]
-        if document.root == root and document.sha256 in recorded
+        document for document in all_receipts if document.root == root and document.sha256 in recorded
     ]
     signed = [
         document

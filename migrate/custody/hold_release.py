@@ -88,7 +88,7 @@ def release(
     # Once the holds have ended, locks are of a hold that is being placed.
     versions = (
         []
-        if _has_ended(store, holds, trust)
+        if _has_ended(store, holds, [release_, *releases.values()], trust)
         else [version for version in object_lock.versions() if not version.is_marker]
     )
     progress.begin("release", items=len(versions), size_bytes=0)
@@ -258,19 +258,18 @@ def names_hold(document: Document, hold: LogEntry) -> bool:
     return holds is None or (isinstance(holds, list) and hold.hash in holds)
 
 
-def _has_ended(store: Store, holds: Sequence[LogEntry], trust: Trust | None) -> bool:
-    """Tell whether the log has the end of holds, by a release with all its signatures: whoever may write there can
-    write an entry that says so, and their locks would stay.
+def _has_ended(
+    store: Store, holds: Sequence[LogEntry], releases: Sequence[Document], trust: Trust | None
+) -> bool:
+    """Tell whether the log has by now the end of holds, by one of their releases with all its signatures: whoever may
+    write there can write an entry that says so, and their locks would stay.
     """
     log = _believed(store, custody_log.read(store), trust)
     released = bundle_hold.release_of(log, store.location, holds[-1])
     if released is None:
         return False
     file = released.what.details.get("file")
-    return any(
-        document.key == file and not _missing(document, holds, trust)
-        for document in _releases_of(store, holds)
-    )
+    return any(document.key == file and not _missing(document, holds, trust) for document in releases)
 
 
 def _believed(store: Store, log: Log, trust: Trust | None) -> Log:
@@ -278,19 +277,21 @@ def _believed(store: Store, log: Log, trust: Trust | None) -> Log:
     location's, and ends of holds, unless as many owners have signed the release as these say.
     """
     ending = {"released", "transferred"}
-    strangers = [entry for entry in log.uncounted(trust) if entry.what.event in ending] if trust else []
+    uncounted = log.uncounted(trust).values() if trust else ()
+    strangers = {entry.line for entry in uncounted if entry.what.event in ending}
     if not strangers:
         return log
     releases = {document.key: document for document in documents.read_all(store, "release")[0]}
 
     believed: list[LogEntry] = []
     for entry in log.entries:
-        if entry in strangers:
+        if entry.line in strangers:
             document = releases.get(str(entry.what.details.get("file")))
+            if document is None:
+                continue
             holds = bundle_hold.standing(replace(log, entries=believed), store.location)
             is_signed = (
-                document is not None
-                and any(map(quorum, holds))
+                any(map(quorum, holds))
                 and all(names_hold(document, hold) for hold in holds)
                 and not _missing(document, holds, trust)
             )

@@ -31,6 +31,7 @@ from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle
 from tests.custody.test_hold import Broken, Removing
+from tests.custody.tools import speaks_against
 from tests.export.sources import Numbers
 from tests.tools.clients import boto_client
 
@@ -70,7 +71,7 @@ def do(store, object_lock, signer, **more):
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
     object_lock = open_object_lock(kept.location)
-    reasons = erase.check(kept, erase.removable(object_lock), [], [provider.public])
+    reasons = speaks_against(kept, erase.removable(object_lock), [], [provider.public])
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
         do(kept, object_lock, provider, reasons=reasons)
@@ -83,16 +84,16 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
     object_lock = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
-    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == [
+    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
-    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == [
+    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(object_lock), [], [provider.public]) == []
+    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == []
 
 
 @pytest.mark.parametrize("level", ["quick", "complete"])
@@ -100,13 +101,13 @@ def test_a_receipt_for_which_not_every_byte_was_read_is_none(kept, provider, cus
     """Names and sizes may be right and the bytes wrong: what is erased is then the only whole copy."""
     versions = erase.removable(open_object_lock(kept.location))
     sign_receipt(kept, provider, customer, level=level)
-    (reason,) = erase.check(kept, versions, [], [provider.public])
+    (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert f"is of level {level}" in reason
     assert "moveout receive LOCATION --level full" in reason
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
     sign_receipt(kept, provider, customer, level="quick")
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
 
 
 def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer, ticking, tmp_path):
@@ -119,9 +120,9 @@ def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer
         document = receipt.receive(copy, checked, [customer])
         assert receipt.receive(copy, checked, [customer]).data == document.data
         receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
-        assert erase.check(kept, versions, [], [provider.public]) == reasons
+        assert speaks_against(kept, versions, [], [provider.public]) == reasons
     sign_receipt(kept, provider, customer)  # of another location
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
 
 
 def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
@@ -140,17 +141,17 @@ def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
         monkeypatch.setattr(documents, "make", lambda *words, at=at: make(*words, now=at))
         document = receipt.receive(copy, receipt.Checked("full", 3, 100, findings), [customer])
         receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
-        assert erase.check(kept, versions, [], [provider.public]) == reasons
+        assert speaks_against(kept, versions, [], [provider.public]) == reasons
 
 
 def test_a_receipt_for_what_is_erased_shows_no_other_copy(kept, provider, customer):
     """Who only read it at the provider's has nothing in hand."""
     versions = erase.removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
-    (reason,) = erase.check(kept, versions, [], [provider.public])
+    (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert f"its receipt is for {kept.location} itself, and shows no other copy" in reason
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["in the log", "without keys"])
@@ -169,7 +170,7 @@ def test_two_machines_that_have_the_bundle_under_one_path_are_two_copies(
     aside.rename(here)
     receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
     assert document.value["location"] == kept.location
-    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
+    assert speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
     verified = call("custody", "verify", kept.location)
     assert verified.code == 0, verified.out
 
@@ -187,12 +188,14 @@ def test_one_copy_under_two_names_is_one_copy(kept, provider, customer, make_key
     assert call("acknowledge", kept.location, file, "--key", make_key.path_of("provider")).code == 0
     (document,) = documents.read_all(kept, "receipt")[0]
     assert document.value["location"] == mounted.location != kept.location
-    (reason,) = erase.check(kept, versions, [], [provider.public])
+    (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert f"its receipt is for {kept.location} itself" in reason
     later = open_location(str(tmp_path / "later"))
     transfer(mounted, later, workers=2, progress=Silent())
     record_transfer(mounted, later, provider, {})  # there the receipt is for another copy
-    assert erase.check(later, erase.removable(open_object_lock(later.location)), [], [provider.public]) == []
+    assert (
+        speaks_against(later, erase.removable(open_object_lock(later.location)), [], [provider.public]) == []
+    )
 
 
 def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, customer):
@@ -203,21 +206,21 @@ def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, custo
         checked = receipt.Checked("full", 3, 100, findings)
         read_only = of_a_copy(receipt.write(kept, checked, stored=False))
         receipt.acknowledge(kept, read_only, documents.signatures_of(read_only, [customer]), provider)
-        (reason,) = erase.check(kept, versions, [], [provider.public])
+        (reason,) = speaks_against(kept, versions, [], [provider.public])
         assert words in reason
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
 
 
 def test_ones_own_receipt_is_none(kept, provider, customer):
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider])
     versions = erase.removable(open_object_lock(kept.location))
-    assert erase.check(kept, versions, [], [provider.public]) == [
+    assert speaks_against(kept, versions, [], [provider.public]) == [
         "nobody but you has signed a receipt for it"
     ]
-    assert erase.check(kept, versions, [], [customer.public]) != []
+    assert speaks_against(kept, versions, [], [customer.public]) != []
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], [provider.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public]) == []
 
 
 def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, make_key, tmp_path):
@@ -225,17 +228,17 @@ def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, 
     spare, versions = make_key("spare"), erase.removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider, spare])
     unlisted = ["nobody but you has signed a receipt for it"]
-    assert erase.check(kept, versions, [], [provider.public, spare.public]) == unlisted
+    assert speaks_against(kept, versions, [], [provider.public, spare.public]) == unlisted
     allowed = tmp_path / "allowed"
     allowed.write_text(f"host {provider.public.line}\nhost {spare.public.line}\n")
     trust = allowed_signers.load(allowed)
     listed = [f"nobody in {allowed} but you has signed a receipt for it"]
-    assert erase.check(kept, versions, [], [provider.public], trust) == listed
+    assert speaks_against(kept, versions, [], [provider.public], trust) == listed
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], [provider.public, spare.public]) == []
-    assert erase.check(kept, versions, [], [provider.public], trust) == listed
+    assert speaks_against(kept, versions, [], [provider.public, spare.public]) == []
+    assert speaks_against(kept, versions, [], [provider.public], trust) == listed
     allowed.write_text(f"{allowed.read_text()}acme {customer.public.line}\n")
-    assert erase.check(kept, versions, [], [provider.public], allowed_signers.load(allowed)) == []
+    assert speaks_against(kept, versions, [], [provider.public], allowed_signers.load(allowed)) == []
 
 
 @pytest.mark.parametrize("also", ["acme", "host", "legal,host"])
@@ -247,7 +250,7 @@ def test_a_key_that_the_list_has_under_two_names_is_no_other_party(kept, provide
     names = ("acme", "host") if also == "acme" else (also,)
     lines = [f"host {provider.public.line}", *(f"{name} {spare.public.line}" for name in names)]
     allowed.write_text("\n".join(lines))
-    (reason,) = erase.check(kept, versions, [], [provider.public], allowed_signers.load(allowed))
+    (reason,) = speaks_against(kept, versions, [], [provider.public], allowed_signers.load(allowed))
     assert reason == f"nobody in {allowed} but you has signed a receipt for it"
 
 
@@ -259,11 +262,11 @@ def test_a_key_that_the_list_has_not_is_nobodys_and_asks_for_no_receipt_of_anoth
     sign_receipt(kept, new, provider)
     file.write_text(f"host {provider.public.line}\n")
     versions = erase.removable(open_object_lock(kept.location))
-    (reason,) = erase.check(kept, versions, [], [new.public], allowed_signers.load(file))
+    (reason,) = speaks_against(kept, versions, [], [new.public], allowed_signers.load(file))
     assert reason.startswith(f"your key {new.public.fingerprint} is none that {file} counts now")
     sign_receipt(kept, provider, new)
     file.write_text(f'host valid-before="20200101Z" {provider.public.line}\nacme {new.public.line}\n')
-    (reason,) = erase.check(kept, versions, [], [provider.public], allowed_signers.load(file))
+    (reason,) = speaks_against(kept, versions, [], [provider.public], allowed_signers.load(file))
     assert "its certificate is worth nothing" in reason
 
 
@@ -293,16 +296,16 @@ def test_a_receipt_by_another_key_of_ones_own_or_of_a_stranger_is_none(
     versions = erase.removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [counsel, provider])
     own = [provider.public, counsel.public]
-    assert erase.check(kept, versions, [], own) == ["nobody but you has signed a receipt for it"]
+    assert speaks_against(kept, versions, [], own) == ["nobody but you has signed a receipt for it"]
     file = tmp_path / "signers"
     file.write_text(f"acme {customer.public.line}\nhost {provider.public.line}\nhost {counsel.public.line}\n")
     trust = allowed_signers.load(file)
     reason = f"nobody in {file} but you has signed a receipt for it"
-    assert erase.check(kept, versions, [], own[:1], trust) == [reason]
+    assert speaks_against(kept, versions, [], own[:1], trust) == [reason]
     document, _ = sign_receipt(kept, provider, customer)
-    assert erase.check(kept, versions, [], own, trust) == []
+    assert speaks_against(kept, versions, [], own, trust) == []
     kept.delete(document.key)  # an entry alone is none
-    assert erase.check(kept, versions, [], own, trust) == [reason]
+    assert speaks_against(kept, versions, [], own, trust) == [reason]
 
 
 @pytest.mark.parametrize("left", [layout.TAG_MANIFEST, layout.CATALOG])
@@ -344,7 +347,7 @@ def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
 
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
+    assert speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
     done = do(kept, open_object_lock(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
@@ -816,7 +819,7 @@ def test_two_erasures_at_once_are_one(kept, provider, customer, override):
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    (reason,) = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
@@ -829,7 +832,7 @@ def test_what_others_keep_among_the_files_of_the_bundle_speaks_against_it(kept, 
         (root / name).symlink_to("/")
     else:
         outside.put(name, b"mine")
-    reason, *_ = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    reason, *_ = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == f"1 file that the bundle does not name would go with it, such as {name!r}"
 
 
@@ -872,7 +875,7 @@ def test_a_file_whose_bytes_lie_elsewhere_speaks_against_it(kept, provider, cust
     (file, *_) = Path(kept.location.removeprefix("file://")).glob("data/**/*.parquet")
     file.rename(tmp_path / file.name)
     file.symlink_to(tmp_path / file.name)
-    (reason,) = erase.check(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    (reason,) = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
     assert f"1 file may lie elsewhere, and stay there: 'data/{file.name}' is a symbolic link" == reason
 
 
@@ -958,7 +961,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
     versions = erase.removable(object_lock)
     assert (
         erase.check_holds(object_lock, versions, workers=4),
-        erase.check(store, versions, [], [provider.public]),
+        speaks_against(store, versions, [], [provider.public]),
     ) == ([], [])
     do(store, object_lock, provider)
     assert all(one.key.startswith("sig/") for one in object_lock.versions())
@@ -1141,8 +1144,8 @@ def test_an_erasure_that_has_ended_elsewhere_is_not_finished_here(kept, provider
     custody_log.append(kept, provider, lambda _: events[:1])
     versions = erase.removable(open_object_lock(kept.location))
     kept.delete(layout.TAG_MANIFEST)
-    (reason,) = erase.check(kept, versions, [], [provider.public])
+    (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert "was begun at s3://elsewhere/b, and not here" in reason
     custody_log.append(kept, provider, lambda _: events[1:])
     with pytest.raises(UsageError, match="no sealed bundle"):
-        erase.check(kept, versions, [], [provider.public])
+        speaks_against(kept, versions, [], [provider.public])

@@ -1,5 +1,6 @@
 """Holds on a real bucket with Object Lock: version by version, read back, never half and called whole."""
 
+import random
 import secrets
 import time
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from migrate.bundle import bundle_json, layout
 from migrate.custody import bundle_hold, documents, erase, hold_release, receipt
 from migrate.custody.bundle_hold import Terms
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.entry import NOBODY, CustodyEvent, LogEntry
 from migrate.custody.log.events import record
 from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import root_of
@@ -550,3 +551,20 @@ def test_one_key_of_a_hold_is_asked_for_in_fewer_words(location, provider, custo
         (hold,) = record(location, provider, "held", details)
         assert words in hold_release.lacking_keys(hold, [])
     assert hold_release.lacking_keys(hold, keys) == ""
+
+
+def test_which_holds_stood_before_each_release_is_as_if_the_log_ended_there(make_key):
+    """Also where transfers make entries another location's, in logs of any order."""
+    by, at, names = make_key("provider").public, "2026-11-30T00:00:00+00:00", random.Random(7)
+    events = ("held", "released", "transferred", "noted")
+    for _ in range(200):
+        entries = []
+        for number in range(1, 12):
+            origin, location = names.choice("ab"), names.choice("ab")
+            what = CustodyEvent(names.choice(events), "id", "root", location, {"from": origin})
+            entries.append(LogEntry(number, NOBODY, at, what, "name", by, b"%d" % number))
+        log = custody_log.Log(entries, [], [])
+        assert list(bundle_hold.standing_at_releases(log)) == [
+            (entry, bundle_hold.standing(log.before(entry), entry.what.location))
+            for entry in log.find("released")
+        ]

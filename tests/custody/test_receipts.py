@@ -27,6 +27,7 @@ from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import flat, mailed
+from tests.custody.tools import speaks_against
 from tests.export.sources import Numbers
 
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -236,12 +237,12 @@ def test_a_key_that_counts_no_more_signs_no_receipt_of_last_year(
     assert call(*words[:5]).code == 0  # without a list
     versions, by = erase.removable(open_object_lock(location.location)), [provider.public]
     trusted = ("custody", "verify", location.location, "--signers", allowed)
-    assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) != []
+    assert speaks_against(location, versions, [], by, allowed_signers.load(allowed)) != []
     named = call(*trusted)
     assert (named.code, f"{document.key}: is signed by nobody" in named.out) == (6, True), named.out
     until(datetime.now(UTC) + timedelta(seconds=1))  # it was replaced after that
     assert call(*words).code == 0
-    assert erase.check(location, versions, [], by, allowed_signers.load(allowed)) == []
+    assert speaks_against(location, versions, [], by, allowed_signers.load(allowed)) == []
     assert call(*trusted).code == 0
 
 
@@ -364,7 +365,9 @@ def test_what_both_sides_have_signed_outlives_the_next_export(incomplete, provid
             verified = call("custody", "verify", store.location)
             assert verified.code == 0, verified.out
     versions = erase.removable(open_object_lock(incomplete.location))
-    assert erase.check(incomplete, versions, [], [provider.public]) == ["nobody has signed a receipt for it"]
+    assert speaks_against(incomplete, versions, [], [provider.public]) == [
+        "nobody has signed a receipt for it"
+    ]
 
 
 def test_bagit_still_validates_a_bundle_with_all_that(location, provider, customer):
@@ -432,7 +435,7 @@ def test_a_receipt_by_a_stolen_key_counts_no_more_by_an_entry_that_was_dated_bac
     for thief in (make_key("stranger"), customer):
         custody_log.append(location, thief, lambda _: [received], clock=lambda: year_ago)
         trust = allowed_signers.load(allowed)
-        assert erase.check(location, versions, [], [provider.public], trust) != []
+        assert speaks_against(location, versions, [], [provider.public], trust) != []
     verified = call("custody", "verify", location.location, "--signers", allowed)
     assert (verified.code, f"{document.key}: is signed by nobody" in flat(verified.out)) == (6, True), (
         verified.out

@@ -17,6 +17,7 @@ from migrate.errors import NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_object_lock
 from tests.custody.conftest import against_bundle, release_hold
+from tests.custody.tools import speaks_against
 
 STEPS = frozenset({"retain", "set_legal", "remove", "put", "create", "replace", "delete", "abort"})
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -126,7 +127,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     kept, findings = documents.read_all(store, "release")
     assert ([len(one.signers) for one in kept], findings) == ([2], [])
     assert len(custody_log.read(store).find("released")) == 1
-    assert erase.check(store, erase.removable(object_lock), [], [provider.public]) == []
+    assert speaks_against(store, erase.removable(object_lock), [], [provider.public]) == []
 
     def erase_it(steps):
         return erase.erase(steps.over(store), steps.over(object_lock), provider, workers=1, progress=Silent())
@@ -199,7 +200,7 @@ def test_a_receipt_that_died_anywhere_and_is_acknowledged_shows_no_other_copy(
     def it_allows_no_erasure():
         for document in documents.read_all(location, "receipt")[0]:
             receipt.acknowledge(location, document, documents.signatures_of(document, [customer]), provider)
-        assert erase.check(location, versions, [], [provider.public]) != []
+        assert speaks_against(location, versions, [], [provider.public]) != []
 
     assert killed_at_each_step(receive, it_allows_no_erasure, late=late) >= 3
 

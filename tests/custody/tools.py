@@ -1,4 +1,6 @@
-"""Programs that know nothing of moveout, each asked about what is its own; and who found what."""
+"""Programs that know nothing of moveout, each asked about what is its own; who found what; and what speaks against an
+erasure.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from pathlib import Path
 import bagit
 
 from migrate.bundle import layout
+from migrate.custody import documents, erase
+from migrate.custody.log import custody_log
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
 from scripts.timestamp_authority import Authority
@@ -23,6 +27,13 @@ BESIDE = "beside/"
 """Proofs lie with their owner, not with the bundle."""
 SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
 _SIGNATURE = re.compile(r"sig/(?P<file>.*)\.(?P<id>[0-9a-f]{16})\.sig")
+
+
+def speaks_against(store, versions, breaches, by, trust=None):
+    """Return why a bundle must not be erased, by its log and its receipts as they are now; see ``erase.check``."""
+    receipts = documents.read_all(store, "receipt")[0]
+    log = custody_log.read(store)
+    return erase.check(store, versions, breaches, by, trust, log=log, receipts=receipts)
 
 
 class Tools:

@@ -132,6 +132,6 @@ def clock_command(
     if trust is not None:
         strangers, entries = log.uncounted(trust), log.counted(trust)
         sentence = f"is signed by nobody in {trust.source}, and counts for nothing"
-        notes += [f"entry {entry.number} {sentence}" for entry in strangers]
+        notes += [f"entry {entry.number} {sentence}" for entry in strangers.values()]
     judged = [(rule_set, clock.judge(rule_set, entries, now)) for rule_set in load_rules(rules)]
     return Judged(location.shown, judged, notes)

@@ -246,7 +246,7 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
     sentence = f"is signed by nobody in {trust.source}"
     findings = [
         Finding(f"{layout.CUSTODY_LOG} line {entry.number}", sentence, "", entry.public.fingerprint)
-        for entry in log.uncounted(trust)
+        for entry in log.uncounted(trust).values()
     ]
     if log.head is not None and log.head.signer not in trust.keys:
         findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head.signer.fingerprint))

@@ -83,18 +83,20 @@ class Log(Struct, frozen=True):
         """Return the entries by keys that a list counted when they were written."""
         return [entry_ for entry_, at in self.dated(trust) if trust.name(entry_.public, at) is not None]
 
-    def uncounted(self, trust: Trust) -> list[LogEntry]:
-        """Return the entries that are not ``counted``."""
+    def uncounted(self, trust: Trust) -> dict[bytes, LogEntry]:
+        """Return the entries that are not ``counted``, by their lines."""
         counted = {entry_.line for entry_ in self.counted(trust)}
-        return [entry_ for entry_ in self.entries if entry_.line not in counted]
+        return {entry_.line: entry_ for entry_ in self.entries if entry_.line not in counted}
 
     def without(self, events: Collection[str], trust: Trust | None) -> Log:
         """Return the log without entries of these kinds that a list does not count; all of it without a list. A
         transfer of a stranger's would make what was written here another location's.
         """
-        strangers = self.uncounted(trust) if trust else []
+        strangers = self.uncounted(trust) if trust else {}
         kept = [
-            entry_ for entry_ in self.entries if entry_.what.event not in events or entry_ not in strangers
+            entry_
+            for entry_ in self.entries
+            if entry_.what.event not in events or entry_.line not in strangers
         ]
         return replace(self, entries=kept)
 
