@@ -130,8 +130,9 @@ class _TableParts:
 
     def are_asked(self, item: Item) -> bool:
         """Tell whether an item is one of them."""
-        is_named = item["kind"] == "part" and self._table in _names_of(item)
-        if not is_named or self._source not in {None, item["source"]}:
+        if item["kind"] != "part" or self._source not in {None, item["source"]}:
+            return False
+        if self._table not in {item["table"], f"{item['schema']}.{item['table']}", item["file"]}:
             return False
         if self._row is None:
             return True
@@ -141,13 +142,6 @@ class _TableParts:
             return False
         check_hash(self._store, file, str(item["sha256"]))  # the row was seen in these bytes
         return True
-
-
-def _names_of(item: Item) -> set[object]:
-    """Return by which names an item is meant."""
-    if item["kind"] == "part":
-        return {item["table"], f"{item['schema']}.{item['table']}", item["file"]}
-    return {item["key"]}
 
 
 def _make_directory(path: Path) -> None:
