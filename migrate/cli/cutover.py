@@ -25,7 +25,7 @@ from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, HoldOptions, Yes
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.follow import endpoints_of
@@ -67,7 +67,6 @@ _NOT_HELD = (
     "! nothing holds the old databases: what is written there from now on is not in the new ones;"
     " moveout hold source makes them read-only"
 )
-_AS_SYNCED, _NO_HOLD = BucketOptions(), HoldOptions()
 
 
 class Switched(Struct, frozen=True):
@@ -220,7 +219,7 @@ class TakenBack(Struct, frozen=True):
 def cutover_command(
     session: Session,
     *,
-    options: HoldOptions = _NO_HOLD,
+    options: HoldOptions,
     undo: Annotated[
         bool,
         typer.Option(
@@ -231,8 +230,8 @@ def cutover_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and hold nothing.")
     ] = False,
-    bucket_options: BucketOptions = _AS_SYNCED,
-    signing: SigningOptions = NO_KEYS,
+    bucket_options: BucketOptions,
+    signing: SigningOptions,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Switched | TakenBack | WouldDo:

@@ -38,7 +38,7 @@ from migrate.cli.common.options import (
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, draw_signed
+from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
 from migrate.cli.common.source_summary import (
     SourceFailure,
     SummaryLine,
@@ -533,15 +533,6 @@ class _LimitOptions(Struct, frozen=True):
         return gently(limits) if self.gentle else limits
 
 
-_ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
-    _ExportSelection(),
-    ClusterOptions(),
-    _LimitOptions(),
-    _SourceOptions(),
-    _ProofOptions(),
-)
-
-
 @verb(
     app,
     "export",
@@ -564,13 +555,13 @@ def export_command(
             help="Where to write the bundle: a directory or s3://bucket/prefix?profile=NAME.",
         ),
     ] = None,
-    sources: _SourceOptions = _AS_NAMED,
-    signing: SigningOptions = NO_KEYS,
-    selection: _ExportSelection = _ALL,
+    sources: _SourceOptions,
+    signing: SigningOptions,
+    selection: _ExportSelection,
     inventory: Inventory = None,
-    proof: _ProofOptions = _NO_PROOF,
-    limits: _LimitOptions = _NO_LIMITS,
-    cluster: ClusterOptions = _NO_CLUSTER,
+    proof: _ProofOptions,
+    limits: _LimitOptions,
+    cluster: ClusterOptions,
     status_page: StatusPage = None,
 ) -> Exported | WouldDo:
     """Write and seal a bundle of the sources.

@@ -34,7 +34,7 @@ from migrate.cli.common.opened_bundle import (
 )
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, data_output, plain
 from migrate.custody.log.events import record_if_allowed
@@ -125,7 +125,7 @@ def get_command(
         str | None,
         typer.Option("--rows", metavar="FROM:TO", help="Only these rows of a table, counted from 0."),
     ] = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> Got:
     """Read single objects, or rows of a table, out of a bundle.
 

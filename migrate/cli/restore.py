@@ -21,7 +21,7 @@ from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_li
 from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
@@ -415,9 +415,6 @@ def _open_pool(
     return open_pool
 
 
-_NO_CLUSTER = ClusterOptions()
-
-
 @verb(
     app,
     "restore",
@@ -444,7 +441,7 @@ def restore_command(
         ),
     ] = None,
     create: Create = False,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     report_to: Annotated[
         str | None,
         typer.Option(
@@ -460,7 +457,7 @@ def restore_command(
             help="MinIO only: send many small objects in one request. They keep their times, but get no checksums.",
         ),
     ] = False,
-    cluster: ClusterOptions = _NO_CLUSTER,
+    cluster: ClusterOptions,
     status_page: StatusPage = None,
     dry_run: DryRun = False,
 ) -> Restored | WouldDo:

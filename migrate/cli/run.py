@@ -9,7 +9,7 @@ import typer
 from msgspec.structs import replace
 
 from migrate.cli import app
-from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
+from migrate.cli.common.cluster_options import ClusterOptions
 from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import allowed_empty, load_case
@@ -35,8 +35,7 @@ def run_command(
     *,
     create: Create = False,
     allow_empty: AllowEmpty = False,
-    executor: Executor = THREADS,
-    scheduler: Scheduler = None,
+    cluster: ClusterOptions,
     status_page: StatusPage = None,
     keep_following: Annotated[
         bool,
@@ -55,5 +54,5 @@ def run_command(
         )
     if allow_empty:
         loaded = replace(loaded, sources=allowed_empty(loaded.sources))
-    options = RestoreOptions(scheduler=which_scheduler(executor, scheduler), create=create)
+    options = RestoreOptions(scheduler=cluster.chosen(), create=create)
     return run_case(session, loaded, options, status_page=status_page, keeps_following=keep_following)

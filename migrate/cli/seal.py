@@ -10,7 +10,7 @@ import typer
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of
+from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.sources import load_case
 from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
@@ -26,7 +26,7 @@ def seal_command(
     ] = None,
     *,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> Exported:
     """Seal an unfinished export without its sources.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.selection import Selection
@@ -17,7 +17,7 @@ from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
 from migrate.cli.common.session import Answer, Session, export_workers, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import known_secrets, load_case
@@ -137,9 +137,6 @@ class _HowToSync(Struct, frozen=True):
         )
 
 
-_NO_HOLD = HoldOptions()
-
-
 class _DatabaseOptions(Struct, frozen=True):
     """The options of databases."""
 
@@ -151,12 +148,8 @@ class _DatabaseOptions(Struct, frozen=True):
             help="Databases only: the working folder. It needs as much room as an export.",
         ),
     ] = None
-    hold: HoldOptions = _NO_HOLD
+    hold: HoldOptions = field(default_factory=HoldOptions)
     yes: Yes = False
-
-
-_AS_USUAL, _ALL = _HowToSync(), SelectionOptions()
-_NO_DATABASES = _DatabaseOptions()
 
 
 @verb(
@@ -194,10 +187,10 @@ def sync_command(
             " several buckets in a folder each.",
         ),
     ] = None,
-    how: _HowToSync = _AS_USUAL,
-    selection: SelectionOptions = _ALL,
-    signing: SigningOptions = NO_KEYS,
-    databases: _DatabaseOptions = _NO_DATABASES,
+    how: _HowToSync,
+    selection: SelectionOptions,
+    signing: SigningOptions,
+    databases: _DatabaseOptions,
 ) -> Answer:
     """Copy a bucket or a database; repeated, only what has changed.
 
@@ -275,7 +268,7 @@ def _database_pair(
     ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
     engines = [registry.find(endpoint.url) for _, endpoint in ends]
     if len(ends) != 2 or not any(engine is not None and engine.url_names != "bucket" for engine in engines):
-        if options != _NO_DATABASES:
+        if options != _DatabaseOptions():
             raise UsageError(
                 "--work, --hold, --undo-file and --yes are for databases", next_step="leave them out"
             )
@@ -285,7 +278,7 @@ def _database_pair(
         raise UsageError(
             f"{source.shown} and {destination.shown} are not of one kind", next_step="give two of one kind"
         )
-    if replace(how, cutover=False, dry_run=False) != _AS_USUAL:
+    if replace(how, cutover=False, dry_run=False) != _HowToSync():
         raise UsageError(
             "a sync of a database takes --cutover and --dry-run only", next_step="leave the others out"
         )

@@ -16,18 +16,11 @@ from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import within_destinations
 from migrate.case.secrets import redact
 from migrate.cli import app
-from migrate.cli.common.cluster_options import (
-    THREADS,
-    Executor,
-    Scheduler,
-    machines,
-    rate_limiter_of,
-    which_scheduler,
-)
+from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -207,9 +200,8 @@ def transfer_command(
             " Else a file of the right size there counts as moved.",
         ),
     ] = False,
-    signing: SigningOptions = NO_KEYS,
-    executor: Executor = THREADS,
-    scheduler: Scheduler = None,
+    signing: SigningOptions,
+    cluster: ClusterOptions,
     status_page: StatusPage = None,
 ) -> Transferred:
     """Copy a sealed bundle to another location.
@@ -221,13 +213,13 @@ def transfer_command(
     for sentence in within_destinations(loaded.destinations if loaded else {}, (destination,)):
         session.progress.note(f"! {sentence}")
     signers = signing.load(loaded)
-    cluster = which_scheduler(executor, scheduler)
+    scheduler = cluster.chosen()
     return announced(
         session,
         loaded,
         status_page,
         lambda: run_transfer(
-            session, origin, destination, loaded, recheck=recheck, signers=signers, scheduler=cluster
+            session, origin, destination, loaded, recheck=recheck, signers=signers, scheduler=scheduler
         ),
     )
 

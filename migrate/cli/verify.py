@@ -22,7 +22,7 @@ from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, SHOWN, draw_find
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
-from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
@@ -507,7 +507,7 @@ def verify_command(
         Path | None,
         typer.Option(metavar="FILE", help="Root certificates (PEM) of timestamp authorities that you trust."),
     ] = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> Verified:
     """Check a bundle, or compare it with live databases and buckets.
 

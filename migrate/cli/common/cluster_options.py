@@ -19,41 +19,37 @@ if TYPE_CHECKING:
 
 THREADS, DASK = "threads", "dask"
 
-Executor = Annotated[
-    str,
-    typer.Option("--executor", metavar="KIND", help="Who does the work: threads, or the workers of dask."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler", metavar="ADDRESS", help="The Dask scheduler: tcp://host:8786, or a scheduler file."
-    ),
-]
-
 
 class ClusterOptions(Struct, frozen=True):
     """The options of a command whose work a cluster can do."""
 
-    executor: Executor = THREADS
-    scheduler: Scheduler = None
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor", metavar="KIND", help="Who does the work: threads, or the workers of dask."
+        ),
+    ] = THREADS
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="The Dask scheduler: tcp://host:8786, or a scheduler file."
+        ),
+    ] = None
 
     def chosen(self) -> str | None:
-        """See ``which_scheduler``."""
-        return which_scheduler(self.executor, self.scheduler)
-
-
-def which_scheduler(executor: str, scheduler: str | None) -> str | None:
-    """Return the scheduler to use, None for threads. Raises ``UsageError``."""
-    if executor not in {THREADS, DASK}:
-        raise UsageError(f"there is no executor {executor!r}", next_step=f"there are {THREADS} and {DASK}")
-    if executor == THREADS and scheduler is not None:
-        raise UsageError("--scheduler needs the executor dask", next_step="add --executor dask")
-    if executor == DASK and scheduler is None:
-        raise UsageError(
-            "the executor dask needs a scheduler",
-            next_step="add --scheduler tcp://HOST:8786; docs/guides/many-machines.md",
-        )
-    return scheduler
+        """Return the scheduler to use, None for threads. Raises ``UsageError``."""
+        if self.executor not in {THREADS, DASK}:
+            raise UsageError(
+                f"there is no executor {self.executor!r}", next_step=f"there are {THREADS} and {DASK}"
+            )
+        if self.executor == THREADS and self.scheduler is not None:
+            raise UsageError("--scheduler needs the executor dask", next_step="add --executor dask")
+        if self.executor == DASK and self.scheduler is None:
+            raise UsageError(
+                "the executor dask needs a scheduler",
+                next_step="add --scheduler tcp://HOST:8786; docs/guides/many-machines.md",
+            )
+        return self.scheduler
 
 
 @contextmanager

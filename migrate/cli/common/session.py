@@ -282,9 +282,9 @@ def verb(
     bwlimit: bool = False,
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. A parameter whose
-    type is a ``Struct`` stands for the options that are its fields. ``title`` is its
-    whole name where it belongs to a group; ``examples`` stand at the end of its help. ``workers``, ``bwlimit``: it has
-    these options.
+    type is a ``Struct`` stands for the options that are its fields, with their defaults. ``title`` is its whole name
+    where it belongs to a group; ``examples`` stand at the end of its help. ``workers``, ``bwlimit``: it has these
+    options.
     """
     common: list[tuple[str, Any, Any]] = [
         ("json_", _JSON, False),

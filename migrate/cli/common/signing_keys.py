@@ -66,9 +66,6 @@ class SigningOptions(Struct, frozen=True):
         return signers
 
 
-NO_KEYS = SigningOptions()
-"""No key but the case's, or that of MOVEOUT_KEY."""
-
 Signers = Annotated[
     Path | None,
     typer.Option("--signers", metavar="FILE", help="Trusted signers: an allowed_signers file of OpenSSH."),

@@ -14,7 +14,7 @@ from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signatures import check_signed
-from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody import documents, receipt
@@ -59,7 +59,7 @@ def acknowledge_command(
     *,
     to: DocumentsTo = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     signers: Signers = None,
     page: PageFile = None,
 ) -> Acknowledged:

@@ -12,7 +12,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.custody import sampling_audit
@@ -66,7 +66,7 @@ def audit_command(
         ),
     ] = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     signers: Signers = None,
 ) -> Result:
     """Check samples of a signed bundle, and sign the result.

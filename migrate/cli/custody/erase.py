@@ -14,7 +14,7 @@ from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.clock import Rules, load_rules
@@ -75,7 +75,7 @@ def erase_command(
         ),
     ] = "",
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     yes: Yes = False,
     dry_run: DryRun = False,
     to: DocumentsTo = None,

@@ -17,7 +17,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.grant_links import Linked, new_files, write_links
@@ -90,7 +90,7 @@ def create_command(
     *,
     file: CredentialFile = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by an account of MinIO.
@@ -130,7 +130,7 @@ def session_command(
     role: Annotated[str, typer.Option(metavar="ARN", help="AWS only: the role of the session.")] = "",
     file: CredentialFile = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by a session of AWS.
@@ -182,7 +182,7 @@ def links_command(
         ),
     ] = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     page: PageFile = None,
 ) -> Linked:
     """Let somebody read this bundle, by links.
@@ -286,7 +286,7 @@ def revoke_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> RevokedGrants:
     """Revoke a grant at once, as far as the server can.
 

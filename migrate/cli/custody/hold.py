@@ -27,7 +27,7 @@ from migrate.cli.common.document_files import (
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, load_trust
+from migrate.cli.common.signing_keys import SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
@@ -176,7 +176,7 @@ def place_command(
         Firmness, typer.Option(help="compliance: nobody can end the hold earlier, not even an administrator.")
     ] = Firmness.GOVERNANCE,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> HeldBundle:
     """Lock every version of every file of a bundle.
 
@@ -253,7 +253,7 @@ def extend_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> HeldBundle:
     """Extend a hold, on the same terms.
 
@@ -422,7 +422,7 @@ def release_command(
     ] = "",
     to: DocumentsTo = None,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> Released:
     """End a hold, with the keys that it names.
 

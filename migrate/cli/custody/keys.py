@@ -13,7 +13,7 @@ from msgspec import Struct
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, PASSPHRASE, Passphrase, SigningOptions, reference
+from migrate.cli.common.signing_keys import PASSPHRASE, Passphrase, SigningOptions, reference
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.custody.signing import keys, ssh_agent
@@ -106,7 +106,8 @@ def show_command(
             metavar="FILE …", help="FILE.pub, or FILE if FILE.pub lies next to it. No passphrase is needed."
         ),
     ] = None,
-    signing: SigningOptions = NO_KEYS,
+    *,
+    signing: SigningOptions,
     case: CaseFile = None,
 ) -> Keys:
     """Print the public key: others check your signatures with it."""

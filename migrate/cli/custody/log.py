@@ -28,7 +28,7 @@ from migrate.cli.common.document_files import (
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, Yes, known_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, Signers, SigningOptions, load_trust
+from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -307,7 +307,7 @@ def note_command(
     at: Annotated[str | None, typer.Option(metavar="T", help="When it happened (default: now).")] = None,
     text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about the event.")] = "",
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
 ) -> Added:
     """Record an event that happened outside of moveout.
 
@@ -388,7 +388,7 @@ def sign_command(
     ],
     *,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     yes: Yes = False,
 ) -> SignedRelease:
     """Sign a release of a hold, on your own machine.

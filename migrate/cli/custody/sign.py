@@ -12,7 +12,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, one_location
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import NO_KEYS, SigningOptions, custody_of, draw_signed
+from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.custody.log.events import record_seal, record_stamp
@@ -73,7 +73,7 @@ def sign_command(
     words: LocationWord = None,
     *,
     case: CaseFile = None,
-    signing: SigningOptions = NO_KEYS,
+    signing: SigningOptions,
     timestamp: Annotated[
         str | None,
         typer.Option(metavar="URL", help="A timestamp authority (RFC 3161), to prove when it was signed."),

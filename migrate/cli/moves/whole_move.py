@@ -19,7 +19,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import left_out_on_purpose
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer, Session
-from migrate.cli.common.signing_keys import NO_KEYS
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
 from migrate.cli.common.sources import destinations_in, expanded
 from migrate.cli.common.terminal import Heading
@@ -250,7 +250,7 @@ class _Move:
         self._up_before: set[str] = set()
         """What an earlier run has restored, and what is not compared with the bundle any more."""
         self._unfilled = destinations.unfilled
-        self._signers = NO_KEYS.load(case)
+        self._signers = SigningOptions().load(case)
         self._last = bundle
         self._is_sent = False
         self._copy_problem = ""
