@@ -21,7 +21,7 @@ from exporters.connections.open_connections import keep_alive, waking_socket
 from exporters.errors import SourceError
 from exporters.postgres.chunk_plan import copy_statement
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.sessions.connection import PostgresAddress, pin_statement
+from exporters.postgres.sessions.connection import PostgresAddress, pin_statement, uncancelled
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
@@ -51,21 +51,21 @@ class AsyncpgFeed:
         self._loop = asyncio.new_event_loop()
         self._copying: asyncio.Task[str] | None = None
         try:
-            self._connection = self._loop.run_until_complete(self._open(options, timeouts))
+            self._connection = self._loop.run_until_complete(asyncpg.connect(**options))
+            self._pin(timeouts)
         except BaseException:
             self._loop.close()
             raise
         keep_alive(self._file_number())
         waking_socket(self._where, self, AsyncpgFeed._file_number)
 
-    async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
-        connection = await asyncpg.connect(**options)
+    def _pin(self, timeouts: str) -> None:
+        run, execute = self._loop.run_until_complete, self._connection.execute
         try:
-            await connection.execute(f"{pin_statement()}; {timeouts}")
+            uncancelled(lambda: run(execute(f"{pin_statement()}; {timeouts}")))
         except BaseException:
-            connection.terminate()
+            self._connection.terminate()
             raise
-        return connection
 
     def _translated(self, error: Exception) -> SourceError:
         return translate(error, self._where, is_passing=isinstance(error, _OWN_ERRORS))

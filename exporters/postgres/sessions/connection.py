@@ -78,8 +78,14 @@ makes a policy that would hide rows an error. A server that does not know one of
 
 _OWN_SESSIONS: set[str] = set()
 """The databases, by their URLs, of which it is known that a connection keeps its session."""
+_PROCESS = b"SELECT pg_catalog.pg_backend_pid()"
 _PROCESS_QUESTIONS, _PROCESS_SECONDS = 3, 2.0
-"""So often it is asked for that: the application may just use the same session. So long an answer is waited for."""
+"""So often it is asked for that: the application may just use the same session. So long another connection's answer is
+waited for.
+"""
+_CANCELLED_SECONDS = 5.0
+"""So long the first statements of a connection are repeated where the server cancels them."""
+_QUERY_CANCELED = "57014"
 AS_BEGUN = ("datestyle", "intervalstyle", "timezone", "extra_float_digits", "bytea_output", "xmloption")
 """Settings on which the text depends that a database's own code makes of values, in a materialized view say: there hold
 those with which the source's sessions begin.
@@ -253,7 +259,7 @@ def connect_once(
     waking_socket(address.url, connection, file_number)
     try:
         _require_own_session(address.url, connection, log_in)
-        connection.execute(f"{pin_statement()}; {settings}".encode())
+        uncancelled(lambda: connection.execute(f"{pin_statement()}; {settings}".encode()))
     except psycopg.Error as exc:
         connection.close()
         raise translate(exc, address.url) from exc
@@ -264,6 +270,20 @@ def connect_once(
     if not any(word.startswith("keepalives") for word in (*own, *address.keywords)):
         keep_alive(connection.fileno())
     return connection
+
+
+def uncancelled(statements: Callable[[], Any]) -> Any:
+    """Run the first statements of a connection, again where they are cancelled, and return their result. A role's
+    timeout of a few milliseconds ends any of them at random, even the one that switches it off, and as a request of the
+    user where its signal is late (ProcessInterrupts in src/backend/tcop/postgres.c). Raises the driver's errors.
+    """
+    deadline = time.monotonic() + _CANCELLED_SECONDS
+    while True:
+        try:
+            return statements()
+        except Exception as exc:
+            if sqlstate(exc) != _QUERY_CANCELED or time.monotonic() > deadline:
+                raise
 
 
 def _logged_in(
@@ -301,21 +321,27 @@ def _require_own_session(
     """
     if url in _OWN_SESSIONS:
         return
-    process = _process_of(connection.pgconn)
+    process = _own_process(connection)
     if process != connection.info.backend_pid:
         with suppress(psycopg.Error), closing(log_in()) as other:
             for _ in range(_PROCESS_QUESTIONS):
-                others = _process_of(other.pgconn)
+                others = uncancelled(lambda: _process_of(other.pgconn))
                 if others is None:
                     break  # it waits for a session of its own
-                if others == process or _process_of(connection.pgconn) != process:
+                if others == process or _own_process(connection) != process:
                     raise session_changes(url)
     _OWN_SESSIONS.add(url)
 
 
+def _own_process(connection: psycopg.Connection[Any]) -> int:
+    """Return the number of the process of the server that answers now. Raises the driver's errors."""
+    (process,) = uncancelled(lambda: connection.execute(_PROCESS).fetchone())
+    return int(process)
+
+
 def _process_of(wire: PGconn) -> int | None:
-    """Return the number of the process of the server that answers now; None where none does."""
-    wire.send_query(b"SELECT pg_catalog.pg_backend_pid()")
+    """Like ``_own_process``, but return None where no process answers soon."""
+    wire.send_query(_PROCESS)
     deadline = time.monotonic() + _PROCESS_SECONDS
     while wire.flush() or wire.is_busy():
         if time.monotonic() > deadline:
@@ -325,7 +351,9 @@ def _process_of(wire: PGconn) -> int | None:
     result = wire.get_result()
     while wire.get_result() is not None:
         pass
-    return int(result.get_value(0, 0) or 0) if result and result.status == ExecStatus.TUPLES_OK else None
+    if result is None or result.status != ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(result) if result else psycopg.OperationalError("no answer")
+    return int(result.get_value(0, 0) or 0)
 
 
 def session_changes(url: str) -> SourceUsageError:

@@ -9,7 +9,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -23,9 +25,9 @@ from exporters.postgres.doctor import examine
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.rows import asyncpg_feed, copy_feed
 from exporters.postgres.rows.copy_feed import text_of
+from exporters.postgres.sessions import connection, lock_waits, snapshot_transaction
 from exporters.postgres.sessions import lock_timeouts as locked_relations
-from exporters.postgres.sessions import lock_waits, snapshot_transaction
-from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.postgres.sessions.connection import connect, parse_url, row_connection_options
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
@@ -38,6 +40,7 @@ from tests.exporters.postgres.databases import NoBuckets, export_database, fetch
 from tests.exporters.postgres.test_resume import broken_export
 from tests.tools import pgbouncer
 from tests.tools.bundles import differences, read_bundle
+from tests.tools.waiting import SECONDS
 
 needs_pgbouncer = pytest.mark.skipif(
     pgbouncer.program() is None,
@@ -73,6 +76,47 @@ def test_a_timeout_of_the_role_costs_no_export_by_a_pooler_that_refuses_options(
     with pgbouncer.PgBouncer(postgres.port, postgres.password, ignored="extra_float_digits") as pooler:
         assert export_database(pooler.url(url), tmp_path / "bundle").complete
     assert (tmp_path / "bundle/data/app/schema/globals.sql").exists()
+
+
+def open_rows(address, settings: str) -> asyncpg_feed.AsyncpgFeed:
+    """Open a connection for rows as exports do, with more statements at its begin."""
+    with connect(address) as holder:
+        return asyncpg_feed.AsyncpgFeed(address, row_connection_options(holder), settings)
+
+
+@pytest.mark.parametrize(
+    ("open_connection", "locked"),
+    [
+        (lambda address, _settings: connect(address), "pg_catalog.pg_proc"),
+        (lambda address, settings: connect(address, settings=settings), "t"),
+        (open_rows, "t"),
+    ],
+    ids=["question", "settings", "rows"],
+)
+def test_a_connection_opens_under_a_timeout_that_cancels_its_first_statements(
+    postgres, monkeypatch, open_connection, locked
+):
+    """They wait for a lock until one of them was cancelled. A function is looked up in ``pg_proc``."""
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t ()")
+    name = url.rpartition("/")[2]
+    for timeout in ("statement_timeout = '1ms'", "lock_timeout = '10s'"):
+        run_sql(postgres.url, f"ALTER ROLE postgres IN DATABASE {name} SET {timeout}")
+    monkeypatch.setattr(connection, "_CANCELLED_SECONDS", SECONDS)
+    settings = "SET statement_timeout = '1ms'; LOCK TABLE public.t"
+    waits = (
+        f"SELECT pid, waitstart FROM pg_locks WHERE relation = '{locked}'::regclass AND waitstart IS NOT NULL"
+    )
+    no_timeout = "-c statement_timeout=0"
+    with ThreadPoolExecutor() as threads, psycopg.connect(url, options=no_timeout) as lock:
+        lock.execute(f"LOCK TABLE {locked}")
+        opened = threads.submit(open_connection, parse_url(url), settings)
+        seen: set[tuple[int, datetime]] = set()
+        while len(seen) < 2 and not opened.done():
+            seen.update(lock.execute(waits))
+        lock.rollback()
+        opened.result().close()
+    assert (len(seen), len({process for process, _ in seen})) == (2, 1)
 
 
 class LimitedHost(NoBuckets):
