@@ -13,9 +13,19 @@ def test_records_of_delta_passes(tmp_path):
     store = LocalStore(tmp_path)
     assert (read_delta(store, "app"), list(recorded_deltas(store))) == (None, [])
     app = DeltaRecord(
-        "app", "no rights", 2, "2026-01-01T00:00:00Z", 1.5, 7, 3, ["a: it has no key"], {"a": "1"}
+        "app",
+        "no rights",
+        passes=2,
+        at="2026-01-01T00:00:00Z",
+        seconds=1.5,
+        rows=7,
+        tables_read=3,
+        unequal=["a: it has no key"],
+        states={"a": "1"},
+        left={"a": ("xxh3 0a", 7, "0b")},
+        unsettled=["b"],
     )
-    shop = DeltaRecord("shop", unequal=[])
+    shop = DeltaRecord("shop", unequal=[], unsettled=[])
     for record in (app, shop):
         write_delta(store, record)
         assert read_delta(store, record.source) == record
@@ -30,6 +40,7 @@ def test_records_of_delta_passes(tmp_path):
         {"at": "soon"},
         {"unequal": "a"},
         {"states": {"a": 1}},
+        {"left": {"a": ["xxh3 0a", "7", "0b"]}},
         {"source": None},
     ):
         store.put("changes/shop/delta.json", json.dumps(written | changed).encode())
