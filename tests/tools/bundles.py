@@ -28,6 +28,13 @@ def restore_from(reader, source, url, *, password=None, **fields):
     return restorer_of(registry.engine_for(url, url)).restore(request)
 
 
+def restore_whole(reader, source, url, **more):
+    """Restore one source, of which nothing differs and nothing is left out; return the outcome."""
+    outcome = restore_from(reader, source, url, **more)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    return outcome
+
+
 def differences(reader, url, source="app"):
     """Return what is not in a database as it is in a bundle."""
     return compare_database(ComparisonRequest(reader, source, url, workers=2, progress=Silent())).findings

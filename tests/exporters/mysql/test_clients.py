@@ -3,7 +3,7 @@
 import pytest
 
 from tests.exporters.mysql.databases import export_database, fetch, open_database
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import read_bundle, restore_whole
 
 CLIENTS = {"latin1": ("cp1252", "é"), "cp1251": ("cp1251", "ж")}
 STATEMENTS = (
@@ -58,8 +58,7 @@ def test_an_event_comes_back_whose_definition_no_server_reads_in_its_mode(my_exp
         "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DISABLE COMMENT 'ü' DO SELECT NOT 1 BETWEEN 0 AND 2"
     )
     destination = other_mariadb.database()
-    outcome = restore_from(reader, "app", destination)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    restore_whole(reader, "app", destination)
     query = (
         "SELECT EVENT_COMMENT, ON_COMPLETION, SQL_MODE, EVENT_DEFINITION FROM information_schema.EVENTS"
         " WHERE EVENT_SCHEMA = DATABASE()"
@@ -71,8 +70,7 @@ def comes_back(server, other, client: str, location) -> None:
     url, destination = server.database(), other.database()
     make(url, client)
     assert export_database(url, location).complete
-    outcome = restore_from(read_bundle(location), "app", destination)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    restore_whole(read_bundle(location), "app", destination)
     for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", *VIEWS):
         assert fetch(destination, query) == fetch(url, query)
 

@@ -14,7 +14,7 @@ from tests.exporters.postgres.databases import (
     run_sql,
     table,
 )
-from tests.tools.bundles import differences, read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from, restore_whole
 
 SCRIPT = """
 CREATE EXTENSION lo; CREATE EXTENSION citext VERSION '1.4';
@@ -112,11 +112,10 @@ def test_an_extension_of_another_owner_is_named(postgres, other_postgres, tmp_pa
     try:
         assert export_database(url, tmp_path / "bundle").complete
         bundle = read_bundle(tmp_path / "bundle")
-        restored = restore_from(bundle, "app", destination, workers=2)
+        restored = restore_whole(bundle, "app", destination, workers=2)
     finally:
         for where in (url, destination):
             run_sql(where, "DROP EXTENSION IF EXISTS citext; DROP OWNED BY extender; DROP ROLE extender")
-    assert (restored.findings, restored.left_out) == ((), ())
     assert (
         "extension citext belongs to postgres here, to extender at the source, and so may its members:"
         " no statement gives an extension to another role" in restored.notes
