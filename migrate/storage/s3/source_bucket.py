@@ -49,7 +49,14 @@ from migrate.storage.s3 import client
 from migrate.storage.s3.errors import as_source_errors, source_error
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
-from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
+from migrate.storage.s3.http.messages import (
+    Headers,
+    Request,
+    Response,
+    concerns_bucket,
+    error_code,
+    was_answered,
+)
 from migrate.storage.s3.http.read_responses import (
     acl_query,
     checked,
@@ -94,6 +101,7 @@ _BODY = (
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
 _AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
+_AS_STORED = {"Accept-Encoding": "gzip"}
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
@@ -206,7 +214,25 @@ class S3Bucket:
         jobs = (Job(summary, key.likely(request) if key else request) for summary, request in requests)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=window_bytes, follow_up=self._ask_tags):
-                yield self._fetched(answer if key is None else self._by_key(key, answer), body=body)
+                keyed = answer if key is None else self._by_key(key, answer)
+                yield self._fetched(self._as_stored(keyed, body=body), body=body)
+
+    def _as_stored(self, answer: Answer[ObjectSummary], *, body: bool) -> Answer[ObjectSummary]:
+        """Return the answer of the size that was listed. Some servers, and networks before them, decompress what has
+        the Content-Encoding gzip, and name no size, where a request does not say that it takes gzip.
+        """
+        size_bytes = answer.item.size_bytes
+        if answer.response is None:
+            return answer
+        came_bytes = _size_of(answer.response, body=body)
+        if came_bytes == size_bytes or not (
+            body or came_bytes is None
+        ):  # other headers are those of another object
+            return answer
+        request = replace(answer.request, headers={**answer.request.headers, **_AS_STORED})
+        stored = self.requests.again(Job(answer.item, request), self._ask_tags)
+        is_so = stored.response is not None and _size_of(stored.response, body=body) == size_bytes
+        return stored if is_so else answer
 
     def _by_key(self, key: CustomerKey, answer: Answer[ObjectSummary]) -> Answer[ObjectSummary]:
         """Return the answer to a request; that to the other one, with the key or without, where it was refused."""
@@ -305,8 +331,26 @@ class S3Bucket:
     def read_parts(
         self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
     ) -> Iterator[bytes]:
-        """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
+        """Do the work of ``stream_parts``. Raises ``MoveoutError``. What does not even begin as it was asked for is
+        asked for as it is stored, see ``_as_stored``.
+        """
         request = self._keyed(summary, read_request(summary, whole=False))
+        try:
+            bodies = self._ranges(summary, request, sizes, window_bytes)
+            first = next(bodies, b"")
+        except (UnreachableError, NotAllowedError, GoneError):
+            raise
+        except MoveoutError:
+            request = replace(request, headers={**request.headers, **_AS_STORED})
+            bodies = self._ranges(summary, request, sizes, window_bytes)
+            first = next(bodies, b"")
+        if sizes:
+            yield first
+        yield from bodies
+
+    def _ranges(
+        self, summary: ObjectSummary, request: Request, sizes: Sequence[int], window_bytes: int
+    ) -> Iterator[bytes]:
         bodies = read_ranges(self.requests, request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
             yield of_length(body, summary, length)
@@ -514,6 +558,14 @@ def is_same_bucket(bucket: S3Bucket, other: S3Bucket) -> bool:
     with ThreadPoolExecutor(2, thread_name_prefix="moveout-names") as threads:
         own_names = list(threads.map(lambda each: each.own_name, (bucket, other)))
     return bool(own_names[0]) and own_names[0] == own_names[1]
+
+
+def _size_of(response: Response, *, body: bool) -> int | None:
+    """Return the size of an object by its body, or by its headers; None where they do not say it."""
+    if body:
+        return len(response.body)
+    size = response.headers.get("content-length", "")
+    return int(size) if size.isdecimal() else None
 
 
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:

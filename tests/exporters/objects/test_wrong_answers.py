@@ -4,6 +4,8 @@ bytes of it, an error under 200, the same page of a listing again and again. Non
 
 from __future__ import annotations
 
+import gzip
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +14,10 @@ from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
+import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
@@ -150,6 +154,36 @@ def test_an_object_without_an_etag_that_changes_while_it_is_read_is_not_mixed(
     odd.proxy.answer = answer
     take_out(odd.url, tmp_path / "bundle")
     assert bodies_of(tmp_path / "bundle") == {"film": after + after}
+
+
+def test_what_is_kept_compressed_is_not_taken_decompressed(
+    odd: OddShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cloudflare R2 and StorageGRID decompress for who does not say that he takes gzip, and then name no size."""
+    monkeypatch.setattr(large_object, "RANGE_BYTES", 5 * MIB)
+    film = gzip.compress(random.Random(1).randbytes(12 * MIB), 1)
+    kept = {"film": film, "page.html": gzip.compress(b"<html>" * 1000), "plain": b"plain"}
+    for key, body in kept.items():
+        encoding = {} if key == "plain" else {"ContentEncoding": "gzip"}
+        odd.shop.put(key, body, ContentType="text/html", **encoding)
+
+    def answer(asked: Asked) -> Answer | None:
+        key = asked.path.rpartition("/")[2]
+        if key not in kept or asked.query or asked.header("accept-encoding") == "gzip":
+            return None
+        answer = odd.proxy.forward(asked)
+        if answer.header("content-encoding") != "gzip":
+            return answer
+        others = tuple(pair for pair in answer.headers if pair[0].lower() != "content-encoding")
+        body = b"" if asked.method == "HEAD" else gzip.decompress(kept[key])
+        return Answer(HTTPStatus.OK, others, body, chunked=True)
+
+    odd.proxy.answer = answer
+    assert take_out(odd.url, tmp_path / "bundle").info.complete
+    assert bodies_of(tmp_path / "bundle") == kept
+    rows = pq.read_table(tmp_path / "bundle/data/shop/index").to_pylist()
+    encodings = {row["key"]: dict(row["headers"]).get("content-encoding") for row in rows}
+    assert encodings == {"film": "gzip", "page.html": "gzip", "plain": None}
 
 
 def test_a_small_object_has_the_etag_that_came_with_its_bytes(odd: OddShop) -> None:
@@ -438,6 +472,29 @@ def test_rows_that_a_page_repeats_are_listed_once(paged: OddShop, versions: bool
     paged.proxy.answer = OwnPages(keys, step=-2)
     listed = paged.bucket().pages(versions=versions)
     assert [key for page in listed for key in page.keys] == keys
+
+
+def test_a_marker_that_is_not_encoded_is_taken_as_it_is(
+    odd: OddShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ceph sends it. Decoded it would lie behind keys that are still to be listed."""
+    monkeypatch.setattr(pages, "PAGE_KEYS", 5)
+    keys = [f"a%2Fb+/{number:02d}" for number in range(12)]
+    for key in keys:
+        odd.shop.put(key, b"x")
+
+    def answer(asked: Asked) -> Answer | None:
+        if not asks(asked, "versions"):
+            return None
+        answer = odd.proxy.forward(asked)
+        marker = re.compile(rb"(?<=<NextKeyMarker>)[^<]*")
+        body = marker.sub(
+            lambda match: unquote_plus(match[0].decode()).partition("[minio")[0].encode(), answer.body
+        )
+        return replace(answer, body=body, size_bytes=len(body))
+
+    odd.proxy.answer = answer
+    assert [summary.key for summary in odd.bucket().list_versions()] == keys
 
 
 @pytest.mark.parametrize("versions", [False, True])

@@ -224,12 +224,14 @@ class Connection:
         body_start = self._view[end:filled]
         if self._most_bytes == 0 or status in _NO_BODY:
             return Response(status, headers, b""), is_kept
+        most_bytes = self._most_bytes if self._most_bytes is not None and status < _REDIRECTS else sys.maxsize
         if "chunked" in headers.get("transfer-encoding", "").lower():
-            return Response(status, headers, _Chunks(opened, bytes(body_start)).read()), is_kept
+            body = _Chunks(opened, bytes(body_start)).read(most_bytes)
+            return Response(status, headers, body), is_kept and len(body) <= most_bytes
         if "content-length" not in headers:
-            return Response(status, headers, _to_end(opened, bytes(body_start))), False
+            return Response(status, headers, _to_end(opened, bytes(body_start), most_bytes)), False
         size_bytes = int(headers["content-length"])
-        if self._most_bytes is not None and size_bytes > self._most_bytes and status < _REDIRECTS:
+        if size_bytes > most_bytes:
             return Response(status, headers, b""), False
         self._was_large = size_bytes > _HEAD_BYTES
         if len(body_start) >= size_bytes:
@@ -276,14 +278,16 @@ class _Chunks:
         self._socket = opened
         self._held = bytearray(body_start)
 
-    def read(self) -> bytes:
-        """Return the whole body. Raises ``OSError`` where it breaks off."""
+    def read(self, most_bytes: int) -> bytes:
+        """Return the whole body; of one of more than ``most_bytes`` the beginning, one chunk too much. Raises
+        ``OSError`` where it breaks off.
+        """
         body = bytearray()
-        while size_bytes := int(self._line().partition(b";")[0], 16):
+        while len(body) <= most_bytes and (size_bytes := int(self._line().partition(b";")[0], 16)):
             self._fill(size_bytes + 2)
             body += self._held[:size_bytes]
             del self._held[: size_bytes + 2]
-        while self._line():
+        while len(body) <= most_bytes and self._line():
             pass
         return bytes(body)
 
@@ -302,9 +306,9 @@ class _Chunks:
             self._held += got
 
 
-def _to_end(opened: socket.socket, body_start: bytes) -> bytes:
+def _to_end(opened: socket.socket, body_start: bytes, most_bytes: int) -> bytes:
     body = bytearray(body_start)
-    while got := opened.recv(_PIECE_BYTES):
+    while len(body) <= most_bytes and (got := opened.recv(_PIECE_BYTES)):
         body += got
     return bytes(body)
 

@@ -374,7 +374,7 @@ class Pages:
                 root.findtext("{*}NextKeyMarker") or "",
                 root.findtext("{*}NextVersionIdMarker") or "",
             )
-            following = (unquote_plus(key, errors="surrogateescape") if encodes(root) else key, version)
+            following = (_marker(key, whole_page) if encodes(root) else key, version)
             if following == ("", ""):
                 raise UnreachableError(_BREAKS_OFF, about=self._url)
             loops.note(following)
@@ -424,6 +424,11 @@ def versioning_status(body: bytes) -> str | None:
         return None
     is_asked_for = root.tag.rpartition("}")[2] == "VersioningConfiguration"
     return root.findtext("{*}Status") or "" if is_asked_for else None
+
+
+def _marker(key: str, page: Page) -> str:
+    """Return the key by which a listing goes on behind a page of encoded keys. Ceph does not encode this one."""
+    return key if page.keys and key == page.keys[-1] else unquote_plus(key, errors="surrogateescape")
 
 
 def token_behind(body: bytes, what: str) -> str:
