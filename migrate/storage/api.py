@@ -215,6 +215,14 @@ def exists(store: Store, key: str) -> bool:
     return True
 
 
+def part_bytes_for(size_bytes: int, usual: int) -> int:
+    """Return the size of a part for a file: the usual one, doubled until ``MAX_PARTS`` suffice."""
+    part_bytes = usual
+    while part_bytes * MAX_PARTS < size_bytes:
+        part_bytes *= 2
+    return part_bytes
+
+
 class BaseStore(ABC):
     """The answers of a store without optional abilities, to inherit from."""
 
@@ -241,10 +249,7 @@ class BaseStore(ABC):
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""
-        part_bytes = PART_BYTES
-        while part_bytes * MAX_PARTS < size_bytes:
-            part_bytes *= 2
-        return part_bytes
+        return part_bytes_for(size_bytes, PART_BYTES)
 
     @property
     def tidying(self) -> Tidying | None:

@@ -8,22 +8,12 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from migrate.errors import GoneError
-from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, MultipartStore, Upload, UploadedPart
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme
 
 HALF_PART_BYTES = 8 * 2**20
 """The size of a part while the link's rate is unknown."""
 _CUTS = frozenset(base << n for base in (MIN_PART_BYTES, HALF_PART_BYTES) for n in range(16))
-
-
-def part_bytes_for(size_bytes: int, usual: int | None = None) -> int:
-    """Return the size of a part for a file: the usual one (``PART_BYTES`` at most), doubled until ``MAX_PARTS``
-    suffice.
-    """
-    part_bytes = min(usual or PART_BYTES, PART_BYTES)
-    while part_bytes * MAX_PARTS < size_bytes:
-        part_bytes *= 2
-    return part_bytes
 
 
 def cut_of(parts: Iterable[UploadedPart]) -> int | None:

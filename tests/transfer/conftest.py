@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from migrate.storage.api import MIN_PART_BYTES, MultipartStore
+from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from tests.tools.disks import tiny_disk
+from tests.transfer.carriers import cut_smallest
 
 __all__ = ["tiny_disk"]
 
 
 @pytest.fixture(autouse=True)
 def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut files into S3's smallest parts, so that large files can be small ones."""
-    monkeypatch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
+    """See ``cut_smallest``."""
+    cut_smallest(monkeypatch)
 
 
 @pytest.fixture(params=["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)])

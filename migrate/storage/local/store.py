@@ -31,7 +31,6 @@ from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
 from migrate.storage.local.errors import translate_os, translated
 from migrate.storage.local.whole_file import open_regular, sync_directory
-from migrate.storage.multipart import part_bytes_for
 
 T = TypeVar("T")
 
@@ -159,15 +158,11 @@ class LocalStore(BaseStore):
             if self._is_idle():
                 self._prune(self._work)
 
-    def part_bytes(self, size_bytes: int) -> int:
-        """See ``MultipartStore.part_bytes``."""
-        return part_bytes_for(size_bytes)
-
-    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
-        """See ``MultipartStore.begin``."""
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:  # noqa: ARG002
+        """See ``MultipartStore.begin``. A directory keeps no ``sha256``."""
         path = self._path(key)
         with translated(path):
-            return self._uploads.begin(key, sha256=sha256, part_bytes=part_bytes)
+            return self._uploads.begin(key, part_bytes)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``."""

@@ -40,7 +40,7 @@ class Uploads:
         self._checked: dict[str, dict[int, tuple[int, int]]] = {}
         """upload -> number -> (size, crc) of parts that this process wrote or read again."""
 
-    def begin(self, key: str, *, sha256: str | None, part_bytes: int) -> str:
+    def begin(self, key: str, part_bytes: int) -> str:
         """Return the id of a new upload."""
         upload = uuid.uuid4().hex
         directory = self.directory / upload
@@ -50,9 +50,7 @@ class Uploads:
                 (directory / "data").touch()
                 (directory / "journal").touch()
                 break
-        meta = {
-            "key": key, "started": datetime.now(UTC).isoformat(), "part_bytes": part_bytes, "sha256": sha256,
-        }  # fmt: skip
+        meta = {"key": key, "started": datetime.now(UTC).isoformat(), "part_bytes": part_bytes}
         # Renamed into place last: an upload without it was never begun.
         temporary = directory / "meta.new"
         _write_durably(temporary, json.dumps(meta).encode(), os.O_CREAT | os.O_TRUNC)

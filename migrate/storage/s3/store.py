@@ -29,11 +29,20 @@ from migrate.errors import (
     WrongAnswerError,
 )
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
+from migrate.storage.api import (
+    MIN_PART_BYTES,
+    PART_BYTES,
+    BaseStore,
+    FileInfo,
+    Parts,
+    Upload,
+    UploadedPart,
+    part_bytes_for,
+)
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import to_header
 from migrate.storage.key_rules import checked
-from migrate.storage.multipart import HALF_PART_BYTES, part_bytes_for
+from migrate.storage.multipart import HALF_PART_BYTES
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import (
     as_listed,
