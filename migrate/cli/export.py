@@ -47,7 +47,7 @@ from migrate.cli.common.source_summary import (
     draw_summary,
     left_out_line,
 )
-from migrate.cli.common.source_words import as_option
+from migrate.cli.common.source_words import export_to_last
 from migrate.cli.common.sources import (
     allowed_empty,
     choose,
@@ -571,7 +571,7 @@ def export_command(
     loaded = load_case(case)
     location = Endpoint(to) if to else (loaded.bundle if loaded else None)
     if location is None:
-        meant = as_option("export", pairs or [], "--to")
+        meant = export_to_last(pairs or [])
         raise UsageError(
             "no location for the bundle is named",
             next_step=meant

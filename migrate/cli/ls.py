@@ -106,8 +106,7 @@ def ls_command(
             [
                 (*table_row[:2], count_words(table_row[3]), bytes_words(table_row[4]), table_row[2])
                 for table_row in matching_tables
-            ],
-            "<<>>",
+            ]
         )
         return Listing(
             reader.store.location,
@@ -152,13 +151,13 @@ def _moment(modified: datetime | None) -> str:
     return f"{modified:%Y-%m-%d %H:%M:%SZ}" if modified else " " * 20
 
 
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """Return a line for each row, in columns; ``sides``: ``<`` or ``>`` for each but the last, which is free."""
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line for each entry: source, kind, items, size, and the name, which may be of any width."""
     if not rows:
         return []
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths[:-1], strict=True))
+    shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>", widths[:-1], strict=True))
     return [f"{shape}  {{}}".format(*row) for row in cells]
 
 

@@ -71,7 +71,7 @@ def objections(
         (rules.id, breach.rule.id): breach
         for rules in rule_sets
         for entries in views
-        for breach in clock.would_breach(rules, entries, ("erasing", "erased"), now)
+        for breach in clock.breached_by_erasure(rules, entries, now)
     }
     reasons = [
         *check(store, versions, list(breaches.values()), by, trust, log=log, receipts=receipts),

@@ -88,15 +88,13 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(log_of):
 def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(log_of):
     entries = log_of((0, "sealed"))
     rules = rulebook.load("eu-data-act")
-    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + DAY)] == [
+    assert [one.rule.id for one in clock.breached_by_erasure(rules, entries, THEN + DAY)] == [
         "retrieval", "erasure"
     ]  # fmt: skip
     assert states("eu-data-act", log_of((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
     entries = log_of((0, "sealed"), (1, "received"))
-    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 2 * DAY)] == [
-        "retrieval"
-    ]
-    assert clock.would_breach(rules, entries, {"erasing"}, THEN + 32 * DAY) == []
+    assert [one.rule.id for one in clock.breached_by_erasure(rules, entries, THEN + 2 * DAY)] == ["retrieval"]
+    assert clock.breached_by_erasure(rules, entries, THEN + 32 * DAY) == []
 
 
 def test_the_entry_that_shows_it_is_named(log_of):
@@ -131,9 +129,9 @@ def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(
 def test_data_can_be_fetched_for_thirty_days_after_an_extension_that_is_still_to_come(log_of):
     entries = log_of((0, "sealed"), noted(0, "transition", 0), (5, "received"), noted(6, "extension", 100))
     rules = rulebook.load("eu-data-act")
-    breach = [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 120 * DAY)]
+    breach = [one.rule.id for one in clock.breached_by_erasure(rules, entries, THEN + 120 * DAY)]
     assert breach == ["retrieval"]
-    assert clock.would_breach(rules, entries, {"erasing"}, THEN + 131 * DAY) == []
+    assert clock.breached_by_erasure(rules, entries, THEN + 131 * DAY) == []
 
 
 def test_an_answer_to_a_request_is_due_in_one_month_or_in_three(log_of):
@@ -206,17 +204,17 @@ def test_rules_that_make_no_sense_are_refused_with_the_location(tmp_path, text, 
 def test_what_is_kept_from_an_event_on_is_not_erased_before_the_log_has_it(log_of):
     """Else a receipt that nobody acknowledged lets a bundle go on the day it was signed."""
     rules = rulebook.load("sec-17a-4")
-    (breach,) = clock.would_breach(rules, log_of((0, "received")), {"erasing"}, THEN + 9999 * DAY)
+    (breach,) = clock.breached_by_erasure(rules, log_of((0, "received")), THEN + 9999 * DAY)
     assert (breach.rule.id, breach.why) == ("six-years", "the log does not say when it began (sealed)")
 
 
 def test_a_clock_that_was_set_back_makes_no_time_to_keep_shorter(log_of):
-    rules, events = rulebook.load("eu-data-act"), {"erasing"}
+    rules = rulebook.load("eu-data-act")
     entries = log_of((0, "sealed"), (-400, "received"), (-400, "acknowledged"))
-    assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + DAY)] == ["retrieval"]
-    assert clock.would_breach(rules, entries, events, THEN + 32 * DAY) == []
+    assert [one.rule.id for one in clock.breached_by_erasure(rules, entries, THEN + DAY)] == ["retrieval"]
+    assert clock.breached_by_erasure(rules, entries, THEN + 32 * DAY) == []
     noted_end = noted(1, "transition-end", -400)
-    assert clock.would_breach(rules, log_of((-500, "received"), noted_end), events, THEN + DAY) == []
+    assert clock.breached_by_erasure(rules, log_of((-500, "received"), noted_end), THEN + DAY) == []
 
 
 def test_a_clock_that_was_set_back_meets_no_rule(log_of):
@@ -254,7 +252,7 @@ def test_a_receipt_that_names_damage_meets_no_rule(log_of):
         verdicts = states("eu-data-act", log_of(*begun, *more), 99)
         assert {name: verdicts[name] for name in expected} == expected
     entries = log_of(*begun, (5, "received"), (60, "received", damaged))
-    breaches = clock.would_breach(rulebook.load("eu-data-act"), entries, {"erasing"}, THEN + 70 * DAY)
+    breaches = clock.breached_by_erasure(rulebook.load("eu-data-act"), entries, THEN + 70 * DAY)
     assert [one.rule.id for one in breaches] == ["retrieval"]
 
 
@@ -264,15 +262,15 @@ def test_what_was_erased_once_is_kept_again_when_it_came_back(log_of, tmp_path):
     text = (Path(__file__).parents[2] / "docs/reference/clock-rules.md").read_text(encoding="utf-8")
     contract = text.partition("```toml\n")[2].partition("```")[0]
     file.write_text(contract.replace('["erasing", "erased"]', '["erased"]'))
-    rules, events = rulebook.load(str(file)), {"erasing", "erased"}
+    rules = rulebook.load(str(file))
     for first in (95, 50):  # in time, and not
         entries = log_of((0, "received"), (first, "erasing"), (first, "erased"), (100, "received"))
-        breaches = clock.would_breach(rules, entries, events, THEN + 120 * DAY)
+        breaches = clock.breached_by_erasure(rules, entries, THEN + 120 * DAY)
         assert [one.rule.id for one in breaches] == ["keep"]
-        assert clock.would_breach(rules, entries, events, THEN + 200 * DAY) == []
+        assert clock.breached_by_erasure(rules, entries, THEN + 200 * DAY) == []
     file.write_text(contract.replace("90 days", "9999 years"))
     rules, entries = rulebook.load(str(file)), log_of((0, "received"))
-    assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + 200 * DAY)] == ["keep"]
+    assert [one.rule.id for one in clock.breached_by_erasure(rules, entries, THEN + 200 * DAY)] == ["keep"]
 
 
 def test_the_contract_in_the_docs_is_one(log_of, tmp_path):

@@ -79,19 +79,19 @@ def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
         ) from exc
 
 
-def read_directory(directory: Path, kind: str) -> list[Document]:
-    """Return the documents of a kind in a directory, each with those whose signatures lie next to it and hold; what is
-    none, or was changed, is left out.
+def read_receipts(directory: Path) -> list[Document]:
+    """Return the receipts in a directory, each with those whose signatures lie next to it and hold; what is none, or
+    was changed, is left out.
     """
-    documents_read = []
-    for path in sorted(directory.glob(f"{kind}-*.json")):
+    receipts = []
+    for path in sorted(directory.glob("receipt-*.json")):
         try:
             document, signatures = read_files(path)
             signers = [documents.signed_by(document, *signature) for signature in signatures.items()]
         except (DamageError, UsageError):
             continue
-        documents_read.append(replace(document, signers=signers))
-    return documents_read
+        receipts.append(replace(document, signers=signers))
+    return receipts
 
 
 def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:

@@ -136,15 +136,15 @@ def names_source(word: str) -> bool:
     return engine is not None and engine.url_names != _BUCKET
 
 
-def as_option(command: str, words: Sequence[str], option: str) -> str:
-    """Return the whole command line that was typed, with its last word as an option's value; "" where that names a
-    source only, or is the only word. Raises ``UsageError`` where one of them is a case file.
+def export_to_last(words: Sequence[str]) -> str:
+    """Return the command line of an export that was typed, with its last word as the value of ``--to``; "" where that
+    names a source only, or is the only word. Raises ``UsageError`` where one of them is a case file.
     """
     for word in words:
         refuse_case_file(word)
     if len(words) < 2 or names_source(words[-1]):
         return ""
-    return _with_option(words[-1], option, [*command.split(), *words])
+    return _with_option(words[-1], "--to", ["export", *words])
 
 
 def refuse_case_file(word: str) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
-from migrate.cli.common.document_files import DocumentsTo, read_directory, write_files
+from migrate.cli.common.document_files import DocumentsTo, read_receipts, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
@@ -113,7 +113,7 @@ def receive_command(
         read_only = True
         to = to or Path()
         by = [own_key.public for own_key in own_keys]
-        document = receipt.write(store, checked, by, read_directory(to, "receipt"), stored=False)
+        document = receipt.write(store, checked, by, read_receipts(to), stored=False)
     files = write_files(to, document, documents.signatures_of(document, own_keys)) if to else []
     if page is not None:
         write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))

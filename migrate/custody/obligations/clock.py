@@ -5,7 +5,7 @@ number (``rulebook``), evaluated from the custody log. It is a clock, and no leg
 from __future__ import annotations
 
 import calendar
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
@@ -53,15 +53,16 @@ def judge(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Ve
     return [_judge(case) for case in _cases(rules, entries, now)]
 
 
-def would_breach(
-    rules: RuleSet, entries: Sequence[LogEntry], events: Collection[str], now: datetime
-) -> list[Verdict]:
-    """Return the rules that one of ``events`` would breach if it happened now, whatever happened before. What must not
-    happen before a time counts, too, where the log does not say when that time began.
+_ERASURE = frozenset({"erasing", "erased"})
+
+
+def breached_by_erasure(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Verdict]:
+    """Return the rules that an erasure now would breach, whatever happened before. What must not happen before a time
+    counts, too, where the log does not say when that time began.
     """
     verdicts = []
     for case in _cases(rules, entries, now):
-        if not set(case.rule.event).isdisjoint(events) and case.rule.kind in {"not-before", "requires"}:
+        if not _ERASURE.isdisjoint(case.rule.event) and case.rule.kind in {"not-before", "requires"}:
             verdict = _judge(replace(case, events=()))
             if verdict.state in {"due", "unknown"}:
                 verdicts.append(verdict)

@@ -38,16 +38,16 @@ def _needs_awscrt() -> bool:
 
 
 @contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Let a package look as if it were not installed, until the context is left."""
+def _without_awscrt() -> Iterator[None]:
+    """Let awscrt look as if it were not installed, until the context is left."""
     modules: dict[str, Any] = sys.modules
-    modules[name] = None  # Python's reference, "The module cache": then it is a ModuleNotFoundError
+    modules[_AWSCRT] = None  # Python's reference, "The module cache": then it is a ModuleNotFoundError
     try:
         yield
     finally:
-        del modules[name]
+        del modules[_AWSCRT]
 
 
 if _AWSCRT not in sys.modules and not _needs_awscrt():
-    with _hidden(_AWSCRT):
+    with _without_awscrt():
         importlib.import_module("botocore.compat")  # it looks for awscrt, once
