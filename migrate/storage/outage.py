@@ -16,6 +16,8 @@ _FORGOTTEN_SECONDS = 150.0
 """A failure so long after the one before belongs to another outage: a silent server takes a minute to fail."""
 SILENT_SECONDS = 15.0
 """A server that gives no answer for so long is reported, and waited for."""
+ANSWER_SECONDS = 60.0
+"""So long a request waits for a server that sends nothing, or takes nothing, before it fails."""
 _looking: list[None] = []
 """An entry for each ``looking`` that lasts. It is of the process: boto3 waits in connections and threads of its own, so
 no parameter reaches all that has to wait for a shorter time.
@@ -39,11 +41,9 @@ def is_looking() -> bool:
     return bool(_looking)
 
 
-def answer_seconds(usual: float) -> float:
-    """Return how long a request waits for a server that sends nothing: ``usual``, or less where this process only
-    looks.
-    """
-    return min(usual, FIRST_ANSWER_SECONDS) if is_looking() else usual
+def answer_seconds() -> float:
+    """Return how long a request waits for a silent server: less where this process only looks."""
+    return min(ANSWER_SECONDS, FIRST_ANSWER_SECONDS) if is_looking() else ANSWER_SECONDS
 
 
 class Outage:

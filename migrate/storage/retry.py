@@ -40,7 +40,7 @@ from migrate.storage.api import (
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
-from migrate.storage.outage import SILENT_SECONDS, Outage, is_looking
+from migrate.storage.outage import ANSWER_SECONDS, SILENT_SECONDS, Outage, is_looking
 from migrate.storage.silence import watch
 
 _log = logging.getLogger(__name__)
@@ -57,8 +57,6 @@ TOTAL_SECONDS = 300.0
 FIRST_CONTACT_SECONDS = 10.0
 """A server that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
-ANSWER_SECONDS = 60.0
-"""So long a call waits for an answer before it fails."""
 SAME_ATTEMPTS = 5
 """How often bytes are sent that arrive damaged each time, or a request whose answer is a wrong one each time."""
 _NO_ACCIDENT = (DamagedOnTheWayError, WrongAnswerError)

@@ -13,7 +13,7 @@ import pytest
 from migrate.errors import GoneError, UnreachableError
 from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken, Cancelled
-from migrate.storage import inflight_limit
+from migrate.storage import inflight_limit, outage
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, UploadedPart
 from migrate.storage.multipart import HALF_PART_BYTES, cut_of
 from migrate.storage.registry import open_location
@@ -56,7 +56,7 @@ def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, m
 
 
 def test_silence_is_still_a_fault(proxy, url, monkeypatch):
-    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(outage, "ANSWER_SECONDS", 0.5)
     store = S3Store(parse(url))
     upload = store.begin("big")
     proxy.add("timeout", stream="upstream", timeout=0)  # takes nothing more, and does not close

@@ -35,6 +35,7 @@ from migrate.errors import (
 from migrate.runtime.crash_points import reached
 from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.errors import CREDENTIAL_ERRORS, no_credentials
+from migrate.storage.s3.http.connection import CONNECT_SECONDS
 from migrate.storage.s3.http.messages import READING
 
 _log = logging.getLogger(__name__)
@@ -42,9 +43,6 @@ _log = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 """As botocore has it: buckets that are older than today's rules have other names."""
 MAX_CONNECTIONS = 64
-CONNECT_SECONDS = 10.0
-SILENT_SECONDS = 60.0
-"""How long nothing may be sent and nothing received."""
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _building = threading.Lock()
 """Held while botocore builds something: two threads that opened a bucket each would both read its description of S3,
@@ -248,7 +246,7 @@ def client(
         retries={"total_max_attempts": 1},
         max_pool_connections=MAX_CONNECTIONS,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=answer_seconds(SILENT_SECONDS),
+        read_timeout=answer_seconds(),
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},

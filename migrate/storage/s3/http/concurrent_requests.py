@@ -17,11 +17,10 @@ from msgspec import Struct
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body
-from migrate.storage.outage import outage_of
+from migrate.storage.outage import ANSWER_SECONDS, outage_of
 from migrate.storage.retry import Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
-from migrate.storage.s3.http.connection import SILENT_SECONDS
 from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket, is_server_fault
 
 Item = TypeVar("Item")
@@ -263,7 +262,7 @@ class _Run(Generic[Item]):
         if first.descriptor < 0:
             self._end(first)
             return
-        events = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
+        events = () if self.held_bytes >= self._window_bytes else self._poll.poll(ANSWER_SECONDS * 1000)
         for sent in [self._by_descriptor[number] for number, _ in events] or [first]:
             self._end(sent)
 

@@ -25,8 +25,6 @@ from migrate.storage.outage import answer_seconds
 from migrate.storage.s3.http.messages import Response
 
 CONNECT_SECONDS = 10.0
-SILENT_SECONDS = 60.0
-"""How long nothing may be sent and nothing received."""
 _PIECE_BYTES = 256 * 2**10
 """Bodies that nobody measures leave in pieces: the time of silence begins anew with each."""
 _HEAD_BYTES = 64 * 1024
@@ -60,12 +58,12 @@ class Endpoint(Struct, frozen=True):
             if self.tls is None:
                 # The kernel keeps the time: Python's own timeouts cost a system call for each read.
                 opened.settimeout(None)
-                limit = answer_seconds(SILENT_SECONDS)
+                limit = answer_seconds()
                 seconds = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
                 return opened
-            opened.settimeout(answer_seconds(SILENT_SECONDS))
+            opened.settimeout(answer_seconds())
             if self.proxy:
                 self._tunnel(opened)
             return self.tls.wrap_socket(opened, server_hostname=self.address[0])
@@ -156,7 +154,7 @@ class Connection:
             response, is_kept = self._receive(opened)
         except BlockingIOError as exc:
             self.close()
-            raise error or TimeoutError(f"no answer for {answer_seconds(SILENT_SECONDS):.0f} s") from exc
+            raise error or TimeoutError(f"no answer for {answer_seconds():.0f} s") from exc
         except (OSError, ValueError) as exc:
             self.close()
             raise error or (exc if isinstance(exc, OSError) else ConnectionError(str(exc))) from exc
@@ -201,7 +199,7 @@ class Connection:
             try:
                 sent_bytes += opened.send(view[sent_bytes : sent_bytes + piece_bytes])
             except BlockingIOError as exc:
-                raise TimeoutError(f"nothing was taken for {SILENT_SECONDS:.0f} s") from exc
+                raise TimeoutError(f"nothing was taken for {answer_seconds():.0f} s") from exc
             if body is not None:
                 body.left(sent_bytes - _queued(opened))
 
