@@ -370,6 +370,7 @@ def test_versions_are_looked_for_where_it_is_not_said_whether_they_are_kept(
             '<s:VersioningConfiguration xmlns:s="x"><s:Status>Enabled</s:Status></s:VersioningConfiguration>',
             "Enabled",
         ),
+        ("<GetBucketVersioningResponse><Status>Enabled</Status></GetBucketVersioningResponse>", "Enabled"),
         ("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>", "Suspended"),
         ("<VersioningConfiguration><Status></Status></VersioningConfiguration>", ""),
         ("<VersioningConfiguration><MfaDelete>Disabled</MfaDelete></VersioningConfiguration>", ""),

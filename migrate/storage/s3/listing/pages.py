@@ -28,11 +28,17 @@ _FIELDS = (b"Key", b"Size", b"ETag", b"LastModified", b"StorageClass")
 _NEEDED = frozenset({b"Key", b"Size", b"LastModified"})
 _ENTITIES = (b"&#34;", b"&quot;", b"&amp;", b"&lt;", b"&gt;", b"&#39;", b"&apos;")
 _QUOTES = ("&#34;", "&quot;")
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_STAND_IN = re.compile(rb"\xf3\xb0\x80[\x80-\x9f]")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\udc80-\udcff]|(?<=[^<>\s])\r|\r(?=[^<>\s])")
+"""What XML cannot carry: control characters, bytes that are not UTF-8, and a carriage return within text."""
+_STAND_IN = re.compile("[\U000f0000-\U000f00ff]")
 _PRIVATE = 0xF0000
-"""Here characters begin that mean nothing: the first 32 stand for the forbidden ones while XML is parsed."""
-_MEANT = {_PRIVATE + number: number for number in range(32)}
+"""Here characters begin that mean nothing: they stand for the forbidden ones while XML is parsed."""
+_MEANT = {
+    **{_PRIVATE + number: number for number in range(32)},
+    **{_PRIVATE + number: 0xFFDE + number for number in (0x20, 0x21)},
+    **{_PRIVATE + number: 0xDC00 + number for number in range(0x80, 0x100)},
+}
+_STANDS_FOR = {meant: stand_in for stand_in, meant in _MEANT.items()}
 _CONTROLS = bytes({*range(32)} - {9, 10})
 
 
@@ -46,25 +52,32 @@ def parse_objects(body: bytes) -> Page:
 
 
 def parsed(body: bytes) -> Any:
-    """Return the root of an answer. Control characters that XML cannot carry, and that some servers send all the same,
-    are kept. Raises ``ET.ParseError``, also where it is no listing: a page of a proxy would pass for an empty one.
+    """Return the root of an answer. What XML cannot carry, and some servers send all the same, is kept. Raises
+    ``ET.ParseError``, also where it is no listing: a page of a proxy would pass for an empty one.
     """
     try:
-        root = ET.fromstring(body)  # noqa: S314 - expat expands no external entities
+        root = _parsed_exactly(body) if b"\r" in body else ET.fromstring(body)  # noqa: S314 - as below
     except ET.ParseError:
-        if not _FORBIDDEN.search(body) or _STAND_IN.search(body):
-            raise
-        root = ET.fromstring(_FORBIDDEN.sub(_stand_in, body))  # noqa: S314 - as above
-        for element in root.iter():
-            if element.text:
-                element.text = element.text.translate(_MEANT)
+        root = _parsed_exactly(body)
     if not root.tag.endswith("Result"):
         raise ET.ParseError(f"it is <{root.tag}>, which is not S3's")
     return root
 
 
-def _stand_in(match: re.Match[bytes]) -> bytes:
-    return chr(_PRIVATE + match[0][0]).encode()
+def _parsed_exactly(body: bytes) -> Any:
+    """Parse what XML cannot carry as it is. Raises ``ET.ParseError``."""
+    text = text_of(body)
+    if not _FORBIDDEN.search(text) or _STAND_IN.search(text):
+        return ET.fromstring(body)  # noqa: S314 - expat expands no external entities
+    root = ET.fromstring(_FORBIDDEN.sub(_stand_in, text))  # noqa: S314 - as above
+    for element in root.iter():
+        if element.text:
+            element.text = element.text.translate(_MEANT)
+    return root
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    return chr(_STANDS_FOR[ord(match[0])])
 
 
 def last_key(body: bytes) -> str | None:
@@ -422,7 +435,7 @@ def versioning_status(body: bytes) -> str | None:
         root = ET.fromstring(body)  # noqa: S314 - as above
     except ET.ParseError:
         return None
-    is_asked_for = root.tag.rpartition("}")[2] == "VersioningConfiguration"
+    is_asked_for = "Versioning" in root.tag.rpartition("}")[2]  # moto names it otherwise than S3
     return root.findtext("{*}Status") or "" if is_asked_for else None
 
 
