@@ -453,7 +453,7 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
     notes += [note] if note else []
     if record and record.buckets:
         names = ", ".join(bucket.name for bucket in record.buckets)
-        notes.append(f"what the new side of {names} has since: moveout sync --dry-run names it")
+        notes.append(f"what the new side of {names} has since: moveout sync {case.option} --dry-run names it")
     return TakenBack(record.switched_at if record else "", written, undone, notes, exit_code)
 
 

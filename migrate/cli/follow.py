@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
+from migrate.engines import registry
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import (
     DEFINE_DELTA_STEP,
@@ -36,7 +38,14 @@ from migrate.follow.followed import FollowedSource, followed_sources, reread_tab
 from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.follow.table_digests import table_label
-from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
+from migrate.number_text import (
+    bytes_words,
+    count_words,
+    duration_words,
+    list_words,
+    local_moment_words,
+    things,
+)
 from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
 
@@ -167,17 +176,16 @@ def state_line(source: FollowState | DeltaState) -> str:
 
 
 def _delta_line(source: DeltaState) -> str:
-    last = source.last
-    if last is None:
-        words = [f"{source.source}: {_NONE_DONE}"]
-    else:
-        words = [
-            f"{source.source}: delta pass {last.passes} made it equal to the source at {last.at}",
-            f"{things(last.rows, 'row')} of {things(last.tables_read, 'table')} in {duration_words(last.seconds)}",
-        ]
-    if source.stopped:
-        words.append("STOPPED")
-    return "; ".join(words)
+    words = _NONE_DONE if source.last is None else _pass_words(source.last)
+    return f"{source.source}: {words}{'; STOPPED' if source.stopped else ''}"
+
+
+def _pass_words(last: DeltaRecord) -> str:
+    return (
+        f"delta pass {last.passes} made it equal to the source at"
+        f" {local_moment_words(datetime.fromisoformat(last.at))}; {things(last.rows, 'row')} of"
+        f" {things(last.tables_read, 'table')} in {duration_words(last.seconds)}"
+    )
 
 
 def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
@@ -193,7 +201,7 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
             return SummaryLine(source.source, "no", _NONE_DONE, _NEXT_DELTA)
         if source.undefined:
             return _undefined_line(source, DEFINE_DELTA_STEP)
-        return SummaryLine(source.source, "yes", _delta_line(source))
+        return SummaryLine(source.source, "yes", _pass_words(source.last))
     if source.skipped:
         return SummaryLine(
             source.source,
@@ -270,7 +278,9 @@ def follow_command(
     if overwrite and not any(isinstance(source, DeltaSource) for source in followed):
         raise UsageError("--overwrite is for delta passes, and no source has them", next_step="leave it out")
     others = sorted(destinations.keys() - {source.name for source in followed})
-    if others:
+    if buckets := [name for name in others if registry.holds_objects(destinations[name].url)]:
+        session.progress.note(f"buckets are not followed, moveout sync keeps them up: {', '.join(buckets)}")
+    if others := [name for name in others if name not in buckets]:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
     return run_follow(session, store, followed, until_caught_up=until_caught_up)
 

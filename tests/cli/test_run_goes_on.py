@@ -95,6 +95,11 @@ def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_i
     assert call(*command.split()[1:]).code == 0
     with closing(sqlite3.connect(new / "one.db")) as brought:
         assert brought.execute("SELECT count(*) FROM t WHERE x = 77").fetchone() == (1,)
+    assert call("cutover", "-c", case, "--hold", "--yes").code == 0
+    after = call("run", "-c", case)
+    assert (after.code, "The switch was made at" in after.out, "--delta" in after.out) == (0, True, False), (
+        after
+    )
 
 
 def test_what_an_earlier_run_has_read_may_lack_writes_since_that_run(case, tmp_path):

@@ -142,7 +142,8 @@ def test_buckets_that_were_switched_are_named_by_undo():
             buckets = [ProvenBucket(name, 3, 42, "", 0.5) for name in names]
             write_record(store, CutoverRecord("then", "now", 9.0, [], buckets), lease)
             text = shown(*CUTOVER, "--undo")
-            words = f"! what the new side of {', '.join(names)} has since: moveout sync --dry-run names it"
+            step = "moveout sync -c moveout.toml --dry-run names it"
+            words = f"! what the new side of {', '.join(names)} has since: {step}"
             assert (words in text) is bool(names)
             assert "app: nothing was written at the new side since now" in text
 

@@ -41,11 +41,14 @@ class FollowedMove:
         self._keeps_following = keeps_following
         asked = {name: source for name, source in case.sources.items() if source.follow}
         self.names: Sequence[str] = [name for name in followable(asked) if name in case.destinations]
-        """The sources that are to be followed."""
+        """The sources that are to be followed, and those that were switched."""
         self.record: CutoverRecord | None = None
-        if self.names:
-            with suppress(MoveoutError):  # the step that needs the location says so
-                self.record = read_record(self._store())
+        with suppress(MoveoutError):  # the step that needs the location says so
+            self.record = read_record(self._store())
+        if self.record is not None:
+            switched = {source.name for source in self.record.sources}
+            switched |= {bucket.name for bucket in self.record.buckets}
+            self.names = [name for name in case.destinations if name in switched.union(self.names)]
 
     def ahead(self) -> set[str]:
         """Return the sources whose destinations have changes since the snapshot: the bundle is no measure for them."""
