@@ -81,7 +81,7 @@ from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
-    from migrate.custody.signing.bundle_signatures import Signed
+    from migrate.custody.signing.bundle_signatures import SignatureFile
     from migrate.custody.signing.keys import Signer
 
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
@@ -92,7 +92,7 @@ class Exported(Struct, frozen=True):
 
     outcome: ExportOutcome
     seconds: float
-    signed: Sequence[Signed] = ()
+    signed: Sequence[SignatureFile] = ()
     left_behind: LeftBehind | None = None
     """What the bundle says of what stays on the servers."""
     detailed: bool = True
@@ -365,7 +365,7 @@ def _with_case(
     return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline))
 
 
-def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[Signed]:
+def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[SignatureFile]:
     """Sign the sealed bundle with every key; see ``sealed_by``."""
     if not signers:
         return ()

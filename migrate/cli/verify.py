@@ -21,7 +21,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signatures import Signed, check_signed
+from migrate.cli.common.signatures import CheckedSignatures, check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import (
@@ -152,7 +152,7 @@ class Verified(Struct, frozen=True):
     outcome: VerifyOutcome
     compared: Sequence[Compared]
     seconds: float
-    signed: Signed
+    signed: CheckedSignatures
     at: str
     """When it ended: UTC, ISO 8601."""
     complete: bool = True
@@ -319,7 +319,7 @@ def run_verify(
             else ([], [])
         )
         deep = level is Level.FULL and outcome.is_whole
-        signed = check_signed(store, trust, deep=deep, timestamp_ca=options.timestamp_ca)
+        signed = check_signatures(store, trust, deep=deep, timestamp_ca=options.timestamp_ca)
         sealed = bundle_json.read_sealed(store) if outcome.is_whole else None
         verified = Verified(
             store.location,

@@ -14,7 +14,7 @@ from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps
 from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.cli.custody.grant import RevokedGrants
 from migrate.cli.custody.grant_links import Linked
-from migrate.cli.custody.hold_source import Frozen
+from migrate.cli.custody.hold_source import SourceHolds
 from migrate.cli.discover import Discovered
 from migrate.cli.doctor import Diagnosis
 from migrate.cli.get import Got
@@ -103,7 +103,7 @@ def test_a_database_with_a_problem_makes_no_line_of_its_own(capsys):
 def test_what_a_log_or_a_server_names_makes_no_line_of_its_own(capsys):
     """The key of a grant, and the rule of a bucket that a hold suspends."""
     RevokedGrants("acme", Revoked([EVIL], [])).draw(Console())
-    Frozen([Standing("media", "s3://b", [EVIL], [], [])], "").draw(Console())
+    SourceHolds([Standing("media", "s3://b", [EVIL], [], [])], "").draw(Console())
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if SHOWN in line] == [
         f"These keys of acme read nothing any more: {SHOWN}",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from migrate.cli.common.signatures import Signed
+from migrate.cli.common.signatures import CheckedSignatures
 from migrate.custody.documents import Document
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
@@ -83,7 +83,7 @@ def paper_page(paper: Paper) -> bytes:
 def receipt_paper(
     document: Document,
     signers: Sequence[PublicKey],
-    signed: Signed,
+    signed: CheckedSignatures,
     acknowledged_by: Sequence[PublicKey] = (),
 ) -> Paper:
     """Return the page about a receipt. ``signed``: who signed the bundle itself, and what timestamps it has;
@@ -195,7 +195,7 @@ def _party(public: PublicKey, name: str) -> str:
     return f"{name}, key {public.fingerprint}" if name else f"key {public.fingerprint}"
 
 
-def _stamps(signed: Signed) -> list[Moment]:
+def _stamps(signed: CheckedSignatures) -> list[Moment]:
     """Return the timestamps of the bundle (RFC 3161), or that there is none."""
     if not signed.stamps:
         return [Moment("timestamp of an authority (RFC 3161)", "none", "nobody: there is no such timestamp")]

@@ -26,7 +26,7 @@ _CHAINS: dict[Chain, str] = {
 }
 
 
-class Signed(Struct, frozen=True):
+class CheckedSignatures(Struct, frozen=True):
     """Who signed the tag manifest, each with the name that our list has for him, and what is wrong with signatures."""
 
     by: Sequence[tuple[PublicKey, str | None]]
@@ -57,13 +57,13 @@ class Signed(Struct, frozen=True):
             draw_findings(console, self.findings)
 
 
-def check_signed(
+def check_signatures(
     store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
-) -> Signed:
+) -> CheckedSignatures:
     """Check the signatures and the tree at a location (``deep``: over all items). With ``trust`` a signature by a key
     of its list must be there; with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
     stamps, wrong = timestamps.stamps(store, roots)
     checked = bundle_tree.check_signed(store, trust, deep=deep)
-    return Signed(checked.by, [*checked.findings, *wrong], stamps)
+    return CheckedSignatures(checked.by, [*checked.findings, *wrong], stamps)

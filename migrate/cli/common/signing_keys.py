@@ -17,7 +17,7 @@ from migrate.errors import UsageError
 if TYPE_CHECKING:
     from migrate.cli.common.terminal import Console
     from migrate.custody.signing.allowed_signers import Trust
-    from migrate.custody.signing.bundle_signatures import Signed
+    from migrate.custody.signing.bundle_signatures import SignatureFile
     from migrate.custody.signing.keys import Signer
 
 PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
@@ -108,7 +108,7 @@ def _passphrase(option: str | None, custody: Custody) -> Secret | None:
     return chosen or (Secret(f"env:{PASSPHRASE}") if PASSPHRASE in os.environ else None)
 
 
-def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
+def draw_signed(console: Console, signed: Sequence[SignatureFile]) -> None:
     """Print who signed."""
     for signed_file in signed:
         console.print(

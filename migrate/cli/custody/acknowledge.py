@@ -13,7 +13,7 @@ from migrate.cli.common.document_files import DocumentsTo, SignedFiles, draw_lef
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signatures import check_signed
+from migrate.cli.common.signatures import check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -93,6 +93,6 @@ def acknowledge_command(
     senders = receipt.acknowledge(store, document, kept, signer)
     files = write_files(to or file.parent, document, documents.signatures_of(document, [signer]))
     if page is not None:
-        signed = check_signed(store, trust, deep=False)
+        signed = check_signatures(store, trust, deep=False)
         write_page(page, receipt_paper(document, senders, signed, [signer.public]))
     return Acknowledged(document, [sender.fingerprint for sender in senders], files, left_out=left_out)

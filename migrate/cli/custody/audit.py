@@ -23,7 +23,7 @@ from migrate.number_text import things
 _SEED_BYTES = 32
 
 
-class Result(Struct, frozen=True):
+class SignedAudit(Struct, frozen=True):
     """A signed audit."""
 
     location: str
@@ -68,7 +68,7 @@ def audit_command(
     case: CaseFile = None,
     signing: SigningOptions,
     signers: Signers = None,
-) -> Result:
+) -> SignedAudit:
     """Check samples of a signed bundle, and sign the result.
 
     Samples are drawn from a random seed. Every byte of them is hashed.
@@ -86,7 +86,7 @@ def audit_command(
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
     )
-    return Result(store.location, audited)
+    return SignedAudit(store.location, audited)
 
 
 def _parsed(text: str) -> bytes:

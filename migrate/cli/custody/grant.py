@@ -47,7 +47,7 @@ _SOONER = {
 """How what is still open ends sooner, by its state or kind."""
 
 
-class Created(Struct, frozen=True):
+class CreatedGrant(Struct, frozen=True):
     """A grant. The credential is in ``file`` and nowhere else. ``kind`` is account or session."""
 
     location: str
@@ -92,7 +92,7 @@ def create_command(
     case: CaseFile = None,
     signing: SigningOptions,
     page: PageFile = None,
-) -> Created:
+) -> CreatedGrant:
     """Let somebody read this bundle, by an account of MinIO.
 
     The account can read this bundle and nothing else, until a day. The credential is written to a file that only
@@ -112,7 +112,7 @@ def create_command(
         write_page(
             page, grant_paper(store.location, to, [("Access key", granted.access_key)], until, signer.public)
         )
-    return Created(store.location, to, granted.access_key, moment_words(until), str(path))
+    return CreatedGrant(store.location, to, granted.access_key, moment_words(until), str(path))
 
 
 @verb(group, "session", title="grant session")
@@ -132,7 +132,7 @@ def session_command(
     case: CaseFile = None,
     signing: SigningOptions,
     page: PageFile = None,
-) -> Created:
+) -> CreatedGrant:
     """Let somebody read this bundle, by a session of AWS.
 
     The session can read this bundle and nothing else, and ends by itself. AWS cannot revoke a single session, so
@@ -164,7 +164,9 @@ def session_command(
             ("Taken back", "it ends by itself; at AWS no session can be ended alone"),
         ]
         write_page(page, grant_paper(store.location, to, way, until, signer.public))
-    return Created(store.location, to, granted.access_key, moment_words(until), str(path), kind="session")
+    return CreatedGrant(
+        store.location, to, granted.access_key, moment_words(until), str(path), kind="session"
+    )
 
 
 @verb(group, "links", title="grant links")

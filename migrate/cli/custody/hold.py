@@ -30,7 +30,7 @@ from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
+from migrate.cli.custody.hold_source import SourceHolds, TryAs, group, source_status
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
 from migrate.custody.hold_release import Waiting
@@ -305,7 +305,7 @@ def status_command(
     *,
     try_as: TryAs = "",
     case: CaseFile = None,
-) -> HeldBundle | Frozen:
+) -> HeldBundle | SourceHolds:
     """Read every lock again, and name what is not protected.
 
     Shows releases that wait, and whose signatures they lack. With an undo file, or URLs of sources: says which holds

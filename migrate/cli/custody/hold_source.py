@@ -35,7 +35,7 @@ TryAs = Annotated[
 ]
 
 
-class Frozen(Struct, frozen=True):
+class SourceHolds(Struct, frozen=True):
     """What sources say of their holds. ``file`` is the undo file, "" where there is none."""
 
     standings: Sequence[Standing]
@@ -93,7 +93,7 @@ def source_command(
     try_as: TryAs = "",
     case: CaseFile = None,
     yes: Yes = False,
-) -> Frozen:
+) -> SourceHolds:
     """Hold the sources until they are exported.
 
     Nothing can be deleted from a bucket, and a database becomes read-only. The changes are shown first. The old
@@ -115,7 +115,7 @@ def source_command(
         known = undo_file.read(file) or plan
         if end_sessions:
             source_hold.close_write_paths(holds, known)
-        return Frozen(source_hold.survey(holds, known), str(file) if file.exists() else "")
+        return SourceHolds(source_hold.survey(holds, known), str(file) if file.exists() else "")
 
 
 class Undone(Struct, frozen=True):
@@ -167,20 +167,22 @@ def undo_command(
     return Undone(tuple(known.sources), [change for _, change in changes])
 
 
-def source_status(session: Session, words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
+def source_status(
+    session: Session, words: Sequence[str], case: Case | None, try_as: str
+) -> SourceHolds | None:
     """Return what is in force of a hold on sources, None where the words name no sources but a location. Next to a
     source a bucket is a source, too.
     """
     if locations_and_sources(words)[1]:
         pairs = parse_pairs(words)
         with _opened(session, pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
-            return Frozen(source_hold.survey(holds, None), "")
+            return SourceHolds(source_hold.survey(holds, None), "")
     file = Path(words[0]) if len(words) == 1 else None
     if file is None or not (file.is_file() or (file.suffix == ".json" and not file.exists())):
         return None
     known = _need_file(file)
     with _opened(session, _recorded(known, case), known, HoldRequest(try_as)) as holds:
-        return Frozen(source_hold.survey(holds, known), words[0])
+        return SourceHolds(source_hold.survey(holds, known), words[0])
 
 
 def _need_file(file: Path) -> UndoFile:

@@ -51,7 +51,7 @@ group = typer.Typer(help="Read and add to the record of who did what to a bundle
 app.add_typer(group, name="custody")
 
 
-class RecordedEvent(Struct, frozen=True):
+class ShownLog(Struct, frozen=True):
     """The log at a location, and what is wrong with it. ``trust`` has the names of those who signed."""
 
     location: str
@@ -148,7 +148,7 @@ def _word(value: object) -> str:
 @verb(group, "show", title="custody show")
 def show_command(
     session: Session, words: LocationWord = None, case: CaseFile = None, signers: Signers = None
-) -> RecordedEvent:
+) -> ShownLog:
     """Print the custody log of a bundle."""
     loaded = load_case(case)
     location = known_location(words, loaded)
@@ -158,7 +158,7 @@ def show_command(
     documents_kept, wrong, litter = _documents(store, log)
     findings, notes = [*log.findings, *wrong], [*log.notes, *litter]
     trust = load_trust(signers, loaded)
-    return RecordedEvent(store.location, log, findings, notes, trust, documents=documents_kept)
+    return ShownLog(store.location, log, findings, notes, trust, documents=documents_kept)
 
 
 def _documents(store: Store, log: Log) -> tuple[list[Document], list[Finding], list[str]]:
@@ -188,7 +188,7 @@ def verify_command(
             "--with", metavar="LOCATION", help="Another copy of the log, to compare with; may be repeated."
         ),
     ] = None,
-) -> RecordedEvent:
+) -> ShownLog:
     """Check the custody log and all its signatures.
 
     Also checks its order, that no entry is missing, and that it belongs to this bundle. If somebody restored an old
@@ -205,7 +205,7 @@ def verify_command(
     findings = [
         *log.findings,
         *wrong,
-        *cross_checks.against_bundle(log, store, documents_kept, _vault(location), trust),
+        *cross_checks.against_bundle(log, store, documents_kept, _object_lock(location), trust),
         *contradicted,
     ]
     notes = [
@@ -226,11 +226,11 @@ def verify_command(
         strangers, stranger_notes = _strangers(log, documents_kept, trust)
         findings += strangers
         notes += stranger_notes
-    return RecordedEvent(store.location, log, findings, notes, trust, shown=False, documents=documents_kept)
+    return ShownLog(store.location, log, findings, notes, trust, shown=False, documents=documents_kept)
 
 
-def _vault(location: Endpoint) -> ObjectLock | None:
-    """Return the versions of a location, None where its kind has none."""
+def _object_lock(location: Endpoint) -> ObjectLock | None:
+    """Return the versions and locks of a location, None where its kind has none."""
     try:
         return open_object_lock(location.url, secrets=location.reveal())
     except UsageError:

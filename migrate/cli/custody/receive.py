@@ -16,7 +16,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.common.signatures import check_signed
+from migrate.cli.common.signatures import check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -103,7 +103,9 @@ def receive_command(
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )
-    signed = check_signed(store, load_trust(signers, loaded), deep=level is Level.FULL and outcome.is_whole)
+    signed = check_signatures(
+        store, load_trust(signers, loaded), deep=level is Level.FULL and outcome.is_whole
+    )
     findings = [*outcome.findings, *signed.findings]
     checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
     read_only = False

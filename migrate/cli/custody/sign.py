@@ -16,7 +16,7 @@ from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_sig
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
 from migrate.custody.log.events import record_seal, record_stamp
-from migrate.custody.signing.bundle_signatures import Signed, root_of, sign_bundle
+from migrate.custody.signing.bundle_signatures import SignatureFile, root_of, sign_bundle
 from migrate.custody.signing.keys import Signer
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import OK
@@ -28,7 +28,7 @@ class SignedBundle(Struct, frozen=True):
 
     location: str
     root: str
-    signed: Sequence[Signed]
+    signed: Sequence[SignatureFile]
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class SignedBundle(Struct, frozen=True):
         draw_signed(console, self.signed)
 
 
-def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:
+def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[SignatureFile]:
     """Put every key's name to the bundle that was just sealed at the location; the first key writes the custody log.
     ``timestamp`` is the URL of an authority that says when that was.
     """

@@ -23,7 +23,7 @@ from migrate.storage.api import Store
 _NAME = re.compile(r"sig/(?P<file>[A-Za-z0-9._-]+)\.(?P<id>[0-9a-f]{16})\.sig")
 
 
-class Signed(Struct, frozen=True):
+class SignatureFile(Struct, frozen=True):
     """A signature that holds. ``file`` is the key of what was signed."""
 
     file: str
@@ -34,7 +34,7 @@ class Signed(Struct, frozen=True):
 class Signatures(Struct, frozen=True):
     """All signatures at a location, and what is wrong with the others."""
 
-    good: Sequence[Signed]
+    good: Sequence[SignatureFile]
     findings: Sequence[Finding]
 
     def of(self, file: str) -> list[PublicKey]:
@@ -47,7 +47,7 @@ def root_of(store: Store) -> str:
     return hash_file(store, layout.TAG_MANIFEST)
 
 
-def sign_bundle(store: Store, signer: Signer) -> Signed:
+def sign_bundle(store: Store, signer: Signer) -> SignatureFile:
     """Sign the bundle's tag manifest; the tag files must be what it says. Nothing happens where this key has signed.
 
     Raises like ``BundleReader``.
@@ -56,7 +56,7 @@ def sign_bundle(store: Store, signer: Signer) -> Signed:
     return sign_file(store, layout.TAG_MANIFEST, signer)
 
 
-def sign_file(store: Store, file: str, signer: Signer) -> Signed:
+def sign_file(store: Store, file: str, signer: Signer) -> SignatureFile:
     """Sign the tag manifest or a document under ``sig/``."""
     key = signature_key(file, signer.public)
     signature = ssh_signatures.sign(signer, namespace_of(file), chunks(store, file))
@@ -66,7 +66,7 @@ def sign_file(store: Store, file: str, signer: Signer) -> Signed:
         existing = b""
     if existing != signature:  # Ed25519 is deterministic: the same key and file make the same bytes
         store.put(key, signature)
-    return Signed(file, key, signer.public)
+    return SignatureFile(file, key, signer.public)
 
 
 def signature_key(file: str, public: PublicKey) -> str:
@@ -81,7 +81,7 @@ def namespace_of(file: str) -> str:
 
 def signatures(store: Store) -> Signatures:
     """Check every signature at the location. Nothing is raised for what is wrong with one: it is a finding."""
-    good: list[Signed] = []
+    good: list[SignatureFile] = []
     findings: list[Finding] = []
     for key in [info.key for info in store.list(layout.SIGNATURES) if info.key.endswith(".sig")]:
         checked = _check(store, key)
@@ -92,7 +92,7 @@ def signatures(store: Store) -> Signatures:
     return Signatures(good, findings)
 
 
-def _check(store: Store, key: str) -> Signed | Finding:
+def _check(store: Store, key: str) -> SignatureFile | Finding:
     match = _NAME.fullmatch(key)
     if match is None:
         return Finding(key, "is named like no signature of a bundle")
@@ -109,4 +109,4 @@ def _check(store: Store, key: str) -> Signed | Finding:
         return Finding(key, f"signs {file}, which is missing")
     if not holds:
         return Finding(key, f"does not hold for {file}", f"a signature by {signature.public.fingerprint}")
-    return Signed(file, key, signature.public)
+    return SignatureFile(file, key, signature.public)
