@@ -12,16 +12,16 @@ from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
-from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import Signers, load_trust
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.log import custody_log, events
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint, inclusion_proof
 from migrate.custody.tree.checkpoint import Checkpoint
+from migrate.custody.tree.leaves import Item, describe
 from migrate.errors import OK, DamageError, UsageError
 from migrate.number_text import moment_words
 
@@ -65,12 +65,8 @@ class CheckedProof(Struct, frozen=True):
         if self.why or self.item is None or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return
-        signer_names = ", ".join(map(self._signer, self.signers))
-        console.print(
-            Text(
-                f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}"
-            )
-        )
+        signer_names, item = ", ".join(map(self._signer, self.signers)), plain(describe(self.item))
+        console.print(Text(f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {item}"))
 
     def _signer(self, public: PublicKey) -> str:
         at = self.times.get(public.fingerprint)

@@ -19,11 +19,11 @@ from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle.reader import check_hash
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
-from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.tree import bundle_tree, leaves
+from migrate.custody.tree.leaves import Item, describe
 from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.number_text import things
 from migrate.storage.api import Store
@@ -50,7 +50,7 @@ class Proved(Struct, frozen=True):
     def draw(self, console: Console) -> None:
         """Print which file proves what."""
         for file, item in self.written:
-            console.print(Text(f"{file}  proves {describe(item)}"))
+            console.print(Text(f"{file}  proves {plain(describe(item))}"))
         file = shlex.quote(str(self.written[0][0])) if self.written else "FILE"
         console.print(
             f"→ whoever has the signer's public key checks it: moveout check-proof {file} --signers allowed"

@@ -12,12 +12,12 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
 
 from migrate.custody.tree import checkpoint, leaves, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
+from migrate.custody.tree.leaves import Item
 
 HEADER = b"c2sp.org/tlog-proof@v1\n"
 MAX_BYTES = 65_536
@@ -33,7 +33,7 @@ class Proof(Struct, frozen=True):
     checkpoint: Checkpoint
 
     @property
-    def item(self) -> dict[str, Any]:
+    def item(self) -> Item:
         """What the leaf says. Raises ``ValueError``."""
         return leaves.item_of(self.leaf)
 

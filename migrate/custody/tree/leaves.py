@@ -27,6 +27,8 @@ from migrate.errors import DamageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Item = dict[str, Any]
+"""An object, or a part of a table, as its leaf has it."""
 _MEMBERS = {
     "object": {
         "bucket", "disposition", "etag", "key", "last_modified", "reason", "sha256", "size", "source", "version_id",
@@ -179,7 +181,7 @@ def with_salt(item: str, salt: str) -> bytes:
     return f'{{"item":{item},"salt":"{salt}"}}'.encode()
 
 
-def item_of(leaf: bytes) -> dict[str, Any]:
+def item_of(leaf: bytes) -> Item:
     """Return the item that a leaf shows. Raises ``ValueError``."""
     try:
         value = json.loads(leaf)
@@ -188,18 +190,30 @@ def item_of(leaf: bytes) -> dict[str, Any]:
     return _plain(value.get("item") if isinstance(value, dict) else None)
 
 
-def decode(item: str) -> dict[str, Any]:
+def decode(item: str) -> Item:
     """Return an item, given as JSON, with its key as text. Raises ``ValueError``."""
     return _plain(json.loads(item))
 
 
-def _plain(item: Any) -> dict[str, Any]:
+def _plain(item: Any) -> Item:
     if not isinstance(item, dict) or {_KEY, _KEY_BASE64} <= item.keys():
         raise ValueError("a leaf that names no item, or two")
-    plain: dict[str, Any] = item
+    plain: Item = item
     if _KEY_BASE64 in plain:
         plain = {**plain, _KEY: base64.b64decode(str(plain[_KEY_BASE64]), validate=True).decode()}
     kind = plain.get("kind")
     if not isinstance(kind, str) or not _MEMBERS.get(kind, {"kind of item"}) <= plain.keys():
         raise ValueError("a leaf that lacks what an object or a part has")
     return plain
+
+
+def describe(item: Item) -> str:
+    """Return an item for people. A key may have lines and marks in it that a terminal would obey."""
+    if item["kind"] == "part":
+        return f"{item['file']}, {item['rows']} rows of {item['table']}, SHA-256 {item['sha256']}"
+    state = (
+        f"SHA-256 {item['sha256']}"
+        if item["disposition"] == "exported"
+        else f"{item['disposition']}: {item['reason']}"
+    )
+    return f"{item['bucket']}/{item['key']}, {item['size']} bytes, {state}"
