@@ -276,7 +276,14 @@ def _collations(destination: _Destination) -> Iterator[Finding]:
         else:
             fix = destination.sql(_IMPORT)
         problem = "columns of the source use it, and the server does not know it"
-        yield Finding("loses", "collations", item, problem, "Their tables are left out, and named.", fix)
+        yield Finding(
+            "loses",
+            "collations",
+            item,
+            problem,
+            "Their columns sort by the database's collation, and are named.",
+            fix,
+        )
 
 
 def _locale_words(locale: Mapping[str, str]) -> str:

@@ -117,6 +117,37 @@ def test_virtual_columns_are_stored_at_a_server_that_has_none(server, other_post
     assert definition_gaps(url, {}, destination, {}, (), None) == []
 
 
+NEWER = """
+CREATE TABLE t (a int CONSTRAINT there NOT NULL NO INHERIT, b text COLLATE pg_c_utf8) WITH (fillfactor = 50,
+  autovacuum_vacuum_max_threshold = 7); INSERT INTO t VALUES (1, 'b');
+GRANT SELECT, MAINTAIN ON t TO pg_monitor; GRANT INSERT ON t TO pg_maintain;
+"""
+
+
+@pytest.mark.torture
+def test_what_an_older_server_lacks_costs_neither_rows_nor_other_privileges(server, other_postgres, tmp_path):
+    major, started = server
+    if major < 18 or int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) >= 170000:
+        pytest.skip("it has nothing that the other one lacks")
+    url, destination = started.database(), other_postgres.database()
+    run_each(url, NEWER)
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    restored = restore_from(reader, "app", destination)
+    assert restored.findings == ()
+    of_acl = "of ACL public.TABLE t"
+    assert {one.partition(": ")[0] for one in restored.left_out} == {
+        "NO INHERIT of column a of TABLE public.t",
+        "collation of column b of TABLE public.t",
+        "storage parameter autovacuum_vacuum_max_threshold of TABLE public.t",
+        f"GRANT MAINTAIN ON TABLE public.t TO pg_monitor {of_acl}",
+        f"GRANT INSERT ON TABLE public.t TO pg_maintain {of_acl}",
+    }
+    assert differences(reader, destination) == []
+    query = "SELECT reloptions, has_table_privilege('pg_monitor', 't', 'SELECT') FROM pg_class WHERE relname = 't'"
+    assert fetch(destination, query) == [(["fillfactor=50"], True)]
+
+
 @pytest.mark.torture
 def test_virtual_columns_stay_virtual_where_a_table_is_made_with_its_columns_in_another_order(
     server, tmp_path

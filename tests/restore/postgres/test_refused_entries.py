@@ -3,7 +3,7 @@
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement, with_stored_columns
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import differences, read_bundle, restore_from
 
 SUPERUSERS = """
 CREATE FUNCTION lacking(int) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'int4abs';
@@ -56,6 +56,37 @@ LOST = {
 }
 
 
+COLLATED = """
+SET allow_system_table_mods = on; CREATE COLLATION pg_catalog."only here" (locale = 'C');
+CREATE TYPE c AS (a text COLLATE "only here", b int); CREATE DOMAIN d AS text COLLATE "only here" CHECK (VALUE <> '');
+CREATE TYPE r AS RANGE (subtype = text, collation = "only here");
+CREATE TABLE t (a text COLLATE "only here" PRIMARY KEY, b text DEFAULT 'x' NOT NULL COLLATE "only here", c c, d d, r r)
+  PARTITION BY RANGE (a); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('a') TO ('z');
+INSERT INTO t VALUES ('m', DEFAULT, ROW('c', 1), 'd', '[a,b]'), ('k', 'y', NULL, NULL, NULL);
+CREATE INDEX ON t (b); CREATE VIEW v AS SELECT a FROM t; CREATE VIEW sorted AS SELECT a COLLATE "only here" FROM t;
+"""
+UNCOLLATED = [
+    "VIEW public.sorted",
+    *(f"collation of {what}" for what in ("DOMAIN public.d", "TYPE public.r", "column a of TABLE public.t")),
+    *(f"collation of column {what}" for what in ("a of TABLE public.t_1", "a of TYPE public.c")),
+    *(f"collation of column b of TABLE public.{table}" for table in ("t", "t_1")),
+]
+
+
+def test_a_collation_that_the_destination_lacks_costs_no_rows(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, COLLATED)
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    outcome = restore_from(reader, "app", destination)
+    assert outcome.findings == ()
+    assert sorted(one.partition(": ")[0] for one in outcome.left_out) == UNCOLLATED
+    assert any(one.endswith("; it sorts by the database's collation") for one in outcome.left_out)
+    assert differences(reader, destination) == []
+    for query in ("SELECT count(*) FROM t", "SELECT a FROM v ORDER BY a"):
+        assert fetch(destination, query) == fetch(url, query)
+
+
 def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgres, tmp_path, monkeypatch):
     url, destination = postgres.database(), login(other_postgres, "occupant")
     run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO occupant")
@@ -81,10 +112,10 @@ TABLE = b"""SET default_tablespace = '';
 
 CREATE TABLE public.t (
     a text DEFAULT ('x; '::text) NOT NULL COLLATE pg_catalog."C",
-    "b;c" integer DEFAULT public.f(2),
+    "b;c" integer DEFAULT public.f(2) CONSTRAINT n NOT NULL NO INHERIT,
     CONSTRAINT k CHECK ((a <> 'x, y)'::text))
 )
-WITH (fillfactor='50');
+WITH (fillfactor='50', toast.new_one='a, (b'')');
 ALTER TABLE ONLY public.t ALTER COLUMN a SET COMPRESSION pglz;
 
 
@@ -93,31 +124,82 @@ ALTER TABLE public.t OWNER TO someone;
 BARE_TABLE = b"""SET default_tablespace = '';
 
 CREATE TABLE public.t (
-    a text NOT NULL COLLATE pg_catalog."C",
-    "b;c" integer )
-WITH (fillfactor='50');
+    a text NOT NULL ,
+    "b;c" integer CONSTRAINT n NOT NULL );
 
 
 ALTER TABLE public.t OWNER TO someone;
 """
-RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer,\n    multirange_type_name = public.m\n);\n"
-BARE_RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer);\n"
+RANGE = b"""CREATE TYPE public.r AS RANGE (
+    subtype = text,
+    multirange_type_name = public.m,
+    collation = public.c
+);
+"""
+BARE_RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = text);\n"
+COMPOSITE = b'CREATE TYPE public.c AS (\n\ta text COLLATE public."x (y",\n\tb integer\n);\n'
+BARE_COMPOSITE = b"CREATE TYPE public.c AS (\n\ta text ,\n\tb integer\n);\n"
+DOMAIN = b"""CREATE DOMAIN public.d AS text COLLATE public.c NOT NULL DEFAULT 'x'::text
+\tCONSTRAINT k CHECK ((VALUE <> 'y'::text));
+"""
+BARE_DOMAIN = b"CREATE DOMAIN public.d AS text NOT NULL ;\n"
+OF_TABLE = [
+    "default of column a",
+    "collation of column a",
+    'default of column "b;c"',
+    'NO INHERIT of column "b;c"',
+    "constraint k",
+    "storage parameter fillfactor",
+    "storage parameter toast.new_one",
+    "ALTER COLUMN a SET COMPRESSION pglz",
+]
 SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (\n    host 'y'\n);\n"
 BARE_SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w;\n"
 
 
 def test_statements_hold_without_their_optional_clauses():
     for kind, sql, bare, labels in (
-        ("TABLE", TABLE, BARE_TABLE, ["default of column a", 'default of column "b;c"', "constraint k"]),
-        ("TYPE", RANGE, BARE_RANGE, ["multirange type"]),
+        ("TABLE", TABLE, BARE_TABLE, OF_TABLE),
+        ("TYPE", RANGE, BARE_RANGE, ["multirange type", "collation"]),
+        ("TYPE", COMPOSITE, BARE_COMPOSITE, ["collation of column a"]),
+        ("DOMAIN", DOMAIN, BARE_DOMAIN, ["collation", "default", "constraint k"]),
         ("SERVER", SERVER, BARE_SERVER, ["option host"]),
     ):
         statement = parse_statement(DumpEntry(0, kind, "name", "public", sql))
         assert statement is not None
         assert statement.without([]) == sql
         assert statement.without(statement.optional()) == bare
-        more = ["ALTER COLUMN a SET COMPRESSION pglz"] * (kind == "TABLE")
-        assert [clause.label for clause in statement.optional()] == [*labels, *more]
+        assert [clause.label for clause in statement.optional()] == labels
+
+
+GRANTS = b"""SET default_tablespace = '';
+--
+
+REVOKE ALL ON TABLE public."t;" FROM a;
+GRANT SELECT,NEW ONE ON TABLE public."t;" TO b WITH GRANT OPTION;
+SET SESSION AUTHORIZATION b;
+GRANT UPDATE(x, y) ON TABLE public."t;" TO c;
+RESET SESSION AUTHORIZATION;
+"""
+
+
+def test_each_privilege_holds_without_the_others():
+    statement = parse_statement(DumpEntry(0, "ACL", "t", "public", GRANTS))
+    labels = [clause.label for clause in statement.optional()]
+    assert labels == [
+        'REVOKE ALL ON TABLE public."t;" FROM a',
+        'GRANT SELECT ON TABLE public."t;" TO b WITH GRANT OPTION',
+        'GRANT NEW ONE ON TABLE public."t;" TO b WITH GRANT OPTION',
+        'GRANT UPDATE(x, y) ON TABLE public."t;" TO c',
+    ]
+    (new,) = [clause for clause in statement.optional() if "NEW ONE" in clause.label]
+    assert statement.without([new]) == GRANTS.replace(b",NEW ONE", b"")
+    kept = b"SET default_tablespace = '';\nSET SESSION AUTHORIZATION b;\nRESET SESSION AUTHORIZATION;\n"
+    assert statement.without(statement.optional()) == kept
+    rights = b"ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT,NEW ON TABLES TO b;\n"
+    first, second = parse_statement(DumpEntry(0, "DEFAULT ACL", "t", "s", rights)).optional()
+    assert first.sql.endswith(b" GRANT SELECT ON TABLES TO b;")
+    assert second.label == "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT NEW ON TABLES TO b"
 
 
 VIRTUAL = b"""CREATE TABLE public.t (

@@ -97,7 +97,7 @@ def reordered(
     body = b",\n    ".join(elements)
     alter = b"\nALTER TABLE ONLY " + label.encode() + b" INHERIT "
     parents = b"".join(alter + parent + b";" for parent in re.findall(QUALIFIED, inherits[1]))
-    after = b"\n)" + statement.after[inherits.end() :] + b"".join(clause.sql for clause in statement.more)
+    after = b"\n)" + statement.after[inherits.end() :] + statement.ending()
     sql = statement.before + b"\n    " + body + after + parents + b"\n"
     inherited = [name for name in order if not columns[name][1]]
     names = [_text(name) for name, _, local in constraints if not local]

@@ -1,5 +1,6 @@
-"""Clauses of pg_dump's statements without which an object can be made all the same: defaults, generation expressions
-and checks of tables and domains, options of foreign data wrappers, servers and user mappings. Pure: no I/O.
+"""Clauses of pg_dump's statements without which an object can be made all the same: defaults, generation expressions,
+collations and checks of tables, types and domains, storage parameters, options of foreign data wrappers, servers and
+user mappings. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -13,18 +14,35 @@ from msgspec.structs import replace
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, tokens
 
-GENERATED = "generation expression"
+GENERATED, COLLATION = "generation expression", "collation"
 """What the labels of such clauses begin with."""
 _VIRTUAL = re.compile(rb"GENERATED ALWAYS AS \(.*\)(?=\s*\Z)", re.DOTALL)
 """A generation expression whose values are not stored. pg_dump writes no word for that."""
 
 _TABLE = re.compile(rb"^CREATE (?:UNLOGGED |FOREIGN )?TABLE " + QUALIFIED, re.MULTILINE)
 _RANGE = re.compile(rb"^CREATE TYPE " + QUALIFIED + rb" AS RANGE", re.MULTILINE)
+_COMPOSITE = re.compile(rb"^CREATE TYPE " + QUALIFIED + rb" AS (?=\()", re.MULTILINE)
 _DOMAIN = re.compile(rb"^CREATE DOMAIN " + QUALIFIED + rb" AS ", re.MULTILINE)
 _OPTIONS = re.compile(
     rb"^CREATE (?:FOREIGN DATA WRAPPER|SERVER|USER MAPPING FOR) [^\n]*?(?= OPTIONS \(\n)", re.MULTILINE
 )
 _WITH_OPTIONS = frozenset({"FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING"})
+_PARAMETER = rb"[^=,()]+=(?:'(?:[^']|'')*'|[^',()]+)"
+_PARAMETERS = re.compile(rb"\nWITH \((" + _PARAMETER + rb"(?:, " + _PARAMETER + rb")*)\)")
+_OF_KEYWORD = {
+    b"COLLATE": COLLATION,
+    b"CONSTRAINT": "",
+    b"DEFAULT": "default",
+    b"GENERATED": GENERATED,
+    b"NO": "NO INHERIT",
+    b"NOT": "",
+}
+"""What a clause of a column is called that begins with a keyword; "" where the column does not come without it."""
+_GRANT = re.compile(
+    rb"(?:\s|--[^\n]*\n)*(?P<statement>)(?:ALTER DEFAULT PRIVILEGES [^;]*? )?(?:GRANT|REVOKE(?: GRANT OPTION FOR)?) "
+    rb"(?P<privileges>[A-Z]+(?: [A-Z]+)*(?:,[A-Z]+(?: [A-Z]+)*)*)(?:\([^;]*\))? ON .*;",
+    re.DOTALL,
+)
 _NAME_OF_ELEMENT = re.compile(rb"\s*(CONSTRAINT )?(" + NAME + rb")")
 _OF_COLUMN = re.compile(
     rb"\s*ALTER (?:FOREIGN )?TABLE (?:ONLY )?"
@@ -53,8 +71,8 @@ Element = Sequence[Clause]
 
 
 class Statement(Struct, frozen=True):
-    """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element. ``more``:
-    the statements of its entry that follow.
+    """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element.
+    ``parameters``: how the object is stored, at the end of the statement. ``more``: what of its entry follows.
     """
 
     before: bytes
@@ -62,11 +80,12 @@ class Statement(Struct, frozen=True):
     separator: bytes
     after: bytes
     bare: bytes
+    parameters: Sequence[Clause] = ()
     more: Sequence[Clause] = ()
 
     def optional(self) -> list[Clause]:
         """Return the clauses that may be left out, in their order."""
-        every = (clause for element in (*self.elements, self.more) for clause in element)
+        every = (clause for element in (*self.elements, self.parameters, self.more) for clause in element)
         return [clause for clause in every if clause.label]
 
     def without(self, clauses: Collection[Clause]) -> bytes:
@@ -76,7 +95,13 @@ class Statement(Struct, frozen=True):
         )
         elements = [sql for sql in every if sql.strip()]
         statement = self.before + self.separator.join(elements) + self.after if elements else self.bare
-        return statement + b"".join(clause.sql for clause in self.more if clause not in clauses)
+        return statement + self.ending(clauses)
+
+    def ending(self, clauses: Collection[Clause] = ()) -> bytes:
+        """Return the SQL behind the list and what belongs to it, without these clauses."""
+        parameters = b", ".join(clause.sql for clause in self.parameters if clause not in clauses)
+        rest = b"".join(clause.sql for clause in self.more if clause not in clauses)
+        return (b"\nWITH (" + parameters + b")" if parameters else b"") + rest
 
 
 def parse_statement(entry: DumpEntry) -> Statement | None:
@@ -88,6 +113,10 @@ def parse_statement(entry: DumpEntry) -> Statement | None:
         return _with_list(sql, match.end(), _option)
     if entry.kind == "TYPE" and (match := _RANGE.search(sql)) is not None:
         return _with_list(sql, match.end(), _range_option)
+    if entry.kind == "TYPE" and (match := _COMPOSITE.search(sql)) is not None:
+        return _with_list(sql, match.end(), _column)
+    if entry.kind in {"ACL", "DEFAULT ACL"}:
+        return _grants(sql)
     if entry.kind == "DOMAIN" and (match := _DOMAIN.search(sql)) is not None:
         return _domain(sql, match.end())
     return None
@@ -139,11 +168,20 @@ def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -
     if len(cuts) < 2 or depth:
         return None
     elements = [element(sql[start + 1 : end]) for start, end in pairwise(cuts)]
-    ends = [cuts[-1], *(start + 1 for start, token in tokens(sql, cuts[-1]) if token == b";")]
-    before, after = sql[: cuts[0] + 1], sql[cuts[-1] : ends[1] if len(ends) > 1 else len(sql)]
+    ends = [start for start, token in tokens(sql, cuts[-1]) if token == b";"]
+    end = ends[0] if ends else len(sql)
+    stored = _PARAMETERS.search(sql, cuts[-1], end)
+    before, after = sql[: cuts[0] + 1], sql[cuts[-1] : stored.start() if stored else end]
     bare = sql[:position] + after[1:] if element is _option else before + after
-    more = [_following(sql[start:end]) for start, end in pairwise([*ends[1:], len(sql)])]
-    return Statement(before, elements, b",", after, bare, more)
+    parameters = [_parameter(text) for text in re.findall(_PARAMETER, stored[1])] if stored else []
+    more = [Clause(sql[stored.end() if stored else end : end + 1])]
+    more += [_following(sql[start:stop]) for start, stop in pairwise([*(at + 1 for at in ends), len(sql)])]
+    return Statement(before, elements, b",", after, bare, parameters, more)
+
+
+def _parameter(text: bytes) -> Clause:
+    sql = text.strip()
+    return Clause(sql, f"storage parameter {_text(sql.partition(b'=')[0])}")
 
 
 def _following(sql: bytes) -> Clause:
@@ -158,38 +196,49 @@ def _option(text: bytes) -> Element:
 
 
 def _range_option(text: bytes) -> Element:
-    """The name of the multirange type, which servers before 14 do not support, may be left out."""
-    return [Clause(text, "multirange type" if text.strip().startswith(b"multirange_type_name ") else "")]
+    """The collation may be left out, and the name of the multirange type, which servers before 14 do not support."""
+    labels = {b"multirange_type_name": "multirange type", b"collation": COLLATION}
+    return [Clause(text, labels.get(text.split(maxsplit=1)[0], ""))]
 
 
 def _column(text: bytes) -> Element:
-    """Cut a column into what has to be there and its default or generation expression; a constraint is one clause."""
+    """Cut a column into its clauses; a constraint is one clause."""
     match = _NAME_OF_ELEMENT.match(text)
     if match is None:
         return [Clause(text)]
     if match[1] is not None:
         return [Clause(text, f"constraint {_text(match[2])}")]
-    span = _expression(text, match.end())
-    if span is None:
-        return [Clause(text)]
-    start, end = span
-    what = "default" if text.startswith(b"DEFAULT", start) else GENERATED
-    label = f"{what} of column {_text(match[2])}"
-    return [Clause(text[:start]), Clause(text[start:end], label), Clause(text[end:])]
+    starts = [(0, ""), *_clauses(text, match.end())]
+    ends = [*(start for start, _ in starts[1:]), len(text)]
+    return [
+        Clause(text[start:end], f"{what} of column {_text(match[2])}" if what else "")
+        for (start, what), end in zip(starts, ends, strict=True)
+    ]
 
 
-def _expression(text: bytes, position: int) -> tuple[int, int] | None:
-    """Return where a default or a generation expression begins and ends."""
-    depth, first = 0, None
+def _clauses(text: bytes, position: int) -> Iterator[tuple[int, str]]:
+    """Yield where the clauses of a column begin, and what they are."""
+    depth = 0
     for start, token in tokens(text, position):
         depth += {b"(": 1, b")": -1}.get(token, 0)
-        if depth:
+        if not depth and token in _OF_KEYWORD:
+            yield start, _OF_KEYWORD[token]
+
+
+def _grants(sql: bytes) -> Statement:
+    """Return privileges, each of which is a statement of its own."""
+    starts = [0, *(start + 1 for start, token in tokens(sql, 0) if token == b";")]
+    clauses: list[Clause] = []
+    for start, end in pairwise([*starts, len(sql)]):
+        match = _GRANT.fullmatch(sql, start, end)
+        if match is None:
+            clauses.append(Clause(sql[start:end]))
             continue
-        if first is None and token in {b"DEFAULT", b"GENERATED"}:
-            first = start
-        elif first is not None and token in {b"NOT", b"COLLATE", b"CONSTRAINT"}:
-            return first, start
-    return None if first is None else (first, len(text))
+        first, last = match.span("privileges")
+        for privilege in match["privileges"].split(b","):
+            statement = sql[match.start("statement") : first] + privilege + sql[last:end]
+            clauses.append(Clause(sql[start : match.start("statement")] + statement, _text(statement[:-1])))
+    return Statement(b"", [clauses], b"", b"", b"")
 
 
 def _domain(sql: bytes, position: int) -> Statement:
@@ -208,8 +257,8 @@ def _domain_clauses(sql: bytes, position: int) -> Iterator[tuple[int, str]]:
         depth += {b"(": 1, b")": -1}.get(token, 0)
         if depth:
             continue
-        if token == b"DEFAULT":
-            yield start, "default"
+        if token in {b"DEFAULT", b"COLLATE", b"NOT"}:
+            yield start, _OF_KEYWORD[token]
         elif token == b"CONSTRAINT" and sql[start - 2 : start] == b"\n\t":
             match = _NAME_OF_ELEMENT.match(sql, start)
             yield start - 2, f"constraint {_text(match[2])}" if match else ""

@@ -14,6 +14,7 @@ from migrate.restore.postgres.definitions.column_order import Orders, describe_o
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script, under_settings
 from migrate.restore.postgres.definitions.extensions import MEMBER
 from migrate.restore.postgres.definitions.optional_clauses import (
+    COLLATION,
     GENERATED,
     Clause,
     Statement,
@@ -51,6 +52,8 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
   AND o.schema = pg_catalog.quote_ident(%s) AND o.identity = ANY (
     SELECT o.schema || '.' || one FROM pg_catalog.unnest(%s::text[]) AS one)
 """
+_OF_ROLES = "acl.c"
+"""Where a server looks up roles by name (src/backend/utils/adt/acl.c): messages are in its language."""
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
 _OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
@@ -233,6 +236,8 @@ class EntryMaker:
     def _reduce(self, refusals: Sequence[Refusal]) -> DumpEntry | None:
         """Make the first object that the server takes without some clauses, which are lost; return its entry."""
         for refusal in refusals:
+            if _is_about_nothing(refusal):
+                continue
             statement = parse_statement(refusal.entry)
             if statement is None or not statement.optional():
                 continue
@@ -269,7 +274,7 @@ class EntryMaker:
                 lines.append(f"{refusal.entry.label}: the extension {extension} has one of its own here")
             elif taken and not self._alone and not is_superusers(refusal.entry):
                 raise ddl_error(refusal.error, refusal.entry.label) from refusal.error
-            elif refusal.entry.kind not in _UNIMPORTANT or not isinstance(refusal.error, _ABSENT):
+            elif not _is_about_nothing(refusal):
                 lines.append(refusal.line)
         return lines
 
@@ -280,8 +285,16 @@ class EntryMaker:
         return row[0] if row else None
 
 
+def _is_about_nothing(refusal: Refusal) -> bool:
+    """Tell whether an entry describes an object that is missing, and not one whose privileges a missing role has."""
+    is_absent = isinstance(refusal.error, _ABSENT) and refusal.error.diag.source_file != _OF_ROLES
+    return refusal.entry.kind in _UNIMPORTANT and is_absent
+
+
 def _kept(clause: Clause) -> str:
-    return "; its values come as they were" if clause.label.startswith(GENERATED) else ""
+    if clause.label.startswith(GENERATED):
+        return "; its values come as they were"
+    return "; it sorts by the database's collation" if clause.label.startswith(COLLATION) else ""
 
 
 def _groups(clauses: Sequence[Clause]) -> list[Collection[Clause]]:
