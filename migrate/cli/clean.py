@@ -13,7 +13,7 @@ from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
-from migrate.cli.common.options import CaseFile, Yes, known_location, one_location
+from migrate.cli.common.options import CaseFile, Yes, known_location, locations_of, one_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -253,7 +253,7 @@ def _locations(words: Sequence[str], case: Case | None) -> Sequence[Endpoint]:
     """Return the location that is named, else those of the case: where the bundle is transferred to, and where it was
     written.
     """
-    listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
+    listed = locations_of(case)
     return listed if listed and not words else [known_location(words, case)]
 
 

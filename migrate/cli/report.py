@@ -22,7 +22,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.sources import destinations_of, known_secrets, load_case, named_destinations
+from migrate.cli.common.sources import given_destinations, load_case
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
@@ -114,8 +114,7 @@ def report_command(
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)
     location, missing = _where_it_lies(session, location, loaded)
-    pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
-    pairs = known_secrets(pairs, loaded)
+    pairs = given_destinations(location, [*(against or []), *source_words], loaded)
     store = session.store(location)
     _check_outside(store, out)
     reader = BundleReader(store)

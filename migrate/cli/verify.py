@@ -26,7 +26,7 @@ from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
-    destinations_of,
+    given_destinations,
     known_secrets,
     load_case,
     named_destinations,
@@ -517,8 +517,7 @@ def verify_command(
     """
     loaded = load_case(case)
     location, source_words = location_and_sources(words, loaded)
-    pairs = destinations_of(location, named_destinations(location, [*(against or []), *source_words]), None)
-    pairs = known_secrets(pairs, loaded)
+    pairs = given_destinations(location, [*(against or []), *source_words], loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = signing.load(loaded)
     verified = run_verify(

@@ -15,7 +15,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
-from migrate.cli.common.options import case_words
+from migrate.cli.common.options import case_words, locations_of
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Text, plain
@@ -88,7 +88,7 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
 
 def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[str]]:
     """Return where the bundle lies, and the words that do not say so. Raises ``UsageError``."""
-    from_case = (case.transfer_to or case.bundle) if case else None
+    from_case = next(iter(locations_of(case)), None)
     rest = list(words)
     location = from_case or (Endpoint(rest.pop(0)) if rest else None)
     if location is None:

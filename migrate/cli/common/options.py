@@ -199,14 +199,21 @@ def location_and_sources(words: Sequence[str] | None, case: Case | None) -> tupl
     ``UsageError``.
     """
     locations, source_words = locations_and_sources(words or [])
-    return one_location(locations, (case.transfer_to or case.bundle) if case else None), source_words
+    return one_location(locations, next(iter(locations_of(case)), None)), source_words
+
+
+def locations_of(case: Case | None) -> list[Endpoint]:
+    """Return where the bundle of a case lies, the last location first: where it is transferred to, where it is
+    written.
+    """
+    return [location for location in (case.transfer_to, case.bundle) if location] if case else []
 
 
 def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
     """Return the location that is meant, with the secrets that the case has for it: the word, else the case's
     destination, or its bundle where it has no destination.
     """
-    listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
+    listed = locations_of(case)
     location_given = one_location(words or [], listed[0] if listed else None)
     return next((location for location in listed if location.url == location_given.url), location_given)
 

@@ -188,15 +188,23 @@ def named_destinations(location: Endpoint, words: Sequence[str]) -> dict[str, En
     return parse_pairs(words, names_of_bundle(lambda: _recorded_at(location)))
 
 
+def given_destinations(location: Endpoint, words: Sequence[str], case: Case | None) -> Mapping[str, Endpoint]:
+    """Return where sources of the bundle at a location come up by the words of the command line, with the secrets that
+    the case has.
+    """
+    named = named_destinations(location, words)
+    return known_secrets(destinations_of(location, named, None), case)
+
+
 def chosen_destinations(
     location: Endpoint, words: Sequence[str], case: Case | None
 ) -> Mapping[str, Endpoint]:
     """Return where the sources of the bundle at a location come up: the words of the command line, else what the case
     says. Raises ``UsageError`` where neither says anything.
     """
-    pairs = named_destinations(location, words)
-    given = known_secrets(destinations_of(location, pairs, None), case)
-    destinations = given or (destinations_of(location, case.destinations, case) if case else {})
+    destinations = given_destinations(location, words, case)
+    if not destinations and case:
+        destinations = destinations_of(location, case.destinations, case)
     if not destinations:
         if case and (case.moves or case.destinations):
             _recorded_at(location)
