@@ -121,6 +121,8 @@ NEWER = """
 CREATE TABLE t (a int CONSTRAINT there NOT NULL NO INHERIT, b text COLLATE pg_c_utf8) WITH (fillfactor = 50,
   autovacuum_vacuum_max_threshold = 7); INSERT INTO t VALUES (1, 'b');
 GRANT SELECT, MAINTAIN ON t TO pg_monitor; GRANT INSERT ON t TO pg_maintain;
+CREATE TABLE above (a int); CREATE TABLE below (x int, NOT NULL a, CONSTRAINT named NOT NULL x) INHERITS (above);
+INSERT INTO below VALUES (1, 2);
 """
 
 
@@ -146,6 +148,8 @@ def test_what_an_older_server_lacks_costs_neither_rows_nor_other_privileges(serv
     assert differences(reader, destination) == []
     query = "SELECT reloptions, has_table_privilege('pg_monitor', 't', 'SELECT') FROM pg_class WHERE relname = 't'"
     assert fetch(destination, query) == [(["fillfactor=50"], True)]
+    query = "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'below'::regclass AND attnum > 0"
+    assert fetch(destination, query) == [(True,), (True,)]
 
 
 @pytest.mark.torture

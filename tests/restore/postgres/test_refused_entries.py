@@ -1,7 +1,7 @@
 """What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.optional_clauses import parse_statement, with_stored_columns
+from migrate.restore.postgres.definitions.optional_clauses import as_before_18, parse_statement
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import differences, read_bundle, restore_from
 
@@ -214,9 +214,37 @@ VIRTUAL = b"""CREATE TABLE public.t (
 
 def test_virtual_columns_are_stored_where_the_server_has_none():
     entry = DumpEntry(0, "TABLE", "t", "public", VIRTUAL)
-    stored, names = with_stored_columns(entry)
+    stored, names = as_before_18(entry)
     assert names == ['"b, )"', "e"]
     assert stored.sql == VIRTUAL.replace(b"2)) N", b"2)) STORED N").replace(b"text))", b"text)) STORED")
-    assert with_stored_columns(stored) == (stored, [])
+    assert as_before_18(stored) == (stored, [])
     plain = DumpEntry(0, "TABLE", "t", "public", TABLE)
-    assert with_stored_columns(plain) == (plain, ())
+    assert as_before_18(plain) == (plain, ())
+
+
+HEIR = b"""CREATE TABLE public.t (
+    NOT NULL a,
+    x integer,
+    CONSTRAINT "NOT NULL y" NOT NULL "b ,"
+)
+INHERITS (public.above)
+WITH (fillfactor='50');
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+HEIR_BEFORE_18 = b"""CREATE TABLE public.t (
+    x integer)
+INHERITS (public.above)
+WITH (fillfactor='50');
+ALTER TABLE ONLY "public"."t" ALTER COLUMN "b ," SET NOT NULL;
+ALTER TABLE ONLY "public"."t" ALTER COLUMN a SET NOT NULL;
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+
+
+def test_a_column_that_another_table_has_is_set_not_null_where_the_server_has_no_such_element():
+    entry, names = as_before_18(DumpEntry(0, "TABLE", "t", "public", HEIR))
+    assert (entry.sql, names) == (HEIR_BEFORE_18, [])

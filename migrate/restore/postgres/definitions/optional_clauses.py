@@ -12,6 +12,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporters.postgres.identifiers import quote_qualified
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, tokens
 
 GENERATED, COLLATION = "generation expression", "collation"
@@ -44,6 +45,12 @@ _GRANT = re.compile(
     re.DOTALL,
 )
 _NAME_OF_ELEMENT = re.compile(rb"\s*(CONSTRAINT )?(" + NAME + rb")")
+_SINCE_18 = re.compile(
+    rb" GENERATED ALWAYS AS \(|^    (?:CONSTRAINT " + NAME + rb" )?NOT NULL ", re.MULTILINE
+)
+"""What may be of a table that servers before 18 do not take."""
+_NOT_NULL = re.compile(rb"\s*(?:CONSTRAINT " + NAME + rb" )?NOT NULL (" + NAME + rb")(?: NO INHERIT)?\s*")
+_TABLES = frozenset({"TABLE", "FOREIGN TABLE"})
 _OF_COLUMN = re.compile(
     rb"\s*ALTER (?:FOREIGN )?TABLE (?:ONLY )?"
     + QUALIFIED
@@ -107,7 +114,7 @@ class Statement(Struct, frozen=True):
 def parse_statement(entry: DumpEntry) -> Statement | None:
     """Return the statement that makes the object of an entry, None where it has no list of this kind."""
     sql = entry.sql
-    if entry.kind in {"TABLE", "FOREIGN TABLE"} and (match := _TABLE.search(sql)) is not None:
+    if entry.kind in _TABLES and (match := _TABLE.search(sql)) is not None:
         return _with_list(sql, match.end(), _column)
     if entry.kind in _WITH_OPTIONS and (match := _OPTIONS.search(sql)) is not None:
         return _with_list(sql, match.end(), _option)
@@ -129,23 +136,32 @@ def with_late_validator(entry: DumpEntry) -> bytes | None:
     return sql if count and entry.kind == "FOREIGN DATA WRAPPER" else None
 
 
-def with_stored_columns(entry: DumpEntry) -> tuple[DumpEntry, Sequence[str]]:
-    """Return a table's entry with stored columns in place of virtual ones, and the names of these in it: servers before
-    18 take no others.
+def as_before_18(entry: DumpEntry) -> tuple[DumpEntry, Sequence[str]]:
+    """Return a table's entry as servers before 18 take it, and the names of its virtual columns: they are stored there.
+    NOT NULL is no element of a table of its own there, so a column is set so.
     """
-    statement = parse_statement(entry) if b" GENERATED ALWAYS AS (" in entry.sql else None
+    statement = parse_statement(entry) if _SINCE_18.search(entry.sql) and entry.kind in _TABLES else None
     if statement is None:
         return entry, ()
     names: list[str] = []
+    elements: list[Element] = []
+    label = quote_qualified(entry.schema, entry.name)
+    more = [*statement.more]
+    for element in statement.elements:
+        if match := _NOT_NULL.fullmatch(b"".join(clause.sql for clause in element)):
+            alter = f"\nALTER TABLE ONLY {label} ALTER COLUMN ".encode() + match[1] + b" SET NOT NULL;"
+            more.insert(1, Clause(alter))
+        else:
+            elements.append([_stored(clause, names) for clause in element])
+    return replace(entry, sql=replace(statement, elements=elements, more=more).without(())), names
 
-    def stored(clause: Clause) -> Clause:
-        if not (clause.label.startswith(GENERATED) and _VIRTUAL.match(clause.sql)):
-            return clause
-        names.append(clause.label.removeprefix(f"{GENERATED} of column "))
-        return replace(clause, sql=_VIRTUAL.sub(rb"\g<0> STORED", clause.sql))
 
-    elements = [[stored(clause) for clause in element] for element in statement.elements]
-    return replace(entry, sql=replace(statement, elements=elements).without(())), names
+def _stored(clause: Clause, names: list[str]) -> Clause:
+    """Return a clause with a stored column in place of a virtual one, whose name ``names`` takes."""
+    if not (clause.label.startswith(GENERATED) and _VIRTUAL.match(clause.sql)):
+        return clause
+    names.append(clause.label.removeprefix(f"{GENERATED} of column "))
+    return replace(clause, sql=_VIRTUAL.sub(rb"\g<0> STORED", clause.sql))
 
 
 def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -> Statement | None:

@@ -21,7 +21,7 @@ from migrate.restore.postgres.definitions.dump_script import (
     under_settings,
 )
 from migrate.restore.postgres.definitions.extensions import members, with_versions
-from migrate.restore.postgres.definitions.optional_clauses import with_stored_columns
+from migrate.restore.postgres.definitions.optional_clauses import as_before_18
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refusals import ddl_error, is_superuser
 from migrate.restore.postgres.definitions.roles import (
@@ -176,7 +176,7 @@ def _stored_here(connection: psycopg.Connection[Any], entries: Sequence[DumpEntr
     """Return notes about columns that are virtual at the source, and are made as stored ones here."""
     if connection.info.server_version >= _VIRTUAL_VERSION:
         return []
-    names = ((entry.label, with_stored_columns(entry)[1]) for entry in entries)
+    names = ((entry.label, as_before_18(entry)[1]) for entry in entries)
     return [
         f"{label}: {', '.join(columns)} stored, virtual at the source: PostgreSQL has that from 18 on"
         for label, columns in names
@@ -209,7 +209,7 @@ def _make(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
     maker = EntryMaker(connection, alone=alone, privileged=privileged, orders=job.orders)
     entries = _without_present(connection, entries)
     if connection.info.server_version < _VIRTUAL_VERSION:
-        entries = [with_stored_columns(entry)[0] for entry in entries]
+        entries = [as_before_18(entry)[0] for entry in entries]
     return maker.make(entries)
 
 
